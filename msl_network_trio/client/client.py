@@ -1,0 +1,316 @@
+"""A client of a Manager, and how to connect one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, Literal
+
+import attrs
+import trio
+
+from msl_network_trio.client.connecting import Settings, open_connection, own_hostname
+from msl_network_trio.client.connection import GOODBYE, Connection
+from msl_network_trio.client.identities import describe
+from msl_network_trio.client.link import Link, LinkOpening, checked_identity
+from msl_network_trio.client.opening import Opening
+from msl_network_trio.client.prompts import Credentials, Prompts
+from msl_network_trio.constants import MANAGER, PORT
+from msl_network_trio.exceptions import NetworkError
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False, slots=False, repr=False)
+class Client(trio.abc.AsyncResource):
+    """A connection to a Manager; `connect` makes it.
+
+    Its methods may be called from any task of the Trio run that it was made in.
+    """
+
+    _connection: Connection
+    _settings: Settings
+    _credentials: Credentials
+    _links: list[Link] = attrs.field(factory=list, init=False)
+
+    # ---- who and where ----
+
+    @property
+    def name(self) -> str:
+        """The name that `connect` was given."""
+        return self._settings.name
+
+    @property
+    def address_manager(self) -> str:
+        """The address of the Manager, ``host:port``, as `connect` was given it."""
+        return self._settings.manager
+
+    @property
+    def port(self) -> int:
+        """The number of the port on this computer that the connection uses."""
+        return self._connection.port
+
+    def __str__(self) -> str:
+        # As the Manager says it, once it has; it may know this computer under another name.
+        network_name = self._connection.protocol.network_name
+        return network_name or f"{self.name}[{own_hostname()}:{self.port}]"
+
+    def __repr__(self) -> str:
+        if self.is_connected():
+            return f"<{self.name} manager={self.address_manager} port={self.port}>"
+        return f"<{self.name} disconnected>"
+
+    def identity(self) -> dict[str, str]:
+        """Return what this client tells the Manager about itself."""
+        return self._settings.identity()
+
+    def is_connected(self) -> bool:
+        """Return whether requests can be made: the Manager has not closed the connection, nor have we."""
+        return self._connection.is_open
+
+    # ---- requests to the Manager ----
+
+    def link(self, service: str, *, timeout: float | None = None) -> Opening[Link]:
+        """Link with a Service.
+
+        Await it, and unlink yourself; or enter it with ``async with``, which unlinks at the end of the
+        block. A Manager keeps one link for a client and a Service, so only the last scope of this client
+        that is linked with the Service sends the request to unlink.
+
+        Args:
+            service: The name of the Service.
+            timeout: How many seconds to wait for the Manager's reply.
+
+        Raises:
+            ManagerError: There is no such Service, it is locked, or has its maximum of clients.
+        """
+        return LinkOpening(self, service, timeout)
+
+    async def unlink(self, link: Link, *, timeout: float | None = None) -> None:
+        """Unlink from a Service; see `Link.unlink`.
+
+        Args:
+            link: A link of this client.
+            timeout: How many seconds to wait for the Manager's reply.
+
+        Raises:
+            TypeError: It is no link.
+            ValueError: It is a link of another client.
+            ManagerError: The Manager knows of no such link; the Service was restarted, for example.
+        """
+        if not isinstance(link, Link):
+            raise TypeError(f"Must pass in a Link object, received {type(link)}")
+        if link not in self._links:
+            raise ValueError(f"{link!r} is not a link of {self}")
+        await self._connection.request(MANAGER, "unlink", (link.service_name,), timeout=timeout)
+        self._forget(link)
+
+    async def identities(
+        self, *, as_string: bool = False, indent: int = 2, timeout: float | None = None
+    ) -> Any:
+        """Ask who is connected to the Manager.
+
+        Args:
+            as_string: Whether to return a text for people instead of a dictionary.
+            indent: How many spaces each level of the text is indented by.
+            timeout: How many seconds to wait for the Manager's reply.
+
+        Returns:
+            The identities of the Manager, its clients and its Services.
+        """
+        identity = await self._connection.request(MANAGER, "identity", timeout=timeout)
+        return describe(identity, indent) if as_string else identity
+
+    async def admin_request(self, attrib: str, *args: Any, **kwargs: Any) -> Any:
+        """Request an attribute of the Manager, for which one has to be an administrator.
+
+        If the connection has not logged in as one, the Manager asks who is there; the arguments of
+        `connect` answer, or a person does. Nothing else is written to the Manager in the meantime.
+
+        Args:
+            attrib: The attribute; dots lead to attributes of attributes, as in
+                ``"users_table.usernames"``. `constants.SHUTDOWN_MANAGER` ends the Manager.
+            *args: The positional arguments.
+            **kwargs: The keyword arguments, but for ``timeout``: how many seconds to wait for the reply,
+                those not counted in which a person is asked.
+
+        Raises:
+            ManagerError: Not an administrator, wrong credentials, or the request failed.
+            AuthenticationError: The Manager asks, and nobody can answer.
+            ValueError: ``asynchronous`` was given, which there is not.
+        """
+        if "asynchronous" in kwargs:
+            raise ValueError("Cannot make asynchronous requests to a Manager")
+        timeout = kwargs.pop("timeout", None)
+        return await self._connection.admin_request(attrib, args, kwargs, timeout, self._credentials.answer)
+
+    def spawn(self, name: str = "Client") -> Opening[Client]:
+        """Make another connection with the same arguments; await or enter it.
+
+        Args:
+            name: The name of the new client.
+        """
+        return Connecting(attrs.evolve(self._settings, name=name))
+
+    # ---- the end ----
+
+    async def disconnect(self, timeout: float | None = None) -> None:
+        """Disconnect from the Manager. Disconnecting again does no harm.
+
+        What was requested before is still written, and not waited for: it raises `ConnectionLost`.
+
+        Args:
+            timeout: How many seconds to wait for the Manager to close the connection, which is then closed
+                in any case; None: two.
+        """
+        await self._connection.disconnect(timeout)
+
+    async def aclose(self) -> None:
+        """Do what `disconnect` does."""
+        await self._connection.disconnect()
+
+    # ---- for links ----
+
+    async def _link(self, service: str, timeout: float | None) -> Link:
+        answer = await self._connection.request(MANAGER, "link", (service,), timeout=timeout)
+        link = Link(self, service, checked_identity(service, answer))
+        self._links.append(link)
+        return link
+
+    def _forget(self, link: Link) -> None:
+        """Break a link, without telling the Manager."""
+        link._client = None
+        if link in self._links:
+            self._links.remove(link)
+
+    async def _leave(self, link: Link) -> None:
+        """End the scope of a link: bounded, not to be cancelled, and without an error of its own."""
+        if link._client is None:
+            return
+        self._forget(link)
+        last = all(other.service_name != link.service_name for other in self._links)
+        if not (last and self.is_connected()):
+            return
+        with trio.move_on_after(GOODBYE, shield=True):
+            try:
+                await self._connection.request(MANAGER, "unlink", (link.service_name,))
+            except NetworkError as error:
+                logger.debug("could not unlink from %r: %s", link.service_name, error)
+
+
+class Connecting(Opening[Client]):
+    """What `connect` returns."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._client: Client | None = None
+        super().__init__("connect")
+
+    async def _connect(self) -> Client:
+        credentials = self._settings.credentials()
+        connection = await open_connection(self._settings, credentials)
+        return Client(connection, self._settings, credentials)
+
+    async def _open(self) -> Client:
+        client = await self._connect()
+        connection = client._connection
+        if self._settings.nursery is None:
+            trio.lowlevel.spawn_system_task(connection.run, name=f"<connection of {client}>")
+        else:
+            self._settings.nursery.start_soon(connection.run, name=f"<connection of {client}>")
+        return client
+
+    async def _enter(self) -> Client:
+        if self._settings.nursery is not None:
+            raise TypeError("'async with' has a nursery of its own; await connect(nursery=...) instead")
+        self._client = client = await self._connect()
+        # Not with 'async with', so that what the body raises comes out as it is, in no group: the nursery
+        # is left with no exception, once it has no task any more.
+        self._nursery_manager = trio.open_nursery()
+        nursery = await self._nursery_manager.__aenter__()
+        nursery.start_soon(client._connection.move_bytes, name=f"<connection of {client}>")
+        return client
+
+    @trio.lowlevel.enable_ki_protection
+    async def _exit(self) -> None:
+        assert self._client is not None
+        with trio.CancelScope(shield=True):
+            await self._client._connection.disconnect(GOODBYE)
+        await self._nursery_manager.__aexit__(None, None, None)
+
+
+def connect(
+    *,
+    name: str = "Client",
+    host: str = "localhost",
+    port: int = PORT,
+    timeout: float | None = 10,
+    username: str | None = None,
+    password: str | None = None,
+    password_manager: str | None = None,
+    read_limit: int | None = None,
+    disable_tls: bool = False,
+    cert_file: str | os.PathLike[str] | None = None,
+    assert_hostname: bool = True,
+    auto_save: bool = False,
+    transport: Literal["tcp"] = "tcp",
+    nursery: trio.Nursery | None = None,
+    prompts: Prompts | None = None,
+    request_timeout: float | None = None,
+    unresponsive_after: float | None = 60,
+    max_unsent: int = 64 * 1024 * 1024,
+) -> Opening[Client]:
+    """Connect to a Manager.
+
+    ``async with connect() as client`` disconnects at the end of the block. ``client = await connect()``
+    lives until `Client.disconnect` or the end of the Trio run; with ``nursery=`` its task runs in that
+    nursery, which cannot end before it.
+
+    Args:
+        name: The name of the client on the network.
+        host: The name or address of the Manager's computer; an IPv6 address may be in brackets.
+        port: The Manager's port.
+        timeout: How many seconds connecting may take in all, not counting those in which a person is asked
+            something; None: no limit.
+        username: The name of a user, if the Manager asks for one.
+        password: The password of that user.
+        password_manager: The Manager's password, if it asks for it.
+        read_limit: The largest line to receive, in bytes; None: no limit.
+        disable_tls: Whether the Manager was started without TLS.
+        cert_file: A file with the Manager's certificate, or that of the CA that signed it (PEM). None: the
+            certificate that was saved for the host, or else trust on first use.
+        assert_hostname: Whether the certificate must be for this host.
+        auto_save: Trust the certificate of a host that has none saved, and save it, without asking.
+        transport: What carries the connection.
+        nursery: Where the task of the connection runs.
+        prompts: Answers the Manager's questions, and the question of trust (`Prompts`); None: a person at
+            the terminal does.
+        request_timeout: How many seconds to wait for a reply if a call does not say; None: no limit.
+        unresponsive_after: After how many seconds without an answer the Manager counts as dead.
+        max_unsent: How many bytes may wait to be written before requests have to wait.
+
+    Returns:
+        What is to be awaited, or entered.
+
+    Raises:
+        TypeError: An argument is of the wrong type.
+        ValueError: An argument has no possible value.
+        ConnectTimeout: Not connected in time.
+        ConnectError: Not connected; the text says why, and what to do.
+        CertificateError: The Manager's certificate is not trusted.
+        AuthenticationError: The Manager rejected us, or a credential is missing.
+    """
+    return Connecting(Settings(**locals()))
+
+
+def filter_client_connect_kwargs(**kwargs: Any) -> dict[str, Any]:
+    """Return those of the keyword arguments that `connect` accepts.
+
+    ``auth_password``, which is what a Manager calls it, is returned as ``password_manager``, unless that
+    is given as well.
+    """
+    accepted = {field.name for field in attrs.fields(Settings)}
+    filtered = {name: value for name, value in kwargs.items() if name in accepted}
+    if "auth_password" in kwargs:
+        filtered.setdefault("password_manager", kwargs["auth_password"])
+    return filtered

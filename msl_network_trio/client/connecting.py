@@ -1,0 +1,204 @@
+"""From the arguments of `connect` to an open connection."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import platform
+import socket
+from collections.abc import Generator
+from functools import cache
+from typing import Any, Literal
+
+import attrs
+import trio
+
+from msl_network_trio.client.connection import Connection
+from msl_network_trio.client.prompts import Credentials, Prompts, TerminalPrompts
+from msl_network_trio.constants import PORT
+from msl_network_trio.exceptions import ConnectError, ConnectionLost, ConnectTimeout
+from msl_network_trio.protocol.client import ClientProtocol
+from msl_network_trio.protocol.messages import Connected, Question
+from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.tcp import open_tcp
+from msl_network_trio.transport.trust import Certificate, open_trusted
+
+
+def _is_text(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, str) or not value:
+        raise TypeError(f"{attribute.name} must be text and not empty, not {value!r}")
+
+
+def _is_text_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{attribute.name} must be text or None, not {type(value).__name__}")
+
+
+def _is_seconds_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not value >= 0:
+        raise ValueError(f"{attribute.name} must be a number of seconds from 0, or None, not {value!r}")
+
+
+def _is_size_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: int | None) -> None:
+    if value is not None and not value >= 1:
+        raise ValueError(f"{attribute.name} must be a number of bytes from 1, not {value!r}")
+
+
+def _is_port(settings: Settings, attribute: attrs.Attribute[Any], value: int) -> None:
+    if not 1 <= value <= 65535:
+        raise ValueError(f"port must be a number from 1 to 65535, not {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The arguments of `connect`, checked; see there for what they mean."""
+
+    name: str = attrs.field(default="Client", validator=_is_text)
+    host: str = attrs.field(default="localhost", validator=_is_text)
+    port: int = attrs.field(default=PORT, converter=int, validator=_is_port)
+    timeout: float | None = attrs.field(default=10, validator=_is_seconds_or_none)
+    username: str | None = attrs.field(default=None, validator=_is_text_or_none)
+    password: str | None = attrs.field(default=None, validator=_is_text_or_none, repr=False)
+    password_manager: str | None = attrs.field(default=None, validator=_is_text_or_none, repr=False)
+    read_limit: int | None = attrs.field(default=None, validator=_is_size_or_none)
+    disable_tls: bool = False
+    cert_file: str | os.PathLike[str] | None = None
+    assert_hostname: bool = True
+    auto_save: bool = False
+    transport: Literal["tcp"] = attrs.field(default="tcp", validator=attrs.validators.in_(["tcp"]))
+    nursery: trio.Nursery | None = None
+    prompts: Prompts | None = None
+    request_timeout: float | None = attrs.field(default=None, validator=_is_seconds_or_none)
+    unresponsive_after: float | None = attrs.field(default=60, validator=_is_seconds_or_none)
+    max_unsent: int = attrs.field(default=64 * 1024 * 1024, validator=_is_size_or_none)
+
+    @property
+    def manager(self) -> str:
+        """The Manager's address, ``host:port``, as the user wrote it."""
+        return f"{self.host}:{self.port}"
+
+    def credentials(self) -> Credentials:
+        """Who answers the Manager's questions."""
+        return Credentials(
+            self.username, self.password, self.password_manager, self.prompts or TerminalPrompts()
+        )
+
+    def identity(self) -> dict[str, str]:
+        """Who we say that we are."""
+        return {"type": "client", "name": self.name, "language": _language(), "os": _os()}
+
+
+@cache
+def _language() -> str:
+    return f"Python {platform.python_version()}"
+
+
+@cache
+def _os() -> str:
+    return f"{platform.system()} {platform.release()} {platform.machine()}"
+
+
+class _Clock:
+    """The time limit of one `connect`, which stands still while a person is asked."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.scope = trio.CancelScope(deadline=math.inf if seconds is None else trio.current_time() + seconds)
+        self.phase = "the connection was made"
+
+    @contextlib.contextmanager
+    def stopped(self) -> Generator[None]:
+        left = self.scope.deadline - trio.current_time()
+        self.scope.deadline = math.inf
+        try:
+            yield
+        finally:
+            self.scope.deadline = trio.current_time() + left
+
+
+async def open_connection(settings: Settings, credentials: Credentials) -> Connection:
+    """Dial, make the connection secure, shake hands.
+
+    Raises:
+        ConnectTimeout: Not done in time.
+        ConnectError: No connection, or not to a Manager.
+        CertificateError: The Manager's certificate is not trusted.
+        AuthenticationError: The Manager rejected us, or a credential is missing.
+    """
+    clock = _Clock(settings.timeout)
+    transport: Transport | None = None
+    try:
+        with clock.scope:
+            transport = await _open_transport(settings, credentials, clock)
+            clock.phase = "the Manager asked for our identity"
+            protocol = ClientProtocol(settings.identity(), settings.manager, settings.read_limit)
+            await _handshake(transport, protocol, credentials, clock)
+            return Connection(
+                transport,
+                protocol,
+                request_timeout=settings.request_timeout,
+                max_unsent=settings.max_unsent,
+            )
+    except BaseException:
+        if transport is not None:
+            transport.close()
+        raise
+    if transport is not None:
+        transport.close()
+    text = (
+        f"Cannot connect to {settings.manager} within {settings.timeout:g} seconds: "
+        f"the time was over before {clock.phase}"
+    )
+    if settings.disable_tls and transport is not None:
+        text += "\nYou have TLS disabled. Perhaps the Manager is using TLS for the connection."
+    raise ConnectTimeout(text)
+
+
+async def _open_transport(settings: Settings, credentials: Credentials, clock: _Clock) -> Transport:
+    if settings.disable_tls:
+        return await open_tcp(settings.host, settings.port)
+
+    async def ask(certificate: Certificate) -> bool:
+        with clock.stopped():
+            return await credentials.trust(certificate)
+
+    clock.phase = "the connection was made secure"
+    return await open_trusted(
+        settings.host,
+        settings.port,
+        cert_file=settings.cert_file,
+        assert_hostname=settings.assert_hostname,
+        auto_save=settings.auto_save,
+        ask=ask,
+    )
+
+
+async def _handshake(
+    transport: Transport, protocol: ClientProtocol, credentials: Credentials, clock: _Clock
+) -> None:
+    """Answer the Manager's questions until it has our identity."""
+    try:
+        connected = False
+        while not connected:
+            data = await transport.receive()
+            if not data:
+                raise protocol.receive_eof()
+            for event in protocol.receive(data):
+                if isinstance(event, Question):
+                    with clock.stopped():
+                        answer = await credentials.answer(event)
+                    protocol.answer(answer)
+                elif isinstance(event, Connected):
+                    connected = True
+            if protocol.broken is not None and not connected:
+                raise protocol.broken
+            await transport.send_all(protocol.take())
+    except ConnectionLost as error:
+        raise ConnectError(
+            f"The connection to Manager[{protocol.manager}] was lost in the handshake: {error}"
+        ) from error
+
+
+def own_hostname() -> str:
+    """The name of this computer."""
+    return socket.gethostname()

@@ -1,0 +1,522 @@
+"""The connection: two tasks that move bytes, and the callers that wait for replies.
+
+The data's way is short. A caller encodes its request and, if nothing else waits to be written, sends it
+itself, without waiting; otherwise the writer task sends everything that has gathered at once. The reader
+task hands what arrives to the protocol and wakes whoever an event belongs to. Only the writer ever waits
+in the middle of a message, so a cancelled caller cannot leave half a line behind; only the reader's death
+ends the connection, so there is one reason for it, and every caller is given it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import outcome
+import trio
+
+from msl_network_trio.exceptions import (
+    BacklogFull,
+    ConnectionLost,
+    NetworkError,
+    ReplyTimeout,
+)
+from msl_network_trio.protocol.client import ClientProtocol, Request
+from msl_network_trio.protocol.messages import Question
+from msl_network_trio.transport.base import Transport
+
+logger = logging.getLogger(__name__)
+
+GOODBYE = 2.0
+"""How many seconds the end of a scope or of the program waits for the Manager to close the connection."""
+
+_DRAIN = 1.0
+"""How many seconds to go on reading when nothing can be written any more: the reason may be on its way."""
+
+
+class _Waiting(Request):
+    """A request whose caller is parked until it is woken."""
+
+    __slots__ = ("task",)
+
+    task: trio.lowlevel.Task | None
+
+    def wake(self) -> None:
+        task = self.task
+        if task is not None:
+            self.task = None
+            trio.lowlevel.reschedule(task)
+
+    def forget_task(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
+        """Let Trio cancel the parked caller."""
+        self.task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def wait(self) -> None:
+        """Park the calling task until `wake`."""
+        self.task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self.forget_task)
+
+
+class Reply:
+    """The reply to a request that was made with ``asynchronous=True``.
+
+    Await it, as often as you like and in as many tasks as you like; that returns the result, or raises what
+    the request raised. Cancelling a task that awaits it does not cancel the request, `cancel` does.
+    """
+
+    __slots__ = ("__weakref__", "_connection", "_deadline", "_looked_at", "_request", "_timeout")
+
+    def __init__(self, connection: Connection, request: _Handle, timeout: float) -> None:
+        self._connection = connection
+        self._request = request
+        self._timeout = timeout
+        self._deadline = trio.current_time() + timeout
+        self._looked_at = False
+
+    def done(self) -> bool:
+        """Return whether the reply is there, or never will be: awaiting it does not have to wait."""
+        return self._request.settled or self._request.abandoned
+
+    def cancel(self) -> bool:
+        """Abandon the request. If it was not written yet it never will be; else its reply is dropped.
+
+        Returns:
+            Whether it was abandoned; False if it was already `done`.
+        """
+        if self.done():
+            return False
+        self._connection.abandon(self._request)
+        self._request.wake()
+        return True
+
+    def __await__(self) -> Any:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Any:
+        self._looked_at = True
+        request = self._request
+        if self.done():
+            await trio.lowlevel.checkpoint()
+        else:
+            with trio.move_on_at(self._deadline):
+                await request.wait()
+            if not self.done():
+                self.cancel()
+                raise timed_out(request, self._timeout)
+        if request.settled:
+            return result_of(request)
+        from concurrent.futures import CancelledError
+
+        raise CancelledError(f"The request {request.service}.{request.attribute} was cancelled")
+
+    def __del__(self) -> None:
+        error = self._request.error
+        if error is not None and not self._looked_at:
+            logger.error(
+                "nobody awaited the reply to %s.%s, which was an error: %s",
+                self._request.service,
+                self._request.attribute,
+                error,
+            )
+
+    def __repr__(self) -> str:
+        request = self._request
+        if not self.done():
+            state = "waiting"
+        elif not request.settled:
+            state = "cancelled"
+        else:
+            state = "failed" if request.error else "arrived"
+        return f"<Reply to {request.service}.{request.attribute} {state}>"
+
+
+class _Handle(Request):
+    """A request whose caller holds a `Reply`."""
+
+    __slots__ = ("_arrived",)
+
+    def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
+        super().__init__(service, attribute, uid, data)
+        self._arrived: trio.Event | None = None  # made by who waits, which most handles need not
+
+    def wake(self) -> None:
+        if self._arrived is not None:
+            self._arrived.set()
+
+    async def wait(self) -> None:
+        """Wait until `wake`."""
+        if self._arrived is None:
+            self._arrived = trio.Event()
+        await self._arrived.wait()
+
+
+def result_of(request: Request) -> Any:
+    """Return the result of a settled request, or raise its error."""
+    if request.error is None:
+        return request.result
+    # The same reply may be awaited again: each time the error starts with a traceback of its own.
+    raise request.error.with_traceback(None)
+
+
+def timed_out(request: Request, seconds: float) -> ReplyTimeout:
+    """Return the error of a request whose time is over."""
+    what = f"{request.service}.{request.attribute}"
+    fate = "it may still be executed" if request.may_have_run else "it was not sent"
+    return ReplyTimeout(
+        f"No reply to {what} within {seconds:g} seconds; {fate}",
+        service=request.service,
+        attribute=request.attribute,
+        seconds=seconds,
+        may_have_run=request.may_have_run,
+    )
+
+
+class Connection:
+    """A connection whose handshake is over.
+
+    Its owner runs `run` (or `move_bytes`) in a task; everything else may be called from any task.
+
+    Args:
+        transport: The carrier, which the connection closes.
+        protocol: The protocol, connected.
+        request_timeout: How many seconds to wait for a reply if a call does not say.
+        max_unsent: How many bytes may wait to be written before callers have to wait.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        protocol: ClientProtocol,
+        *,
+        request_timeout: float | None = None,
+        max_unsent: int = 64 * 1024 * 1024,
+    ) -> None:
+        self.protocol = protocol
+        self.closed = trio.Event()
+        self.port = transport.port
+        self._transport = transport
+        self._request_timeout = math.inf if request_timeout is None else request_timeout
+        self._max_unsent = max_unsent
+        self._rest: memoryview | None = None
+        self._parked_writer: trio.lowlevel.Task | None = None
+        self._room = trio.lowlevel.ParkingLot()
+        self._reason: ConnectionLost | None = None
+        self._background = trio.CancelScope(shield=True)
+        self._reading = trio.CancelScope()
+
+    # ---- for callers ----
+
+    @property
+    def is_open(self) -> bool:
+        """Whether requests can be made."""
+        return self.protocol.lost is None and self._reason is None
+
+    async def request(
+        self,
+        service: str,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Make a request and wait for its reply.
+
+        Args:
+            service: The name of the Service, or ``"Manager"``.
+            attribute: What to call, or the property to read.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            timeout: How many seconds to wait; None: the connection's default; ``math.inf``: no limit.
+
+        Raises:
+            TypeError: An argument has no JSON form; nothing was written.
+            ValueError: An argument cannot be sent; nothing was written.
+            RemoteError: The Service, or as `ManagerError` the Manager, answered with an error.
+            ServiceLost: The Service is not connected.
+            ReplyTimeout: The time is over.
+            ConnectionLost: The connection ended.
+        """
+        seconds = self.seconds(timeout)
+        protocol = self.protocol
+        uid = protocol.next_uid()
+        data = protocol.encode(service, attribute, args, kwargs or {}, uid)
+        request = _Waiting(service, attribute, uid, data)
+        if seconds == math.inf:
+            await self._send_and_wait(request)
+        else:
+            with trio.move_on_after(seconds):
+                await self._send_and_wait(request)
+            if not request.settled:
+                raise timed_out(request, seconds)
+        return result_of(request)
+
+    def start(
+        self,
+        service: str,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Make a request without waiting for anything; arguments as in `request`.
+
+        The timeout counts from now, but shows only where the reply is awaited.
+
+        Raises:
+            TypeError: An argument has no JSON form; nothing was written.
+            ValueError: An argument cannot be sent; nothing was written.
+            BacklogFull: Too much waits to be written.
+            ConnectionLost: The connection has ended.
+        """
+        seconds = self.seconds(timeout)
+        protocol = self.protocol
+        uid = protocol.next_uid()
+        data = protocol.encode(service, attribute, args, kwargs or {}, uid)
+        if self._is_full(len(data)):
+            raise BacklogFull(
+                f"{self._unsent:,} bytes wait to be written (max_unsent is {self._max_unsent:,}), "
+                f"so {service}.{attribute} was not sent; await replies before making more requests"
+            )
+        request = _Handle(service, attribute, uid, data)
+        reply = Reply(self, request, seconds)
+        protocol.request(request)
+        self.flush()
+        return reply
+
+    async def admin_request(
+        self,
+        attribute: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        timeout: float | None,
+        answer: Callable[[Question], Awaitable[str]],
+    ) -> Any:
+        """Make a request that only an administrator may make; see `request`.
+
+        Args:
+            attribute: What to call, dots included.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            timeout: How many seconds to wait, not counting those that `answer` takes.
+            answer: Answers the Manager's questions; called in the task of the caller.
+        """
+        seconds = self.seconds(timeout)
+        protocol = self.protocol
+        uid = protocol.next_uid()
+        data = protocol.encode("Manager", attribute, args, kwargs, uid)
+        request = _Waiting("Manager", attribute, uid, data, admin=True)
+        with trio.move_on_after(seconds) as scope:
+            await self._send_and_wait(request)
+            try:
+                while not request.settled:
+                    question = request.question
+                    assert question is not None  # the only other reason to be woken
+                    left = scope.deadline - trio.current_time()
+                    scope.deadline = math.inf
+                    text = await answer(question)
+                    scope.deadline = trio.current_time() + left
+                    if not request.settled:  # the connection may have ended in the meantime
+                        protocol.answer(text)
+                        self.flush()
+                        await request.wait()
+            except BaseException:
+                self.abandon(request)
+                raise
+        if not request.settled:
+            raise timed_out(request, seconds)
+        return result_of(request)
+
+    def abandon(self, request: Request) -> None:
+        """Give up on a request; see `ClientProtocol.abandon`."""
+        self.protocol.abandon(request)
+        self.flush()
+
+    async def disconnect(self, seconds: float | None = None) -> None:
+        """Say goodbye, wait until the Manager has closed the connection, and close it in any case.
+
+        What was requested before is still written. Calling it again does no harm.
+
+        Args:
+            seconds: How long to wait for the Manager; None: `GOODBYE`.
+        """
+        can_wait = True
+        if self.is_open:
+            can_wait = self.protocol.say_goodbye()
+            self._reason = self._disconnected()
+            self.flush()
+        try:
+            if can_wait:
+                with trio.move_on_after(GOODBYE if seconds is None else seconds):
+                    await self.closed.wait()
+        finally:
+            self._background.cancel()
+            with trio.CancelScope(shield=True):
+                await self.closed.wait()
+
+    def seconds(self, timeout: float | None) -> float:
+        """Return the timeout of a call, with the default filled in.
+
+        Raises:
+            ValueError: It is negative or not a number.
+        """
+        if timeout is None:
+            return self._request_timeout
+        if not timeout >= 0:
+            raise ValueError(f"A timeout is a number of seconds from 0, not {timeout!r}")
+        return timeout
+
+    async def _send_and_wait(self, request: _Waiting) -> None:
+        # Before anything is queued: a call in a cancelled scope must not be executed.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        request.task = None
+        assert request.data is not None
+        if self._is_full(len(request.data)):
+            await self._wait_for_room(request)
+        self.protocol.request(request)
+        self.flush()
+        try:
+            await request.wait()
+        except BaseException:
+            self.abandon(request)
+            raise
+
+    # ---- writing ----
+
+    @property
+    def _unsent(self) -> int:
+        return self.protocol.unsent + (len(self._rest) if self._rest is not None else 0)
+
+    def _is_full(self, more: int) -> bool:
+        unsent = self._unsent
+        return unsent > 0 and unsent + more > self._max_unsent
+
+    async def _wait_for_room(self, request: Request) -> None:
+        assert request.data is not None
+        while self._is_full(len(request.data)):
+            self.protocol.check_open(request.service)
+            await self._room.park()
+
+    def flush(self) -> None:
+        """See to it that what the protocol has to write is written, without waiting."""
+        protocol = self.protocol
+        writer = self._parked_writer
+        if writer is None or not protocol.has_output:
+            return  # a writer that is at work looks for more before it parks
+        if protocol.in_flight == 0:
+            # A parked writer has nothing left to write, and with nothing in flight nobody else is
+            # likely to write in the same moment: the shortest way is to send it here.
+            data = protocol.take()
+            sent = 0
+            try:
+                sent = self._transport.send_nowait(data)
+            except ConnectionLost:
+                pass  # the writer will meet it again, and knows what to do
+            if sent < len(data):
+                self._rest = memoryview(data)[sent:]
+            elif not protocol.has_output:
+                return
+        self._parked_writer = None
+        trio.lowlevel.reschedule(writer)
+
+    def _unpark_writer(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
+        self._parked_writer = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def _write(self) -> None:
+        """Write what there is, park, and so on; the only task that waits inside a message."""
+        transport = self._transport
+        try:
+            while True:
+                data = self._rest if self._rest is not None else self.protocol.take()
+                if not data:
+                    self._parked_writer = trio.lowlevel.current_task()
+                    await trio.lowlevel.wait_task_rescheduled(self._unpark_writer)
+                    continue
+                sent = transport.send_nowait(data)
+                if sent == len(data):
+                    self._rest = None
+                else:
+                    self._rest = memoryview(data)[sent:]
+                    await transport.wait_send()
+                if self._room:
+                    self._room.unpark_all()
+        except ConnectionLost as error:
+            self._fail(self._broken(error))
+            self._reading.deadline = trio.current_time() + _DRAIN
+
+    # ---- reading ----
+
+    async def _read(self) -> None:
+        """Read until the connection ends, and hand everything to whom it belongs."""
+        protocol = self.protocol
+        receive = self._transport.receive
+        try:
+            with self._reading:
+                while True:
+                    data = await receive()
+                    if not data:
+                        self._fail(protocol.receive_eof())
+                        return
+                    for event in protocol.receive(data):
+                        if isinstance(event, Request):
+                            event.wake()
+                    self.flush()
+                    if protocol.broken is not None:
+                        self._fail(protocol.broken)
+                        return
+        except ConnectionLost as error:
+            self._fail(self._broken(error))
+
+    def _fail(self, error: NetworkError) -> None:
+        """Remember why the connection ended; the first reason is the one that counts."""
+        if self._reason is None:
+            self._reason = error if isinstance(error, ConnectionLost) else ConnectionLost(str(error))
+
+    def _disconnected(self) -> ConnectionLost:
+        return ConnectionLost(f"Disconnected from Manager[{self.protocol.manager}]")
+
+    def _broken(self, error: ConnectionLost) -> ConnectionLost:
+        """Say which connection it was that broke, which a transport does not know."""
+        return ConnectionLost(f"The connection to Manager[{self.protocol.manager}] was lost: {error}")
+
+    # ---- the tasks ----
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Run the connection until it ends; when cancelled, say goodbye first."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.move_bytes)
+            try:
+                await self.closed.wait()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self.disconnect(GOODBYE)
+
+    @trio.lowlevel.enable_ki_protection
+    async def move_bytes(self) -> None:
+        """Run the reader and the writer until the connection ends; only `disconnect` cancels it."""
+        try:
+            with self._background:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write)
+                    await self._read()
+                    nursery.cancel_scope.cancel()
+        except Exception as error:
+            # A mistake of ours. It must not take the application down, nor leave anybody waiting.
+            logger.exception("the connection to Manager[%s] failed", self.protocol.manager)
+            self._fail(
+                ConnectionLost(f"The connection to Manager[{self.protocol.manager}] failed: {error!r}")
+            )
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        for request in self.protocol.lose(self._reason or self._disconnected()):
+            request.wake()
+        self._rest = None
+        self._room.unpark_all()
+        self._transport.close()
+        self.closed.set()

@@ -1,0 +1,51 @@
+"""The registry of a Manager as a text for people, word for word as msl-network 1.0.0 prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def describe(identity: dict[str, Any], indent: int) -> str:
+    """Describe who is connected to a Manager.
+
+    Args:
+        identity: The Manager's identity.
+        indent: How many spaces each level is indented by.
+    """
+    return "\n".join(" " * (indent * level) + text for level, text in _lines(identity))
+
+
+def _lines(identity: dict[str, Any]) -> Iterator[tuple[int, str]]:
+    """Yield the level and the text of every line."""
+    yield 0, f"Manager[{identity['hostname']}:{identity['port']}]"
+    for key, value in sorted(identity.items()):
+        if key == "attributes":
+            yield 1, "attributes:"
+            for name, signature in sorted(value.items()):
+                yield 2, f"{name}{signature}"
+        elif key not in {"hostname", "port", "clients", "services"}:
+            yield 1, f"{key}: {value}"
+    clients = identity["clients"]
+    yield 0, f"Clients [{len(clients)}]:"
+    for name, client in sorted(clients.items()):
+        yield 1, name
+        for key, value in sorted(client.items()):
+            if key not in {"name", "address"}:
+                yield 2, f"{key}: {value}"
+    services = identity["services"]
+    yield 0, f"Services [{len(services)}]:"
+    for name, service in sorted(services.items()):
+        yield 1, f"{name}[{service['address']}]"
+        for key, value in sorted(service.items()):
+            if key == "attributes":
+                yield 2, "attributes:"
+                for attribute, signature in sorted(value.items()):
+                    yield 3, f"{attribute}{_signature(signature)}"
+            elif key != "address":
+                yield 2, f"{key}: {value}"
+
+
+def _signature(value: Any) -> str:
+    """A method has a signature in brackets; anything else is a constant or a property."""
+    return value if isinstance(value, str) and value.startswith("(") else f"() -> {value}"

@@ -1,0 +1,242 @@
+"""A link with a Service: its methods as methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from msl_network_trio.client.opening import Opening
+from msl_network_trio.constants import SHUTDOWN_SERVICE
+from msl_network_trio.exceptions import LinkBroken, ProtocolError
+
+if TYPE_CHECKING:
+    from msl_network_trio.client.client import Client
+    from msl_network_trio.client.connection import Reply
+
+
+class RemoteMethod:
+    """A method of a Service, ready to be called: ``await link.add(1, 2)``."""
+
+    __slots__ = ("_link", "_name")
+
+    def __init__(self, link: Link, name: str) -> None:
+        self._link = link
+        self._name = name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Request it from the Service.
+
+        Args:
+            *args: Go to the Service.
+            **kwargs: Go to the Service, but for two: ``timeout``, the number of seconds to wait for the
+                reply, and ``asynchronous``. A method that has arguments of these names is reached by
+                `Link.request`.
+
+        Returns:
+            A coroutine that returns the result; with ``asynchronous=True`` a `Reply`, and the request is
+            on its way already.
+        """
+        timeout = kwargs.pop("timeout", None)
+        if kwargs.pop("asynchronous", False):
+            return self._link.start(self._name, args, kwargs, timeout=timeout)
+        return self._link.request(self._name, args, kwargs, timeout=timeout)
+
+    def __repr__(self) -> str:
+        signature = self._link.service_attributes.get(self._name, "")
+        if not isinstance(signature, str):
+            signature = f" = {signature!r}"
+        return f"<{self._link.service_name}.{self._name}{signature}>"
+
+
+@attrs.define(eq=False, slots=False, repr=False)
+class Link:
+    """A link between a client and a Service; `Client.link` makes it.
+
+    Every attribute that is not listed here is a method (or a property) of the Service: ``await
+    link.add(1, 2)``. Names that begin with an underscore are never the Service's, since every Service
+    refuses them.
+    """
+
+    _client: Client | None
+    _service_name: str
+    _service_identity: Mapping[str, Any]
+
+    # ---- requests ----
+
+    async def request(
+        self,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        """Request an attribute of the Service, whatever its name and its arguments are called.
+
+        Args:
+            attribute: The method to call, or the property to read.
+            args: The positional arguments.
+            kwargs: The keyword arguments.
+            timeout: How many seconds to wait for the reply; None: the ``request_timeout`` of `connect`;
+                ``math.inf``: no limit.
+
+        Returns:
+            What the method returns, as JSON brings it: tuples and arrays come back as lists.
+
+        Raises:
+            RemoteError: The Service raised an exception.
+            ServiceLost: The Service is not connected any more.
+            ReplyTimeout: No reply in time.
+            ConnectionLost: The connection to the Manager has ended.
+            LinkBroken: This link was unlinked.
+            TypeError: An argument has no JSON form; nothing was sent.
+            ValueError: An argument cannot be sent; nothing was sent.
+        """
+        connection = self._linked(attribute)._connection
+        return await connection.request(self._service_name, attribute, args, kwargs, timeout)
+
+    def start(
+        self,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Reply:
+        """Send a request at once and return the `Reply` to await later; arguments as in `request`.
+
+        Hundreds can be on their way from one task.
+
+        Raises:
+            BacklogFull: More than ``max_unsent`` bytes wait to be written.
+            ConnectionLost: The connection to the Manager has ended.
+            LinkBroken: This link was unlinked.
+            TypeError: An argument has no JSON form; nothing was sent.
+            ValueError: An argument cannot be sent; nothing was sent.
+        """
+        connection = self._linked(attribute)._connection
+        return connection.start(self._service_name, attribute, args, kwargs, timeout)
+
+    def __getattr__(self, name: str) -> RemoteMethod:
+        # Only for names that are not ours. Those of Python's own protocols, and our private ones on a
+        # half-built object, must fail here: copying a link must not call the Service.
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self._linked(name)
+        return RemoteMethod(self, name)
+
+    async def shutdown_service(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Ask the Service to shut down, which it must implement, and break the link.
+
+        Args:
+            *args: Go to the Service's ``shutdown_service``.
+            timeout: How many seconds to wait for the reply.
+            **kwargs: Go to the Service's ``shutdown_service``.
+
+        Returns:
+            What the Service's ``shutdown_service`` returns.
+        """
+        client = self._linked(SHUTDOWN_SERVICE)
+        result = await self.request(SHUTDOWN_SERVICE, args, kwargs, timeout=timeout)
+        client._forget(self)
+        return result
+
+    # ---- the link itself ----
+
+    async def unlink(self, timeout: float | None = None) -> None:
+        """Unlink from the Service; every further request through this link raises `LinkBroken`.
+
+        A Manager keeps one link for a client and a Service: other links of this client with the same
+        Service get no notifications any more. Unlinking again does no harm.
+
+        Args:
+            timeout: How many seconds to wait for the Manager's reply.
+        """
+        if self._client is not None:
+            await self._client.unlink(self, timeout=timeout)
+
+    async def disconnect(self, timeout: float | None = None) -> None:
+        """Do what `unlink` does."""
+        await self.unlink(timeout=timeout)
+
+    def _linked(self, name: str) -> Client:
+        if self._client is None:
+            raise LinkBroken(f"Cannot access {name!r} since the link has been broken")
+        return self._client
+
+    # ---- what the identity of the Service tells ----
+
+    @property
+    def service_name(self) -> str:
+        """The name of the Service."""
+        return self._service_name
+
+    @property
+    def service_address(self) -> str:
+        """The address of the Service, ``host:port``, as the Manager sees it."""
+        return str(self._service_identity["address"])
+
+    @property
+    def service_attributes(self) -> dict[str, Any]:
+        """The attributes of the Service: the signatures of methods, the values of others."""
+        attributes: dict[str, Any] = self._service_identity["attributes"]
+        return attributes
+
+    @property
+    def service_language(self) -> str:
+        """The programming language of the Service."""
+        return str(self._service_identity.get("language", "unknown"))
+
+    @property
+    def service_max_clients(self) -> int:
+        """How many clients may be linked with the Service; 0 and less: no limit."""
+        return int(self._service_identity.get("max_clients", -1))
+
+    @property
+    def service_os(self) -> str:
+        """The operating system of the Service."""
+        return str(self._service_identity.get("os", "unknown"))
+
+    def __repr__(self) -> str:
+        if self._client is None:
+            return f"<Un-Linked from {self._service_name}[{self.service_address}]>"
+        return (
+            f"<Link with {self._service_name}[{self.service_address}] "
+            f"at Manager[{self._client.address_manager}]>"
+        )
+
+
+def checked_identity(service: str, identity: Any) -> Mapping[str, Any]:
+    """Return the answer to a link request if it is one.
+
+    Raises:
+        ProtocolError: It is not the identity of a Service.
+    """
+    match identity:
+        case {"address": str(), "attributes": dict()}:
+            return identity  # type: ignore[no-any-return]
+    raise ProtocolError(f"The Manager sent no identity of the {service!r} Service: {identity!r:.80}")
+
+
+class LinkOpening(Opening[Link]):
+    """What `Client.link` returns."""
+
+    def __init__(self, client: Client, service: str, timeout: float | None) -> None:
+        self._client = client
+        self._service = service
+        self._timeout = timeout
+        self._link: Link | None = None
+        super().__init__(f"{type(client).__name__}.link")
+
+    async def _open(self) -> Link:
+        return await self._client._link(self._service, self._timeout)
+
+    async def _enter(self) -> Link:
+        self._link = await self._open()
+        return self._link
+
+    async def _exit(self) -> None:
+        assert self._link is not None
+        await self._client._leave(self._link)

@@ -1,0 +1,68 @@
+"""Things that can be awaited, or entered with ``async with``."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Coroutine, Generator
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Opening(Coroutine[Any, Any, T], Generic[T]):
+    """What `connect`, `Client.link` and their like return: use it once, in one of two ways.
+
+    ``thing = await opening`` opens it, and closing it is up to you; ``async with opening as thing`` closes
+    it at the end of the block, however the block ends. An opening is a coroutine to Trio, so
+    ``trio.run(connect)`` and ``nursery.start_soon(connect)`` work, and Python warns about one that was
+    neither awaited nor entered.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._awaited = self._open()
+        # So that "coroutine ... was never awaited" names what the user wrote.
+        self._awaited.__qualname__ = name  # type: ignore[attr-defined]
+
+    @abstractmethod
+    async def _open(self) -> T:
+        """Open it to be closed by its user."""
+
+    @abstractmethod
+    async def _enter(self) -> T:
+        """Open it to be closed by `_exit`."""
+
+    @abstractmethod
+    async def _exit(self) -> None:
+        """Close it; raises nothing of its own."""
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._awaited.__await__()
+
+    def send(self, value: Any) -> Any:
+        """Run on, as a coroutine does."""
+        return self._awaited.send(value)
+
+    def throw(self, *exception: Any) -> Any:
+        """Raise an exception inside, as in a coroutine."""
+        return self._awaited.throw(*exception)
+
+    def close(self) -> None:
+        """Give up an opening that was not used, as with a coroutine."""
+        self._awaited.close()
+
+    async def __aenter__(self) -> T:
+        self._awaited.close()
+        return await self._enter()
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._exit()
+
+    def __repr__(self) -> str:
+        return f"<{self._name}: await it, or enter it with 'async with'>"

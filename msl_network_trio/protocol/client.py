@@ -1,0 +1,630 @@
+r"""The client's side of the protocol, as pure state.
+
+The contract, in the order in which a connection uses it:
+
+- hand over what was received, with `ClientProtocol.receive`; it returns events;
+- queue requests, with `ClientProtocol.request`, and give up on them, with `ClientProtocol.abandon`;
+- after each of these, write what `ClientProtocol.take` returns until it returns nothing;
+- at the end of the connection call `ClientProtocol.lose`, which settles whatever is still open.
+
+The rules of attribution live here and nowhere else. They follow from how the msl-network 1.0.0 Manager
+works: it reads the lines of one client one after the other, and answers every line that it handles
+itself before it reads the next. Replies carry the ``uid`` of their request. Answers to admin requests,
+login questions, and the refusal of a request to a Service that is not there carry no uid. Therefore:
+
+- While an admin request is open nothing else is written (the *gate* is shut): until the client has
+  logged in as an administrator, the Manager takes the next line, whatever it is, for the user's name.
+- A refusal ("the 'X' Service is not connected") names the Service but not the request. It can only
+  mean a request behind the last one that is known to have been read (the *mark*). If there is just one,
+  the refusal is its own. If there are several, all of them fail, and a *barrier* (an ``unlink`` from a
+  service that cannot exist) tells when no further refusal of theirs can follow.
+- Requests to that Service that were read before will never be answered: a Manager forwards what a dying
+  Service still said before it forgets the Service.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import OrderedDict, deque
+from itertools import chain, count
+from typing import Any
+
+from msl_network_trio.constants import (
+    DISCONNECT_REQUEST,
+    MANAGER,
+    NOTIFICATION_UID,
+    SHUTDOWN_MANAGER,
+)
+from msl_network_trio.exceptions import (
+    AuthenticationError,
+    ConnectError,
+    ConnectionLost,
+    HandshakeError,
+    ManagerError,
+    NetworkError,
+    ProtocolError,
+    RemoteError,
+    ServiceLost,
+    StreamCorrupted,
+)
+from msl_network_trio.protocol import codec
+from msl_network_trio.protocol.framing import LineBuffer
+from msl_network_trio.protocol.messages import (
+    UNSET,
+    Connected,
+    Notification,
+    Question,
+    ReceivedLine,
+)
+
+logger = logging.getLogger(__name__)
+
+HANDSHAKE_LINE_LIMIT = 65_536
+"""The largest line of a handshake, in bytes: a peer that is no Manager must not fill our memory."""
+
+_CHUNK = 262_144
+"""How many bytes `ClientProtocol.take` joins; a longer line is given out alone, uncopied."""
+
+_MANAGER_NAME = re.compile(r"Manager\[\S+:\d+\]")
+_REFUSAL = re.compile(r"KeyError: .the .+ Service is not connected to Manager\[", re.DOTALL)
+
+
+class Line:
+    """A line on its way out."""
+
+    __slots__ = ("data", "sequence", "uid")
+
+    def __init__(self, data: bytes, uid: str = "") -> None:
+        self.data: bytes | None = data
+        """What is to be written; None once it was given out to be written, or was withdrawn."""
+        self.sequence = 0
+        """The place of the line among all that were given out, from 1; 0: it was not."""
+        self.uid = uid
+
+
+class Request(Line):
+    """A request and, once it is `settled`, its outcome.
+
+    Args:
+        service: The name of the Service, or ``"Manager"``.
+        attribute: What is requested.
+        uid: As `ClientProtocol.next_uid` gave it.
+        data: As `ClientProtocol.encode` gave it.
+        admin: Whether only an administrator may make it.
+    """
+
+    __slots__ = ("abandoned", "admin", "attribute", "error", "question", "result", "service", "settled")
+
+    def __init__(self, service: str, attribute: str, uid: str, data: bytes, *, admin: bool = False) -> None:
+        self.data = data  # what Line does, without the call: this is the hot path
+        self.sequence = 0
+        self.uid = uid
+        self.service = service
+        self.attribute = attribute
+        self.admin = admin
+        self.settled = False
+        self.abandoned = False
+        self.result: Any = None
+        self.error: NetworkError | None = None
+        self.question: Question | None = None
+        """What the Manager wants to know before it goes on with this admin request."""
+
+    @property
+    def may_have_run(self) -> bool:
+        """Whether the request was given out to be written."""
+        return self.sequence > 0
+
+    def wake(self) -> None:
+        """Tell whoever waits that the request has been settled or has a question.
+
+        Called by the I/O layer for every event; its subclasses say how.
+        """
+
+    def __repr__(self) -> str:
+        state = "settled" if self.settled else "written" if self.sequence else "not written"
+        return f"<{type(self).__name__} {self.service}.{self.attribute} {state}>"
+
+
+class _Barrier(Request):
+    """Settled when every refusal by the Service `refused` that can still come has come."""
+
+    __slots__ = ("refused",)
+
+    def __init__(self, refused: str, uid: str, data: bytes) -> None:
+        super().__init__(MANAGER, "unlink", uid, data)
+        self.refused = refused
+
+
+Event = Request | Question | Connected | Notification
+"""A `Request` has been settled or has a question; a bare `Question` belongs to the handshake."""
+
+
+class ClientProtocol:
+    """One client's conversation with one Manager.
+
+    Args:
+        identity: Who we are: ``type``, ``name``, ``language``, ``os``.
+        manager: The ``host:port`` that ``connect`` was given, for messages.
+        read_limit: The largest line to accept, in bytes; None: no limit.
+
+    Attributes:
+        manager_name: ``"Manager[HOST:port]"`` as the Manager calls itself; empty before it said so.
+        network_name: ``"name[HOST:port]"`` as the Manager calls us; empty before it said so.
+        broken: Why nothing that is received can be understood any more; None while all is well.
+        lost: Why the connection ended; None while it has not.
+        unsent: How many bytes wait to be written, held back or not.
+    """
+
+    def __init__(self, identity: dict[str, Any], manager: str, read_limit: int | None = None) -> None:
+        self.manager = manager
+        self.manager_name = ""
+        self.network_name = ""
+        self.broken: NetworkError | None = None
+        self.lost: ConnectionLost | None = None
+        self.unsent = 0
+        self._identity_line = codec.encode_reply(identity, None)
+        self._read_limit = read_limit
+        self._lines = LineBuffer(_smaller(read_limit, HANDSHAKE_LINE_LIMIT))
+        self._connected = False
+        self._said_goodbye = False
+        self._rejection = ""
+        # A prefix that other clients cannot guess, since a Manager lets them forge replies.
+        self._uid_prefix = os.urandom(4).hex()
+        self._uid_numbers = count(1)
+        # Dictionaries without values are sets that keep their order: a line can be withdrawn at once.
+        self._outgoing: dict[Line, None] = {}
+        self._held: dict[Request, None] = {}
+        self._batch: deque[Line] = deque()
+        self._open: dict[str | None, Request] = {}
+        self._abandoned: OrderedDict[str, Request] = OrderedDict()
+        self._admin: Request | None = None
+        self._barriers: dict[str, _Barrier] = {}
+        self._deferred_barriers: list[_Barrier] = []
+        self._sequence = 0
+        self._mark = 0
+
+    # ---- what goes out ----
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests were given out to be written and are not yet answered."""
+        return len(self._open)
+
+    @property
+    def gate_is_shut(self) -> bool:
+        """Whether an admin request is open, so that nothing else may be written."""
+        return self._admin is not None
+
+    @property
+    def has_output(self) -> bool:
+        """Whether `take` has something to give."""
+        return bool(self._outgoing or self._batch)
+
+    def next_uid(self) -> str:
+        """Return a uid that no request of this connection had."""
+        return f"{self._uid_prefix}{next(self._uid_numbers):x}"
+
+    def encode(self, service: Any, attribute: Any, args: Any, kwargs: Any, uid: str) -> bytes:
+        """Encode a request, which writes nothing.
+
+        Raises:
+            TypeError: An argument has no JSON form, or a name is not text.
+            ValueError: An argument cannot be sent, or the attribute is the one that says goodbye.
+        """
+        if not isinstance(service, str) or not isinstance(attribute, str):
+            raise TypeError(f"Names must be text: {service!r}, {attribute!r}")
+        if attribute == DISCONNECT_REQUEST:
+            raise ValueError("Use disconnect() to end the connection")
+        return codec.encode_request(service, attribute, args, kwargs, uid)
+
+    def check_open(self, service: str) -> None:
+        """Raise the error of a request that is made when the connection has ended.
+
+        Raises:
+            ConnectionLost: The connection has ended, or `say_goodbye` was called.
+        """
+        if self.lost is not None or self._said_goodbye:
+            raise ConnectionLost(
+                f"Disconnected from Manager[{self.manager}], cannot send request to {service!r}"
+            ) from self.lost
+
+    def request(self, request: Request) -> None:
+        """Queue a request; while the gate is shut, it is held back.
+
+        Raises:
+            ConnectionLost: The connection has ended.
+        """
+        self.check_open(request.service)
+        if self._admin is None:
+            self._queue(request)
+            if request.admin:
+                self._admin = request
+        else:
+            self._held[request] = None
+            self.unsent += len(request.data or b"")
+
+    def abandon(self, request: Request) -> None:
+        """Give up on a request.
+
+        If it was not written, it never will be. Else its reply is dropped when it comes; if it is an
+        admin request, the gate stays shut until then, and questions about it are answered with nothing.
+        """
+        if request.settled or request.abandoned:
+            return
+        request.abandoned = True
+        if request.data is not None:
+            self.unsent -= len(request.data)
+            request.data = None
+            self._outgoing.pop(request, None)
+            self._held.pop(request, None)
+            if request is self._admin:
+                self._open_gate()
+        elif request is self._admin:
+            if request.question is not None:
+                self.answer("")
+        else:
+            self._open.pop(request.uid, None)
+            if request.sequence > self._mark:
+                self._abandoned[request.uid] = request
+
+    def answer(self, text: str) -> None:
+        """Answer the Manager's question; it may be empty once the handshake is over.
+
+        Raises:
+            AuthenticationError: An empty answer in the handshake, at which a Manager falls silent.
+            ValueError: The text is not Unicode (a lone surrogate).
+        """
+        if not self._connected and not text:
+            raise AuthenticationError("An empty username or password cannot be sent to a Manager")
+        line = Line(codec.encode_reply(text, self.manager_name or None))
+        if self._admin is not None:
+            self._admin.question = None
+        self._queue(line)
+
+    def say_goodbye(self) -> bool:
+        """Queue the request that ends the connection; every further request is refused.
+
+        Returns:
+            False if the gate is shut, so that it cannot be written: close without it.
+        """
+        self._said_goodbye = True
+        if self._admin is not None or not self._connected:
+            return False
+        name = self.network_name or "Client"
+        self._queue(Line(codec.encode_request(name, DISCONNECT_REQUEST, (), {}, self.next_uid())))
+        return True
+
+    def take(self) -> bytes:
+        """Return the next lines to write, joined; nothing if there are none.
+
+        From here on they count as written.
+        """
+        if not self._batch:
+            if not self._outgoing:
+                return b""
+            self._batch.extend(self._outgoing)
+            self._outgoing.clear()
+        parts: list[bytes] = []
+        size = 0
+        while self._batch:
+            line = self._batch[0]
+            if line.data is not None:
+                if parts and size + len(line.data) > _CHUNK:
+                    break
+                parts.append(line.data)
+                size += len(line.data)
+                line.data = None
+                self._sequence += 1
+                line.sequence = self._sequence
+                if isinstance(line, Request):
+                    self._open[line.uid] = line
+            self._batch.popleft()
+        self.unsent -= size
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _queue(self, line: Line) -> None:
+        self._outgoing[line] = None
+        self.unsent += len(line.data or b"")
+
+    def _open_gate(self) -> None:
+        """Let go what was held back, up to and including the next admin request."""
+        self._admin = None
+        for barrier in self._deferred_barriers:
+            self._queue(barrier)
+        self._deferred_barriers.clear()
+        while self._held and self._admin is None:
+            request = next(iter(self._held))
+            del self._held[request]
+            self._outgoing[request] = None
+            if request.admin:
+                self._admin = request
+
+    # ---- what comes in ----
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Take what was received and return what it means, in order.
+
+        Afterwards look at `broken`, and write what `take` returns.
+        """
+        events: list[Event] = []
+        if self.broken is not None:
+            return events
+        for line in self._lines.feed(data):
+            try:
+                message = codec.decode(line)
+            except codec.NotALine as error:
+                if line.strip():
+                    self._undecodable(line, error, events)
+                    if self.broken is not None:
+                        return events
+                continue
+            request = self._open.pop(message.uid, None)
+            if request is not None:
+                self._settle(request, message)
+                events.append(request)
+            elif self._connected:
+                self._unaddressed(message, events)
+            else:
+                self._handshake(line, message, events)
+                if self.broken is not None:
+                    return events
+        if self._lines.overflow is not None:
+            limit, start = self._lines.limit, self._lines.overflow
+            self._break(f"a line of more than {limit:,} bytes (see read_limit)", start)
+        return events
+
+    def receive_eof(self) -> NetworkError:
+        """Take the end of the stream and return what it means."""
+        text = f"Manager[{self.manager}] closed the connection"
+        if self._lines:
+            text += f" in the middle of a line that begins with {_quote(self._lines.start)}"
+        if not self._connected:
+            return ConnectError(f"{text} before the handshake was over; is it a Manager?")
+        if self._rejection:
+            text += f": {self._rejection}"
+        return ConnectionLost(text)
+
+    def lose(self, reason: ConnectionLost) -> list[Request]:
+        """End the conversation: settle every request that is still open, and return them."""
+        self.lost = reason
+        unwritten = (*self._batch, *self._outgoing, *self._held)
+        waiting = [line for line in unwritten if isinstance(line, Request) and line.data is not None]
+        requests = [*self._open.values(), *waiting]
+        for request in requests:
+            request.settled = True
+            if (
+                request.attribute == SHUTDOWN_MANAGER
+                and request is self._admin
+                and request.may_have_run
+                and request.question is None
+            ):
+                continue  # the end of the connection is its answer
+            what = f"{request.service}.{request.attribute}"
+            fate = "may have been executed" if request.may_have_run else "was not sent"
+            request.error = type(reason)(f"{reason}; {what} {fate}", may_have_run=request.may_have_run)
+        for queue in (self._batch, self._outgoing, self._held, self._open, self._abandoned):
+            queue.clear()
+        self.unsent = 0
+        self._admin = None
+        return requests
+
+    def _break(self, what: str, start: bytes) -> None:
+        text = f"Manager[{self.manager}] sent {what}, which begins with {_quote(start)}"
+        if self._connected:
+            self.broken = StreamCorrupted(text, may_have_run=True)
+        else:
+            self.broken = HandshakeError(f"{text}; is it a Manager?")
+
+    def _undecodable(self, line: bytes, error: codec.NotALine, events: list[Event]) -> None:
+        request = self._open.pop(error.uid, None)
+        if request is None:
+            self._break("something that no Manager sends", line)
+            return
+        # A JSON line all right, but more than this Python can hold: that is one request's misfortune.
+        self._read_up_to(request.sequence)
+        request.settled = True
+        what = f"{request.service}.{request.attribute}"
+        request.error = ProtocolError(f"The reply to {what} cannot be decoded: {error}")
+        if request is self._admin:
+            self._open_gate()
+        events.append(request)
+
+    def _handshake(self, line: bytes, message: ReceivedLine, events: list[Event]) -> None:
+        self.manager_name = message.requester or self.manager_name
+        if message.error:
+            self.broken = AuthenticationError(message.message or "The Manager refused to connect")
+        elif message.attribute == "identity":
+            self._queue(Line(self._identity_line))
+            self._connected = True
+            self._lines.limit = self._read_limit
+            events.append(Connected(self.manager_name))
+        elif message.attribute in {"username", "password"}:
+            events.append(_question(message))
+        else:
+            self._break("something that is not part of a handshake", line)
+
+    def _settle(self, request: Request, message: ReceivedLine) -> None:
+        if request.sequence > self._mark:
+            self._read_up_to(request.sequence)
+        request.settled = True
+        request.question = None
+        if message.error:
+            request.error = self._remote_error(request, message)
+        elif message.result is UNSET:
+            what = f"{request.service}.{request.attribute}"
+            request.error = ProtocolError(f"The reply to {what} has no result")
+        else:
+            request.result = message.result
+        if request.service == MANAGER:
+            self.network_name = message.requester or self.network_name
+            if isinstance(request, _Barrier):
+                self._barriers.pop(request.refused, None)
+            if request is self._admin:
+                self._open_gate()
+
+    def _remote_error(self, request: Request, message: ReceivedLine) -> RemoteError:
+        lines = message.traceback if isinstance(message.traceback, list) else []
+        error_class = ManagerError if request.service == MANAGER else RemoteError
+        return error_class.from_answer(
+            message.message,
+            traceback_lines=tuple(str(line) for line in lines),
+            manager=self.manager,
+            service=request.service,
+            attribute=request.attribute,
+        )
+
+    def _read_up_to(self, sequence: int) -> None:
+        """Move the mark: the Manager has read this line, and all before it."""
+        if sequence <= self._mark:
+            return
+        self._mark = sequence
+        while self._abandoned:
+            uid, request = next(iter(self._abandoned.items()))
+            if request.sequence > sequence:
+                break
+            del self._abandoned[uid]
+
+    def _unaddressed(self, message: ReceivedLine, events: list[Event]) -> None:
+        """Handle a line that is not the reply to an open request."""
+        uid = message.uid
+        if uid == NOTIFICATION_UID:
+            self._notification(message, events)
+        elif uid:
+            late = self._abandoned.pop(uid, None)
+            if late is None:
+                logger.debug("dropped a reply, since no request with uid %r is open", uid)
+            else:
+                self._read_up_to(late.sequence)
+        elif uid is None:
+            logger.warning("Manager[%s] sent a line without uid, dropped: %r", self.manager, message)
+        elif message.result is UNSET and message.attribute is not None:
+            self._login_question(message, events)
+        elif message.error:
+            self._unaddressed_error(message, events)
+        elif self._admin is not None and self._admin.may_have_run:
+            self._settle_admin(self._admin, message, events)
+        else:
+            logger.warning("Manager[%s] sent a result that nobody asked for, dropped", self.manager)
+
+    def _notification(self, message: ReceivedLine, events: list[Event]) -> None:
+        match message.result:
+            case [list() as args, dict() as kwargs] if message.service is not None:
+                events.append(Notification(message.service, args, kwargs))
+            case _:
+                logger.warning("dropped a malformed notification from %r", message.service)
+
+    def _login_question(self, message: ReceivedLine, events: list[Event]) -> None:
+        admin = self._admin
+        if admin is None or not admin.may_have_run:
+            logger.warning("Manager[%s] asked for %r out of turn", self.manager, message.attribute)
+        elif admin.abandoned or message.attribute not in {"username", "password"}:
+            # Nobody will answer, and without an answer the gate would stay shut for ever. To an empty
+            # one the Manager replies that this takes an administrator, and goes on.
+            self.answer("")
+        else:
+            admin.question = _question(message)
+            events.append(admin)
+
+    def _settle_admin(self, admin: Request, message: ReceivedLine, events: list[Event]) -> None:
+        self._open.pop(admin.uid, None)
+        self._settle(admin, message)
+        events.append(admin)
+
+    def _unaddressed_error(self, message: ReceivedLine, events: list[Event]) -> None:
+        service = self._refused_service(message.message)
+        if service is not None:
+            self._service_refused(service, events)
+        elif self._admin is not None and self._admin.may_have_run:
+            self._settle_admin(self._admin, message, events)
+        elif _REFUSAL.match(message.message):
+            logger.debug("dropped a refusal that no open request can mean: %s", message.message)
+        elif message.requester == self.manager_name:
+            self._rejection = message.message
+        else:
+            self._line_unread(message, events)
+
+    def _refused_service(self, text: str) -> str | None:
+        """Return the Service that this refusal names, if a request of ours can be meant."""
+        if not _REFUSAL.match(text):
+            return None
+        asked = {r.service for r in chain(self._open.values(), self._abandoned.values())}
+        for service in asked.union(self._barriers):
+            reason = f"the {service!r} Service is not connected to {self.manager_name}"
+            if text == f"KeyError: {KeyError(reason)}":
+                return service
+        return None
+
+    def _unread(self, service: str | None = None) -> list[Request]:
+        """The requests, also abandoned ones, that the Manager may not have read yet."""
+        return [
+            request
+            for request in chain(self._open.values(), self._abandoned.values())
+            if request.sequence > self._mark
+            and request.service != MANAGER
+            and (service is None or request.service == service)
+        ]
+
+    def _service_refused(self, service: str, events: list[Event]) -> None:
+        suspects = self._unread(service)
+        if service in self._barriers or not suspects:
+            return  # one more refusal of requests that have failed already, or a forgery
+        refused = suspects[0] if len(suspects) == 1 else None
+        for request in [r for r in self._open.values() if r.service == service]:
+            del self._open[request.uid]
+            request.settled = True
+            gone = f"The {service!r} Service is not connected to {self.manager_name}"
+            fate = "was refused" if request is refused else "may have been executed"
+            request.error = ServiceLost(
+                f"{gone}; {service}.{request.attribute} {fate}",
+                service=service,
+                attribute=request.attribute,
+                may_have_run=request is not refused,
+            )
+            events.append(request)
+        for request in suspects:
+            self._abandoned.pop(request.uid, None)
+        if refused is not None:
+            self._read_up_to(refused.sequence)
+            return
+        uid = self.next_uid()
+        nobody = f"barrier {uid}"
+        line = codec.encode_request(MANAGER, "unlink", (nobody,), {}, uid)
+        barrier = self._barriers[service] = _Barrier(service, uid, line)
+        if self._admin is None:
+            self._queue(barrier)
+        else:
+            self._deferred_barriers.append(barrier)
+
+    def _line_unread(self, message: ReceivedLine, events: list[Event]) -> None:
+        """The Manager could not parse a line of ours (nested deeper than it can, for example)."""
+        suspects = self._unread()
+        logger.error(
+            "Manager[%s] could not read a request (one of %d): %s",
+            self.manager,
+            len(suspects),
+            message.message,
+        )
+        for request in suspects:
+            self._abandoned.pop(request.uid, None)
+            if self._open.pop(request.uid, None) is not None:
+                request.settled = True
+                request.error = self._remote_error(request, message)
+                events.append(request)
+
+
+def _smaller(limit: int | None, other: int) -> int:
+    return other if limit is None else min(limit, other)
+
+
+def _question(message: ReceivedLine) -> Question:
+    args = message.args
+    about = args[0] if isinstance(args, list) and args and isinstance(args[0], str) else ""
+    kind = message.attribute or ""
+    return Question(kind, about, kind == "password" and bool(_MANAGER_NAME.fullmatch(about)))
+
+
+def _quote(start: bytes) -> str:
+    """Quote how a line begins, as text that is safe to show."""
+    return repr(start[:80].decode("utf-8", "backslashreplace"))

@@ -1,0 +1,175 @@
+r"""Python objects to lines of JSON, and back, exactly and fast.
+
+What the standard library's ``json`` makes of a value (with ``ensure_ascii=False``) is the definition of
+right, since that is what msl-network uses: NaN and infinities as bare tokens, integers of any size, keys
+``1``, ``True``, ``None`` turned into strings, tuples into arrays. An object with a callable ``to_json()``
+is replaced by its result. In addition to msl-network, on the fast and on the slow path alike,
+
+- an ``Enum`` member is sent as its value, a ``UUID`` as its text;
+- NumPy scalars and arrays (booleans, integers, floats of up to 64 bit, text, objects) are sent as
+  numbers and nested lists.
+
+The fast path is orjson for encoding and msgspec for decoding. Neither is exact alone: orjson writes NaN
+as ``null``, msgspec does not read NaN, both stop at some integers, depths or texts. So whatever one of
+them refuses, and whatever it might have changed, goes to the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+import orjson
+
+from msl_network_trio.protocol.messages import ReceivedLine
+
+LINE_END: Final = b"\r\n"
+
+# Subclasses of str, int, list, dict, ..., dates and dataclasses are left to _replace(), which refuses
+# what the standard library refuses.
+_OPTIONS: Final = (
+    orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+)
+_NUMPY_KINDS: Final = "biufUO"
+"""NumPy's kinds that have an exact JSON form: bool, (unsigned) integer, float, text, object."""
+
+_BUILTIN: Final = (str, int, float, list, tuple, dict)
+
+
+def _replace(value: Any) -> Any:
+    """Return what is to be encoded in the place of an object that JSON does not know."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, UUID):
+        return str(value)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
+        kind = value.dtype.kind
+        if kind in _NUMPY_KINDS and not (kind == "f" and value.dtype.itemsize > 8):
+            return value.tolist()
+    else:
+        to_json = getattr(value, "to_json", None)
+        if callable(to_json) and not isinstance(value, type):
+            return to_json()
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def _replace_fast(value: Any) -> Any:
+    """`_replace` for orjson, which also asks about subclasses that the standard library encodes itself."""
+    if isinstance(value, _BUILTIN) and not hasattr(value, "dtype"):
+        raise TypeError(type(value).__name__)
+    return _replace(value)
+
+
+_exact_encode: Final = json.JSONEncoder(ensure_ascii=False, default=_replace).encode
+
+
+def encode(value: Any) -> bytes:
+    """Encode a value as one line of JSON, without the end of the line.
+
+    Raises:
+        TypeError: The value contains an object that has no JSON form.
+        ValueError: It contains itself, is nested too deeply, or contains text that is not Unicode
+            (a lone surrogate) or an integer with more digits than Python converts.
+    """
+    try:
+        encoded = orjson.dumps(value, default=_replace_fast, option=_OPTIONS)
+    except TypeError:
+        return _encode_exactly(value)
+    # orjson writes NaN and infinities as null; only the standard library can tell them from None.
+    return _encode_exactly(value) if b"null" in encoded else encoded
+
+
+def _encode_exactly(value: Any) -> bytes:
+    try:
+        return _exact_encode(value).encode("utf-8")
+    except RecursionError:
+        raise ValueError("The value is nested too deeply to be sent as JSON") from None
+
+
+def encode_request(service: str, attribute: str, args: Any, kwargs: Any, uid: str) -> bytes:
+    """Encode a request as a line. Raises as `encode` does."""
+    request = {
+        "args": args,
+        "attribute": attribute,
+        "error": False,
+        "kwargs": kwargs,
+        "service": service,
+        "uid": uid,
+    }
+    return encode(request) + LINE_END
+
+
+def encode_reply(result: Any, requester: str | None) -> bytes:
+    """Encode the answer to a question of the Manager as a line. Raises as `encode` does."""
+    return encode({"error": False, "requester": requester, "result": result, "uid": ""}) + LINE_END
+
+
+_fast_decode: Final = msgspec.json.Decoder(ReceivedLine).decode
+
+
+class _Envelope(msgspec.Struct):
+    """Just the uid of a line whose contents cannot be decoded."""
+
+    uid: str | None = None
+
+
+_decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
+
+
+class NotALine(ValueError):  # noqa: N818 - a condition, turned into an error by who knows the phase
+    """The line is not a JSON object that can be decoded.
+
+    Attributes:
+        uid: The uid of the line, if that much could be read.
+    """
+
+    uid: str | None = None
+
+
+def decode(line: bytes) -> ReceivedLine:
+    """Decode a line that came from the Manager.
+
+    Fields of another type than the protocol gives them are as if the line did not have them.
+
+    Raises:
+        NotALine: The line is no JSON object, or one that Python cannot hold.
+    """
+    try:
+        return _fast_decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _decode_exactly(line)
+
+
+def _decode_exactly(line: bytes) -> ReceivedLine:
+    try:
+        fields = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as cause:
+        error = NotALine(str(cause))
+        try:
+            error.uid = _decode_envelope(line).uid
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            pass  # not even an envelope: nobody's reply
+        raise error from None
+    if not isinstance(fields, dict):
+        raise NotALine(f"a JSON object was expected, not {type(fields).__name__}")
+
+    def text(name: str) -> str | None:
+        value = fields.get(name)
+        return value if isinstance(value, str) else None
+
+    return ReceivedLine(
+        uid=text("uid"),
+        error=bool(fields.get("error", False)),
+        result=fields.get("result", msgspec.UNSET),
+        requester=text("requester"),
+        message=text("message") or "",
+        traceback=fields.get("traceback"),
+        attribute=text("attribute"),
+        args=fields.get("args"),
+        service=text("service"),
+    )

@@ -1,0 +1,76 @@
+"""Bytes to lines."""
+
+from __future__ import annotations
+
+_QUOTED = 200
+
+
+class LineBuffer:
+    r"""Collects what arrives and gives it back as lines.
+
+    A line ends with ``\n``; a ``\r`` before it is left where it is, since it is white space to a JSON
+    parser. Only new bytes are searched for the end of a line, so the cost of a line is linear in its
+    length, in however many pieces it arrives.
+
+    Args:
+        limit: The largest length of a line in bytes, without its ``\n``; None: no limit.
+
+    Attributes:
+        overflow: How the first line that is longer than the limit begins; None if there was none.
+            Behind such a line nothing more is given back.
+    """
+
+    __slots__ = ("_chunks", "_size", "limit", "overflow")
+
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = limit
+        self.overflow: bytes | None = None
+        self._chunks: list[bytes] = []
+        self._size = 0
+
+    def __len__(self) -> int:
+        """The number of bytes that wait for the end of their line."""
+        return self._size
+
+    @property
+    def start(self) -> bytes:
+        """How the unfinished line begins, for messages; a few hundred bytes at the most."""
+        return b"".join(self._chunks[:_QUOTED])[:_QUOTED]
+
+    def feed(self, data: bytes) -> list[bytes]:
+        r"""Add bytes and return the lines that are now complete, without their ``\n``."""
+        end = data.rfind(b"\n")
+        if end < 0:
+            self._keep(data)
+            return []
+        lines = data[:end].split(b"\n")
+        if self._chunks:
+            self._chunks.append(lines[0])
+            lines[0] = b"".join(self._chunks)
+            self._chunks.clear()
+            self._size = 0
+        if self.overflow is not None or self.limit is not None:
+            lines = self._within_limit(lines)
+        if end + 1 < len(data):
+            self._keep(data[end + 1 :])
+        return lines
+
+    def _within_limit(self, lines: list[bytes]) -> list[bytes]:
+        if self.overflow is not None:
+            return []
+        assert self.limit is not None
+        for number, line in enumerate(lines):
+            if len(line) > self.limit:
+                self.overflow = line[:_QUOTED]
+                return lines[:number]
+        return lines
+
+    def _keep(self, data: bytes) -> None:
+        if self.overflow is not None:
+            return
+        self._chunks.append(data)
+        self._size += len(data)
+        if self.limit is not None and self._size > self.limit:
+            self.overflow = self.start
+            self._chunks.clear()
+            self._size = 0

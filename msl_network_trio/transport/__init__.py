@@ -1,0 +1,1 @@
+"""Pipes for bytes to a peer: TCP, TLS, memory; and whom to trust."""

@@ -1,0 +1,59 @@
+"""What a connection needs from whatever carries its bytes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+
+class Transport(ABC):
+    """A stream of bytes to and from one peer.
+
+    One task at a time may receive, and one may wait to send; both may do so at the same time. Errors of
+    the carrier are raised as `~msl_network_trio.exceptions.ConnectionLost`.
+
+    Attributes:
+        port: The number of our own port, 0 if the carrier has none.
+    """
+
+    port: int = 0
+
+    @abstractmethod
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """Send as much as can be sent without waiting, and return how many bytes that was.
+
+        What was not sent must be offered again before anything else is.
+
+        Raises:
+            ConnectionLost: The peer is gone.
+        """
+
+    @abstractmethod
+    async def wait_send(self) -> None:
+        """Wait until it makes sense to call `send_nowait` again; always a checkpoint."""
+
+    @abstractmethod
+    async def receive(self) -> bytes:
+        """Wait for bytes and return them, some hundred KiB at most; nothing at the end of the stream.
+
+        Always a checkpoint. A cancelled call has received nothing.
+
+        Raises:
+            ConnectionLost: The connection broke.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the carrier back, at once; calling it again does no harm."""
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it. Cancelled half way, the transport is of no further use but to be closed.
+
+        Raises:
+            ConnectionLost: The peer is gone.
+        """
+        rest = memoryview(data)
+        while True:
+            rest = rest[self.send_nowait(rest) :]
+            if not rest:
+                break
+            await self.wait_send()

@@ -1,0 +1,91 @@
+"""A pair of transports that are connected in memory: no sockets, and it runs under a fake clock."""
+
+from __future__ import annotations
+
+import trio
+
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.transport.base import Transport
+
+_RECEIVE = 65_536
+
+
+class _Pipe:
+    """One direction: bytes that were sent and not yet received."""
+
+    def __init__(self, capacity: int) -> None:
+        self.data = bytearray()
+        self.capacity = capacity
+        self.ended = False
+        self.broken = False
+        self.changed = trio.lowlevel.ParkingLot()
+
+    def wake(self) -> None:
+        self.changed.unpark_all()
+
+
+class MemoryTransport(Transport):
+    """One end of a `memory_pair`."""
+
+    def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._closed = False
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """See `Transport.send_nowait`."""
+        pipe = self._outgoing
+        if self._closed or pipe.ended or pipe.broken:
+            raise ConnectionLost("Broken pipe")
+        room = pipe.capacity - len(pipe.data)
+        sent = data[:room] if room > 0 else b""
+        if sent:
+            pipe.data += sent
+            pipe.wake()
+        return len(sent)
+
+    async def wait_send(self) -> None:
+        """See `Transport.wait_send`."""
+        pipe = self._outgoing
+        if len(pipe.data) < pipe.capacity or pipe.ended or pipe.broken:
+            await trio.lowlevel.checkpoint()
+        else:
+            await pipe.changed.park()
+
+    async def receive(self) -> bytes:
+        """See `Transport.receive`."""
+        await trio.lowlevel.checkpoint()
+        pipe = self._incoming
+        while not (pipe.data or pipe.ended or pipe.broken or self._closed):
+            await pipe.changed.park()
+        if pipe.broken or self._closed:
+            raise ConnectionLost("Connection reset by peer")
+        received = bytes(pipe.data[:_RECEIVE])
+        del pipe.data[:_RECEIVE]
+        pipe.wake()
+        return received
+
+    def close(self) -> None:
+        """See `Transport.close`: the peer receives what was sent, then the end of the stream."""
+        self._closed = True
+        for pipe in (self._incoming, self._outgoing):
+            pipe.ended = True
+            pipe.wake()
+
+    def reset(self) -> None:
+        """Break the connection, as when the peer's process or cable is gone: both ends get an error."""
+        self._closed = True
+        for pipe in (self._incoming, self._outgoing):
+            pipe.broken = True
+            pipe.wake()
+
+
+def memory_pair(capacity: int = 65_536) -> tuple[MemoryTransport, MemoryTransport]:
+    """Return two connected transports.
+
+    Args:
+        capacity: How many bytes may be on their way in each direction before a sender has to wait, which
+            is what the buffers of the operating system are to a socket.
+    """
+    there, back = _Pipe(capacity), _Pipe(capacity)
+    return MemoryTransport(back, there), MemoryTransport(there, back)

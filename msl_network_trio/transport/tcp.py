@@ -1,0 +1,232 @@
+"""TCP and TLS, over one path: a non-blocking socket, plain or an `ssl.SSLSocket`."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from msl_network_trio.exceptions import ConnectError, ConnectionLost
+from msl_network_trio.transport.base import Transport
+
+_RECEIVE = 262_144
+"""How many bytes to ask the kernel for."""
+
+_SEND = 262_144
+"""How many bytes to offer the kernel at a time."""
+
+_SEND_AT_ONCE = 4 * _SEND
+"""How many bytes `send_nowait` sends before it lets other tasks run."""
+
+_TLS_RECORD = 16_384
+"""The largest TLS record; behind a full one there is most likely another."""
+
+
+class _Readiness:
+    """Waits for one event of a socket, for any number of tasks: Trio allows just one at a time."""
+
+    def __init__(self, wait: Callable[[int], Awaitable[None]], descriptor: int) -> None:
+        self._wait = wait
+        self._descriptor = descriptor
+        self._others: trio.lowlevel.ParkingLot | None = None
+
+    async def wait(self) -> None:
+        if self._others is not None:
+            await self._others.park()
+            return
+        self._others = others = trio.lowlevel.ParkingLot()
+        try:
+            await self._wait(self._descriptor)
+        finally:
+            # Also when cancelled: then another task has to become the one that waits.
+            self._others = None
+            others.unpark_all()
+
+
+class SocketTransport(Transport):
+    """A connected TCP socket.
+
+    Args:
+        sock: A connected, non-blocking socket; an `ssl.SSLSocket` after its handshake.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
+        self._readable = _Readiness(trio.lowlevel.wait_readable, sock.fileno())
+        self._writable = _Readiness(trio.lowlevel.wait_writable, sock.fileno())
+        self._send_waits_for = self._writable
+        self.port = int(sock.getsockname()[1])
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """See `Transport.send_nowait`.
+
+        OpenSSL wants a record that it could not send offered again as it was: the pieces are counted
+        from the beginning of what is not sent, so they are the same the next time.
+        """
+        if len(data) <= _SEND:
+            return self._send(data)
+        view = memoryview(data)
+        sent = 0
+        while sent < len(view) and sent < _SEND_AT_ONCE:
+            count = self._send(view[sent : sent + _SEND])
+            if count == 0:
+                break
+            sent += count
+        return sent
+
+    def _send(self, data: bytes | memoryview) -> int:
+        try:
+            return self._sock.send(data)
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            self._send_waits_for = self._writable
+            return 0
+        except ssl.SSLWantReadError:
+            self._send_waits_for = self._readable
+            return 0
+        except OSError as error:
+            raise ConnectionLost(_reason(error)) from error
+
+    async def wait_send(self) -> None:
+        """See `Transport.wait_send`."""
+        await self._send_waits_for.wait()
+
+    async def receive(self) -> bytes:
+        """See `Transport.receive`."""
+        # Decrypted bytes may be left in the TLS layer, of which the kernel knows nothing.
+        if self._tls is not None and self._tls.pending():
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._readable.wait()
+        while True:
+            try:
+                data = self._sock.recv(_RECEIVE)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                await self._readable.wait()
+            except ssl.SSLWantWriteError:
+                await self._writable.wait()
+            except OSError as error:
+                raise ConnectionLost(_reason(error)) from error
+            else:
+                return self._receive_more(data) if len(data) == _TLS_RECORD else data
+
+    def _receive_more(self, data: bytes) -> bytes:
+        """Add the TLS records that have come behind a full one, which come one by one."""
+        if self._tls is None:
+            return data
+        parts = [data]
+        size = len(data)
+        while len(data) == _TLS_RECORD and size < _RECEIVE:
+            try:
+                data = self._sock.recv(_RECEIVE)
+            except OSError:
+                break  # nothing there, or an error, which the next receive() meets again
+            parts.append(data)
+            size += len(data)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._sock.close()
+
+
+def _reason(error: OSError) -> str:
+    """The text of an error of the operating system, without its number."""
+    return error.strerror or str(error) or type(error).__name__
+
+
+def bare_host(host: str) -> str:
+    """Return the host without the brackets that an IPv6 address may be written in."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
+async def open_socket(host: str, port: int) -> socket.socket:
+    """Resolve a host and connect, racing its addresses; the socket is non-blocking.
+
+    Raises:
+        ConnectError: There is no such host, or nothing listens there.
+    """
+    try:
+        stream = await trio.open_tcp_stream(bare_host(host), port)
+    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a host
+        raise ConnectError(f"{_dial_reason(error)}\n{_dial_hint(host, port)}") from error
+    trio_socket = stream.socket
+    sock = socket.socket(trio_socket.family, trio_socket.type, trio_socket.proto, fileno=trio_socket.detach())
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+    return sock
+
+
+def _dial_reason(error: OSError | ValueError) -> str:
+    """What went wrong at the first address: Trio says only that all attempts failed."""
+    cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):
+        return str(cause.exceptions[0])
+    return str(cause or error)
+
+
+_LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def _dial_hint(host: str, port: int) -> str:
+    hint = f"Cannot connect to {host}:{port}"
+    if bare_host(host).lower() in _LOCAL or bare_host(host) == socket.gethostname():
+        hint += "\nMake sure a Manager is running on this computer"
+    return hint
+
+
+async def open_tcp(host: str, port: int) -> SocketTransport:
+    """Connect without TLS.
+
+    Raises:
+        ConnectError: There is no such host, or nothing listens there.
+    """
+    return SocketTransport(await open_socket(host, port))
+
+
+async def open_tls(host: str, port: int, context: ssl.SSLContext) -> tuple[SocketTransport, bytes]:
+    """Connect with TLS.
+
+    Returns:
+        The transport and the peer's certificate (DER).
+
+    Raises:
+        ssl.SSLCertVerificationError: The certificate is not what the context wants. It is for the caller,
+            who knows where the context came from, to say what to do.
+        ConnectError: There is no such host, nothing listens there, or it does not speak TLS.
+    """
+    plain = await open_socket(host, port)
+    try:
+        sock = context.wrap_socket(plain, server_hostname=bare_host(host), do_handshake_on_connect=False)
+    except BaseException:
+        plain.close()
+        raise
+    try:
+        await _tls_handshake(sock, host, port)
+        certificate = sock.getpeercert(binary_form=True)
+        assert certificate is not None  # a TLS server has one
+        return SocketTransport(sock), certificate
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def _tls_handshake(sock: ssl.SSLSocket, host: str, port: int) -> None:
+    while True:
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            await trio.lowlevel.wait_readable(sock.fileno())
+        except ssl.SSLWantWriteError:
+            await trio.lowlevel.wait_writable(sock.fileno())
+        except ssl.SSLCertVerificationError:
+            raise
+        except OSError as error:
+            raise ConnectError(
+                f"{_reason(error)}\nCannot connect to {host}:{port} with TLS. If the Manager was started "
+                "without it:\nTry setting disable_tls=True"
+            ) from error
+        else:
+            return

@@ -1,0 +1,235 @@
+"""Whom to trust: certificates, where they are kept, and trust on first use.
+
+The folder and the names of its files are those of msl-network 1.0.0, so trust that was given there counts
+here, and the other way round: ``certs/{host}.crt`` in PEM, without the port.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+import sys
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+
+from msl_network_trio.constants import certificate_folder
+from msl_network_trio.exceptions import CertificateDeclined, CertificateError, ConnectError
+from msl_network_trio.transport.tcp import SocketTransport, bare_host, open_tls
+
+_EXPIRED = 10
+_NOT_YET_VALID = 9
+_MISMATCH = frozenset({62, 64})
+"""OpenSSL's X509_V_ERR_* codes; 62: host name, 64: IP address."""
+
+
+@attrs.frozen
+class Certificate:
+    """A certificate that a Manager showed, and that nobody has vouched for yet."""
+
+    host: str
+    """The host, as `connect` was given it."""
+
+    port: int
+
+    der: bytes = attrs.field(repr=False)
+    """The certificate as the Manager sent it."""
+
+    @property
+    def pem(self) -> str:
+        """The certificate as text, which is how it is saved."""
+        return ssl.DER_cert_to_PEM_cert(self.der)
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 fingerprint, pairs of hexadecimal digits between colons."""
+        return _fingerprint(self.der, "sha256")
+
+    @property
+    def fingerprint_sha1(self) -> str:
+        """The SHA-1 fingerprint, only to be compared with what msl-network 1.0.0 prints."""
+        return _fingerprint(self.der, "sha1")
+
+
+def _fingerprint(der: bytes, algorithm: str) -> str:
+    digest = hashlib.new(algorithm, der, usedforsecurity=False).hexdigest()
+    return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
+
+
+def certificate_file(host: str) -> Path:
+    """Return where the certificate of a host is kept, whether it exists or not.
+
+    Raises:
+        CertificateError: The name of the host cannot be that of a file.
+    """
+    name = bare_host(host)
+    if any(character in name for character in "/\\\0"):
+        raise CertificateError(f"{host!r} is not the name of a host")
+    if sys.platform == "win32":
+        name = name.replace(":", "%3A")
+    return certificate_folder() / f"{name}.crt"
+
+
+def client_context(pem: str, *, check_hostname: bool) -> ssl.SSLContext:
+    """Return a context that trusts just these certificates, be they of a Manager or of a private CA.
+
+    A Manager's certificate is self-signed and says nothing about being a CA. That it is accepted as its
+    own root takes `ssl.VERIFY_X509_PARTIAL_CHAIN`, and that Python 3.13 accepts it at all takes
+    not to be strict.
+
+    Raises:
+        ssl.SSLError: The text holds no certificate.
+    """
+    context = _context()
+    context.check_hostname = check_hostname
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    context.load_verify_locations(cadata=pem)
+    return context
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+async def fetch_certificate(host: str, port: int) -> Certificate:
+    """Ask a server for its certificate, and trust it with nothing.
+
+    Raises:
+        ConnectError: No connection, or no TLS there.
+    """
+    context = _context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        transport, der = await open_tls(host, port, context)
+    except ConnectError as error:
+        text = f"{error}\nCannot connect to {host}:{port} to get the certificate"
+        raise ConnectError(text) from error
+    transport.close()
+    return Certificate(host, port, der)
+
+
+async def open_trusted(
+    host: str,
+    port: int,
+    *,
+    cert_file: str | os.PathLike[str] | None,
+    assert_hostname: bool,
+    auto_save: bool,
+    ask: Callable[[Certificate], Awaitable[bool]],
+) -> SocketTransport:
+    """Connect with TLS to a Manager that is trusted, or that the user says is.
+
+    Args:
+        host: The host.
+        port: The port.
+        cert_file: The only file that counts, with the Manager's own certificate or that of a CA. None:
+            the file of the host in the shared folder; if there is none, trust on first use.
+        assert_hostname: Whether the certificate must be for this host.
+        auto_save: Trust and save on first use without asking.
+        ask: Asks the user whether to trust a certificate.
+
+    Raises:
+        CertificateDeclined: The user does not trust the certificate.
+        CertificateError: The certificate is not the trusted one, or not for this host, or expired, or its
+            file cannot be used.
+        ConnectError: No connection, or no TLS there.
+    """
+    path = Path(cert_file) if cert_file is not None else certificate_file(host)
+    pem = await _read(path)
+    if pem is None:
+        if cert_file is not None:
+            raise CertificateError(f"The cert_file does not exist: {path}")
+        certificate = await fetch_certificate(host, port)
+        if not auto_save and not await ask(certificate):
+            raise CertificateDeclined("SSL certificate required")
+        await trio.to_thread.run_sync(_save, path, certificate.pem)
+        # Another process may have saved one in the meantime: what is in the file is what counts.
+        pem = await _read(path) or certificate.pem
+    else:
+        certificate = None
+    try:
+        context = await trio.to_thread.run_sync(partial(client_context, pem, check_hostname=assert_hostname))
+    except (ssl.SSLError, ValueError) as error:
+        mend = "Delete it to be asked again" if cert_file is None else "Check cert_file"
+        raise CertificateError(f"No certificate can be read from {path}. {mend}.") from error
+    try:
+        transport, der = await open_tls(host, port, context)
+    except ssl.SSLCertVerificationError as error:
+        text = await _explain(error, host, port, path, pem, own_file=cert_file is None)
+        raise CertificateError(text) from error
+    if certificate is not None and der != certificate.der:
+        transport.close()
+        raise CertificateError(
+            f"{host}:{port} showed another certificate than the one that was just trusted:\n"
+            f"  trusted {certificate.fingerprint}\n  shown   {_fingerprint(der, 'sha256')}"
+        )
+    return transport
+
+
+async def _read(path: Path) -> str | None:
+    """Read a certificate file, in a thread: the home folder may be on a network drive."""
+    try:
+        return await trio.Path(path).read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CertificateError(f"The certificate file cannot be read: {path} ({reason})") from error
+
+
+def _save(path: Path, pem: str) -> None:
+    """Save a certificate, never over another one."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="ascii", newline="\n") as file:
+            file.write(pem)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CertificateError(
+            f"The certificate cannot be saved as {path} ({reason}). "
+            "Pass cert_file=, or set MSL_NETWORK_HOME to a folder that can be written."
+        ) from error
+
+
+async def _explain(
+    error: ssl.SSLCertVerificationError, host: str, port: int, path: Path, pem: str, *, own_file: bool
+) -> str:
+    """Say what is wrong with a certificate, and what mends it."""
+    text = f"The certificate of {host}:{port} is not accepted: {error.verify_message}"
+    if error.verify_code in _MISMATCH:
+        return (
+            f"{text}\nTo disable hostname checking set assert_hostname=False\n"
+            f"(do so only if you are sure that {host}:{port} is the Manager that you mean)."
+        )
+    if error.verify_code in {_EXPIRED, _NOT_YET_VALID}:
+        return (
+            f"{text}\nThe clock of one of the two computers is wrong, or the Manager needs a new "
+            f"certificate; after that replace the old one on this computer:\n  {path}"
+        )
+    try:
+        shown = (await fetch_certificate(host, port)).fingerprint
+    except (ConnectError, ssl.SSLError):
+        shown = "(not available)"
+    try:
+        trusted = _fingerprint(ssl.PEM_cert_to_DER_cert(pem.strip()), "sha256")
+    except ValueError:
+        trusted = "(several certificates)"
+    way_out = (
+        f"If you trust {host}:{port}, delete that file and connect again to be asked about the new one."
+        if own_file
+        else "Check that cert_file is the certificate of this Manager, or of the CA that signed it."
+    )
+    return (
+        f"{text}\nPerhaps the Network Manager is using a new certificate, or another Manager runs on "
+        f"{host}:{port}.\n  shown   {shown}\n  trusted {trusted}\n  in      {path}\n{way_out}"
+    )

@@ -1,0 +1,198 @@
+"""The real msl-network 1.0.0, each of its Managers and Services in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+_SERVICES = Path(__file__).with_name("services.py")
+_START_MANAGER = (
+    "import json, sys\nfrom msl.network.manager import run_forever\nrun_forever(**json.loads(sys.argv[1]))\n"
+)
+_ADD_USER = (
+    "import json, sys\n"
+    "from msl.network.database import UsersTable\n"
+    "table = UsersTable(database=sys.argv[1])\n"
+    "for user in json.loads(sys.argv[2]):\n"
+    "    table.insert(*user)\n"
+    "table.close()\n"
+)
+START = 30.0
+"""How many seconds a process may take to start."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on, since the reference cannot choose one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return dict(
+        os.environ, MSL_NETWORK_HOME=str(home), PYTHONUNBUFFERED="1", PYTHONWARNINGS="ignore", SUDO_USER=""
+    )
+
+
+@attrs.define
+class Process:
+    """A process that we started; its output is read as it comes, so it never waits for us."""
+
+    popen: subprocess.Popen[str]
+    lines: list[str] = attrs.field(factory=list)
+    _news: threading.Condition = attrs.field(factory=threading.Condition)
+    _reader: threading.Thread = attrs.field(init=False)
+
+    @classmethod
+    def start(cls, arguments: list[str], home: Path, announced: str) -> Process:
+        """Start Python and wait for a line that contains `announced`."""
+        process = cls(
+            subprocess.Popen(
+                [sys.executable, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                env=_environment(home),
+            )
+        )
+        process._reader = threading.Thread(target=process._read, daemon=True)
+        process._reader.start()
+        try:
+            process.wait_for(announced)
+        except BaseException:
+            process.end()
+            raise
+        return process
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            with self._news:
+                self.lines.append(line)
+                self._news.notify_all()
+        with self._news:
+            self.lines.append("")
+            self._news.notify_all()
+
+    def wait_for(self, text: str) -> str:
+        """Wait for a line of output that contains this text, and return it."""
+        position = 0
+
+        def found() -> bool:
+            nonlocal position
+            while position < len(self.lines):
+                if text in self.lines[position] or not self.lines[position]:
+                    return True
+                position += 1
+            return False
+
+        with self._news:
+            if not self._news.wait_for(found, START) or not self.lines[position]:
+                raise RuntimeError(f"no line with {text!r} in the output:\n{self.log()}")
+            return self.lines[position]
+
+    def log(self) -> str:
+        return "".join(self.lines)
+
+    def kill(self) -> None:
+        """End it at once, as a power cut does."""
+        self.popen.kill()
+        self.popen.wait(10)
+
+    def pause(self) -> None:
+        self.popen.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.popen.send_signal(signal.SIGCONT)
+
+    def end(self) -> None:
+        """End it, in whatever state it is, and collect what it left."""
+        if self.popen.poll() is None:
+            self.popen.kill()
+        self.popen.wait(10)
+        if hasattr(self, "_reader"):
+            self._reader.join(10)
+        assert self.popen.stdout is not None
+        self.popen.stdout.close()
+
+
+@attrs.define
+class Manager:
+    """A Manager of the reference, and the Services that were started with it."""
+
+    process: Process
+    home: Path
+    port: int
+    tls: bool
+    service_arguments: dict[str, Any]
+    services: list[Process] = attrs.field(factory=list)
+
+    @property
+    def certificate(self) -> Path:
+        return self.home / "certs" / "localhost.crt"
+
+    def arguments(self, **more: Any) -> dict[str, Any]:
+        """Arguments for our connect()."""
+        secure = {"cert_file": str(self.certificate)} if self.tls else {"disable_tls": True}
+        return {"host": "localhost", "port": self.port, **secure, **more}
+
+    def start_service(self, name: str = "Echo", max_clients: int = -1) -> Process:
+        """Start a Service of `services.py` and wait until the Manager knows it."""
+        arguments = {**self.service_arguments, "name": name}
+        process = Process.start(
+            [str(_SERVICES), json.dumps(arguments), str(max_clients)], self.home, "connected to Manager"
+        )
+        self.services.append(process)
+        return process
+
+    def end(self) -> None:
+        for process in (*self.services, self.process):
+            process.end()
+
+
+def start_manager(
+    home: Path,
+    *,
+    tls: bool = False,
+    users: tuple[tuple[str, str, bool], ...] = (),
+    port: int | None = None,
+    **options: Any,
+) -> Manager:
+    """Start a Manager.
+
+    Args:
+        home: Its home folder.
+        tls: Whether it uses TLS.
+        users: (name, password, whether an administrator) of the users in its database.
+        port: The port; None: any free one.
+        options: Arguments of the reference's run_forever().
+    """
+    home.mkdir(exist_ok=True)
+    database = home / "manager.sqlite3"
+    if users:
+        subprocess.run(
+            [sys.executable, "-c", _ADD_USER, str(database), json.dumps(users)],
+            check=True,
+            env=_environment(home),
+            stdout=subprocess.DEVNULL,
+        )
+    port = port or free_port()
+    start = {"port": port, "disable_tls": not tls, "database": str(database), **options}
+    process = Process.start(["-c", _START_MANAGER, json.dumps(start)], home, "Network Manager running on")
+    service_arguments: dict[str, Any] = {"host": "localhost", "port": port, "disable_tls": not tls}
+    if options.get("auth_password"):
+        service_arguments["password_manager"] = options["auth_password"]
+    if options.get("auth_login"):
+        service_arguments |= {"username": users[0][0], "password": users[0][1]}
+    return Manager(process, home, port, tls, service_arguments)
