@@ -204,6 +204,7 @@ class Connection:
         self._parked_writer: trio.lowlevel.Task | None = None
         self._room = trio.lowlevel.ParkingLot()
         self._reason: ConnectionLost | None = None
+        self._write_error: ConnectionLost | None = None
         self._background = trio.CancelScope(shield=True)
         self._reading = trio.CancelScope()
 
@@ -212,7 +213,7 @@ class Connection:
     @property
     def is_open(self) -> bool:
         """Whether requests can be made."""
-        return self.protocol.lost is None and self._reason is None
+        return self._reason is None and self._write_error is None and self.protocol.lost is None
 
     async def request(
         self,
@@ -444,7 +445,8 @@ class Connection:
                 if self._room:
                     self._room.unpark_all()
         except ConnectionLost as error:
-            self._fail(self._broken(error))
+            # The reader may find a better reason: what the Manager said before it closed the connection.
+            self._write_error = self._broken(error)
             self._reading.deadline = trio.current_time() + _DRAIN
 
     # ---- reading ----
@@ -514,7 +516,7 @@ class Connection:
             self._end()
 
     def _end(self) -> None:
-        for request in self.protocol.lose(self._reason or self._disconnected()):
+        for request in self.protocol.lose(self._reason or self._write_error or self._disconnected()):
             request.wake()
         self._rest = None
         self._room.unpark_all()

@@ -121,7 +121,7 @@ class _Envelope(msgspec.Struct):
 _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
 
 
-class NotALine(ValueError):  # noqa: N818 - a condition, turned into an error by who knows the phase
+class NotALine(ValueError):
     """The line is not a JSON object that can be decoded.
 
     Attributes:

@@ -1,0 +1,3 @@
+from tests.client.peer import network
+
+__all__ = ["network"]

@@ -1,0 +1,162 @@
+"""A Manager that does what a test tells it, at the other end of a connection in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from msl_network_trio.client import connecting
+from msl_network_trio.transport.memory import MemoryTransport, memory_pair
+
+MANAGER = "Manager[vm:1875]"
+ECHO = {
+    "attributes": {"add": "(x, y)", "const": 42},
+    "address": "vm:1234",
+    "language": "Python 3.11.7",
+    "os": "Linux",
+    "max_clients": -1,
+}
+
+
+@attrs.define
+class Peer:
+    """The Manager's end."""
+
+    transport: MemoryTransport
+    client_end: MemoryTransport
+    received: list[dict[str, Any]] = attrs.field(factory=list)
+    _buffer: bytes = b""
+
+    async def line(self) -> dict[str, Any] | None:
+        """The next line from the client; None at the end of the stream."""
+        while b"\n" not in self._buffer:
+            data = await self.transport.receive()
+            if not data:
+                assert not self._buffer, f"half a line on the wire: {self._buffer[:80]!r}"
+                return None
+            self._buffer += data
+        text, _, self._buffer = self._buffer.partition(b"\n")
+        line = json.loads(text)
+        self.received.append(line)
+        return line
+
+    async def expect(self, attribute: str) -> str:
+        """Wait for a request for this attribute and return its uid."""
+        line = await self.line()
+        assert line is not None, "the client closed the connection"
+        assert line["attribute"] == attribute, line
+        return line["uid"]
+
+    async def expect_end(self, *, goodbye: bool = True) -> None:
+        """Wait for the goodbye (or just the end), and close our side as a Manager does."""
+        if goodbye:
+            await self.expect("__disconnect__")
+        else:
+            assert await self.line() is None
+        self.transport.close()
+
+    def send(self, **fields: Any) -> None:
+        data = json.dumps(fields).encode() + b"\r\n"
+        assert self.transport.send_nowait(data) == len(data)
+
+    def ask(self, attribute: str, *args: Any) -> None:
+        self.send(args=args, attribute=attribute, error=False, kwargs={}, requester=MANAGER, uid="")
+
+    def reply(self, uid: str, result: Any) -> None:
+        self.send(error=False, requester="Client[vm:1]", result=result, uid=uid)
+
+    def fail(self, uid: str, message: str, requester: str = "Client[vm:1]") -> None:
+        self.send(error=True, message=message, requester=requester, result=None, traceback=[], uid=uid)
+
+    async def shake_hands(self) -> None:
+        self.ask("identity")
+        line = await self.line()
+        assert line is not None
+        assert line["result"]["type"] == "client"
+
+    async def link(self, identity: Any = ECHO) -> None:
+        self.reply(await self.expect("link"), identity)
+
+    async def serve(self) -> None:
+        """Do what a Manager with one Service does: link, unlink, add, echo; close on goodbye."""
+        while (line := await self.line()) is not None:
+            match line["attribute"]:
+                case "link":
+                    self.reply(line["uid"], ECHO)
+                case "unlink":
+                    self.reply(line["uid"], True)
+                case "add":
+                    self.reply(line["uid"], sum(line["args"]))
+                case "size":
+                    self.reply(line["uid"], len(line["args"][0]))
+                case "silent":
+                    pass
+                case "__disconnect__":
+                    break
+                case other:
+                    self.fail(line["uid"], f"AttributeError: {other}")
+        self.transport.close()
+
+
+@attrs.define
+class Network:
+    """Gives every connect() a peer of its own."""
+
+    capacity: int = 65_536
+    opened: list[tuple[MemoryTransport, MemoryTransport]] = attrs.field(factory=list)
+    _send: trio.MemorySendChannel[Peer] = attrs.field(init=False)
+    _receive: trio.MemoryReceiveChannel[Peer] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._send, self._receive = trio.open_memory_channel(100)
+
+    async def dial(self, *_: Any) -> MemoryTransport:
+        await trio.lowlevel.checkpoint()
+        ours, theirs = memory_pair(self.capacity)
+        self.opened.append((ours, theirs))
+        self._send.send_nowait(Peer(theirs, ours))
+        return ours
+
+    async def accept(self) -> Peer:
+        """Wait for the next connect() to dial."""
+        return await self._receive.receive()
+
+    def assert_all_closed(self) -> None:
+        for ours, _ in self.opened:
+            assert ours._closed, "a transport was left open"
+
+
+@pytest.fixture
+async def network(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Network]:
+    """connect() in this test dials a `Network`; at the end everything must be closed, and no task left."""
+    before = trio.lowlevel.current_statistics().tasks_living
+    network = Network()
+    monkeypatch.setattr(connecting, "_open_transport", network.dial)
+    yield network
+    network.assert_all_closed()
+    await trio.testing.wait_all_tasks_blocked()
+    assert trio.lowlevel.current_statistics().tasks_living <= before, "a task was left running"
+
+
+@asynccontextmanager
+async def served(network: Network) -> AsyncIterator[trio.Nursery]:
+    """Accept connections and serve them, as a Manager does."""
+    async with trio.open_nursery() as nursery:
+
+        async def one(peer: Peer) -> None:
+            await peer.shake_hands()
+            await peer.serve()
+
+        async def accept() -> None:
+            while True:
+                nursery.start_soon(one, await network.accept())
+
+        nursery.start_soon(accept)
+        yield nursery
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,608 @@
+"""Requests: replies at the right caller, cancellation at any await, timeouts, handles, the backlog."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import copy
+import gc
+import logging
+import math
+import pickle
+
+import pytest
+import trio
+import trio.testing
+
+from msl_network_trio import (
+    BacklogFull,
+    Client,
+    ConnectionLost,
+    Link,
+    LinkBroken,
+    ManagerError,
+    ProtocolError,
+    RemoteError,
+    Reply,
+    ReplyTimeout,
+    StreamCorrupted,
+    connect,
+)
+from tests.client.peer import MANAGER, Network, Peer
+
+
+class Session:
+    """A connected client with a link, and the peer that stands for the Manager."""
+
+    def __init__(self, client: Client, peer: Peer, link: Link) -> None:
+        self.client = client
+        self.peer = peer
+        self.link = link
+
+
+@pytest.fixture
+async def session(network: Network, nursery: trio.Nursery):
+    async for session in open_session(network, nursery):
+        yield session
+
+
+async def open_session(network: Network, nursery: trio.Nursery, **arguments: object):
+    peers: list[Peer] = []
+
+    async def manager() -> None:
+        peer = await network.accept()
+        peers.append(peer)
+        await peer.shake_hands()
+        await peer.link()
+
+    nursery.start_soon(manager)
+    client = await connect(**arguments)  # type: ignore[arg-type]
+    link = await client.link("Echo")
+    yield Session(client, peers[0], link)
+    peers[0].transport.close()
+    await client.disconnect()
+
+
+async def start(nursery: trio.Nursery, call, *args: object) -> Outcome:
+    """Start a call in a task and wait until it waits."""
+    outcome = Outcome()
+    nursery.start_soon(outcome.capture, call, *args)
+    await trio.testing.wait_all_tasks_blocked()
+    return outcome
+
+
+class Outcome:
+    """What became of a call in a task of its own."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.scope = trio.CancelScope()
+        self.value: object = None
+        self.error: BaseException | None = None
+
+    async def capture(self, call, *args: object) -> None:
+        with self.scope:
+            try:
+                self.value = await call(*args)
+            except Exception as error:
+                self.error = error
+        self.done.set()
+
+
+# ---- replies ----
+
+
+async def test_replies_reach_the_tasks_that_asked_in_any_order(session: Session):
+    async with trio.open_nursery() as nursery:
+        calls = [await start(nursery, session.link.add, n) for n in range(20)]
+        uids = [await session.peer.expect("add") for _ in calls]
+        for n in sorted(range(20), key=lambda n: n * 7 % 20):
+            session.peer.reply(uids[n], n)
+    assert [call.value for call in calls] == list(range(20))
+
+
+async def test_a_call_is_a_real_coroutine(session: Session):
+    import inspect
+
+    call = session.link.add(1)
+    assert inspect.iscoroutine(call)
+    call.close()
+
+
+async def test_timeout_and_asynchronous_reach_the_service_through_request(session: Session):
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.request, "wait", (1,), {"timeout": 5, "asynchronous": True})
+        line = await session.peer.line()
+        assert line is not None
+        assert (line["args"], line["kwargs"]) == ([1], {"timeout": 5, "asynchronous": True})
+        session.peer.reply(line["uid"], "done")
+    assert call.value == "done"
+
+
+async def test_a_remote_error_is_raised_where_it_was_asked_for(session: Session):
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.add)
+        session.peer.fail(await session.peer.expect("add"), "TypeError: missing")
+    assert isinstance(call.error, RemoteError)
+    assert call.error.type_name == "TypeError"
+
+
+@pytest.mark.parametrize(
+    ("argument", "error"),
+    [({1}, TypeError), ("\ud800", ValueError), (object(), TypeError), (10**5000, ValueError)],
+    ids=["set", "surrogate", "object", "too many digits"],
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_what_cannot_be_sent_raises_before_a_byte_is_written(session, argument, error, asynchronous):
+    with pytest.raises(error):
+        await session.link.add(argument, asynchronous=asynchronous)
+    async with trio.open_nursery() as nursery:
+        await start(nursery, session.link.after)
+        session.peer.reply(await session.peer.expect("after"), None)
+
+
+# ---- cancellation ----
+
+
+async def test_nothing_is_written_for_a_caller_that_is_already_cancelled(session: Session):
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await session.link.add(1, 2)
+    assert scope.cancelled_caught
+    with pytest.raises(ReplyTimeout) as caught:
+        await session.link.add(1, 2, timeout=0)
+    assert caught.value.may_have_run is False
+    async with trio.open_nursery() as nursery:
+        await start(nursery, session.link.after)
+        session.peer.reply(await session.peer.expect("after"), None)
+
+
+async def test_the_reply_to_a_cancelled_call_goes_nowhere(session: Session):
+    async with trio.open_nursery() as nursery:
+        cancelled = await start(nursery, session.link.add, 1)
+        kept = await start(nursery, session.link.add, 2)
+        first, second = await session.peer.expect("add"), await session.peer.expect("add")
+        cancelled.scope.cancel()
+        await cancelled.done.wait()
+        session.peer.reply(first, "late")
+        session.peer.reply(second, "mine")
+    assert (cancelled.value, kept.value) == (None, "mine")
+    assert session.client._connection.protocol.in_flight == 0
+
+
+async def test_a_reply_and_a_cancellation_at_the_same_moment_leave_nothing_behind(session: Session):
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.add, 1)
+        session.peer.reply(await session.peer.expect("add"), 1)
+        call.scope.cancel()
+    assert session.client._connection.protocol.in_flight == 0
+
+
+async def test_a_caller_cancelled_inside_a_large_send_leaves_no_half_line(session: Session, network: Network):
+    text = "x" * 5_000_000
+    async with trio.open_nursery() as nursery:
+        large = await start(nursery, session.link.size, text)
+        behind = await start(nursery, session.link.behind)
+        large.scope.cancel()
+        await large.done.wait()
+        after = await start(nursery, session.link.after)
+        line = await session.peer.line()
+        assert line is not None
+        assert line["args"] == [text]  # once begun, a line is finished
+        session.peer.reply(line["uid"], "late")
+        session.peer.reply(await session.peer.expect("behind"), 1)
+        session.peer.reply(await session.peer.expect("after"), 2)
+    assert (large.value, behind.value, after.value) == (None, 1, 2)
+
+
+async def test_a_caller_cancelled_before_its_line_is_begun_is_not_written(session: Session, network: Network):
+    async with trio.open_nursery() as nursery:
+        large = await start(nursery, session.link.size, "x" * 1_000_000)
+        behind = await start(nursery, session.link.behind)
+        behind.scope.cancel()
+        after = await start(nursery, session.link.after)
+        session.peer.reply(await session.peer.expect("size"), 0)
+        session.peer.reply(await session.peer.expect("after"), 2)
+    assert (large.value, after.value) == (0, 2)
+
+
+# ---- timeouts ----
+
+
+async def test_a_timeout_names_what_was_asked_for_and_for_how_long(session, autojump_clock):
+    with pytest.raises(
+        ReplyTimeout, match=r"No reply to Echo.add within 2.5 seconds; it may still"
+    ) as caught:
+        await session.link.add(1, timeout=2.5)
+    error = caught.value
+    assert (error.service, error.attribute, error.seconds, error.may_have_run) == ("Echo", "add", 2.5, True)
+    late = await session.peer.expect("add")
+    session.peer.reply(late, "late")
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.after)
+        session.peer.reply(await session.peer.expect("after"), "mine")
+    assert call.value == "mine"
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan, -math.inf])
+async def test_a_timeout_that_is_none_raises(session: Session, timeout: float):
+    with pytest.raises(ValueError, match="A timeout is a number of seconds"):
+        await session.link.add(1, timeout=timeout)
+    with pytest.raises(ValueError, match="A timeout is a number of seconds"):
+        session.link.add(1, timeout=timeout, asynchronous=True)
+
+
+async def test_the_request_timeout_is_the_default_of_every_call(network, nursery, autojump_clock):
+    async for session in open_session(network, nursery, request_timeout=3):
+        for call in (session.link.add, session.client.identities, session.link.unlink):
+            before = trio.current_time()
+            with pytest.raises(ReplyTimeout):
+                await call()
+            assert trio.current_time() - before == pytest.approx(3)
+        before = trio.current_time()
+        with pytest.raises(ReplyTimeout):
+            await session.link.add(timeout=1)
+        with trio.move_on_after(100) as scope:
+            await session.link.add(timeout=math.inf)
+        assert scope.cancelled_caught
+        assert trio.current_time() - before == pytest.approx(101)
+
+
+# ---- handles ----
+
+
+async def test_a_handle_is_sent_at_once_and_awaited_as_often_as_one_likes(session: Session):
+    replies = [session.link.add(n, asynchronous=True) for n in range(300)]
+    assert all(isinstance(reply, Reply) and not reply.done() for reply in replies)
+    for n in range(300):
+        session.peer.reply(await session.peer.expect("add"), n)
+    assert [await reply for reply in replies] == list(range(300))
+    assert [await reply for reply in replies] == list(range(300))
+    assert all(reply.done() for reply in replies)
+
+
+async def test_several_tasks_may_await_one_handle(session: Session):
+    reply = session.link.add(asynchronous=True)
+
+    async def wait() -> object:
+        return await reply
+
+    async with trio.open_nursery() as nursery:
+        calls = [await start(nursery, wait) for _ in range(3)]
+        calls[0].scope.cancel()
+        await calls[0].done.wait()
+        assert not reply.done()  # cancelling who awaits it does not cancel the request
+        session.peer.reply(await session.peer.expect("add"), 7)
+    assert [call.value for call in calls] == [None, 7, 7]
+
+
+async def test_a_handle_raises_the_error_of_its_request_each_time(session: Session):
+    reply = session.link.add(asynchronous=True)
+    session.peer.fail(await session.peer.expect("add"), "ValueError: bad")
+    for _ in range(2):
+        with pytest.raises(RemoteError, match="ValueError: bad"):
+            await reply
+    assert repr(reply) == "<Reply to Echo.add failed>"
+
+
+async def test_a_cancelled_handle_says_so(session: Session):
+    reply = session.link.add(asynchronous=True)
+
+    async def wait() -> object:
+        return await reply
+
+    async with trio.open_nursery() as nursery:
+        waiting = await start(nursery, wait)
+        assert repr(reply) == "<Reply to Echo.add waiting>"
+        assert reply.cancel() is True
+    assert isinstance(waiting.error, concurrent.futures.CancelledError)
+    assert reply.cancel() is False
+    assert reply.done()
+    assert repr(reply) == "<Reply to Echo.add cancelled>"
+    with pytest.raises(concurrent.futures.CancelledError, match="Echo.add"):
+        await reply
+    assert session.client._connection.protocol.in_flight == 0
+
+
+async def test_a_handle_that_has_arrived_cannot_be_cancelled(session: Session):
+    reply = session.link.add(asynchronous=True)
+    session.peer.reply(await session.peer.expect("add"), 1)
+    assert await reply == 1
+    assert reply.cancel() is False
+    assert repr(reply) == "<Reply to Echo.add arrived>"
+
+
+async def test_the_timeout_of_a_handle_counts_from_the_request(session, autojump_clock):
+    reply = session.link.add(asynchronous=True, timeout=3)
+    await trio.sleep(2)
+    before = trio.current_time()
+    with pytest.raises(ReplyTimeout):
+        await reply
+    assert trio.current_time() - before == pytest.approx(1)
+    with pytest.raises(concurrent.futures.CancelledError):
+        await reply
+
+
+async def test_the_error_of_a_handle_that_nobody_awaits_is_logged(session: Session, caplog):
+    caplog.set_level(logging.ERROR)
+    reply = session.link.add(asynchronous=True)
+    session.peer.fail(await session.peer.expect("add"), "ValueError: nobody looks")
+    await trio.testing.wait_all_tasks_blocked()
+    del reply
+    gc.collect()
+    assert "nobody awaited the reply to Echo.add" in caplog.text
+    assert "nobody looks" in caplog.text
+
+
+async def test_handles_fail_when_the_connection_is_lost(session: Session):
+    reply = session.link.add(asynchronous=True)
+    await session.peer.expect("add")
+    session.peer.transport.reset()
+    with pytest.raises(ConnectionLost, match="was lost: Connection reset by peer; Echo.add may have"):
+        await reply
+    with pytest.raises(ConnectionLost, match="cannot send request to 'Echo'"):
+        session.link.add(asynchronous=True)
+
+
+# ---- the backlog ----
+
+
+async def test_handles_beyond_the_backlog_raise_and_calls_wait(network, nursery):
+    network.capacity = 1000
+    async for session in open_session(network, nursery, max_unsent=10_000):
+        link, peer = session.link, session.peer
+        handles = []
+        with pytest.raises(BacklogFull, match="max_unsent is 10,000"):
+            for _ in range(100):
+                handles.append(link.size("x" * 1000, asynchronous=True))
+        assert 5 < len(handles) < 12
+        async with trio.open_nursery() as inner:
+            waiting = await start(inner, link.size, "y" * 1000)
+            given_up = await start(inner, link.size, "z" * 1000)
+            given_up.scope.cancel()
+            for number in range(len(handles)):
+                peer.reply(await peer.expect("size"), number)
+            peer.reply(await peer.expect("size"), "waited")
+        assert waiting.value == "waited"
+        assert [await handle for handle in handles] == list(range(len(handles)))
+
+
+async def test_one_request_may_be_larger_than_the_backlog(network, nursery):
+    network.capacity = 1000
+    async for session in open_session(network, nursery, max_unsent=10):
+        async with trio.open_nursery() as inner:
+            call = await start(inner, session.link.size, "x" * 100_000)
+            session.peer.reply(await session.peer.expect("size"), 1)
+        assert call.value == 1
+
+
+async def test_who_waits_for_room_is_told_when_the_connection_is_lost(network, nursery):
+    network.capacity = 1000
+    async for session in open_session(network, nursery, max_unsent=5000):
+        async with trio.open_nursery() as inner:
+            first = await start(inner, session.link.size, "x" * 6000)
+            second = await start(inner, session.link.size, "x" * 6000)
+            session.peer.transport.reset()
+        assert isinstance(first.error, ConnectionLost)
+        assert first.error.may_have_run
+        assert isinstance(second.error, ConnectionLost)
+        assert not second.error.may_have_run
+
+
+# ---- the peer misbehaves ----
+
+
+@pytest.mark.parametrize("data", [b"[]\n", b"garbage\n", b'{"uid": \n'])
+async def test_garbage_ends_the_connection_with_its_quotation(session: Session, data: bytes):
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.add)
+        session.peer.transport.send_nowait(data)
+    assert isinstance(call.error, StreamCorrupted)
+    assert data.decode().strip()[:5] in str(call.error)
+    assert not session.client.is_connected()
+
+
+@pytest.mark.parametrize(
+    "data", [b"\r\n\n", b'{"uid":"unknown","result":1}\n', b"{}\n", b'{"uid":5,"result":1}\n']
+)
+async def test_what_means_nothing_is_survived(session: Session, data: bytes):
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.add)
+        session.peer.transport.send_nowait(data)
+        session.peer.reply(await session.peer.expect("add"), 3)
+    assert call.value == 3
+
+
+async def test_half_a_line_and_the_end_is_a_lost_connection_that_says_so(session: Session):
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.add)
+        session.peer.transport.send_nowait(b'{"error": false, "resu')
+        session.peer.transport.close()
+    assert isinstance(call.error, ConnectionLost)
+    assert "in the middle of a line" in str(call.error)
+
+
+async def test_a_line_without_end_is_bounded_by_the_read_limit(network, nursery):
+    async for session in open_session(network, nursery, read_limit=1_000_000):
+        async with trio.open_nursery() as inner:
+            call = await start(inner, session.link.add)
+            sent = 0
+            with pytest.raises(ConnectionLost):
+                while sent < 200_000_000:
+                    await session.peer.transport.send_all(b"x" * 65_536)
+                    sent += 65_536
+        assert sent < 1_500_000
+        assert isinstance(call.error, StreamCorrupted)
+        assert "1,000,000 bytes (see read_limit)" in str(call.error)
+
+
+async def test_when_nothing_can_be_written_what_the_manager_said_last_is_still_read(session: Session):
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.add)
+        uid = await session.peer.expect("add")
+        session.peer.fail("", "ValueError: you are not welcome", requester=MANAGER)
+        session.peer.reply(uid, "still answered")
+        session.peer.transport.close()
+        late = await start(nursery, session.link.late)
+    assert call.value == "still answered"
+    assert isinstance(late.error, ConnectionLost)
+
+
+async def test_a_write_error_ends_the_connection_though_the_peer_does_not(
+    session, autojump_clock, monkeypatch
+):
+    def broken(_: object) -> int:
+        raise ConnectionLost("Broken pipe")
+
+    monkeypatch.setattr(session.peer.client_end, "send_nowait", broken)
+    with pytest.raises(ConnectionLost, match="was lost: Broken pipe; Echo.add may have been executed"):
+        await session.link.add(1)
+    assert not session.client.is_connected()
+
+
+async def test_a_mistake_in_the_background_is_an_error_of_the_callers(session, monkeypatch, caplog):
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(session.client._connection.protocol, "receive", broken)
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.add)
+        session.peer.reply(await session.peer.expect("add"), 1)
+    assert isinstance(call.error, ConnectionLost)
+    assert "ZeroDivisionError" in str(call.error)
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_pending_calls_raise_when_another_task_disconnects(session: Session):
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.add)
+        assert await session.peer.expect("add")
+        nursery.start_soon(session.client.disconnect)
+        await session.peer.expect_end()
+    assert isinstance(call.error, ConnectionLost)
+    assert str(call.error).startswith("Disconnected from Manager[localhost:1875]")
+
+
+# ---- links ----
+
+
+async def test_a_link_tells_what_the_identity_told(session: Session):
+    link = session.link
+    assert link.service_name == "Echo"
+    assert link.service_address == "vm:1234"
+    assert link.service_attributes == {"add": "(x, y)", "const": 42}
+    assert link.service_language == "Python 3.11.7"
+    assert link.service_max_clients == -1
+    assert link.service_os == "Linux"
+    assert repr(link) == "<Link with Echo[vm:1234] at Manager[localhost:1875]>"
+    assert repr(link.add) == "<Echo.add(x, y)>"
+    assert repr(link.const) == "<Echo.const = 42>"
+    assert repr(link.hidden) == "<Echo.hidden>"
+
+
+async def test_a_broken_link_says_so(session: Session):
+    add = session.link.add
+    async with trio.open_nursery() as nursery:
+        await start(nursery, session.link.unlink)
+        session.peer.reply(await session.peer.expect("unlink"), True)
+    assert repr(session.link) == "<Un-Linked from Echo[vm:1234]>"
+    with pytest.raises(LinkBroken, match="Cannot access 'other' since the link has been broken"):
+        session.link.other
+    assert not hasattr(session.link, "other")
+    with pytest.raises(LinkBroken):
+        await add(1, 2)
+    await session.link.unlink()
+
+
+async def test_copying_and_probing_a_link_does_not_call_the_service(session: Session):
+    assert copy.copy(session.link).service_name == "Echo"
+    assert not hasattr(session.link, "_repr_html_")
+    assert not hasattr(session.link, "__len__")
+    with pytest.raises(AttributeError, match="'Link' object has no attribute '_client'"):
+        Link.__new__(Link)._client
+    with pytest.raises((TypeError, pickle.PicklingError)):
+        pickle.dumps(session.link)
+    assert len({session.link, session.link}) == 1
+    async with trio.open_nursery() as nursery:
+        await start(nursery, session.link.after)
+        session.peer.reply(await session.peer.expect("after"), None)
+
+
+async def test_a_refused_link_is_a_manager_error(session: Session):
+    async with trio.open_nursery() as nursery:
+
+        async def link() -> Link:
+            return await session.client.link("Locked")
+
+        call = await start(nursery, link)
+        session.peer.fail(await session.peer.expect("link"), "PermissionError: 'Locked' service is locked")
+    assert isinstance(call.error, ManagerError)
+    assert call.error.type_name == "PermissionError"
+
+
+@pytest.mark.parametrize("identity", [None, True, [], {}, {"address": 5, "attributes": {}}, {"address": "a"}])
+async def test_an_answer_that_is_no_identity_is_a_protocol_error(session: Session, identity: object):
+    async with trio.open_nursery() as nursery:
+
+        async def link() -> Link:
+            return await session.client.link("Odd")
+
+        call = await start(nursery, link)
+        await session.peer.link(identity)
+    assert isinstance(call.error, ProtocolError)
+    assert "no identity of the 'Odd' Service" in str(call.error)
+
+
+async def test_what_the_identity_leaves_out_has_the_default_of_the_protocol(session: Session):
+    async with trio.open_nursery() as nursery:
+
+        async def link() -> Link:
+            return await session.client.link("Small")
+
+        call = await start(nursery, link)
+        await session.peer.link({"address": "a:1", "attributes": {}})
+    assert isinstance(call.value, Link)
+    assert (call.value.service_language, call.value.service_os) == ("unknown", "unknown")
+    assert call.value.service_max_clients == -1
+
+
+async def test_shutdown_service_breaks_the_link(session: Session):
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.shutdown_service, 1)
+        session.peer.reply(await session.peer.expect("shutdown_service"), "bye")
+    assert call.value == "bye"
+    assert repr(session.link).startswith("<Un-Linked")
+
+
+async def test_unlink_wants_a_link_of_this_client(session: Session, network: Network, nursery: trio.Nursery):
+    with pytest.raises(TypeError, match="Must pass in a Link object"):
+        await session.client.unlink("Echo")  # type: ignore[arg-type]
+    async for other in open_session(network, nursery):
+        with pytest.raises(ValueError, match="is not a link of"):
+            await session.client.unlink(other.link)
+
+
+# ---- the client ----
+
+
+async def test_a_client_tells_who_it_is(session: Session):
+    client = session.client
+    assert (client.name, client.address_manager, client.port) == ("Client", "localhost:1875", 0)
+    assert repr(client) == "<Client manager=localhost:1875 port=0>"
+    assert str(client) == "Client[vm:1]"  # as the Manager said when it answered
+    assert client.identity()["type"] == "client"
+    assert isinstance(client, trio.abc.AsyncResource)
+
+
+async def test_spawn_makes_a_connection_with_the_same_arguments(session: Session, network: Network):
+    async with trio.open_nursery() as nursery:
+
+        async def manager() -> None:
+            peer = await network.accept()
+            await peer.shake_hands()
+            assert peer.received[0]["result"]["name"] == "Second"
+            await peer.expect_end()
+
+        nursery.start_soon(manager)
+        async with session.client.spawn("Second") as second:
+            assert second.name == "Second"
+            assert second.address_manager == session.client.address_manager

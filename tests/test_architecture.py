@@ -1,0 +1,100 @@
+"""The layers: a module imports only from those above it, and the protocol does no I/O."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import msl_network_trio
+
+PACKAGE = Path(msl_network_trio.__file__).parent
+ORDER = [
+    "exceptions",
+    "constants",
+    "protocol.messages",
+    "protocol.codec",
+    "protocol.framing",
+    "protocol.client",
+    "transport.base",
+    "transport.memory",
+    "transport.tcp",
+    "transport.trust",
+    "client.opening",
+    "client.prompts",
+    "client.connection",
+    "client.connecting",
+    "client.identities",
+    "client.link",
+    "client.client",
+]
+PACKAGES = ["protocol", "transport", "client"]
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+        found[name] = path
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """Modules imported when this one is, which leaves out those for type checkers only."""
+    names = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def test_every_module_has_its_place_in_the_order():
+    assert set(modules()) - {"", *PACKAGES} == set(ORDER)
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_a_module_imports_only_what_comes_before_it(module):
+    prefix = "msl_network_trio."
+    ours = {name.removeprefix(prefix) for name in imports(modules()[module]) if name.startswith(prefix)}
+    # "from msl_network_trio.protocol import codec" names a package, which is above what it contains
+    ours = {name for name in ours if name not in PACKAGES}
+    assert ours <= set(ORDER[: ORDER.index(module)])
+
+
+@pytest.mark.parametrize("module", [name for name in ORDER if name.startswith("protocol")])
+def test_the_protocol_does_no_io(module):
+    roots = {name.partition(".")[0] for name in imports(modules()[module])}
+    assert not roots & {"trio", "socket", "ssl", "asyncio", "threading", "selectors"}
+
+
+def test_importing_the_protocol_does_not_bring_trio_in():
+    code = (
+        "import sys, types\n"
+        # The package itself imports the client; a stand-in shows what the protocol alone needs.
+        f"package = types.ModuleType('msl_network_trio'); package.__path__ = [{str(PACKAGE)!r}]\n"
+        "sys.modules['msl_network_trio'] = package\n"
+        "import msl_network_trio.protocol.client\n"
+        "assert not {'trio', 'ssl', 'socket', 'asyncio'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_the_package_does_not_bring_in_what_is_not_needed():
+    code = (
+        "import sys, msl_network_trio\n"
+        "unneeded = {'asyncio', 'numpy', 'msl', 'cryptography', 'trio_websocket'} & set(sys.modules)\n"
+        "assert not unneeded, unneeded\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_is_exported_exists_and_is_sorted():
+    assert list(msl_network_trio.__all__) == sorted(msl_network_trio.__all__)
+    for name in msl_network_trio.__all__:
+        assert getattr(msl_network_trio, name) is not None
