@@ -213,16 +213,17 @@ class Connecting(Opening[Client]):
 
     async def _open(self) -> Client:
         client = await self._connect()
-        connection = client._connection
+        run, name = client._connection.run, f"<connection of {client}>"
         if self._settings.nursery is None:
-            trio.lowlevel.spawn_system_task(connection.run, name=f"<connection of {client}>")
+            trio.lowlevel.spawn_system_task(run, name=name)
         else:
-            self._settings.nursery.start_soon(connection.run, name=f"<connection of {client}>")
+            self._settings.nursery.start_soon(run, name=name)
         return client
 
     async def _enter(self) -> Client:
         if self._settings.nursery is not None:
-            raise TypeError("'async with' has a nursery of its own; await connect(nursery=...) instead")
+            self._client = await self._open()
+            return self._client
         self._client = client = await self._connect()
         # Not with 'async with', so that what the body raises comes out as it is, in no group: the nursery
         # is left with no exception, once it has no task any more.
@@ -236,7 +237,8 @@ class Connecting(Opening[Client]):
         assert self._client is not None
         with trio.CancelScope(shield=True):
             await self._client._connection.disconnect(GOODBYE)
-        await self._nursery_manager.__aexit__(None, None, None)
+        if self._settings.nursery is None:
+            await self._nursery_manager.__aexit__(None, None, None)
 
 
 def connect(
@@ -263,8 +265,8 @@ def connect(
     """Connect to a Manager.
 
     ``async with connect() as client`` disconnects at the end of the block. ``client = await connect()``
-    lives until `Client.disconnect` or the end of the Trio run; with ``nursery=`` its task runs in that
-    nursery, which cannot end before it.
+    lives until `Client.disconnect` or the end of the Trio run. With ``nursery=`` the connection's task runs
+    in that nursery, which cannot end before it; cancelling the nursery disconnects.
 
     Args:
         name: The name of the client on the network.

@@ -592,10 +592,12 @@ class ClientProtocol:
         nobody = f"barrier {uid}"
         line = codec.encode_request(MANAGER, "unlink", (nobody,), {}, uid)
         barrier = self._barriers[service] = _Barrier(service, uid, line)
-        if self._admin is None:
-            self._queue(barrier)
-        else:
+        if self._admin is not None and self._admin.may_have_run:
             self._deferred_barriers.append(barrier)
+        else:
+            # In front of whatever waits to be written, since the refusals of that come after it.
+            self._batch.appendleft(barrier)
+            self.unsent += len(line)
 
     def _line_unread(self, message: ReceivedLine, events: list[Event]) -> None:
         """The Manager could not parse a line of ours (nested deeper than it can, for example)."""

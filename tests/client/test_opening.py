@@ -120,10 +120,16 @@ async def test_an_opening_is_used_once(network: Network):
         await client.disconnect()
 
 
-async def test_a_nursery_is_not_for_a_scope(nursery: trio.Nursery):
-    with pytest.raises(TypeError, match="nursery of its own"):
-        async with connect(nursery=nursery):
-            pass
+async def test_a_scope_may_run_its_task_in_a_given_nursery(network: Network):
+    async with served(network):
+        async with trio.open_nursery() as nursery:
+            async with connect(nursery=nursery) as client:
+                assert len(nursery.child_tasks) == 1
+                async with client.spawn("Second") as second:
+                    assert len(nursery.child_tasks) == 2
+                    assert second.is_connected()
+                assert not second.is_connected()
+            assert not client.is_connected()
 
 
 # ---- what the body raises ----

@@ -677,6 +677,22 @@ def test_with_several_unread_requests_each_may_have_run_and_refusals_are_swallow
     assert new.error.may_have_run is False
 
 
+@pytest.mark.parametrize("admin", [False, True], ids=["", "and an admin request"])
+def test_a_request_that_waits_to_be_written_when_a_refusal_comes_is_refused_on_its_own(admin):
+    peer = Peer()
+    peer.sent("Echo"), peer.sent("Echo")
+    waiting = peer.request("Echo")
+    if admin:
+        peer.admin()
+    assert waiting not in peer.receive(refusal("Echo"))
+    barrier, sent = peer.written()[:2]
+    assert (barrier["attribute"], sent["uid"]) == ("unlink", waiting.uid)
+    peer.receive(refusal("Echo"), reply(str(barrier["uid"]), True))
+    assert peer.receive(refusal("Echo")) == [waiting]
+    assert waiting.error.may_have_run is False
+    assert peer.protocol.unsent == 0
+
+
 def test_the_service_that_a_barrier_is_named_after_cannot_exist_twice():
     peer = Peer()
     names = set()
