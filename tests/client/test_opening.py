@@ -121,15 +121,14 @@ async def test_an_opening_is_used_once(network: Network):
 
 
 async def test_a_scope_may_run_its_task_in_a_given_nursery(network: Network):
-    async with served(network):
-        async with trio.open_nursery() as nursery:
-            async with connect(nursery=nursery) as client:
-                assert len(nursery.child_tasks) == 1
-                async with client.spawn("Second") as second:
-                    assert len(nursery.child_tasks) == 2
-                    assert second.is_connected()
-                assert not second.is_connected()
-            assert not client.is_connected()
+    async with served(network), trio.open_nursery() as nursery:
+        async with connect(nursery=nursery) as client:
+            assert len(nursery.child_tasks) == 1
+            async with client.spawn("Second") as second:
+                assert len(nursery.child_tasks) == 2
+                assert second.is_connected()
+            assert not second.is_connected()
+        assert not client.is_connected()
 
 
 # ---- what the body raises ----

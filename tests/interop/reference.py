@@ -18,6 +18,12 @@ _SERVICES = Path(__file__).with_name("services.py")
 _START_MANAGER = (
     "import json, sys\nfrom msl.network.manager import run_forever\nrun_forever(**json.loads(sys.argv[1]))\n"
 )
+_START_EXAMPLE = (
+    "import json, logging, sys\n"
+    "import msl.examples.network as examples\n"
+    "logging.basicConfig(level=logging.INFO, stream=sys.stdout)\n"
+    "examples.{name}().start(**json.loads(sys.argv[1]))\n"
+)
 _ADD_USER = (
     "import json, sys\n"
     "from msl.network.database import UsersTable\n"
@@ -153,6 +159,14 @@ class Manager:
         process = Process.start(
             [str(_SERVICES), json.dumps(arguments), str(max_clients)], self.home, "connected to Manager"
         )
+        self.services.append(process)
+        return process
+
+    def start_example(self, name: str) -> Process:
+        """Start an example Service that comes with msl-network, by the name of its class."""
+        code = _START_EXAMPLE.format(name=name)
+        arguments = json.dumps({**self.service_arguments, "auto_save": True})
+        process = Process.start(["-c", code, arguments], self.home, "connected to Manager")
         self.services.append(process)
         return process
 

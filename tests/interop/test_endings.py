@@ -11,7 +11,15 @@ import pytest
 import trio
 import trio.testing
 
-from msl_network_trio import Client, ConnectError, ConnectionLost, LinkBroken, ReplyTimeout, ServiceLost, connect
+from msl_network_trio import (
+    Client,
+    ConnectError,
+    ConnectionLost,
+    LinkBroken,
+    ReplyTimeout,
+    ServiceLost,
+    connect,
+)
 from msl_network_trio.constants import SHUTDOWN_MANAGER
 from tests.client.test_requests import Outcome
 from tests.interop.reference import Manager
@@ -236,7 +244,18 @@ def start_program(manager: Manager, form: str, then: str) -> subprocess.Popen[st
     import json
 
     program = subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", PROGRAM, json.dumps(manager.arguments()), form, then],
+        [
+            sys.executable,
+            "-X",
+            "dev",
+            "-W",
+            "error",
+            "-c",
+            PROGRAM,
+            json.dumps(manager.arguments()),
+            form,
+            then,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -55,11 +55,14 @@ def same(a: object, b: object) -> bool:
         (math.nan, math.nan),
         (math.inf, math.inf),
         ([math.nan, None, -math.inf], [math.nan, None, -math.inf]),
-        ("é\u2028\u2029\x00\x7f\U0001f600\"\\\r\n", "é\u2028\u2029\x00\x7f\U0001f600\"\\\r\n"),
+        ('é\u2028\u2029\x00\x7f\U0001f600"\\\r\n', 'é\u2028\u2029\x00\x7f\U0001f600"\\\r\n'),
         ("", ""),
         ((1, (2, 3)), [1, [2, 3]]),
         ({1: 1, True: 2, None: 3, 1.5: 4}, {"1": 2, "null": 3, "1.5": 4}),
-        ({"uid": "notification", "result": 1, "error": True}, {"uid": "notification", "result": 1, "error": True}),
+        (
+            {"uid": "notification", "result": 1, "error": True},
+            {"uid": "notification", "result": 1, "error": True},
+        ),
     ],
     ids=repr,
 )
@@ -167,7 +170,9 @@ async def test_the_identity_of_the_manager(client: Client, lab: Manager):
     assert {"Echo", "One"} <= set(identity["services"])
     assert identity["clients"][str(client)]["name"] == "Client"
     text = await client.identities(as_string=True)
-    assert text.startswith(f"Manager[{identity['hostname']}:{lab.port}]\n  attributes:\n    identity() -> dict\n")
+    assert text.startswith(
+        f"Manager[{identity['hostname']}:{lab.port}]\n  attributes:\n    identity() -> dict\n"
+    )
     assert "      add(x, y)\n" in text
 
 
@@ -288,7 +293,9 @@ async def test_admin_requests_that_fail(client: Client, echo: Link, attribute, a
     assert await echo.add(1, 2) == 3
 
 
-async def test_admin_and_other_requests_started_together_each_get_their_own_answer(client: Client, echo: Link):
+async def test_admin_and_other_requests_started_together_each_get_their_own_answer(
+    client: Client, echo: Link
+):
     calls: list[tuple[Outcome, object]] = []
     async with trio.open_nursery() as nursery:
 

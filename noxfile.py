@@ -1,0 +1,80 @@
+"""What is run to check this project: ``python -m nox -s lint tests``; ``python -m nox -l`` lists all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+nox.options.default_venv_backend = "venv"
+nox.needs_version = ">=2024.3.2"
+
+OTHER_PYTHONS = ["3.12", "3.13"]
+
+
+def run_tests(session: nox.Session) -> None:
+    """Install the package as a user would, and run the tests against it and not against the source tree."""
+    session.install(".[test]")
+    here = Path(__file__).parent
+    elsewhere = Path(session.create_tmp()) / "away-from-the-source"
+    shutil.rmtree(elsewhere, ignore_errors=True)
+    shutil.copytree(here / "tests", elsewhere / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(here / name, elsewhere)
+    session.chdir(elsewhere)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check the format, the style and the types."""
+    session.install(".[lint]")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests on the Python that runs nox."""
+    run_tests(session)
+
+
+@nox.session(name="tests-on", python=OTHER_PYTHONS)
+def tests_on(session: nox.Session) -> None:
+    """Run all tests on another Python, if it is there."""
+    run_tests(session)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure what the tests cover; the protocol has to be covered by its own tests alone."""
+    session.install("-e", ".[test]")
+    session.run("coverage", "run", "-m", "pytest", "tests/protocol", "-q")
+    session.run("coverage", "report", "--include=*/protocol/*", "--show-missing", "--fail-under=100")
+    session.run("coverage", "run", "--append", "-m", "pytest", "tests", "-q", "--ignore=tests/protocol")
+    session.run("coverage", "report", "--show-missing")
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Run the fast tests with the oldest releases that pyproject.toml allows."""
+    session.install("-e", ".[test]")
+    session.install("attrs==23.1.0", "msgspec==0.19.0", "orjson==3.10.0", "trio==0.27.0")
+    session.run("python", "-m", "pytest", "-m", "not interop", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Start a real msl-network 1.0.0 Manager with its example Services over TLS, and use them."""
+    session.install(".[reference]")
+    session.run("python", "-m", "tests.demo")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Compare the client with that of msl-network 1.0.0; give options behind ``--``."""
+    session.install(".[bench]")
+    session.run("python", "-m", "benchmarks", *session.posargs)
