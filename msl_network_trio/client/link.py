@@ -39,9 +39,11 @@ class RemoteMethod:
             on its way already.
         """
         timeout = kwargs.pop("timeout", None)
-        if kwargs.pop("asynchronous", False):
-            return self._link.start(self._name, args, kwargs, timeout=timeout)
-        return self._link.request(self._name, args, kwargs, timeout=timeout)
+        asynchronous = kwargs.pop("asynchronous", False)
+        link = self._link
+        connection = link._linked(self._name)._connection
+        call = connection.start if asynchronous else connection.request
+        return call(link._service_name, self._name, args, kwargs, timeout)
 
     def __repr__(self) -> str:
         signature = self._link.service_attributes.get(self._name, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,8 @@ _SEND_AT_ONCE = 4 * _SEND
 _TLS_RECORD = 16_384
 """The largest TLS record; behind a full one there is most likely another."""
 
+_CLOSED = "The connection has been closed"
+
 
 class _Readiness:
     """Waits for one event of a socket, for any number of tasks: Trio allows just one at a time."""
@@ -33,16 +36,24 @@ class _Readiness:
         self._others: trio.lowlevel.ParkingLot | None = None
 
     async def wait(self) -> None:
+        if self._descriptor < 0:
+            raise ConnectionLost(_CLOSED)
         if self._others is not None:
             await self._others.park()
             return
         self._others = others = trio.lowlevel.ParkingLot()
         try:
             await self._wait(self._descriptor)
+        except trio.ClosedResourceError:
+            raise ConnectionLost(_CLOSED) from None
         finally:
             # Also when cancelled: then another task has to become the one that waits.
             self._others = None
             others.unpark_all()
+
+    def close(self) -> None:
+        """Forget the descriptor, which may soon be that of another socket."""
+        self._descriptor = -1
 
 
 class SocketTransport(Transport):
@@ -58,6 +69,7 @@ class SocketTransport(Transport):
         self._readable = _Readiness(trio.lowlevel.wait_readable, sock.fileno())
         self._writable = _Readiness(trio.lowlevel.wait_writable, sock.fileno())
         self._send_waits_for = self._writable
+        self._receive_error: OSError | None = None
         self.port = int(sock.getsockname()[1])
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -91,13 +103,17 @@ class SocketTransport(Transport):
 
     async def wait_send(self) -> None:
         """See `Transport.wait_send`."""
-        await self._send_waits_for.wait()
+        # What the next call waits for is for the next send to say, which may not do so if it sends a part.
+        waits_for, self._send_waits_for = self._send_waits_for, self._writable
+        await waits_for.wait()
 
     async def receive(self) -> bytes:
         """See `Transport.receive`."""
         # Decrypted bytes may be left in the TLS layer, of which the kernel knows nothing.
-        if self._tls is not None and self._tls.pending():
+        if self._tls is not None and (self._tls.pending() or self._receive_error is not None):
             await trio.lowlevel.checkpoint()
+            if self._receive_error is not None:
+                raise ConnectionLost(_reason(self._receive_error)) from self._receive_error
         else:
             await self._readable.wait()
         while True:
@@ -121,20 +137,31 @@ class SocketTransport(Transport):
         while len(data) == _TLS_RECORD and size < _RECEIVE:
             try:
                 data = self._sock.recv(_RECEIVE)
-            except OSError:
-                break  # nothing there, or an error, which the next receive() meets again
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                break
+            except OSError as error:
+                self._receive_error = error  # for the next receive(): a socket tells of a reset only once
+                break
             parts.append(data)
             size += len(data)
         return b"".join(parts)
 
     def close(self) -> None:
-        """See `Transport.close`."""
+        """See `Transport.close`: whoever waits is told that the connection is lost."""
+        if self._sock.fileno() < 0:
+            return
+        if trio.lowlevel.in_trio_run():
+            trio.lowlevel.notify_closing(self._sock)
+        self._readable.close()
+        self._writable.close()
         self._sock.close()
 
 
-def _reason(error: OSError) -> str:
+def _reason(error: OSError | ValueError) -> str:
     """The text of an error of the operating system, without its number."""
-    return error.strerror or str(error) or type(error).__name__
+    if isinstance(error, ssl.SSLEOFError):
+        return "The peer closed the connection"  # OpenSSL: "EOF occurred in violation of protocol"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def bare_host(host: str) -> str:
@@ -149,13 +176,14 @@ async def open_socket(host: str, port: int) -> socket.socket:
         ConnectError: There is no such host, or nothing listens there.
     """
     try:
+        if "\0" in host:
+            raise ValueError("There is no such host")  # the resolver would take what is before the NUL
         stream = await trio.open_tcp_stream(bare_host(host), port)
     except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a host
         raise ConnectError(f"{_dial_reason(error)}\n{_dial_hint(host, port)}") from error
-    trio_socket = stream.socket
+    trio_socket = stream.socket  # Trio has set TCP_NODELAY
     sock = socket.socket(trio_socket.family, trio_socket.type, trio_socket.proto, fileno=trio_socket.detach())
     sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
     return sock
 
 
@@ -199,7 +227,14 @@ async def open_tls(host: str, port: int, context: ssl.SSLContext) -> tuple[Socke
     """
     plain = await open_socket(host, port)
     try:
-        sock = context.wrap_socket(plain, server_hostname=bare_host(host), do_handshake_on_connect=False)
+        # Checked here, since wrap_socket() does not close the socket if it meets one of these.
+        name = bare_host(host).encode("idna").decode("ascii")
+        if number := plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(number, os.strerror(number))
+        sock = context.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False)
+    except (OSError, ValueError) as error:
+        plain.close()
+        raise _no_tls(error, host, port) from error
     except BaseException:
         plain.close()
         raise
@@ -224,9 +259,13 @@ async def _tls_handshake(sock: ssl.SSLSocket, host: str, port: int) -> None:
         except ssl.SSLCertVerificationError:
             raise
         except OSError as error:
-            raise ConnectError(
-                f"{_reason(error)}\nCannot connect to {host}:{port} with TLS. If the Manager was started "
-                "without it:\nTry setting disable_tls=True"
-            ) from error
+            raise _no_tls(error, host, port) from error
         else:
             return
+
+
+def _no_tls(error: OSError | ValueError, host: str, port: int) -> ConnectError:
+    return ConnectError(
+        f"{_reason(error)}\nCannot connect to {host}:{port} with TLS. If the Manager was started "
+        "without it:\nTry setting disable_tls=True"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import ssl
 import sys
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,9 @@ _EXPIRED = 10
 _NOT_YET_VALID = 9
 _MISMATCH = frozenset({62, 64})
 """OpenSSL's X509_V_ERR_* codes; 62: host name, 64: IP address."""
+
+_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+"""A certificate in a PEM file, which may hold several, and other things between them."""
 
 
 @attrs.frozen
@@ -175,9 +179,12 @@ async def open_trusted(
 
 
 async def _read(path: Path) -> str | None:
-    """Read a certificate file, in a thread: the home folder may be on a network drive."""
+    """Read a certificate file, in a thread: the home folder may be on a network drive.
+
+    Certificates are ASCII; what is not, in a comment for example, `ssl` does not want to see.
+    """
     try:
-        return await trio.Path(path).read_text(encoding="ascii", errors="replace")
+        return await trio.Path(path).read_text(encoding="ascii", errors="ignore")
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -191,9 +198,9 @@ def _save(path: Path, pem: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="ascii", newline="\n") as file:
             file.write(pem)
-    except FileExistsError:
-        pass
     except OSError as error:
+        if isinstance(error, FileExistsError) and path.exists():
+            return
         reason = error.strerror or str(error)
         raise CertificateError(
             f"The certificate cannot be saved as {path} ({reason}). "
@@ -220,9 +227,10 @@ async def _explain(
         shown = (await fetch_certificate(host, port)).fingerprint
     except (ConnectError, ssl.SSLError):
         shown = "(not available)"
-    try:
-        trusted = _fingerprint(ssl.PEM_cert_to_DER_cert(pem.strip()), "sha256")
-    except ValueError:
+    certificates = _CERTIFICATE.findall(pem)
+    if len(certificates) == 1:
+        trusted = _fingerprint(ssl.PEM_cert_to_DER_cert(certificates[0]), "sha256")
+    else:
         trusted = "(several certificates)"
     way_out = (
         f"If you trust {host}:{port}, delete that file and connect again to be asked about the new one."
