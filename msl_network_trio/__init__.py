@@ -1,9 +1,9 @@
 """Structured-concurrency client for MSL-Network, on Trio."""
 
 from msl_network_trio.client.client import Client, connect, filter_client_connect_kwargs
-from msl_network_trio.client.connection import Reply
 from msl_network_trio.client.link import Link
 from msl_network_trio.client.prompts import Prompts, TerminalPrompts
+from msl_network_trio.client.reply import Reply
 from msl_network_trio.exceptions import (
     AuthenticationError,
     BacklogFull,

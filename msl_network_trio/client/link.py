@@ -13,7 +13,7 @@ from msl_network_trio.exceptions import LinkBroken, ProtocolError
 
 if TYPE_CHECKING:
     from msl_network_trio.client.client import Client
-    from msl_network_trio.client.connection import Reply
+    from msl_network_trio.client.reply import Reply
 
 
 class RemoteMethod:

@@ -27,7 +27,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from itertools import chain, count
 from typing import Any
 
@@ -58,73 +58,15 @@ from msl_network_trio.protocol.messages import (
     Question,
     ReceivedLine,
 )
+from msl_network_trio.protocol.outgoing import Line, Outbox, Request
 
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_LINE_LIMIT = 65_536
 """The largest line of a handshake, in bytes: a peer that is no Manager must not fill our memory."""
 
-_CHUNK = 262_144
-"""How many bytes `ClientProtocol.take` joins; a longer line is given out alone, uncopied."""
-
 _MANAGER_NAME = re.compile(r"Manager\[\S+:\d+\]")
 _REFUSAL = re.compile(r"KeyError: .the .+ Service is not connected to Manager\[", re.DOTALL)
-
-
-class Line:
-    """A line on its way out."""
-
-    __slots__ = ("data", "sequence", "uid")
-
-    def __init__(self, data: bytes, uid: str = "") -> None:
-        self.data: bytes | None = data
-        """What is to be written; None once it was given out to be written, or was withdrawn."""
-        self.sequence = 0
-        """The place of the line among all that were given out, from 1; 0: it was not."""
-        self.uid = uid
-
-
-class Request(Line):
-    """A request and, once it is `settled`, its outcome.
-
-    Args:
-        service: The name of the Service, or ``"Manager"``.
-        attribute: What is requested.
-        uid: As `ClientProtocol.next_uid` gave it.
-        data: As `ClientProtocol.encode` gave it.
-        admin: Whether only an administrator may make it.
-    """
-
-    __slots__ = ("abandoned", "admin", "attribute", "error", "question", "result", "service", "settled")
-
-    def __init__(self, service: str, attribute: str, uid: str, data: bytes, *, admin: bool = False) -> None:
-        self.data = data  # what Line does, without the call: this is the hot path
-        self.sequence = 0
-        self.uid = uid
-        self.service = service
-        self.attribute = attribute
-        self.admin = admin
-        self.settled = False
-        self.abandoned = False
-        self.result: Any = None
-        self.error: NetworkError | None = None
-        self.question: Question | None = None
-        """What the Manager wants to know before it goes on with this admin request."""
-
-    @property
-    def may_have_run(self) -> bool:
-        """Whether the request was given out to be written."""
-        return self.sequence > 0
-
-    def wake(self) -> None:
-        """Tell whoever waits that the request has been settled or has a question.
-
-        Called by the I/O layer for every event; its subclasses say how.
-        """
-
-    def __repr__(self) -> str:
-        state = "settled" if self.settled else "written" if self.sequence else "not written"
-        return f"<{type(self).__name__} {self.service}.{self.attribute} {state}>"
 
 
 class _Barrier(Request):
@@ -154,7 +96,6 @@ class ClientProtocol:
         network_name: ``"name[HOST:port]"`` as the Manager calls us; empty before it said so.
         broken: Why nothing that is received can be understood any more; None while all is well.
         lost: Why the connection ended; None while it has not.
-        unsent: How many bytes wait to be written, held back or not.
     """
 
     def __init__(self, identity: dict[str, Any], manager: str, read_limit: int | None = None) -> None:
@@ -163,7 +104,6 @@ class ClientProtocol:
         self.network_name = ""
         self.broken: NetworkError | None = None
         self.lost: ConnectionLost | None = None
-        self.unsent = 0
         self._identity_line = codec.encode_reply(identity, None)
         self._read_limit = read_limit
         self._lines = LineBuffer(_smaller(read_limit, HANDSHAKE_LINE_LIMIT))
@@ -173,10 +113,9 @@ class ClientProtocol:
         # A prefix that other clients cannot guess, since a Manager lets them forge replies.
         self._uid_prefix = os.urandom(4).hex()
         self._uid_numbers = count(1)
-        # Dictionaries without values are sets that keep their order: a line can be withdrawn at once.
-        self._outgoing: dict[Line, None] = {}
-        self._held: dict[Request, None] = {}
-        self._batch: deque[Line] = deque()
+        self._outbox = Outbox()
+        self._held_bytes = 0
+        self._held: dict[Request, None] = {}  # a set that keeps its order
         self._open: dict[str | None, Request] = {}
         self._abandoned: OrderedDict[str, Request] = OrderedDict()
         self._admin: Request | None = None
@@ -198,9 +137,14 @@ class ClientProtocol:
         return self._admin is not None
 
     @property
+    def unsent(self) -> int:
+        """How many bytes wait to be written, held back or not."""
+        return self._outbox.unsent + self._held_bytes
+
+    @property
     def has_output(self) -> bool:
         """Whether `take` has something to give."""
-        return bool(self._outgoing or self._batch)
+        return bool(self._outbox)
 
     def next_uid(self) -> str:
         """Return a uid that no request of this connection had."""
@@ -238,12 +182,12 @@ class ClientProtocol:
         """
         self.check_open(request.service)
         if self._admin is None:
-            self._queue(request)
+            self._outbox.add(request)
             if request.admin:
                 self._admin = request
         else:
             self._held[request] = None
-            self.unsent += len(request.data or b"")
+            self._held_bytes += len(request.data or b"")
 
     def abandon(self, request: Request) -> None:
         """Give up on a request.
@@ -254,11 +198,12 @@ class ClientProtocol:
         if request.settled or request.abandoned:
             return
         request.abandoned = True
-        if request.data is not None:
-            self.unsent -= len(request.data)
+        if request in self._held:
+            del self._held[request]
+            self._held_bytes -= len(request.data or b"")
             request.data = None
-            self._outgoing.pop(request, None)
-            self._held.pop(request, None)
+        elif request.data is not None:
+            self._outbox.withdraw(request)
             if request is self._admin:
                 self._open_gate()
         elif request is self._admin:
@@ -281,7 +226,7 @@ class ClientProtocol:
         line = Line(codec.encode_reply(text, self.manager_name or None))
         if self._admin is not None:
             self._admin.question = None
-        self._queue(line)
+        self._outbox.add(line)
 
     def say_goodbye(self) -> bool:
         """Queue the request that ends the connection; every further request is refused.
@@ -293,7 +238,7 @@ class ClientProtocol:
         if self._admin is not None or not self._connected:
             return False
         name = self.network_name or "Client"
-        self._queue(Line(codec.encode_request(name, DISCONNECT_REQUEST, (), {}, self.next_uid())))
+        self._outbox.add(Line(codec.encode_request(name, DISCONNECT_REQUEST, (), {}, self.next_uid())))
         return True
 
     def take(self) -> bytes:
@@ -301,43 +246,28 @@ class ClientProtocol:
 
         From here on they count as written.
         """
-        if not self._batch:
-            if not self._outgoing:
-                return b""
-            self._batch.extend(self._outgoing)
-            self._outgoing.clear()
         parts: list[bytes] = []
-        size = 0
-        while self._batch:
-            line = self._batch[0]
-            if line.data is not None:
-                if parts and size + len(line.data) > _CHUNK:
-                    break
-                parts.append(line.data)
-                size += len(line.data)
-                line.data = None
-                self._sequence += 1
-                line.sequence = self._sequence
-                if isinstance(line, Request):
-                    self._open[line.uid] = line
-            self._batch.popleft()
-        self.unsent -= size
+        for line in self._outbox.take():
+            assert line.data is not None
+            parts.append(line.data)
+            line.data = None
+            self._sequence += 1
+            line.sequence = self._sequence
+            if isinstance(line, Request):
+                self._open[line.uid] = line
         return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _queue(self, line: Line) -> None:
-        self._outgoing[line] = None
-        self.unsent += len(line.data or b"")
 
     def _open_gate(self) -> None:
         """Let go what was held back, up to and including the next admin request."""
         self._admin = None
         for barrier in self._deferred_barriers:
-            self._queue(barrier)
+            self._outbox.add(barrier)
         self._deferred_barriers.clear()
         while self._held and self._admin is None:
             request = next(iter(self._held))
             del self._held[request]
-            self._outgoing[request] = None
+            self._held_bytes -= len(request.data or b"")
+            self._outbox.add(request)
             if request.admin:
                 self._admin = request
 
@@ -389,9 +319,8 @@ class ClientProtocol:
     def lose(self, reason: ConnectionLost) -> list[Request]:
         """End the conversation: settle every request that is still open, and return them."""
         self.lost = reason
-        unwritten = (*self._batch, *self._outgoing, *self._held)
-        waiting = [line for line in unwritten if isinstance(line, Request) and line.data is not None]
-        requests = [*self._open.values(), *waiting]
+        waiting = [line for line in self._outbox if isinstance(line, Request)]
+        requests = [*self._open.values(), *waiting, *self._held]
         for request in requests:
             request.settled = True
             if (
@@ -404,9 +333,9 @@ class ClientProtocol:
             what = f"{request.service}.{request.attribute}"
             fate = "may have been executed" if request.may_have_run else "was not sent"
             request.error = type(reason)(f"{reason}; {what} {fate}", may_have_run=request.may_have_run)
-        for queue in (self._batch, self._outgoing, self._held, self._open, self._abandoned):
+        for queue in (self._outbox, self._held, self._open, self._abandoned):
             queue.clear()
-        self.unsent = 0
+        self._held_bytes = 0
         self._admin = None
         return requests
 
@@ -436,7 +365,7 @@ class ClientProtocol:
         if message.error:
             self.broken = AuthenticationError(message.message or "The Manager refused to connect")
         elif message.attribute == "identity":
-            self._queue(Line(self._identity_line))
+            self._outbox.add(Line(self._identity_line))
             self._connected = True
             self._lines.limit = self._read_limit
             events.append(Connected(self.manager_name))
@@ -596,8 +525,7 @@ class ClientProtocol:
             self._deferred_barriers.append(barrier)
         else:
             # In front of whatever waits to be written, since the refusals of that come after it.
-            self._batch.appendleft(barrier)
-            self.unsent += len(line)
+            self._outbox.add_first(barrier)
 
     def _line_unread(self, message: ReceivedLine, events: list[Event]) -> None:
         """The Manager could not parse a line of ours (nested deeper than it can, for example)."""

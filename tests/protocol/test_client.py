@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msl_network_trio import exceptions as exc
-from msl_network_trio.protocol.client import HANDSHAKE_LINE_LIMIT, ClientProtocol, Request
+from msl_network_trio.protocol.client import HANDSHAKE_LINE_LIMIT, ClientProtocol
 from msl_network_trio.protocol.messages import Connected, Notification, Question
+from msl_network_trio.protocol.outgoing import Request
 
 IDENTITY = {"type": "client", "name": "C", "language": "Python", "os": "Linux"}
 MANAGER = "Manager[vm:1875]"
@@ -878,19 +879,6 @@ def test_the_end_is_no_answer_to_a_shutdown_that_cannot_have_happened(why):
         peer.receive(ask("username", MANAGER))
     peer.protocol.lose(peer.protocol.receive_eof())
     assert isinstance(admin.error, exc.ConnectionLost)
-
-
-def test_a_request_shows_where_it_is():
-    peer = Peer()
-    request = peer.request("Echo", "add")
-    shown = [repr(request)]
-    peer.written()
-    shown.append(repr(request))
-    peer.receive(reply(request.uid, 1))
-    shown.append(repr(request))
-    states = ["not written", "written", "settled"]
-    assert shown == [f"<Request Echo.add {state}>" for state in states]
-    request.wake()  # of the base class: nobody waits
 
 
 # ---- however the stream is split ----

@@ -1,0 +1,135 @@
+"""What a caller gets who does not wait for the reply at once."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from msl_network_trio.exceptions import ReplyTimeout
+from msl_network_trio.protocol.outgoing import Request
+
+logger = logging.getLogger(__name__)
+
+
+class Handle(Request):
+    """A request whose caller holds a `Reply`, and may or may not wait."""
+
+    __slots__ = ("_arrived",)
+
+    def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
+        super().__init__(service, attribute, uid, data)
+        self._arrived: trio.Event | None = None  # made by who waits, which most handles need not
+
+    def wake(self) -> None:
+        """Tell who waits, if anybody does."""
+        if self._arrived is not None:
+            self._arrived.set()
+
+    async def wait(self) -> None:
+        """Wait until `wake`."""
+        if self._arrived is None:
+            self._arrived = trio.Event()
+        await self._arrived.wait()
+
+
+class Reply:
+    """The reply to a request that was made with ``asynchronous=True``.
+
+    Await it, as often as you like and in as many tasks as you like; that returns the result, or raises what
+    the request raised. Cancelling a task that awaits it does not cancel the request, `cancel` does. Awaiting
+    a reply that is there already notices cancellation, but does not let other tasks run.
+    """
+
+    __slots__ = ("__weakref__", "_abandon", "_deadline", "_looked_at", "_request", "_timeout")
+
+    def __init__(self, abandon: Callable[[Request], None], request: Handle, timeout: float) -> None:
+        self._abandon = abandon
+        self._request = request
+        self._timeout = timeout
+        self._deadline = math.inf if timeout == math.inf else trio.current_time() + timeout
+        self._looked_at = False
+
+    def done(self) -> bool:
+        """Return whether the reply is there, or never will be: awaiting it does not have to wait."""
+        return self._request.settled or self._request.abandoned
+
+    def cancel(self) -> bool:
+        """Abandon the request. If it was not written yet it never will be; else its reply is dropped.
+
+        Returns:
+            Whether it was abandoned; False if it was already `done`.
+        """
+        if self.done():
+            return False
+        self._abandon(self._request)
+        self._request.wake()
+        return True
+
+    def __await__(self) -> Any:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Any:
+        self._looked_at = True
+        request = self._request
+        if self.done():
+            # Not a full checkpoint: to let all other tasks run for each of a hundred replies that arrived
+            # together would cost more than their requests. A reply that is not there does let them run.
+            await trio.lowlevel.checkpoint_if_cancelled()
+        elif self._deadline == math.inf:
+            await request.wait()
+        else:
+            with trio.move_on_at(self._deadline):
+                await request.wait()
+            if not self.done():
+                self.cancel()
+                raise timed_out(request, self._timeout)
+        if request.settled:
+            return result_of(request)
+        from concurrent.futures import CancelledError
+
+        raise CancelledError(f"The request {request.service}.{request.attribute} was cancelled")
+
+    def __del__(self) -> None:
+        error = self._request.error
+        if error is not None and not self._looked_at:
+            logger.error(
+                "nobody awaited the reply to %s.%s, which was an error: %s",
+                self._request.service,
+                self._request.attribute,
+                error,
+            )
+
+    def __repr__(self) -> str:
+        request = self._request
+        if not self.done():
+            state = "waiting"
+        elif not request.settled:
+            state = "cancelled"
+        else:
+            state = "failed" if request.error else "arrived"
+        return f"<Reply to {request.service}.{request.attribute} {state}>"
+
+
+def result_of(request: Request) -> Any:
+    """Return the result of a settled request, or raise its error."""
+    if request.error is None:
+        return request.result
+    # The same reply may be awaited again: each time the error starts with a traceback of its own.
+    raise request.error.with_traceback(None)
+
+
+def timed_out(request: Request, seconds: float) -> ReplyTimeout:
+    """Return the error of a request whose time is over."""
+    what = f"{request.service}.{request.attribute}"
+    fate = "it may still be executed" if request.may_have_run else "it was not sent"
+    return ReplyTimeout(
+        f"No reply to {what} within {seconds:g} seconds; {fate}",
+        service=request.service,
+        attribute=request.attribute,
+        seconds=seconds,
+        may_have_run=request.may_have_run,
+    )

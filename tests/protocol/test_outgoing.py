@@ -1,0 +1,123 @@
+"""Lines on their way out: their order, their bound, and that each can be withdrawn."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msl_network_trio.protocol.outgoing import Line, Outbox, Request
+
+
+def lines(*sizes: int) -> list[Line]:
+    return [Line(b"x" * size) for size in sizes]
+
+
+def test_lines_are_given_out_in_order_and_none_twice():
+    outbox = Outbox()
+    added = lines(1, 2, 3)
+    for line in added:
+        outbox.add(line)
+    assert bool(outbox)
+    assert list(outbox) == added
+    assert outbox.unsent == 6
+    assert outbox.take() == added
+    assert outbox.take() == []
+    assert not outbox
+    assert outbox.unsent == 0
+
+
+def test_a_line_can_go_first_also_while_others_are_given_out():
+    outbox = Outbox()
+    added = lines(200_000, 200_000)
+    first = Line(b"first")
+    for line in added:
+        outbox.add(line)
+    assert outbox.take() == added[:1]
+    outbox.add_first(first)
+    assert list(outbox) == [first, added[1]]
+    assert outbox.take() == [first, added[1]]
+
+
+def test_a_large_line_comes_alone():
+    outbox = Outbox()
+    added = lines(10, 20, 300_000, 300_000, 30)
+    for line in added:
+        outbox.add(line)
+    taken = []
+    while outbox:
+        taken.append([len(line.data) for line in outbox.take()])
+    assert taken == [[10, 20], [300_000], [300_000], [30]]
+
+
+def test_a_withdrawn_line_is_gone_at_once():
+    outbox = Outbox()
+    kept, withdrawn = lines(5, 7)
+    outbox.add(withdrawn)
+    outbox.add(kept)
+    outbox.withdraw(withdrawn)
+    assert withdrawn.data is None
+    assert outbox.unsent == 5
+    assert list(outbox) == [kept]
+    assert outbox.take() == [kept]
+
+
+def test_a_line_can_be_withdrawn_while_others_are_given_out():
+    outbox = Outbox()
+    added = lines(300_000, 7, 9)
+    for line in added:
+        outbox.add(line)
+    outbox.take()
+    outbox.withdraw(added[1])
+    assert list(outbox) == [added[2]]
+    assert outbox.unsent == 9
+    assert outbox.take() == [added[2]]
+
+
+def test_clearing_forgets_everything():
+    outbox = Outbox()
+    for line in lines(300_000, 7):
+        outbox.add(line)
+    outbox.take()
+    outbox.add(Line(b"x"))
+    outbox.clear()
+    assert not outbox
+    assert outbox.unsent == 0
+    assert outbox.take() == []
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "first", "withdraw", "take"]), st.integers(1, 400_000))))
+def test_whatever_is_done_in_whatever_order_nothing_is_lost_or_doubled(steps):
+    outbox, model, given_out = Outbox(), [], []
+    for step, number in steps:
+        if step in {"add", "first"}:
+            line = Line(b"x" * number)
+            if step == "add":
+                outbox.add(line)
+                model.append(line)
+            else:
+                outbox.add_first(line)
+                model.insert(0, line)
+        elif step == "withdraw" and model:
+            outbox.withdraw(model.pop(number % len(model)))
+        elif step == "take":
+            taken = outbox.take()
+            assert bool(taken) == bool(model)
+            assert taken == model[: len(taken)]
+            assert len(taken) <= 1 or sum(len(line.data) for line in taken) <= 262_144
+            given_out += taken
+            model = model[len(taken) :]
+        assert list(outbox) == model
+        assert outbox.unsent == sum(len(line.data) for line in model)
+    assert len(set(map(id, given_out))) == len(given_out)
+
+
+def test_a_request_shows_where_it_is():
+    request = Request("Echo", "add", "1", b"{}")
+    assert repr(request) == "<Request Echo.add not written>"
+    assert not request.may_have_run
+    request.sequence = 1
+    assert repr(request) == "<Request Echo.add written>"
+    assert request.may_have_run
+    request.settled = True
+    assert repr(request) == "<Request Echo.add settled>"
+    request.wake()  # of the base class: nobody waits
