@@ -113,20 +113,21 @@ class Outbox:
 
     def take(self) -> list[Line]:
         """Give out the next lines to write; none if none wait. Their data is the caller's to take."""
-        if not self._batch:
-            self._batch.extend(self._waiting)
-            self._waiting.clear()
         lines: list[Line] = []
         size = 0
         batch = self._batch
-        while batch:
-            data = batch[0].data
-            if data is not None:
-                if lines and size + len(data) > _CHUNK:
-                    break
-                lines.append(batch[0])
-                size += len(data)
-            batch.popleft()
+        while not lines and (batch or self._waiting):
+            if not batch:
+                batch.extend(self._waiting)
+                self._waiting.clear()
+            while batch:
+                data = batch[0].data
+                if data is not None:  # else it was withdrawn
+                    if lines and size + len(data) > _CHUNK:
+                        break
+                    lines.append(batch[0])
+                    size += len(data)
+                batch.popleft()
         self.unsent -= size
         return lines
 
