@@ -12,8 +12,12 @@ import trio
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.transport.base import Transport
 
-_RECEIVE = 262_144
-"""How many bytes to ask the kernel for."""
+_RECEIVE = 65_536
+"""How many bytes to ask the kernel for.
+
+More would make large messages a little faster and small ones, in some processes, a third slower: a buffer of
+over 128 KiB may have to be mapped by the kernel, and unmapped, for every reply.
+"""
 
 _SEND = 262_144
 """How many bytes to offer the kernel at a time."""
@@ -22,7 +26,10 @@ _SEND_AT_ONCE = 4 * _SEND
 """How many bytes `send_nowait` sends before it lets other tasks run."""
 
 _TLS_RECORD = 16_384
-"""The largest TLS record; behind a full one there is most likely another."""
+"""The largest TLS record, in bytes, of which OpenSSL gives one at a time."""
+
+_TLS_RECEIVE = 16 * _TLS_RECORD
+"""How many bytes to gather of records that have come one behind the other."""
 
 _CLOSED = "The connection has been closed"
 
@@ -33,23 +40,25 @@ class _Readiness:
     def __init__(self, wait: Callable[[int], Awaitable[None]], descriptor: int) -> None:
         self._wait = wait
         self._descriptor = descriptor
-        self._others: trio.lowlevel.ParkingLot | None = None
+        self._waiting = False
+        self._others = trio.lowlevel.ParkingLot()
 
     async def wait(self) -> None:
         if self._descriptor < 0:
             raise ConnectionLost(_CLOSED)
-        if self._others is not None:
+        if self._waiting:
             await self._others.park()
             return
-        self._others = others = trio.lowlevel.ParkingLot()
+        self._waiting = True
         try:
             await self._wait(self._descriptor)
         except trio.ClosedResourceError:
             raise ConnectionLost(_CLOSED) from None
         finally:
             # Also when cancelled: then another task has to become the one that waits.
-            self._others = None
-            others.unpark_all()
+            self._waiting = False
+            if self._others:
+                self._others.unpark_all()
 
     def close(self) -> None:
         """Forget the descriptor, which may soon be that of another socket."""
@@ -66,6 +75,7 @@ class SocketTransport(Transport):
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
+        self._size = _TLS_RECORD if self._tls else _RECEIVE
         self._readable = _Readiness(trio.lowlevel.wait_readable, sock.fileno())
         self._writable = _Readiness(trio.lowlevel.wait_writable, sock.fileno())
         self._send_waits_for = self._writable
@@ -118,7 +128,7 @@ class SocketTransport(Transport):
             await self._readable.wait()
         while True:
             try:
-                data = self._sock.recv(_RECEIVE)
+                data = self._sock.recv(self._size)
             except (BlockingIOError, ssl.SSLWantReadError):
                 await self._readable.wait()
             except ssl.SSLWantWriteError:
@@ -126,17 +136,16 @@ class SocketTransport(Transport):
             except OSError as error:
                 raise ConnectionLost(_reason(error)) from error
             else:
-                return self._receive_more(data) if len(data) == _TLS_RECORD else data
+                # Behind a full record there is most likely another.
+                return self._receive_more(data) if self._tls and len(data) == _TLS_RECORD else data
 
     def _receive_more(self, data: bytes) -> bytes:
-        """Add the TLS records that have come behind a full one, which come one by one."""
-        if self._tls is None:
-            return data
+        """Add the TLS records that have come behind a full one."""
         parts = [data]
         size = len(data)
-        while len(data) == _TLS_RECORD and size < _RECEIVE:
+        while len(data) == _TLS_RECORD and size < _TLS_RECEIVE:
             try:
-                data = self._sock.recv(_RECEIVE)
+                data = self._sock.recv(_TLS_RECORD)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 break
             except OSError as error:

@@ -1,0 +1,119 @@
+"""The other end of the line: servers on real sockets, plain or with TLS, that do what a test wants."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import partial
+
+import attrs
+import trio
+
+from msl_network_trio.transport.tcp import SocketTransport, open_tcp, open_tls
+from msl_network_trio.transport.trust import client_context
+from tests.transport.certificates import ordinary
+
+LIMIT = 10.0
+"""How many seconds a step may take before the test has failed."""
+
+PLAIN = "plain"
+WIRES = {PLAIN: None, "TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion.TLSv1_3}
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+Handler = Callable[[Stream], Awaitable[object]]
+
+
+@attrs.define
+class Server:
+    """A running server."""
+
+    port: int
+    context: ssl.SSLContext | None
+    """Its TLS, which may be changed between two connections; None: plain TCP."""
+
+    accepted: int = 0
+    """How many connections it has seen."""
+
+
+async def stay(stream: Stream) -> None:
+    """Handle a connection by keeping it open, in silence."""
+    await trio.sleep_forever()
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    handler: Handler = stay, *, context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> AsyncGenerator[Server]:
+    """Run a server that gives each connection to a handler, after the TLS handshake if there is one."""
+    (listener,) = await trio.open_tcp_listeners(0, host=host)
+    server = Server(listener.socket.getsockname()[1], context)
+
+    async def handle(connection: trio.SocketStream) -> None:
+        server.accepted += 1
+        stream: Stream = connection
+        if server.context is not None:
+            stream = trio.SSLStream(connection, server.context, server_side=True, https_compatible=True)
+            try:
+                await stream.do_handshake()
+            except trio.BrokenResourceError:
+                return  # the client did not want this certificate
+        await handler(stream)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(trio.serve_listeners, handle, [listener]))
+        try:
+            yield server
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    wire: str, *, buffers: int | None = None
+) -> AsyncGenerator[tuple[SocketTransport, Stream]]:
+    """A transport of ours and the stream of its peer.
+
+    Args:
+        wire: One of `WIRES`.
+        buffers: How many bytes the buffers of the two sockets should have, None: as the system wants.
+    """
+    put, take = trio.open_memory_channel[Stream](1)
+
+    async def hand_over(stream: Stream) -> None:
+        await put.send(stream)
+        await trio.sleep_forever()
+
+    version = WIRES[wire]
+    context = None if version is None else ordinary().server_context(version)
+    async with serving(hand_over, context=context) as server:
+        if version is None:
+            transport = await open_tcp("127.0.0.1", server.port)
+        else:
+            trust = client_context(ordinary().pem, check_hostname=True)
+            transport, _ = await open_tls("127.0.0.1", server.port, trust)
+            assert transport._sock.version() == wire.replace(" ", "v")
+        stream = await take.receive()
+        if buffers is not None:
+            for sock in (transport._sock, socket_of(stream)):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+        try:
+            yield transport, stream
+        finally:
+            transport.close()
+
+
+def socket_of(stream: Stream) -> trio.socket.SocketType:
+    """Return the socket below a stream."""
+    carrier = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
+    return carrier.socket
+
+
+def reset(stream: Stream) -> None:
+    """Break a connection with a RST, as a dying process with unread input does."""
+    sock = socket_of(stream)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()

@@ -1,0 +1,945 @@
+"""What must hold for TCP and TLS: real sockets, real certificates, peers that misbehave."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import socket
+import ssl
+import sys
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
+
+from msl_network_trio.exceptions import ConnectError, ConnectionLost
+from msl_network_trio.transport import tcp
+from msl_network_trio.transport.tcp import SocketTransport, open_socket, open_tcp, open_tls
+from msl_network_trio.transport.trust import client_context
+from tests.transport.certificates import ordinary
+from tests.transport.peers import LIMIT, PLAIN, WIRES, connected, reset, serving, socket_of, stay
+
+SECURE = [wire for wire in WIRES if wire != PLAIN]
+RECORD = 16_384
+BLOCK = random.Random(1875).randbytes(1_000_003)
+"""Its length is a prime number, so that no piece of any size repeats at its own distance."""
+
+RESET_IS_SEEN_BY_SSL = sys.version_info >= (3, 13) or sys.version_info >= (3, 12, 3)
+"""Before, `ssl` took a connection reset for an end of the stream (gh-115627; 3.11 has it since 3.11.9)."""
+if sys.version_info[:2] == (3, 11):
+    RESET_IS_SEEN_BY_SSL = sys.version_info >= (3, 11, 9)
+
+
+def noise(size: int) -> bytes:
+    return (BLOCK * (size // len(BLOCK) + 1))[:size]
+
+
+async def receive_exactly(receive, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        part = await receive()
+        assert part, f"the stream ended after {len(data)} of {size} bytes"
+        data += part
+    return bytes(data)
+
+
+def trust() -> ssl.SSLContext:
+    return client_context(ordinary().pem, check_hostname=True)
+
+
+@pytest.fixture(params=WIRES)
+async def pair(request):
+    async with connected(request.param) as pair:
+        yield pair
+
+
+@pytest.fixture(params=SECURE)
+async def secure_pair(request):
+    async with connected(request.param) as pair:
+        yield pair
+
+
+# ---- bytes ----
+
+
+@pytest.mark.parametrize("wire", WIRES)
+async def test_50_mb_arrive_in_order_both_ways_at_once_however_slow_the_peer(wire):
+    size = 50_000_000
+    data = noise(size)
+    ours = memoryview(data)
+    waits = 0
+    waiting = receiving = False
+    with trio.fail_after(3 * LIMIT):
+        async with connected(wire) as (transport, peer), trio.open_nursery() as nursery:
+
+            async def write():
+                nonlocal waits, waiting
+                rest = ours
+                while True:
+                    rest = rest[transport.send_nowait(rest) :]
+                    if not rest:
+                        break
+                    waits += 1
+                    waiting = True
+                    await transport.wait_send()
+                    waiting = False
+
+            async def read():
+                nonlocal receiving
+                position = 0
+                while position < size:
+                    receiving = True
+                    part = await transport.receive()
+                    receiving = False
+                    assert part == ours[position : position + len(part)], f"after {position} bytes"
+                    assert part
+                    position += len(part)
+                assert position == size
+
+            async def peer_reads():
+                position = stop = 0
+                while position < size:
+                    if position >= stop:  # be slow: everybody else has to wait
+                        await wait_all_tasks_blocked()
+                        stop += size // 8
+                    part = await peer.receive_some(100_000)
+                    assert part == ours[position : position + len(part)], f"after {position} bytes"
+                    assert part
+                    position += len(part)
+                assert position == size
+
+            async def peer_writes():
+                for begin in range(0, size, 1_000_000):
+                    await peer.send_all(ours[begin : begin + 1_000_000])
+
+            nursery.start_soon(write)
+            nursery.start_soon(read)
+            await wait_all_tasks_blocked()
+            assert receiving  # both are blocked now, on the same socket
+            assert waiting
+            nursery.start_soon(peer_reads)
+            nursery.start_soon(peer_writes)
+    assert waits > 1
+
+
+@settings(max_examples=12)
+@given(
+    wire=st.sampled_from(list(WIRES)),
+    sizes=st.lists(st.integers(0, 40_000) | st.integers(0, 1_500_000), min_size=1, max_size=6),
+    reads=st.integers(500, 300_000),
+)
+async def test_messages_of_any_size_arrive_whole_and_in_order(wire, sizes, reads):
+    whole = noise(sum(sizes))
+    with trio.fail_after(LIMIT):
+        async with connected(wire, buffers=20_000) as (transport, peer), trio.open_nursery() as nursery:
+
+            async def write():
+                rest = memoryview(whole)
+                for size in sizes:
+                    await transport.send_all(rest[:size])
+                    rest = rest[size:]
+
+            async def echo():
+                echoed = 0
+                while echoed < len(whole):
+                    part = await peer.receive_some(reads)
+                    echoed += len(part)
+                    await peer.send_all(part)
+
+            nursery.start_soon(write)
+            nursery.start_soon(echo)
+            assert await receive_exactly(transport.receive, len(whole)) == whole
+
+
+@pytest.mark.parametrize("wire", SECURE)
+@pytest.mark.parametrize("piece", [100, RECORD + 1, 700_000])
+async def test_tls_goes_on_after_want_write_with_the_rest(wire, piece):
+    with trio.fail_after(LIMIT):
+        async with connected(wire, buffers=20_000) as (transport, peer):
+            data = noise(4_000_000)
+            rest = memoryview(data)
+            while count := transport.send_nowait(rest[:piece]):
+                rest = rest[count:]
+            assert transport.send_nowait(rest[:piece]) == 0  # asking again does no harm
+            assert rest
+
+            async with trio.open_nursery() as nursery:
+
+                async def finish():
+                    nonlocal rest
+                    while rest:
+                        await transport.wait_send()
+                        rest = rest[transport.send_nowait(rest[:piece]) :]
+
+                nursery.start_soon(finish)
+                assert await receive_exactly(peer.receive_some, len(data)) == data
+
+
+async def test_send_nowait_returns_to_other_tasks_however_much_the_kernel_takes():
+    class Bottomless(socket.socket):
+        def send(self, data):
+            return len(data)
+
+    with Bottomless() as sock:
+        transport = SocketTransport(sock)
+        assert transport.send_nowait(bytes(50_000_000)) <= 2_000_000
+
+
+async def test_to_send_nothing_is_harmless(pair):
+    transport, peer = pair
+    await transport.send_all(b"")
+    await transport.send_all(b"x")
+    assert await peer.receive_some() == b"x"
+
+
+async def test_many_tls_records_are_all_received_without_the_peer_sending_more(secure_pair):
+    transport, peer = secure_pair
+    data = noise(20 * RECORD)
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.send_all, data)
+            assert await receive_exactly(transport.receive, len(data)) == data
+
+
+async def test_records_that_have_come_together_are_received_together(secure_pair):
+    transport, peer = secure_pair
+    data = noise(3 * RECORD + 1000)
+    await peer.send_all(data)
+    await wait_all_tasks_blocked(0.01)
+    assert await transport.receive() == data
+
+
+async def test_a_message_of_just_the_size_of_a_tls_record_is_received(pair):
+    transport, peer = pair
+    data = noise(RECORD)
+    await peer.send_all(data)
+    await wait_all_tasks_blocked(0.01)
+    with trio.fail_after(LIMIT):
+        assert await transport.receive() == data
+
+
+async def test_bytes_that_are_left_in_the_tls_layer_are_received_without_waiting(secure_pair, monkeypatch):
+    monkeypatch.setattr(tcp, "_RECEIVE", 1000)
+    transport, peer = secure_pair
+    data = noise(2500)
+    await peer.send_all(data)
+    with trio.fail_after(LIMIT):
+        assert await transport.receive() == data[:1000]
+        assert transport._sock.pending() == 1500
+        with trio.CancelScope() as scope:  # left there, they are not lost by cancellation either
+            scope.cancel()
+            await transport.receive()
+        assert scope.cancelled_caught
+        assert await transport.receive() == data[1000:2000]
+        with trio.testing.assert_checkpoints():
+            assert await transport.receive() == data[2000:]
+
+
+async def test_port_is_the_one_that_the_peer_sees(pair):
+    transport, peer = pair
+    assert transport.port == socket_of(peer).getpeername()[1]
+
+
+async def test_small_messages_are_not_held_back(pair):
+    transport, _ = pair
+    assert transport._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+# ---- waiting and cancellation ----
+
+
+async def test_a_receive_that_is_cancelled_while_it_waits_loses_nothing(pair):
+    transport, peer = pair
+    for data in (b"first", b"second"):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.receive)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        await peer.send_all(data)
+        with trio.fail_after(LIMIT):
+            assert await transport.receive() == data
+
+
+async def test_a_receive_that_is_cancelled_when_bytes_are_there_loses_nothing(pair):
+    transport, peer = pair
+    data = noise(100_000)
+    await peer.send_all(data)
+    for _ in range(3):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await transport.receive()
+        assert scope.cancelled_caught
+    with trio.fail_after(LIMIT):
+        assert await receive_exactly(transport.receive, len(data)) == data
+
+
+async def test_a_wait_send_that_is_cancelled_is_harmless(pair):
+    transport, peer = pair
+    data = noise(20_000_000)
+    rest = memoryview(data)
+    while count := transport.send_nowait(rest):
+        rest = rest[count:]
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.wait_send)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+
+            async def finish():
+                nonlocal rest
+                while rest:
+                    await transport.wait_send()
+                    rest = rest[transport.send_nowait(rest) :]
+
+            nursery.start_soon(finish)
+            assert await receive_exactly(peer.receive_some, len(data)) == data
+
+
+async def test_wait_send_is_a_checkpoint_even_if_there_is_room(pair):
+    transport, _ = pair
+    with trio.testing.assert_checkpoints():
+        await transport.wait_send()
+
+
+async def test_receive_is_a_checkpoint_even_if_bytes_are_there(pair):
+    transport, peer = pair
+    await peer.send_all(b"x")
+    await wait_all_tasks_blocked(0.01)
+    with trio.testing.assert_checkpoints():
+        assert await transport.receive() == b"x"
+
+
+@contextlib.contextmanager
+def socket_pair():
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        yield near, far
+
+
+async def wait_for(readiness, name, woken):
+    await readiness.wait()
+    woken.append(name)
+
+
+async def test_two_tasks_that_wait_for_one_socket_both_wake():
+    with socket_pair() as (near, far):
+        readiness = tcp._Readiness(trio.lowlevel.wait_readable, near.fileno())
+        woken = []
+        with trio.fail_after(LIMIT):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait_for, readiness, 1, woken)
+                nursery.start_soon(wait_for, readiness, 2, woken)
+                await wait_all_tasks_blocked()
+                assert woken == []
+                far.send(b"x")
+    assert sorted(woken) == [1, 2]
+
+
+async def test_when_the_first_of_two_waiting_tasks_is_cancelled_the_second_becomes_the_one_that_waits():
+    with socket_pair() as (near, far):
+        readiness = tcp._Readiness(trio.lowlevel.wait_readable, near.fileno())
+        received = []
+
+        async def receive():
+            while True:
+                try:
+                    received.append(near.recv(10))
+                    return
+                except BlockingIOError:
+                    await readiness.wait()
+
+        with trio.fail_after(LIMIT):
+            async with trio.open_nursery() as nursery:
+                first = trio.CancelScope()
+
+                async def cancelled():
+                    with first:
+                        await readiness.wait()
+
+                nursery.start_soon(cancelled)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(receive)
+                await wait_all_tasks_blocked()
+                first.cancel()
+                await wait_all_tasks_blocked()
+                assert received == []
+                far.send(b"x")
+    assert received == [b"x"]
+
+
+async def test_when_the_second_of_two_waiting_tasks_is_cancelled_the_first_goes_on_waiting():
+    with socket_pair() as (near, far):
+        readiness = tcp._Readiness(trio.lowlevel.wait_readable, near.fileno())
+        woken = []
+        with trio.fail_after(LIMIT):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait_for, readiness, 1, woken)
+                await wait_all_tasks_blocked()
+                async with trio.open_nursery() as inner:
+                    inner.start_soon(wait_for, readiness, 2, woken)
+                    await wait_all_tasks_blocked()
+                    inner.cancel_scope.cancel()
+                assert woken == []
+                far.send(b"x")
+    assert woken == [1]
+
+
+class WantsToRead(socket.socket):
+    """A socket whose TLS has to read before it can send, as in a renegotiation."""
+
+    wants = 0
+
+    def send(self, data):
+        if self.wants:
+            self.wants -= 1
+            raise ssl.SSLWantReadError
+        return super().send(data)
+
+
+@contextlib.contextmanager
+def wants_to_read():
+    near, far = socket.socketpair()
+    with far, WantsToRead(near.family, near.type, near.proto, fileno=near.detach()) as near:
+        near.setblocking(False)
+        near.wants = 1
+        near.getsockname = lambda: ("", 0)  # which a socket pair has not
+        yield near, far
+
+
+async def test_a_send_that_has_to_read_first_waits_for_the_peer_beside_a_receiver():
+    with wants_to_read() as (near, far):
+        transport = SocketTransport(near)
+        received = []
+        sent = trio.Event()
+
+        async def receive():
+            received.append(await transport.receive())
+
+        async def send():
+            await transport.send_all(b"request")
+            sent.set()
+
+        with trio.fail_after(LIMIT):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(receive)
+                await wait_all_tasks_blocked()
+                nursery.start_soon(send)
+                await wait_all_tasks_blocked()
+                assert not sent.is_set()
+                far.send(b"from the peer")
+                await sent.wait()
+        assert received == [b"from the peer"]
+        assert far.recv(100) == b"request"
+
+
+async def test_after_a_send_that_had_to_read_the_next_one_waits_for_room_again():
+    with wants_to_read() as (near, far):
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+        transport = SocketTransport(near)
+        assert transport.send_nowait(b"x") == 0
+        far.send(b"x")
+        with trio.fail_after(LIMIT):
+            await transport.wait_send()
+            assert await transport.receive() == b"x"
+            sent = transport.send_nowait(bytes(200_000))
+            assert 0 < sent < 200_000  # the kernel took a part, so nothing says "want write"
+            assert len(far.recv(1_000_000)) > 0
+            far.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while far.recv(1_000_000):
+                    pass
+            await transport.wait_send()  # there is room, although there is nothing to read
+
+
+async def test_a_receive_that_has_to_write_first_waits_for_room():
+    class WantsToWrite(socket.socket):
+        wants = 1
+
+        def recv(self, size):
+            if self.wants:
+                self.wants -= 1
+                raise ssl.SSLWantWriteError
+            return super().recv(size)
+
+    near, far = socket.socketpair()
+    with far, WantsToWrite(near.family, near.type, near.proto, fileno=near.detach()) as near:
+        near.setblocking(False)
+        near.getsockname = lambda: ("", 0)
+        far.send(b"x")
+        with trio.fail_after(LIMIT):
+            assert await SocketTransport(near).receive() == b"x"
+        assert near.wants == 0
+
+
+# ---- the end ----
+
+
+async def test_the_end_of_the_stream_comes_after_the_last_bytes_and_stays(pair):
+    transport, peer = pair
+    data = noise(3 * RECORD)
+    await peer.send_all(data)
+    await peer.aclose()
+    with trio.fail_after(LIMIT):
+        assert await receive_exactly(transport.receive, len(data)) == data
+        assert await transport.receive() == b""
+        assert await transport.receive() == b""
+
+
+async def test_a_peer_that_vanishes_without_a_tls_goodbye_is_an_end_too(secure_pair):
+    transport, peer = secure_pair
+    data = noise(3 * RECORD)
+    await peer.send_all(data)
+    socket_of(peer).close()
+    with trio.fail_after(LIMIT):
+        assert await receive_exactly(transport.receive, len(data)) == data
+        assert await transport.receive() == b""
+        assert await transport.receive() == b""
+
+
+def readable(error: ConnectionLost) -> bool:
+    """Whether a text is one for people: an errno, or a line of OpenSSL's source, is none."""
+    return bool(re.fullmatch(r"(Connection reset by peer|Broken pipe|The peer closed .*)", str(error)))
+
+
+async def test_a_reset_is_a_loss_with_a_readable_text(pair):
+    transport, peer = pair
+    async with trio.open_nursery() as nursery:
+
+        async def receive():
+            if isinstance(peer, trio.SSLStream) and not RESET_IS_SEEN_BY_SSL:
+                assert await transport.receive() == b""
+                return
+            with pytest.raises(ConnectionLost, match="^Connection reset by peer$"):
+                await transport.receive()
+
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        reset(peer)
+
+
+@pytest.mark.skipif(not RESET_IS_SEEN_BY_SSL, reason="this Python takes a reset of TLS for an end")
+async def test_a_reset_behind_full_tls_records_is_a_loss_and_not_the_end(secure_pair):
+    transport, peer = secure_pair
+    data = noise(2 * RECORD)
+    await peer.send_all(data)
+    reset(peer)
+    await wait_all_tasks_blocked(0.01)
+    with trio.fail_after(LIMIT):
+        assert await receive_exactly(transport.receive, len(data)) == data
+        with pytest.raises(ConnectionLost, match="^Connection reset by peer$"):
+            await transport.receive()
+
+
+async def test_an_error_behind_full_records_comes_after_their_bytes(secure_pair, monkeypatch):
+    transport, peer = secure_pair
+    data = noise(2 * RECORD)
+    await peer.send_all(data)
+    await wait_all_tasks_blocked(0.01)
+    recv, calls = transport._sock.recv, []
+
+    def breaks(size):
+        calls.append(size)
+        if len(calls) == 3:
+            raise ConnectionResetError(104, "Connection reset by peer")
+        return recv(size) if len(calls) < 3 else b""
+
+    monkeypatch.setattr(transport._sock, "recv", breaks)
+    with trio.fail_after(LIMIT):
+        assert await transport.receive() == data
+        with pytest.raises(ConnectionLost, match="^Connection reset by peer$"):
+            await transport.receive()
+
+
+@pytest.mark.parametrize("size", [1, 1_000_000])
+async def test_to_send_to_a_peer_that_reset_is_a_loss_with_a_readable_text(pair, size):
+    transport, peer = pair
+    reset(peer)
+    await wait_all_tasks_blocked(0.01)
+    for _ in range(2):
+        with pytest.raises(ConnectionLost) as raised:
+            transport.send_nowait(bytes(size))
+        assert readable(raised.value), str(raised.value)
+        assert isinstance(raised.value.__cause__, OSError)
+
+
+async def test_to_send_to_a_peer_that_closed_is_a_loss(pair):
+    transport, peer = pair
+    socket_of(peer).close()
+    with trio.fail_after(LIMIT), pytest.raises(ConnectionLost) as raised:
+        while True:  # the kernel takes bytes until it hears that nobody wants them
+            transport.send_nowait(b"x")
+            await transport.wait_send()
+    assert readable(raised.value), str(raised.value)
+
+
+async def test_a_sender_that_waits_learns_that_the_peer_is_gone(pair):
+    transport, peer = pair
+    async with trio.open_nursery() as nursery:
+
+        async def send():
+            with trio.fail_after(LIMIT), pytest.raises(ConnectionLost):
+                await transport.send_all(bytes(50_000_000))
+
+        nursery.start_soon(send)
+        await wait_all_tasks_blocked()
+        reset(peer)
+
+
+async def test_close_twice_is_harmless_and_the_peer_sees_the_end(pair):
+    transport, peer = pair
+    transport.close()
+    transport.close()
+    with trio.fail_after(LIMIT):
+        assert await peer.receive_some() == b""
+
+
+async def test_a_closed_transport_says_that_the_connection_is_lost(pair):
+    transport, _ = pair
+    transport.close()
+    with trio.fail_after(LIMIT):
+        for _ in range(2):
+            with pytest.raises(ConnectionLost):
+                transport.send_nowait(b"x")
+            with pytest.raises(ConnectionLost):
+                await transport.receive()
+            with pytest.raises(ConnectionLost):
+                await transport.wait_send()
+
+
+async def test_a_closed_transport_does_not_touch_the_socket_that_has_its_number_now(pair):
+    transport, _ = pair
+    number = transport._sock.fileno()
+    transport.close()
+    near, far = socket.socketpair()
+    with near, far:
+        assert number in {near.fileno(), far.fileno()}
+        (far if number == near.fileno() else near).send(b"not for the closed transport")
+        with trio.fail_after(LIMIT), pytest.raises(ConnectionLost):
+            await transport.receive()
+
+
+async def test_close_wakes_whoever_waits_with_a_loss(pair):
+    transport, _ = pair
+    while transport.send_nowait(bytes(1_000_000)):
+        pass
+
+    async def is_lost(wait):
+        with pytest.raises(ConnectionLost):
+            await wait()
+
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(is_lost, transport.receive)
+            nursery.start_soon(is_lost, transport.wait_send)
+            await wait_all_tasks_blocked()
+            transport.close()
+
+
+def test_a_transport_can_be_closed_when_trio_has_ended():
+    async def main():
+        async with serving() as server:
+            return await open_tcp("127.0.0.1", server.port)
+
+    transport = trio.run(main)
+    transport.close()
+    assert transport._sock.fileno() == -1
+
+
+# ---- dialling ----
+
+
+@pytest.fixture
+def dead_port():
+    """A port of all addresses of this computer that nobody listens on, and that nobody else can take."""
+    with socket.socket(socket.AF_INET6) as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(("::", 0))
+        yield sock.getsockname()[1]
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "[::1]", "LocalHost"])
+async def test_refused_on_this_computer_says_so_and_that_a_manager_must_run(host, dead_port):
+    with trio.fail_after(LIMIT), pytest.raises(ConnectError) as raised:
+        await open_socket(host, dead_port)
+    reason, where, hint = str(raised.value).split("\n")
+    assert "Connection refused" in reason
+    assert where == f"Cannot connect to {host}:{dead_port}"
+    assert hint == "Make sure a Manager is running on this computer"
+
+
+async def test_refused_under_the_own_name_says_that_a_manager_must_run(dead_port, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "127.0.0.5")
+    with pytest.raises(ConnectError, match="\nMake sure a Manager is running on this computer$"):
+        await open_socket("127.0.0.5", dead_port)
+
+
+async def test_refused_elsewhere_says_nothing_of_this_computer(dead_port):
+    with pytest.raises(ConnectError) as raised:
+        await open_socket("127.0.0.5", dead_port)
+    assert "Connection refused" in str(raised.value)
+    assert str(raised.value).endswith(f"\nCannot connect to 127.0.0.5:{dead_port}")
+
+
+async def test_refused_under_tls_is_told_like_without(dead_port):
+    with pytest.raises(ConnectError, match="Connection refused(.|\n)*Make sure a Manager") as raised:
+        await open_tls("127.0.0.1", dead_port, trust())
+    assert "disable_tls" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "no-such-host.invalid",
+        "",
+        "a..b",
+        ".a",
+        "x" * 64,
+        "x" * 5000,
+        " ",
+        "\udc80",
+        "ä" * 70,
+        "[]",
+        "127.0.0.1\0x",
+    ],
+    ids=ascii,
+)
+async def test_a_host_that_does_not_exist_or_cannot_is_a_connect_error_that_names_it(host):
+    async with serving() as server:
+        with trio.fail_after(LIMIT), pytest.raises(ConnectError) as raised:
+            await open_socket(host, server.port)
+        assert f"Cannot connect to {host}:{server.port}" in str(raised.value)
+        assert len(str(raised.value).split("\n")[0]) > 0
+        assert server.accepted == 0
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+async def test_an_ipv6_address_may_be_written_with_brackets_or_without(host):
+    async def greet(stream):
+        await stream.send_all(b"identity?")
+
+    async with serving(greet, host="::1") as server:
+        transport = await open_tcp(host, server.port)
+        assert await transport.receive() == b"identity?"
+        transport.close()
+
+
+async def test_localhost_reaches_a_manager_that_has_only_ipv4():
+    async def greet(stream):
+        await stream.send_all(b"identity?")
+
+    async with serving(greet) as server:
+        transport = await open_tcp("localhost", server.port)
+        assert await transport.receive() == b"identity?"
+        transport.close()
+
+
+async def test_a_socket_is_open_and_does_not_block():
+    async with serving() as server:
+        with await open_socket("127.0.0.1", server.port) as sock:
+            assert not sock.getblocking()
+            assert sock.getpeername()[1] == server.port
+
+
+# ---- TLS that does not come about ----
+
+
+async def test_open_tls_returns_the_certificate_that_the_peer_showed():
+    async with serving(context=ordinary().server_context()) as server:
+        transport, der = await open_tls("localhost", server.port, trust())
+        transport.close()
+        assert der == ordinary().der
+
+
+async def test_tls_to_a_plain_peer_that_speaks_first_names_the_argument_that_mends_it():
+    async def speak(stream):
+        await stream.send_all(b'{"attribute": "identity", "args": [], "kwargs": {}}\r\n')
+        await stay(stream)
+
+    async with serving(speak) as server:
+        with trio.fail_after(LIMIT), pytest.raises(ConnectError) as raised:
+            await open_tls("127.0.0.1", server.port, trust())
+        assert str(raised.value).endswith("\nTry setting disable_tls=True")
+        assert f"Cannot connect to 127.0.0.1:{server.port}" in str(raised.value)
+
+
+async def receive_and_close(stream):
+    await stream.receive_some()
+    await stream.aclose()
+
+
+async def receive_and_reset(stream):
+    await stream.receive_some()
+    reset(stream)
+
+
+async def close_at_once(stream):
+    await stream.aclose()
+
+
+async def reset_at_once(stream):
+    reset(stream)
+
+
+@pytest.mark.parametrize("handler", [receive_and_close, receive_and_reset, close_at_once, reset_at_once])
+async def test_a_peer_that_ends_the_tls_handshake_is_a_connect_error_with_a_readable_text(handler):
+    async with serving(handler) as server:
+        for _ in range(5):
+            with trio.fail_after(LIMIT), pytest.raises(ConnectError) as raised:
+                await open_tls("127.0.0.1", server.port, trust())
+            assert f"Cannot connect to 127.0.0.1:{server.port}" in str(raised.value)
+            assert "_ssl.c" not in str(raised.value)
+            assert "Try setting disable_tls=True" in str(raised.value)
+
+
+async def test_a_peer_that_resets_before_the_tls_handshake_is_a_connect_error(monkeypatch):
+    real = tcp.open_socket
+
+    async def wait_for_the_reset(host, port):
+        sock = await real(host, port)
+        await trio.lowlevel.wait_readable(sock)
+        return sock
+
+    monkeypatch.setattr(tcp, "open_socket", wait_for_the_reset)
+    async with serving(reset_at_once) as server:
+        with trio.fail_after(LIMIT), pytest.raises(ConnectError) as raised:
+            await open_tls("127.0.0.1", server.port, trust())
+        assert f"Cannot connect to 127.0.0.1:{server.port}" in str(raised.value)
+
+
+async def test_a_name_that_tls_refuses_is_a_connect_error(monkeypatch):
+    real = tcp.open_socket
+
+    async def resolve(host, port):
+        return await real("127.0.0.1", port)
+
+    monkeypatch.setattr(tcp, "open_socket", resolve)
+    async with serving() as server:
+        with pytest.raises(ConnectError, match=f"Cannot connect to .lab:{server.port}"):
+            await open_tls(".lab", server.port, trust())
+
+
+async def test_a_certificate_that_is_not_trusted_is_left_to_the_caller():
+    async with serving(context=ordinary().server_context()) as server:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await open_tls("127.0.0.1", server.port, ssl.create_default_context())
+
+
+async def test_to_give_up_on_a_peer_that_says_nothing_closes_the_socket():
+    hello, ended = trio.Event(), trio.Event()
+
+    async def listen(stream):
+        assert await stream.receive_some()
+        hello.set()
+        with contextlib.suppress(trio.BrokenResourceError):
+            assert await stream.receive_some() == b""
+        ended.set()
+
+    with trio.fail_after(LIMIT):
+        async with serving(listen) as server:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(open_tls, "127.0.0.1", server.port, trust())
+                    await hello.wait()
+                    await wait_all_tasks_blocked()
+                    scope.cancel()
+            assert scope.cancelled_caught
+            await ended.wait()
+
+
+@contextlib.asynccontextmanager
+async def tls_by_hand(send, respond):
+    """A TLS server that sends its bytes in a way of its own.
+
+    Args:
+        send: Sends what TLS wants to send in the handshake to a stream.
+        respond: Sends a reply, as the bytes of TLS.
+    """
+    context = ordinary().server_context()
+
+    async def answer(stream):
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        peer = context.wrap_bio(incoming, outgoing, server_side=True)
+
+        async def until_done(step):
+            while True:
+                try:
+                    return step()
+                except ssl.SSLWantReadError:
+                    await send(stream, outgoing.read())
+                    incoming.write(await stream.receive_some())
+
+        await until_done(peer.do_handshake)
+        request = await until_done(lambda: peer.read(100))
+        peer.write(request.upper())
+        await respond(stream, outgoing.read())
+        await stay(stream)
+
+    async with serving(answer) as server:
+        yield server
+
+
+async def at_once(stream, data):
+    await stream.send_all(data)
+
+
+async def one_by_one(stream, data):
+    for byte in data:
+        await stream.send_all(bytes([byte]))
+
+
+async def in_two_halves(stream, data):
+    middle = len(data) // 2
+    await stream.send_all(data[:middle])
+    await wait_all_tasks_blocked(0.01)  # now the client has seen that there is something, but not enough
+    await stream.send_all(data[middle:])
+
+
+@pytest.mark.parametrize(
+    ("send", "respond"), [(one_by_one, at_once), (at_once, one_by_one), (in_two_halves, in_two_halves)]
+)
+async def test_tls_waits_for_the_rest_of_what_comes_in_parts(send, respond):
+    with trio.fail_after(LIMIT):
+        async with tls_by_hand(send, respond) as server:
+            transport, _ = await open_tls("127.0.0.1", server.port, trust())
+            await transport.send_all(b"identity")
+            assert await transport.receive() == b"IDENTITY"
+            transport.close()
+
+
+async def test_a_tls_handshake_that_finds_no_room_to_write_waits_for_it(monkeypatch):
+    real, calls = ssl.SSLSocket.do_handshake, []
+
+    def no_room_at_first(sock):
+        calls.append(sock)
+        if len(calls) == 1:
+            raise ssl.SSLWantWriteError
+        real(sock)
+
+    async with serving(context=ordinary().server_context()) as server:
+        with monkeypatch.context() as patch, trio.fail_after(LIMIT):
+            patch.setattr(ssl.SSLSocket, "do_handshake", no_room_at_first)
+            transport, _ = await open_tls("127.0.0.1", server.port, trust())
+        transport.close()
+    assert len(calls) > 1
+
+
+async def test_ctrl_c_between_dialling_and_tls_closes_the_socket():
+    class CtrlC(BaseException):
+        pass
+
+    class Interrupted:
+        def wrap_socket(self, sock, **options):
+            self.sock = sock
+            raise CtrlC
+
+    context = Interrupted()
+    async with serving() as server:
+        with pytest.raises(CtrlC):
+            await open_tls("127.0.0.1", server.port, context)
+    assert context.sock.fileno() == -1
