@@ -221,9 +221,9 @@ async def test_a_message_of_just_the_size_of_a_tls_record_is_received(pair):
         assert await transport.receive() == data
 
 
-async def test_bytes_that_are_left_in_the_tls_layer_are_received_without_waiting(secure_pair, monkeypatch):
-    monkeypatch.setattr(tcp, "_RECEIVE", 1000)
+async def test_bytes_that_are_left_in_the_tls_layer_are_received_without_waiting(secure_pair):
     transport, peer = secure_pair
+    transport._size = 1000  # less than a record
     data = noise(2500)
     await peer.send_all(data)
     with trio.fail_after(LIMIT):
