@@ -60,6 +60,9 @@ class Client(trio.abc.AsyncResource):
             return f"<{self.name} manager={self.address_manager} port={self.port}>"
         return f"<{self.name} disconnected>"
 
+    def __getstate__(self) -> object:
+        raise TypeError(f"{self!r} cannot be copied or pickled, since its connection cannot; see spawn()")
+
     def identity(self) -> dict[str, str]:
         """Return what this client tells the Manager about itself."""
         return self._settings.identity()
