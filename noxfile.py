@@ -62,7 +62,7 @@ def coverage(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """Run the fast tests with the oldest releases that pyproject.toml allows."""
     session.install("-e", ".[test]")
-    session.install("attrs==23.2.0", "msgspec==0.19.0", "orjson==3.10.0", "trio==0.27.0")
+    session.install("attrs==23.2.0", "msgspec==0.19.0", "orjson==3.10.0", "trio==0.30.0")
     session.run("python", "-m", "pytest", "-m", "not interop", *session.posargs)
 
 
