@@ -13,7 +13,6 @@ from msl_network_trio.exceptions import LinkBroken, ProtocolError
 
 if TYPE_CHECKING:
     from msl_network_trio.client.client import Client
-    from msl_network_trio.client.reply import Reply
 
 
 class RemoteMethod:
@@ -98,28 +97,6 @@ class Link:
         """
         connection = self._linked(attribute)._connection
         return await connection.request(self._service_name, attribute, args, kwargs, timeout)
-
-    def start(
-        self,
-        attribute: str,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        timeout: float | None = None,
-    ) -> Reply:
-        """Send a request at once and return the `Reply` to await later; arguments as in `request`.
-
-        Hundreds can be on their way from one task.
-
-        Raises:
-            BacklogFull: More than ``max_unsent`` bytes wait to be written.
-            ConnectionLost: The connection to the Manager has ended.
-            LinkBroken: This link was unlinked.
-            TypeError: An argument has no JSON form; nothing was sent.
-            ValueError: An argument cannot be sent; nothing was sent.
-        """
-        connection = self._linked(attribute)._connection
-        return connection.start(self._service_name, attribute, args, kwargs, timeout)
 
     def __getattr__(self, name: str) -> RemoteMethod:
         # Only for names that are not ours. Those of Python's own protocols, and our private ones on a
