@@ -27,6 +27,7 @@ ORDER = [
     "client.opening",
     "client.prompts",
     "client.reply",
+    "client.writer",
     "client.connection",
     "client.connecting",
     "client.identities",

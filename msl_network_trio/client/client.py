@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from typing import Any, Literal
 
 import attrs
@@ -16,7 +17,7 @@ from msl_network_trio.client.link import Link, LinkOpening, checked_identity
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.client.prompts import Credentials, Prompts
 from msl_network_trio.constants import MANAGER, PORT
-from msl_network_trio.exceptions import NetworkError
+from msl_network_trio.exceptions import ManagerError, NetworkError
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,10 @@ class Client(trio.abc.AsyncResource):
     _settings: Settings
     _credentials: Credentials
     _links: list[Link] = attrs.field(factory=list, init=False)
+    _linked: Counter[str] = attrs.field(factory=Counter, init=False)
+    """How many links there are with each Service, those counted that are being made."""
+    _unlinking: Counter[Link] = attrs.field(factory=Counter, init=False)
+    """How many tasks are unlinking each link."""
 
     # ---- who and where ----
 
@@ -105,7 +110,14 @@ class Client(trio.abc.AsyncResource):
             raise TypeError(f"Must pass in a Link object, received {type(link)}")
         if link not in self._links:
             raise ValueError(f"{link!r} is not a link of {self}")
-        await self._connection.request(MANAGER, "unlink", (link.service_name,), timeout=timeout)
+        self._unlinking[link] += 1
+        try:
+            await self._connection.request(MANAGER, "unlink", (link.service_name,), timeout=timeout)
+        except ManagerError:
+            if self._unlinking[link] == 1 and link in self._links:
+                raise  # else another task unlinks it as well, or has done so
+        finally:
+            self._unlinking -= Counter([link])
         self._forget(link)
 
     async def identities(
@@ -175,30 +187,44 @@ class Client(trio.abc.AsyncResource):
     # ---- for links ----
 
     async def _link(self, service: str, timeout: float | None) -> Link:
-        answer = await self._connection.request(MANAGER, "link", (service,), timeout=timeout)
-        link = Link(self, service, checked_identity(service, answer))
+        self._linked[service] += 1
+        try:
+            answer = await self._connection.request(MANAGER, "link", (service,), timeout=timeout)
+            link = Link(self, service, checked_identity(service, answer))
+        except BaseException as error:
+            if not self._let_go(service) and not isinstance(error, ManagerError):
+                # The Manager may have linked us all the same, and would keep the place.
+                self._connection.post("unlink", service)
+            raise
         self._links.append(link)
         return link
 
-    def _forget(self, link: Link) -> None:
-        """Break a link, without telling the Manager."""
+    def _let_go(self, service: str) -> bool:
+        """Count one link less, and return whether there is another one."""
+        self._linked[service] -= 1
+        if self._linked[service] > 0:
+            return True
+        del self._linked[service]
+        return False
+
+    @trio.lowlevel.enable_ki_protection
+    def _forget(self, link: Link) -> bool:
+        """Break a link, without telling the Manager, and return whether there is another one."""
         link._client = None
-        if link in self._links:
-            self._links.remove(link)
+        if link not in self._links:
+            return True
+        self._links.remove(link)
+        return self._let_go(link.service_name)
 
     async def _leave(self, link: Link) -> None:
         """End the scope of a link: bounded, not to be cancelled, and without an error of its own."""
-        if link._client is None:
-            return
-        self._forget(link)
-        last = all(other.service_name != link.service_name for other in self._links)
-        if not (last and self.is_connected()):
-            return
-        with trio.move_on_after(GOODBYE, shield=True):
-            try:
-                await self._connection.request(MANAGER, "unlink", (link.service_name,))
-            except NetworkError as error:
-                logger.debug("could not unlink from %r: %s", link.service_name, error)
+        if not self._forget(link):
+            unlinked = self._connection.post("unlink", link.service_name)
+            with trio.move_on_after(GOODBYE, shield=True):
+                try:
+                    await unlinked
+                except NetworkError as error:
+                    logger.debug("could not unlink from %r: %s", link.service_name, error)
 
 
 class Connecting(Opening[Client]):
@@ -214,15 +240,22 @@ class Connecting(Opening[Client]):
         connection = await open_connection(self._settings, credentials)
         return Client(connection, self._settings, credentials)
 
+    # Protected, so that Ctrl-C arrives while it waits and not between two steps that belong together.
+    @trio.lowlevel.enable_ki_protection
     async def _open(self) -> Client:
         client = await self._connect()
-        run, name = client._connection.run, f"<connection of {client}>"
-        if self._settings.nursery is None:
-            trio.lowlevel.spawn_system_task(run, name=name)
-        else:
-            self._settings.nursery.start_soon(run, name=name)
+        connection, name = client._connection, f"<connection of {client}>"
+        try:
+            if self._settings.nursery is None:
+                trio.lowlevel.spawn_system_task(connection.run, name=name)
+            else:
+                self._settings.nursery.start_soon(connection.run, name=name)
+        except BaseException:  # the nursery is closed, or the run is ending
+            connection.close()
+            raise
         return client
 
+    @trio.lowlevel.enable_ki_protection
     async def _enter(self) -> Client:
         if self._settings.nursery is not None:
             self._client = await self._open()
@@ -238,10 +271,12 @@ class Connecting(Opening[Client]):
     @trio.lowlevel.enable_ki_protection
     async def _exit(self) -> None:
         assert self._client is not None
-        with trio.CancelScope(shield=True):
-            await self._client._connection.disconnect(GOODBYE)
-        if self._settings.nursery is None:
-            await self._nursery_manager.__aexit__(None, None, None)
+        try:
+            with trio.CancelScope(shield=True):
+                await self._client._connection.disconnect(GOODBYE)
+        finally:
+            if self._settings.nursery is None:
+                await self._nursery_manager.__aexit__(None, None, None)
 
 
 def connect(
@@ -291,7 +326,8 @@ def connect(
         prompts: Answers the Manager's questions, and the question of trust (`Prompts`); None: a person at
             the terminal does.
         request_timeout: How many seconds to wait for a reply if a call does not say; None: no limit.
-        unresponsive_after: After how many seconds without an answer the Manager counts as dead.
+        unresponsive_after: After how many seconds without an answer the Manager counts as dead; has no effect
+            yet.
         max_unsent: How many bytes may wait to be written before requests have to wait.
 
     Returns:

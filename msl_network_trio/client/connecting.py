@@ -41,7 +41,12 @@ def _is_seconds_or_none(settings: Settings, attribute: attrs.Attribute[Any], val
 
 
 def _is_size_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: int | None) -> None:
-    if value is not None and not value >= 1:
+    if value is not None:
+        _is_size(settings, attribute, value)
+
+
+def _is_size(settings: Settings, attribute: attrs.Attribute[Any], value: int) -> None:
+    if not value >= 1:
         raise ValueError(f"{attribute.name} must be a number of bytes from 1, not {value!r}")
 
 
@@ -67,11 +72,13 @@ class Settings:
     assert_hostname: bool = True
     auto_save: bool = False
     transport: Literal["tcp"] = attrs.field(default="tcp", validator=attrs.validators.in_(["tcp"]))
-    nursery: trio.Nursery | None = None
+    nursery: trio.Nursery | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.instance_of(trio.Nursery))
+    )
     prompts: Prompts | None = None
     request_timeout: float | None = attrs.field(default=None, validator=_is_seconds_or_none)
     unresponsive_after: float | None = attrs.field(default=60, validator=_is_seconds_or_none)
-    max_unsent: int = attrs.field(default=64 * 1024 * 1024, validator=_is_size_or_none)
+    max_unsent: int = attrs.field(default=64 * 1024 * 1024, validator=_is_size)
 
     @property
     def manager(self) -> str:
@@ -190,7 +197,7 @@ async def _handshake(
                     protocol.answer(answer)
                 elif isinstance(event, Connected):
                     connected = True
-            if protocol.broken is not None and not connected:
+            if protocol.broken is not None:
                 raise protocol.broken
             await transport.send_all(protocol.take())
     except ConnectionLost as error:

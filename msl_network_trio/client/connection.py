@@ -1,10 +1,9 @@
 """The connection: two tasks that move bytes, and the callers that wait for replies.
 
-The data's way is short. A caller encodes its request and, if nothing else waits to be written, sends it
-itself, without waiting; otherwise the writer task sends everything that has gathered at once. The reader
-task hands what arrives to the protocol and wakes whoever an event belongs to. Only the writer ever waits
-in the middle of a message, so a cancelled caller cannot leave half a line behind; only the reader's death
-ends the connection, so there is one reason for it, and every caller is given it.
+The data's way is short. A caller encodes its request and hands it to the writer, which sends it at once if
+nothing else waits to be written. The reader task hands what arrives to the protocol and wakes whoever an
+event belongs to. Only the reader's death ends the connection, so there is one reason for it, and every
+caller is given it.
 """
 
 from __future__ import annotations
@@ -17,7 +16,9 @@ from typing import Any
 import outcome
 import trio
 
-from msl_network_trio.client.reply import Handle, Reply, result_of, timed_out
+from msl_network_trio.client.reply import Handle, Reply, timed_out
+from msl_network_trio.client.writer import Writer
+from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.messages import Question
@@ -56,6 +57,18 @@ class _Waiting(Request):
         self.task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self.forget_task)
 
+    def outcome(self) -> Any:
+        """Return the result, or raise the error; once."""
+        error = self.error
+        if error is None:
+            return self.result
+        # Else the error would hold the frame that holds the request that holds the error.
+        self.error = None
+        try:
+            raise error
+        finally:
+            del error
+
 
 class Connection:
     """A connection whose handshake is over.
@@ -81,11 +94,8 @@ class Connection:
         self.closed = trio.Event()
         self.port = transport.port
         self._transport = transport
+        self._writer = Writer(protocol, transport, max_unsent)
         self._request_timeout = math.inf if request_timeout is None else request_timeout
-        self._max_unsent = max_unsent
-        self._rest: memoryview | None = None
-        self._parked_writer: trio.lowlevel.Task | None = None
-        self._room = trio.lowlevel.ParkingLot()
         self._reason: ConnectionLost | None = None
         self._write_error: ConnectionLost | None = None
         self._background = trio.CancelScope(shield=True)
@@ -135,7 +145,7 @@ class Connection:
                 await self._send_and_wait(request)
             if not request.settled:
                 raise timed_out(request, seconds)
-        return result_of(request)
+        return request.outcome()
 
     def start(
         self,
@@ -159,16 +169,33 @@ class Connection:
         protocol = self.protocol
         uid = protocol.next_uid()
         data = protocol.encode(service, attribute, args, kwargs or {}, uid)
-        if self._is_full(len(data)):
-            raise BacklogFull(
-                f"{self._unsent:,} bytes wait to be written (max_unsent is {self._max_unsent:,}), "
-                f"so {service}.{attribute} was not sent; await replies before making more requests"
-            )
         request = Handle(service, attribute, uid, data)
         reply = Reply(self.abandon, request, seconds)
-        protocol.request(request)
-        self.flush()
+        if trio.current_effective_deadline() == -math.inf:
+            request.abandoned = True  # who is cancelled already must not have anything executed
+        elif self._writer.has_room(len(data)):
+            self._writer.queue_now(request)
+        else:
+            raise BacklogFull(
+                f"{self._writer.unsent:,} bytes wait to be written (max_unsent is "
+                f"{self._writer.max_unsent:,}), so {service}.{attribute} was not sent; await replies "
+                "before making more requests"
+            )
         return reply
+
+    def post(self, attribute: str, *args: Any) -> Reply:
+        """Send a small request to the Manager that has to go out whatever waits and whoever is cancelled.
+
+        Nobody need look at the reply. If the connection has ended, there is nothing to be sent.
+        """
+        uid = self.protocol.next_uid()
+        request = Handle(MANAGER, attribute, uid, self.protocol.encode(MANAGER, attribute, args, {}, uid))
+        request.watched = True
+        try:
+            self._writer.queue_now(request)
+        except ConnectionLost as error:
+            request.settled, request.error = True, error
+        return Reply(self.abandon, request, math.inf)
 
     async def admin_request(
         self,
@@ -190,8 +217,8 @@ class Connection:
         seconds = self.seconds(timeout)
         protocol = self.protocol
         uid = protocol.next_uid()
-        data = protocol.encode("Manager", attribute, args, kwargs, uid)
-        request = _Waiting("Manager", attribute, uid, data, admin=True)
+        data = protocol.encode(MANAGER, attribute, args, kwargs, uid)
+        request = _Waiting(MANAGER, attribute, uid, data, admin=True)
         with trio.move_on_after(seconds) as scope:
             await self._send_and_wait(request)
             try:
@@ -204,41 +231,52 @@ class Connection:
                     scope.deadline = trio.current_time() + left
                     if not request.settled:  # the connection may have ended in the meantime
                         protocol.answer(text)
-                        self.flush()
+                        self._writer.flush()
                         await request.wait()
             except BaseException:
                 self.abandon(request)
                 raise
         if not request.settled:
             raise timed_out(request, seconds)
-        return result_of(request)
+        return request.outcome()
 
+    @trio.lowlevel.enable_ki_protection
     def abandon(self, request: Request) -> None:
         """Give up on a request; see `ClientProtocol.abandon`."""
         self.protocol.abandon(request)
-        self.flush()
+        self._writer.flush()
 
-    async def disconnect(self, seconds: float | None = None) -> None:
+    async def disconnect(self, timeout: float | None = None) -> None:
         """Say goodbye, wait until the Manager has closed the connection, and close it in any case.
 
-        What was requested before is still written. Calling it again does no harm.
+        What was requested before is still written, but for what an open admin request holds back; then
+        there is no goodbye either. Calling it again does no harm.
 
         Args:
-            seconds: How long to wait for the Manager; None: `GOODBYE`.
+            timeout: How many seconds to wait for the Manager; None: `GOODBYE`.
+
+        Raises:
+            ValueError: The timeout is negative or not a number.
         """
-        can_wait = True
-        if self.is_open:
-            can_wait = self.protocol.say_goodbye()
-            self._reason = self._disconnected()
-            self.flush()
+        seconds = GOODBYE if timeout is None else self.seconds(timeout)
         try:
-            if can_wait:
-                with trio.move_on_after(GOODBYE if seconds is None else seconds):
-                    await self.closed.wait()
+            with trio.move_on_after(seconds):
+                if self.is_open:
+                    self._reason = self._disconnected()
+                    if not self.protocol.say_goodbye():
+                        await self._writer.drain()
+                        return
+                    self._writer.flush()
+                await self.closed.wait()
         finally:
             self._background.cancel()
             with trio.CancelScope(shield=True):
                 await self.closed.wait()
+
+    def close(self) -> None:
+        """Close a connection whose task was never started."""
+        self._background.cancel()
+        self._end()
 
     def seconds(self, timeout: float | None) -> float:
         """Return the timeout of a call, with the default filled in.
@@ -257,82 +295,28 @@ class Connection:
         await trio.lowlevel.checkpoint_if_cancelled()
         request.task = None
         assert request.data is not None
-        if self._is_full(len(request.data)):
-            await self._wait_for_room(request)
-        self.protocol.request(request)
-        self.flush()
         try:
+            if not self.is_open:
+                # It will raise. A program that tries again and again must not stop all others.
+                await trio.lowlevel.checkpoint()
+            if self._writer.has_room(len(request.data)):
+                self._writer.queue_now(request)
+            else:
+                await self._writer.queue(request)
             await request.wait()
         except BaseException:
             self.abandon(request)
             raise
 
-    # ---- writing ----
-
-    @property
-    def _unsent(self) -> int:
-        return self.protocol.unsent + (len(self._rest) if self._rest is not None else 0)
-
-    def _is_full(self, more: int) -> bool:
-        unsent = self._unsent
-        return unsent > 0 and unsent + more > self._max_unsent
-
-    async def _wait_for_room(self, request: Request) -> None:
-        assert request.data is not None
-        while self._is_full(len(request.data)):
-            self.protocol.check_open(request.service)
-            await self._room.park()
-
-    def flush(self) -> None:
-        """See to it that what the protocol has to write is written, without waiting."""
-        protocol = self.protocol
-        writer = self._parked_writer
-        if writer is None or not protocol.has_output:
-            return  # a writer that is at work looks for more before it parks
-        if protocol.in_flight == 0:
-            # A parked writer has nothing left to write, and with nothing in flight nobody else is
-            # likely to write in the same moment: the shortest way is to send it here.
-            data = protocol.take()
-            sent = 0
-            try:
-                sent = self._transport.send_nowait(data)
-            except ConnectionLost:
-                pass  # the writer will meet it again, and knows what to do
-            if sent < len(data):
-                self._rest = memoryview(data)[sent:]
-            elif not protocol.has_output:
-                return
-        self._parked_writer = None
-        trio.lowlevel.reschedule(writer)
-
-    def _unpark_writer(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
-        self._parked_writer = None
-        return trio.lowlevel.Abort.SUCCEEDED
+    # ---- the tasks ----
 
     async def _write(self) -> None:
-        """Write what there is, park, and so on; the only task that waits inside a message."""
-        transport = self._transport
         try:
-            while True:
-                data = self._rest if self._rest is not None else self.protocol.take()
-                if not data:
-                    self._parked_writer = trio.lowlevel.current_task()
-                    await trio.lowlevel.wait_task_rescheduled(self._unpark_writer)
-                    continue
-                sent = transport.send_nowait(data)
-                if sent == len(data):
-                    self._rest = None
-                else:
-                    self._rest = memoryview(data)[sent:]
-                    await transport.wait_send()
-                if self._room:
-                    self._room.unpark_all()
+            await self._writer.run()
         except ConnectionLost as error:
             # The reader may find a better reason: what the Manager said before it closed the connection.
             self._write_error = self._broken(error)
             self._reading.deadline = trio.current_time() + _DRAIN
-
-    # ---- reading ----
 
     async def _read(self) -> None:
         """Read until the connection ends, and hand everything to whom it belongs."""
@@ -345,15 +329,19 @@ class Connection:
                     if not data:
                         self._fail(protocol.receive_eof())
                         return
-                    for event in protocol.receive(data):
-                        if isinstance(event, Request):
-                            event.wake()
-                    self.flush()
+                    self._deliver(data)
+                    self._writer.flush()
                     if protocol.broken is not None:
                         self._fail(protocol.broken)
                         return
         except ConnectionLost as error:
             self._fail(self._broken(error))
+
+    def _deliver(self, data: bytes) -> None:
+        """Tell everybody what has arrived for them."""
+        for event in self.protocol.receive(data):
+            if isinstance(event, Request):
+                event.wake()
 
     def _fail(self, error: NetworkError) -> None:
         """Remember why the connection ended; the first reason is the one that counts."""
@@ -366,8 +354,6 @@ class Connection:
     def _broken(self, error: ConnectionLost) -> ConnectionLost:
         """Say which connection it was that broke, which a transport does not know."""
         return ConnectionLost(f"The connection to Manager[{self.protocol.manager}] was lost: {error}")
-
-    # ---- the tasks ----
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
@@ -399,9 +385,9 @@ class Connection:
             self._end()
 
     def _end(self) -> None:
-        for request in self.protocol.lose(self._reason or self._write_error or self._disconnected()):
+        reason = self._reason or self._write_error or self._disconnected()
+        for request in self.protocol.lose(reason, cut_off=self._writer.is_inside_a_message):
             request.wake()
-        self._rest = None
-        self._room.unpark_all()
+        self._writer.close()
         self._transport.close()
         self.closed.set()

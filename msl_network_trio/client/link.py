@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -69,7 +69,7 @@ class Link:
     async def request(
         self,
         attribute: str,
-        args: Sequence[Any] = (),
+        args: list[Any] | tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
         *,
         timeout: float | None = None,
@@ -96,6 +96,8 @@ class Link:
             ValueError: An argument cannot be sent; nothing was sent.
         """
         connection = self._linked(attribute)._connection
+        if not isinstance(args, list | tuple):  # a text would become as many arguments as it has letters
+            raise TypeError(f"args must be a list or tuple of arguments, not {type(args).__name__}")
         return await connection.request(self._service_name, attribute, args, kwargs, timeout)
 
     def __getattr__(self, name: str) -> RemoteMethod:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Coroutine, Generator
 from types import TracebackType
@@ -53,6 +54,8 @@ class Opening(Coroutine[Any, Any, T], Generic[T]):
         self._awaited.close()
 
     async def __aenter__(self) -> T:
+        if inspect.getcoroutinestate(self._awaited) != inspect.CORO_CREATED:
+            raise RuntimeError(f"{self._name} was used already; each await or 'async with' takes a new one")
         self._awaited.close()
         return await self._enter()
 

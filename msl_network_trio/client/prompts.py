@@ -46,24 +46,19 @@ class TerminalPrompts:
 
     async def username(self, manager: str) -> str:
         """Ask for the name of a user."""
-        self._require_terminal(AuthenticationError, f"a user of {manager}", "username=")
-        return await _in_thread(_read_line, f"Enter a username for {manager} > ")
+        with _terminal(AuthenticationError, f"a user of {manager}", "username="):
+            return await _in_thread(_read_line, f"Enter a username for {manager} > ")
 
     async def password(self, name: str) -> str:
         """Ask for a password, which is not shown while it is typed."""
         argument = "password_manager=" if name.startswith("Manager[") else "password="
-        self._require_terminal(AuthenticationError, f"the password of {name}", argument)
-        with _echo_restored():
+        with _terminal(AuthenticationError, f"the password of {name}", argument), _echo_restored():
             return await _in_thread(getpass.getpass, f"Enter the password for {name} > ")
 
     async def trust(self, certificate: Certificate) -> bool:
         """Show the fingerprints of a certificate and ask whether to trust it."""
         where = f"{certificate.host}:{certificate.port}"
-        self._require_terminal(
-            CertificateError,
-            f"whether to trust the certificate of {where} (SHA-256 {certificate.fingerprint})",
-            "auto_save=True or cert_file=",
-        )
+        what = f"whether to trust the certificate of {where} (SHA-256 {certificate.fingerprint})"
         question = (
             f"This computer does not know the certificate of {where} yet, so nothing proves that the\n"
             "computer at the other end is the one you mean. Its fingerprints are\n\n"
@@ -72,19 +67,24 @@ class TerminalPrompts:
             "If they are right the certificate can be saved, and will be trusted from then on.\n"
             "Trust it? y/n: "
         )
-        while True:
-            answer = (await _in_thread(_read_line, question)).strip().lower()
-            if answer.startswith(("y", "n")):
-                return answer.startswith("y")
-            question = "Please answer y or n: "
+        with _terminal(CertificateError, what, "auto_save=True or cert_file="):
+            while True:
+                answer = (await _in_thread(_read_line, question)).strip().lower()
+                if answer.startswith(("y", "n")):
+                    return answer.startswith("y")
+                question = "Please answer y or n: "
 
-    @staticmethod
-    def _require_terminal(error: type[Exception], what: str, argument: str) -> None:
-        if sys.stdin is None or not sys.stdin.isatty():
-            raise error(
-                f"Nobody can be asked for {what}, since standard input is not a terminal. "
-                f"Pass {argument} to connect(), or prompts="
-            )
+
+@contextlib.contextmanager
+def _terminal(error: type[Exception], what: str, argument: str) -> Generator[None]:
+    """Raise an error that says what to do if there is no terminal, or nobody at it."""
+    way_out = f"Pass {argument} to connect(), or prompts="
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise error(f"Nobody can be asked for {what}, since standard input is not a terminal. {way_out}")
+    try:
+        yield
+    except EOFError:
+        raise error(f"Standard input ended when it was asked for {what}. {way_out}") from None
 
 
 async def _in_thread(function: Callable[[str], str], prompt: str) -> str:
@@ -96,7 +96,7 @@ def _read_line(prompt: str) -> str:
     print(prompt, end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()
     if not line:
-        raise EOFError("Standard input ended before the question was answered")
+        raise EOFError
     return line.rstrip("\n")
 
 
@@ -108,8 +108,12 @@ def _echo_restored() -> Generator[None]:
     except ImportError:  # Windows reads passwords key by key, without changing the console
         yield
         return
-    descriptor = sys.stdin.fileno()
-    before = termios.tcgetattr(descriptor)
+    try:
+        descriptor = sys.stdin.fileno()
+        before = termios.tcgetattr(descriptor)
+    except (OSError, ValueError, termios.error):  # what calls itself a terminal need not be one (IDLE's)
+        yield
+        return
     try:
         yield
     finally:
@@ -147,8 +151,15 @@ class Credentials:
         return self.password
 
     async def trust(self, certificate: Certificate) -> bool:
-        """Ask whether to trust a certificate."""
-        return bool(await call(self.prompts.trust, certificate))
+        """Ask whether to trust a certificate.
+
+        Raises:
+            CertificateError: The prompt says neither True nor False.
+        """
+        answer = await call(self.prompts.trust, certificate)
+        if not isinstance(answer, bool):
+            raise CertificateError(f"The prompt for trust answered {answer!r}; it must return True or False")
+        return answer
 
     async def _ask(self, prompt: Callable[[str], Any], question: Question) -> str:
         answer = await call(prompt, question.about)
@@ -159,6 +170,7 @@ class Credentials:
         return answer
 
 
+@trio.lowlevel.disable_ki_protection  # it is user code, in the midst of ours
 async def call(prompt: Callable[[T], Any], argument: T) -> Any:
     """Call a prompt: an async one here, a plain one in a worker thread."""
     if inspect.iscoroutinefunction(prompt):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import trio
@@ -18,10 +18,12 @@ logger = logging.getLogger(__name__)
 class Handle(Request):
     """A request whose caller holds a `Reply`, and may or may not wait."""
 
-    __slots__ = ("_arrived",)
+    __slots__ = ("_arrived", "watched")
 
     def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
         super().__init__(service, attribute, uid, data)
+        self.watched = False
+        """Whether somebody has awaited the reply, so that an error is not lost."""
         self._arrived: trio.Event | None = None  # made by who waits, which most handles need not
 
     def wake(self) -> None:
@@ -35,6 +37,15 @@ class Handle(Request):
             self._arrived = trio.Event()
         await self._arrived.wait()
 
+    def __del__(self) -> None:
+        if self.error is not None and not self.watched:
+            logger.error(
+                "nobody awaited the reply to %s.%s, which was an error: %s",
+                self.service,
+                self.attribute,
+                self.error,
+            )
+
 
 class Reply:
     """The reply to a request that was made with ``asynchronous=True``.
@@ -44,14 +55,13 @@ class Reply:
     a reply that is there already notices cancellation, but does not let other tasks run.
     """
 
-    __slots__ = ("__weakref__", "_abandon", "_deadline", "_looked_at", "_request", "_timeout")
+    __slots__ = ("_abandon", "_deadline", "_request", "_timeout")
 
     def __init__(self, abandon: Callable[[Request], None], request: Handle, timeout: float) -> None:
         self._abandon = abandon
         self._request = request
         self._timeout = timeout
         self._deadline = math.inf if timeout == math.inf else trio.current_time() + timeout
-        self._looked_at = False
 
     def done(self) -> bool:
         """Return whether the reply is there, or never will be: awaiting it does not have to wait."""
@@ -69,12 +79,12 @@ class Reply:
         self._request.wake()
         return True
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, Any, Any]:
         return self._wait().__await__()
 
     async def _wait(self) -> Any:
-        self._looked_at = True
         request = self._request
+        request.watched = True
         if self.done():
             # Not a full checkpoint: to let all other tasks run for each of a hundred replies that arrived
             # together would cost more than their requests. A reply that is not there does let them run.
@@ -85,23 +95,18 @@ class Reply:
             with trio.move_on_at(self._deadline):
                 await request.wait()
             if not self.done():
-                self.cancel()
-                raise timed_out(request, self._timeout)
-        if request.settled:
-            return result_of(request)
-        from concurrent.futures import CancelledError
+                self._abandon(request)
+                request.error = timed_out(request, self._timeout)
+                request.settled = True
+                request.wake()
+        if not request.settled:
+            from concurrent.futures import CancelledError
 
-        raise CancelledError(f"The request {request.service}.{request.attribute} was cancelled")
-
-    def __del__(self) -> None:
-        error = self._request.error
-        if error is not None and not self._looked_at:
-            logger.error(
-                "nobody awaited the reply to %s.%s, which was an error: %s",
-                self._request.service,
-                self._request.attribute,
-                error,
-            )
+            raise CancelledError(f"The request {request.service}.{request.attribute} was cancelled")
+        if request.error is not None:
+            # It may be awaited again: each time the error starts with a traceback of its own.
+            raise request.error.with_traceback(None)
+        return request.result
 
     def __repr__(self) -> str:
         request = self._request
@@ -112,14 +117,6 @@ class Reply:
         else:
             state = "failed" if request.error else "arrived"
         return f"<Reply to {request.service}.{request.attribute} {state}>"
-
-
-def result_of(request: Request) -> Any:
-    """Return the result of a settled request, or raise its error."""
-    if request.error is None:
-        return request.result
-    # The same reply may be awaited again: each time the error starts with a traceback of its own.
-    raise request.error.with_traceback(None)
 
 
 def timed_out(request: Request, seconds: float) -> ReplyTimeout:

@@ -28,6 +28,7 @@ import logging
 import os
 import re
 from collections import OrderedDict
+from collections.abc import Iterator
 from itertools import chain, count
 from typing import Any
 
@@ -65,16 +66,24 @@ logger = logging.getLogger(__name__)
 HANDSHAKE_LINE_LIMIT = 65_536
 """The largest line of a handshake, in bytes: a peer that is no Manager must not fill our memory."""
 
+_MANY = 1000
+"""After how many abandoned requests of unknown fate to ask the Manager how far it has read."""
+
 _MANAGER_NAME = re.compile(r"Manager\[\S+:\d+\]")
 _REFUSAL = re.compile(r"KeyError: .the .+ Service is not connected to Manager\[", re.DOTALL)
 
 
 class _Barrier(Request):
-    """Settled when every refusal by the Service `refused` that can still come has come."""
+    """A request that changes nothing, whose answer tells that the Manager has read everything before it.
+
+    Args:
+        refused: The Service whose refusals cannot come any more then; None: just to know.
+    """
 
     __slots__ = ("refused",)
 
-    def __init__(self, refused: str, uid: str, data: bytes) -> None:
+    def __init__(self, refused: str | None, uid: str) -> None:
+        data = codec.encode_request(MANAGER, "unlink", (f"nobody is called {uid}",), {}, uid)
         super().__init__(MANAGER, "unlink", uid, data)
         self.refused = refused
 
@@ -115,14 +124,16 @@ class ClientProtocol:
         self._uid_numbers = count(1)
         self._outbox = Outbox()
         self._held_bytes = 0
-        self._held: dict[Request, None] = {}  # a set that keeps its order
+        self._held: OrderedDict[Request, None] = OrderedDict()
         self._open: dict[str | None, Request] = {}
         self._abandoned: OrderedDict[str, Request] = OrderedDict()
         self._admin: Request | None = None
-        self._barriers: dict[str, _Barrier] = {}
+        self._barriers: dict[str | None, _Barrier] = {}
         self._deferred_barriers: list[_Barrier] = []
+        self._ping: _Barrier | None = None
         self._sequence = 0
         self._mark = 0
+        self._ended = False
 
     # ---- what goes out ----
 
@@ -202,17 +213,18 @@ class ClientProtocol:
             del self._held[request]
             self._held_bytes -= len(request.data or b"")
             request.data = None
-        elif request.data is not None:
+        elif request.waits:
             self._outbox.withdraw(request)
             if request is self._admin:
                 self._open_gate()
         elif request is self._admin:
             if request.question is not None:
                 self.answer("")
-        else:
-            self._open.pop(request.uid, None)
-            if request.sequence > self._mark:
-                self._abandoned[request.uid] = request
+        elif self._open.pop(request.uid, None) is not None and request.sequence > self._mark:
+            self._abandoned[request.uid] = request
+            if len(self._abandoned) >= _MANY and self._ping is None and self._admin is None:
+                self._ping = _Barrier(None, self.next_uid())
+                self._outbox.add(self._ping)
 
     def answer(self, text: str) -> None:
         """Answer the Manager's question; it may be empty once the handshake is over.
@@ -264,8 +276,7 @@ class ClientProtocol:
             self._outbox.add(barrier)
         self._deferred_barriers.clear()
         while self._held and self._admin is None:
-            request = next(iter(self._held))
-            del self._held[request]
+            request, _ = self._held.popitem(last=False)
             self._held_bytes -= len(request.data or b"")
             self._outbox.add(request)
             if request.admin:
@@ -292,7 +303,7 @@ class ClientProtocol:
                 continue
             request = self._open.pop(message.uid, None)
             if request is not None:
-                self._settle(request, message)
+                self._answer(request, message)
                 events.append(request)
             elif self._connected:
                 self._unaddressed(message, events)
@@ -307,6 +318,7 @@ class ClientProtocol:
 
     def receive_eof(self) -> NetworkError:
         """Take the end of the stream and return what it means."""
+        self._ended = True
         text = f"Manager[{self.manager}] closed the connection"
         if self._lines:
             text += f" in the middle of a line that begins with {_quote(self._lines.start)}"
@@ -316,8 +328,13 @@ class ClientProtocol:
             text += f": {self._rejection}"
         return ConnectionLost(text)
 
-    def lose(self, reason: ConnectionLost) -> list[Request]:
-        """End the conversation: settle every request that is still open, and return them."""
+    def lose(self, reason: ConnectionLost, *, cut_off: bool = False) -> list[Request]:
+        """End the conversation: settle every request that is still open, and return them.
+
+        Args:
+            reason: Why it ended.
+            cut_off: Whether the last line that was given out was not written to its end.
+        """
         self.lost = reason
         waiting = [line for line in self._outbox if isinstance(line, Request)]
         requests = [*self._open.values(), *waiting, *self._held]
@@ -328,6 +345,8 @@ class ClientProtocol:
                 and request is self._admin
                 and request.may_have_run
                 and request.question is None
+                and self._ended
+                and not cut_off
             ):
                 continue  # the end of the connection is its answer
             what = f"{request.service}.{request.attribute}"
@@ -352,16 +371,13 @@ class ClientProtocol:
             self._break("something that no Manager sends", line)
             return
         # A JSON line all right, but more than this Python can hold: that is one request's misfortune.
-        self._read_up_to(request.sequence)
-        request.settled = True
         what = f"{request.service}.{request.attribute}"
-        request.error = ProtocolError(f"The reply to {what} cannot be decoded: {error}")
-        if request is self._admin:
-            self._open_gate()
+        self._settle(request, ProtocolError(f"The reply to {what} cannot be decoded: {error}"))
         events.append(request)
 
     def _handshake(self, line: bytes, message: ReceivedLine, events: list[Event]) -> None:
-        self.manager_name = message.requester or self.manager_name
+        if message.requester:
+            self.manager_name = _sendable(message.requester)
         if message.error:
             self.broken = AuthenticationError(message.message or "The Manager refused to connect")
         elif message.attribute == "identity":
@@ -374,23 +390,32 @@ class ClientProtocol:
         else:
             self._break("something that is not part of a handshake", line)
 
-    def _settle(self, request: Request, message: ReceivedLine) -> None:
-        if request.sequence > self._mark:
-            self._read_up_to(request.sequence)
-        request.settled = True
-        request.question = None
+    def _answer(self, request: Request, message: ReceivedLine) -> None:
+        """Settle a request with its answer."""
+        if request.service == MANAGER and message.requester:
+            self.network_name = _sendable(message.requester)
         if message.error:
-            request.error = self._remote_error(request, message)
+            self._settle(request, self._remote_error(request, message))
         elif message.result is UNSET:
             what = f"{request.service}.{request.attribute}"
-            request.error = ProtocolError(f"The reply to {what} has no result")
+            self._settle(request, ProtocolError(f"The reply to {what} has no result"))
         else:
             request.result = message.result
+            self._settle(request, None)
+
+    def _settle(self, request: Request, error: NetworkError | None) -> None:
+        """Settle a request that the Manager has read."""
+        request.settled = True
+        request.question = None
+        request.error = error
+        if request.sequence > self._mark:
+            self._read_up_to(request.sequence)
         if request.service == MANAGER:
-            self.network_name = message.requester or self.network_name
-            if isinstance(request, _Barrier):
+            if request is self._ping:
+                self._ping = None
+            elif isinstance(request, _Barrier):
                 self._barriers.pop(request.refused, None)
-            if request is self._admin:
+            elif request is self._admin:
                 self._open_gate()
 
     def _remote_error(self, request: Request, message: ReceivedLine) -> RemoteError:
@@ -427,7 +452,7 @@ class ClientProtocol:
             else:
                 self._read_up_to(late.sequence)
         elif uid is None:
-            logger.warning("Manager[%s] sent a line without uid, dropped: %r", self.manager, message)
+            logger.warning("Manager[%s] sent a line without uid, dropped", self.manager)
         elif message.result is UNSET and message.attribute is not None:
             self._login_question(message, events)
         elif message.error:
@@ -458,7 +483,7 @@ class ClientProtocol:
 
     def _settle_admin(self, admin: Request, message: ReceivedLine, events: list[Event]) -> None:
         self._open.pop(admin.uid, None)
-        self._settle(admin, message)
+        self._answer(admin, message)
         events.append(admin)
 
     def _unaddressed_error(self, message: ReceivedLine, events: list[Event]) -> None:
@@ -478,12 +503,16 @@ class ClientProtocol:
         """Return the Service that this refusal names, if a request of ours can be meant."""
         if not _REFUSAL.match(text):
             return None
-        asked = {r.service for r in chain(self._open.values(), self._abandoned.values())}
-        for service in asked.union(self._barriers):
+        for service in self._services_that_may_refuse():
             reason = f"the {service!r} Service is not connected to {self.manager_name}"
             if text == f"KeyError: {KeyError(reason)}":
                 return service
         return None
+
+    def _services_that_may_refuse(self) -> Iterator[str | None]:
+        """Those that are expected to come first: each look through all open requests takes long."""
+        yield from self._barriers
+        yield from {request.service for request in chain(self._open.values(), self._abandoned.values())}
 
     def _unread(self, service: str | None = None) -> list[Request]:
         """The requests, also abandoned ones, that the Manager may not have read yet."""
@@ -517,10 +546,7 @@ class ClientProtocol:
         if refused is not None:
             self._read_up_to(refused.sequence)
             return
-        uid = self.next_uid()
-        nobody = f"barrier {uid}"
-        line = codec.encode_request(MANAGER, "unlink", (nobody,), {}, uid)
-        barrier = self._barriers[service] = _Barrier(service, uid, line)
+        barrier = self._barriers[service] = _Barrier(service, self.next_uid())
         if self._admin is not None and self._admin.may_have_run:
             self._deferred_barriers.append(barrier)
         else:
@@ -542,6 +568,11 @@ class ClientProtocol:
                 request.settled = True
                 request.error = self._remote_error(request, message)
                 events.append(request)
+
+
+def _sendable(name: str) -> str:
+    """Return a name without what cannot be sent, which would have come from no Manager."""
+    return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _smaller(limit: int | None, other: int) -> int:

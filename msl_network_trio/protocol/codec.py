@@ -5,7 +5,7 @@ right, since that is what msl-network uses: NaN and infinities as bare tokens, i
 ``1``, ``True``, ``None`` turned into strings, tuples into arrays. An object with a callable ``to_json()``
 is replaced by its result. In addition to msl-network, on the fast and on the slow path alike,
 
-- an ``Enum`` member is sent as its value, a ``UUID`` as its text;
+- an ``Enum`` member is sent as its value, a ``UUID`` as its text, also if they have a ``to_json()``;
 - NumPy scalars and arrays (booleans, integers, floats of up to 64 bit, text, objects) are sent as
   numbers and nested lists.
 
@@ -27,12 +27,13 @@ import orjson
 
 from msl_network_trio.protocol.messages import ReceivedLine
 
-LINE_END: Final = b"\r\n"
-
 # Subclasses of str, int, list, dict, ..., dates and dataclasses are left to _replace(), which refuses
 # what the standard library refuses.
 _OPTIONS: Final = (
-    orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+    orjson.OPT_PASSTHROUGH_SUBCLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_APPEND_NEWLINE
 )
 _NUMPY_KINDS: Final = "biufUO"
 """NumPy's kinds that have an exact JSON form: bool, (unsigned) integer, float, text, object."""
@@ -69,7 +70,11 @@ _exact_encode: Final = json.JSONEncoder(ensure_ascii=False, default=_replace).en
 
 
 def encode(value: Any) -> bytes:
-    """Encode a value as one line of JSON, without the end of the line.
+    """Encode a value as one line of JSON.
+
+    msl-network ends its lines with a carriage return and a newline, and takes those that end with a newline
+    alone. With one more byte to append the line would have to be copied, which costs more than the encoding
+    if it is large.
 
     Raises:
         TypeError: The value contains an object that has no JSON form.
@@ -86,7 +91,7 @@ def encode(value: Any) -> bytes:
 
 def _encode_exactly(value: Any) -> bytes:
     try:
-        return _exact_encode(value).encode("utf-8")
+        return (_exact_encode(value) + "\n").encode("utf-8")
     except RecursionError:
         raise ValueError("The value is nested too deeply to be sent as JSON") from None
 
@@ -101,12 +106,12 @@ def encode_request(service: str, attribute: str, args: Any, kwargs: Any, uid: st
         "service": service,
         "uid": uid,
     }
-    return encode(request) + LINE_END
+    return encode(request)
 
 
 def encode_reply(result: Any, requester: str | None) -> bytes:
     """Encode the answer to a question of the Manager as a line. Raises as `encode` does."""
-    return encode({"error": False, "requester": requester, "result": result, "uid": ""}) + LINE_END
+    return encode({"error": False, "requester": requester, "result": result, "uid": ""})
 
 
 _fast_decode: Final = msgspec.json.Decoder(ReceivedLine).decode

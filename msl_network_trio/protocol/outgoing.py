@@ -16,7 +16,7 @@ _CHUNK = 262_144
 class Line:
     """A line on its way out."""
 
-    __slots__ = ("data", "sequence", "uid")
+    __slots__ = ("data", "sequence", "uid", "waits")
 
     def __init__(self, data: bytes, uid: str = "") -> None:
         self.data: bytes | None = data
@@ -24,6 +24,8 @@ class Line:
         self.sequence = 0
         """The place of the line among all that were given out, from 1; 0: it was not."""
         self.uid = uid
+        self.waits = False
+        """Whether the line is in an `Outbox`."""
 
 
 class Request(Line):
@@ -43,6 +45,7 @@ class Request(Line):
         self.data = data  # what Line does, without the call: this is the hot path
         self.sequence = 0
         self.uid = uid
+        self.waits = False
         self.service = service
         self.attribute = attribute
         self.admin = admin
@@ -95,20 +98,24 @@ class Outbox:
     def add(self, line: Line) -> None:
         """Add a line behind all others."""
         assert line.data is not None
+        line.waits = True
         self._waiting[line] = None
         self.unsent += len(line.data)
 
     def add_first(self, line: Line) -> None:
         """Add a line in front of all others."""
         assert line.data is not None
+        line.waits = True
         self._batch.appendleft(line)
         self.unsent += len(line.data)
 
     def withdraw(self, line: Line) -> None:
-        """Take a line away that was added and not given out."""
+        """Take a line away again that `waits`."""
+        assert line.waits
         assert line.data is not None
         self.unsent -= len(line.data)
         line.data = None
+        line.waits = False
         self._waiting.pop(line, None)
 
     def take(self) -> list[Line]:
@@ -125,6 +132,7 @@ class Outbox:
                 if data is not None:  # else it was withdrawn
                     if lines and size + len(data) > _CHUNK:
                         break
+                    batch[0].waits = False
                     lines.append(batch[0])
                     size += len(data)
                 batch.popleft()

@@ -80,6 +80,7 @@ class SocketTransport(Transport):
         self._writable = _Readiness(trio.lowlevel.wait_writable, sock.fileno())
         self._send_waits_for = self._writable
         self._receive_error: OSError | None = None
+        self._ended = False
         self.port = int(sock.getsockname()[1])
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -120,10 +121,12 @@ class SocketTransport(Transport):
     async def receive(self) -> bytes:
         """See `Transport.receive`."""
         # Decrypted bytes may be left in the TLS layer, of which the kernel knows nothing.
-        if self._tls is not None and (self._tls.pending() or self._receive_error is not None):
+        if self._tls is not None and (self._tls.pending() or self._ended):
             await trio.lowlevel.checkpoint()
             if self._receive_error is not None:
                 raise ConnectionLost(_reason(self._receive_error)) from self._receive_error
+            if self._ended:
+                return b""
         else:
             await self._readable.wait()
         while True:
@@ -136,6 +139,7 @@ class SocketTransport(Transport):
             except OSError as error:
                 raise ConnectionLost(_reason(error)) from error
             else:
+                self._ended = not data
                 # Behind a full record there is most likely another.
                 return self._receive_more(data) if self._tls and len(data) == _TLS_RECORD else data
 
@@ -149,8 +153,12 @@ class SocketTransport(Transport):
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 break
             except OSError as error:
-                self._receive_error = error  # for the next receive(): a socket tells of a reset only once
+                # For the next receive(): a socket tells of its end only once.
+                self._receive_error = error
+                self._ended = True
                 break
+            if not data:
+                self._ended = True
             parts.append(data)
             size += len(data)
         return b"".join(parts)

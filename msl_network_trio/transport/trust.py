@@ -22,6 +22,9 @@ from msl_network_trio.constants import certificate_folder
 from msl_network_trio.exceptions import CertificateDeclined, CertificateError, ConnectError
 from msl_network_trio.transport.tcp import SocketTransport, bare_host, open_tls
 
+_SHOW = 2.0
+"""How many seconds to spend on getting the certificate that was not accepted, just to show it."""
+
 _EXPIRED = 10
 _NOT_YET_VALID = 9
 _MISMATCH = frozenset({62, 64})
@@ -184,7 +187,8 @@ async def _read(path: Path) -> str | None:
     Certificates are ASCII; what is not, in a comment for example, `ssl` does not want to see.
     """
     try:
-        return await trio.Path(path).read_text(encoding="ascii", errors="ignore")
+        read = partial(path.read_text, encoding="ascii", errors="ignore")
+        return await trio.to_thread.run_sync(read, abandon_on_cancel=True)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -224,8 +228,9 @@ async def _explain(
             f"certificate; after that replace the old one on this computer:\n  {path}"
         )
     try:
-        shown = (await fetch_certificate(host, port)).fingerprint
-    except (ConnectError, ssl.SSLError):
+        with trio.fail_after(_SHOW):
+            shown = (await fetch_certificate(host, port)).fingerprint
+    except (ConnectError, ssl.SSLError, trio.TooSlowError):
         shown = "(not available)"
     certificates = _CERTIFICATE.findall(pem)
     if len(certificates) == 1:

@@ -216,8 +216,10 @@ async def test_the_terminal_is_asked_on_standard_error(monkeypatch, capsys):
     assert certificate.fingerprint_sha1 in shown.err
     assert "lab-3:1875" in shown.err
     assert "Please answer y or n" in shown.err
-    with pytest.raises(EOFError, match="ended before"):
+    with pytest.raises(AuthenticationError, match="Standard input ended when it was asked for a user"):
         await terminal.username(MANAGER)
+    with pytest.raises(CertificateError, match="Standard input ended"):
+        await terminal.trust(certificate)
 
 
 async def test_saying_no_is_no(monkeypatch):
@@ -255,6 +257,22 @@ async def test_an_abandoned_password_prompt_gives_the_echo_back(monkeypatch):
     give_up.set()
     os.close(manager_end)
     os.close(terminal_end)
+
+
+async def test_a_terminal_without_a_descriptor_is_asked_all_the_same(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", Terminal(""))
+    monkeypatch.setattr(prompts.getpass, "getpass", lambda _: "pw")
+    assert await msl_network_trio.TerminalPrompts().password("alice") == "pw"
+
+
+@pytest.mark.parametrize("answer", ["n", 1, None, ""])
+async def test_trust_takes_a_clear_answer(answer):
+    class Vague(Answers):
+        def trust(self, certificate: Certificate) -> object:
+            return answer
+
+    with pytest.raises(CertificateError, match="must return True or False"):
+        await prompts.Credentials(prompts=Vague({})).trust(Certificate("h", 1, b""))
 
 
 # ---- the time limit ----
@@ -351,6 +369,17 @@ async def test_a_broken_connection_in_the_handshake_is_a_connect_error(network, 
 
     await run_manager(nursery, network, talk)
     with pytest.raises(ConnectError, match="lost in the handshake: Connection reset by peer"):
+        await connect()
+
+
+async def test_garbage_behind_the_handshake_is_a_connect_error(network, nursery):
+    async def talk(peer: Peer) -> None:
+        peer.transport.send_nowait(
+            b'{"args":[],"attribute":"identity","error":false,"kwargs":{},"uid":""}\ngarbage\n'
+        )
+
+    await run_manager(nursery, network, talk)
+    with pytest.raises(ConnectError, match="garbage"):
         await connect()
 
 
@@ -566,6 +595,8 @@ async def test_identities_as_a_text(network, nursery):
         ({"read_limit": 0}, ValueError),
         ({"request_timeout": float("nan")}, ValueError),
         ({"max_unsent": -1}, ValueError),
+        ({"max_unsent": None}, TypeError),
+        ({"nursery": "mine"}, TypeError),
         ({"transport": "pigeon"}, ValueError),
         ({"colour": "red"}, TypeError),
     ],

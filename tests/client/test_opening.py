@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import signal
 from collections.abc import Coroutine
 
 import pytest
@@ -129,6 +130,57 @@ async def test_a_scope_may_run_its_task_in_a_given_nursery(network: Network):
                 assert second.is_connected()
             assert not second.is_connected()
         assert not client.is_connected()
+
+
+async def test_an_opening_is_entered_once(network: Network):
+    async with served(network):
+        opening = connect()
+        async with opening:
+            with pytest.raises(RuntimeError, match="connect was used already"):
+                async with opening:
+                    pass
+        with pytest.raises(RuntimeError, match="cannot reuse"):
+            await opening
+
+
+async def test_a_closed_nursery_leaves_nothing_open(network: Network):
+    async with served(network):
+        async with trio.open_nursery() as nursery:
+            pass
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="closed"):
+                await connect(nursery=nursery)
+            with pytest.raises(RuntimeError, match="closed"):
+                async with connect(nursery=nursery):
+                    pass
+        network.assert_all_closed()
+
+
+def test_ctrl_c_in_the_goodbye_leaves_the_nursery_as_it_should(monkeypatch: pytest.MonkeyPatch):
+    from msl_network_trio.client import connecting
+
+    network = None
+
+    async def manager() -> None:
+        peer = await network.accept()
+        await peer.shake_hands()
+        await peer.expect("__disconnect__")
+        signal.raise_signal(signal.SIGINT)  # it arrives at the main task, which waits for the end
+
+    async def main() -> None:
+        nonlocal network
+        network = Network()
+        monkeypatch.setattr(connecting, "_open_transport", network.dial)
+        trio.lowlevel.spawn_system_task(manager)
+        with pytest.raises(KeyboardInterrupt):
+            async with connect():
+                pass
+        network.assert_all_closed()
+        async with trio.open_nursery():  # would be misnested if one had been left
+            pass
+        assert not trio.lowlevel.current_task().child_nurseries
+
+    trio.run(main)
 
 
 # ---- what the body raises ----

@@ -8,6 +8,7 @@ import gc
 import logging
 import math
 import pickle
+import weakref
 
 import pytest
 import trio
@@ -318,8 +319,9 @@ async def test_the_timeout_of_a_handle_counts_from_the_request(session, autojump
     with pytest.raises(ReplyTimeout):
         await reply
     assert trio.current_time() - before == pytest.approx(1)
-    with pytest.raises(concurrent.futures.CancelledError):
+    with pytest.raises(ReplyTimeout):
         await reply
+    assert reply.cancel() is False
 
 
 async def test_the_error_of_a_handle_that_nobody_awaits_is_logged(session: Session, caplog):
@@ -331,6 +333,40 @@ async def test_the_error_of_a_handle_that_nobody_awaits_is_logged(session: Sessi
     gc.collect()
     assert "nobody awaited the reply to Echo.add" in caplog.text
     assert "nobody looks" in caplog.text
+
+
+async def test_the_error_of_a_handle_that_was_let_go_is_logged(session: Session, caplog):
+    session.link.add(asynchronous=True)
+    session.peer.fail(await session.peer.expect("add"), "ValueError: nobody ever looked")
+    await trio.testing.wait_all_tasks_blocked()
+    gc.collect()
+    assert "nobody ever looked" in caplog.text
+
+
+async def test_a_handle_made_in_a_cancelled_scope_is_not_sent(session: Session):
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        reply = session.link.add(asynchronous=True)
+    assert reply.done()
+    with pytest.raises(concurrent.futures.CancelledError):
+        await reply
+    async with trio.open_nursery() as nursery:
+        await start(nursery, session.link.after)
+        session.peer.reply(await session.peer.expect("after"), None)
+
+
+async def test_a_failed_call_leaves_no_cycles_to_collect(session: Session):
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.add)
+        session.peer.fail(await session.peer.expect("add"), "ValueError: bad")
+    gc.collect()
+    gc.disable()
+    try:
+        error = weakref.ref(call.error)
+        call.error = None
+        assert error() is None
+    finally:
+        gc.enable()
 
 
 async def test_handles_fail_when_the_connection_is_lost(session: Session):
@@ -364,6 +400,38 @@ async def test_handles_beyond_the_backlog_raise_and_calls_wait(network, nursery)
             peer.reply(await peer.expect("size"), "waited")
         assert waiting.value == "waited"
         assert [await handle for handle in handles] == list(range(len(handles)))
+
+
+async def test_room_that_is_made_by_giving_up_is_given_to_who_waits(network, nursery, autojump_clock):
+    async for session in open_session(network, nursery, max_unsent=2000):
+        client, link, peer = session.client, session.link, session.peer
+        async with trio.open_nursery() as inner:
+            admin = await start(inner, client.admin_request, "port")
+            held = await start(inner, link.size, "x" * 1500)
+            waiting = await start(inner, link.size, "y" * 1500)
+            held.scope.cancel()
+            await peer.expect("port")
+            peer.reply("", 1)
+            peer.reply(await peer.expect("size"), "got room")
+        assert (admin.value, waiting.value) == (1, "got room")
+
+
+async def test_a_large_request_is_not_overtaken_for_ever_by_small_ones(network, nursery):
+    network.capacity = 1000
+    async for session in open_session(network, nursery, max_unsent=5000):
+        link, peer = session.link, session.peer
+        async with trio.open_nursery() as inner:
+            await start(inner, link.size, "x" * 4000)
+            await start(inner, link.size, "large" * 2000)
+            await start(inner, link.size, "small")
+            with pytest.raises(BacklogFull):
+                link.size("a handle does not overtake either", asynchronous=True)
+            order = []
+            for _ in range(3):
+                line = await peer.line()
+                order.append(line["args"][0][:5])
+                peer.reply(line["uid"], None)
+        assert order == ["xxxxx", "large", "small"]
 
 
 async def test_one_request_may_be_larger_than_the_backlog(network, nursery):
@@ -472,6 +540,77 @@ async def test_a_mistake_in_the_background_is_an_error_of_the_callers(session, m
     assert "ZeroDivisionError" in caplog.text
 
 
+async def test_calls_on_a_lost_connection_let_other_tasks_run(session, autojump_clock):
+    session.peer.transport.close()
+    await session.client._connection.closed.wait()
+    with trio.move_on_after(1) as scope:
+        nursery_ran = False
+
+        async def other() -> None:
+            nonlocal nursery_ran
+            nursery_ran = True
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            for _ in range(10):
+                with pytest.raises(ConnectionLost):
+                    await session.link.add(1)
+    assert nursery_ran
+
+
+@pytest.mark.parametrize("timeout", [-1, math.nan])
+async def test_disconnect_checks_its_timeout_before_it_does_anything(session: Session, timeout: float):
+    with pytest.raises(ValueError, match="A timeout is a number"):
+        await session.client.disconnect(timeout)
+    assert session.client.is_connected()
+
+
+async def test_disconnecting_with_an_admin_request_open_still_ends_the_line_that_is_being_written(
+    network, nursery
+):
+    network.capacity = 1000
+    async for session in open_session(network, nursery):
+        async with trio.open_nursery() as inner:
+            large = await start(inner, session.link.size, "x" * 5000)
+            admin = await start(inner, session.client.admin_request, "shutdown_manager")
+            inner.start_soon(session.client.disconnect)
+            await session.peer.expect("size")
+            await session.peer.expect("shutdown_manager")
+            await session.peer.expect_end(goodbye=False)
+        assert isinstance(large.error, ConnectionLost)
+        assert isinstance(admin.error, ConnectionLost)  # we ended it, so who knows whether it was heard
+
+
+async def test_a_line_that_nobody_reads_does_not_hold_up_the_end(network, nursery, autojump_clock):
+    network.capacity = 1000
+    async for session in open_session(network, nursery):
+        async with trio.open_nursery() as inner:
+            await start(inner, session.link.size, "x" * 5000)
+            await start(inner, session.client.admin_request, "port")
+            before = trio.current_time()
+            await session.client.disconnect()
+            assert trio.current_time() - before <= 3
+
+
+async def test_the_writer_lets_other_tasks_run(session, monkeypatch):
+    turns = []
+    monkeypatch.setattr(
+        session.peer.client_end, "send_nowait", lambda data: turns.append("sent") or len(data)
+    )
+
+    async def other() -> None:
+        while turns.count("sent") < 20:
+            turns.append("other")
+            await trio.lowlevel.checkpoint()
+
+    handles = [session.link.size("x" * 300_000, asynchronous=True) for _ in range(20)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+    assert turns.count("other") >= 3  # once for every MiB or so
+    assert [handle.cancel() for handle in handles] == [True] * 20
+
+
 async def test_pending_calls_raise_when_another_task_disconnects(session: Session):
     async with trio.open_nursery() as nursery:
         call = await start(nursery, session.link.add)
@@ -564,6 +703,88 @@ async def test_what_the_identity_leaves_out_has_the_default_of_the_protocol(sess
     assert isinstance(call.value, Link)
     assert (call.value.service_language, call.value.service_os) == ("unknown", "unknown")
     assert call.value.service_max_clients == -1
+
+
+async def test_arguments_are_a_list(session: Session):
+    for args in ("ab", {"x": 1}, {1}, b"ab"):
+        with pytest.raises(TypeError, match="args must be a list or tuple"):
+            await session.link.request("echo", args)
+
+
+async def test_a_link_that_is_given_up_is_undone(session: Session):
+    async with trio.open_nursery() as nursery:
+
+        async def link() -> Link:
+            return await session.client.link("Other")
+
+        call = await start(nursery, link)
+        late = await session.peer.expect("link")
+        call.scope.cancel()
+        session.peer.reply(await session.peer.expect("unlink"), True)
+        session.peer.reply(late, {})
+
+
+async def test_a_link_that_is_given_up_is_not_undone_if_there_is_another(session: Session):
+    async with trio.open_nursery() as nursery:
+
+        async def link() -> Link:
+            return await session.client.link("Echo")
+
+        call = await start(nursery, link)
+        await session.peer.expect("link")
+        call.scope.cancel()
+        await call.done.wait()
+        after = await start(nursery, session.link.after)
+        session.peer.reply(await session.peer.expect("after"), "no unlink before")
+    assert after.value == "no unlink before"
+
+
+async def test_a_scope_does_not_undo_a_link_that_is_being_made(session: Session):
+    async with trio.open_nursery() as nursery:
+
+        async def scope() -> None:
+            async with session.client.link("Other"):
+                entered.set()
+                await leave.wait()
+
+        async def link() -> Link:
+            return await session.client.link("Other")
+
+        entered, leave = trio.Event(), trio.Event()
+        scoped = await start(nursery, scope)
+        await session.peer.link()
+        await entered.wait()
+        call = await start(nursery, link)
+        leave.set()
+        await scoped.done.wait()
+        await session.peer.link()
+        await call.done.wait()
+        after = await start(nursery, call.value.after)
+        session.peer.reply(await session.peer.expect("after"), "no unlink before")
+    assert after.value == "no unlink before"
+
+
+async def test_two_tasks_may_unlink_at_once(session: Session):
+    async with trio.open_nursery() as nursery:
+        calls = [await start(nursery, session.link.unlink) for _ in range(2)]
+        session.peer.reply(await session.peer.expect("unlink"), True)
+        session.peer.fail(await session.peer.expect("unlink"), "KeyError: it was not linked")
+    assert [call.error for call in calls] == [None, None]
+
+
+async def test_leaving_a_scope_behind_an_admin_request_unlinks_afterwards(session, autojump_clock):
+    async with trio.open_nursery() as nursery:
+
+        async def scope() -> None:
+            async with session.client.link("Other"):
+                await start(nursery, session.client.admin_request, "port")
+
+        scoped = await start(nursery, scope)
+        await session.peer.link()
+        await session.peer.expect("port")
+        await scoped.done.wait()
+        session.peer.reply("", 1)
+        session.peer.reply(await session.peer.expect("unlink"), True)
 
 
 async def test_shutdown_service_breaks_the_link(session: Session):

@@ -71,7 +71,7 @@ class Peer:
         data = b""
         while more := self.protocol.take():
             data += more
-        assert not data or data.endswith(b"\r\n")
+        assert not data or data.endswith(b"}\n")
         return [json.loads(text) for text in data.splitlines()]
 
 
@@ -284,6 +284,18 @@ def test_the_manager_tells_us_our_own_name():
     assert peer.protocol.network_name == ""
     peer.receive(reply(request.uid, {}))
     assert peer.protocol.network_name == US
+
+
+def test_a_name_that_cannot_be_sent_is_not_taken_over():
+    peer = Peer()
+    request = peer.sent("Manager", "identity")
+    peer.receive(line(error=False, requester="C\ud800", result={}, uid=request.uid))
+    assert peer.protocol.network_name == "C?"
+    assert peer.protocol.say_goodbye()
+    peer = Peer(connected=False)
+    peer.receive(line(args=[], attribute="username", error=False, requester="M\udfff", uid=""))
+    peer.protocol.answer("alice")
+    assert peer.written()[0]["requester"] == "M?"
 
 
 def test_a_reply_without_a_result_fails_its_request_only():
@@ -508,6 +520,32 @@ def test_a_settled_request_cannot_be_abandoned():
     assert not request.abandoned
 
 
+def test_when_many_are_abandoned_the_manager_is_asked_how_far_it_has_read():
+    peer = Peer()
+    requests = [peer.sent() for _ in range(1001)]
+    for request in requests[:999]:
+        peer.protocol.abandon(request)
+    assert peer.written() == []
+    for request in requests[999:]:
+        peer.protocol.abandon(request)
+    [ping] = peer.written()
+    assert ping["attribute"] == "unlink"
+    peer.receive(reply(str(ping["uid"]), True))
+    assert not peer.protocol._abandoned
+    for _ in range(1000):
+        peer.protocol.abandon(peer.sent())
+    assert len(peer.written()) == 1
+
+
+def test_abandoning_what_was_never_queued_changes_nothing():
+    peer = Peer()
+    uid = peer.protocol.next_uid()
+    request = Request("Echo", "add", uid, peer.protocol.encode("Echo", "add", (), {}, uid))
+    peer.protocol.abandon(request)
+    assert peer.protocol.unsent == 0
+    assert peer.written() == []
+
+
 # ---- admin requests and the gate ----
 
 
@@ -643,6 +681,16 @@ def test_the_refusal_of_the_only_request_is_its_own():
     assert "was refused" in str(request.error)
     assert peer.written() == []  # nothing more can come, so no barrier
     assert not other.settled
+
+
+def test_an_answer_to_a_barrier_that_cannot_be_held_is_an_answer():
+    peer = Peer()
+    peer.sent("Echo"), peer.sent("Echo")
+    peer.receive(refusal("Echo"))
+    [barrier] = peer.written()
+    peer.receive(b'{"result":' + b"1" * 5000 + b',"uid":"' + str(barrier["uid"]).encode() + b'"}\n')
+    request = peer.sent("Echo")
+    assert peer.receive(refusal("Echo")) == [request]
 
 
 @pytest.mark.parametrize("service", ["it's", 'a "b"', "Ünï", "a\nb", "x' Service is not connected to y"])
@@ -870,14 +918,17 @@ def test_the_end_is_the_answer_to_shutdown_manager():
     assert isinstance(held.error, exc.ConnectionLost)
 
 
-@pytest.mark.parametrize("why", ["not written", "login not answered"])
+@pytest.mark.parametrize("why", ["not written", "login not answered", "cut off", "reset"])
 def test_the_end_is_no_answer_to_a_shutdown_that_cannot_have_happened(why):
     peer = Peer()
     admin = peer.admin("shutdown_manager")
     if why == "login not answered":
         peer.written()
         peer.receive(ask("username", MANAGER))
-    peer.protocol.lose(peer.protocol.receive_eof())
+    if why in {"cut off", "reset"}:
+        peer.written()
+    reason = exc.ConnectionLost("reset") if why == "reset" else peer.protocol.receive_eof()
+    peer.protocol.lose(reason, cut_off=why == "cut off")
     assert isinstance(admin.error, exc.ConnectionLost)
 
 

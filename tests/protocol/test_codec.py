@@ -58,21 +58,23 @@ def test_encoding_means_what_the_standard_library_means(value):
 
 @given(values)
 def test_an_encoded_value_is_one_line(value):
-    assert b"\n" not in codec.encode(value)
-    assert b"\r" not in codec.encode(value)
+    line = codec.encode(value)
+    assert line.endswith(b"\n")
+    assert b"\n" not in line[:-1]
+    assert b"\r" not in line
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, [1, {"a": (math.nan, None)}]])
 def test_nan_and_infinities_are_sent_as_bare_tokens(value):
-    assert codec.encode(value).decode() == standard(value)
+    assert codec.encode(value).decode() == standard(value) + "\n"
 
 
 def test_integers_of_any_size_keep_every_digit():
-    assert codec.encode(10**300) == b"1" + b"0" * 300
+    assert codec.encode(10**300) == b"1" + b"0" * 300 + b"\n"
 
 
 def test_text_is_sent_as_it_is():
-    assert codec.encode("é\u2028") == '"é\u2028"'.encode()
+    assert codec.encode("é\u2028") == '"é\u2028"\n'.encode()
 
 
 class Color(enum.Enum):
@@ -125,7 +127,7 @@ def test_both_paths_send_the_same(value, expected, companion):
 
 
 def test_nan_in_an_array_survives():
-    assert codec.encode(np.array([1.0, math.nan])) == b"[1.0, NaN]"
+    assert codec.encode(np.array([1.0, math.nan])) == b"[1.0, NaN]\n"
 
 
 @dataclasses.dataclass
@@ -238,7 +240,7 @@ def test_a_value_nested_deeper_than_the_fast_path_goes_is_still_sent():
     value: object = 1
     for _ in range(400):
         value = [value]
-    assert codec.encode(value) == b"[" * 400 + b"1" + b"]" * 400
+    assert codec.encode(value) == b"[" * 400 + b"1" + b"]" * 400 + b"\n"
 
 
 def test_an_integer_with_too_many_digits_raises_value_error():
@@ -257,14 +259,14 @@ def test_what_to_json_raises_comes_out():
 
 def test_numpy_is_an_addition_that_works_when_it_is_not_loaded(monkeypatch):
     monkeypatch.delitem(sys.modules, "numpy")
-    assert codec.encode(Kelvin(1)) == b'{"K":1}'
+    assert codec.encode(Kelvin(1)) == b'{"K":1}\n'
     with pytest.raises(TypeError):
         codec.encode(np.arange(3))
 
 
 def test_a_request_has_all_six_fields_and_ends_with_a_line_end():
     line = codec.encode_request("Echo", "add", (1, 2), {"a": None}, "u1")
-    assert line.endswith(b"}\r\n")
+    assert line.endswith(b"}\n")
     assert json.loads(line) == {
         "args": [1, 2],
         "attribute": "add",
@@ -277,7 +279,7 @@ def test_a_request_has_all_six_fields_and_ends_with_a_line_end():
 
 def test_a_reply_has_the_fields_of_the_reference():
     line = codec.encode_reply("pw", "Manager[vm:1]")
-    assert line.endswith(b"}\r\n")
+    assert line.endswith(b"}\n")
     assert json.loads(line) == {"error": False, "requester": "Manager[vm:1]", "result": "pw", "uid": ""}
 
 

@@ -107,7 +107,7 @@ class Replay:
     def _lines(self, data: bytes) -> list[str]:
         if not data:
             return []
-        *lines, rest = data.split(b"\r\n")
+        *lines, rest = data.split(b"\n")
         assert rest == b""
         return [self._with_recorded_uid(json.loads(line)) for line in lines]
 

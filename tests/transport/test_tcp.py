@@ -238,6 +238,22 @@ async def test_bytes_that_are_left_in_the_tls_layer_are_received_without_waiting
             assert await transport.receive() == data[2000:]
 
 
+@pytest.mark.parametrize("size", [16_383, 16_384, 16_385, 32_768])
+async def test_the_end_behind_a_full_record_is_seen(secure_pair, size):
+    transport, peer = secure_pair
+    data = noise(size)
+    await peer.send_all(data)
+    received = b""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.unwrap)  # says goodbye in TLS, and leaves the connection open
+        with trio.fail_after(LIMIT):
+            while more := await transport.receive():
+                received += more
+            assert await transport.receive() == b""
+        nursery.cancel_scope.cancel()
+    assert received == data
+
+
 async def test_port_is_the_one_that_the_peer_sees(pair):
     transport, peer = pair
     assert transport.port == socket_of(peer).getpeername()[1]

@@ -1,0 +1,151 @@
+"""The way out: from the protocol's queue to the transport, one message after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import outcome
+import trio
+
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.protocol.client import ClientProtocol
+from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.transport.base import Transport
+
+_AT_ONCE = 1_048_576
+"""How many bytes to write before other tasks get their turn, if the kernel takes them all."""
+
+
+class Writer:
+    """Writes what the protocol has to write.
+
+    A caller that has queued something calls `flush`, which never waits. The task `run` is the only one that
+    waits in the middle of a message, so no caller can leave half a line behind.
+
+    Args:
+        protocol: Whose lines to write.
+        transport: Where to.
+        max_unsent: How many bytes may wait to be written before a request has to wait for `room`.
+    """
+
+    def __init__(self, protocol: ClientProtocol, transport: Transport, max_unsent: int) -> None:
+        self.max_unsent = max_unsent
+        self._protocol = protocol
+        self._transport = transport
+        self._rest: memoryview | None = None
+        self._parked: trio.lowlevel.Task | None = None
+        self._progress = trio.lowlevel.ParkingLot()
+        self._queue = trio.StrictFIFOLock()
+        self._closed = False
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait to be written."""
+        return self._protocol.unsent + (len(self._rest) if self._rest is not None else 0)
+
+    @property
+    def is_inside_a_message(self) -> bool:
+        """Whether a message has been written in part."""
+        return self._rest is not None
+
+    def has_room(self, size: int) -> bool:
+        """Whether a request of this many bytes can be queued now; one larger than all room can if alone."""
+        if self._queue.locked():
+            return False  # others were here first
+        return self._fits(size)
+
+    def _fits(self, size: int) -> bool:
+        unsent = self.unsent
+        return unsent == 0 or unsent + size <= self.max_unsent
+
+    async def queue(self, request: Request) -> None:
+        """Queue a request when there is room for it; who came first is served first.
+
+        Raises:
+            ConnectionLost: The connection has ended.
+        """
+        async with self._queue:
+            while not self._fits(len(request.data or b"")):
+                self._protocol.check_open(request.service)
+                await self._progress.park()
+            self.queue_now(request)
+
+    @trio.lowlevel.enable_ki_protection
+    def queue_now(self, request: Request) -> None:
+        """Queue a request, whatever else waits.
+
+        Raises:
+            ConnectionLost: The connection has ended.
+        """
+        self._protocol.request(request)
+        self.flush()
+
+    @trio.lowlevel.enable_ki_protection
+    def flush(self) -> None:
+        """See to it that what the protocol has to write is written, without waiting."""
+        if self._progress:
+            self._progress.unpark_all()  # something may have been withdrawn
+        protocol = self._protocol
+        writer = self._parked
+        if writer is None or not protocol.has_output:
+            return  # a writer that is at work looks for more before it parks
+        if protocol.in_flight == 0:
+            # A parked writer has nothing left to write, and with nothing in flight nobody else is
+            # likely to write in the same moment: the shortest way is to send it here.
+            data = protocol.take()
+            sent = 0
+            try:
+                sent = self._transport.send_nowait(data)
+            except ConnectionLost:
+                pass  # the writer will meet it again, and knows what to do
+            if sent < len(data):
+                self._rest = memoryview(data)[sent:]
+            elif not protocol.has_output:
+                return
+        self._parked = None
+        trio.lowlevel.reschedule(writer)
+
+    async def run(self) -> None:
+        """Write what there is, park, and so on.
+
+        Raises:
+            ConnectionLost: Nothing can be written any more.
+        """
+        transport = self._transport
+        at_once = 0
+        while True:
+            data = self._rest if self._rest is not None else self._protocol.take()
+            if not data:
+                self._parked = trio.lowlevel.current_task()
+                self._progress.unpark_all()
+                await trio.lowlevel.wait_task_rescheduled(self._forget_task)
+                at_once = 0
+                continue
+            sent = transport.send_nowait(data)
+            if sent < len(data):
+                self._rest = memoryview(data)[sent:]
+                await transport.wait_send()
+                at_once = 0
+            else:
+                self._rest = None
+                at_once += sent
+                if at_once >= _AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+                    at_once = 0
+            if self._progress:
+                self._progress.unpark_all()
+
+    def _forget_task(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
+        self._parked = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def drain(self) -> None:
+        """Wait until everything that may be written has been; `close` ends the waiting as well."""
+        while self._parked is None and not self._closed:
+            await self._progress.park()
+
+    def close(self) -> None:
+        """Forget what is not written, and wake whoever waits."""
+        self._closed = True
+        self._rest = None
+        self._progress.unpark_all()
