@@ -189,7 +189,9 @@ class Client(trio.abc.AsyncResource):
     async def _link(self, service: str, timeout: float | None) -> Link:
         self._linked[service] += 1
         try:
-            answer = await self._connection.request(MANAGER, "link", (service,), timeout=timeout)
+            answer = await self._connection.request(
+                MANAGER, "link", (service,), timeout=timeout, linking=service
+            )
             link = Link(self, service, checked_identity(service, answer))
         except BaseException as error:
             if not self._let_go(service) and not isinstance(error, ManagerError):
@@ -297,6 +299,8 @@ def connect(
     nursery: trio.Nursery | None = None,
     prompts: Prompts | None = None,
     request_timeout: float | None = None,
+    probe_after: float | None = 5,
+    probe_every: float = 60,
     unresponsive_after: float | None = 60,
     max_unsent: int = 64 * 1024 * 1024,
 ) -> Opening[Client]:
@@ -326,8 +330,11 @@ def connect(
         prompts: Answers the Manager's questions, and the question of trust (`Prompts`); None: a person at
             the terminal does.
         request_timeout: How many seconds to wait for a reply if a call does not say; None: no limit.
-        unresponsive_after: After how many seconds without an answer the Manager counts as dead; has no effect
-            yet.
+        probe_after: After how many seconds with a request open the Manager is asked whether the Services are
+            still there, which otherwise nobody would tell; None: never.
+        probe_every: The most seconds between two such questions, whose distance doubles.
+        unresponsive_after: For how many seconds a Manager that owes an answer may say nothing before the
+            connection counts as lost; None: for ever. It is noticed only while there are questions.
         max_unsent: How many bytes may wait to be written before requests have to wait.
 
     Returns:

@@ -77,6 +77,8 @@ class Settings:
     )
     prompts: Prompts | None = None
     request_timeout: float | None = attrs.field(default=None, validator=_is_seconds_or_none)
+    probe_after: float | None = attrs.field(default=5, validator=_is_seconds_or_none)
+    probe_every: float = attrs.field(default=60, validator=_is_seconds_or_none)
     unresponsive_after: float | None = attrs.field(default=60, validator=_is_seconds_or_none)
     max_unsent: int = attrs.field(default=64 * 1024 * 1024, validator=_is_size)
 
@@ -145,6 +147,9 @@ async def open_connection(settings: Settings, credentials: Credentials) -> Conne
                 protocol,
                 request_timeout=settings.request_timeout,
                 max_unsent=settings.max_unsent,
+                probe_after=settings.probe_after,
+                probe_every=settings.probe_every,
+                unresponsive_after=settings.unresponsive_after,
             )
     except BaseException:
         if transport is not None:

@@ -11,17 +11,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import outcome
 import trio
 
 from msl_network_trio.client.reply import Handle, Reply, timed_out
+from msl_network_trio.client.watch import Watch
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
 from msl_network_trio.protocol.client import ClientProtocol
-from msl_network_trio.protocol.messages import Question
+from msl_network_trio.protocol.messages import Notification, Question
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.transport.base import Transport
 
@@ -80,6 +82,15 @@ class Connection:
         protocol: The protocol, connected.
         request_timeout: How many seconds to wait for a reply if a call does not say.
         max_unsent: How many bytes may wait to be written before callers have to wait.
+        probe_after: How many seconds requests are open before the Manager is asked who is there; None: never.
+        probe_every: The most seconds between such questions.
+        unresponsive_after: How many seconds a Manager that owes an answer may be silent; None: for ever.
+
+    Attributes:
+        closed: Set when the connection has ended, and every request is settled.
+        port: The number of our own port.
+        on_notification: Called by the reader for every notification; must not wait.
+        on_end: Called once when the connection has ended, with the reason.
     """
 
     def __init__(
@@ -89,10 +100,15 @@ class Connection:
         *,
         request_timeout: float | None = None,
         max_unsent: int = 64 * 1024 * 1024,
+        probe_after: float | None = 5,
+        probe_every: float = 60,
+        unresponsive_after: float | None = 60,
     ) -> None:
         self.protocol = protocol
         self.closed = trio.Event()
         self.port = transport.port
+        self.on_notification: Callable[[Notification], None] = lambda _: None
+        self.on_end: Callable[[ConnectionLost], None] = lambda _: None
         self._transport = transport
         self._writer = Writer(protocol, transport, max_unsent)
         self._request_timeout = math.inf if request_timeout is None else request_timeout
@@ -100,6 +116,15 @@ class Connection:
         self._write_error: ConnectionLost | None = None
         self._background = trio.CancelScope(shield=True)
         self._reading = trio.CancelScope()
+        self._user_tasks: trio.Nursery | None = None
+        self._watch = Watch(
+            protocol,
+            partial(self.post, "identity"),
+            self._give_up,
+            first=math.inf if probe_after is None else probe_after,
+            at_most_every=probe_every,
+            unresponsive_after=math.inf if unresponsive_after is None else unresponsive_after,
+        )
 
     # ---- for callers ----
 
@@ -115,6 +140,8 @@ class Connection:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        *,
+        linking: str = "",
     ) -> Any:
         """Make a request and wait for its reply.
 
@@ -124,6 +151,7 @@ class Connection:
             args: Its positional arguments.
             kwargs: Its keyword arguments.
             timeout: How many seconds to wait; None: the connection's default; ``math.inf``: no limit.
+            linking: The Service with which this request links.
 
         Raises:
             TypeError: An argument has no JSON form; nothing was written.
@@ -139,10 +167,10 @@ class Connection:
         data = protocol.encode(service, attribute, args, kwargs or {}, uid)
         request = _Waiting(service, attribute, uid, data)
         if seconds == math.inf:
-            await self._send_and_wait(request)
+            await self._send_and_wait(request, linking)
         else:
             with trio.move_on_after(seconds):
-                await self._send_and_wait(request)
+                await self._send_and_wait(request, linking)
             if not request.settled:
                 raise timed_out(request, seconds)
         return request.outcome()
@@ -175,6 +203,7 @@ class Connection:
             request.abandoned = True  # who is cancelled already must not have anything executed
         elif self._writer.has_room(len(data)):
             self._writer.queue_now(request)
+            self._watch.wake()
         else:
             raise BacklogFull(
                 f"{self._writer.unsent:,} bytes wait to be written (max_unsent is "
@@ -290,7 +319,7 @@ class Connection:
             raise ValueError(f"A timeout is a number of seconds from 0, not {timeout!r}")
         return timeout
 
-    async def _send_and_wait(self, request: _Waiting) -> None:
+    async def _send_and_wait(self, request: _Waiting, linking: str = "") -> None:
         # Before anything is queued: a call in a cancelled scope must not be executed.
         await trio.lowlevel.checkpoint_if_cancelled()
         request.task = None
@@ -300,9 +329,10 @@ class Connection:
                 # It will raise. A program that tries again and again must not stop all others.
                 await trio.lowlevel.checkpoint()
             if self._writer.has_room(len(request.data)):
-                self._writer.queue_now(request)
+                self._writer.queue_now(request, linking)
             else:
-                await self._writer.queue(request)
+                await self._writer.queue(request, linking)
+            self._watch.wake()
             await request.wait()
         except BaseException:
             self.abandon(request)
@@ -318,6 +348,18 @@ class Connection:
             self._write_error = self._broken(error)
             self._reading.deadline = trio.current_time() + _DRAIN
 
+    def _give_up(self, seconds: float) -> None:
+        """End a connection to a Manager that has gone silent."""
+        self._fail(
+            ConnectionLost(f"Manager[{self.protocol.manager}] has said nothing for {seconds:g} seconds")
+        )
+        self._reading.cancel()
+
+    def start_task(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Start a task for code of the user. It may outlive the connection, but not what owns it."""
+        assert self._user_tasks is not None
+        self._user_tasks.start_soon(function)
+
     async def _read(self) -> None:
         """Read until the connection ends, and hand everything to whom it belongs."""
         protocol = self.protocol
@@ -329,6 +371,7 @@ class Connection:
                     if not data:
                         self._fail(protocol.receive_eof())
                         return
+                    self._watch.heard = True
                     self._deliver(data)
                     self._writer.flush()
                     if protocol.broken is not None:
@@ -342,6 +385,8 @@ class Connection:
         for event in self.protocol.receive(data):
             if isinstance(event, Request):
                 event.wake()
+            elif isinstance(event, Notification):
+                self.on_notification(event)
 
     def _fail(self, error: NetworkError) -> None:
         """Remember why the connection ended; the first reason is the one that counts."""
@@ -368,21 +413,31 @@ class Connection:
 
     @trio.lowlevel.enable_ki_protection
     async def move_bytes(self) -> None:
-        """Run the reader and the writer until the connection ends; only `disconnect` cancels it."""
-        try:
-            with self._background:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write)
-                    await self._read()
-                    nursery.cancel_scope.cancel()
-        except Exception as error:
-            # A mistake of ours. It must not take the application down, nor leave anybody waiting.
-            logger.exception("the connection to Manager[%s] failed", self.protocol.manager)
-            self._fail(
-                ConnectionLost(f"The connection to Manager[{self.protocol.manager}] failed: {error!r}")
-            )
-        finally:
-            self._end()
+        """Run the connection until it ends, whoever is cancelled; only `disconnect` cancels it.
+
+        What its notification handlers are at then may take longer, and can be cancelled.
+        """
+        async with trio.open_nursery() as self._user_tasks:
+            try:
+                with self._background:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._write)
+                        nursery.start_soon(self._watch.run)
+                        await self._read()
+                        nursery.cancel_scope.cancel()
+            except Exception as error:
+                # A mistake of ours. It must not take the application down, nor leave anybody waiting.
+                logger.exception("the connection to Manager[%s] failed", self.protocol.manager)
+                self._fail(
+                    ConnectionLost(f"The connection to Manager[{self.protocol.manager}] failed: {error!r}")
+                )
+            finally:
+                self._end()
+
+    def cancel_user_tasks(self) -> None:
+        """Cancel the notification handlers that are at work."""
+        if self._user_tasks is not None:
+            self._user_tasks.cancel_scope.cancel()
 
     def _end(self) -> None:
         reason = self._reason or self._write_error or self._disconnected()
@@ -391,3 +446,4 @@ class Connection:
         self._writer.close()
         self._transport.close()
         self.closed.set()
+        self.on_end(reason)

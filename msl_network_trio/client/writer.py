@@ -58,8 +58,12 @@ class Writer:
         unsent = self.unsent
         return unsent == 0 or unsent + size <= self.max_unsent
 
-    async def queue(self, request: Request) -> None:
+    async def queue(self, request: Request, linking: str = "") -> None:
         """Queue a request when there is room for it; who came first is served first.
+
+        Args:
+            request: The request.
+            linking: See `ClientProtocol.request`.
 
         Raises:
             ConnectionLost: The connection has ended.
@@ -68,16 +72,16 @@ class Writer:
             while not self._fits(len(request.data or b"")):
                 self._protocol.check_open(request.service)
                 await self._progress.park()
-            self.queue_now(request)
+            self.queue_now(request, linking)
 
     @trio.lowlevel.enable_ki_protection
-    def queue_now(self, request: Request) -> None:
-        """Queue a request, whatever else waits.
+    def queue_now(self, request: Request, linking: str = "") -> None:
+        """Queue a request, whatever else waits; arguments as in `queue`.
 
         Raises:
             ConnectionLost: The connection has ended.
         """
-        self._protocol.request(request)
+        self._protocol.request(request, linking=linking)
         self.flush()
 
     @trio.lowlevel.enable_ki_protection

@@ -60,6 +60,7 @@ from msl_network_trio.protocol.messages import (
     ReceivedLine,
 )
 from msl_network_trio.protocol.outgoing import Line, Outbox, Request
+from msl_network_trio.protocol.presence import Presence
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +132,8 @@ class ClientProtocol:
         self._barriers: dict[str | None, _Barrier] = {}
         self._deferred_barriers: list[_Barrier] = []
         self._ping: _Barrier | None = None
+        self._presence = Presence()
+        self._linking: dict[str, str] = {}
         self._sequence = 0
         self._mark = 0
         self._ended = False
@@ -156,6 +159,21 @@ class ClientProtocol:
     def has_output(self) -> bool:
         """Whether `take` has something to give."""
         return bool(self._outbox)
+
+    @property
+    def last_sequence(self) -> int:
+        """The `Request.sequence` of the last request that was given out."""
+        return self._sequence
+
+    def is_waiting_since(self, sequence: int) -> bool:
+        """Whether a request is open that was given out no later than the one with this sequence."""
+        oldest = next(iter(self._open.values()), None)
+        return oldest is not None and oldest.sequence <= sequence
+
+    @property
+    def person_is_asked(self) -> bool:
+        """Whether the Manager waits for us to log in."""
+        return self._admin is not None and self._admin.question is not None
 
     def next_uid(self) -> str:
         """Return a uid that no request of this connection had."""
@@ -185,13 +203,19 @@ class ClientProtocol:
                 f"Disconnected from Manager[{self.manager}], cannot send request to {service!r}"
             ) from self.lost
 
-    def request(self, request: Request) -> None:
+    def request(self, request: Request, *, linking: str = "") -> None:
         """Queue a request; while the gate is shut, it is held back.
+
+        Args:
+            request: The request.
+            linking: The Service with which it asks the Manager to link, if that is what it does.
 
         Raises:
             ConnectionLost: The connection has ended.
         """
         self.check_open(request.service)
+        if linking:
+            self._linking[request.uid] = linking
         if self._admin is None:
             self._outbox.add(request)
             if request.admin:
@@ -209,6 +233,7 @@ class ClientProtocol:
         if request.settled or request.abandoned:
             return
         request.abandoned = True
+        self._linking.pop(request.uid, None)
         if request in self._held:
             del self._held[request]
             self._held_bytes -= len(request.data or b"")
@@ -305,6 +330,8 @@ class ClientProtocol:
             if request is not None:
                 self._answer(request, message)
                 events.append(request)
+                if request.service == MANAGER:
+                    self._look_who_is_there(request, events)
             elif self._connected:
                 self._unaddressed(message, events)
             else:
@@ -352,7 +379,7 @@ class ClientProtocol:
             what = f"{request.service}.{request.attribute}"
             fate = "may have been executed" if request.may_have_run else "was not sent"
             request.error = type(reason)(f"{reason}; {what} {fate}", may_have_run=request.may_have_run)
-        for queue in (self._outbox, self._held, self._open, self._abandoned):
+        for queue in (self._outbox, self._held, self._open, self._abandoned, self._linking):
             queue.clear()
         self._held_bytes = 0
         self._admin = None
@@ -417,6 +444,31 @@ class ClientProtocol:
                 self._barriers.pop(request.refused, None)
             elif request is self._admin:
                 self._open_gate()
+
+    def _look_who_is_there(self, request: Request, events: list[Event]) -> None:
+        """Fail the requests to Services that, by this answer of the Manager, are not there any more."""
+        linked = self._linking.pop(request.uid, "")
+        if request.error is not None:
+            return
+        earlier = [r for r in self._open.values() if r.service != MANAGER and r.sequence < request.sequence]
+        if linked:
+            address = request.result.get("address") if isinstance(request.result, dict) else None
+            gone = {linked} if self._presence.observe(linked, address) else set()
+        elif request.attribute == "identity":
+            gone = set(self._presence.observe_all(request.result, {r.service for r in earlier}))
+        else:
+            return
+        for lost in (r for r in earlier if r.service in gone):
+            del self._open[lost.uid]
+            lost.settled = True
+            lost.error = ServiceLost(
+                f"The {lost.service!r} Service has gone from {self.manager_name}; "
+                f"{lost.service}.{lost.attribute} may have been executed",
+                service=lost.service,
+                attribute=lost.attribute,
+                may_have_run=True,
+            )
+            events.append(lost)
 
     def _remote_error(self, request: Request, message: ReceivedLine) -> RemoteError:
         lines = message.traceback if isinstance(message.traceback, list) else []

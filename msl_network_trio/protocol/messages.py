@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import attrs
@@ -57,5 +58,13 @@ class Notification:
     """A Service emitted a notification."""
 
     service: str
+    """The name of the Service."""
+
     args: list[Any]
+    """The positional arguments that it emitted."""
+
     kwargs: dict[str, Any]
+    """The keyword arguments that it emitted."""
+
+    received: float = attrs.field(factory=time.time, eq=False)
+    """When it was received, in seconds since the epoch by the clock of this computer."""

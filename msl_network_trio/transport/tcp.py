@@ -201,7 +201,22 @@ async def open_socket(host: str, port: int) -> socket.socket:
     trio_socket = stream.socket  # Trio has set TCP_NODELAY
     sock = socket.socket(trio_socket.family, trio_socket.type, trio_socket.proto, fileno=trio_socket.detach())
     sock.setblocking(False)
+    _keep_alive(sock)
     return sock
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Have the operating system notice a peer that has lost its power or its cable, in about two minutes."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
+    # The names for the seconds of silence before the first question differ (the last is that of macOS).
+    for name, value in (
+        ("TCP_KEEPIDLE", 60),
+        ("TCP_KEEPALIVE", 60),
+        ("TCP_KEEPINTVL", 10),
+        ("TCP_KEEPCNT", 6),
+    ):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _dial_reason(error: OSError | ValueError) -> str:

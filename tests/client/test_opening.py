@@ -180,7 +180,12 @@ def test_ctrl_c_in_the_goodbye_leaves_the_nursery_as_it_should(monkeypatch: pyte
             pass
         assert not trio.lowlevel.current_task().child_nurseries
 
-    trio.run(main)
+    # Whoever started the tests may have them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        trio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # ---- what the body raises ----

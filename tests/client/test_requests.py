@@ -233,7 +233,7 @@ async def test_a_timeout_that_is_none_raises(session: Session, timeout: float):
 
 
 async def test_the_request_timeout_is_the_default_of_every_call(network, nursery, autojump_clock):
-    async for session in open_session(network, nursery, request_timeout=3):
+    async for session in open_session(network, nursery, request_timeout=3, unresponsive_after=None):
         for call in (session.link.add, session.client.identities, session.link.unlink):
             before = trio.current_time()
             with pytest.raises(ReplyTimeout):

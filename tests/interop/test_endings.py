@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import trio
@@ -213,8 +216,11 @@ async def test_disconnecting_takes_the_client_out_of_the_registry(start):
 # ---- the end of the program ----
 
 PROGRAM = """
-import json, sys, trio
+import json, signal, sys, trio
 from msl_network_trio import connect
+
+# Whoever started the tests may have them ignore Ctrl-C, as shells do with what runs in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 arguments, form = json.loads(sys.argv[1]), sys.argv[2]
 
@@ -240,9 +246,8 @@ trio.run(main)
 """
 
 
-def start_program(manager: Manager, form: str, then: str) -> subprocess.Popen[str]:
-    import json
-
+@contextmanager
+def running_program(manager: Manager, form: str, then: str) -> Iterator[subprocess.Popen[str]]:
     program = subprocess.Popen(
         [
             sys.executable,
@@ -262,17 +267,21 @@ def start_program(manager: Manager, form: str, then: str) -> subprocess.Popen[st
         env=dict(os.environ),
     )
     assert program.stdout is not None
-    assert program.stdout.readline() == "ready\n"
-    return program
+    try:
+        assert program.stdout.readline() == "ready\n"
+        yield program
+    finally:
+        program.kill()
+        program.communicate()
 
 
 @pytest.mark.parametrize("form", ["scope", "await", "nursery"])
 def test_ctrl_c_while_waiting_for_a_reply_ends_the_program_at_once(start, form: str):
     manager: Manager = start()
     manager.start_service()
-    program = start_program(manager, form, "wait")
-    program.send_signal(signal.SIGINT)
-    _, errors = program.communicate(timeout=10)
+    with running_program(manager, form, "wait") as program:
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=10)
     assert "KeyboardInterrupt" in errors
     # A nursery of the user's puts it into a group, which Python ends with another code.
     assert program.returncode == (1 if form == "nursery" else -signal.SIGINT)
@@ -285,7 +294,7 @@ def test_ctrl_c_while_waiting_for_a_reply_ends_the_program_at_once(start, form: 
 def test_a_program_that_never_disconnects_ends_with_a_goodbye_and_without_a_word(start, form: str):
     manager: Manager = start()
     manager.start_service()
-    program = start_program(manager, form, "end")
-    output, errors = program.communicate(timeout=10)
+    with running_program(manager, form, "end") as program:
+        output, errors = program.communicate(timeout=10)
     assert (output, errors, program.returncode) == ("", "", 0)
     manager.process.wait_for("has been removed from the registry")

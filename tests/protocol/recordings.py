@@ -4,7 +4,8 @@ A recording is a file of JSON lines. The first tells what it is ``about`` and wh
 client used. The others are its steps, in their order:
 
 - ``{"to_manager": LINE}`` and ``{"from_manager": LINE}``: what was sent, without the end of the line. A line
-  that has no uid of its own says which request it ``"answers"`` or ``"refuses"``.
+  that has no uid of its own says which request it ``"answers"`` or ``"refuses"``; one that shows that a Service
+  has gone says which request it ``"buries"``, which msl-network left open.
 - ``{"held_back": LINE}``: the request is made here, but must not be written before its ``to_manager``.
 - ``{"end": true}``: the end of the connection, which may be what ``"answers"`` a request.
 - ``{"request_when_closed": SERVICE}``: one more request, after the end.
@@ -34,6 +35,7 @@ class Step:
     line: str = ""
     answers: str = ""
     refuses: str = ""
+    buries: str = ""
     raises: str = ""
 
     @property
@@ -164,7 +166,8 @@ class Expected:
             return [("notification", line["service"], canonical(args), canonical(kwargs))]
         if uid:
             self._our_name = line["requester"] if line["requester"] != self._manager_name else self._our_name
-            return [("settled", uid, *self._outcome(self._open.pop(uid), step))]
+            answered = ("settled", uid, *self._outcome(self._open.pop(uid), step))
+            return [answered, *self._buried(step.buries)] if step.buries else [answered]
         self._manager_name = line["requester"]
         if line["error"]:
             self.rejection = step.raises
@@ -174,6 +177,12 @@ class Expected:
         (about,) = line["args"]
         manager_password = line["attribute"] == "password" and about == self._manager_name
         return [("question", line["attribute"], about, str(manager_password))]
+
+    def _buried(self, uid: str) -> list[tuple[str, ...]]:
+        request = self._open.pop(uid)
+        service, attribute = request["service"], request["attribute"]
+        text = f"The {service!r} Service has gone from {self._manager_name}; {service}.{attribute} may have been executed"
+        return [("settled", uid, "ServiceLost", text, service, attribute, "True")]
 
     def _outcome(self, request: dict[str, Any], step: Step) -> tuple[str, ...]:
         line = step.fields

@@ -1,0 +1,171 @@
+"""Notifications: from the reader to whoever wants them, bounded, in order, counted.
+
+The reader never waits and runs no code of the user. It puts notifications into mailboxes; when one is full
+the oldest of its notifications is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+import trio
+
+from msl_network_trio.client import user_code
+from msl_network_trio.exceptions import NetworkError
+from msl_network_trio.protocol.messages import Notification
+
+logger = logging.getLogger(__name__)
+
+MAX_BUFFER_SIZE = 1000
+"""How many notifications are kept for somebody who is slower than they come."""
+
+
+class _Mailbox:
+    """Notifications that wait for one consumer."""
+
+    def __init__(self, size: float) -> None:
+        if not size >= 1:
+            raise ValueError(f"max_buffer_size must be a number from 1, or math.inf, not {size!r}")
+        self._size = size
+        self._queue: deque[Notification] = deque()
+        self._wanted = trio.lowlevel.ParkingLot()
+        self._ended = False
+        self.dropped = 0
+
+    def put(self, notification: Notification) -> None:
+        if len(self._queue) >= self._size:
+            self._queue.popleft()
+            self.dropped += 1
+        self._queue.append(notification)
+        if self._wanted:
+            self._wanted.unpark()
+
+    def end(self, *, drop: bool) -> None:
+        """Let no more come; what is there is still given out unless it is dropped."""
+        self._ended = True
+        if drop:
+            self._queue.clear()
+        self._wanted.unpark_all()
+
+    async def get(self) -> Notification | None:
+        """Wait for the next one; None: there will be none."""
+        if self._queue or self._ended:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._queue:
+            if self._ended:
+                return None
+            await self._wanted.park()
+        return self._queue.popleft()
+
+
+class NotificationStream:
+    """The notifications of one Service, to be iterated; `Link.notifications` makes it.
+
+    It is subscribed from where it is entered with ``async with`` to the end of the block, and gives
+    `Notification` objects: their ``args``, ``kwargs``, ``service``, and ``received``, when they came in seconds
+    since the epoch. The iteration ends when the link is unlinked; when the connection is lost, it raises.
+
+    Args:
+        subscribers: Where the link keeps its streams.
+        max_buffer_size: How many notifications to keep for a consumer that is slower than they come.
+    """
+
+    def __init__(self, subscribers: set[NotificationStream], max_buffer_size: float) -> None:
+        self._subscribers = subscribers
+        self._mailbox = _Mailbox(max_buffer_size)
+        self._error: NetworkError | None = None
+
+    @property
+    def dropped(self) -> int:
+        """How many notifications were lost, the oldest first, because the consumer was too slow."""
+        return self._mailbox.dropped
+
+    async def __aenter__(self) -> NotificationStream:
+        self._subscribers.add(self)
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._subscribers.discard(self)
+        self._mailbox.end(drop=True)
+
+    def __aiter__(self) -> NotificationStream:
+        return self
+
+    async def __anext__(self) -> Notification:
+        notification = await self._mailbox.get()
+        if notification is not None:
+            return notification
+        if self._error is not None:
+            raise self._error
+        raise StopAsyncIteration
+
+    def put(self, notification: Notification) -> None:
+        """Add one, for the reader."""
+        self._mailbox.put(notification)
+
+    def end(self, error: NetworkError | None) -> None:
+        """Let no more come, because the connection was lost or, without an error, the link was unlinked."""
+        self._error = error
+        self._mailbox.end(drop=error is None)
+
+
+class HandlerRunner:
+    """Calls the notification handler of a link, in order, one at a time, in a task of its own.
+
+    Args:
+        service: The name of the Service, for the log.
+        handler: Returns the handler of the moment, None if there is none.
+    """
+
+    def __init__(self, service: str, handler: Callable[[], Callable[..., Any] | None]) -> None:
+        self._service = service
+        self._handler = handler
+        self._mailbox = _Mailbox(MAX_BUFFER_SIZE)
+        self._logged = 0
+        self._started = False
+        self.scope = trio.CancelScope()
+        self.task: trio.lowlevel.Task | None = None
+
+    def put(self, notification: Notification, start: Callable[[Callable[[], Any]], None]) -> None:
+        """Add one, for the reader.
+
+        Args:
+            notification: The notification.
+            start: Starts a task of the connection.
+        """
+        if self._handler() is None:
+            return
+        self._mailbox.put(notification)
+        if not self._started:
+            self._started = True
+            start(self._run)
+        if self._mailbox.dropped > 2 * self._logged:  # at 1, 3, 7, 15, ...
+            self._logged = self._mailbox.dropped
+            logger.warning(
+                "the notification handler for %r is too slow: %d notifications dropped so far",
+                self._service,
+                self._logged,
+            )
+
+    def end(self, *, drop: bool) -> None:
+        """Let no more come; what is there is still handled unless it is dropped."""
+        self._mailbox.end(drop=drop)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(self) -> None:
+        self.task = trio.lowlevel.current_task()
+        with self.scope:
+            while (notification := await self._mailbox.get()) is not None:
+                handler = self._handler()
+                if handler is not None:
+                    what = f"the notification handler for {self._service!r}:"
+                    await user_code.call(handler, *notification.args, what=what, **notification.kwargs)

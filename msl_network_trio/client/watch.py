@@ -1,0 +1,98 @@
+"""Looking after a connection on which nothing seems to happen.
+
+msl-network tells nobody that a Service has died, and a Manager whose computer has lost its power says nothing
+at all. So while requests stay open the client asks the Manager who is there: the answer tells
+`ClientProtocol` which Services have gone, and that there is an answer tells that there is a Manager.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import trio
+
+from msl_network_trio.client.reply import Reply
+from msl_network_trio.exceptions import NetworkError
+from msl_network_trio.protocol.client import ClientProtocol
+
+
+class Watch:
+    """Asks for the Manager's identity while requests stay open.
+
+    Args:
+        protocol: Whose requests.
+        ask: Sends the question.
+        give_up: Is told that the Manager has been silent for too long.
+        first: How many seconds a request has to be open before the first question; infinity: none are asked.
+        at_most_every: The most seconds from one question to the next; they start with `first` and double.
+        unresponsive_after: How many seconds to wait for a Manager that owes an answer and says nothing.
+    """
+
+    def __init__(
+        self,
+        protocol: ClientProtocol,
+        ask: Callable[[], Reply],
+        give_up: Callable[[float], None],
+        *,
+        first: float,
+        at_most_every: float,
+        unresponsive_after: float,
+    ) -> None:
+        self._protocol = protocol
+        self._ask = ask
+        self._give_up = give_up
+        self._first = first
+        self._at_most_every = max(first, at_most_every)
+        self._unresponsive_after = unresponsive_after
+        self._asleep = trio.lowlevel.ParkingLot()
+        self.heard = False
+        """Set whenever anything arrives."""
+
+    def wake(self) -> None:
+        """Note that a request was made; of no cost while the watch is awake."""
+        if self._asleep:
+            self._asleep.unpark()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        if self._first == math.inf:
+            return
+        protocol = self._protocol
+        interval = self._first
+        while True:
+            if not protocol.in_flight:
+                interval = self._first
+                await self._asleep.park()
+            sequence = protocol.last_sequence
+            await trio.sleep(interval)
+            if not protocol.is_waiting_since(sequence):
+                interval = self._first
+                continue
+            await self._look()
+            interval = min(2 * interval, self._at_most_every)
+
+    async def _look(self) -> None:
+        if self._protocol.person_is_asked:
+            return  # the silence is ours
+        # Behind an open admin request the question is held back; that one is owed an answer as well.
+        answer = self._ask()
+        waited = trio.current_time()
+        self.heard = False
+        while not answer.done():
+            with trio.move_on_at(waited + self._unresponsive_after):
+                try:
+                    await answer
+                except NetworkError:
+                    return
+            if answer.done():
+                return
+            if self._protocol.person_is_asked:
+                answer.cancel()
+                return
+            if not self.heard:
+                self._give_up(self._unresponsive_after)
+                return
+            # It serves us, but this answer is stuck, behind a Service that does not read for example.
+            self.heard = False
+            waited = trio.current_time()
