@@ -2,6 +2,8 @@
 
 from msl_network_trio.client.client import Client, connect, filter_client_connect_kwargs
 from msl_network_trio.client.link import Link
+from msl_network_trio.client.linked_client import LinkedClient
+from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.client.prompts import Prompts, TerminalPrompts
 from msl_network_trio.client.reply import Reply
 from msl_network_trio.exceptions import (
@@ -22,6 +24,7 @@ from msl_network_trio.exceptions import (
     ServiceLost,
     StreamCorrupted,
 )
+from msl_network_trio.protocol.messages import Notification
 from msl_network_trio.transport.trust import Certificate
 
 __version__ = "0.1.0"
@@ -39,8 +42,11 @@ __all__ = [
     "HandshakeError",
     "Link",
     "LinkBroken",
+    "LinkedClient",
     "ManagerError",
     "NetworkError",
+    "Notification",
+    "NotificationStream",
     "Prompts",
     "ProtocolError",
     "RemoteError",

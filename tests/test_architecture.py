@@ -32,11 +32,13 @@ ORDER = [
     "client.watch",
     "client.user_code",
     "client.notifications",
+    "client.signatures",
     "client.connection",
     "client.connecting",
     "client.identities",
     "client.link",
     "client.client",
+    "client.linked_client",
 ]
 PACKAGES = ["protocol", "transport", "client"]
 

@@ -90,7 +90,8 @@ class Connection:
         closed: Set when the connection has ended, and every request is settled.
         port: The number of our own port.
         on_notification: Called by the reader for every notification; must not wait.
-        on_end: Called once when the connection has ended, with the reason.
+        on_end: Called once when the connection has ended, with the reason; may return an async function for
+            the connection's task to run at the very last, for `GOODBYE` at the most.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Connection:
         self.closed = trio.Event()
         self.port = transport.port
         self.on_notification: Callable[[Notification], None] = lambda _: None
-        self.on_end: Callable[[ConnectionLost], None] = lambda _: None
+        self.on_end: Callable[[ConnectionLost], Callable[[], Awaitable[None]] | None] = lambda _: None
         self._transport = transport
         self._writer = Writer(protocol, transport, max_unsent)
         self._request_timeout = math.inf if request_timeout is None else request_timeout
@@ -117,6 +118,9 @@ class Connection:
         self._background = trio.CancelScope(shield=True)
         self._reading = trio.CancelScope()
         self._user_tasks: trio.Nursery | None = None
+        self._user_scopes: dict[trio.lowlevel.Task, trio.CancelScope] = {}
+        self._user_tasks_end = False
+        self._finished = trio.Event()
         self._watch = Watch(
             protocol,
             partial(self.post, "identity"),
@@ -299,6 +303,7 @@ class Connection:
                 await self.closed.wait()
         finally:
             self._background.cancel()
+            self.cancel_user_tasks(but=trio.lowlevel.current_task())
             with trio.CancelScope(shield=True):
                 await self.closed.wait()
 
@@ -356,9 +361,33 @@ class Connection:
         self._reading.cancel()
 
     def start_task(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Start a task for code of the user. It may outlive the connection, but not what owns it."""
+        """Start a task for code of the user, which `cancel_user_tasks` ends."""
         assert self._user_tasks is not None
-        self._user_tasks.start_soon(function)
+        self._user_tasks.start_soon(self._run_user_task, function)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_user_task(self, function: Callable[[], Awaitable[None]]) -> None:
+        task = trio.lowlevel.current_task()
+        # Shielded, as the connection is, from whoever is cancelled: there is one way to end it.
+        with trio.CancelScope(shield=True) as scope:
+            if self._user_tasks_end:
+                return
+            self._user_scopes[task] = scope
+            try:
+                await function()
+            finally:
+                del self._user_scopes[task]
+
+    def cancel_user_tasks(self, *, but: trio.lowlevel.Task | None = None) -> None:
+        """Cancel the notification handlers that are at work, and start no more.
+
+        Args:
+            but: A task that is not cancelled, since it is the one that calls.
+        """
+        self._user_tasks_end = True
+        for task, scope in self._user_scopes.items():
+            if task is not but:
+                scope.cancel()
 
     async def _read(self) -> None:
         """Read until the connection ends, and hand everything to whom it belongs."""
@@ -406,16 +435,17 @@ class Connection:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.move_bytes)
             try:
-                await self.closed.wait()
+                await self._finished.wait()
             finally:
                 with trio.CancelScope(shield=True):
                     await self.disconnect(GOODBYE)
+                self.cancel_user_tasks()
 
     @trio.lowlevel.enable_ki_protection
     async def move_bytes(self) -> None:
         """Run the connection until it ends, whoever is cancelled; only `disconnect` cancels it.
 
-        What its notification handlers are at then may take longer, and can be cancelled.
+        Then it waits for the notification handlers that are at work.
         """
         async with trio.open_nursery() as self._user_tasks:
             try:
@@ -433,11 +463,7 @@ class Connection:
                 )
             finally:
                 self._end()
-
-    def cancel_user_tasks(self) -> None:
-        """Cancel the notification handlers that are at work."""
-        if self._user_tasks is not None:
-            self._user_tasks.cancel_scope.cancel()
+        self._finished.set()
 
     def _end(self) -> None:
         reason = self._reason or self._write_error or self._disconnected()
@@ -446,4 +472,11 @@ class Connection:
         self._writer.close()
         self._transport.close()
         self.closed.set()
-        self.on_end(reason)
+        at_last = self.on_end(reason)
+        if at_last is not None and self._user_tasks is not None:
+            self._user_tasks.start_soon(self._run_at_last, at_last)
+
+    @staticmethod
+    async def _run_at_last(function: Callable[[], Awaitable[None]]) -> None:
+        with trio.move_on_after(GOODBYE, shield=True):
+            await function()

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from msl_network_trio.client.notifications import (
+    MAX_BUFFER_SIZE,
+    HandlerRunner,
+    NotificationStream,
+    StartTask,
+)
 from msl_network_trio.client.opening import Opening
+from msl_network_trio.client.signatures import parse_signature
 from msl_network_trio.constants import SHUTDOWN_SERVICE
-from msl_network_trio.exceptions import LinkBroken, ProtocolError
+from msl_network_trio.exceptions import LinkBroken, NetworkError, ProtocolError
+from msl_network_trio.protocol.messages import Notification
 
 if TYPE_CHECKING:
     from msl_network_trio.client.client import Client
+
+logger = logging.getLogger(__name__)
 
 
 class RemoteMethod:
@@ -44,6 +56,24 @@ class RemoteMethod:
         call = connection.start if asynchronous else connection.request
         return call(link._service_name, self._name, args, kwargs, timeout)
 
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """What the identity of the Service tells of the arguments."""
+        signature = parse_signature(self._link.service_attributes.get(self._name))
+        if signature is None:
+            raise AttributeError("__signature__")
+        return signature
+
+    @property
+    def __doc__(self) -> str:  # type: ignore[override]
+        """What the identity of the Service tells."""
+        return f"{self!r}, requested from a Service of MSL-Network."
+
+    @property
+    def __name__(self) -> str:
+        """The name of the attribute."""
+        return self._name
+
     def __repr__(self) -> str:
         signature = self._link.service_attributes.get(self._name, "")
         if not isinstance(signature, str):
@@ -63,6 +93,20 @@ class Link:
     _client: Client | None
     _service_name: str
     _service_identity: Mapping[str, Any]
+    _streams: set[NotificationStream] = attrs.field(factory=set, init=False)
+    _handler_runner: HandlerRunner = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._handler_runner = HandlerRunner(
+            self._service_name, lambda: self.__dict__.get("notification_handler")
+        )
+        hidden = sorted(_OWN_NAMES.intersection(self.service_attributes))
+        if hidden:
+            logger.warning(
+                "the %r Service has attributes that Link hides: %s; reach them with link.request(name)",
+                self._service_name,
+                ", ".join(hidden),
+            )
 
     # ---- requests ----
 
@@ -124,6 +168,90 @@ class Link:
         client._forget(self)
         return result
 
+    # ---- notifications ----
+
+    def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
+        """Does nothing; assign a function to be called for every notification of the Service.
+
+        ``link.notification_handler = function`` works at any time, with a plain function, an async one or a
+        bound method (`types.MethodType`). It is called in the order of the notifications, one after the
+        other, in a task of its own, so it may take its time and may use the link. An exception in it is
+        logged, and ends nothing. If it is slower than notifications come, the oldest ones are dropped,
+        which is logged too. A plain function runs in the event loop, so it must not block.
+
+        Args:
+            *args: What the Service emitted.
+            **kwargs: What the Service emitted.
+        """
+
+    def notifications(self, max_buffer_size: float = MAX_BUFFER_SIZE) -> NotificationStream:
+        """Iterate over the notifications of the Service.
+
+        ``async with link.notifications() as stream:`` subscribes; ``async for notification in stream:`` gives
+        what has come since. Any number of streams may be open at a time.
+
+        Args:
+            max_buffer_size: How many notifications are kept for a loop that is slower than they come; then
+                the oldest ones are dropped, and counted in ``stream.dropped``. ``math.inf``: no limit.
+
+        Raises:
+            ValueError: The size is less than 1.
+            LinkBroken: This link was unlinked.
+        """
+        self._linked("notifications")
+        return NotificationStream(self._streams, max_buffer_size)
+
+    def _notify(self, notification: Notification, start: StartTask) -> None:
+        """Give a notification to everybody who wants it; called by the reader."""
+        for stream in self._streams:
+            stream.put(notification)
+        self._handler_runner.put(notification, start)
+
+    def _end_notifications(self, error: NetworkError | None) -> None:
+        """Let no more come, because the connection was lost or, without an error, the link was broken."""
+        for stream in self._streams:
+            stream.end(error)
+        self._handler_runner.end(drop=error is None)
+
+    # ---- locks ----
+
+    def acquire_lock(
+        self, shared: bool = False, timeout: float | None = None, *, wait: bool = False
+    ) -> Opening[list[str]]:
+        """Acquire a lock on the Service: nobody else can link with it until all locks are released.
+
+        Await it, and release it yourself; or enter it with ``async with``, which releases it at the end of
+        the block. A Manager keeps one lock for a client and a Service: it excludes other clients, not other
+        tasks of this one, and only the last scope of this client that holds it sends the release.
+
+        Args:
+            shared: Whether others that are linked already may stay so, and lock as well. An exclusive lock
+                is granted to the only client that is linked.
+            timeout: How many seconds to wait for the Manager's reply; with `wait`, for the lock.
+            wait: Whether to try again while the Manager refuses an exclusive lock because of the links of
+                other clients. A Manager cannot be waited on, so it is asked, at most once a second.
+
+        Returns:
+            The names of the clients that are linked with the Service, in any order.
+
+        Raises:
+            ManagerError: The lock is refused.
+            ReplyTimeout: No reply, or with `wait` no lock, in time.
+        """
+        return LockOpening(self, shared, timeout, wait)
+
+    async def release_lock(self, timeout: float | None = None) -> list[str]:
+        """Release the lock of this client on the Service, at once, whatever scopes hold it.
+
+        Args:
+            timeout: How many seconds to wait for the Manager's reply.
+
+        Returns:
+            The names of the clients that still have a lock on the Service.
+        """
+        client = self._linked("release_lock")
+        return await client._release_lock(self._service_name, timeout)
+
     # ---- the link itself ----
 
     async def unlink(self, timeout: float | None = None) -> None:
@@ -180,6 +308,9 @@ class Link:
         """The operating system of the Service."""
         return str(self._service_identity.get("os", "unknown"))
 
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.service_attributes})
+
     def __repr__(self) -> str:
         if self._client is None:
             return f"<Un-Linked from {self._service_name}[{self.service_address}]>"
@@ -187,6 +318,10 @@ class Link:
             f"<Link with {self._service_name}[{self.service_address}] "
             f"at Manager[{self._client.address_manager}]>"
         )
+
+
+_OWN_NAMES = {name for name in vars(Link) if not name.startswith("_")} - {SHUTDOWN_SERVICE}
+"""The names that hide attributes of a Service; one of them is there to call that of the Service."""
 
 
 def checked_identity(service: str, identity: Any) -> Mapping[str, Any]:
@@ -221,3 +356,26 @@ class LinkOpening(Opening[Link]):
     async def _exit(self) -> None:
         assert self._link is not None
         await self._client._leave(self._link)
+
+
+class LockOpening(Opening[list[str]]):
+    """What `Link.acquire_lock` returns."""
+
+    def __init__(self, link: Link, shared: bool, timeout: float | None, wait: bool) -> None:
+        self._link = link
+        self._shared = shared
+        self._timeout = timeout
+        self._wait = wait
+        super().__init__(f"{type(link).__name__}.acquire_lock")
+
+    async def _open(self) -> list[str]:
+        client = self._link._linked("acquire_lock")
+        return await client._acquire_lock(self._link.service_name, self._shared, self._timeout, self._wait)
+
+    async def _enter(self) -> list[str]:
+        # The client of now: the link may be broken when the scope ends.
+        self._client = self._link._linked("acquire_lock")
+        return await self._open()
+
+    async def _exit(self) -> None:
+        await self._client._leave_lock(self._link.service_name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +19,9 @@ from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.protocol.messages import Notification
 
 logger = logging.getLogger(__name__)
+
+StartTask = Callable[[Callable[[], Awaitable[None]]], None]
+"""Starts a task that the connection owns."""
 
 MAX_BUFFER_SIZE = 1000
 """How many notifications are kept for somebody who is slower than they come."""
@@ -66,8 +69,8 @@ class NotificationStream:
     """The notifications of one Service, to be iterated; `Link.notifications` makes it.
 
     It is subscribed from where it is entered with ``async with`` to the end of the block, and gives
-    `Notification` objects: their ``args``, ``kwargs``, ``service``, and ``received``, when they came in seconds
-    since the epoch. The iteration ends when the link is unlinked; when the connection is lost, it raises.
+    `Notification` objects. The iteration ends when the link is unlinked; when the connection is lost, it
+    raises.
 
     Args:
         subscribers: Where the link keeps its streams.
@@ -132,10 +135,8 @@ class HandlerRunner:
         self._mailbox = _Mailbox(MAX_BUFFER_SIZE)
         self._logged = 0
         self._started = False
-        self.scope = trio.CancelScope()
-        self.task: trio.lowlevel.Task | None = None
 
-    def put(self, notification: Notification, start: Callable[[Callable[[], Any]], None]) -> None:
+    def put(self, notification: Notification, start: StartTask) -> None:
         """Add one, for the reader.
 
         Args:
@@ -160,12 +161,9 @@ class HandlerRunner:
         """Let no more come; what is there is still handled unless it is dropped."""
         self._mailbox.end(drop=drop)
 
-    @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:
-        self.task = trio.lowlevel.current_task()
-        with self.scope:
-            while (notification := await self._mailbox.get()) is not None:
-                handler = self._handler()
-                if handler is not None:
-                    what = f"the notification handler for {self._service!r}:"
-                    await user_code.call(handler, *notification.args, what=what, **notification.kwargs)
+        what = f"the notification handler for {self._service!r}:"
+        while (notification := await self._mailbox.get()) is not None:
+            handler = self._handler()
+            if handler is not None:
+                await user_code.call(handler, notification.args, notification.kwargs, what)

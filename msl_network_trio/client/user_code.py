@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -14,16 +14,18 @@ logger = logging.getLogger(__name__)
 
 
 @trio.lowlevel.enable_ki_protection
-async def call(function: Callable[..., Any], *args: Any, what: str, **kwargs: Any) -> None:
+async def call(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], what: str
+) -> None:
     """Call a plain or async function; an exception in it is logged and ends nothing.
 
     Ctrl-C in the midst of it reaches the main task, which is where a Trio program expects it.
 
     Args:
         function: The function.
-        *args: Its positional arguments.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
         what: What the function is, for the log.
-        **kwargs: Its keyword arguments.
     """
     try:
         await _unprotected(function, args, kwargs)
@@ -37,7 +39,7 @@ async def call(function: Callable[..., Any], *args: Any, what: str, **kwargs: An
 
 
 @trio.lowlevel.disable_ki_protection
-async def _unprotected(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+async def _unprotected(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     result = function(*args, **kwargs)
     if inspect.isawaitable(result):
         await result

@@ -60,17 +60,24 @@ class Watch:
             return
         protocol = self._protocol
         interval = self._first
+        older = newer = 0
         while True:
             if not protocol.in_flight:
-                interval = self._first
                 await self._asleep.park()
-            sequence = protocol.last_sequence
-            await trio.sleep(interval)
-            if not protocol.is_waiting_since(sequence):
                 interval = self._first
-                continue
-            await self._look()
-            interval = min(2 * interval, self._at_most_every)
+                older = newer = protocol.last_sequence
+                await trio.sleep(interval)
+            # In half steps: what was given out just after one look is old enough not at the next, but at
+            # the one after it, and has then waited for one and a half times as long at the most.
+            elif protocol.is_waiting_since(older):
+                await self._look()
+                interval = min(2 * interval, self._at_most_every)
+                newer = protocol.last_sequence
+                await trio.sleep(interval)
+            else:
+                interval = self._first
+                older, newer = newer, protocol.last_sequence
+                await trio.sleep(interval / 2)
 
     async def _look(self) -> None:
         if self._protocol.person_is_asked:

@@ -1,0 +1,377 @@
+"""A client that is linked with one Service, and looks like the Service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import attrs
+import trio
+
+from msl_network_trio.client import user_code
+from msl_network_trio.client.client import Client, connect, filter_client_connect_kwargs
+from msl_network_trio.client.link import Link, RemoteMethod
+from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
+from msl_network_trio.client.opening import Opening
+from msl_network_trio.exceptions import ConnectionLost, ConnectTimeout, LinkBroken, ManagerError
+
+T = TypeVar("T")
+
+_LOOK_AGAIN = 0.1
+"""How many seconds to wait before looking again whether the Service has come."""
+
+_LAST_WORDS = 10.0
+"""How many seconds a `LinkedClient.disconnect` of the user's may take at the end of a scope."""
+
+
+class _OfTheCoroutine:
+    """A method of coroutines until the client is open, and from then on the Service's of that name.
+
+    What can be awaited is a coroutine to Trio, and coroutines have methods with everyday names.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, client: LinkedClient | None, owner: type) -> Any:
+        if client is None:
+            return self
+        if client._last_link is None:
+            return getattr(client._opening, self._name)
+        return client.__getattr__(self._name)
+
+
+class _GuardedMethod(RemoteMethod):
+    """A method of a Service that tells its client when it fails."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: LinkedClient, link: Link, name: str) -> None:
+        super().__init__(link, name)
+        self._owner = owner
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """See `RemoteMethod`; if an awaited call fails, the `service_error_handler` is called first."""
+        call = super().__call__(*args, **kwargs)
+        return self._owner._guarded(call) if isinstance(call, Coroutine) else call
+
+
+@attrs.define(eq=False, slots=False, repr=False, init=False)
+class LinkedClient:
+    """A new client that has a link with a Service; its methods are those of the Service.
+
+    Await it, and disconnect yourself; or enter it with ``async with``, which disconnects at the end of the
+    block::
+
+        async with LinkedClient("BasicMath", host="lab-3") as math:
+            print(await math.add(1, 2))
+
+    Opening it waits for the Service to appear. It can be subclassed, with an ``__init__`` and methods of its
+    own. Attributes that are not listed here are the Service's, as with `Link`.
+
+    Args:
+        service_name: The name of the Service.
+        **kwargs: Arguments of `connect`; others are ignored, as by `filter_client_connect_kwargs`. The name
+            is that of the class if none is given, and the timeout covers waiting for the Service too.
+    """
+
+    _service_name: str
+    _kwargs: dict[str, Any]
+    _client: Client | None = attrs.field(default=None, init=False)
+    _link: Link | None = attrs.field(default=None, init=False)
+    _last_client: Client | None = attrs.field(default=None, init=False)
+    """The client, also after it has disconnected."""
+    _last_link: Link | None = attrs.field(default=None, init=False)
+    """The link, also after it was broken."""
+    _handler: Callable[..., Any] | None = attrs.field(default=None, init=False)
+    """The notification handler that was assigned before there was a link."""
+
+    def __init__(self, service_name: str, **kwargs: Any) -> None:
+        kwargs.setdefault("name", type(self).__name__)
+        self.__attrs_init__(service_name, filter_client_connect_kwargs(**kwargs))
+        self._opening = _LinkedOpening(self)
+
+    # ---- opening ----
+
+    send = _OfTheCoroutine()
+    throw = _OfTheCoroutine()
+    close = _OfTheCoroutine()
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        return self._opening.__await__()  # type: ignore[return-value]
+
+    async def __aenter__(self) -> Self:
+        await self._opening.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._opening.__aexit__(exception_type, exception, traceback)
+
+    async def _attach(self, client: Client, deadline: float) -> None:
+        """Link with the Service, when it has come."""
+        while True:
+            if self._service_name in (await client.identities())["services"]:
+                try:
+                    link = await client.link(self._service_name)
+                    break
+                except ManagerError as error:
+                    if error.type_name != "KeyError":  # else it has gone again
+                        raise
+            if trio.current_time() >= deadline:
+                raise ConnectTimeout(f"The {self._service_name!r} service is not available")
+            await trio.sleep(_LOOK_AGAIN)
+        self._client = self._last_client = client
+        self._link = self._last_link = link
+        if self._handler is not None:
+            link.notification_handler = self._handler  # type: ignore[method-assign]
+        elif type(self).notification_handler is not LinkedClient.notification_handler:
+            link.notification_handler = self.notification_handler  # type: ignore[method-assign]
+
+    # ---- requests to the Service ----
+
+    def __getattr__(self, name: str) -> RemoteMethod:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return _GuardedMethod(self, self._linked(name), name)
+
+    async def request(
+        self,
+        attribute: str,
+        args: list[Any] | tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        """See `Link.request`."""
+        call = self._linked(attribute).request(attribute, args, kwargs, timeout=timeout)
+        return await self._guarded(call)
+
+    async def _guarded(self, call: Coroutine[Any, Any, Any]) -> Any:
+        try:
+            return await call
+        except Exception:
+            await user_code.call(self.service_error_handler, (), {}, "the service error handler")
+            raise
+
+    def service_error_handler(self) -> Any:
+        """Called when an awaited request to the Service has failed, before the exception is raised.
+
+        Override it, with a plain or an async method, to clean up on this side; the Service goes on. What it
+        raises is logged, and does not replace the exception.
+        """
+
+    async def shutdown_service(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """See `Link.shutdown_service`."""
+        result = await self._linked("shutdown_service").shutdown_service(*args, timeout=timeout, **kwargs)
+        self._link = None
+        return result
+
+    # ---- notifications ----
+
+    def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
+        """Does nothing; assign a function, or override it, to handle notifications as `Link` says."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "notification_handler":
+            object.__setattr__(self, name, value)
+        elif self._last_link is None:
+            self._handler = value  # for the link that is to come
+        else:
+            self._linked(name).notification_handler = value  # type: ignore[method-assign]
+
+    def notifications(self, max_buffer_size: float = MAX_BUFFER_SIZE) -> NotificationStream:
+        """See `Link.notifications`."""
+        return self._linked("notifications").notifications(max_buffer_size)
+
+    # ---- the link ----
+
+    def acquire_lock(
+        self, shared: bool = False, timeout: float | None = None, *, wait: bool = False
+    ) -> Opening[list[str]]:
+        """See `Link.acquire_lock`."""
+        return self._linked("acquire_lock").acquire_lock(shared, timeout, wait=wait)
+
+    async def release_lock(self, timeout: float | None = None) -> list[str]:
+        """See `Link.release_lock`."""
+        return await self._linked("release_lock").release_lock(timeout)
+
+    async def unlink(self, timeout: float | None = None) -> None:
+        """See `Link.unlink`."""
+        if self._link is not None:
+            await self._link.unlink(timeout)
+            self._link = None
+
+    # ---- the client ----
+
+    async def admin_request(self, attrib: str, *args: Any, **kwargs: Any) -> Any:
+        """See `Client.admin_request`."""
+        return await self._connected().admin_request(attrib, *args, **kwargs)
+
+    def identity(self) -> dict[str, str]:
+        """See `Client.identity`."""
+        return self._connected().identity()
+
+    async def identities(
+        self, *, as_string: bool = False, indent: int = 2, timeout: float | None = None
+    ) -> Any:
+        """See `Client.identities`."""
+        return await self._connected().identities(as_string=as_string, indent=indent, timeout=timeout)
+
+    def is_connected(self) -> bool:
+        """See `Client.is_connected`."""
+        return self._client is not None and self._client.is_connected()
+
+    def spawn(self, name: str = "LinkedClient") -> LinkedClient:
+        """Make another client that is linked with the same Service; await or enter it.
+
+        Args:
+            name: The name of the new client.
+        """
+        return LinkedClient(self._service_name, **{**self._kwargs, "name": name})
+
+    async def disconnect(self, timeout: float | None = None) -> None:
+        """See `Client.disconnect`. Disconnecting again does no harm."""
+        client = self._client
+        if client is not None:
+            try:
+                await client.disconnect(timeout)
+            finally:
+                self._client = None
+                self._link = None
+
+    # ---- who and where ----
+
+    @property
+    def client(self) -> Client | None:
+        """The client; None if it has disconnected."""
+        return self._client
+
+    @property
+    def link(self) -> Link | None:
+        """The link; None if it is broken."""
+        return self._link
+
+    @property
+    def name(self) -> str:
+        """See `Client.name`."""
+        return str(self._kwargs["name"])
+
+    @property
+    def port(self) -> int:
+        """See `Client.port`."""
+        return self._opened(self._last_client).port
+
+    @property
+    def address_manager(self) -> str:
+        """See `Client.address_manager`."""
+        return self._opened(self._last_client).address_manager
+
+    @property
+    def service_name(self) -> str:
+        """See `Link.service_name`."""
+        return self._service_name
+
+    @property
+    def service_address(self) -> str:
+        """See `Link.service_address`."""
+        return self._opened(self._last_link).service_address
+
+    @property
+    def service_attributes(self) -> dict[str, Any]:
+        """See `Link.service_attributes`."""
+        return self._opened(self._last_link).service_attributes
+
+    @property
+    def service_language(self) -> str:
+        """See `Link.service_language`."""
+        return self._opened(self._last_link).service_language
+
+    @property
+    def service_max_clients(self) -> int:
+        """See `Link.service_max_clients`."""
+        return self._opened(self._last_link).service_max_clients
+
+    @property
+    def service_os(self) -> str:
+        """See `Link.service_os`."""
+        return self._opened(self._last_link).service_os
+
+    def __dir__(self) -> list[str]:
+        attributes = {} if self._last_link is None else self._last_link.service_attributes
+        return sorted({*super().__dir__(), *attributes})
+
+    def __repr__(self) -> str:
+        if self._last_link is None:
+            return f"<{self.name} for {self._service_name!r}: await it, or enter it with 'async with'>"
+        service = f"{self._service_name}[{self.service_address}]"
+        if self._link is None:
+            return f"<Un-Linked[name={self.name}] from {service}>"
+        return f"<Link[name={self.name}] with {service} at Manager[{self.address_manager}]>"
+
+    def _opened(self, thing: T | None) -> T:
+        if thing is None:
+            raise LinkBroken(f"{self!r} is not open yet")
+        return thing
+
+    def _linked(self, name: str) -> Link:
+        self._opened(self._last_link)
+        if self._link is None:
+            raise LinkBroken(f"Cannot access {name!r} since the link has been broken")
+        return self._link
+
+    def _connected(self) -> Client:
+        self._opened(self._last_client)
+        if self._client is None:
+            raise ConnectionLost("The LinkedClient has been disconnected")
+        return self._client
+
+
+class _LinkedOpening(Opening[LinkedClient]):
+    """Opens a `LinkedClient`."""
+
+    def __init__(self, owner: LinkedClient) -> None:
+        self._owner = owner
+        super().__init__(type(owner).__name__)
+
+    def _deadline(self) -> float:
+        timeout = self._owner._kwargs.get("timeout", 10)
+        return trio.current_time() + (float("inf") if timeout is None else timeout)
+
+    async def _open(self) -> LinkedClient:
+        deadline = self._deadline()
+        client = await connect(**self._owner._kwargs)
+        try:
+            await self._owner._attach(client, deadline)
+        except BaseException:
+            with trio.CancelScope(shield=True):
+                await client.disconnect()
+            raise
+        return self._owner
+
+    async def _enter(self) -> LinkedClient:
+        deadline = self._deadline()
+        self._scope = connect(**self._owner._kwargs)
+        client = await self._scope.__aenter__()
+        try:
+            await self._owner._attach(client, deadline)
+        except BaseException:
+            await self._scope.__aexit__(None, None, None)
+            raise
+        return self._owner
+
+    async def _exit(self) -> None:
+        owner = self._owner
+        try:
+            if type(owner).disconnect is not LinkedClient.disconnect:
+                with trio.move_on_after(_LAST_WORDS, shield=True):
+                    await user_code.call(owner.disconnect, (), {}, "the method")
+        finally:
+            await self._scope.__aexit__(None, None, None)
+            owner._client = None
+            owner._link = None

@@ -1,0 +1,63 @@
+"""Signatures of remote methods, from the texts in which Services describe them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from inspect import Parameter, Signature
+
+
+def parse_signature(text: object) -> Signature | None:
+    """Parse a signature such as ``(x: int, y=2, *args) -> float``; nothing of it is evaluated.
+
+    Annotations stay texts; defaults that are literals become values, others stay texts.
+
+    Returns:
+        None if it is not one of Python, since Services may be written in any language.
+    """
+    if not isinstance(text, str) or not text.startswith("("):
+        return None
+    try:
+        tree = ast.parse(f"def method{text}: ...")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    match tree.body:
+        case [ast.FunctionDef(body=[ast.Expr(ast.Constant(value=x))]) as method] if x is Ellipsis:
+            return _signature(method)
+    return None
+
+
+def _signature(method: ast.FunctionDef) -> Signature:
+    arguments = method.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = len(positional) - len(arguments.defaults)
+    defaults: list[ast.expr | None] = [None] * required + list(arguments.defaults)
+    parameters = []
+    for number, (argument, default) in enumerate(zip(positional, defaults, strict=True)):
+        positional_only = number < len(arguments.posonlyargs)
+        kind = Parameter.POSITIONAL_ONLY if positional_only else Parameter.POSITIONAL_OR_KEYWORD
+        parameters.append(_parameter(argument, kind, default))
+    if arguments.vararg is not None:
+        parameters.append(_parameter(arguments.vararg, Parameter.VAR_POSITIONAL))
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        parameters.append(_parameter(argument, Parameter.KEYWORD_ONLY, default))
+    if arguments.kwarg is not None:
+        parameters.append(_parameter(arguments.kwarg, Parameter.VAR_KEYWORD))
+    returns = Signature.empty if method.returns is None else ast.unparse(method.returns)
+    return Signature(parameters, return_annotation=returns)
+
+
+def _parameter(argument: ast.arg, kind: inspect._ParameterKind, default: ast.expr | None = None) -> Parameter:
+    return Parameter(
+        argument.arg,
+        kind,
+        default=Parameter.empty if default is None else _value(default),
+        annotation=Parameter.empty if argument.annotation is None else ast.unparse(argument.annotation),
+    )
+
+
+def _value(default: ast.expr) -> object:
+    try:
+        return ast.literal_eval(default)
+    except (ValueError, TypeError):
+        return ast.unparse(default)
