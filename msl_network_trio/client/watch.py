@@ -59,25 +59,23 @@ class Watch:
         if self._first == math.inf:
             return
         protocol = self._protocol
-        interval = self._first
-        older = newer = 0
         while True:
-            if not protocol.in_flight:
-                await self._asleep.park()
-                interval = self._first
-                older = newer = protocol.last_sequence
-                await trio.sleep(interval)
-            # In half steps: what was given out just after one look is old enough not at the next, but at
-            # the one after it, and has then waited for one and a half times as long at the most.
-            elif protocol.is_waiting_since(older):
-                await self._look()
-                interval = min(2 * interval, self._at_most_every)
-                newer = protocol.last_sequence
-                await trio.sleep(interval)
-            else:
-                interval = self._first
+            await self._asleep.park()
+            # Snapshots in half steps: what was given out just after one is `first` old not at the next look,
+            # but at the one after it, and has then waited for one and a half times as long at the most.
+            older, newer, asked_about = 0, protocol.last_sequence, 0
+            interval = self._first
+            next_look = math.inf
+            while protocol.in_flight:
+                await trio.sleep(self._first / 2)
+                # Requests that nobody has asked about yet are not made to wait for the sake of older ones.
+                is_new = protocol.is_waiting_between(asked_about, older)
+                if is_new or (trio.current_time() >= next_look and protocol.is_waiting_between(0, older)):
+                    asked_about = protocol.last_sequence
+                    await self._look()
+                    interval = min(2 * interval, self._at_most_every)
+                    next_look = trio.current_time() + interval
                 older, newer = newer, protocol.last_sequence
-                await trio.sleep(interval / 2)
 
     async def _look(self) -> None:
         if self._protocol.person_is_asked:

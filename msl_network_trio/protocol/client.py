@@ -165,10 +165,9 @@ class ClientProtocol:
         """The `Request.sequence` of the last request that was given out."""
         return self._sequence
 
-    def is_waiting_since(self, sequence: int) -> bool:
-        """Whether a request is open that was given out no later than the one with this sequence."""
-        oldest = next(iter(self._open.values()), None)
-        return oldest is not None and oldest.sequence <= sequence
+    def is_waiting_between(self, after: int, upto: int) -> bool:
+        """Whether a request is open whose `Request.sequence` is more than `after` and not more than `upto`."""
+        return any(after < request.sequence <= upto for request in self._open.values())
 
     @property
     def person_is_asked(self) -> bool:

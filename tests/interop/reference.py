@@ -22,7 +22,10 @@ _START_EXAMPLE = (
     "import json, logging, sys\n"
     "import msl.examples.network as examples\n"
     "logging.basicConfig(level=logging.INFO, stream=sys.stdout)\n"
-    "examples.{name}().start(**json.loads(sys.argv[1]))\n"
+    "service = examples.{name}()\n"
+    "if hasattr(service, 'emit'):\n"
+    "    service.add_tasks(service.emit())\n"
+    "service.start(**json.loads(sys.argv[1]))\n"
 )
 _ADD_USER = (
     "import json, sys\n"

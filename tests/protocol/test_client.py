@@ -812,6 +812,93 @@ def test_a_line_that_the_manager_could_not_read_fails_what_it_has_not_answered()
     assert not read.settled
 
 
+# ---- services that have gone ----
+
+
+def registry(**addresses: str) -> dict[str, object]:
+    return {"services": {name: {"address": address} for name, address in addresses.items()}}
+
+
+def test_the_registry_tells_which_services_have_gone():
+    peer = Peer()
+    gone, there, asked, later = peer.sent("Gone"), peer.sent("Echo"), None, None
+    asked = peer.sent("Manager", "identity")
+    later = peer.sent("Gone")
+    events = peer.receive(reply(asked.uid, registry(Echo="vm:1")))
+    assert events == [asked, gone]
+    assert isinstance(gone.error, exc.ServiceLost)
+    assert (gone.error.service, gone.error.attribute, gone.error.may_have_run) == ("Gone", "add", True)
+    assert not there.settled
+    assert not later.settled  # what was written after the question, the answer says nothing of
+
+
+def test_a_service_at_another_address_does_not_answer_what_was_written_before():
+    peer = Peer()
+    for address in ("vm:1", "vm:1", "vm:2"):
+        asked = peer.sent("Manager", "identity")
+        peer.receive(reply(asked.uid, registry(Echo=address)))
+        request = peer.sent("Echo")
+    asked = peer.sent("Manager", "identity")
+    assert peer.receive(reply(asked.uid, registry(Echo="vm:2"))) == [asked]
+    assert not request.settled
+    asked = peer.sent("Manager", "identity")
+    assert len(peer.receive(reply(asked.uid, registry(Echo="vm:3")))) == 2
+
+
+@pytest.mark.parametrize("result", [{"address": "vm:2", "attributes": {}}, {"attributes": {}}, None])
+def test_a_link_tells_where_the_service_is(result):
+    peer = Peer()
+    asked = peer.sent("Manager", "identity")
+    peer.receive(reply(asked.uid, registry(Echo="vm:1")))
+    request, other = peer.sent("Echo"), peer.sent("Other")
+    uid = peer.protocol.next_uid()
+    link = Request("Manager", "link", uid, peer.protocol.encode("Manager", "link", ("Echo",), {}, uid))
+    peer.protocol.request(link, linking="Echo")
+    peer.written()
+    assert peer.receive(reply(link.uid, result)) == [link, request]
+    assert not other.settled
+
+
+def test_an_error_or_an_abandoned_link_tells_nothing():
+    peer = Peer()
+    request = peer.sent("Echo")
+    links = []
+    for _ in range(2):
+        uid = peer.protocol.next_uid()
+        link = Request("Manager", "link", uid, peer.protocol.encode("Manager", "link", ("Echo",), {}, uid))
+        peer.protocol.request(link, linking="Echo")
+        links.append(link)
+    peer.written()
+    peer.protocol.abandon(links[1])
+    assert peer.receive(error(links[0].uid, "PermissionError: locked")) == [links[0]]
+    assert not request.settled
+    assert not peer.protocol._linking
+
+
+def test_how_long_requests_wait_can_be_asked():
+    peer = Peer()
+    protocol = peer.protocol
+    assert not protocol.is_waiting_between(0, 100)
+    first, second = peer.sent(), peer.sent()
+    assert protocol.last_sequence == second.sequence
+    assert protocol.is_waiting_between(0, first.sequence)
+    peer.receive(reply(first.uid, 1))
+    assert not protocol.is_waiting_between(0, first.sequence)
+    assert protocol.is_waiting_between(first.sequence, second.sequence)
+    assert not protocol.is_waiting_between(second.sequence, 100)
+
+
+def test_a_person_is_asked_while_a_login_question_is_open():
+    peer = Peer()
+    assert not peer.protocol.person_is_asked
+    peer.sent("Manager", "port", admin=True)
+    assert not peer.protocol.person_is_asked
+    peer.receive(ask("username", MANAGER))
+    assert peer.protocol.person_is_asked
+    peer.protocol.answer("alice")
+    assert not peer.protocol.person_is_asked
+
+
 # ---- notifications ----
 
 
