@@ -74,6 +74,13 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session
+def failures(session: nox.Session) -> None:
+    """Show how the client of msl-network 1.0.0 and ours fail, side by side."""
+    session.install(".[reference]")
+    session.run("python", "-m", "tests.failures", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Compare the client with that of msl-network 1.0.0; give options behind ``--``."""
     session.install(".[bench]")

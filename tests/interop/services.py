@@ -64,6 +64,15 @@ class Everything(Service):
     def big(self, size):
         return "x" * size
 
+    def notify(self, *args, **kwargs):
+        self.emit_notification_threadsafe(*args, **kwargs)
+        return "notified"
+
+    def notify_many(self, n):
+        for number in range(n):
+            self.emit_notification_threadsafe(number)
+        return "notified"
+
     def timeout(self, timeout, asynchronous):
         return [timeout, asynchronous]
 

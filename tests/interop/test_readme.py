@@ -24,14 +24,13 @@ def default_port_is_free() -> bool:
         return probe.connect_ex(("127.0.0.1", PORT)) != 0
 
 
-@pytest.mark.skipif(not default_port_is_free(), reason="a Manager runs on the default port of this computer")
-def test_the_first_program_runs_as_it_is_printed(start, own_home: Path):
-    program = re.search(r"```python\n(import trio\n.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    assert program is not None
-    manager: Manager = start(port=PORT, tls=True)
-    manager.start_example("BasicMath")
+def programs() -> list[str]:
+    return re.findall(r"```python\n(import .*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run(program: str) -> list[str]:
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program[1]],
+        [sys.executable, "-W", "error", "-c", program],
         capture_output=True,
         text=True,
         timeout=30,
@@ -39,8 +38,25 @@ def test_the_first_program_runs_as_it_is_printed(start, own_home: Path):
         check=False,
     )
     assert ran.stderr == ""
-    assert ran.stdout.splitlines() == [
+    return ran.stdout.splitlines()
+
+
+def test_the_programs_run_as_they_are_printed(start, own_home: Path):
+    if not default_port_is_free():
+        pytest.skip("a Manager runs on the default port of this computer")
+    manager: Manager = start(port=PORT, tls=True)
+    manager.start_example("BasicMath")
+    manager.start_example("Heartbeat")
+    first, heartbeat = programs()
+    assert run(first) == [
         "1 + 2 = 3",
         "at the same time: [('add', 7), ('multiply', 12), ('subtract', -1)]",
         "the Service raised ZeroDivisionError",
     ]
+    beats = run(heartbeat)
+    looped = [line for line in beats if line.startswith("in the loop:")]
+    handled = [line for line in beats if line not in looped]
+    assert looped[-1] == "in the loop: [3] lost so far: 0"
+    assert len(handled) >= 5
+    numbers = [int(re.fullmatch(r"The Heartbeat Service emitted \((\d+),\) {}", line)[1]) for line in handled]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))

@@ -1,0 +1,22 @@
+"""What `tests.failures` shows of our client; here without the other one."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from tests.failures import CASES, USER, Notes, Scene, arguments_of
+from tests.interop.reference import Manager
+
+pytestmark = pytest.mark.interop
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_what_goes_wrong_is_told_and_ends_nothing_else(start, name: str):
+    manager: Manager = start(users=(USER,), host="localhost")
+    service = manager.start_service()
+    notes = Notes()
+    with trio.fail_after(20):
+        await CASES[name].ours(Scene(arguments_of(manager), service.kill, notes))
+    assert notes.outcomes
+    assert None not in notes.outcomes.values()  # every step has come to its end
