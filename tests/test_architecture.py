@@ -35,6 +35,7 @@ ORDER = [
     "client.signatures",
     "client.connection",
     "client.connecting",
+    "client.locks",
     "client.identities",
     "client.link",
     "client.client",

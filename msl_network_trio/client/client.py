@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import math
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -18,16 +16,12 @@ from msl_network_trio.client.connecting import Settings, open_connection, own_ho
 from msl_network_trio.client.connection import GOODBYE, Connection
 from msl_network_trio.client.identities import describe
 from msl_network_trio.client.link import Link, LinkOpening, checked_identity
+from msl_network_trio.client.locks import Locks
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.client.prompts import Credentials, Prompts
 from msl_network_trio.constants import MANAGER, PORT
-from msl_network_trio.exceptions import ConnectionLost, ManagerError, NetworkError, ReplyTimeout
+from msl_network_trio.exceptions import ConnectionLost, ManagerError
 from msl_network_trio.protocol.messages import Notification
-
-logger = logging.getLogger(__name__)
-
-_LOCK_RETRY = 0.05
-"""How many seconds to wait before asking for a lock again the first time; then it doubles, up to one."""
 
 
 @attrs.define(eq=False, slots=False, repr=False)
@@ -45,10 +39,10 @@ class Client(trio.abc.AsyncResource):
     """How many links there are with each Service, those counted that are being made."""
     _unlinking: Counter[Link] = attrs.field(factory=Counter, init=False)
     """How many tasks are unlinking each link."""
-    _locks: Counter[str] = attrs.field(factory=Counter, init=False)
-    """How often the lock of each Service was acquired, those counted that are being acquired."""
+    _locks: Locks = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._locks = Locks(self._connection)
         self._connection.on_notification = self._notify
         self._connection.on_end = self._ended
 
@@ -209,7 +203,7 @@ class Client(trio.abc.AsyncResource):
     def _notify(self, notification: Notification) -> None:
         for link in self._links:
             if link.service_name == notification.service:
-                link._notify(notification, self._connection.start_task)
+                link._notify(notification, self._connection.user_tasks.start)
 
     def _ended(self, reason: ConnectionLost) -> Callable[[], Awaitable[None]] | None:
         for link in self._links:
@@ -238,7 +232,7 @@ class Client(trio.abc.AsyncResource):
         if self._linked[service] > 0:
             return True
         del self._linked[service]
-        del self._locks[service]  # a Manager forgets the lock with the link
+        self._locks.forget(service)  # as the Manager does, with the link
         return False
 
     @trio.lowlevel.enable_ki_protection
@@ -254,73 +248,7 @@ class Client(trio.abc.AsyncResource):
     async def _leave(self, link: Link) -> None:
         """End the scope of a link."""
         if not self._forget(link):
-            await self._say("unlink", link.service_name)
-
-    async def _acquire_lock(self, service: str, shared: bool, timeout: float | None, wait: bool) -> list[str]:
-        seconds = self._connection.seconds(timeout)
-        refusal: ManagerError | None = None
-        delay = _LOCK_RETRY
-        with trio.move_on_after(seconds if wait else math.inf):
-            while True:
-                try:
-                    return await self._try_lock(service, shared, timeout)
-                except ManagerError as error:
-                    if not wait or "cannot acquire an exclusive lock" not in error.message:
-                        raise
-                    refusal = error
-                await trio.sleep(delay)
-                delay = min(2 * delay, 1.0)
-        raise ReplyTimeout(
-            f"The lock on {service!r} could not be acquired within {seconds:g} seconds",
-            service=MANAGER,
-            attribute="acquire_lock",
-            seconds=seconds,
-            may_have_run=False,
-        ) from refusal
-
-    async def _try_lock(self, service: str, shared: bool, timeout: float | None) -> list[str]:
-        self._locks[service] += 1
-        try:
-            names: list[str] = await self._connection.request(
-                MANAGER, "acquire_lock", (service,), {"shared": shared}, timeout
-            )
-        except BaseException as error:
-            if not self._let_lock_go(service) and not isinstance(error, ManagerError):
-                # The Manager may have granted it all the same, and nobody would release it.
-                self._connection.post("release_lock", service)
-            raise
-        return names
-
-    def _let_lock_go(self, service: str) -> bool:
-        """Count one lock less, and return whether there is another one, or had been none."""
-        if service not in self._locks:
-            return True
-        self._locks[service] -= 1
-        if self._locks[service] > 0:
-            return True
-        del self._locks[service]
-        return False
-
-    async def _release_lock(self, service: str, timeout: float | None) -> list[str]:
-        names: list[str] = await self._connection.request(
-            MANAGER, "release_lock", (service,), timeout=timeout
-        )
-        del self._locks[service]
-        return names
-
-    async def _leave_lock(self, service: str) -> None:
-        """End the scope of a lock."""
-        if not self._let_lock_go(service):
-            await self._say("release_lock", service)
-
-    async def _say(self, attribute: str, service: str) -> None:
-        """Tell the Manager at the end of a scope: bounded, not cancelled, without an error of its own."""
-        said = self._connection.post(attribute, service)
-        with trio.move_on_after(GOODBYE, shield=True):
-            try:
-                await said
-            except NetworkError as error:
-                logger.debug("%s of %r failed: %s", attribute, service, error)
+            await self._connection.say("unlink", link.service_name)
 
 
 class Connecting(Opening[Client]):
@@ -371,7 +299,7 @@ class Connecting(Opening[Client]):
             with trio.CancelScope(shield=True):
                 await self._client._connection.disconnect(GOODBYE)
         finally:
-            self._client._connection.cancel_user_tasks()
+            self._client._connection.user_tasks.cancel()
             if self._settings.nursery is None:
                 await self._nursery_manager.__aexit__(None, None, None)
 

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import outcome
 import trio
 
-from msl_network_trio.client.reply import Handle, Reply, timed_out
+from msl_network_trio.client.reply import Handle, Reply, Waiting, timed_out
+from msl_network_trio.client.user_code import UserTasks
 from msl_network_trio.client.watch import Watch
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.constants import MANAGER
@@ -34,42 +34,6 @@ GOODBYE = 2.0
 
 _DRAIN = 1.0
 """How many seconds to go on reading when nothing can be written any more: the reason may be on its way."""
-
-
-class _Waiting(Request):
-    """A request whose caller is parked until it is woken."""
-
-    __slots__ = ("task",)
-
-    task: trio.lowlevel.Task | None
-
-    def wake(self) -> None:
-        task = self.task
-        if task is not None:
-            self.task = None
-            trio.lowlevel.reschedule(task)
-
-    def forget_task(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
-        """Let Trio cancel the parked caller."""
-        self.task = None
-        return trio.lowlevel.Abort.SUCCEEDED
-
-    async def wait(self) -> None:
-        """Park the calling task until `wake`."""
-        self.task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self.forget_task)
-
-    def outcome(self) -> Any:
-        """Return the result, or raise the error; once."""
-        error = self.error
-        if error is None:
-            return self.result
-        # Else the error would hold the frame that holds the request that holds the error.
-        self.error = None
-        try:
-            raise error
-        finally:
-            del error
 
 
 class Connection:
@@ -89,6 +53,7 @@ class Connection:
     Attributes:
         closed: Set when the connection has ended, and every request is settled.
         port: The number of our own port.
+        user_tasks: Runs code of the user, for as long as the connection's own task.
         on_notification: Called by the reader for every notification; must not wait.
         on_end: Called once when the connection has ended, with the reason; may return an async function for
             the connection's task to run at the very last, for `GOODBYE` at the most.
@@ -117,9 +82,7 @@ class Connection:
         self._write_error: ConnectionLost | None = None
         self._background = trio.CancelScope(shield=True)
         self._reading = trio.CancelScope()
-        self._user_tasks: trio.Nursery | None = None
-        self._user_scopes: dict[trio.lowlevel.Task, trio.CancelScope] = {}
-        self._user_tasks_end = False
+        self.user_tasks = UserTasks()
         self._finished = trio.Event()
         self._watch = Watch(
             protocol,
@@ -169,7 +132,7 @@ class Connection:
         protocol = self.protocol
         uid = protocol.next_uid()
         data = protocol.encode(service, attribute, args, kwargs or {}, uid)
-        request = _Waiting(service, attribute, uid, data)
+        request = Waiting(service, attribute, uid, data)
         if seconds == math.inf:
             await self._send_and_wait(request, linking)
         else:
@@ -230,6 +193,15 @@ class Connection:
             request.settled, request.error = True, error
         return Reply(self.abandon, request, math.inf)
 
+    async def say(self, attribute: str, *args: Any) -> None:
+        """`post`, at the end of a scope: wait a little, whoever is cancelled, and raise nothing."""
+        reply = self.post(attribute, *args)
+        with trio.move_on_after(GOODBYE, shield=True):
+            try:
+                await reply
+            except NetworkError as error:
+                logger.debug("%s%r failed: %s", attribute, args, error)
+
     async def admin_request(
         self,
         attribute: str,
@@ -251,7 +223,7 @@ class Connection:
         protocol = self.protocol
         uid = protocol.next_uid()
         data = protocol.encode(MANAGER, attribute, args, kwargs, uid)
-        request = _Waiting(MANAGER, attribute, uid, data, admin=True)
+        request = Waiting(MANAGER, attribute, uid, data, admin=True)
         with trio.move_on_after(seconds) as scope:
             await self._send_and_wait(request)
             try:
@@ -303,7 +275,7 @@ class Connection:
                 await self.closed.wait()
         finally:
             self._background.cancel()
-            self.cancel_user_tasks(but=trio.lowlevel.current_task())
+            self.user_tasks.cancel(but=trio.lowlevel.current_task())
             with trio.CancelScope(shield=True):
                 await self.closed.wait()
 
@@ -324,7 +296,7 @@ class Connection:
             raise ValueError(f"A timeout is a number of seconds from 0, not {timeout!r}")
         return timeout
 
-    async def _send_and_wait(self, request: _Waiting, linking: str = "") -> None:
+    async def _send_and_wait(self, request: Waiting, linking: str = "") -> None:
         # Before anything is queued: a call in a cancelled scope must not be executed.
         await trio.lowlevel.checkpoint_if_cancelled()
         request.task = None
@@ -359,35 +331,6 @@ class Connection:
             ConnectionLost(f"Manager[{self.protocol.manager}] has said nothing for {seconds:g} seconds")
         )
         self._reading.cancel()
-
-    def start_task(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Start a task for code of the user, which `cancel_user_tasks` ends."""
-        assert self._user_tasks is not None
-        self._user_tasks.start_soon(self._run_user_task, function)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _run_user_task(self, function: Callable[[], Awaitable[None]]) -> None:
-        task = trio.lowlevel.current_task()
-        # Shielded, as the connection is, from whoever is cancelled: there is one way to end it.
-        with trio.CancelScope(shield=True) as scope:
-            if self._user_tasks_end:
-                return
-            self._user_scopes[task] = scope
-            try:
-                await function()
-            finally:
-                del self._user_scopes[task]
-
-    def cancel_user_tasks(self, *, but: trio.lowlevel.Task | None = None) -> None:
-        """Cancel the notification handlers that are at work, and start no more.
-
-        Args:
-            but: A task that is not cancelled, since it is the one that calls.
-        """
-        self._user_tasks_end = True
-        for task, scope in self._user_scopes.items():
-            if task is not but:
-                scope.cancel()
 
     async def _read(self) -> None:
         """Read until the connection ends, and hand everything to whom it belongs."""
@@ -439,7 +382,7 @@ class Connection:
             finally:
                 with trio.CancelScope(shield=True):
                     await self.disconnect(GOODBYE)
-                self.cancel_user_tasks()
+                self.user_tasks.cancel()
 
     @trio.lowlevel.enable_ki_protection
     async def move_bytes(self) -> None:
@@ -447,7 +390,7 @@ class Connection:
 
         Then it waits for the notification handlers that are at work.
         """
-        async with trio.open_nursery() as self._user_tasks:
+        async with trio.open_nursery() as self.user_tasks.nursery:
             try:
                 with self._background:
                     async with trio.open_nursery() as nursery:
@@ -473,10 +416,5 @@ class Connection:
         self._transport.close()
         self.closed.set()
         at_last = self.on_end(reason)
-        if at_last is not None and self._user_tasks is not None:
-            self._user_tasks.start_soon(self._run_at_last, at_last)
-
-    @staticmethod
-    async def _run_at_last(function: Callable[[], Awaitable[None]]) -> None:
-        with trio.move_on_after(GOODBYE, shield=True):
-            await function()
+        if at_last is not None:
+            self.user_tasks.start_last(at_last, GOODBYE)

@@ -250,7 +250,7 @@ class Link:
             The names of the clients that still have a lock on the Service.
         """
         client = self._linked("release_lock")
-        return await client._release_lock(self._service_name, timeout)
+        return await client._locks.release(self._service_name, timeout)
 
     # ---- the link itself ----
 
@@ -369,13 +369,13 @@ class LockOpening(Opening[list[str]]):
         super().__init__(f"{type(link).__name__}.acquire_lock")
 
     async def _open(self) -> list[str]:
-        client = self._link._linked("acquire_lock")
-        return await client._acquire_lock(self._link.service_name, self._shared, self._timeout, self._wait)
+        locks = self._link._linked("acquire_lock")._locks
+        return await locks.acquire(self._link.service_name, self._shared, self._timeout, self._wait)
 
     async def _enter(self) -> list[str]:
-        # The client of now: the link may be broken when the scope ends.
-        self._client = self._link._linked("acquire_lock")
+        # Those of the client of now: the link may be broken when the scope ends.
+        self._locks = self._link._linked("acquire_lock")._locks
         return await self._open()
 
     async def _exit(self) -> None:
-        await self._client._leave_lock(self._link.service_name)
+        await self._locks.leave(self._link.service_name)

@@ -1,4 +1,4 @@
-"""What a caller gets who does not wait for the reply at once."""
+"""The two ways to wait for a reply: at once, parked in the call, or later, with a `Reply` in hand."""
 
 from __future__ import annotations
 
@@ -7,12 +7,50 @@ import math
 from collections.abc import Callable, Generator
 from typing import Any
 
+import outcome
 import trio
 
 from msl_network_trio.exceptions import ReplyTimeout
 from msl_network_trio.protocol.outgoing import Request
 
 logger = logging.getLogger(__name__)
+
+
+class Waiting(Request):
+    """A request whose caller is parked until it is woken."""
+
+    __slots__ = ("task",)
+
+    task: trio.lowlevel.Task | None
+
+    def wake(self) -> None:
+        """Let the caller go on."""
+        task = self.task
+        if task is not None:
+            self.task = None
+            trio.lowlevel.reschedule(task)
+
+    def forget_task(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
+        """Let Trio cancel the parked caller."""
+        self.task = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def wait(self) -> None:
+        """Park the calling task until `wake`."""
+        self.task = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self.forget_task)
+
+    def outcome(self) -> Any:
+        """Return the result, or raise the error; once."""
+        error = self.error
+        if error is None:
+            return self.result
+        # Else the error would hold the frame that holds the request that holds the error.
+        self.error = None
+        try:
+            raise error
+        finally:
+            del error
 
 
 class Handle(Request):

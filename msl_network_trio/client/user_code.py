@@ -1,11 +1,11 @@
-"""Calling functions of the user in the background, where nobody waits for them."""
+"""Calling functions of the user in the background, where nobody waits for them, and the tasks to do it in."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import trio
@@ -49,3 +49,56 @@ def _is_interrupt(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(KeyboardInterrupt) is not None
     return isinstance(error, KeyboardInterrupt)
+
+
+class UserTasks:
+    """The tasks of a connection that run code of the user.
+
+    They are shielded, as the connection is, from whoever is cancelled: there is one way to end them.
+
+    Attributes:
+        nursery: Where the tasks run, to be set by who opens it; None: nothing can be started.
+    """
+
+    def __init__(self) -> None:
+        self.nursery: trio.Nursery | None = None
+        self._scopes: dict[trio.lowlevel.Task, trio.CancelScope] = {}
+        self._ended = False
+
+    def start(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Start a task, which `cancel` ends."""
+        assert self.nursery is not None
+        self.nursery.start_soon(self._run, function)
+
+    def start_last(self, function: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Start a task that has this many seconds, and that nothing else ends."""
+        if self.nursery is not None:
+            self.nursery.start_soon(self._run_last, function, seconds)
+
+    def cancel(self, *, but: trio.lowlevel.Task | None = None) -> None:
+        """Cancel all tasks, and start no more.
+
+        Args:
+            but: A task that is not cancelled, since it is the one that calls.
+        """
+        self._ended = True
+        for task, scope in self._scopes.items():
+            if task is not but:
+                scope.cancel()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run(self, function: Callable[[], Awaitable[None]]) -> None:
+        task = trio.lowlevel.current_task()
+        with trio.CancelScope(shield=True) as scope:
+            if self._ended:
+                return
+            self._scopes[task] = scope
+            try:
+                await function()
+            finally:
+                del self._scopes[task]
+
+    @trio.lowlevel.enable_ki_protection
+    async def _run_last(self, function: Callable[[], Awaitable[None]], seconds: float) -> None:
+        with trio.move_on_after(seconds, shield=True):
+            await function()

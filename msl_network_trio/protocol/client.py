@@ -166,7 +166,7 @@ class ClientProtocol:
         return self._sequence
 
     def is_waiting_between(self, after: int, upto: int) -> bool:
-        """Whether a request is open whose `Request.sequence` is more than `after` and not more than `upto`."""
+        """Whether a request is open whose `Request.sequence` is more than `after` and at most `upto`."""
         return any(after < request.sequence <= upto for request in self._open.values())
 
     @property

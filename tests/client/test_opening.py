@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import math
 import signal
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -347,7 +348,9 @@ async def test_a_lost_connection_ends_its_task_in_the_nursery(network: Network):
 # ---- scopes of links ----
 
 
-async def test_a_link_scope_unlinks_at_its_end_also_on_an_error(network: Network):
+@asynccontextmanager
+async def one_served(network: Network) -> AsyncIterator[list[Peer]]:
+    """Accept one connection, serve it, and give the peer to look at what it received."""
     async with trio.open_nursery() as nursery:
         peers: list[Peer] = []
 
@@ -358,6 +361,11 @@ async def test_a_link_scope_unlinks_at_its_end_also_on_an_error(network: Network
             await peer.serve()
 
         nursery.start_soon(manager)
+        yield peers
+
+
+async def test_a_link_scope_unlinks_at_its_end_also_on_an_error(network: Network):
+    async with one_served(network) as peers:
         async with connect() as client:
             with pytest.raises(KeyError):
                 async with client.link("Echo") as link:
@@ -373,16 +381,7 @@ async def test_a_link_scope_unlinks_at_its_end_also_on_an_error(network: Network
 
 
 async def test_only_the_last_scope_of_a_service_unlinks(network: Network):
-    async with trio.open_nursery() as nursery:
-        peers: list[Peer] = []
-
-        async def manager() -> None:
-            peer = await network.accept()
-            peers.append(peer)
-            await peer.shake_hands()
-            await peer.serve()
-
-        nursery.start_soon(manager)
+    async with one_served(network) as peers:
         async with connect() as client, client.link("Echo"):
             async with client.link("Echo") as inner:
                 await inner.add(1, 2)
@@ -392,16 +391,7 @@ async def test_only_the_last_scope_of_a_service_unlinks(network: Network):
 
 
 async def test_a_link_that_was_unlinked_in_its_scope_is_not_unlinked_again(network: Network):
-    async with trio.open_nursery() as nursery:
-        peers: list[Peer] = []
-
-        async def manager() -> None:
-            peer = await network.accept()
-            peers.append(peer)
-            await peer.shake_hands()
-            await peer.serve()
-
-        nursery.start_soon(manager)
+    async with one_served(network) as peers:
         async with connect() as client, client.link("Echo") as link:
             await link.unlink()
             await link.disconnect()
