@@ -36,6 +36,8 @@ def _is_text_or_none(settings: Settings, attribute: attrs.Attribute[Any], value:
 
 
 def _is_seconds_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"{attribute.name} must be a number of seconds, not {value!r}")
     if value is not None and not value >= 0:
         raise ValueError(f"{attribute.name} must be a number of seconds from 0, or None, not {value!r}")
 
@@ -114,15 +116,24 @@ class _Clock:
     def __init__(self, seconds: float | None) -> None:
         self.scope = trio.CancelScope(deadline=math.inf if seconds is None else trio.current_time() + seconds)
         self.phase = "the connection was made"
+        self._began = trio.current_time()
+        self._stopped_for = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run."""
+        return trio.current_time() - self._began - self._stopped_for
 
     @contextlib.contextmanager
     def stopped(self) -> Generator[None]:
-        left = self.scope.deadline - trio.current_time()
+        stopped = trio.current_time()
+        left = self.scope.deadline - stopped
         self.scope.deadline = math.inf
         try:
             yield
         finally:
             self.scope.deadline = trio.current_time() + left
+            self._stopped_for += trio.current_time() - stopped
 
 
 async def open_connection(settings: Settings, credentials: Credentials) -> Connection:
@@ -150,6 +161,7 @@ async def open_connection(settings: Settings, credentials: Credentials) -> Conne
                 probe_after=settings.probe_after,
                 probe_every=settings.probe_every,
                 unresponsive_after=settings.unresponsive_after,
+                opened_in=clock.seconds,
             )
     except BaseException:
         if transport is not None:

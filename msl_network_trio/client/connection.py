@@ -49,6 +49,7 @@ class Connection:
         probe_after: How many seconds requests are open before the Manager is asked who is there; None: never.
         probe_every: The most seconds between such questions.
         unresponsive_after: How many seconds a Manager that owes an answer may be silent; None: for ever.
+        opened_in: How many seconds it took to open, not counting those in which a person was asked.
 
     Attributes:
         closed: Set when the connection has ended, and every request is settled.
@@ -69,8 +70,10 @@ class Connection:
         probe_after: float | None = 5,
         probe_every: float = 60,
         unresponsive_after: float | None = 60,
+        opened_in: float = 0.0,
     ) -> None:
         self.protocol = protocol
+        self.opened_in = opened_in
         self.closed = trio.Event()
         self.port = transport.port
         self.on_notification: Callable[[Notification], None] = lambda _: None

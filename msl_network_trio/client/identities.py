@@ -5,15 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from msl_network_trio.exceptions import ProtocolError
 
-def describe(identity: dict[str, Any], indent: int) -> str:
+
+def checked_registry(identity: Any) -> dict[str, Any]:
+    """Return the identity of a Manager if it is one.
+
+    Raises:
+        ProtocolError: It is not.
+    """
+    match identity:
+        case {"clients": dict(), "services": dict()}:
+            return identity  # type: ignore[no-any-return]
+    raise ProtocolError(f"The Manager sent no identity of its own: {identity!r:.80}")
+
+
+def describe(identity: Any, indent: int) -> str:
     """Describe who is connected to a Manager.
 
     Args:
         identity: The Manager's identity.
         indent: How many spaces each level is indented by.
+
+    Raises:
+        ProtocolError: It is not the identity of a Manager.
     """
-    return "\n".join(" " * (indent * level) + text for level, text in _lines(identity))
+    lines = _lines(checked_registry(identity))
+    try:
+        return "\n".join(" " * (indent * level) + text for level, text in lines)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ProtocolError(f"The Manager sent an identity of another form: {error!r}") from error
 
 
 def _lines(identity: dict[str, Any]) -> Iterator[tuple[int, str]]:

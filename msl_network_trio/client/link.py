@@ -76,8 +76,8 @@ class RemoteMethod:
 
     def __repr__(self) -> str:
         signature = self._link.service_attributes.get(self._name, "")
-        if not isinstance(signature, str):
-            signature = f" = {signature!r}"
+        if signature != "" and not (isinstance(signature, str) and signature.startswith("(")):
+            signature = f" = {signature!r}"  # a constant or a property
         return f"<{self._link.service_name}.{self._name}{signature}>"
 
 

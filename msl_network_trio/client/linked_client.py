@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Generator, Mapping
+import logging
+import math
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -11,10 +13,13 @@ import trio
 
 from msl_network_trio.client import user_code
 from msl_network_trio.client.client import Client, connect, filter_client_connect_kwargs
+from msl_network_trio.client.identities import checked_registry
 from msl_network_trio.client.link import Link, RemoteMethod
 from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.exceptions import ConnectionLost, ConnectTimeout, LinkBroken, ManagerError
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -38,7 +43,7 @@ class _OfTheCoroutine:
         if client is None:
             return self
         if client._last_link is None:
-            return getattr(client._opening, self._name)
+            return getattr(client._linked_opening, self._name)
         return client.__getattr__(self._name)
 
 
@@ -53,8 +58,10 @@ class _GuardedMethod(RemoteMethod):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """See `RemoteMethod`; if an awaited call fails, the `service_error_handler` is called first."""
-        call = super().__call__(*args, **kwargs)
-        return self._owner._guarded(call) if isinstance(call, Coroutine) else call
+        if kwargs.get("asynchronous"):
+            return super().__call__(*args, **kwargs)
+        self._link._linked(self._name)
+        return self._owner._guarded(super().__call__, args, kwargs)
 
 
 @attrs.define(eq=False, slots=False, repr=False, init=False)
@@ -84,13 +91,13 @@ class LinkedClient:
     """The client, also after it has disconnected."""
     _last_link: Link | None = attrs.field(default=None, init=False)
     """The link, also after it was broken."""
-    _handler: Callable[..., Any] | None = attrs.field(default=None, init=False)
+    _early_notification_handler: Callable[..., Any] | None = attrs.field(default=None, init=False)
     """The notification handler that was assigned before there was a link."""
 
     def __init__(self, service_name: str, **kwargs: Any) -> None:
         kwargs.setdefault("name", type(self).__name__)
         self.__attrs_init__(service_name, filter_client_connect_kwargs(**kwargs))
-        self._opening = _LinkedOpening(self)
+        self._linked_opening = _LinkedOpening(self)
 
     # ---- opening ----
 
@@ -99,10 +106,10 @@ class LinkedClient:
     close = _OfTheCoroutine()
 
     def __await__(self) -> Generator[Any, Any, Self]:
-        return self._opening.__await__()  # type: ignore[return-value]
+        return self._linked_opening.__await__()  # type: ignore[return-value]
 
     async def __aenter__(self) -> Self:
-        await self._opening.__aenter__()
+        await self._linked_opening.__aenter__()
         return self
 
     async def __aexit__(
@@ -111,27 +118,48 @@ class LinkedClient:
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._opening.__aexit__(exception_type, exception, traceback)
+        await self._linked_opening.__aexit__(exception_type, exception, traceback)
 
-    async def _attach(self, client: Client, deadline: float) -> None:
-        """Link with the Service, when it has come."""
+    async def _attach(self, client: Client) -> None:
+        """Link with the Service, when it has come; connecting has used up some of the time."""
+        timeout = client._settings.timeout
+        seconds = math.inf if timeout is None else timeout - client._connection.opened_in
+        link = None
+        with trio.move_on_after(max(0, seconds)):
+            link = await self._link_when_it_is_there(client)
+        if link is None:
+            raise ConnectTimeout(f"The {self._service_name!r} service is not available")
+        self._client = self._last_client = client
+        self._link = self._last_link = link
+        if self._early_notification_handler is not None:
+            link.notification_handler = self._early_notification_handler  # type: ignore[method-assign]
+        elif type(self).notification_handler is not LinkedClient.notification_handler:
+            link.notification_handler = self.notification_handler  # type: ignore[method-assign]
+
+        self._warn_of_hidden_names(link)
+
+    async def _link_when_it_is_there(self, client: Client) -> Link:
         while True:
-            if self._service_name in (await client.identities())["services"]:
+            registry = checked_registry(await client.identities(timeout=math.inf))
+            if self._service_name in registry["services"]:
                 try:
-                    link = await client.link(self._service_name)
-                    break
+                    return await client.link(self._service_name, timeout=math.inf)
                 except ManagerError as error:
                     if error.type_name != "KeyError":  # else it has gone again
                         raise
-            if trio.current_time() >= deadline:
-                raise ConnectTimeout(f"The {self._service_name!r} service is not available")
             await trio.sleep(_LOOK_AGAIN)
-        self._client = self._last_client = client
-        self._link = self._last_link = link
-        if self._handler is not None:
-            link.notification_handler = self._handler  # type: ignore[method-assign]
-        elif type(self).notification_handler is not LinkedClient.notification_handler:
-            link.notification_handler = self.notification_handler  # type: ignore[method-assign]
+
+    def _warn_of_hidden_names(self, link: Link) -> None:
+        """Name the attributes of the Service that only this class hides, beyond those that `Link` does."""
+        ours = {name for name in dir(type(self)) if not name.startswith("_")}
+        hidden = ours.intersection(link.service_attributes) - {*dir(Link), "send", "throw", "close"}
+        if hidden:
+            logger.warning(
+                "the %r Service has attributes that %s hides: %s; reach them with request(name)",
+                self._service_name,
+                type(self).__name__,
+                ", ".join(sorted(hidden)),
+            )
 
     # ---- requests to the Service ----
 
@@ -149,18 +177,20 @@ class LinkedClient:
         timeout: float | None = None,
     ) -> Any:
         """See `Link.request`."""
-        call = self._linked(attribute).request(attribute, args, kwargs, timeout=timeout)
-        return await self._guarded(call)
+        link = self._linked(attribute)
+        return await self._guarded(link.request, (attribute, args, kwargs), {"timeout": timeout})
 
-    async def _guarded(self, call: Coroutine[Any, Any, Any]) -> Any:
+    async def _guarded(
+        self, call: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         try:
-            return await call
+            return await call(*args, **kwargs)
         except Exception:
             await user_code.call(self.service_error_handler, (), {}, "the service error handler")
             raise
 
     def service_error_handler(self) -> Any:
-        """Called when an awaited request to the Service has failed, before the exception is raised.
+        """Called when an awaited call of a method of the Service has failed, before the exception is raised.
 
         Override it, with a plain or an async method, to clean up on this side; the Service goes on. What it
         raises is logged, and does not replace the exception.
@@ -181,7 +211,7 @@ class LinkedClient:
         if name != "notification_handler":
             object.__setattr__(self, name, value)
         elif self._last_link is None:
-            self._handler = value  # for the link that is to come
+            self._early_notification_handler = value  # for the link that is to come
         else:
             self._linked(name).notification_handler = value  # type: ignore[method-assign]
 
@@ -228,10 +258,10 @@ class LinkedClient:
         return self._client is not None and self._client.is_connected()
 
     def spawn(self, name: str = "LinkedClient") -> LinkedClient:
-        """Make another client that is linked with the same Service; await or enter it.
+        """Make another client, of this class and not a subclass, that is linked with the same Service.
 
         Args:
-            name: The name of the new client.
+            name: The name of the new client, which is to be awaited or entered.
         """
         return LinkedClient(self._service_name, **{**self._kwargs, "name": name})
 
@@ -242,20 +272,21 @@ class LinkedClient:
             try:
                 await client.disconnect(timeout)
             finally:
-                self._client = None
-                self._link = None
+                if not client.is_connected():  # it is if the timeout was none
+                    self._client = None
+                    self._link = None
 
     # ---- who and where ----
 
     @property
     def client(self) -> Client | None:
-        """The client; None if it has disconnected."""
+        """The client; None once `disconnect` was called, or the scope has ended."""
         return self._client
 
     @property
     def link(self) -> Link | None:
         """The link; None if it is broken."""
-        return self._link
+        return None if self._link is None or self._link._client is None else self._link
 
     @property
     def name(self) -> str:
@@ -310,7 +341,7 @@ class LinkedClient:
         if self._last_link is None:
             return f"<{self.name} for {self._service_name!r}: await it, or enter it with 'async with'>"
         service = f"{self._service_name}[{self.service_address}]"
-        if self._link is None:
+        if self.link is None:
             return f"<Un-Linked[name={self.name}] from {service}>"
         return f"<Link[name={self.name}] with {service} at Manager[{self.address_manager}]>"
 
@@ -321,9 +352,10 @@ class LinkedClient:
 
     def _linked(self, name: str) -> Link:
         self._opened(self._last_link)
-        if self._link is None:
+        link = self.link
+        if link is None:
             raise LinkBroken(f"Cannot access {name!r} since the link has been broken")
-        return self._link
+        return link
 
     def _connected(self) -> Client:
         self._opened(self._last_client)
@@ -339,32 +371,29 @@ class _LinkedOpening(Opening[LinkedClient]):
         self._owner = owner
         super().__init__(type(owner).__name__)
 
-    def _deadline(self) -> float:
-        timeout = self._owner._kwargs.get("timeout", 10)
-        return trio.current_time() + (float("inf") if timeout is None else timeout)
-
+    @trio.lowlevel.enable_ki_protection
     async def _open(self) -> LinkedClient:
-        deadline = self._deadline()
         client = await connect(**self._owner._kwargs)
         try:
-            await self._owner._attach(client, deadline)
+            await self._owner._attach(client)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await client.disconnect()
             raise
         return self._owner
 
+    @trio.lowlevel.enable_ki_protection
     async def _enter(self) -> LinkedClient:
-        deadline = self._deadline()
         self._scope = connect(**self._owner._kwargs)
         client = await self._scope.__aenter__()
         try:
-            await self._owner._attach(client, deadline)
+            await self._owner._attach(client)
         except BaseException:
             await self._scope.__aexit__(None, None, None)
             raise
         return self._owner
 
+    @trio.lowlevel.enable_ki_protection
     async def _exit(self) -> None:
         owner = self._owner
         try:
@@ -372,6 +401,6 @@ class _LinkedOpening(Opening[LinkedClient]):
                 with trio.move_on_after(_LAST_WORDS, shield=True):
                     await user_code.call(owner.disconnect, (), {}, "the method")
         finally:
-            await self._scope.__aexit__(None, None, None)
             owner._client = None
             owner._link = None
+            await self._scope.__aexit__(None, None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import warnings
 from inspect import Parameter, Signature
 
 
@@ -18,12 +19,14 @@ def parse_signature(text: object) -> Signature | None:
     if not isinstance(text, str) or not text.startswith("("):
         return None
     try:
-        tree = ast.parse(f"def method{text}: ...")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-    match tree.body:
-        case [ast.FunctionDef(body=[ast.Expr(ast.Constant(value=x))]) as method] if x is Ellipsis:
-            return _signature(method)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Python thinks of the text
+            tree = ast.parse(f"def method{text}: ...")
+        match tree.body:
+            case [ast.FunctionDef(body=[ast.Expr(ast.Constant(value=x))]) as method] if x is Ellipsis:
+                return _signature(method)
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        pass  # not one of Python
     return None
 
 
