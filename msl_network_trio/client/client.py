@@ -20,7 +20,7 @@ from msl_network_trio.client.locks import Locks
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.client.prompts import Credentials, Prompts
 from msl_network_trio.constants import MANAGER, PORT
-from msl_network_trio.exceptions import ConnectionLost, ManagerError
+from msl_network_trio.exceptions import ConnectionLost, ManagerError, ReplyTimeout
 from msl_network_trio.protocol.messages import Notification
 
 
@@ -124,6 +124,11 @@ class Client(trio.abc.AsyncResource):
         except ManagerError:
             if self._unlinking[link] == 1 and link in self._links:
                 raise  # else another task unlinks it as well, or has done so
+        except (trio.Cancelled, KeyboardInterrupt, ReplyTimeout) as error:
+            # The Manager may have unlinked us, so the link is broken; and if it has not, it shall.
+            if getattr(error, "may_have_run", True) and not self._forget(link):
+                self._connection.post("unlink", link.service_name)
+            raise
         finally:
             self._unlinking -= Counter([link])
         self._forget(link)
@@ -223,6 +228,11 @@ class Client(trio.abc.AsyncResource):
                 # The Manager may have linked us all the same, and would keep the place.
                 self._connection.post("unlink", service)
             raise
+        if any(
+            other.service_name == service and other.service_address != link.service_address
+            for other in self._links
+        ):
+            self._locks.forget(service)  # it was a lock on the Service that was there before
         self._links.append(link)
         return link
 

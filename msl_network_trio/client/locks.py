@@ -34,14 +34,17 @@ class Locks:
         seconds = self._connection.seconds(timeout)
         refusal: ManagerError | None = None
         delay = _RETRY
+        asked = False
         with trio.move_on_after(seconds if wait else math.inf):
             while True:
+                asked = True
                 try:
                     return await self._try(service, shared, timeout)
                 except ManagerError as error:
                     if not wait or "cannot acquire an exclusive lock" not in error.message:
                         raise
                     refusal = error
+                asked = False
                 await trio.sleep(delay)
                 delay = min(2 * delay, 1.0)
         raise ReplyTimeout(
@@ -49,14 +52,19 @@ class Locks:
             service=MANAGER,
             attribute="acquire_lock",
             seconds=seconds,
-            may_have_run=False,
+            may_have_run=asked,
         ) from refusal
 
     async def release(self, service: str, timeout: float | None) -> list[str]:
         """Release a lock at once; see `Link.release_lock`."""
-        names: list[str] = await self._connection.request(
-            MANAGER, "release_lock", (service,), timeout=timeout
-        )
+        try:
+            names: list[str] = await self._connection.request(
+                MANAGER, "release_lock", (service,), timeout=timeout
+            )
+        except (trio.Cancelled, KeyboardInterrupt, ReplyTimeout) as error:
+            if getattr(error, "may_have_run", True):
+                self.forget(service)
+            raise
         self.forget(service)
         return names
 

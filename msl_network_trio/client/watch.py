@@ -70,7 +70,9 @@ class Watch:
                 await trio.sleep(self._first / 2)
                 # Requests that nobody has asked about yet are not made to wait for the sake of older ones.
                 is_new = protocol.is_waiting_between(asked_about, older)
-                if is_new or (trio.current_time() >= next_look and protocol.is_waiting_between(0, older)):
+                is_due = trio.current_time() >= next_look and protocol.is_waiting_between(0, older)
+                # While a person is asked to log in, the silence is ours.
+                if (is_new or is_due) and not protocol.person_is_asked:
                     asked_about = protocol.last_sequence
                     await self._look()
                     interval = min(2 * interval, self._at_most_every)
@@ -78,8 +80,6 @@ class Watch:
                 older, newer = newer, protocol.last_sequence
 
     async def _look(self) -> None:
-        if self._protocol.person_is_asked:
-            return  # the silence is ours
         # Behind an open admin request the question is held back; that one is owed an answer as well.
         answer = self._ask()
         waited = trio.current_time()

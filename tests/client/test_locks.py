@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from msl_network_trio import LinkBroken, ManagerError, ReplyTimeout
-from tests.client.peer import Network
+from tests.client.peer import ECHO, Network
 from tests.client.test_requests import Session, open_session, start
 
 REFUSAL = (
@@ -229,3 +229,42 @@ async def test_the_end_of_the_connection_in_a_scope_is_no_error_of_the_scope(net
             scoped = await start(inner, scope)
             await grant(session)
         assert scoped.value == "left"
+
+
+async def test_a_release_that_is_given_up_counts_as_one(session: Session):
+    async with trio.open_nursery() as nursery:
+        held = await start(nursery, acquire, session)
+        await grant(session)
+        await held.done.wait()
+        release = await start(nursery, session.link.release_lock)
+        late = await session.peer.expect("release_lock")
+        release.scope.cancel()
+        await release.done.wait()
+        session.peer.reply(late, [])
+
+        async def scope() -> None:
+            async with session.link.acquire_lock():
+                pass
+
+        await start(nursery, scope)
+        await grant(session)
+        session.peer.reply(await session.peer.expect("release_lock"), [])
+    await nothing_more(session)
+
+
+async def test_a_lock_on_a_service_that_was_restarted_is_none_on_the_new_one(session: Session):
+    async with trio.open_nursery() as nursery:
+        held = await start(nursery, acquire, session)
+        await grant(session)
+        await held.done.wait()
+
+        async def again() -> None:
+            link = await session.client.link("Echo")
+            async with link.acquire_lock():
+                pass
+
+        await start(nursery, again)
+        await session.peer.link({**ECHO, "address": "vm:99"})
+        await grant(session)
+        session.peer.reply(await session.peer.expect("release_lock"), [])
+    await nothing_more(session)

@@ -234,7 +234,7 @@ async def test_a_timeout_that_is_none_raises(session: Session, timeout: float):
 
 async def test_the_request_timeout_is_the_default_of_every_call(network, nursery, autojump_clock):
     async for session in open_session(network, nursery, request_timeout=3, unresponsive_after=None):
-        for call in (session.link.add, session.client.identities, session.link.unlink):
+        for call in (session.link.add, session.client.identities):
             before = trio.current_time()
             with pytest.raises(ReplyTimeout):
                 await call()
@@ -246,6 +246,10 @@ async def test_the_request_timeout_is_the_default_of_every_call(network, nursery
             await session.link.add(timeout=math.inf)
         assert scope.cancelled_caught
         assert trio.current_time() - before == pytest.approx(101)
+        with pytest.raises(ReplyTimeout):
+            await session.link.unlink()
+        with pytest.raises(LinkBroken):  # the Manager may have unlinked it
+            session.link.add
 
 
 # ---- handles ----
@@ -762,6 +766,18 @@ async def test_a_scope_does_not_undo_a_link_that_is_being_made(session: Session)
         after = await start(nursery, call.value.after)
         session.peer.reply(await session.peer.expect("after"), "no unlink before")
     assert after.value == "no unlink before"
+
+
+async def test_an_unlinking_that_is_given_up_breaks_the_link_all_the_same(session: Session):
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.unlink)
+        late = await session.peer.expect("unlink")
+        call.scope.cancel()
+        session.peer.reply(await session.peer.expect("unlink"), True)  # to be sure, nobody waits for it
+        session.peer.reply(late, True)
+    await session.link.unlink()
+    with pytest.raises(LinkBroken):
+        session.link.add
 
 
 async def test_two_tasks_may_unlink_at_once(session: Session):
