@@ -42,6 +42,18 @@ def _is_seconds_or_none(settings: Settings, attribute: attrs.Attribute[Any], val
         raise ValueError(f"{attribute.name} must be a number of seconds from 0, or None, not {value!r}")
 
 
+def _is_interval_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: float | None) -> None:
+    if value is not None:
+        _is_interval(settings, attribute, value)
+
+
+def _is_interval(settings: Settings, attribute: attrs.Attribute[Any], value: float) -> None:
+    if not isinstance(value, int | float):
+        raise TypeError(f"{attribute.name} must be a number of seconds, not {value!r}")
+    if not value > 0:
+        raise ValueError(f"{attribute.name} must be more than 0 seconds, not {value!r}")
+
+
 def _is_size_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: int | None) -> None:
     if value is not None:
         _is_size(settings, attribute, value)
@@ -79,8 +91,8 @@ class Settings:
     )
     prompts: Prompts | None = None
     request_timeout: float | None = attrs.field(default=None, validator=_is_seconds_or_none)
-    probe_after: float | None = attrs.field(default=5, validator=_is_seconds_or_none)
-    probe_every: float = attrs.field(default=60, validator=_is_seconds_or_none)
+    probe_after: float | None = attrs.field(default=5, validator=_is_interval_or_none)
+    probe_every: float = attrs.field(default=60, validator=_is_interval)
     unresponsive_after: float | None = attrs.field(default=60, validator=_is_seconds_or_none)
     max_unsent: int = attrs.field(default=64 * 1024 * 1024, validator=_is_size)
 

@@ -79,7 +79,6 @@ class Connection:
         self.on_notification: Callable[[Notification], None] = lambda _: None
         self.on_end: Callable[[ConnectionLost], Callable[[], Awaitable[None]] | None] = lambda _: None
         self._transport = transport
-        self._writer = Writer(protocol, transport, max_unsent)
         self._request_timeout = math.inf if request_timeout is None else request_timeout
         self._reason: ConnectionLost | None = None
         self._write_error: ConnectionLost | None = None
@@ -95,6 +94,7 @@ class Connection:
             at_most_every=probe_every,
             unresponsive_after=math.inf if unresponsive_after is None else unresponsive_after,
         )
+        self._writer = Writer(protocol, transport, max_unsent, self._watch.hear)
 
     # ---- for callers ----
 
@@ -346,7 +346,7 @@ class Connection:
                     if not data:
                         self._fail(protocol.receive_eof())
                         return
-                    self._watch.heard = True
+                    self._watch.hear()
                     self._deliver(data)
                     self._writer.flush()
                     if protocol.broken is not None:

@@ -46,8 +46,11 @@ class Watch:
         self._at_most_every = max(first, at_most_every)
         self._unresponsive_after = unresponsive_after
         self._asleep = trio.lowlevel.ParkingLot()
-        self.heard = False
-        """Set whenever anything arrives."""
+        self._heard = False
+
+    def hear(self) -> None:
+        """Note a sign of life: something has arrived, or has been taken after we had to wait for it."""
+        self._heard = True
 
     def wake(self) -> None:
         """Note that a request was made; of no cost while the watch is awake."""
@@ -66,13 +69,15 @@ class Watch:
             older, newer, asked_about = 0, protocol.last_sequence, 0
             interval = self._first
             next_look = math.inf
-            while protocol.in_flight:
+            while protocol.in_flight or protocol.unsent:
                 await trio.sleep(self._first / 2)
                 # Requests that nobody has asked about yet are not made to wait for the sake of older ones.
                 is_new = protocol.is_waiting_between(asked_about, older)
                 is_due = trio.current_time() >= next_look and protocol.is_waiting_between(0, older)
+                # What cannot even be written waits for the Manager as well.
+                is_stuck = protocol.unsent > 0 and protocol.last_sequence == older
                 # While a person is asked to log in, the silence is ours.
-                if (is_new or is_due) and not protocol.person_is_asked:
+                if (is_new or is_due or is_stuck) and not protocol.person_is_asked:
                     asked_about = protocol.last_sequence
                     await self._look()
                     interval = min(2 * interval, self._at_most_every)
@@ -83,7 +88,7 @@ class Watch:
         # Behind an open admin request the question is held back; that one is owed an answer as well.
         answer = self._ask()
         waited = trio.current_time()
-        self.heard = False
+        self._heard = False
         while not answer.done():
             with trio.move_on_at(waited + self._unresponsive_after):
                 try:
@@ -95,9 +100,9 @@ class Watch:
             if self._protocol.person_is_asked:
                 answer.cancel()
                 return
-            if not self.heard:
+            if not self._heard:
                 self._give_up(self._unresponsive_after)
                 return
             # It serves us, but this answer is stuck, behind a Service that does not read for example.
-            self.heard = False
+            self._heard = False
             waited = trio.current_time()

@@ -25,11 +25,19 @@ class Writer:
     Args:
         protocol: Whose lines to write.
         transport: Where to.
-        max_unsent: How many bytes may wait to be written before a request has to wait for `room`.
+        max_unsent: How many bytes may wait to be written before a request has to wait for room.
+        on_progress: Called when the peer has taken something that we had to wait with.
     """
 
-    def __init__(self, protocol: ClientProtocol, transport: Transport, max_unsent: int) -> None:
+    def __init__(
+        self,
+        protocol: ClientProtocol,
+        transport: Transport,
+        max_unsent: int,
+        on_progress: Callable[[], None],
+    ) -> None:
         self.max_unsent = max_unsent
+        self._on_progress = on_progress
         self._protocol = protocol
         self._transport = transport
         self._rest: memoryview | None = None
@@ -117,6 +125,7 @@ class Writer:
         """
         transport = self._transport
         at_once = 0
+        waited = False
         while True:
             data = self._rest if self._rest is not None else self._protocol.take()
             if not data:
@@ -126,7 +135,10 @@ class Writer:
                 at_once = 0
                 continue
             sent = transport.send_nowait(data)
-            if sent < len(data):
+            if waited and sent:
+                self._on_progress()
+            waited = sent < len(data)
+            if waited:
                 self._rest = memoryview(data)[sent:]
                 await transport.wait_send()
                 at_once = 0

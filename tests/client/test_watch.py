@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import socket
 
@@ -237,3 +238,38 @@ def test_the_defaults_of_connect_are_those_of_a_connection():
     for name in ("probe_after", "probe_every", "unresponsive_after", "max_unsent", "request_timeout"):
         assert ours[name].default == theirs[name].default
     assert math.isfinite(ours["probe_every"].default)
+
+
+async def test_a_manager_that_takes_nothing_is_given_up_though_nothing_is_in_flight(
+    network, nursery, autojump_clock
+):
+    network.capacity = 1000
+    async for session in open_session(network, nursery):
+        async with trio.open_nursery() as inner:
+            large = await start(inner, session.link.size, "x" * 100_000)
+            large.scope.cancel()  # its line is half written, and nobody waits for its reply
+            began = trio.current_time()
+            call = await start(inner, session.link.add)
+        assert isinstance(call.error, ConnectionLost)
+        assert "has said nothing for 60 seconds" in str(call.error)
+        assert call.error.may_have_run is False
+        assert trio.current_time() - began < 80
+
+
+async def test_a_manager_that_takes_a_large_line_slowly_is_alive(network, nursery, autojump_clock):
+    network.capacity = 1000
+    async for session in open_session(network, nursery):
+        async with trio.open_nursery() as inner:
+            call = await start(inner, session.link.size, "x" * 20_000)
+            received = b""
+            while b"\n" not in received:
+                await trio.sleep(30)
+                del session.peer.transport._incoming.data[1000:]
+                received += bytes(session.peer.transport._incoming.data)
+                session.peer.transport._incoming.data.clear()
+                session.peer.transport._incoming.wake()
+            assert session.client.is_connected()
+            line, _, rest = received.partition(b"\n")
+            session.peer._buffer = rest
+            session.peer.reply(json.loads(line)["uid"], "taken")
+        assert call.value == "taken"
