@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 
 class Transport(ABC):
@@ -13,9 +15,16 @@ class Transport(ABC):
 
     Attributes:
         port: The number of our own port, 0 if the carrier has none.
+        threads_may_send: Whether `send_nowait` may be called outside the Trio thread.
+        lock: Held around everything that is done to the carrier. Who calls `send_nowait` in another thread,
+            or changes what the Trio thread changes too, holds it meanwhile; it is never held for long.
     """
 
+    threads_may_send: ClassVar[bool] = False
     port: int = 0
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
 
     @abstractmethod
     def send_nowait(self, data: bytes | memoryview) -> int:

@@ -28,6 +28,7 @@ class MemoryTransport(Transport):
     """One end of a `memory_pair`."""
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
+        super().__init__()
         self._incoming = incoming
         self._outgoing = outgoing
         self._closed = False

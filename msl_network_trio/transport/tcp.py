@@ -72,7 +72,10 @@ class SocketTransport(Transport):
         sock: A connected, non-blocking socket; an `ssl.SSLSocket` after its handshake.
     """
 
+    threads_may_send = True
+
     def __init__(self, sock: socket.socket) -> None:
+        super().__init__()
         self._sock = sock
         self._tls = sock if isinstance(sock, ssl.SSLSocket) else None
         self._size = _TLS_RECORD if self._tls else _RECEIVE
@@ -102,7 +105,8 @@ class SocketTransport(Transport):
 
     def _send(self, data: bytes | memoryview) -> int:
         try:
-            return self._sock.send(data)
+            with self.lock:  # OpenSSL breaks if two threads use one connection at a time
+                return self._sock.send(data)
         except (BlockingIOError, ssl.SSLWantWriteError):
             self._send_waits_for = self._writable
             return 0
@@ -121,7 +125,7 @@ class SocketTransport(Transport):
     async def receive(self) -> bytes:
         """See `Transport.receive`."""
         # Decrypted bytes may be left in the TLS layer, of which the kernel knows nothing.
-        if self._tls is not None and (self._tls.pending() or self._ended):
+        if self._tls is not None and (self._ended or self._pending(self._tls)):
             await trio.lowlevel.checkpoint()
             if self._receive_error is not None:
                 raise ConnectionLost(_reason(self._receive_error)) from self._receive_error
@@ -131,7 +135,8 @@ class SocketTransport(Transport):
             await self._readable.wait()
         while True:
             try:
-                data = self._sock.recv(self._size)
+                with self.lock:
+                    data = self._sock.recv(self._size)
             except (BlockingIOError, ssl.SSLWantReadError):
                 await self._readable.wait()
             except ssl.SSLWantWriteError:
@@ -143,13 +148,18 @@ class SocketTransport(Transport):
                 # Behind a full record there is most likely another.
                 return self._receive_more(data) if self._tls and len(data) == _TLS_RECORD else data
 
+    def _pending(self, tls: ssl.SSLSocket) -> int:
+        with self.lock:
+            return tls.pending()
+
     def _receive_more(self, data: bytes) -> bytes:
         """Add the TLS records that have come behind a full one."""
         parts = [data]
         size = len(data)
         while len(data) == _TLS_RECORD and size < _TLS_RECEIVE:
             try:
-                data = self._sock.recv(_TLS_RECORD)
+                with self.lock:
+                    data = self._sock.recv(_TLS_RECORD)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 break
             except OSError as error:
@@ -171,7 +181,8 @@ class SocketTransport(Transport):
             trio.lowlevel.notify_closing(self._sock)
         self._readable.close()
         self._writable.close()
-        self._sock.close()
+        with self.lock:
+            self._sock.close()
 
 
 def _reason(error: OSError | ValueError) -> str:
