@@ -40,7 +40,6 @@ from msl_network_trio.constants import (
 )
 from msl_network_trio.exceptions import (
     AuthenticationError,
-    ConnectError,
     ConnectionLost,
     HandshakeError,
     ManagerError,
@@ -52,25 +51,30 @@ from msl_network_trio.exceptions import (
 )
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.framing import LineBuffer
+from msl_network_trio.protocol.handshake import (
+    HANDSHAKE_LINE_LIMIT,
+    QUESTIONS,
+    Handshake,
+    question,
+    sendable,
+)
 from msl_network_trio.protocol.messages import (
     UNSET,
     Connected,
     Notification,
     Question,
     ReceivedLine,
+    departure,
+    refusal,
 )
 from msl_network_trio.protocol.outgoing import Line, Outbox, Request
 from msl_network_trio.protocol.presence import Presence
 
 logger = logging.getLogger(__name__)
 
-HANDSHAKE_LINE_LIMIT = 65_536
-"""The largest line of a handshake, in bytes: a peer that is no Manager must not fill our memory."""
-
 _MANY = 1000
 """After how many abandoned requests of unknown fate to ask the Manager how far it has read."""
 
-_MANAGER_NAME = re.compile(r"Manager\[\S+:\d+\]")
 _REFUSAL = re.compile(r"KeyError: .the .+ Service is not connected to Manager\[", re.DOTALL)
 
 
@@ -102,7 +106,6 @@ class ClientProtocol:
         read_limit: The largest line to accept, in bytes; None: no limit.
 
     Attributes:
-        manager_name: ``"Manager[HOST:port]"`` as the Manager calls itself; empty before it said so.
         network_name: ``"name[HOST:port]"`` as the Manager calls us; empty before it said so.
         broken: Why nothing that is received can be understood any more; None while all is well.
         lost: Why the connection ended; None while it has not.
@@ -110,14 +113,12 @@ class ClientProtocol:
 
     def __init__(self, identity: dict[str, Any], manager: str, read_limit: int | None = None) -> None:
         self.manager = manager
-        self.manager_name = ""
         self.network_name = ""
         self.broken: NetworkError | None = None
         self.lost: ConnectionLost | None = None
-        self._identity_line = codec.encode_reply(identity, None)
+        self._handshake = Handshake(identity, manager)
         self._read_limit = read_limit
         self._lines = LineBuffer(_smaller(read_limit, HANDSHAKE_LINE_LIMIT))
-        self._connected = False
         self._said_goodbye = False
         self._rejection = ""
         # A prefix that other clients cannot guess, since a Manager lets them forge replies.
@@ -137,6 +138,21 @@ class ClientProtocol:
         self._sequence = 0
         self._mark = 0
         self._ended = False
+
+    @property
+    def manager_name(self) -> str:
+        """``"Manager[HOST:port]"`` as the Manager calls itself; empty before it said so."""
+        return self._handshake.manager_name
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the handshake is over."""
+        return self._handshake.is_over
+
+    @property
+    def awaits(self) -> str:
+        """See `Handshake.awaits`."""
+        return self._handshake.awaits
 
     # ---- what goes out ----
 
@@ -257,9 +273,7 @@ class ClientProtocol:
             AuthenticationError: An empty answer in the handshake, at which a Manager falls silent.
             ValueError: The text is not Unicode (a lone surrogate).
         """
-        if not self._connected and not text:
-            raise AuthenticationError("An empty username or password cannot be sent to a Manager")
-        line = Line(codec.encode_reply(text, self.manager_name or None))
+        line = Line(self._handshake.answer(text))
         if self._admin is not None:
             self._admin.question = None
         self._outbox.add(line)
@@ -271,7 +285,7 @@ class ClientProtocol:
             False if the gate is shut, so that it cannot be written: close without it.
         """
         self._said_goodbye = True
-        if self._admin is not None or not self._connected:
+        if self._admin is not None or not self._handshake.is_over:
             return False
         name = self.network_name or "Client"
         self._outbox.add(Line(codec.encode_request(name, DISCONNECT_REQUEST, (), {}, self.next_uid())))
@@ -331,12 +345,17 @@ class ClientProtocol:
                 events.append(request)
                 if request.service == MANAGER:
                     self._look_who_is_there(request, events)
-            elif self._connected:
+            elif self._handshake.is_over:
                 self._unaddressed(message, events)
             else:
-                self._handshake(line, message, events)
-                if self.broken is not None:
+                try:
+                    events.append(self._handshake.receive(line, message))
+                except (AuthenticationError, HandshakeError) as error:
+                    self.broken = error
                     return events
+                if self._handshake.is_over:
+                    self._outbox.add(Line(self._handshake.identity_line))
+                    self._lines.limit = self._read_limit
         if self._lines.overflow is not None:
             limit, start = self._lines.limit, self._lines.overflow
             self._break(f"a line of more than {limit:,} bytes (see read_limit)", start)
@@ -345,14 +364,7 @@ class ClientProtocol:
     def receive_eof(self) -> NetworkError:
         """Take the end of the stream and return what it means."""
         self._ended = True
-        text = f"Manager[{self.manager}] closed the connection"
-        if self._lines:
-            text += f" in the middle of a line that begins with {_quote(self._lines.start)}"
-        if not self._connected:
-            return ConnectError(f"{text} before the handshake was over; is it a Manager?")
-        if self._rejection:
-            text += f": {self._rejection}"
-        return ConnectionLost(text)
+        return self._handshake.eof(self._lines, self._rejection)
 
     def lose(self, reason: ConnectionLost, *, cut_off: bool = False) -> list[Request]:
         """End the conversation: settle every request that is still open, and return them.
@@ -385,11 +397,10 @@ class ClientProtocol:
         return requests
 
     def _break(self, what: str, start: bytes) -> None:
-        text = f"Manager[{self.manager}] sent {what}, which begins with {_quote(start)}"
-        if self._connected:
-            self.broken = StreamCorrupted(text, may_have_run=True)
+        if self._handshake.is_over:
+            self.broken = StreamCorrupted(self._handshake.sent(what, start), may_have_run=True)
         else:
-            self.broken = HandshakeError(f"{text}; is it a Manager?")
+            self.broken = self._handshake.no_manager(what, start)
 
     def _undecodable(self, line: bytes, error: codec.NotALine, events: list[Event]) -> None:
         request = self._open.pop(error.uid, None)
@@ -401,27 +412,12 @@ class ClientProtocol:
         self._settle(request, ProtocolError(f"The reply to {what} cannot be decoded: {error}"))
         events.append(request)
 
-    def _handshake(self, line: bytes, message: ReceivedLine, events: list[Event]) -> None:
-        if message.requester:
-            self.manager_name = _sendable(message.requester)
-        if message.error:
-            self.broken = AuthenticationError(message.message or "The Manager refused to connect")
-        elif message.attribute == "identity":
-            self._outbox.add(Line(self._identity_line))
-            self._connected = True
-            self._lines.limit = self._read_limit
-            events.append(Connected(self.manager_name))
-        elif message.attribute in {"username", "password"}:
-            events.append(_question(message))
-        else:
-            self._break("something that is not part of a handshake", line)
-
     def _answer(self, request: Request, message: ReceivedLine) -> None:
         """Settle a request with its answer."""
         if request.service == MANAGER and message.requester:
-            self.network_name = _sendable(message.requester)
+            self.network_name = sendable(message.requester)
         if message.error:
-            self._settle(request, self._remote_error(request, message))
+            self._settle(request, self._answered_error(request, message))
         elif message.result is UNSET:
             what = f"{request.service}.{request.attribute}"
             self._settle(request, ProtocolError(f"The reply to {what} has no result"))
@@ -460,14 +456,17 @@ class ClientProtocol:
         for lost in (r for r in earlier if r.service in gone):
             del self._open[lost.uid]
             lost.settled = True
-            lost.error = ServiceLost(
-                f"The {lost.service!r} Service has gone from {self.manager_name}; "
-                f"{lost.service}.{lost.attribute} may have been executed",
-                service=lost.service,
-                attribute=lost.attribute,
-                may_have_run=True,
-            )
+            lost.error = self._gone(lost)
             events.append(lost)
+
+    def _answered_error(self, request: Request, message: ReceivedLine) -> NetworkError:
+        """The error of an answer with a uid. Our own Manager tells so, too, that a Service is not there."""
+        if request.service != MANAGER:
+            if message.message == refusal(request.service, self.manager_name):
+                return self._not_there(request, may_have_run=False)
+            if message.message == departure(request.service, self.manager_name):
+                return self._gone(request)
+        return self._remote_error(request, message)
 
     def _remote_error(self, request: Request, message: ReceivedLine) -> RemoteError:
         lines = message.traceback if isinstance(message.traceback, list) else []
@@ -479,6 +478,24 @@ class ClientProtocol:
             service=request.service,
             attribute=request.attribute,
         )
+
+    def _not_there(self, request: Request, *, may_have_run: bool) -> ServiceLost:
+        """The error of a request that was refused, or that may have been."""
+        service, attribute = request.service, request.attribute
+        fate = "may have been executed" if may_have_run else "was refused"
+        text = (
+            f"The {service!r} Service is not connected to {self.manager_name}; {service}.{attribute} {fate}"
+        )
+        return ServiceLost(text, service=service, attribute=attribute, may_have_run=may_have_run)
+
+    def _gone(self, request: Request) -> ServiceLost:
+        """The error of a request whose Service went before it had answered."""
+        service, attribute = request.service, request.attribute
+        text = (
+            f"The {service!r} Service has gone from {self.manager_name}; "
+            f"{service}.{attribute} may have been executed"
+        )
+        return ServiceLost(text, service=service, attribute=attribute, may_have_run=True)
 
     def _read_up_to(self, sequence: int) -> None:
         """Move the mark: the Manager has read this line, and all before it."""
@@ -524,12 +541,12 @@ class ClientProtocol:
         admin = self._admin
         if admin is None or not admin.may_have_run:
             logger.warning("Manager[%s] asked for %r out of turn", self.manager, message.attribute)
-        elif admin.abandoned or message.attribute not in {"username", "password"}:
+        elif admin.abandoned or message.attribute not in QUESTIONS:
             # Nobody will answer, and without an answer the gate would stay shut for ever. To an empty
             # one the Manager replies that this takes an administrator, and goes on.
             self.answer("")
         else:
-            admin.question = _question(message)
+            admin.question = question(message)
             events.append(admin)
 
     def _settle_admin(self, admin: Request, message: ReceivedLine, events: list[Event]) -> None:
@@ -555,8 +572,7 @@ class ClientProtocol:
         if not _REFUSAL.match(text):
             return None
         for service in self._services_that_may_refuse():
-            reason = f"the {service!r} Service is not connected to {self.manager_name}"
-            if text == f"KeyError: {KeyError(reason)}":
+            if service is not None and text == refusal(service, self.manager_name):
                 return service
         return None
 
@@ -583,14 +599,7 @@ class ClientProtocol:
         for request in [r for r in self._open.values() if r.service == service]:
             del self._open[request.uid]
             request.settled = True
-            gone = f"The {service!r} Service is not connected to {self.manager_name}"
-            fate = "was refused" if request is refused else "may have been executed"
-            request.error = ServiceLost(
-                f"{gone}; {service}.{request.attribute} {fate}",
-                service=service,
-                attribute=request.attribute,
-                may_have_run=request is not refused,
-            )
+            request.error = self._not_there(request, may_have_run=request is not refused)
             events.append(request)
         for request in suspects:
             self._abandoned.pop(request.uid, None)
@@ -621,22 +630,5 @@ class ClientProtocol:
                 events.append(request)
 
 
-def _sendable(name: str) -> str:
-    """Return a name without what cannot be sent, which would have come from no Manager."""
-    return name.encode("utf-8", "replace").decode("utf-8")
-
-
 def _smaller(limit: int | None, other: int) -> int:
     return other if limit is None else min(limit, other)
-
-
-def _question(message: ReceivedLine) -> Question:
-    args = message.args
-    about = args[0] if isinstance(args, list) and args and isinstance(args[0], str) else ""
-    kind = message.attribute or ""
-    return Question(kind, about, kind == "password" and bool(_MANAGER_NAME.fullmatch(about)))
-
-
-def _quote(start: bytes) -> str:
-    """Quote how a line begins, as text that is safe to show."""
-    return repr(start[:80].decode("utf-8", "backslashreplace"))

@@ -25,16 +25,14 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from msl_network_trio.protocol.messages import ReceivedLine
+from msl_network_trio.protocol.messages import NO_RESULT, ReceivedLine, RoutedLine
 
 # Subclasses of str, int, list, dict, ..., dates and dataclasses are left to _replace(), which refuses
 # what the standard library refuses.
 _OPTIONS: Final = (
-    orjson.OPT_PASSTHROUGH_SUBCLASS
-    | orjson.OPT_PASSTHROUGH_DATETIME
-    | orjson.OPT_PASSTHROUGH_DATACLASS
-    | orjson.OPT_APPEND_NEWLINE
+    orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 )
+_LINE_OPTIONS: Final = _OPTIONS | orjson.OPT_APPEND_NEWLINE
 _NUMPY_KINDS: Final = "biufUO"
 """NumPy's kinds that have an exact JSON form: bool, (unsigned) integer, float, text, object."""
 
@@ -82,16 +80,27 @@ def encode(value: Any) -> bytes:
             (a lone surrogate) or an integer with more digits than Python converts.
     """
     try:
+        encoded = orjson.dumps(value, default=_replace_fast, option=_LINE_OPTIONS)
+    except TypeError:
+        return _encode_exactly(value, "\n")
+    # orjson writes NaN and infinities as null; only the standard library can tell them from None.
+    return _encode_exactly(value, "\n") if b"null" in encoded else encoded
+
+
+def encode_value(value: Any) -> bytes:
+    """Encode a value as a part of a line. Raises as `encode` does."""
+    if value is None:
+        return b"null"  # what most methods return, and not worth a second look
+    try:
         encoded = orjson.dumps(value, default=_replace_fast, option=_OPTIONS)
     except TypeError:
-        return _encode_exactly(value)
-    # orjson writes NaN and infinities as null; only the standard library can tell them from None.
+        encoded = b"null"  # what the exact path raises is not to have this error as its context
     return _encode_exactly(value) if b"null" in encoded else encoded
 
 
-def _encode_exactly(value: Any) -> bytes:
+def _encode_exactly(value: Any, end: str = "") -> bytes:
     try:
-        return (_exact_encode(value) + "\n").encode("utf-8")
+        return (_exact_encode(value) + end).encode("utf-8")
     except RecursionError:
         raise ValueError("The value is nested too deeply to be sent as JSON") from None
 
@@ -133,7 +142,54 @@ class NotALine(ValueError):
         uid: The uid of the line, if that much could be read.
     """
 
-    uid: str | None = None
+    uid: Any = None
+
+
+_route: Final = msgspec.json.Decoder(RoutedLine).decode
+
+
+def decode_routed(line: bytes) -> RoutedLine:
+    """Decode just as much of a line as a Manager has to know to pass it on, and check the rest.
+
+    Raises:
+        NotALine: The line is no JSON object, or one that its receiver could not decode.
+    """
+    try:
+        routed = _route(line)
+        if not line.isascii():
+            line.decode("utf-8")  # what msgspec skips it does not check for being UTF-8
+        return routed
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _route_exactly(line)
+
+
+def _route_exactly(line: bytes) -> RoutedLine:
+    fields = decode_object(line)
+    uid = fields.get("uid", "")
+    if isinstance(uid, list | dict) or (isinstance(uid, str) and not _is_unicode(uid)):
+        raise NotALine("a uid is text")
+    names = {name: fields.get(name, "") for name in ("service", "attribute")}
+    for name, value in names.items():
+        if not isinstance(value, str):
+            error = NotALine(f'the "{name}" of a line is text, not {type(value).__name__}')
+            error.uid = uid
+            raise error
+    return RoutedLine(
+        uid=uid,
+        service=names["service"],
+        attribute=names["attribute"],
+        requester=fields.get("requester", msgspec.UNSET),
+        error=bool(fields.get("error", False)),
+        result=msgspec.Raw(b"exact") if "result" in fields else NO_RESULT,
+    )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def decode(line: bytes) -> ReceivedLine:
@@ -150,11 +206,16 @@ def decode(line: bytes) -> ReceivedLine:
         return _decode_exactly(line)
 
 
-def _decode_exactly(line: bytes) -> ReceivedLine:
+def decode_object(line: bytes) -> dict[str, Any]:
+    """Decode a whole line exactly.
+
+    Raises:
+        NotALine: The line is no JSON object, or one that Python cannot hold.
+    """
     try:
         fields = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as cause:
-        error = NotALine(str(cause))
+        error = NotALine(f"{type(cause).__name__}: {cause}")
         try:
             error.uid = _decode_envelope(line).uid
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -162,6 +223,11 @@ def _decode_exactly(line: bytes) -> ReceivedLine:
         raise error from None
     if not isinstance(fields, dict):
         raise NotALine(f"a JSON object was expected, not {type(fields).__name__}")
+    return fields
+
+
+def _decode_exactly(line: bytes) -> ReceivedLine:
+    fields = decode_object(line)
 
     def text(name: str) -> str | None:
         value = fields.get(name)

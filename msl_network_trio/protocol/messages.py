@@ -68,3 +68,36 @@ class Notification:
 
     received: float = attrs.field(factory=time.time, eq=False)
     """When it was received, in seconds since the epoch by the clock of this computer."""
+
+
+NO_RESULT = msgspec.Raw()
+"""The result of a line that has none."""
+
+
+class RoutedLine(msgspec.Struct, gc=False):
+    """The fields that a Manager looks at in a line of a peer; the rest passes through undecoded."""
+
+    uid: str = ""
+    """Text; some peers send a number or null, which goes back as it came."""
+
+    service: str = ""
+    attribute: str = ""
+    requester: str | msgspec.UnsetType | None = UNSET
+    """To whom a reply goes. In a request it does not belong to the peer to say."""
+
+    error: bool = False
+    result: msgspec.Raw = NO_RESULT
+    """A line with a result is a reply or a notification, any other one is a request."""
+
+
+def refusal(service: str, manager_name: str) -> str:
+    """The answer to a request to a Service that is not there: it surely was not executed."""
+    return f"KeyError: {KeyError(f'the {service!r} Service is not connected to {manager_name}')}"
+
+
+def departure(service: str, manager_name: str) -> str:
+    """The answer to an open request when its Service goes; msl-network's own Manager gives none."""
+    return (
+        f"ConnectionError: the {service!r} Service has gone from {manager_name}, "
+        "the request may have been executed"
+    )

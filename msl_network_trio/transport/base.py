@@ -51,6 +51,13 @@ class Transport(ABC):
         """
 
     @abstractmethod
+    def send_eof(self) -> None:
+        """Say that nothing more will be sent: the peer receives the end of the stream behind what was sent.
+
+        What the peer still sends can be received. Never fails: a peer that is gone need not be told.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Give the carrier back, at once; calling it again does no harm."""
 

@@ -66,6 +66,11 @@ class MemoryTransport(Transport):
         pipe.wake()
         return received
 
+    def send_eof(self) -> None:
+        """See `Transport.send_eof`."""
+        self._outgoing.ended = True
+        self._outgoing.wake()
+
     def close(self) -> None:
         """See `Transport.close`: the peer receives what was sent, then the end of the stream."""
         self._closed = True

@@ -173,6 +173,20 @@ class SocketTransport(Transport):
             size += len(data)
         return b"".join(parts)
 
+    def send_eof(self) -> None:
+        """See `Transport.send_eof`."""
+        with self.lock:
+            try:
+                if self._tls is not None:
+                    self._tls.unwrap()
+            except (OSError, ValueError):
+                pass  # it is on its way; the peer's own has not come yet, and need not
+            try:
+                # Not the method of SSLSocket, which would have what the peer still sends read undecrypted.
+                socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            except OSError:
+                pass  # the peer is gone
+
     def close(self) -> None:
         """See `Transport.close`: whoever waits is told that the connection is lost."""
         if self._sock.fileno() < 0:
@@ -209,7 +223,12 @@ async def open_socket(host: str, port: int) -> socket.socket:
         stream = await trio.open_tcp_stream(bare_host(host), port)
     except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a host
         raise ConnectError(f"{_dial_reason(error)}\n{_dial_hint(host, port)}") from error
-    trio_socket = stream.socket  # Trio has set TCP_NODELAY
+    return take_socket(stream)
+
+
+def take_socket(stream: trio.SocketStream) -> socket.socket:
+    """Take the socket out of a stream, for which Trio has set TCP_NODELAY."""
+    trio_socket = stream.socket
     sock = socket.socket(trio_socket.family, trio_socket.type, trio_socket.proto, fileno=trio_socket.detach())
     sock.setblocking(False)
     _keep_alive(sock)
@@ -282,16 +301,44 @@ async def open_tls(host: str, port: int, context: ssl.SSLContext) -> tuple[Socke
         plain.close()
         raise
     try:
-        await _tls_handshake(sock, host, port)
+        await _tls_handshake(sock)
         certificate = sock.getpeercert(binary_form=True)
         assert certificate is not None  # a TLS server has one
         return SocketTransport(sock), certificate
+    except ssl.SSLCertVerificationError:
+        sock.close()
+        raise
+    except OSError as error:
+        sock.close()
+        raise _no_tls(error, host, port) from error
     except BaseException:
         sock.close()
         raise
 
 
-async def _tls_handshake(sock: ssl.SSLSocket, host: str, port: int) -> None:
+async def accept_tls(plain: socket.socket, context: ssl.SSLContext) -> SocketTransport:
+    """Make a connection secure that a peer has opened. The socket is closed if that fails.
+
+    Raises:
+        ConnectionLost: The peer does not speak TLS, does not trust us, or is gone.
+    """
+    try:
+        sock = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+    except (OSError, ValueError) as error:
+        plain.close()
+        raise ConnectionLost(_reason(error)) from error
+    try:
+        await _tls_handshake(sock)
+    except OSError as error:
+        sock.close()
+        raise ConnectionLost(_reason(error)) from error
+    except BaseException:
+        sock.close()
+        raise
+    return SocketTransport(sock)
+
+
+async def _tls_handshake(sock: ssl.SSLSocket) -> None:
     while True:
         try:
             sock.do_handshake()
@@ -299,10 +346,6 @@ async def _tls_handshake(sock: ssl.SSLSocket, host: str, port: int) -> None:
             await trio.lowlevel.wait_readable(sock.fileno())
         except ssl.SSLWantWriteError:
             await trio.lowlevel.wait_writable(sock.fileno())
-        except ssl.SSLCertVerificationError:
-            raise
-        except OSError as error:
-            raise _no_tls(error, host, port) from error
         else:
             return
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msl_network_trio import exceptions as exc
-from msl_network_trio.protocol.client import HANDSHAKE_LINE_LIMIT, ClientProtocol
+from msl_network_trio.protocol.client import ClientProtocol
+from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT
 from msl_network_trio.protocol.messages import Connected, Notification, Question
 from msl_network_trio.protocol.outgoing import Request
 

@@ -69,6 +69,24 @@ def test_nan_and_infinities_are_sent_as_bare_tokens(value):
     assert codec.encode(value).decode() == standard(value) + "\n"
 
 
+@given(values)
+@example(None)
+@example([None])
+@example([math.nan, None, "null"])
+@example([2**63, 2**64, -(2**63) - 1, 10**400])
+def test_a_part_of_a_line_is_encoded_as_the_line_would_be(value):
+    assert codec.encode_value(value) + b"\n" == codec.encode(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [({1}, TypeError), ([1, {2}], TypeError), ("\ud800", ValueError)]
+)
+def test_a_part_that_cannot_be_sent_is_an_error_without_a_past(value, error):
+    with pytest.raises(error) as caught:
+        codec.encode_value(value)
+    assert caught.value.__context__ is None
+
+
 def test_integers_of_any_size_keep_every_digit():
     assert codec.encode(10**300) == b"1" + b"0" * 300 + b"\n"
 

@@ -1,0 +1,256 @@
+"""Who is connected to a Manager, who is linked with whom, and who holds which lock.
+
+The rules and the texts of the errors are those of msl-network 1.0.0: existing programs look at them. Links
+and locks belong to a client and a Service, not to single Link objects of a program.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from msl_network_trio.constants import MANAGER
+from msl_network_trio.protocol import codec
+from msl_network_trio.protocol.framing import LineBuffer
+
+logger = logging.getLogger(__name__)
+
+
+class Peer:
+    """What a Manager knows about one connection; the I/O layer's class derives from it.
+
+    Args:
+        hostname: The name of the computer at the other end.
+        port: The number of its port.
+
+    Attributes:
+        address: ``"HOST:port"`` of the peer.
+        name: The network name, ``"name[HOST:port]"``; ``"<Unknown>[HOST:port]"`` before it has said it.
+        kind: ``"client"``, ``"service"``, or empty before it has said.
+        service: The name of the Service, if the peer is one.
+        info: What the Manager's identity says about it.
+        links: If it is a Service, the peers that are linked with it, in the order in which they linked.
+        locks: If it is a Service, the peers that hold a lock.
+        open: The Services that have yet to answer a request of this peer, by the uid of the request.
+        outgoing: What waits to be written, in order: whole lines, or the pieces of large ones.
+        large: Whether `outgoing` has such pieces.
+        backlog: How many bytes wait to be written: those in `outgoing`, and those that the I/O layer has
+            taken out of it and not yet sent.
+        busy: A peer to which this one has sent a request although a lot waits to be written to it.
+        closing: Why the connection is to be closed when `outgoing` is written; empty: it is not.
+        lines: What was received of a line that is not complete.
+        waits_for: What the peer has yet to say in the handshake: ``"password"``, ``"identity"``; empty
+            when it is over.
+        tail: What turns a request of this peer into that line which its Service receives.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "address",
+        "backlog",
+        "busy",
+        "closing",
+        "info",
+        "kind",
+        "large",
+        "lines",
+        "links",
+        "locks",
+        "name",
+        "open",
+        "outgoing",
+        "service",
+        "tail",
+        "waits_for",
+    )
+
+    def __init__(self, hostname: str, port: int) -> None:
+        self.address = f"{hostname}:{port}"
+        self.name = f"<Unknown>[{self.address}]"
+        self.kind = ""
+        self.service = ""
+        self.info: dict[str, Any] = {}
+        self.links: dict[Peer, None] = {}
+        self.locks: dict[Peer, None] = {}
+        self.open: dict[Any, Peer | list[Peer]] = {}
+        self.outgoing: list[bytes | memoryview] = []
+        self.large = False
+        self.backlog = 0
+        self.busy: Peer | None = None
+        self.closing = ""
+        self.lines = LineBuffer()
+        self.waits_for = "identity"
+        self.tail = b""
+
+    def flush(self) -> None:
+        """Write what is in `outgoing`, and close the connection if it is `closing`; for the I/O layer."""
+
+    def __repr__(self) -> str:
+        return f"<{self.kind or 'peer'} {self.name}, {self.backlog:,} bytes to be written>"
+
+
+class Registry:
+    """The peers of one Manager.
+
+    Attributes:
+        peers: All that have said who they are, by network name.
+        services: Those of them that are Services, by the name of the Service.
+    """
+
+    def __init__(self) -> None:
+        self.peers: dict[str, Peer] = {}
+        self.services: dict[str, Peer] = {}
+
+    def add(self, peer: Peer, identity: Any) -> None:
+        """Enter a peer by what it says about itself.
+
+        Raises:
+            TypeError: The identity is not an object with the fields that it must have.
+            KeyError: A field is missing.
+            NameError: A Service of this name, or a peer of this name and address, is there already.
+            ValueError: A name is empty, or what the peer says cannot be told to others.
+        """
+        if not isinstance(identity, dict):
+            raise TypeError(f"An identity is a JSON object, not {type(identity).__name__}")
+        name, kind = identity["name"], identity["type"]
+        if not isinstance(name, str) or not isinstance(kind, str):
+            raise TypeError('The "name" and the "type" of an identity are text')
+        kind = kind.lower()
+        if kind not in {"client", "service"}:
+            raise TypeError(f'Unknown connection type {identity["type"]!r}. Must be "client" or "service"')
+        if not name:
+            raise ValueError('The "name" of an identity is empty')
+        info = {
+            "name": name,
+            "address": peer.address,
+            "language": identity.get("language", "unknown"),
+            "os": identity.get("os", "unknown"),
+        }
+        if kind == "service":
+            info = _service_info(identity, info)
+            if name in self.services or name == MANAGER:
+                raise NameError(f"A {name!r} service is already running on the Manager")
+        codec.encode(info)  # what cannot be encoded now could not be told to anybody later
+        network_name = f"{name}[{peer.address}]"
+        if network_name in self.peers:
+            raise NameError(f"A peer with the name {network_name!r} is already connected")
+        peer.name, peer.kind, peer.info = network_name, kind, info
+        self.peers[network_name] = peer
+        if kind == "service":
+            peer.service = name
+            self.services[name] = peer
+
+    def remove(self, peer: Peer) -> None:
+        """Forget a peer, its links and its locks."""
+        if self.peers.get(peer.name) is not peer:
+            return
+        del self.peers[peer.name]
+        if peer.kind == "service":
+            del self.services[peer.service]
+        for service in self.services.values():
+            service.links.pop(peer, None)
+            service.locks.pop(peer, None)
+
+    def link(self, peer: Peer, name: str) -> dict[str, Any]:
+        """Link a peer with a Service, and return what is known about the Service.
+
+        Raises:
+            KeyError: There is no such Service.
+            PermissionError: The Service is locked, or has as many links as it wants.
+        """
+        service = self.services.get(name)
+        if service is None:
+            raise KeyError(f"the {name!r} service does not exist, cannot link with {peer.name}")
+        if peer not in service.links:
+            if service.locks:
+                raise PermissionError(f"{name!r} service is locked")
+            if 0 < service.info["max_clients"] <= len(service.links):
+                raise PermissionError(
+                    f"The maximum number of Clients are already linked with {name!r}{_listed(service.links)}"
+                )
+            service.links[peer] = None
+            logger.info("%s is linked with %r [%d link(s)]", peer.name, name, len(service.links))
+        return service.info
+
+    def unlink(self, peer: Peer, name: str) -> bool:
+        """End a link, and release the lock of the peer. True, also if there is no such Service.
+
+        Raises:
+            KeyError: The peer was not linked with the Service.
+        """
+        service = self.services.get(name)
+        if service is not None:
+            if peer not in service.links:
+                raise KeyError(f"cannot unlink {peer.name}, it was not linked with {name!r}")
+            del service.links[peer]
+            service.locks.pop(peer, None)
+            logger.info("%s is not linked with %r any more [%d link(s)]", peer.name, name, len(service.links))
+        return True
+
+    def acquire_lock(self, peer: Peer, name: str, *, shared: bool) -> list[str]:
+        """Lock a Service against new links, and return the names of those that are linked with it.
+
+        Args:
+            peer: Who wants the lock.
+            name: The name of the Service.
+            shared: Whether others may be linked with it.
+
+        Raises:
+            KeyError: There is no such Service.
+            PermissionError: The peer is not linked with it, or others are and the lock is not a shared one.
+        """
+        service = self.services.get(name)
+        if service is None:
+            raise KeyError(f"{name!r} service does not exist, {peer.name} cannot acquire a lock")
+        links = service.links
+        if peer not in links:
+            raise PermissionError(
+                f"{peer.name} cannot acquire a lock because it is not linked with the {name!r} service"
+            )
+        if not shared and len(links) > 1:
+            raise PermissionError(
+                f"{peer.name} cannot acquire an exclusive lock, "
+                f"there are {len(links)} links with the {name!r} service{_listed(links)}"
+            )
+        service.locks[peer] = None
+        logger.info("%s holds a lock on %r [%d lock(s)]", peer.name, name, len(service.locks))
+        return [linked.name for linked in links]
+
+    def release_lock(self, peer: Peer, name: str) -> list[str]:
+        """Release the lock of a peer, if it holds one, and return the names of those that still hold one.
+
+        Raises:
+            KeyError: There is no such Service.
+        """
+        service = self.services.get(name)
+        if service is None:
+            raise KeyError(f"{name!r} service does not exist, {peer.name} cannot release the lock")
+        if peer in service.locks:
+            del service.locks[peer]
+            logger.info("%s has released its lock on %r", peer.name, name)
+        return [holder.name for holder in service.locks]
+
+    def clients(self) -> dict[str, dict[str, Any]]:
+        """What is known about the clients, by network name."""
+        return {name: peer.info for name, peer in self.peers.items() if peer.kind == "client"}
+
+
+def _service_info(identity: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
+    """What the Manager's identity says about a Service, its name being the key under which it does."""
+    attributes, max_clients = identity["attributes"], identity.get("max_clients", -1)
+    if not isinstance(attributes, dict):
+        raise TypeError('The "attributes" of a Service are a JSON object')
+    if not isinstance(max_clients, int | float):
+        raise TypeError('The "max_clients" of a Service is a number')
+    return {
+        "attributes": attributes,
+        "address": info["address"],
+        "language": info["language"],
+        "os": info["os"],
+        "max_clients": max_clients,
+    }
+
+
+def _listed(links: dict[Peer, None]) -> str:
+    names = "\n  ".join(sorted(peer.name for peer in links))
+    return f"\nThe linked Clients are:\n  {names}"
