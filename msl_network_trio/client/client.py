@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from msl_network_trio.client import user_code
-from msl_network_trio.client.connecting import Settings, open_connection, own_hostname
+from msl_network_trio.client.connecting import Dial, Settings, open_connection, own_hostname
 from msl_network_trio.client.connection import GOODBYE, Connection
 from msl_network_trio.client.identities import describe
 from msl_network_trio.client.link import Link, LinkOpening, checked_identity
@@ -328,7 +328,7 @@ def connect(
     cert_file: str | os.PathLike[str] | None = None,
     assert_hostname: bool = True,
     auto_save: bool = False,
-    transport: Literal["tcp"] = "tcp",
+    transport: Literal["tcp"] | Dial = "tcp",
     nursery: trio.Nursery | None = None,
     prompts: Prompts | None = None,
     request_timeout: float | None = None,
@@ -358,7 +358,8 @@ def connect(
             certificate that was saved for the host, or else trust on first use.
         assert_hostname: Whether the certificate must be for this host.
         auto_save: Trust the certificate of a host that has none saved, and save it, without asking.
-        transport: What carries the connection.
+        transport: What carries the connection: ``"tcp"``, or an async function without arguments that returns
+            an open `~msl_network_trio.transport.base.Transport`; then `host`, `port` and TLS do not count.
         nursery: Where the task of the connection runs.
         prompts: Answers the Manager's questions, and the question of trust (`Prompts`); None: a person at
             the terminal does.

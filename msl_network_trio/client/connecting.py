@@ -7,9 +7,9 @@ import math
 import os
 import platform
 import socket
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import attrs
 import trio
@@ -17,7 +17,7 @@ import trio
 from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.prompts import Credentials, Prompts, TerminalPrompts
 from msl_network_trio.constants import PORT
-from msl_network_trio.exceptions import ConnectError, ConnectionLost, ConnectTimeout
+from msl_network_trio.exceptions import ConnectError, ConnectionLost, ConnectTimeout, NetworkError
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.messages import Connected, Question
 from msl_network_trio.transport.base import Transport
@@ -69,6 +69,15 @@ def _is_port(settings: Settings, attribute: attrs.Attribute[Any], value: int) ->
         raise ValueError(f"port must be a number from 1 to 65535, not {value!r}")
 
 
+def _is_transport(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value != "tcp" and not callable(value):
+        raise ValueError(f"transport must be 'tcp' or an async function that connects, not {value!r}")
+
+
+Dial = Callable[[], Awaitable[Transport]]
+"""Opens a connection in a way of its own."""
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The arguments of `connect`, checked; see there for what they mean."""
@@ -85,7 +94,7 @@ class Settings:
     cert_file: str | os.PathLike[str] | None = None
     assert_hostname: bool = True
     auto_save: bool = False
-    transport: Literal["tcp"] = attrs.field(default="tcp", validator=attrs.validators.in_(["tcp"]))
+    transport: Literal["tcp"] | Dial = attrs.field(default="tcp", validator=_is_transport)
     nursery: trio.Nursery | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(trio.Nursery))
     )
@@ -109,16 +118,18 @@ class Settings:
 
     def identity(self) -> dict[str, str]:
         """Who we say that we are."""
-        return {"type": "client", "name": self.name, "language": _language(), "os": _os()}
+        return {"type": "client", "name": self.name, "language": language(), "os": operating_system()}
 
 
 @cache
-def _language() -> str:
+def language() -> str:
+    """The programming language, for identities."""
     return f"Python {platform.python_version()}"
 
 
 @cache
-def _os() -> str:
+def operating_system() -> str:
+    """The operating system, for identities."""
     return f"{platform.system()} {platform.release()} {platform.machine()}"
 
 
@@ -148,7 +159,62 @@ class _Clock:
             self._stopped_for += trio.current_time() - stopped
 
 
+class Conversation(Protocol):
+    """What is said on a connection, by a client or a Service: what `dial` needs for the handshake."""
+
+    manager: str
+    broken: NetworkError | None
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the handshake is over."""
+
+    @property
+    def awaits(self) -> str:
+        """What the Manager has to do next, as a past tense."""
+
+    def receive(self, data: bytes) -> Sequence[Any]:
+        """Take what was received and return events, a `Question` among them if the Manager asks one."""
+
+    def receive_eof(self) -> NetworkError:
+        """Take the end of the stream and return what it means."""
+
+    def answer(self, text: str) -> None:
+        """Answer a question."""
+
+    def take(self) -> bytes:
+        """Return what is to be written."""
+
+
+@attrs.frozen
+class Dialled:
+    """A connection whose handshake is over."""
+
+    transport: Transport
+    seconds: float
+    """How long it took, not counting the time in which a person was asked."""
+
+    early: list[Any]
+    """The events that came with the end of the handshake."""
+
+
 async def open_connection(settings: Settings, credentials: Credentials) -> Connection:
+    """Connect a client; see `dial` for what it raises."""
+    protocol = ClientProtocol(settings.identity(), settings.manager, settings.read_limit)
+    dialled = await dial(settings, credentials, protocol)
+    return Connection(
+        dialled.transport,
+        protocol,
+        request_timeout=settings.request_timeout,
+        max_unsent=settings.max_unsent,
+        probe_after=settings.probe_after,
+        probe_every=settings.probe_every,
+        unresponsive_after=settings.unresponsive_after,
+        opened_in=dialled.seconds,
+    )
+
+
+async def dial(settings: Settings, credentials: Credentials, protocol: Conversation) -> Dialled:
     """Dial, make the connection secure, shake hands.
 
     Raises:
@@ -162,19 +228,9 @@ async def open_connection(settings: Settings, credentials: Credentials) -> Conne
     try:
         with clock.scope:
             transport = await _open_transport(settings, credentials, clock)
-            clock.phase = "the Manager asked for our identity"
-            protocol = ClientProtocol(settings.identity(), settings.manager, settings.read_limit)
-            await _handshake(transport, protocol, credentials, clock)
-            return Connection(
-                transport,
-                protocol,
-                request_timeout=settings.request_timeout,
-                max_unsent=settings.max_unsent,
-                probe_after=settings.probe_after,
-                probe_every=settings.probe_every,
-                unresponsive_after=settings.unresponsive_after,
-                opened_in=clock.seconds,
-            )
+            clock.phase = protocol.awaits
+            early = await _handshake(transport, protocol, credentials, clock)
+            return Dialled(transport, clock.seconds, early)
     except BaseException:
         if transport is not None:
             transport.close()
@@ -191,6 +247,8 @@ async def open_connection(settings: Settings, credentials: Credentials) -> Conne
 
 
 async def _open_transport(settings: Settings, credentials: Credentials, clock: _Clock) -> Transport:
+    if settings.transport != "tcp":
+        return await settings.transport()
     if settings.disable_tls:
         return await open_tcp(settings.host, settings.port)
 
@@ -210,12 +268,16 @@ async def _open_transport(settings: Settings, credentials: Credentials, clock: _
 
 
 async def _handshake(
-    transport: Transport, protocol: ClientProtocol, credentials: Credentials, clock: _Clock
-) -> None:
-    """Answer the Manager's questions until it has our identity."""
+    transport: Transport, protocol: Conversation, credentials: Credentials, clock: _Clock
+) -> list[Any]:
+    """Answer the Manager's questions until the handshake is over.
+
+    Returns:
+        The events that came with its end, which belong to what follows.
+    """
+    early = []
     try:
-        connected = False
-        while not connected:
+        while not protocol.is_connected:
             data = await transport.receive()
             if not data:
                 raise protocol.receive_eof()
@@ -224,15 +286,19 @@ async def _handshake(
                     with clock.stopped():
                         answer = await credentials.answer(event)
                     protocol.answer(answer)
-                elif isinstance(event, Connected):
-                    connected = True
+                elif not isinstance(event, Connected):
+                    early.append(event)
             if protocol.broken is not None:
                 raise protocol.broken
-            await transport.send_all(protocol.take())
+            output = protocol.take()
+            if output:
+                clock.phase = protocol.awaits
+                await transport.send_all(output)
     except ConnectionLost as error:
         raise ConnectError(
             f"The connection to Manager[{protocol.manager}] was lost in the handshake: {error}"
         ) from error
+    return early
 
 
 def own_hostname() -> str:

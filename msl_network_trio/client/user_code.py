@@ -32,7 +32,7 @@ async def call(
     except trio.Cancelled:
         raise
     except BaseException as error:
-        if _is_interrupt(error):
+        if is_interrupt(error):
             signal.raise_signal(signal.SIGINT)  # we are protected, so Trio takes it to the main task
         else:
             logger.exception("exception in %s %r", what, function)
@@ -45,7 +45,8 @@ async def _unprotected(function: Callable[..., Any], args: Sequence[Any], kwargs
         await result
 
 
-def _is_interrupt(error: BaseException) -> bool:
+def is_interrupt(error: BaseException) -> bool:
+    """Whether it is a Ctrl-C, alone or among others."""
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(KeyboardInterrupt) is not None
     return isinstance(error, KeyboardInterrupt)

@@ -1,0 +1,1 @@
+"""Services: the base class and what it takes to run one."""

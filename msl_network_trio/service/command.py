@@ -1,0 +1,92 @@
+"""Starting a Service from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from msl_network_trio.constants import PORT
+from msl_network_trio.exceptions import NetworkError
+from msl_network_trio.service.service import Service
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def parser_for(service_class: type[Service], module: str) -> argparse.ArgumentParser:
+    """Return a parser of the arguments that every Service takes; more can be added to it.
+
+    Args:
+        service_class: The class of the Service, whose docstring is the description.
+        module: The name of the module that is run.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=inspect.getdoc(service_class),
+        epilog="It runs until Ctrl-C, or until the Manager ends.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--host", default="localhost", help="the computer on which the Manager runs (default: %(default)s)")
+    add("--port", type=int, default=PORT, help="the port of the Manager (default: %(default)s)")
+    add("--name", help=f"the name by which clients find the Service (default: {service_class.__name__})")
+    add("--timeout", type=float, default=10, metavar="SECONDS", help="for connecting (default: %(default)s)")
+    add("--disable-tls", action="store_true", help="the Manager does without TLS")
+    add("--cert-file", metavar="FILE", help="the certificate of the Manager")
+    add("--auto-save", action="store_true", help="trust, and save, a certificate that is new without asking")
+    add("--disable-hostname-check", action="store_true", help="the certificate may be for another host")
+    add("--username", help="the name of a user, if the Manager asks for one")
+    add("--password", help="the password of that user")
+    add("--password-manager", metavar="PASSWORD", help="the password of the Manager, if it has one")
+    add(
+        "--log-level",
+        type=str.upper,
+        choices=_LEVELS,
+        default="INFO",
+        help="from which level on to log (default: %(default)s)",
+    )
+    return parser
+
+
+def start_from_command_line(service: Service, options: argparse.Namespace) -> None:
+    """Run a Service until it ends; the program exits with 1 if it cannot be connected.
+
+    Args:
+        service: The Service.
+        options: What a parser of `parser_for` has parsed.
+    """
+    logging.basicConfig(level=options.log_level, format="%(asctime)s [%(levelname)s] %(message)s")
+    try:
+        service.start(
+            name=options.name,
+            host=options.host,
+            port=options.port,
+            timeout=options.timeout,
+            username=options.username,
+            password=options.password,
+            password_manager=options.password_manager,
+            disable_tls=options.disable_tls,
+            cert_file=options.cert_file,
+            assert_hostname=not options.disable_hostname_check,
+            auto_save=options.auto_save,
+        )
+    except (NetworkError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def main(
+    service_class: type[Service], module: str, arguments: Sequence[str] | None = None, **kwargs: Any
+) -> None:
+    """Make a Service and run it.
+
+    Args:
+        service_class: Its class.
+        module: The name of the module that is run.
+        arguments: The command line; None: that of the program.
+        kwargs: Arguments of the class.
+    """
+    options = parser_for(service_class, module).parse_args(arguments)
+    start_from_command_line(service_class(**kwargs), options)

@@ -1,0 +1,32 @@
+"""Setting the logging level from afar."""
+
+# Without "from __future__ import annotations": the signature is a part of the identity of every Service, and
+# shall read as that of msl-network does.
+import logging
+from typing import Union
+
+logger = logging.getLogger("msl_network_trio")
+
+
+def set_logging_level(level: Union[str, int]) -> bool:  # noqa: UP007 - see above
+    """Set the logging level of this package.
+
+    Args:
+        level: A number or a name; ``"20"`` is a number, too.
+
+    Returns:
+        Whether there is such a level; if not, nothing has changed.
+    """
+    try:
+        logger.setLevel(_number_or_name(level) if isinstance(level, str) else level)
+    except (ValueError, TypeError):
+        logger.error("invalid logging level %r", level)  # noqa: TRY400 - the value says it all
+        return False
+    return True
+
+
+def _number_or_name(text: str) -> Union[str, int]:  # noqa: UP007
+    try:
+        return int(text)
+    except ValueError:
+        return text.upper()

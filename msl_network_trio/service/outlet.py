@@ -1,0 +1,341 @@
+"""The way out of a Service: whoever has a line hands it over, from any thread, and whoever can sends it."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import outcome
+import trio
+
+from msl_network_trio.exceptions import BacklogFull, ConnectionLost
+from msl_network_trio.protocol.service import OutgoingLine
+from msl_network_trio.transport.base import Transport
+
+_CHUNK = 262_144
+"""How many bytes to join into one message; a larger piece goes alone, so that it is not copied."""
+
+_AT_ONCE = 1_048_576
+"""How many bytes to send before other tasks get their turn, if the kernel takes them all."""
+
+
+class Worker(Protocol):
+    """Whoever carries out requests."""
+
+    call: Any
+    """The request that is not answered yet; None: there is none."""
+
+
+class Outlet:
+    """The lines that are to be written.
+
+    One thread at a time sends. It is the one that finds nobody sending (`_busy`); before it stops, it looks
+    whether others have added something in the meantime. When the kernel takes no more, it hands over to the
+    Trio task `run`, which then is the one that sends, and the only one that waits in the middle of a line.
+
+    The mutex is held for the bookkeeping only, never while something is sent.
+
+    Args:
+        transport: Where to.
+        max_unsent: How many bytes may wait before it is `is_full`.
+        on_error: Called in the Trio thread when nothing can be sent any more.
+    """
+
+    def __init__(
+        self, transport: Transport, max_unsent: int, on_error: Callable[[ConnectionLost], None]
+    ) -> None:
+        self.max_unsent = max_unsent
+        self._transport = transport
+        self._on_error = on_error
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.get_ident()
+        self._mutex = threading.Lock()
+        self._pieces: deque[bytes] = deque()
+        self._unsent = 0
+        self._closed = False
+        self._failed = False
+        self._busy = False
+        self._rest: bytes | memoryview = b""
+        self._handed_over = False
+        """Whether it is for `run` to send `_rest` and to go on."""
+        self._flush_is_due = False
+        self._parked: trio.lowlevel.Task | None = None
+        self._room = threading.Condition(self._mutex)
+        self._threads_waiting = 0
+        self._progress = trio.lowlevel.ParkingLot()
+        self._watched = False
+
+    @property
+    def unsent(self) -> int:
+        """How many bytes wait to be written."""
+        return self._unsent
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more bytes wait than should."""
+        return self._unsent > self.max_unsent
+
+    # ---- in the Trio thread ----
+
+    def add(self, line: OutgoingLine) -> None:
+        """Add a line, which `flush` or `flush_soon` sends. To be called in the Trio thread."""
+        with self._mutex:
+            if self._watched:
+                self._tell_watchers()
+            if not self._closed:
+                self._append(line)
+
+    @trio.lowlevel.enable_ki_protection
+    def flush(self) -> None:
+        """Send what there is, without waiting. To be called in the Trio thread."""
+        with self._mutex:
+            if self._busy or not self._pieces:
+                return
+            self._busy = True
+            data = self._take()
+        self._send(data)
+
+    def flush_soon(self) -> None:
+        """Send what there is when the tasks that can run now have run. To be called in the Trio thread."""
+        task = self._parked
+        if task is not None:
+            self._parked = None
+            trio.lowlevel.reschedule(task)
+
+    # ---- in any thread ----
+
+    def send(self, line: OutgoingLine, worker: Worker) -> None:
+        """Add the answer to a request and send it. To be called in other threads.
+
+        Args:
+            line: The answer.
+            worker: Who has carried the request out, and has done with it now. This is known at the same
+                moment as the answer, so that nobody can miss both, nor see both.
+        """
+        with self._mutex:
+            worker.call = None
+            if self._watched:
+                self._tell_watchers()
+            if self._closed:
+                return
+            self._append(line)
+            if self._busy:
+                return
+            if not self._transport.threads_may_send:
+                self._flush_in_trio_thread()
+                return
+            self._busy = True
+            data = self._take()
+        self._send(data)
+
+    @trio.lowlevel.enable_ki_protection
+    def emit(self, line: OutgoingLine) -> None:
+        """Add a line that nobody has asked for, and see to it that it is sent.
+
+        In another thread than that of Trio this waits while the outlet is full.
+
+        Raises:
+            BacklogFull: It is full, and this is the Trio thread.
+            ConnectionLost: The connection has ended.
+        """
+        in_trio_thread = threading.get_ident() == self._thread
+        with self._mutex:
+            while self._unsent > self.max_unsent and not self._closed:
+                self._wait_for_room(in_trio_thread)
+            if self._closed:
+                raise ConnectionLost(
+                    "The Service is not connected any more, so it cannot emit a notification"
+                )
+            self._append(line)
+            if self._busy:
+                return
+            # A notification seldom comes alone: let some of them gather.
+            if self._unsent < _CHUNK or not (in_trio_thread or self._transport.threads_may_send):
+                if in_trio_thread:
+                    self.flush_soon()
+                else:
+                    self._flush_in_trio_thread()
+                return
+            self._busy = True
+            data = self._take()
+        self._send(data)
+
+    def _wait_for_room(self, in_trio_thread: bool) -> None:
+        if in_trio_thread:
+            raise BacklogFull(
+                f"{self._unsent:,} bytes wait to be written (max_unsent is {self.max_unsent:,}), so the "
+                "notification was not emitted; await something between notifications"
+            )
+        self._threads_waiting += 1
+        self._room.wait()
+        self._threads_waiting -= 1
+
+    # ---- sending ----
+
+    def _append(self, line: OutgoingLine) -> None:
+        if isinstance(line, bytes):
+            self._pieces.append(line)
+            self._unsent += len(line)
+        else:
+            self._pieces.extend(line)
+            self._unsent += sum(map(len, line))
+
+    def _take(self) -> bytes:
+        """Take the next bytes to send, joined; the mutex is held, and there are some."""
+        pieces = self._pieces
+        first = pieces.popleft()
+        if not pieces or len(first) >= _CHUNK:
+            return first
+        parts = [first]
+        size = len(first)
+        while pieces and size + len(pieces[0]) <= _CHUNK:
+            parts.append(pieces.popleft())
+            size += len(parts[-1])
+        return b"".join(parts)
+
+    def _send(self, data: bytes) -> None:
+        """Send until nothing is left, or hand over to `run`; called by who has made it `_busy`."""
+        at_once = 0
+        while True:
+            try:
+                sent = self._transport.send_nowait(data)
+            except ConnectionLost as error:
+                self._call_soon(self._fail, error)
+                return
+            at_once += sent
+            if sent < len(data) or at_once >= _AT_ONCE:
+                break
+            with self._mutex:
+                self._unsent -= sent
+                if self._watched or self._threads_waiting:
+                    self._tell_watchers()
+                if not self._pieces:
+                    self._busy = False
+                    return
+                data = self._take()
+        with self._mutex:
+            self._unsent -= sent
+            self._rest = memoryview(data)[sent:]
+            self._handed_over = True
+            self._tell_watchers()
+        self._call_soon(self.flush_soon)
+
+    def _flush_in_trio_thread(self) -> None:
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush_is_due = False
+        self.flush()
+
+    def _call_soon(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function in the Trio thread."""
+        if threading.get_ident() == self._thread:
+            function(*args)
+            return
+        try:
+            self._token.run_sync_soon(function, *args)
+        except trio.RunFinishedError:
+            pass  # nobody is interested any more
+
+    # ---- the task ----
+
+    async def run(self) -> None:
+        """Send what could not be sent at once, until cancelled."""
+        while True:
+            if not self._handed_over:
+                self.flush()
+            if self._handed_over and not self._failed:
+                await self._send_rest()
+            else:
+                self._parked = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._forget_task)
+
+    async def _send_rest(self) -> None:
+        rest = memoryview(self._rest)
+        while True:
+            await self._transport.wait_send()
+            sent = 0
+            if rest:
+                try:
+                    sent = self._transport.send_nowait(rest)
+                except ConnectionLost as error:
+                    self._fail(error)
+                    return
+                rest = rest[sent:]
+            with self._mutex:
+                self._unsent -= sent
+                self._rest = rest
+                self._tell_watchers()
+                if rest:
+                    continue
+                self._handed_over = False
+                if not self._pieces:
+                    self._busy = False
+                    return
+                data = self._take()
+            self._send(data)
+            return
+
+    def _forget_task(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
+        self._parked = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    # ---- waiting ----
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition is true that depends on what is sent and on what workers do.
+
+        Args:
+            condition: Is looked at whenever something was sent, or a worker has done with a request.
+        """
+        while True:
+            with self._mutex:
+                if condition():
+                    return
+                self._watched = True
+            await self._progress.park()
+
+    def look_again(self) -> None:
+        """Have the conditions looked at again for which somebody waits."""
+        with self._mutex:
+            self._tell_watchers()
+
+    async def drain(self) -> None:
+        """Wait until everything is sent, or nothing can be sent any more."""
+        self.flush()
+        await self.wait_until(lambda: self._unsent == 0 or self._failed)
+
+    def _tell_watchers(self) -> None:
+        """Wake those who wait; the mutex is held."""
+        if self._threads_waiting and (self._closed or not self.is_full):
+            self._room.notify_all()
+        if self._watched:
+            self._watched = False
+            self._call_soon(self._progress.unpark_all)
+
+    # ---- the end ----
+
+    def close(self, last: Callable[[], Sequence[OutgoingLine]] = tuple) -> None:
+        """Accept nothing more; what was accepted is still sent. Calling it again does no harm.
+
+        Args:
+            last: Gives the very last lines; called at a moment at which no worker can hand anything over.
+        """
+        with self._mutex:
+            if not self._closed:
+                for line in last():
+                    self._append(line)
+            self._closed = True
+            self._tell_watchers()
+
+    def _fail(self, error: ConnectionLost) -> None:
+        self._failed = True
+        self.close()
+        with self._mutex:
+            self._pieces.clear()
+            self._unsent = 0
+        self._on_error(error)

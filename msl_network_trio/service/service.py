@@ -1,0 +1,417 @@
+"""The base class of all Services."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from functools import partial
+from typing import Any, Literal
+
+import trio
+
+from msl_network_trio.client import user_code
+from msl_network_trio.client.connecting import Dial, Settings, dial, language, operating_system
+from msl_network_trio.client.prompts import Prompts
+from msl_network_trio.constants import PORT
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.protocol.service import ServiceProtocol
+from msl_network_trio.service.identity import describe_attributes
+from msl_network_trio.service.logging_level import set_logging_level
+from msl_network_trio.service.requests import Request, current_request
+from msl_network_trio.service.serving import GRACE, Serving
+from msl_network_trio.service.threads import default_max_workers
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """The base class of all Services: the public attributes of a subclass are what clients can request.
+
+    ``async def`` methods run as tasks of Trio, beside everything else. Plain methods run in worker threads,
+    so that they may block, as most instruments have them do; `max_workers` says how many run at a time. Of
+    properties and other attributes the value is requested. What is returned has to have a JSON form, or a
+    ``to_json()`` method that returns something which has one.
+
+    A client can request all attributes of a subclass whose names do not begin with an underscore, and of this
+    class `name`, `max_clients`, `address_manager`, `port`, `loop_thread_id`, `identity` and
+    `set_logging_level`. The rest is for the program that runs the Service: requests for it are refused, also
+    where a subclass overrides it. (But `run`, `nursery` and `request`, which msl-network does not have,
+    belong to a subclass that defines them for something else; `start` then works as ever.)
+
+    A subclass that defines a method ``shutdown_service`` can be shut down by a client: when that method has
+    returned, its result is sent, methods that are at work have a little time to end, and the Service ends.
+
+    A Service may run again after it has ended.
+
+    Args:
+        name: The name by which the Manager and clients know it; None: the name of the class.
+        max_clients: How many clients can be linked at a time; None, or less than 1: any number.
+        ignore_attributes: Names not to tell of in the identity; see `ignore_attributes`.
+        max_workers: How many plain methods may run at a time; 1 has them wait for each other, which is what
+            an instrument needs; None: some more than there are processors.
+
+    Raises:
+        ValueError: `max_workers` is less than 1.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        max_clients: int | None = None,
+        ignore_attributes: str | Iterable[str] | None = None,
+        max_workers: int | None = None,
+    ) -> None:
+        if max_workers is not None and not max_workers >= 1:
+            raise ValueError(f"max_workers must be a number from 1, or None, not {max_workers!r}")
+        self._name = type(self).__name__ if name is None else name
+        self._max_clients = -1 if max_clients is None or max_clients <= 0 else int(max_clients)
+        self._max_workers = default_max_workers() if max_workers is None else int(max_workers)
+        self._ignored: list[str] = []
+        self._tasks: list[Callable[[], Awaitable[Any]] | Coroutine[Any, Any, Any]] = []
+        self._identity: dict[str, Any] | None = None
+        self._address_manager: str | None = None
+        self._network_name = "<UNKNOWN>"
+        self._port: int | None = None
+        self._loop_thread_id: int | None = None
+        self._serving: Serving | None = None
+        self._is_running = False
+        if isinstance(ignore_attributes, str):
+            self._ignored.append(ignore_attributes)
+        elif ignore_attributes is not None:
+            self._ignored.extend(ignore_attributes)
+
+    # ---- who and where ----
+
+    @property
+    def name(self) -> str:
+        """The name of the Service."""
+        return self._name
+
+    @property
+    def max_clients(self) -> int:
+        """How many clients can be linked at a time; -1: any number."""
+        return self._max_clients
+
+    @property
+    def address_manager(self) -> str | None:
+        """The address of the Manager, ``host:port``, as it was given; None before the first start."""
+        return self._address_manager
+
+    @property
+    def port(self) -> int | None:
+        """The number of the port on this computer that the connection uses; None before the first one."""
+        return self._port
+
+    @property
+    def loop_thread_id(self) -> int | None:
+        """Identifies the thread that Trio runs in; None while the Service does not run."""
+        return self._loop_thread_id
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the Service tells the Manager about itself.
+
+        It is made when the Service starts, and stays the same until the next start.
+        """
+        return self._make_identity() if self._identity is None else self._identity
+
+    @trio.lowlevel.disable_ki_protection
+    def _make_identity(self) -> dict[str, Any]:
+        return {
+            "type": "service",
+            "name": self._name,
+            "attributes": describe_attributes(self, self._ignored),
+            "max_clients": self._max_clients,
+            "language": language(),
+            "os": operating_system(),
+        }
+
+    def ignore_attributes(self, *names: str) -> None:
+        """Leave attributes out of the identity, from the next start on. They can be requested all the same.
+
+        That silences the warnings about what cannot be described, and hides what need not be known.
+
+        Args:
+            names: The names of the attributes.
+        """
+        self._ignored.extend(names)
+
+    def __str__(self) -> str:
+        return self._network_name
+
+    def __repr__(self) -> str:
+        if self._serving is None:
+            return f"<{self._name} Service, not connected>"
+        return f"<{self._name} Service manager={self._address_manager} port={self._port}>"
+
+    set_logging_level = staticmethod(set_logging_level)
+
+    # ---- for methods and tasks ----
+
+    @property
+    def request(self) -> Request:
+        """The request that the current task or thread serves: who made it, for example.
+
+        It can be asked for in a method that was requested, plain or async, and in what that method calls.
+
+        Raises:
+            RuntimeError: There is none.
+        """
+        return current_request(self)
+
+    @property
+    def nursery(self) -> trio.Nursery:
+        """Where to start tasks that run beside the Service, for as long as it is connected.
+
+        An exception in one of them ends the Service, and is raised by `run`.
+
+        Raises:
+            RuntimeError: The Service is not connected.
+        """
+        if self._serving is None:
+            raise RuntimeError(f"The {self._name!r} Service is not connected, so it has no nursery")
+        return self._serving.nursery
+
+    def emit_notification(self, *args: Any, **kwargs: Any) -> None:
+        """Emit a notification to all clients that are linked with the Service; from any thread or task.
+
+        In another thread than that of Trio it waits if too much is waiting to be written.
+
+        Args:
+            args: The positional arguments that the clients' handlers get.
+            kwargs: Their keyword arguments.
+
+        Raises:
+            TypeError: An argument has no JSON form.
+            ValueError: An argument cannot be sent.
+            BacklogFull: Too much is waiting to be written, and this is the thread of Trio.
+            ConnectionLost: The Service is not connected.
+        """
+        serving = self._serving
+        if serving is None:
+            raise ConnectionLost(
+                f"The {self._name!r} Service is not connected, it cannot emit a notification"
+            )
+        serving.emit(args, kwargs)
+
+    def emit_notification_threadsafe(self, *args: Any, **kwargs: Any) -> None:
+        """The same as `emit_notification`, which in msl-network is for the thread of the event loop only."""
+        Service.emit_notification(self, *args, **kwargs)
+
+    def add_tasks(self, *tasks: Callable[[], Awaitable[Any]] | Coroutine[Any, Any, Any]) -> None:
+        """Add tasks that run beside the Service: from when it is connected until it ends.
+
+        An exception in one of them ends the Service, and is raised by `run`.
+
+        Args:
+            tasks: Async functions without arguments, which are called whenever the Service has connected; or
+                coroutines (an async function that was called), which can run just once.
+
+        Raises:
+            TypeError: One of them is neither.
+            RuntimeError: The Service runs already: use its `nursery`.
+        """
+        for task in tasks:
+            if not isinstance(task, Coroutine) and not callable(task):
+                raise TypeError(f"A task is an async function or a coroutine, not {task!r}")
+        if self._is_running:
+            raise RuntimeError(f"{self!r} runs already, use its nursery to start tasks")
+        self._tasks.extend(tasks)
+
+    def shutdown_handler(self) -> Any:
+        """Called once after the connection to the Manager has ended, for whatever reason; may be async.
+
+        Override it to clean up. What it raises is logged.
+        """
+
+    # ---- running ----
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(
+        self,
+        *,
+        name: str | None = None,
+        host: str = "localhost",
+        port: int = PORT,
+        timeout: float | None = 10,
+        username: str | None = None,
+        password: str | None = None,
+        password_manager: str | None = None,
+        read_limit: int | None = None,
+        disable_tls: bool = False,
+        cert_file: str | os.PathLike[str] | None = None,
+        assert_hostname: bool = True,
+        auto_save: bool = False,
+        transport: Literal["tcp"] | Dial = "tcp",
+        prompts: Prompts | None = None,
+        max_unsent: int = 64 * 1024 * 1024,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run the Service until a client shuts it down, it is cancelled, or the connection ends.
+
+        ``await nursery.start(service.run)`` returns when the Manager has accepted the Service. When it is
+        cancelled, tasks and async methods are; plain methods that are at work have some seconds to end, and
+        everybody whose request is still not carried out is told so.
+
+        The identity is made in this task, which evaluates properties.
+
+        Args:
+            name: The name of the Service; None: the one that it has.
+            host: See `~msl_network_trio.connect`, as for all that are not explained here.
+            port: The port of the Manager.
+            timeout: How many seconds it may take until the Manager has accepted the Service.
+            username: The name of a user.
+            password: The password of that user.
+            password_manager: The password of the Manager.
+            read_limit: The largest request to accept, in bytes.
+            disable_tls: Whether the Manager does without TLS.
+            cert_file: The Manager's certificate.
+            assert_hostname: Whether the certificate must be for this host.
+            auto_save: Trust a certificate that is new without asking.
+            transport: What carries the connection.
+            prompts: Answers questions.
+            max_unsent: How many bytes of answers may wait to be written, and of requests to be carried out,
+                before no more requests are read.
+            task_status: For ``nursery.start``.
+
+        Raises:
+            ValueError: Both `password` and `password_manager` are given, or an argument makes no sense.
+            RuntimeError: The Service runs already.
+            ConnectError: No connection, or not to a Manager.
+            AuthenticationError: The Manager does not accept the Service; one with that name is running, for
+                example.
+            ConnectionLost: The connection has ended, and not because of us.
+            Exception: What a task of `add_tasks` or of the `nursery` has raised.
+        """
+        if password and password_manager:
+            raise ValueError(
+                "Specify either password or password_manager but not both: a Manager asks for just one"
+            )
+        if self._is_running:
+            raise RuntimeError(f"{self!r} runs already")
+        settings = Settings(
+            name=self._name if name is None else name,
+            host=host,
+            port=port,
+            timeout=timeout,
+            username=username,
+            password=password,
+            password_manager=password_manager,
+            read_limit=read_limit,
+            disable_tls=disable_tls,
+            cert_file=cert_file,
+            assert_hostname=assert_hostname,
+            auto_save=auto_save,
+            transport=transport,
+            prompts=prompts,
+            max_unsent=max_unsent,
+        )
+        self._is_running = True
+        try:
+            self._name = settings.name
+            self._address_manager = settings.manager
+            self._loop_thread_id = threading.get_ident()
+            await self._connect_and_serve(settings, task_status)
+        finally:
+            self._is_running = False
+            self._loop_thread_id = None
+
+    async def _connect_and_serve(self, settings: Settings, task_status: trio.TaskStatus[None]) -> None:
+        self._identity = self._make_identity()
+        protocol = ServiceProtocol(self._identity, settings.manager, settings.read_limit)
+        dialled = await dial(settings, settings.credentials(), protocol)
+        self._port = dialled.transport.port
+        self._network_name = protocol.network_name
+        self._serving = Serving(
+            self,
+            self._name,
+            dialled.transport,
+            protocol,
+            max_workers=self._max_workers,
+            max_unsent=settings.max_unsent,
+        )
+        logger.info("%s is connected to Manager[%s]", self._network_name, settings.manager)
+        try:
+            await self._serving.run(dialled.early, self._take_tasks(), task_status.started)
+        finally:
+            self._serving = None
+            logger.info("%s has disconnected from Manager[%s]", self._network_name, settings.manager)
+            with trio.move_on_after(GRACE, shield=True):
+                await user_code.call(self.shutdown_handler, (), {}, "shutdown_handler")
+
+    def _take_tasks(self) -> list[Callable[[], Awaitable[Any]]]:
+        """Return the tasks to run; coroutines are taken, since they can run just once."""
+        functions: list[Callable[[], Awaitable[Any]]] = [
+            partial(_await, task) if isinstance(task, Coroutine) else task for task in self._tasks
+        ]
+        self._tasks = [task for task in self._tasks if not isinstance(task, Coroutine)]
+        return functions
+
+    def start(
+        self,
+        *,
+        name: str | None = None,
+        host: str = "localhost",
+        port: int = PORT,
+        timeout: float | None = 10,
+        username: str | None = None,
+        password: str | None = None,
+        password_manager: str | None = None,
+        read_limit: int | None = None,
+        disable_tls: bool = False,
+        cert_file: str | os.PathLike[str] | None = None,
+        assert_hostname: bool = True,
+        auto_save: bool = False,
+    ) -> None:
+        """Run the Service in a program that does not use Trio itself; returns when the Service has ended.
+
+        It returns also on Ctrl-C, and when the Manager has gone, which is logged. A program that uses Trio
+        awaits `run`.
+
+        Args:
+            name: See `run`.
+            host: See `run`.
+            port: See `run`.
+            timeout: See `run`.
+            username: See `run`.
+            password: See `run`.
+            password_manager: See `run`.
+            read_limit: See `run`.
+            disable_tls: See `run`.
+            cert_file: See `run`.
+            assert_hostname: See `run`.
+            auto_save: See `run`.
+
+        Raises:
+            Exception: See `run`, but for the end of the connection.
+        """
+        if trio.lowlevel.in_trio_run():
+            raise RuntimeError("start() blocks; in a Trio program use: await service.run()")
+        run = partial(
+            Service.run,  # a subclass may have a method of that name for something else
+            self,
+            name=name,
+            host=host,
+            port=port,
+            timeout=timeout,
+            username=username,
+            password=password,
+            password_manager=password_manager,
+            read_limit=read_limit,
+            disable_tls=disable_tls,
+            cert_file=cert_file,
+            assert_hostname=assert_hostname,
+            auto_save=auto_save,
+        )
+        try:
+            trio.run(run)
+        except ConnectionLost as error:
+            logger.warning("%s", error)
+        except KeyboardInterrupt:
+            logger.info("%s was interrupted", self)
+
+
+async def _await(coroutine: Coroutine[Any, Any, Any]) -> None:
+    await coroutine

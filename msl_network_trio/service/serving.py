@@ -1,0 +1,320 @@
+"""One connection of a Service, from its first request to its end."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+import trio
+
+from msl_network_trio.constants import SHUTDOWN_SERVICE
+from msl_network_trio.exceptions import ConnectionLost, NetworkError
+from msl_network_trio.protocol.service import (
+    Call,
+    Event,
+    OutgoingLine,
+    Refused,
+    ServiceProtocol,
+    encode_error,
+    encode_notification,
+    encode_result,
+    notification_end,
+)
+from msl_network_trio.service.lookup import How, is_async, look_up
+from msl_network_trio.service.outlet import Outlet
+from msl_network_trio.service.tasks import WorkerTasks
+from msl_network_trio.service.threads import WorkerThreads, failed
+from msl_network_trio.transport.base import Transport
+
+logger = logging.getLogger(__name__)
+
+GRACE = 2.0
+"""How many seconds methods that are at work may still take at the end."""
+
+GOODBYE = 2.0
+"""How many seconds to wait at the end until all is written, and the Manager has closed the connection."""
+
+_DRAIN = 1.0
+"""How many seconds to go on reading when nothing can be written any more: the reason may be on its way."""
+
+Task = Callable[[], Awaitable[Any]]
+
+
+class Serving:
+    """Reads requests, has them carried out, and ends in order.
+
+    Args:
+        service: The object whose attributes are requested.
+        name: The name of the Service.
+        transport: The carrier, which is closed at the end.
+        protocol: The protocol, connected.
+        max_workers: How many worker threads there may be.
+        max_unsent: How many bytes of answers may wait to be written, and of requests to be carried out,
+            before no more requests are read.
+
+    Attributes:
+        nursery: Where tasks of the user run for as long as the connection.
+    """
+
+    nursery: trio.Nursery
+
+    def __init__(
+        self,
+        service: object,
+        name: str,
+        transport: Transport,
+        protocol: ServiceProtocol,
+        *,
+        max_workers: int,
+        max_unsent: int,
+    ) -> None:
+        self._outlet = Outlet(transport, max_unsent, self._cannot_send)
+        self._notification_end = notification_end(name)
+        self._service = service
+        self._name = name
+        self._transport = transport
+        self._protocol = protocol
+        self._token = trio.lowlevel.current_trio_token()
+        self._threads = WorkerThreads(service, name, max_workers, self._outlet, self._await_soon)
+        self._tasks: WorkerTasks
+        self._reason: ConnectionLost | None = None
+        self._over = trio.Event()
+        self._refusing = False
+        self._said_goodbye = False
+        self._reading = trio.CancelScope(shield=True)
+        self._writing = trio.CancelScope(shield=True)
+        self._read_to_end = trio.Event()
+
+    # ---- the life of it ----
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self, early: Sequence[Event], tasks: Sequence[Task], started: Callable[[], object]) -> None:
+        """Serve until the connection ends, somebody shuts the Service down, or this is cancelled.
+
+        Args:
+            early: What has been received already.
+            tasks: Async functions to run beside.
+            started: Called when everything is running.
+
+        Raises:
+            ConnectionLost: The Manager is gone.
+            Exception: What a task of the user raised.
+        """
+        failure: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                try:
+                    await self._serve(nursery, early, tasks, started)
+                finally:
+                    self._writing.cancel()
+                    self._reading.cancel()
+        except BaseExceptionGroup as group:
+            failure = _single(group)
+        finally:
+            self._outlet.close()
+            self._transport.close()
+        _raise(failure)
+        if self._reason is not None and not self._said_goodbye:
+            raise self._reason
+
+    async def _serve(
+        self,
+        connection: trio.Nursery,
+        early: Sequence[Event],
+        tasks: Sequence[Task],
+        started: Callable[[], object],
+    ) -> None:
+        failure: BaseException | None = None
+        try:
+            async with trio.open_nursery() as self.nursery:
+                self._tasks = WorkerTasks(self._service, self.nursery, self._outlet)
+                deadline = None
+                try:
+                    self._handle(early)
+                    connection.start_soon(self._read)
+                    for task in tasks:
+                        self.nursery.start_soon(task)
+                    started()
+                    await self._over.wait()
+                    if self._reason is None:
+                        deadline = trio.current_time() + GRACE
+                        await self._settle(deadline)
+                finally:
+                    self.nursery.cancel_scope.cancel()
+                    with trio.CancelScope(shield=True):
+                        await self._finish(deadline or trio.current_time() + GRACE)
+        except BaseExceptionGroup as group:
+            failure = _single(group)
+        _raise(failure)
+
+    async def _settle(self, deadline: float) -> None:
+        """Give methods that are at work a chance to end; what comes in meanwhile is refused."""
+        self._refuse_more()
+        with trio.move_on_at(deadline):
+            await self._outlet.wait_until(self._is_quiet)
+            await trio.lowlevel.checkpoint()  # a thread may just have handed an awaitable over
+            await self._outlet.wait_until(self._is_quiet)
+
+    def _is_quiet(self) -> bool:
+        return self._threads.is_quiet and self._tasks.is_quiet
+
+    def _refuse_more(self) -> None:
+        self._refusing = True
+        for call in self._threads.stop():
+            self._outlet.add(self._refusal(call))
+        self._outlet.flush()
+
+    async def _finish(self, deadline: float) -> None:
+        """Answer everybody, say goodbye, and wait for the Manager to close the connection; bounded."""
+        await self._settle(deadline)
+        for call in self._threads.running:
+            logger.warning("%r has ended, and %r is still running in its thread", self._name, call.attribute)
+        with trio.move_on_after(GOODBYE):
+            if self._reason is None:
+                self._said_goodbye = True
+                self._outlet.close(self._last_words)
+                await self._outlet.drain()
+                await self._read_to_end.wait()
+
+    def _last_words(self) -> list[OutgoingLine]:
+        calls = [*self._threads.running, *self._tasks.unanswered]
+        return [*map(self._refusal, calls), self._protocol.goodbye()]
+
+    def _refusal(self, call: Call) -> bytes:
+        return encode_error(
+            call, RuntimeError(f"The {self._name!r} Service has ended before {call.attribute!r} did")
+        )
+
+    def emit(self, args: Any, kwargs: Any) -> None:
+        """Emit a notification. Raises as `encode_notification` and `Outlet.emit` do."""
+        self._outlet.emit(encode_notification(args, kwargs, self._notification_end))
+
+    # ---- the connection ----
+
+    async def _write(self) -> None:
+        with self._writing:
+            await self._outlet.run()
+
+    def _cannot_send(self, error: ConnectionLost) -> None:
+        self._fail(self._broken(error))
+        # Why may be on its way: what the Manager said before it closed the connection.
+        self._reading.deadline = trio.current_time() + _DRAIN
+
+    async def _read(self) -> None:
+        protocol = self._protocol
+        receive = self._transport.receive
+        try:
+            with self._reading:
+                while True:
+                    if self._is_congested():
+                        await self._outlet.wait_until(lambda: not self._is_congested())
+                    data = await receive()
+                    if not data:
+                        self._fail(protocol.receive_eof())
+                        return
+                    self._handle(protocol.receive(data))
+                    if protocol.broken is not None:
+                        self._fail(protocol.broken)
+                        return
+        except ConnectionLost as error:
+            self._fail(self._broken(error))
+        except Exception as error:
+            # A mistake of ours. It must not leave anybody waiting.
+            logger.exception("the connection to Manager[%s] failed", protocol.manager)
+            self._fail(ConnectionLost(f"The connection to Manager[{protocol.manager}] failed: {error!r}"))
+        finally:
+            self._over.set()
+            self._read_to_end.set()
+
+    def _is_congested(self) -> bool:
+        """Whether to read no more requests for now: those that are here take all the room."""
+        limit = self._outlet.max_unsent
+        return self._outlet.is_full or self._tasks.waiting > limit or self._threads.waiting > limit
+
+    def _fail(self, error: NetworkError) -> None:
+        """Remember why the connection ended."""
+        self._reason = error if isinstance(error, ConnectionLost) else ConnectionLost(str(error))
+
+    def _broken(self, error: ConnectionLost) -> ConnectionLost:
+        """Say which connection it was that broke, which a transport does not know."""
+        return ConnectionLost(f"The connection to Manager[{self._protocol.manager}] was lost: {error}")
+
+    # ---- requests ----
+
+    def _handle(self, events: Sequence[Event]) -> None:
+        """Have requests carried out, and send at once what can be said at once."""
+        debug = logger.isEnabledFor(logging.DEBUG)
+        for event in events:
+            if isinstance(event, Call):
+                if debug:
+                    logger.debug("%s requested %r", bytes(event.requester).decode(), event.attribute)
+                self._call(event)
+            elif isinstance(event, Refused):
+                self._outlet.add(event.answer)
+        self._outlet.flush()
+
+    def _call(self, call: Call) -> None:
+        if self._refusing:
+            self._outlet.add(self._refusal(call))
+            return
+        try:
+            how, what = look_up(self._service, call.attribute)
+            if call.attribute == SHUTDOWN_SERVICE and callable(what):
+                self._tasks.submit(call, partial(self._shut_down, what))
+            elif how is How.TASK:
+                self._tasks.submit(call, what)
+            elif how is How.VALUE:
+                self._outlet.add(encode_result(call, what))
+            else:
+                self._threads.submit(call, what)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client has to be told
+            if isinstance(error, PermissionError):
+                logger.warning("%s: %s: %s", bytes(call.requester).decode(), call.attribute, error)
+            self._outlet.add(failed(call, error))
+
+    async def _shut_down(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Carry out the request that ends the Service; it must not have to wait for a free worker thread."""
+        if is_async(function):
+            result = await function(*args, **kwargs)
+        else:
+            result = await trio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True)
+            if inspect.isawaitable(result):
+                result = await result
+        self._over.set()  # our task has added the answer before any other one runs
+        return result
+
+    def _await_soon(self, call: Call, awaitable: Awaitable[Any]) -> None:
+        """Have something awaited that a plain method has returned. Called in a worker thread."""
+        try:
+            self._token.run_sync_soon(self._await, call, awaitable)
+        except trio.RunFinishedError:
+            pass  # nobody waits for an answer any more
+
+    def _await(self, call: Call, awaitable: Awaitable[Any]) -> None:
+        async def wait(*_: Any, **__: Any) -> Any:
+            return await awaitable
+
+        if not self._refusing:
+            self._tasks.submit(call, wait)
+            return
+        if isinstance(awaitable, Coroutine):
+            awaitable.close()
+        self._outlet.add(self._refusal(call))
+        self._outlet.flush()
+
+
+def _raise(failure: BaseException | None) -> None:
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure  # which refers to this frame
+
+
+def _single(group: BaseExceptionGroup[Any]) -> BaseException:
+    """Take away what a nursery has wrapped around an exception, if it is just one."""
+    return group.exceptions[0] if len(group.exceptions) == 1 else group

@@ -1,0 +1,159 @@
+"""The threads in which the plain methods of a Service run."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from msl_network_trio.protocol.service import Call, OutgoingLine, encode_error, encode_result
+from msl_network_trio.service.outlet import Outlet
+from msl_network_trio.service.requests import current
+
+_NOT_THEIRS = ("msl_network_trio.service.", "msl_network_trio.protocol.", "trio.", "outcome.", "json.")
+"""The modules whose frames, above those of a method, nobody wants to see in a traceback."""
+
+_Job = tuple[Call, Callable[..., Any] | None]
+
+
+def default_max_workers() -> int:
+    """How many threads there are at the most if nobody says: as many as `ThreadPoolExecutor` has."""
+    return min(32, (os.cpu_count() or 1) + 4)
+
+
+def failed(call: Call, error: BaseException) -> bytes:
+    """Return the answer to a request whose method raised an exception, or returned what cannot be sent."""
+    return encode_error(call, error, without=_NOT_THEIRS)
+
+
+class _Thread:
+    """One thread, and what it is doing."""
+
+    __slots__ = ("call", "done", "done_bytes")
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self.done = 0
+        """How many requests it has done with."""
+        self.done_bytes = 0
+        """How long their lines were."""
+
+
+class WorkerThreads:
+    """Carries out requests in threads, which are started when they are needed and stay until the end.
+
+    They are daemon threads: a method that never returns must not keep the program from ending.
+
+    Args:
+        service: Whose requests; what has to be looked up is an attribute of it.
+        name: The beginning of the names of the threads.
+        max_workers: How many threads there may be.
+        outlet: Where the answers go.
+        on_awaitable: Called, in a worker thread, when a function has returned something to be awaited; who
+            awaits it answers the request.
+    """
+
+    def __init__(
+        self,
+        service: object,
+        name: str,
+        max_workers: int,
+        outlet: Outlet,
+        on_awaitable: Callable[[Call, Awaitable[Any]], None],
+    ) -> None:
+        self._service = service
+        self._name = name
+        self._max_workers = max_workers
+        self._outlet = outlet
+        self._on_awaitable = on_awaitable
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._threads: list[_Thread] = []
+        self._submitted = self._submitted_bytes = 0
+
+    def submit(self, call: Call, function: Callable[..., Any] | None) -> None:
+        """Have a request carried out. To be called in the Trio thread.
+
+        Args:
+            call: The request.
+            function: What to call; None: it has to be looked up.
+        """
+        self._submitted += 1
+        self._submitted_bytes += call.size
+        self._jobs.put((call, function))
+        if len(self._threads) < self._max_workers and self._open() > len(self._threads):
+            self._start()
+
+    def _open(self) -> int:
+        """How many requests are not done with."""
+        done = 0
+        for thread in self._threads:
+            done += thread.done
+        return self._submitted - done
+
+    def _start(self) -> None:
+        thread = _Thread()
+        self._threads.append(thread)
+        name = f"{self._name}-{len(self._threads)}"
+        threading.Thread(target=self._work, args=(thread,), name=name, daemon=True).start()
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes the requests have that are not done with."""
+        return self._submitted_bytes - sum(thread.done_bytes for thread in self._threads)
+
+    @property
+    def running(self) -> list[Call]:
+        """The requests that are being carried out."""
+        return [call for call in (thread.call for thread in self._threads) if call is not None]
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether there is nothing to do."""
+        return self._open() == 0 and not self.running
+
+    def stop(self) -> list[Call]:
+        """Let the threads end after what they are doing; return the requests that were not begun."""
+        calls = []
+        try:
+            while (job := self._jobs.get_nowait()) is not None:
+                calls.append(job[0])
+        except queue.Empty:
+            pass
+        for _ in self._threads:
+            self._jobs.put(None)
+        return calls
+
+    def _work(self, thread: _Thread) -> None:
+        """Carry out requests, each to its end before the next one is begun."""
+        get, send, service = self._jobs.get, self._outlet.send, self._service
+        while (job := get()) is not None:
+            call, function = job
+            thread.call = call
+            current.set((service, call))
+            line = self._answer(call, function)
+            thread.done_bytes += call.size
+            thread.done += 1
+            if line is None:
+                thread.call = None
+            else:
+                send(line, thread)
+            call.forget()
+            del job, call, function, line  # the thread may wait for long now
+
+    def _answer(self, call: Call, function: Callable[..., Any] | None) -> OutgoingLine | None:
+        """Carry out a request and return the answer; None if somebody else will answer."""
+        try:
+            if function is None:
+                result = getattr(self._service, call.attribute)
+                if callable(result):
+                    result = result(*call.args, **call.kwargs)
+            else:
+                result = function(*call.args, **call.kwargs)
+            if not hasattr(type(result), "__await__"):
+                return encode_result(call, result)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the client has to be told
+            return failed(call, error)
+        self._on_awaitable(call, result)
+        return None
