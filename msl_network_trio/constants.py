@@ -45,3 +45,13 @@ def home_folder() -> Path:
 def certificate_folder() -> Path:
     """The folder of trusted certificates, one ``{host}.crt`` for every host."""
     return home_folder() / "certs"
+
+
+def key_folder() -> Path:
+    """The folder of the private keys of Managers that run on this computer, one ``{host}.key`` for each."""
+    return home_folder() / "keys"
+
+
+def log_folder() -> Path:
+    """The folder of the files in which Managers log what happens."""
+    return home_folder() / "logs"

@@ -1,0 +1,1 @@
+"""The Manager: what links clients with Services."""

@@ -1,0 +1,277 @@
+"""The key and the certificate by which a Manager proves who it is: where they are kept, and making them.
+
+The folder, the names and the rules are those of msl-network 1.0.0: a Manager of either package uses
+what the other one has made.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shlex
+import ssl
+import sys
+import time
+from pathlib import Path
+
+from msl_network_trio.constants import key_folder
+from msl_network_trio.exceptions import CertificateError
+from msl_network_trio.manager.files import PRIVATE, PUBLIC, replace, write_new
+from msl_network_trio.manager.secret import read_secret
+from msl_network_trio.transport.trust import certificate_file, client_context
+
+logger = logging.getLogger(__name__)
+
+_WARN_BEFORE = 30 * 24 * 3600.0
+"""How many seconds before a certificate expires to say so."""
+
+_MESSAGES = 10
+"""More than the flights of a TLS handshake."""
+
+_NO_FIT = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+"""What OpenSSL says of a key that is not the one of the certificate; the last if it is of another kind."""
+
+_DEFAULT = "localhost"
+"""The host whose key and certificate a Manager has that listens on all interfaces."""
+
+_CERTIFICATE = re.compile(r"-----BEGIN (X509 |TRUSTED )?CERTIFICATE-----")
+_PRIVATE_KEY = re.compile(r"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----")
+
+
+def server_context(
+    *,
+    host: str | None = None,
+    cert_file: str | os.PathLike[str] | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+    key_file_password: str | None = None,
+) -> tuple[ssl.SSLContext, Path]:
+    """Return a context for the Manager's side of TLS; make key and certificate if there are none yet.
+
+    Blocking: making a key takes a noticeable time, and the home folder may be on a network drive.
+
+    Args:
+        host: The name or address that the Manager listens on; None: all of them. It decides the names of
+            the files if none is given: ``keys/{host}.key`` and ``certs/{host}.crt`` in the home folder, with
+            ``localhost`` for None.
+        cert_file: A file with the certificate, in PEM; without `key_file` it holds the private key too.
+        key_file: A file with the private key, in PEM. Without `cert_file` the default certificate,
+            ``certs/localhost.crt``, is made anew, unless it is one for this key already.
+        key_file_password: What the key is encrypted with, or the path of a file whose first line says it.
+            A key that is made is encrypted with it.
+
+    Returns:
+        The context, and the file of the certificate.
+
+    Raises:
+        CertificateError: A file cannot be read or written, the password is wrong or missing, or the key does
+            not fit the certificate.
+    """
+    password = None
+    if key_file_password is not None:
+        password = read_secret(key_file_password, "The password of the private key", CertificateError)
+    if cert_file is not None:
+        certificate = Path(cert_file)
+        key = certificate if key_file is None else Path(key_file)
+        mend = "Pass the key_file that the certificate was made for."
+    elif key_file is not None:
+        certificate, key = certificate_file(_DEFAULT), Path(key_file)
+        _renew_certificate(certificate, key, password, host)
+        mend = "Perhaps another Manager was started at the same moment; start this one again."
+    else:
+        certificate = certificate_file(host or _DEFAULT)
+        key = key_folder() / certificate.with_suffix(".key").name
+        _make_what_is_missing(certificate, key, password, host)
+        mend = (
+            "Pass the key_file that the certificate was made for, or delete the certificate: "
+            "it is then made anew for this key, and clients have to trust the new one."
+        )
+    context = _load(certificate, key, password, mend)
+    _warn_of_readers(key)
+    _warn_of_refusal(context, certificate)
+    logger.info("loaded certificate %s", certificate)
+    return context, certificate
+
+
+def _make_what_is_missing(certificate: Path, key: Path, password: str | None, host: str | None) -> None:
+    """Make the default key, and the certificate for it, if they do not exist.
+
+    Neither replaces a file, and the key comes first. So of two Managers that start at the same moment each
+    ends up with the one key that was written, and with a certificate for it.
+    """
+    # The certificate is looked for first: as it is made last, one that is there has its key.
+    has_certificate = certificate.exists()
+    if not key.exists():
+        if has_certificate:
+            raise CertificateError(
+                f"There is a certificate, {certificate}, but not the private key for it, {key}. "
+                "Perhaps a client has saved it, of a Manager with another home folder. Delete the "
+                "certificate to have both made, or pass cert_file and key_file."
+            )
+        from msl_network_trio.manager.self_signed import make_key
+
+        if _write_new(key, make_key(password), PRIVATE):
+            logger.info("made the private key %s", key)
+    if not has_certificate and _write_new(certificate, _make_certificate(key, password, host), PUBLIC):
+        logger.info("made the certificate %s", certificate)
+
+
+def _renew_certificate(certificate: Path, key: Path, password: str | None, host: str | None) -> None:
+    """Make a certificate for a key, unless it has one that clients may have trusted already."""
+    if certificate.exists():
+        try:
+            context = _load(certificate, key, password, "")
+        except CertificateError as error:
+            if getattr(error.__cause__, "reason", None) not in _NO_FIT:
+                raise
+            why = "was for another key"
+        else:
+            why = _refusal(context, certificate)
+            if not why:
+                return
+        logger.warning(
+            "the certificate %s is replaced (%s): clients have to trust the new one", certificate, why
+        )
+    pem = _make_certificate(key, password, host)
+    try:
+        replace(certificate, pem, mode=PUBLIC)
+    except OSError as error:
+        raise _cannot_write(certificate, error) from error
+    logger.info("made the certificate %s", certificate)
+
+
+def _make_certificate(key: Path, password: str | None, host: str | None) -> bytes:
+    pem = _read(key, "private key").encode("ascii")
+    from msl_network_trio.manager.self_signed import KeyNotUsable, make_certificate
+
+    try:
+        return make_certificate(pem, password, host)
+    except KeyNotUsable as error:
+        raise CertificateError(f"The private key {key} cannot be used: {error}") from error
+
+
+def _load(certificate: Path, key: Path, password: str | None, mend: str) -> ssl.SSLContext:
+    """Return a context with this certificate and this key.
+
+    Args:
+        certificate: The certificate's file.
+        key: The key's file.
+        password: What the key is encrypted with.
+        mend: What to do if the two do not fit.
+
+    Raises:
+        CertificateError: They cannot be used.
+    """
+    certificate_pem = _read(certificate, "certificate")
+    key_pem = _read(key, "private key")
+    encrypted = False
+
+    def answer() -> str:
+        # Without an answer OpenSSL would ask on the terminal.
+        nonlocal encrypted
+        encrypted = True
+        if password is None:
+            raise CertificateError(
+                f"The private key {key} is encrypted. Pass key_file_password: the password, or the path "
+                "of a file that holds it."
+            )
+        return password
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key, password=answer)
+    except CertificateError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        if reason in _NO_FIT:
+            text = f"The private key {key} does not fit the certificate {certificate}. {mend}"
+        elif not _CERTIFICATE.search(certificate_pem):
+            text = f"There is no certificate in {certificate}, which must be in PEM"
+        elif not _PRIVATE_KEY.search(key_pem):
+            text = f"There is no private key in {key}, which must be in PEM"
+            if key == certificate:
+                text += ". Pass the key's own file as key_file."
+        elif encrypted:
+            text = f"The password of the private key {key} is wrong"
+        else:
+            text = f"The certificate {certificate} with the private key {key} cannot be used: {reason}"
+        raise CertificateError(text) from error
+    if password is not None and not encrypted:
+        logger.warning("the private key %s is not encrypted, so its password is of no use", key)
+    return context
+
+
+def _read(path: Path, what: str) -> str:
+    try:
+        # Both are ASCII; what is not, in a comment for example, `ssl` does not want to see.
+        return path.read_text(encoding="ascii", errors="ignore")
+    except FileNotFoundError as error:
+        raise CertificateError(f"The file of the {what} does not exist: {path}") from error
+    except OSError as error:
+        raise CertificateError(
+            f"The file of the {what} cannot be read: {path} ({error.strerror or error})"
+        ) from error
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> bool:
+    try:
+        return write_new(path, data, mode=mode)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> CertificateError:
+    return CertificateError(
+        f"The file {path} cannot be written ({error.strerror or error}). "
+        "Set MSL_NETWORK_HOME to a folder that can, or pass cert_file and key_file."
+    )
+
+
+def _warn_of_readers(key: Path) -> None:
+    """Warn if other users may read the key; on Windows, the user's profile folder is what keeps them out."""
+    if sys.platform != "win32" and key.stat().st_mode & 0o077:
+        logger.warning(
+            "other users of this computer may read the private key %s. To change that: chmod 600 %s",
+            key,
+            shlex.quote(str(key)),
+        )
+
+
+def _warn_of_refusal(context: ssl.SSLContext, certificate: Path) -> None:
+    reason = _refusal(context, certificate)
+    if reason:
+        logger.warning(
+            "clients will not accept the certificate %s: %s. Replace it (one in the home folder is made anew "
+            "after it was deleted); clients have to trust the new one.",
+            certificate,
+            reason,
+        )
+
+
+def _refusal(context: ssl.SSLContext, path: Path) -> str:
+    """Return why a client that trusts the certificate will not accept it; empty if it will.
+
+    A handshake in memory shows it, and needs nothing that can read certificates. One that will expire soon
+    is warned of.
+    """
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    try:
+        trust = client_context(_read(path, "certificate"), check_hostname=False)
+        client = trust.wrap_bio(to_client, to_server)
+        server = context.wrap_bio(to_server, to_client, server_side=True)
+        for _ in range(_MESSAGES):
+            for end in (client, server):
+                try:
+                    end.do_handshake()
+                except ssl.SSLWantReadError:
+                    pass  # the other one's turn
+    except (ssl.SSLError, ValueError) as error:
+        return getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
+    shown = client.getpeercert()
+    assert shown is not None  # a server has one
+    expires = str(shown["notAfter"])
+    if ssl.cert_time_to_seconds(expires) - time.time() < _WARN_BEFORE:
+        logger.warning("the certificate %s expires on %s", path, expires)
+    return ""

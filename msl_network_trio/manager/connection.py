@@ -1,0 +1,170 @@
+"""One connection of a Manager: what is to be written is written without anybody waiting for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import trio
+
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.protocol.manager import BUSY
+from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.transport.base import Transport
+
+logger = logging.getLogger(__name__)
+
+_JOINED = 262_144
+"""How many bytes of small lines to send at a time."""
+
+_GRACE = 5.0
+"""How many seconds a peer has to read what it is told last."""
+
+_LINGER = 1.0
+"""How many seconds to wait for a peer to close its end: what it has not read is lost when we close ours."""
+
+
+class PeerConnection(Peer):
+    """A peer and its carrier.
+
+    What is to be written is sent at once by `flush`. A task writes only while the peer takes less than there
+    is for it.
+
+    Args:
+        transport: The carrier.
+        hostname: The name of the computer at the other end.
+        port: The number of its port.
+        start_soon: Starts a task of the Manager.
+        stalled_after: After how many seconds in which it takes nothing a peer is given up.
+
+    Attributes:
+        transport: The carrier.
+        reading: Cancels the task that serves the peer.
+    """
+
+    __slots__ = ("_drained", "_stalled_after", "_start_soon", "_writing", "reading", "transport")
+
+    def __init__(
+        self,
+        transport: Transport,
+        hostname: str,
+        port: int,
+        start_soon: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+        stalled_after: float,
+    ) -> None:
+        super().__init__(hostname, port)
+        self.transport = transport
+        self.reading = trio.CancelScope()
+        self._start_soon = start_soon
+        self._stalled_after = stalled_after
+        self._writing = False
+        self._drained = trio.lowlevel.ParkingLot()
+
+    def flush(self) -> None:
+        """See `Peer.flush`."""
+        if self.closing:
+            self.reading.cancel()
+        outgoing = self.outgoing
+        if self._writing or not outgoing:
+            return
+        self.outgoing = []
+        if self.large:
+            rest = outgoing
+        else:
+            data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
+            try:
+                sent = self.transport.send_nowait(data)
+            except ConnectionLost as error:
+                self._lose(error)
+                return
+            self.backlog -= sent
+            if sent == len(data):
+                return
+            rest = [memoryview(data)[sent:]]
+        self._writing = True
+        self._start_soon(lambda: self._write(rest))
+
+    async def wait_drained(self, limit: int = BUSY) -> None:
+        """Wait until no more than this many bytes wait to be written, or the peer has gone."""
+        while self.backlog > limit and not self.closing:
+            await self._drained.park()
+
+    async def finish(self) -> None:
+        """Have the peer read what it is told last, for as long as that makes sense."""
+        with trio.move_on_after(_GRACE):
+            while self.backlog > 0:
+                await self._drained.park()
+        if self.backlog > 0:
+            return
+        self.transport.send_eof()
+        try:
+            with trio.move_on_after(_LINGER):
+                while await self.transport.receive():
+                    pass
+        except ConnectionLost:
+            pass  # it has read as much as it wanted
+
+    def close(self) -> None:
+        """Close the connection, at once."""
+        self.outgoing = []
+        self.backlog = 0
+        self.closing = self.closing or "the connection has ended"
+        self._drained.unpark_all()
+        self.transport.send_eof()
+        self.transport.close()
+
+    def _lose(self, error: ConnectionLost) -> None:
+        """The peer cannot be reached: nothing is to be written to it any more."""
+        self.outgoing = []
+        self.backlog = 0
+        self.closing = self.closing or str(error)
+        self.reading.cancel()
+        self._drained.unpark_all()
+
+    async def _write(self, pieces: list[bytes | memoryview]) -> None:
+        """Write what the peer did not take at once, and what comes after it."""
+        try:
+            while pieces:
+                for piece in pieces:
+                    await self._write_piece(memoryview(piece))
+                pieces, self.outgoing = self.outgoing, []
+                if not self.large:
+                    pieces = _joined(pieces)
+                self.large = False
+        except ConnectionLost as error:
+            self._lose(error)
+        finally:
+            self._writing = False
+
+    async def _write_piece(self, view: memoryview) -> None:
+        while view:
+            with trio.move_on_after(self._stalled_after) as scope:
+                await self.transport.wait_send()
+            if scope.cancelled_caught:
+                logger.warning(
+                    "%s has read nothing for %g seconds and is dropped", self.name, self._stalled_after
+                )
+                raise ConnectionLost("it does not read")
+            sent = self.transport.send_nowait(view)
+            view = view[sent:]
+            self.backlog -= sent
+            if self.backlog <= BUSY // 2 and self._drained:
+                self._drained.unpark_all()
+
+
+def _joined(lines: list[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Put small lines together, so that each of them does not take a call of the operating system."""
+    joined: list[bytes | memoryview] = []
+    batch: list[bytes | memoryview] = []
+    size = 0
+    for line in lines:
+        batch.append(line)
+        size += len(line)
+        if size >= _JOINED:
+            joined.append(b"".join(batch))
+            batch = []
+            size = 0
+    if batch:
+        joined.append(b"".join(batch))
+    return joined

@@ -1,0 +1,250 @@
+"""A Manager as a program: from the start until a signal, or until its Services have ended."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import inspect
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Generator, Sequence
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from msl_network_trio.constants import PORT
+from msl_network_trio.exceptions import AuthenticationError, ConnectionLost, NetworkError
+from msl_network_trio.manager.logs import logging_to
+from msl_network_trio.manager.secret import read_secret
+from msl_network_trio.manager.server import Manager, open_manager
+from msl_network_trio.service.filters import filter_service_start_kwargs
+from msl_network_trio.service.service import Service
+
+logger = logging.getLogger(__name__)
+
+RUNNING: Final = "Network Manager running on"
+"""How the line begins that says that peers may connect; people's scripts wait for it."""
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+"""What ends a Manager; SIGBREAK is what CTRL_BREAK_EVENT is on Windows, where nobody sends a SIGTERM."""
+
+
+def run_forever(
+    *,
+    host: str | None = None,
+    port: int = PORT,
+    auth_password: str | Sequence[str] | None = None,
+    disable_tls: bool = False,
+    cert_file: str | os.PathLike[str] | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+    key_file_password: str | Sequence[str] | None = None,
+    log_level: str | int = "INFO",
+    log_file: str | os.PathLike[str] | None = None,
+) -> None:
+    """Run a Manager until SIGINT (Ctrl-C), SIGTERM or, on Windows, CTRL_BREAK; a blocking function.
+
+    All connections are closed in the end. A second signal, while that is done, ends the process at once. Only
+    the main thread of a program can be told by a signal: in another one this function does not return.
+
+    Args:
+        host: The host name or address at which to listen; None: at all addresses of this computer.
+        port: The port at which to listen; 0: any free one, which is in the line that is logged.
+        auth_password: The password that every peer has to know, or the path of a file whose first line it
+            is; None: no authentication.
+        disable_tls: Whether to do without TLS.
+        cert_file: The certificate (PEM). If neither it nor `key_file` is given, key and certificate are kept
+            in the folder that is shared with msl-network, and made there if they do not exist.
+        key_file: The private key (PEM) of the certificate.
+        key_file_password: What the private key is encrypted with, or the path of a file whose first line it
+            is.
+        log_level: From which level on to log, by name or number.
+        log_file: The file to log to as well; None: a new one in the folder that is shared with msl-network.
+
+    Raises:
+        OSError: The port is in use, the host is none of this computer, or a file cannot be used.
+        CertificateError: Key or certificate cannot be used.
+        AuthenticationError: There is no password in the file of the password.
+        ValueError: An argument makes no sense.
+    """
+    _run(
+        host=host,
+        port=port,
+        auth_password=auth_password,
+        disable_tls=disable_tls,
+        cert_file=cert_file,
+        key_file=key_file,
+        key_file_password=key_file_password,
+        log_level=log_level,
+        log_file=log_file,
+    )
+
+
+def run_services(*services: Service, **kwargs: Any) -> None:
+    """Run a Manager and Services until all of the Services have ended, or a signal ends them.
+
+    A blocking function, like `run_forever`. If one of the Services fails, all of them are ended.
+
+    Args:
+        services: The Services, not started.
+        kwargs: Keyword arguments of `run_forever` and of `Service.start`, each for whom it is for; others are
+            ignored. ``auth_password`` and ``password_manager`` are the same.
+
+    Raises:
+        TypeError: One of the services is none.
+        ValueError: There are no services, or an argument makes no sense.
+        Exception: See `run_forever`; and whatever ended a Service.
+    """
+    for service in services:
+        if not isinstance(service, Service):
+            raise TypeError(f"All services must be of type {Service}, not {service!r}")
+    if not services:
+        raise ValueError("no services have been specified")
+    _run(
+        *services, service_kwargs=filter_service_start_kwargs(**kwargs), **filter_run_forever_kwargs(**kwargs)
+    )
+
+
+def filter_run_forever_kwargs(**kwargs: Any) -> dict[str, Any]:
+    """Return those of the keyword arguments that `run_forever` takes.
+
+    ``password_manager``, as a Service calls it, becomes ``auth_password``, as a Manager does.
+    """
+    known = {name: kwargs[name] for name in inspect.signature(run_forever).parameters if name in kwargs}
+    if "password_manager" in kwargs:
+        known.setdefault("auth_password", kwargs["password_manager"])
+    return known
+
+
+def _run(
+    *services: Service,
+    service_kwargs: dict[str, Any] | None = None,
+    host: str | None = None,
+    port: int = PORT,
+    auth_password: str | Sequence[str] | None = None,
+    key_file_password: str | Sequence[str] | None = None,
+    log_level: str | int = "INFO",
+    log_file: str | os.PathLike[str] | None = None,
+    **more: Any,
+) -> None:
+    with logging_to(log_level, log_file) as path:
+        logger.info("logging to %s", path)
+        if auth_password is not None:
+            auth_password = read_secret(auth_password, "The password of the Manager", AuthenticationError)
+        if key_file_password is not None and not isinstance(key_file_password, str):
+            key_file_password = " ".join(key_file_password)
+        trio.run(
+            partial(
+                _main,
+                services,
+                service_kwargs or {},
+                host=host,
+                port=port,
+                auth_password=auth_password,
+                key_file_password=key_file_password,
+                **more,
+            )
+        )
+
+
+async def _main(services: Sequence[Service], service_kwargs: dict[str, Any], **manager_kwargs: Any) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        # Signals first: who waits for the line that says that it runs may send one at once.
+        signals = stack.enter_context(_signal_receiver())
+        try:
+            manager = await stack.enter_async_context(open_manager(**manager_kwargs))
+        except NetworkError:
+            raise
+        except OSError as error:
+            raise _explain(error, manager_kwargs["host"], manager_kwargs["port"]) from error
+        _announce(manager, manager_kwargs["host"], manager_kwargs["auth_password"] is not None)
+        failure = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_with_manager, manager, nursery.cancel_scope)
+            if signals is not None:
+                nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
+            if services:
+                # What is trusted is the Manager's own certificate; which names it is for does not matter.
+                kwargs = {"assert_hostname": False, **service_kwargs, **manager.connect_kwargs()}
+                failure = await _run_services(services, kwargs)
+                nursery.cancel_scope.cancel()
+        logger.info("shutting down the Network Manager")
+    if failure is not None:
+        raise failure
+
+
+async def _run_services(services: Sequence[Service], kwargs: dict[str, Any]) -> Exception | None:
+    """Run Services until all have ended, or one has failed; return the exception of that one."""
+    failure: Exception | None = None
+
+    async def run(service: Service) -> None:
+        nonlocal failure
+        try:
+            # Not service.run(): a subclass may have a method of that name for something else.
+            await Service.run(service, **kwargs)
+        except ConnectionLost as error:
+            # Most likely the Manager has been shut down, which is no failure of the Service.
+            logger.warning("%s", error)
+        except Exception as error:
+            logger.exception("%r has failed", service)
+            failure = failure or error
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for service in services:
+            nursery.start_soon(run, service)
+    return failure
+
+
+@contextlib.contextmanager
+def _signal_receiver() -> Generator[AsyncIterator[int] | None]:
+    """Receive the signals that end a Manager; None if they cannot be, which is so outside the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield None
+        return
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
+        yield signals
+
+
+async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    number = await anext(signals)
+    # The next one is for the operating system: it ends the process, whatever it may be waiting for.
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_DFL)
+    logger.info("%s received", signal.Signals(number).name)
+    scope.cancel()
+
+
+async def _end_with_manager(manager: Manager, scope: trio.CancelScope) -> None:
+    await manager.wait_closed()
+    scope.cancel()
+
+
+def _announce(manager: Manager, host: str | None, needs_password: bool) -> None:
+    if needs_password:
+        logger.info("using a password for authentication")
+    else:
+        logger.info("not using authentication")
+    state = "DISABLED" if manager.certificate is None else "ENABLED"
+    where = host or socket.gethostname()
+    logger.info("%s %s:%d (TLS %s)", RUNNING, f"[{where}]" if ":" in where else where, manager.port, state)
+
+
+def _explain(error: OSError, host: str | None, port: int) -> OSError:
+    """Return an error of the same class that says what to do."""
+    if error.errno == errno.EADDRINUSE:
+        text = f"Port {port} is in use, perhaps by another Manager. End that one, or choose another port."
+    elif error.errno == errno.EACCES:
+        text = f"Listening on port {port} is not allowed. Choose a port from 1024 on."
+    elif error.errno == errno.EADDRNOTAVAIL:
+        text = f"{host} is no address of this computer. Without a host the Manager listens on all addresses."
+    elif isinstance(error, socket.gaierror):
+        text = (
+            f"There is no host {host!r} ({error.strerror}). Without one the Manager listens on all addresses."
+        )
+    else:
+        text = f"Cannot listen on {host or 'all addresses'}, port {port}: {error.strerror or error}"
+    return type(error)(error.errno, text)

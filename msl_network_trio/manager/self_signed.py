@@ -1,0 +1,175 @@
+"""Making private keys, and certificates that nobody but their key has signed.
+
+The only module that imports `cryptography`, which takes a while and is needed once in the life of a key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import ipaddress
+import socket
+import struct
+import sys
+from ipaddress import IPv4Address, IPv6Address
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+_KEY_SIZE = 2048
+"""Bits, as msl-network 1.0.0 has them."""
+
+_YEARS_VALID = 100 if sys.maxsize > 2**32 else 15
+"""As in msl-network 1.0.0; 32 bit systems may have a clock that ends in 2038."""
+
+_LONGEST_NAME = 64
+"""Characters of a CN (RFC 5280, ub-common-name)."""
+
+_DAY = dt.timedelta(days=1)
+
+_SIOCGIFADDR = 0x8915
+"""Linux: ask for the IPv4 address of an interface."""
+
+
+class KeyNotUsable(Exception):
+    """A private key cannot be read; the text says why."""
+
+
+def make_key(password: str | None) -> bytes:
+    """Make a private key.
+
+    Args:
+        password: What to encrypt it with; None: it is not encrypted.
+
+    Returns:
+        The key as PEM.
+    """
+    key = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_SIZE)
+    encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
+    if password is not None:
+        encryption = serialization.BestAvailableEncryption(password.encode())
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+
+
+def make_certificate(key_pem: bytes, password: str | None, host: str | None) -> bytes:
+    """Make a certificate of this computer, signed with the key that it is for.
+
+    It is no CA, and says nothing about the usage of its key: OpenSSL 1.1.1 takes a certificate whose key
+    must not sign others for one that cannot have signed itself, and newer ones want a key that may sign
+    others to be that of a CA.
+
+    Args:
+        key_pem: The private key.
+        password: What it is encrypted with.
+        host: A further name or address that the certificate shall be for.
+
+    Returns:
+        The certificate as PEM.
+
+    Raises:
+        KeyNotUsable: The key cannot be read, or not be used to sign.
+    """
+    key = _load_key(key_pem, password)
+    hostname = socket.gethostname()
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:_LONGEST_NAME] or "localhost")])
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    public_key = key.public_key()
+    identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public_key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _DAY)  # the clocks of computers in a laboratory differ
+        .not_valid_after(now + _YEARS_VALID * 365.25 * _DAY)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(identifier, critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False
+        )
+        .add_extension(x509.SubjectAlternativeName(_alternative_names(hostname, host)), critical=False)
+        .sign(
+            key,
+            None if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256(),
+        )
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _load_key(pem: bytes, password: str | None) -> CertificateIssuerPrivateKeyTypes:
+    try:
+        try:
+            key = serialization.load_pem_private_key(pem, None)
+        except TypeError:  # it is encrypted
+            if password is None:
+                raise KeyNotUsable("it is encrypted and no password was given") from None
+            key = serialization.load_pem_private_key(pem, password.encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise KeyNotUsable(
+            "it is no private key in PEM"
+            if password is None
+            else "the password is wrong, or it is no private key"
+        ) from error
+    if not isinstance(
+        key,
+        rsa.RSAPrivateKey
+        | ec.EllipticCurvePrivateKey
+        | ed25519.Ed25519PrivateKey
+        | ed448.Ed448PrivateKey
+        | dsa.DSAPrivateKey,
+    ):
+        raise KeyNotUsable("it is of a kind that cannot sign")
+    return key
+
+
+def _alternative_names(hostname: str, host: str | None) -> list[x509.GeneralName]:
+    """All names and addresses under which the computer may be reached, each once."""
+    addresses = {*_local_addresses(hostname), IPv4Address("127.0.0.1"), IPv6Address("::1")}
+    names = [hostname, "localhost"]
+    if host is not None:
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            names.append(host)
+        else:
+            addresses.add(address)
+    found: dict[x509.GeneralName, None] = {}
+    for name in names:
+        # Windows allows names that are not ASCII, a certificate does not; some are no host's name at all.
+        with contextlib.suppress(UnicodeError):
+            if ascii_name := name.encode("idna").decode("ascii"):
+                found[x509.DNSName(ascii_name)] = None
+    ordered = sorted(addresses, key=lambda address: (address.version, address.packed))
+    found |= {x509.IPAddress(address): None for address in ordered if not address.is_unspecified}
+    return list(found)
+
+
+def _local_addresses(hostname: str) -> set[IPv4Address | IPv6Address]:
+    """The addresses of this computer, as far as they can be learned without another program."""
+    texts: set[str] = set()
+    with contextlib.suppress(OSError, UnicodeError):
+        texts |= {str(info[4][0]) for info in socket.getaddrinfo(hostname, None)}
+    # Connecting a UDP socket sends nothing; it chooses the address from which others are reached.
+    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((elsewhere, 9))
+            texts.add(str(probe.getsockname()[0]))
+    if sys.platform == "linux":
+        import fcntl
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            for _, interface in socket.if_nameindex():
+                # One without an IPv4 address says so by an error.
+                with contextlib.suppress(OSError):
+                    question = struct.pack("256s", interface.encode()[:15])
+                    answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, question)
+                    texts.add(socket.inet_ntoa(answer[20:24]))
+    addresses = {ipaddress.ip_address(text.partition("%")[0]) for text in texts}
+    # Those of one cable only are used with the name of an interface of the other computer.
+    return {address for address in addresses if not (address.version == 6 and address.is_link_local)}

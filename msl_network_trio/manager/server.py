@@ -1,0 +1,353 @@
+"""The Manager: a hub that Services and clients connect to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import socket
+import ssl
+from functools import partial
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import trio
+
+from msl_network_trio.constants import PORT
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.manager.certificates import server_context
+from msl_network_trio.manager.connection import PeerConnection
+from msl_network_trio.manager.hostnames import Hostnames
+from msl_network_trio.manager.settings import MAX_BACKLOG, STALLED_AFTER, ManagerSettings
+from msl_network_trio.protocol.manager import BUSY, ManagerProtocol
+from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.memory import MemoryTransport, memory_pair
+from msl_network_trio.transport.tcp import SocketTransport, accept_tls, take_socket
+
+logger = logging.getLogger(__name__)
+
+_TLS_HANDSHAKE = 10.0
+"""How many seconds a TLS handshake may take, in which no person is asked anything."""
+
+_HANDSHAKE = 300.0
+"""How many seconds a peer may take to say who it is: a person may have to type a password."""
+
+_ANY_PORT_TRIES = 10
+
+
+class Manager:
+    """A Manager that runs, as `open_manager` gives it.
+
+    Attributes:
+        name: What it calls itself, ``"Manager[HOST:port]"``.
+        port: The number of its port; 0 if it runs in memory.
+        certificate: The file with the certificate that clients have to trust; None without TLS.
+        closed: Set when it has been shut down and nothing of it runs any more.
+    """
+
+    def __init__(
+        self,
+        settings: ManagerSettings,
+        port: int,
+        context: ssl.SSLContext | None,
+        certificate: Path | None,
+    ) -> None:
+        self.name = f"Manager[{socket.gethostname()}:{port}]"
+        self.port = port
+        self.certificate = certificate
+        self._settings = settings
+        self._context = context
+        self._hostnames = Hostnames()
+        self._memory_ports = count(1)
+        self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery
+        self._started = trio.Event()
+        self.closed = trio.Event()
+        self._protocol = ManagerProtocol(
+            self.name,
+            {
+                "hostname": socket.gethostname(),
+                "port": port,
+                "attributes": {"identity": "() -> dict", "link": "(service: str) -> bool"},
+                "language": f"Python {platform.python_version()}",
+                "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+            },
+            password=settings.auth_password,
+            read_limit=settings.read_limit,
+            max_backlog=settings.max_backlog,
+        )
+
+    @property
+    def host(self) -> str:
+        """The host at which it is reached from this computer."""
+        host = self._settings.host
+        return "localhost" if host in {None, "", "0.0.0.0", "::"} else str(host)
+
+    def identity(self) -> dict[str, Any]:
+        """Who it is and who is connected to it, as it answers the ``identity`` request."""
+        return self._protocol.identity()
+
+    def connect_kwargs(self) -> dict[str, Any]:
+        """The arguments with which `connect` and `Service.run` reach it from this computer."""
+        kwargs: dict[str, Any] = {"host": self.host}
+        if self._settings.in_memory:
+            kwargs["transport"] = self.dial
+        else:
+            kwargs["port"] = self.port
+        if self.certificate is None:
+            kwargs["disable_tls"] = True
+        else:
+            kwargs["cert_file"] = str(self.certificate)
+        if self._settings.auth_password is not None:
+            kwargs["password_manager"] = self._settings.auth_password
+        return kwargs
+
+    async def dial(self) -> MemoryTransport:
+        """Open a connection in memory; what ``connect(transport=manager.dial)`` calls.
+
+        Raises:
+            ConnectionLost: The Manager has been shut down.
+        """
+        await self._started.wait()
+        if self._scope.cancel_called:
+            raise ConnectionLost(f"{self.name} has been shut down")
+        theirs, ours = memory_pair()
+        theirs.port = next(self._memory_ports)
+        self._nursery.start_soon(self._serve, ours, socket.gethostname(), theirs.port)
+        return theirs
+
+    def shutdown(self) -> None:
+        """End it: every peer sees its connection closed. Calling it again does no harm."""
+        self._scope.cancel()
+
+    async def wait_closed(self) -> None:
+        """Wait until it has been shut down and nothing of it runs any more."""
+        await self.closed.wait()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed.is_set() else f"{len(self._protocol.registry.peers)} peers"
+        return f"<{self.name} {state}>"
+
+    # ---- the tasks ----
+
+    async def run(self, listeners: list[trio.SocketListener]) -> None:
+        """Serve those who connect, until `shutdown`."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as self._nursery:
+                    self._started.set()
+                    if listeners:
+                        await trio.serve_listeners(self._accept, listeners, handler_nursery=self._nursery)
+                    await trio.sleep_forever()  # in memory there is nothing to listen to
+        finally:
+            self.closed.set()
+
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        """Serve one connection that was accepted."""
+        try:
+            address, port = stream.socket.getpeername()[:2]
+            own_address = stream.socket.getsockname()[0]
+            sock = take_socket(stream)
+        except OSError as error:  # it is gone again
+            logger.debug("a connection was closed before it was accepted: %s", error)
+            await stream.aclose()
+            return
+        if self._context is None:
+            transport = SocketTransport(sock)
+        else:
+            try:
+                with trio.fail_after(_TLS_HANDSHAKE):
+                    transport = await accept_tls(sock, self._context)
+            except (ConnectionLost, trio.TooSlowError) as error:
+                logger.info("no TLS connection with %s:%d: %s", address, port, error)
+                return
+        try:
+            hostname = await self._hostnames.name(address, own_address)
+        except BaseException:
+            transport.close()
+            raise
+        await self._serve(transport, hostname, port)
+
+    async def _serve(self, transport: Transport, hostname: str, port: int) -> None:
+        """Serve one connection until it ends."""
+        peer = PeerConnection(
+            transport, hostname, port, self._nursery.start_soon, self._settings.stalled_after
+        )
+        logger.debug("new connection from %s", peer.address)
+        try:
+            with peer.reading:
+                self._protocol.connect(peer)
+                self._flush()
+                await self._read(peer)
+        except ConnectionLost as error:
+            peer.closing = peer.closing or str(error)
+        except Exception as error:
+            # A mistake of ours. It must not cost other peers their connections.
+            logger.exception("%s failed", peer)
+            peer.closing = repr(error)
+        finally:
+            self._protocol.disconnect(peer)
+            self._flush()
+            logger.info("%s has gone: %s", peer.name, peer.closing or "it closed the connection")
+            try:
+                await peer.finish()
+            finally:
+                peer.close()
+
+    async def _read(self, peer: PeerConnection) -> None:
+        receive, protocol = peer.transport.receive, self._protocol
+        with trio.move_on_after(_HANDSHAKE) as handshake:
+            while peer.waits_for and not peer.closing:
+                data = await receive()
+                if not data:
+                    return
+                protocol.receive(peer, data)
+                self._flush()
+        if handshake.cancelled_caught:
+            text = f"{peer.waits_for!r} was not answered within {_HANDSHAKE:g} seconds"
+            protocol.reject(peer, TimeoutError(text))
+            self._flush()
+        while not peer.closing:
+            data = await receive()
+            if not data:
+                return
+            protocol.receive(peer, data)
+            self._flush()
+            if peer.busy is not None:
+                # Who sends more than its Service takes has to wait. The Service itself never has to: it may
+                # be about to send the answers that make room.
+                busy, peer.busy = peer.busy, None
+                assert isinstance(busy, PeerConnection)
+                await busy.wait_drained()
+            if peer.backlog > BUSY and not peer.service:
+                await peer.wait_drained()
+
+    def _flush(self) -> None:
+        """Write what the protocol wants to be written: once to each peer for all that one peer has sent."""
+        protocol = self._protocol
+        while protocol.touched:
+            touched, protocol.touched = protocol.touched, []
+            for peer in touched:
+                peer.flush()
+
+
+class ManagerOpening:
+    """What `open_manager` returns, to be entered with ``async with``."""
+
+    def __init__(self, settings: ManagerSettings) -> None:
+        self._settings = settings
+        self._manager: Manager | None = None
+        # Not with 'async with', so that what the body raises comes out as it is, in no group.
+        self._nursery = trio.open_nursery()
+
+    async def __aenter__(self) -> Manager:
+        settings = self._settings
+        listeners = [] if settings.in_memory else await _listeners(settings.host, settings.port)
+        try:
+            context, certificate = await self._secure()
+        except BaseException:
+            for listener in listeners:
+                listener.socket.close()
+            raise
+        port = listeners[0].socket.getsockname()[1] if listeners else 0
+        self._manager = Manager(settings, port, context, certificate)
+        nursery = await self._nursery.__aenter__()
+        nursery.start_soon(self._manager.run, listeners, name=self._manager.name)
+        return self._manager
+
+    async def _secure(self) -> tuple[ssl.SSLContext | None, Path | None]:
+        settings = self._settings
+        if not (settings.disable_tls or settings.in_memory):
+            make = partial(
+                server_context,
+                host=settings.host,
+                cert_file=settings.cert_file,
+                key_file=settings.key_file,
+                key_file_password=settings.key_file_password,
+            )
+            return await trio.to_thread.run_sync(make)
+        return None, None
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._manager is not None
+        self._manager.shutdown()
+        await self._nursery.__aexit__(None, None, None)
+
+
+async def _listeners(host: str | None, port: int) -> list[trio.SocketListener]:
+    """Listen at every address of a host, all with the same number of the port.
+
+    Raises:
+        OSError: The port is in use, or the host is none of this computer.
+    """
+    for _ in range(_ANY_PORT_TRIES):
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        chosen = {listener.socket.getsockname()[1] for listener in listeners}
+        if len(chosen) == 1:
+            return listeners
+        # Port 0 gave each address family a number of its own: try to have one of them for all.
+        for listener in listeners:
+            await listener.aclose()
+        try:
+            return await trio.open_tcp_listeners(chosen.pop(), host=host)
+        except OSError:
+            continue
+    raise OSError(f"no port is free at all addresses of {host or 'this computer'}")
+
+
+def open_manager(
+    *,
+    host: str | None = None,
+    port: int = PORT,
+    auth_password: str | None = None,
+    disable_tls: bool = False,
+    cert_file: str | os.PathLike[str] | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+    key_file_password: str | None = None,
+    in_memory: bool = False,
+    read_limit: int | None = None,
+    max_backlog: int = MAX_BACKLOG,
+    stalled_after: float = STALLED_AFTER,
+) -> ManagerOpening:
+    """Run a Manager for the length of an ``async with`` block, at whose end every connection is closed.
+
+    Args:
+        host: The host name or address at which to listen; None: at all addresses of this computer.
+        port: The port at which to listen; 0: any free one.
+        auth_password: The password that every peer has to know; None: no authentication.
+        disable_tls: Whether to do without TLS.
+        cert_file: The certificate (PEM). If neither it nor `key_file` is given, key and certificate are kept
+            in the folder that is shared with msl-network, and made there if they do not exist.
+        key_file: The private key (PEM) of the certificate.
+        key_file_password: What the private key is encrypted with, or a file with that in its first line.
+        in_memory: Whether to have no network at all: peers connect with ``transport=manager.dial``.
+        read_limit: The largest line to accept, in bytes; None: no limit.
+        max_backlog: How many bytes may wait for a peer that does not read before it is dropped.
+        stalled_after: For how many seconds a peer may take nothing of what waits for it.
+
+    Raises:
+        OSError: The port is in use, the host is none of this computer, or a file cannot be used.
+        ValueError: An argument makes no sense.
+    """
+    return ManagerOpening(
+        ManagerSettings(
+            host=host,
+            port=port,
+            auth_password=auth_password,
+            disable_tls=disable_tls,
+            cert_file=cert_file,
+            key_file=key_file,
+            key_file_password=key_file_password,
+            in_memory=in_memory,
+            read_limit=read_limit,
+            max_backlog=max_backlog,
+            stalled_after=stalled_after,
+        )
+    )

@@ -1,0 +1,151 @@
+"""What must hold for a Manager that is a program, as far as it needs no process of its own."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import socket
+import threading
+
+import pytest
+import trio
+
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.manager import running
+from msl_network_trio.manager.running import filter_run_forever_kwargs, run_forever, run_services
+from msl_network_trio.service.service import Service
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path / "home"))
+
+
+class Adder(Service):
+    def add(self, x, y):
+        return x + y
+
+
+class Other(Service):
+    """Has a method that is called as one of ours, for something else."""
+
+    def run(self, seconds):
+        return seconds
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Have Services end as soon as they are run, and note how."""
+    noted = []
+
+    async def run(service, **kwargs):
+        await trio.lowlevel.checkpoint()
+        noted.append((service, kwargs))
+
+    monkeypatch.setattr(Service, "run", run)
+    return noted
+
+
+@pytest.mark.parametrize("thing", [Adder, "Adder", None])
+def test_what_is_no_service_is_refused(thing):
+    with pytest.raises(TypeError, match="All services must be of type"):
+        run_services(Adder(), thing)
+
+
+def test_no_services_are_refused():
+    with pytest.raises(ValueError, match="no services"):
+        run_services(port=0)
+
+
+def test_run_forever_takes_the_arguments_of_the_reference_that_there_are():
+    from msl.network.manager import run_forever as reference
+
+    ours, theirs = (inspect.signature(function).parameters for function in (run_forever, reference))
+    assert set(theirs) - set(ours) == {"auth_hostname", "auth_login", "database"}
+    for name, parameter in ours.items():
+        assert parameter.default == theirs[name].default
+        assert parameter.kind is theirs[name].kind
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({}, {}),
+        ({"port": 1, "name": "x", "timeout": 3, "log_level": "DEBUG"}, {"port": 1, "log_level": "DEBUG"}),
+        ({"password_manager": "a"}, {"auth_password": "a"}),
+        ({"password_manager": "a", "auth_password": "b"}, {"auth_password": "b"}),
+    ],
+)
+def test_arguments_of_others_are_left_out(given, kept):
+    assert filter_run_forever_kwargs(**given) == kept
+
+
+def test_services_get_their_arguments_and_the_way_to_the_manager(runs):
+    service = Other()
+    run_services(
+        service, port=0, disable_tls=True, auth_password="abc", timeout=3, rubbish=1, log_level="ERROR"
+    )
+    ((ran, kwargs),) = runs
+    assert ran is service
+    assert kwargs.pop("port") > 0
+    assert kwargs == {
+        "host": "localhost",
+        "disable_tls": True,
+        "password_manager": "abc",
+        "timeout": 3,
+        "assert_hostname": False,
+    }
+
+
+def test_a_service_whose_connection_has_ended_has_not_failed(monkeypatch, caplog):
+    async def run(service, **kwargs):
+        await trio.lowlevel.checkpoint()
+        raise ConnectionLost("The Manager has gone")
+
+    monkeypatch.setattr(Service, "run", run)
+    run_services(Adder(), port=0, disable_tls=True)
+    assert "The Manager has gone" in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_it_runs_in_another_thread_too(runs):
+    service = Adder()
+    failures = []
+
+    def run() -> None:
+        try:
+            run_services(service, port=0, disable_tls=True, log_level="ERROR")
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert failures == []
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(errno.EADDRINUSE, "x"), "Port 80 is in use"),
+        (PermissionError(errno.EACCES, "x"), "Listening on port 80 is not allowed"),
+        (OSError(errno.EADDRNOTAVAIL, "x"), "lab is no address of this computer"),
+        (socket.gaierror(socket.EAI_NONAME, "Name not known"), r"There is no host 'lab' \(Name not known\)"),
+        (OSError(errno.EMFILE, "Too many open files"), "Cannot listen on lab, port 80: Too many open files"),
+    ],
+)
+def test_why_it_cannot_listen_is_explained_by_an_error_of_the_same_kind(monkeypatch, error, text):
+    class Opening:
+        async def __aenter__(self):
+            await trio.lowlevel.checkpoint()
+            raise error
+
+        async def __aexit__(self, *args):
+            pytest.fail("it was not entered")
+
+    monkeypatch.setattr(running, "open_manager", lambda **kwargs: Opening())
+    with pytest.raises(type(error), match=text) as caught:
+        run_forever(host="lab", port=80, disable_tls=True)
+    assert caught.value.errno == error.errno
+    assert caught.value.__cause__ is error
