@@ -1,4 +1,7 @@
-"""Structured-concurrency client for MSL-Network, on Trio."""
+"""MSL-Network on Trio: clients, Services and a Manager."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
 from msl_network_trio.client.client import Client, connect, filter_client_connect_kwargs
 from msl_network_trio.client.link import Link
@@ -27,6 +30,12 @@ from msl_network_trio.exceptions import (
 from msl_network_trio.protocol.messages import Notification
 from msl_network_trio.transport.trust import Certificate
 
+if TYPE_CHECKING:
+    from msl_network_trio.manager.running import filter_run_forever_kwargs, run_services
+    from msl_network_trio.manager.server import Manager, open_manager
+    from msl_network_trio.service.filters import filter_service_start_kwargs
+    from msl_network_trio.service.service import Service
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -43,6 +52,7 @@ __all__ = [
     "Link",
     "LinkBroken",
     "LinkedClient",
+    "Manager",
     "ManagerError",
     "NetworkError",
     "Notification",
@@ -52,9 +62,37 @@ __all__ = [
     "RemoteError",
     "Reply",
     "ReplyTimeout",
+    "Service",
     "ServiceLost",
     "StreamCorrupted",
     "TerminalPrompts",
     "connect",
     "filter_client_connect_kwargs",
+    "filter_run_forever_kwargs",
+    "filter_service_start_kwargs",
+    "open_manager",
+    "run_services",
 ]
+
+_IMPORTED_WHEN_USED: Final = {
+    "Manager": "manager.server",
+    "Service": "service.service",
+    "filter_run_forever_kwargs": "manager.running",
+    "filter_service_start_kwargs": "service.filters",
+    "open_manager": "manager.server",
+    "run_services": "manager.running",
+}
+"""What clients do without, and the modules that have it: most programs are clients, and start faster so."""
+
+
+def __getattr__(name: str) -> Any:
+    module = _IMPORTED_WHEN_USED.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,47 @@
+"""What commands print: in colour where there is a terminal, else as plain text that programs can read."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+_HEADING = r"(?m)^\w[\w ]*:$"
+_USAGE = r"^usage:"
+_OPTION = r"(?<![\w-])(?<!python )--?[A-Za-z][\w-]*"
+_REMARK = r"(?m)^ +#.*$"
+
+
+def is_colourful(file: TextIO) -> bool:
+    """Return whether colours may be used: on a terminal, unless ``NO_COLOR`` is set (see no-color.org)."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or file.isatty()
+
+
+def print_help(text: str, file: TextIO) -> None:
+    """Print a text with its headings, options and remarks marked."""
+    if not is_colourful(file):
+        file.write(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    styled = Text(text)
+    styled.highlight_regex(_OPTION, "cyan")
+    styled.highlight_regex(_REMARK, "dim")
+    styled.highlight_regex(_HEADING, "bold yellow")
+    styled.highlight_regex(_USAGE, "bold yellow")
+    Console(file=file).print(styled, end="", soft_wrap=True)
+
+
+def print_error(text: str) -> None:
+    """Print on standard error what went wrong, on one line if the text is one."""
+    file = sys.stderr
+    if not is_colourful(file):
+        file.write(f"error: {text}\n")
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(file=file).print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)

@@ -1,0 +1,130 @@
+"""The command ``manager``: run a Manager."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from msl_network_trio.cli.parser import Parser, add_completer
+from msl_network_trio.constants import PORT
+
+HELP: Final = "Run a Manager, until Ctrl-C or SIGTERM ends it"
+
+EPILOG: Final = """\
+Examples:
+  # run a Manager with the default settings: TLS, all network interfaces
+  %(prog)s
+
+  # on port 8326 of one interface
+  %(prog)s --host 192.168.1.20 --port 8326
+
+  # Clients and Services have to know the password "abc 123"
+  %(prog)s --auth-password abc 123
+
+  # or the one in the first line of a file, which keeps it out of the history
+  %(prog)s --auth-password manager-password.txt
+
+  # with a certificate and a key of your own
+  %(prog)s --cert-file lab-3.crt --key-file lab-3.key
+
+  # on this computer only, without TLS, and with all details in the log
+  %(prog)s --host localhost --disable-tls --log-level DEBUG
+
+It uses the certificate, the key and the folder of msl-network, if there are any:
+~/.msl/network, or what the environment variable MSL_NETWORK_HOME says.
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """See `Command`."""
+    parser.add_argument(
+        "-p",
+        "--port",
+        type=_port,
+        default=PORT,
+        help="the port to listen on (default: %(default)s);\n0: any that is free, which the log then tells",
+    )
+    parser.add_argument(
+        "-H",
+        "--host",
+        help="the host name or address to listen on\n(default: all network interfaces)",
+    )
+    _add_tls_arguments(parser)
+    parser.add_argument(
+        "-P",
+        "--auth-password",
+        nargs="+",
+        metavar=("PASSWORD", "WORD"),
+        help="the password that Clients and Services have to know; it may\n"
+        "have spaces. If it is the path of a file, the first line of\n"
+        "the file is the password; if there is no such file, the path\n"
+        "itself is",
+    )
+    parser.add_argument(
+        "-l",
+        "--log-file",
+        metavar="FILE",
+        help="the file to log to, besides the console (default: a new one\n"
+        "named after the time, in the folder ~/.msl/network/logs)",
+    )
+    level = parser.add_argument(
+        "-G",
+        "--log-level",
+        type=_level,
+        default="INFO",
+        metavar="LEVEL",
+        help="DEBUG, INFO, WARNING, ERROR, CRITICAL or a number: what is\n"
+        "less important is not logged (default: %(default)s)",
+    )
+    add_completer(level, "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def _add_tls_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "--disable-tls", action="store_true", help="do without TLS: everything can be read on the way"
+    )
+    parser.add_argument(
+        "-c",
+        "--cert-file",
+        metavar="FILE",
+        help="the certificate, in PEM (default: one that is made at the\nfirst start)",
+    )
+    parser.add_argument(
+        "-k",
+        "--key-file",
+        metavar="FILE",
+        help="the private key of the certificate, in PEM. With a key and\n"
+        "no certificate, the default certificate is replaced by one\n"
+        "that is made for this key",
+    )
+    parser.add_argument(
+        "-D",
+        "--key-file-password",
+        nargs="+",
+        metavar=("PASSWORD", "WORD"),
+        help="the password of the private key, if it has one; also the\n"
+        "path of a file, as with --auth-password",
+    )
+
+
+def execute(options: argparse.Namespace) -> int:
+    """See `Command`."""
+    from msl_network_trio.manager.running import filter_run_forever_kwargs, run_forever
+
+    run_forever(**filter_run_forever_kwargs(**vars(options)))
+    return 0
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 65535")
+    return int(text)
+
+
+def _level(text: str) -> int:
+    from msl_network_trio.manager.logs import level_number
+
+    try:
+        return level_number(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,0 +1,36 @@
+"""The parser of the command line: argparse, with help texts in colour and examples as they are written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, NoReturn
+
+from msl_network_trio.cli.console import print_error, print_help
+
+USAGE_ERROR = 2
+"""The exit status when the command line cannot be understood."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose help may have paragraphs and examples."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawTextHelpFormatter)
+        super().__init__(**kwargs)
+        self.color = False  # Python 3.14 has colours of its own, which would be in the way of ours
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            print_help(message, file or sys.stderr)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line, and how to get help, and exit."""
+        self.print_usage(sys.stderr)
+        print_error(f"{message} (try {self.prog} --help)")
+        self.exit(USAGE_ERROR)
+
+
+def add_completer(action: argparse.Action, *values: str) -> None:
+    """Let tab completion offer values for an argument that takes others, too."""
+    action.completer = lambda **_: values  # type: ignore[attr-defined]  # where argcomplete looks for it

@@ -1,0 +1,214 @@
+"""For tests of programs that use MSL-Network: a Manager with Services, in memory, in two lines.
+
+.. code-block:: python
+
+    async def test_the_mean_is_logged():
+        async with open_lab(FakeService("DMM", {"read": lambda: 1.5})) as lab:
+            assert await my_program(**lab.connect_kwargs()) == 1.5
+
+There are no sockets, no threads and no files: such a test takes milliseconds, and with a clock of
+``trio.testing.MockClock(autojump_threshold=0)`` also if the program waits for hours. (Plain methods of a real
+`Service` run in worker threads, which such a clock knows nothing of: give it ``async`` ones in such a test.)
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import attrs
+import trio
+
+from msl_network_trio.client.client import Client, connect
+from msl_network_trio.client.opening import Opening
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.manager.server import Manager, ManagerOpening, open_manager
+from msl_network_trio.service.service import Service
+from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.memory import MemoryTransport
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.frozen
+class Call:
+    """A request that a `FakeService` was sent."""
+
+    attribute: str
+    """What was called."""
+
+    args: tuple[Any, ...] = ()
+    """With which positional arguments."""
+
+    kwargs: dict[str, Any] = attrs.field(factory=dict)
+    """With which keyword arguments."""
+
+
+class FakeService(Service):
+    """A Service whose attributes come from a dictionary.
+
+    What is callable, plain or async, is called in the Trio thread; of everything else the value is requested.
+
+    Args:
+        name: The name of the Service.
+        attributes: What clients can request, by name.
+        max_clients: How many clients can be linked at a time; None: any number.
+
+    Attributes:
+        calls: What was called so far, in order.
+
+    Raises:
+        ValueError: A name is one that every Service has for itself, or begins with an underscore.
+    """
+
+    def __init__(
+        self, name: str, attributes: Mapping[str, Any] | None = None, *, max_clients: int | None = None
+    ) -> None:
+        super().__init__(name=name, max_clients=max_clients, ignore_attributes="calls")
+        self.calls: list[Call] = []
+        for attribute, value in (attributes or {}).items():
+            if attribute.startswith("_") or hasattr(Service, attribute) or attribute == "calls":
+                raise ValueError(f"{attribute!r} cannot be an attribute of a FakeService")
+            setattr(self, attribute, self._recorded(attribute, value) if callable(value) else value)
+
+    def _recorded(self, attribute: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls.append(Call(attribute, args, kwargs))
+            result = function(*args, **kwargs)
+            return await result if inspect.isawaitable(result) else result
+
+        return call
+
+
+class Lab:
+    """A Manager with Services, as `open_lab` gives it.
+
+    Attributes:
+        manager: The Manager.
+        services: The Services that have been started, by name.
+    """
+
+    def __init__(self, manager: Manager, nursery: trio.Nursery) -> None:
+        self.manager = manager
+        self.services: dict[str, Service] = {}
+        self._nursery = nursery
+        self._transports: dict[Service, MemoryTransport] = {}
+
+    def connect_kwargs(self, **more: Any) -> dict[str, Any]:
+        """The arguments with which `connect` and `LinkedClient` reach the Manager.
+
+        Args:
+            more: Further arguments, which are added.
+        """
+        return {**self.manager.connect_kwargs(), **more}
+
+    def connect(self, **kwargs: Any) -> Opening[Client]:
+        """Connect a client: await it, or enter it with ``async with``.
+
+        Args:
+            kwargs: As for `~msl_network_trio.connect`.
+        """
+        return connect(**self.connect_kwargs(**kwargs))
+
+    async def start(self, service: Service) -> None:
+        """Start one more Service, and wait until the Manager knows it.
+
+        Raises:
+            AuthenticationError: A Service of this name is running.
+        """
+        await self._nursery.start(self._run, service)
+        self.services[service.name] = service
+
+    async def kill(self, name: str) -> None:
+        """End a Service as if its process had died, and wait until the Manager has noticed.
+
+        Args:
+            name: The name of the Service.
+
+        Raises:
+            KeyError: No Service of this name runs.
+        """
+        self._transports.pop(self.services.pop(name)).reset()
+        while name in self.manager.identity()["services"]:
+            await trio.lowlevel.checkpoint()
+
+    async def _run(self, service: Service, task_status: trio.TaskStatus[None]) -> None:
+        async def dial() -> Transport:
+            transport = await self.manager.dial()
+            self._transports[service] = transport
+            return transport
+
+        kwargs = self.connect_kwargs(transport=dial)
+        try:
+            await service.run(**kwargs, task_status=task_status)
+        except ConnectionLost:
+            if service in self._transports:
+                raise
+            logger.debug("%r was killed", service)
+        finally:
+            self._transports.pop(service, None)
+            if self.services.get(service.name) is service:
+                del self.services[service.name]
+
+    def __repr__(self) -> str:
+        return f"<Lab with {', '.join(self.services) or 'no Services'} at {self.manager.name}>"
+
+
+class LabOpening:
+    """What `open_lab` returns, to be entered with ``async with``."""
+
+    def __init__(self, services: tuple[Service, ...], manager: ManagerOpening) -> None:
+        self._services = services
+        self._manager = manager
+        # Not with 'async with', so that what the body raises comes out as it is, in no group.
+        self._nursery = trio.open_nursery()
+
+    async def __aenter__(self) -> Lab:
+        manager = await self._manager.__aenter__()
+        try:
+            nursery = await self._nursery.__aenter__()
+            lab = Lab(manager, nursery)
+            try:
+                for service in self._services:
+                    await lab.start(service)
+            except BaseException:
+                await self._close_nursery(nursery)
+                raise
+        except BaseException:
+            await self._manager.__aexit__(None, None, None)
+            raise
+        self._lab_nursery = nursery
+        return lab
+
+    async def _close_nursery(self, nursery: trio.Nursery) -> None:
+        nursery.cancel_scope.cancel()
+        await self._nursery.__aexit__(None, None, None)
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._close_nursery(self._lab_nursery)
+        finally:
+            await self._manager.__aexit__(None, None, None)
+
+
+def open_lab(*services: Service, auth_password: str | None = None) -> LabOpening:
+    """Run a Manager with Services, in memory, for the length of an ``async with`` block.
+
+    Args:
+        services: The Services to start, in order.
+        auth_password: The password of the Manager; None: no authentication.
+
+    Raises:
+        AuthenticationError: Two Services have the same name.
+    """
+    return LabOpening(services, open_manager(in_memory=True, auth_password=auth_password))

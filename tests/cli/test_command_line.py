@@ -1,0 +1,322 @@
+"""What must hold for the command line: helpful, fast, and no tracebacks for what users can mend."""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import msl_network_trio
+from msl_network_trio.__main__ import main
+from msl_network_trio.cli import console
+from msl_network_trio.cli.commands import COMMANDS
+from msl_network_trio.exceptions import CertificateError
+
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch):
+    for name in ("NO_COLOR", "FORCE_COLOR", "_ARGCOMPLETE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "argv", ["/somewhere/msl-network-trio"])
+
+
+@pytest.fixture
+def run_forever(monkeypatch):
+    """Have the Manager's function only note what it was called with, or raise what it was told to."""
+    from msl_network_trio.manager import running
+
+    calls = []
+
+    @functools.wraps(running.run_forever)  # for its signature
+    def run(**kwargs):
+        calls.append(kwargs)
+        if run.error is not None:
+            raise run.error
+
+    run.error = None
+    run.calls = calls
+    monkeypatch.setattr(running, "run_forever", run)
+    return run
+
+
+def usage_error(arguments: list[str], capsys) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return printed.err
+
+
+def help_of(arguments: list[str], capsys) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments, "--help"])
+    assert caught.value.code == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    return printed.out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+# ---- help ----
+
+
+def test_without_a_command_there_is_help(capsys):
+    assert main([]) == 0
+    alone = capsys.readouterr().out
+    assert alone == help_of([], capsys)
+    for name, command in COMMANDS.items():
+        assert re.search(rf"^ +{name} +{re.escape(command.HELP)}$", alone, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_examples_that_can_be_copied(name, capsys):
+    text = help_of([name], capsys)
+    assert COMMANDS[name].HELP in text
+    examples = text.partition("Examples:\n")[2].splitlines()
+    assert any(line.startswith(f"  msl-network-trio {name}") for line in examples)
+    assert all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_examples_are_for_the_program_that_was_called(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/msl_network_trio/__main__.py"])
+    assert "\n  python -m msl_network_trio manager --auth-password abc 123\n" in help_of(["manager"], capsys)
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"{msl_network_trio.__version__}\n"
+
+
+def test_help_takes_no_time_for_imports():
+    code = (
+        "import sys\n"
+        "from msl_network_trio.__main__ import main\n"
+        "try:\n"
+        "    main(['manager', '--help'])\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "unneeded = {'cryptography', 'rich', 'argcomplete', 'msl_network_trio.manager.server'} & set(sys.modules)\n"
+        "assert not unneeded, unneeded\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=environment())
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}
+    return kept | more
+
+
+# ---- colours ----
+
+
+def test_help_is_in_colour_on_a_terminal_and_is_the_same_text(monkeypatch, capsys):
+    text = help_of(["manager"], capsys)
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    console.print_help(text, terminal)
+    assert "\x1b[" in terminal.getvalue()
+    assert ESCAPE.sub("", terminal.getvalue()) == text
+
+
+def test_an_error_is_in_colour_on_a_terminal(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(sys, "stderr", terminal)
+    text = "[red]no markup[/red] " + "long, " * 50 + "end"
+    console.print_error(text)
+    assert "\x1b[" in terminal.getvalue()
+    assert ESCAPE.sub("", terminal.getvalue()) == f"error: {text}\n"
+
+
+@pytest.mark.parametrize(
+    ("variables", "terminal", "colourful"),
+    [
+        ({}, True, True),
+        ({}, False, False),
+        ({"NO_COLOR": "1"}, True, False),
+        ({"NO_COLOR": ""}, True, True),
+        ({"FORCE_COLOR": "1"}, False, True),
+        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, True, False),
+    ],
+)
+def test_colours_depend_on_the_terminal_and_on_the_users_wishes(monkeypatch, variables, terminal, colourful):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    file = Terminal() if terminal else io.StringIO()
+    assert console.is_colourful(file) is colourful
+    console.print_help("usage: x\n", file)
+    assert ("\x1b[" in file.getvalue()) is colourful
+
+
+# ---- errors ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["magnet"], "magnet"),
+        (["manager", "--magnet"], "--magnet"),
+        (["manager", "-p", "65536"], "'65536' is no number from 0 to 65535"),
+        (["manager", "-p", "-1"], "-p"),
+        (["manager", "-p", "http"], "'http' is no number from 0 to 65535"),
+        (["manager", "-G", "loud"], "DEBUG, INFO, WARNING, ERROR, CRITICAL"),
+        (["manager", "-P"], "-P/--auth-password"),
+        (["completion", "tcsh"], "tcsh"),
+    ],
+)
+def test_a_line_that_makes_no_sense_is_explained(arguments, text, capsys):
+    printed = usage_error(arguments, capsys)
+    assert printed.startswith("usage: msl-network-trio")
+    last = printed.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert text in last
+    assert "--help)" in last
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (OSError(98, "Port 1875 is in use"), "error: Port 1875 is in use"),
+        (
+            FileNotFoundError(2, "No such file or directory", "my.log"),
+            "error: my.log: No such file or directory",
+        ),
+        (CertificateError("The key does not fit"), "error: The key does not fit"),
+        (OSError("something"), "error: something"),
+        (TimeoutError(), "error: TimeoutError"),
+    ],
+)
+def test_what_users_can_mend_is_one_line_and_exit_status_1(run_forever, error, line, capsys):
+    run_forever.error = error
+    assert main(["manager"]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == f"{line}\n"
+    assert printed.out == ""
+
+
+def test_our_own_mistakes_are_not_hidden(run_forever):
+    run_forever.error = ZeroDivisionError()
+    with pytest.raises(ZeroDivisionError):
+        main(["manager"])
+
+
+def test_ctrl_c_before_the_manager_listens_to_it_ends_quietly(run_forever, capsys):
+    run_forever.error = KeyboardInterrupt()
+    assert main(["manager"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+# ---- manager ----
+
+DEFAULTS = {
+    "host": None,
+    "port": 1875,
+    "auth_password": None,
+    "disable_tls": False,
+    "cert_file": None,
+    "key_file": None,
+    "key_file_password": None,
+    "log_level": "INFO",
+    "log_file": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "changed"),
+    [
+        ("", {}),
+        ("-p 8326", {"port": 8326}),
+        ("--port 0", {"port": 0}),
+        ("-H localhost", {"host": "localhost"}),
+        ("--host ::1", {"host": "::1"}),
+        ("--disable-tls", {"disable_tls": True}),
+        ("-c a.crt -k a.key", {"cert_file": "a.crt", "key_file": "a.key"}),
+        ("--cert-file a.crt --key-file a.key", {"cert_file": "a.crt", "key_file": "a.key"}),
+        ("-D abc 123", {"key_file_password": ["abc", "123"]}),
+        ("--key-file-password abc", {"key_file_password": ["abc"]}),
+        ("-P abc 123 --port 5", {"auth_password": ["abc", "123"], "port": 5}),
+        ("--auth-password abc", {"auth_password": ["abc"]}),
+        ("-l my.log -G debug", {"log_file": "my.log", "log_level": 10}),
+        ("--log-file my.log --log-level 15", {"log_file": "my.log", "log_level": 15}),
+    ],
+)
+def test_the_options_of_the_reference_reach_the_manager(run_forever, line, changed):
+    assert main(["manager", *line.split()]) == 0
+    given = run_forever.calls[0]
+    if given["log_level"] == 20:
+        given["log_level"] = "INFO"
+    assert given == DEFAULTS | changed
+
+
+# ---- completion ----
+
+
+def complete(line: str, tmp_path) -> list[str]:
+    """What the shell is told when Tab is pressed at the end of this line."""
+    answer = tmp_path / "answer"
+    subprocess.run(
+        [sys.executable, "-m", "msl_network_trio"],
+        check=True,
+        env=environment(
+            _ARGCOMPLETE="1",
+            _ARGCOMPLETE_SHELL="fish",
+            _ARGCOMPLETE_IFS="\n",
+            _ARGCOMPLETE_DFS="\t",
+            _ARGCOMPLETE_SUPPRESS_SPACE="1",
+            _ARGCOMPLETE_STDOUT_FILENAME=str(answer),
+            COMP_LINE=line,
+            COMP_POINT=str(len(line)),
+        ),
+    )
+    return [completion.partition("\t")[0] for completion in answer.read_text().split("\n")]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("msl-network-trio ma", ["manager"]),
+        ("msl-network-trio ", list(COMMANDS)),
+        ("msl-network-trio manager --log-", ["--log-file", "--log-level"]),
+        ("msl-network-trio manager -G ", ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]),
+        ("msl-network-trio completion p", ["powershell"]),
+    ],
+)
+def test_tab_completes_commands_options_and_values(line, expected, tmp_path):
+    assert set(expected) <= set(complete(line, tmp_path))
+
+
+def test_how_to_turn_completion_on_is_told_for_every_shell(capsys):
+    assert main(["completion"]) == 0
+    text = capsys.readouterr().out
+    for shell in ("bash", "zsh", "fish", "powershell"):
+        assert f"msl-network-trio completion {shell}" in text
+
+
+@pytest.mark.parametrize(
+    ("shell", "text"),
+    [
+        ("bash", "complete -o"),
+        ("zsh", "compdef"),
+        ("fish", "complete --command"),
+        ("powershell", "Register-Arg"),
+    ],
+)
+def test_the_code_for_a_shell_is_printed(shell, text, capsys):
+    assert main(["completion", shell]) == 0
+    code = capsys.readouterr().out
+    assert text in code
+    assert "msl-network-trio" in code
