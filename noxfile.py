@@ -62,15 +62,23 @@ def coverage(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """Run the fast tests with the oldest releases that pyproject.toml allows."""
     session.install("-e", ".[test]")
-    session.install("attrs==23.2.0", "msgspec==0.19.0", "orjson==3.10.0", "trio==0.30.0")
+    session.install(
+        "argcomplete==3.2.0",
+        "attrs==23.2.0",
+        "cryptography==42.0.0",
+        "msgspec==0.19.0",
+        "orjson==3.10.0",
+        "rich==13.0.0",
+        "trio==0.30.0",
+    )
     session.run("python", "-m", "pytest", "-m", "not interop", *session.posargs)
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Start a real msl-network 1.0.0 Manager with its example Services over TLS, and use them."""
-    session.install(".[reference]")
-    session.run("python", "-m", "tests.demo")
+    """Start a Manager with Services over TLS, and use them; options such as ``--keep`` behind ``--``."""
+    session.install(".")
+    session.run("python", "-m", "msl_network_trio", "demo", *session.posargs)
 
 
 @nox.session

@@ -41,10 +41,14 @@ def add_arguments(parser: Parser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """See `Command`."""
+    import logging
+
     import trio
 
     from msl_network_trio import demo
 
+    # What fails here is meant to fail, and the narrator tells it.
+    logging.getLogger("msl_network_trio").addHandler(logging.NullHandler())
     narrator = demo.Narrator()
     interrupted = False
     with demo.own_home():

@@ -14,7 +14,7 @@ class Heartbeat(Service):
         super().__init__()
         self._interval = 1.0
         self._beats = 0
-        self._alive = True
+        self._alive = False
         self.add_tasks(self._beat)
 
     async def kill(self) -> None:
@@ -36,6 +36,7 @@ class Heartbeat(Service):
         self._interval = 1 / beats_per_second
 
     async def _beat(self) -> None:
+        self._alive = True
         while self._alive:
             self.emit_notification(self._beats)
             self._beats += 1

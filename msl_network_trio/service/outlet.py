@@ -299,9 +299,10 @@ class Outlet:
                 self._watched = True
             await self._progress.park()
 
-    def look_again(self) -> None:
-        """Have the conditions looked at again for which somebody waits."""
+    def done(self, worker: Worker) -> None:
+        """Note that a worker has done with its request, without an answer. From any thread."""
         with self._mutex:
+            worker.call = None
             self._tell_watchers()
 
     async def drain(self) -> None:

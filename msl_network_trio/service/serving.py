@@ -272,8 +272,6 @@ class Serving:
             else:
                 self._threads.submit(call, what)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client has to be told
-            if isinstance(error, PermissionError):
-                logger.warning("%s: %s: %s", bytes(call.requester).decode(), call.attribute, error)
             self._outlet.add(failed(call, error))
 
     async def _shut_down(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -281,7 +279,9 @@ class Serving:
         if is_async(function):
             result = await function(*args, **kwargs)
         else:
-            result = await trio.to_thread.run_sync(partial(function, *args, **kwargs), abandon_on_cancel=True)
+            # In a list, since Trio does not let a thread return something that is to be awaited.
+            call = partial(function, *args, **kwargs)
+            (result,) = await trio.to_thread.run_sync(lambda: [call()], abandon_on_cancel=True)
             if inspect.isawaitable(result):
                 result = await result
         self._over.set()  # our task has added the answer before any other one runs
@@ -292,7 +292,7 @@ class Serving:
         try:
             self._token.run_sync_soon(self._await, call, awaitable)
         except trio.RunFinishedError:
-            pass  # nobody waits for an answer any more
+            _drop(awaitable)  # nobody waits for an answer any more
 
     def _await(self, call: Call, awaitable: Awaitable[Any]) -> None:
         async def wait(*_: Any, **__: Any) -> Any:
@@ -301,10 +301,15 @@ class Serving:
         if not self._refusing:
             self._tasks.submit(call, wait)
             return
-        if isinstance(awaitable, Coroutine):
-            awaitable.close()
+        _drop(awaitable)
         self._outlet.add(self._refusal(call))
         self._outlet.flush()
+
+
+def _drop(awaitable: Awaitable[Any]) -> None:
+    """Have Python not complain that it was never awaited."""
+    if isinstance(awaitable, Coroutine):
+        awaitable.close()
 
 
 def _raise(failure: BaseException | None) -> None:

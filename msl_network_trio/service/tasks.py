@@ -125,7 +125,7 @@ class WorkerTasks:
                 await trio.lowlevel.wait_task_rescheduled(worker.abort)
         finally:
             self._busy.discard(worker)
-            outlet.look_again()
+            outlet.done(worker)
 
 
 @trio.lowlevel.disable_ki_protection

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from msl_network_trio.protocol.service import Call, OutgoingLine, encode_error, encode_result
+from msl_network_trio.protocol.service import (
+    Call,
+    OutgoingLine,
+    encode_error,
+    encode_result,
+    sendable_error,
+)
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.requests import current
+
+logger = logging.getLogger(__name__)
 
 _NOT_THEIRS = ("msl_network_trio.service.", "msl_network_trio.protocol.", "trio.", "outcome.", "json.")
 """The modules whose frames, above those of a method, nobody wants to see in a traceback."""
@@ -25,6 +34,8 @@ def default_max_workers() -> int:
 
 def failed(call: Call, error: BaseException) -> bytes:
     """Return the answer to a request whose method raised an exception, or returned what cannot be sent."""
+    requester = bytes(call.requester).decode("utf-8")
+    logger.error("%r, requested by %s: %s", call.attribute, requester, sendable_error(error))
     return encode_error(call, error, without=_NOT_THEIRS)
 
 
@@ -121,6 +132,8 @@ class WorkerThreads:
                 calls.append(job[0])
         except queue.Empty:
             pass
+        self._submitted -= len(calls)
+        self._submitted_bytes -= sum(call.size for call in calls)
         for _ in self._threads:
             self._jobs.put(None)
         return calls
@@ -136,7 +149,7 @@ class WorkerThreads:
             thread.done_bytes += call.size
             thread.done += 1
             if line is None:
-                thread.call = None
+                self._outlet.done(thread)
             else:
                 send(line, thread)
             call.forget()
