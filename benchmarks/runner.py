@@ -16,13 +16,10 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Final
 
 from benchmarks.processes import Child
-from benchmarks.workloads import PEERS, TRANSPORTS, WORKLOADS, Goal, Task, Workload
-
-_ALLOWED: Final[set[int]] = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-"""The CPUs that this process may run on; none if the platform does not say."""
+from benchmarks.worker import ALLOWED
+from benchmarks.workloads import PEERS, TRANSPORTS, WORKLOADS, Task, Workload
 
 QUICK = 5
 """How many times fewer calls a quick run makes."""
@@ -48,9 +45,19 @@ class Case:
         return f"{self.workload.title}, {self.transport.upper()}"
 
     @property
-    def goal(self) -> Goal:
-        """What the ratio is to be."""
-        return self.workload.goals[self.transport]
+    def groups(self) -> tuple[str, ...]:
+        """Names of groups of cases to which it belongs, for ``--only``."""
+        return (self.workload.name,)
+
+    @property
+    def pinned(self) -> bool:
+        """Whether client and Manager share one CPU."""
+        return self.workload.pinned
+
+    @property
+    def goals(self) -> dict[str, float | None]:
+        """What the ratio is to be, by the name of the goal, from the least to the greatest."""
+        return asdict(self.workload.goals[self.transport])
 
     @property
     def ratios(self) -> list[float]:
@@ -73,11 +80,13 @@ def all_cases() -> list[Case]:
 
 def pinning_cpu() -> int | None:
     """Return the CPU that pinned workloads run on; None if processes cannot be pinned here."""
-    return min(_ALLOWED, default=None)
+    return min(ALLOWED, default=None)
 
 
-def run(cases: Sequence[Case], rounds: int, progress: Callable[[str], None], *, quick: bool = False) -> str:
-    """Measure the cases, and return what the fake Manager ran on.
+def run(
+    cases: Sequence[Case], rounds: int, progress: Callable[[str], None], *, quick: bool = False
+) -> dict[str, str]:
+    """Measure the cases, and return what else the ratios depend on.
 
     Args:
         cases: What to measure; the times are added to them.
@@ -109,13 +118,17 @@ def run(cases: Sequence[Case], rounds: int, progress: Callable[[str], None], *, 
                         task = _task(case, peer, manager, quick=quick)
                         answer = workers[peer].ask(asdict(task))
                         case.seconds[peer].append(answer["seconds"] / task.calls)
-        return str(manager.ready["loop"])
+        cpu = pinning_cpu()
+        return {
+            "manager": f"fake, on {manager.ready['loop']}",
+            "pinned": "not possible here" if cpu is None else f"client and Manager on CPU {cpu}",
+        }
 
 
 def _pin(manager: Child, case: Case) -> None:
     if hasattr(os, "sched_setaffinity"):
         # Of the Manager's threads this concerns the first one, which is the one that works.
-        os.sched_setaffinity(manager.pid, {min(_ALLOWED)} if case.workload.pinned else _ALLOWED)
+        os.sched_setaffinity(manager.pid, {min(ALLOWED)} if case.workload.pinned else ALLOWED)
 
 
 def _task(case: Case, peer: str, manager: Child, *, quick: bool) -> Task:

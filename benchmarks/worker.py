@@ -15,17 +15,17 @@ from typing import Final
 
 from benchmarks.workloads import PEERS, Task
 
-_ALLOWED: Final[set[int]] = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+ALLOWED: Final[set[int]] = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 """The CPUs that this process may run on."""
 
 
-def _pin(cpu: int | None) -> None:
+def pin(cpu: int | None) -> None:
     """Run on this CPU, or on any that this process was started with.
 
     Threads that are started later inherit it, those of the reference's client among them.
     """
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, _ALLOWED if cpu is None else {cpu})
+        os.sched_setaffinity(0, ALLOWED if cpu is None else {cpu})
 
 
 def main(peer: str) -> None:
@@ -36,7 +36,7 @@ def main(peer: str) -> None:
     print("ready {}", file=answers, flush=True)
     for line in sys.stdin:
         task = Task(**json.loads(line))
-        _pin(task.cpu)
+        pin(task.cpu)
         seconds = measure(task)
         print(json.dumps({"seconds": seconds}), file=answers, flush=True)
 

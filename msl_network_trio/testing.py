@@ -186,6 +186,8 @@ class LabOpening:
         return lab
 
     async def _close_nursery(self, nursery: trio.Nursery) -> None:
+        # Shielded, or what a cancellation from outside raises here would replace what the body has raised.
+        nursery.cancel_scope.shield = True
         nursery.cancel_scope.cancel()
         await self._nursery.__aexit__(None, None, None)
 

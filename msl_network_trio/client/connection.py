@@ -320,6 +320,7 @@ class Connection:
 
     # ---- the tasks ----
 
+    @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:
         try:
             await self._writer.run()

@@ -57,6 +57,7 @@ class Watch:
         if self._asleep:
             self._asleep.unpark()
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Watch until cancelled."""
         if self._first == math.inf:

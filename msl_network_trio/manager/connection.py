@@ -65,6 +65,7 @@ class PeerConnection(Peer):
         """See `Peer.flush`."""
         if self.closing:
             self.reading.cancel()
+            self._drained.unpark_all()
         outgoing = self.outgoing
         if self._writing or not outgoing:
             return
@@ -76,7 +77,12 @@ class PeerConnection(Peer):
             try:
                 sent = self.transport.send_nowait(data)
             except ConnectionLost as error:
-                self._lose(error)
+                self._lose(str(error))
+                return
+            except Exception as error:
+                # A mistake of ours. It must not cost the peer whose line this is its connection.
+                logger.exception("%s failed", self)
+                self._lose(repr(error))
                 return
             self.backlog -= sent
             if sent == len(data):
@@ -114,14 +120,15 @@ class PeerConnection(Peer):
         self.transport.send_eof()
         self.transport.close()
 
-    def _lose(self, error: ConnectionLost) -> None:
+    def _lose(self, reason: str) -> None:
         """The peer cannot be reached: nothing is to be written to it any more."""
         self.outgoing = []
         self.backlog = 0
-        self.closing = self.closing or str(error)
+        self.closing = self.closing or reason
         self.reading.cancel()
         self._drained.unpark_all()
 
+    @trio.lowlevel.enable_ki_protection
     async def _write(self, pieces: list[bytes | memoryview]) -> None:
         """Write what the peer did not take at once, and what comes after it."""
         try:
@@ -133,7 +140,11 @@ class PeerConnection(Peer):
                     pieces = _joined(pieces)
                 self.large = False
         except ConnectionLost as error:
-            self._lose(error)
+            self._lose(str(error))
+        except Exception as error:
+            # A mistake of ours. It must not cost other peers their connections.
+            logger.exception("%s failed", self)
+            self._lose(repr(error))
         finally:
             self._writing = False
 

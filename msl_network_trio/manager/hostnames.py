@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import socket
 from functools import partial
 
@@ -39,7 +40,7 @@ class Hostnames:
         ip = getattr(ip, "ipv4_mapped", None) or ip
         if ip.is_loopback or address == own_address:
             return socket.gethostname()
-        name, until = self._names.get(address, ("", 0.0))
+        name, until = self._names.get(address, ("", -math.inf))
         if until < trio.current_time():
             name = await _look_up(str(ip))
             if len(self._names) >= _REMEMBERED:

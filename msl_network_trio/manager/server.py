@@ -61,7 +61,9 @@ class Manager:
         self._context = context
         self._hostnames = Hostnames()
         self._memory_ports = count(1)
-        self._scope = trio.CancelScope()
+        # Shielded, since only shutdown() ends it: with what a cancellation from outside would raise here, what
+        # the block of `open_manager` itself raises would be lost.
+        self._scope = trio.CancelScope(shield=True)
         self._nursery: trio.Nursery
         self._started = trio.Event()
         self.closed = trio.Event()
@@ -132,6 +134,7 @@ class Manager:
 
     # ---- the tasks ----
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self, listeners: list[trio.SocketListener]) -> None:
         """Serve those who connect, until `shutdown`."""
         try:
@@ -144,8 +147,16 @@ class Manager:
         finally:
             self.closed.set()
 
+    @trio.lowlevel.enable_ki_protection
     async def _accept(self, stream: trio.SocketStream) -> None:
         """Serve one connection that was accepted."""
+        try:
+            await self._secure_and_serve(stream)
+        except Exception:
+            # A mistake of ours, see _serve().
+            logger.exception("a connection failed before it was served")
+
+    async def _secure_and_serve(self, stream: trio.SocketStream) -> None:
         try:
             address, port = stream.socket.getpeername()[:2]
             own_address = stream.socket.getsockname()[0]
@@ -170,6 +181,7 @@ class Manager:
             raise
         await self._serve(transport, hostname, port)
 
+    @trio.lowlevel.enable_ki_protection
     async def _serve(self, transport: Transport, hostname: str, port: int) -> None:
         """Serve one connection until it ends."""
         peer = PeerConnection(
@@ -242,6 +254,7 @@ class ManagerOpening:
         # Not with 'async with', so that what the body raises comes out as it is, in no group.
         self._nursery = trio.open_nursery()
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Manager:
         settings = self._settings
         listeners = [] if settings.in_memory else await _listeners(settings.host, settings.port)
@@ -270,6 +283,7 @@ class ManagerOpening:
             return await trio.to_thread.run_sync(make)
         return None, None
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exception_type: type[BaseException] | None,
@@ -294,7 +308,7 @@ async def _listeners(host: str | None, port: int) -> list[trio.SocketListener]:
             return listeners
         # Port 0 gave each address family a number of its own: try to have one of them for all.
         for listener in listeners:
-            await listener.aclose()
+            listener.socket.close()  # without a checkpoint, at which those that follow could be forgotten
         try:
             return await trio.open_tcp_listeners(chosen.pop(), host=host)
         except OSError:

@@ -102,8 +102,15 @@ class ManagerProtocol:
 
     def receive(self, peer: Peer, data: bytes) -> None:
         """Take what a peer has sent."""
-        if peer.closing:
-            return
+        while data and not peer.closing:
+            end = len(data)
+            if peer.waits_for:
+                # One line at a time, since each may change how long the one behind it may be.
+                end = data.find(b"\n") + 1 or end
+            self._receive(peer, data[:end])
+            data = data[end:]
+
+    def _receive(self, peer: Peer, data: bytes) -> None:
         for line in peer.lines.feed(data):
             if peer.waits_for:
                 self._handshake(peer, line)

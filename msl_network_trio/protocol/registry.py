@@ -15,6 +15,9 @@ from msl_network_trio.protocol.framing import LineBuffer
 
 logger = logging.getLogger(__name__)
 
+_MARGIN = 100
+"""How many levels deeper than an identity the answers that contain it may be nested."""
+
 
 class Peer:
     """What a Manager knows about one connection; the I/O layer's class derives from it.
@@ -130,8 +133,8 @@ class Registry:
             info = _service_info(identity, info)
             if name in self.services or name == MANAGER:
                 raise NameError(f"A {name!r} service is already running on the Manager")
-        codec.encode(info)  # what cannot be encoded now could not be told to anybody later
         network_name = f"{name}[{peer.address}]"
+        _check_can_be_told({network_name: info})
         if network_name in self.peers:
             raise NameError(f"A peer with the name {network_name!r} is already connected")
         peer.name, peer.kind, peer.info = network_name, kind, info
@@ -233,6 +236,17 @@ class Registry:
     def clients(self) -> dict[str, dict[str, Any]]:
         """What is known about the clients, by network name."""
         return {name: peer.info for name, peer in self.peers.items() if peer.kind == "client"}
+
+
+def _check_can_be_told(told: Any) -> None:
+    """Encode what a peer says about itself: what fails later would cost others their answers.
+
+    Raises:
+        ValueError: It is nested too deeply, or contains text that is not Unicode.
+    """
+    for _ in range(_MARGIN):
+        told = [told]
+    codec.encode(told)
 
 
 def _service_info(identity: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:

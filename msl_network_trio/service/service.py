@@ -66,22 +66,24 @@ class Service:
     ) -> None:
         if max_workers is not None and not max_workers >= 1:
             raise ValueError(f"max_workers must be a number from 1, or None, not {max_workers!r}")
+        # Names that msl-network has as well are private in the usual way. Others have two underscores, since
+        # subclasses that exist may use them for something else.
         self._name = type(self).__name__ if name is None else name
         self._max_clients = -1 if max_clients is None or max_clients <= 0 else int(max_clients)
-        self._max_workers = default_max_workers() if max_workers is None else int(max_workers)
-        self._ignored: list[str] = []
+        self.__max_workers = default_max_workers() if max_workers is None else int(max_workers)
+        self.__ignored: list[str] = []
         self._tasks: list[Callable[[], Awaitable[Any]] | Coroutine[Any, Any, Any]] = []
         self._identity: dict[str, Any] | None = None
         self._address_manager: str | None = None
         self._network_name = "<UNKNOWN>"
         self._port: int | None = None
         self._loop_thread_id: int | None = None
-        self._serving: Serving | None = None
-        self._is_running = False
+        self.__serving: Serving | None = None
+        self.__is_running = False
         if isinstance(ignore_attributes, str):
-            self._ignored.append(ignore_attributes)
+            self.__ignored.append(ignore_attributes)
         elif ignore_attributes is not None:
-            self._ignored.extend(ignore_attributes)
+            self.__ignored.extend(ignore_attributes)
 
     # ---- who and where ----
 
@@ -122,7 +124,7 @@ class Service:
         return {
             "type": "service",
             "name": self._name,
-            "attributes": describe_attributes(self, self._ignored),
+            "attributes": describe_attributes(self, self.__ignored),
             "max_clients": self._max_clients,
             "language": language(),
             "os": operating_system(),
@@ -136,13 +138,13 @@ class Service:
         Args:
             names: The names of the attributes.
         """
-        self._ignored.extend(names)
+        self.__ignored.extend(names)
 
     def __str__(self) -> str:
         return self._network_name
 
     def __repr__(self) -> str:
-        if self._serving is None:
+        if self.__serving is None:
             return f"<{self._name} Service, not connected>"
         return f"<{self._name} Service manager={self._address_manager} port={self._port}>"
 
@@ -170,9 +172,9 @@ class Service:
         Raises:
             RuntimeError: The Service is not connected.
         """
-        if self._serving is None:
+        if self.__serving is None:
             raise RuntimeError(f"The {self._name!r} Service is not connected, so it has no nursery")
-        return self._serving.nursery
+        return self.__serving.nursery
 
     def emit_notification(self, *args: Any, **kwargs: Any) -> None:
         """Emit a notification to all clients that are linked with the Service; from any thread or task.
@@ -189,7 +191,7 @@ class Service:
             BacklogFull: Too much is waiting to be written, and this is the thread of Trio.
             ConnectionLost: The Service is not connected.
         """
-        serving = self._serving
+        serving = self.__serving
         if serving is None:
             raise ConnectionLost(
                 f"The {self._name!r} Service is not connected, it cannot emit a notification"
@@ -216,7 +218,7 @@ class Service:
         for task in tasks:
             if not isinstance(task, Coroutine) and not callable(task):
                 raise TypeError(f"A task is an async function or a coroutine, not {task!r}")
-        if self._is_running:
+        if self.__is_running:
             raise RuntimeError(f"{self!r} runs already, use its nursery to start tasks")
         self._tasks.extend(tasks)
 
@@ -289,7 +291,7 @@ class Service:
             raise ValueError(
                 "Specify either password or password_manager but not both: a Manager asks for just one"
             )
-        if self._is_running:
+        if self.__is_running:
             raise RuntimeError(f"{self!r} runs already")
         settings = Settings(
             name=self._name if name is None else name,
@@ -308,14 +310,14 @@ class Service:
             prompts=prompts,
             max_unsent=max_unsent,
         )
-        self._is_running = True
+        self.__is_running = True
         try:
             self._name = settings.name
             self._address_manager = settings.manager
             self._loop_thread_id = threading.get_ident()
             await self._connect_and_serve(settings, task_status)
         finally:
-            self._is_running = False
+            self.__is_running = False
             self._loop_thread_id = None
 
     async def _connect_and_serve(self, settings: Settings, task_status: trio.TaskStatus[None]) -> None:
@@ -324,19 +326,19 @@ class Service:
         dialled = await dial(settings, settings.credentials(), protocol)
         self._port = dialled.transport.port
         self._network_name = protocol.network_name
-        self._serving = Serving(
+        self.__serving = Serving(
             self,
             self._name,
             dialled.transport,
             protocol,
-            max_workers=self._max_workers,
+            max_workers=self.__max_workers,
             max_unsent=settings.max_unsent,
         )
         logger.info("%s is connected to Manager[%s]", self._network_name, settings.manager)
         try:
-            await self._serving.run(dialled.early, self._take_tasks(), task_status.started)
+            await self.__serving.run(dialled.early, self._take_tasks(), task_status.started)
         finally:
-            self._serving = None
+            self.__serving = None
             logger.info("%s has disconnected from Manager[%s]", self._network_name, settings.manager)
             with trio.move_on_after(GRACE, shield=True):
                 await user_code.call(self.shutdown_handler, (), {}, "shutdown_handler")

@@ -195,6 +195,7 @@ class Serving:
 
     # ---- the connection ----
 
+    @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:
         with self._writing:
             await self._outlet.run()
@@ -204,6 +205,7 @@ class Serving:
         # Why may be on its way: what the Manager said before it closed the connection.
         self._reading.deadline = trio.current_time() + _DRAIN
 
+    @trio.lowlevel.enable_ki_protection
     async def _read(self) -> None:
         protocol = self._protocol
         receive = self._transport.receive

@@ -177,7 +177,9 @@ class SocketTransport(Transport):
         """See `Transport.send_eof`."""
         with self.lock:
             try:
-                if self._tls is not None:
+                # With bytes of the peer there, OpenSSL would say goodbye and then read no more; but the end of
+                # the TCP stream is an end as well.
+                if self._tls is not None and not self._has_unread(self._tls):
                     self._tls.unwrap()
             except (OSError, ValueError):
                 pass  # it is on its way; the peer's own has not come yet, and need not
@@ -186,6 +188,15 @@ class SocketTransport(Transport):
                 socket.socket.shutdown(self._sock, socket.SHUT_WR)
             except OSError:
                 pass  # the peer is gone
+
+    def _has_unread(self, tls: ssl.SSLSocket) -> bool:
+        if tls.pending():
+            return True
+        try:
+            # Not the method of SSLSocket, which knows no flags.
+            return bool(socket.socket.recv(tls, 1, socket.MSG_PEEK))
+        except OSError:
+            return False  # there is nothing, or nobody
 
     def close(self) -> None:
         """See `Transport.close`: whoever waits is told that the connection is lost."""

@@ -21,11 +21,19 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return home
 
 
-@pytest.fixture(scope="session", params=["tcp", "tls"])
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests that need users with our own Manager, which has none."""
+    left_out = [item for item in items if item.get_closest_marker("logins") and "ours" in item.name]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+@pytest.fixture(scope="session", params=["tcp", "tls", "ours-tcp", "ours-tls"])
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
     """A Manager with the Services Echo and One (at most one client), which no test may end."""
     home = tmp_path_factory.mktemp(f"lab-{request.param}")
-    manager = start_manager(home, tls=request.param == "tls", users=USERS)
+    tls, ours = request.param.endswith("tls"), request.param.startswith("ours")
+    manager = start_manager(home, tls=tls, users=USERS, ours=ours)
     try:
         manager.start_service("Echo")
         manager.start_service("One", max_clients=1)
@@ -36,7 +44,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Manager]]:
-    """Start Managers that the test may treat as it likes."""
+    """Start Managers of the reference, or with ``ours=True`` our own, that the test may treat as it likes."""
     started: list[Manager] = []
 
     def start_one(**options: Any) -> Manager:

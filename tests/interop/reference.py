@@ -138,7 +138,7 @@ class Process:
 
 @attrs.define
 class Manager:
-    """A Manager of the reference, and the Services that were started with it."""
+    """A Manager, of the reference unless it is `ours`, and the Services that were started with it."""
 
     process: Process
     home: Path
@@ -146,6 +146,8 @@ class Manager:
     tls: bool
     service_arguments: dict[str, Any]
     services: list[Process] = attrs.field(factory=list)
+    ours: bool = False
+    """Whether it is our own Manager, which tells when a Service has gone."""
 
     @property
     def certificate(self) -> Path:
@@ -184,12 +186,14 @@ def start_manager(
     tls: bool = False,
     users: tuple[tuple[str, str, bool], ...] = (),
     port: int | None = None,
+    ours: bool = False,
     **options: Any,
 ) -> Manager:
     """Start a Manager.
 
     Args:
         home: Its home folder.
+        ours: Whether to start our own Manager, which has no users, instead of the reference's.
         tls: Whether it uses TLS.
         users: (name, password, whether an administrator) of the users in its database.
         port: The port; None: any free one.
@@ -197,7 +201,7 @@ def start_manager(
     """
     home.mkdir(exist_ok=True)
     database = home / "manager.sqlite3"
-    if users:
+    if users and not ours:
         subprocess.run(
             [sys.executable, "-c", _ADD_USER, str(database), json.dumps(users)],
             check=True,
@@ -205,11 +209,18 @@ def start_manager(
             stdout=subprocess.DEVNULL,
         )
     port = port or free_port()
-    start = {"port": port, "disable_tls": not tls, "database": str(database), **options}
-    process = Process.start(["-c", _START_MANAGER, json.dumps(start)], home, "Network Manager running on")
+    if ours:
+        command = ["-m", "msl_network_trio", "manager", "--port", str(port)]
+        command += [] if tls else ["--disable-tls"]
+        for name, value in options.items():
+            command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    else:
+        start = {"port": port, "disable_tls": not tls, "database": str(database), **options}
+        command = ["-c", _START_MANAGER, json.dumps(start)]
+    process = Process.start(command, home, "Network Manager running on")
     service_arguments: dict[str, Any] = {"host": "localhost", "port": port, "disable_tls": not tls}
     if options.get("auth_password"):
         service_arguments["password_manager"] = options["auth_password"]
     if options.get("auth_login"):
         service_arguments |= {"username": users[0][0], "password": users[0][1]}
-    return Manager(process, home, port, tls, service_arguments)
+    return Manager(process, home, port, tls, service_arguments, ours=ours)

@@ -167,9 +167,9 @@ def test_every_name_of_the_seed_is_shown_below():
 # ---- a Manager for all tests but those that end it ----
 
 
-@pytest.fixture(scope="module")
-def manager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
-    manager = start_manager(tmp_path_factory.mktemp("seed"), users=USERS)
+@pytest.fixture(scope="module", params=["reference", "ours"])
+def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
+    manager = start_manager(tmp_path_factory.mktemp("seed"), users=USERS, ours=request.param == "ours")
     try:
         manager.start_service("Echo")
         manager.start_service("Two", max_clients=2)
@@ -338,6 +338,7 @@ async def test_identities_are_word_for_word_those_of_the_reference(client, linke
     assert set(identities["services"]) == {"Echo", "Two"}
 
 
+@pytest.mark.logins
 @shows("Client.admin_request", "LinkedClient.admin_request")
 async def test_admin_requests_of_the_seeds_examples(client: Client, linked: LinkedClient, manager: Manager):
     for admin in (client, linked):

@@ -209,6 +209,22 @@ async def test_many_requests_at_a_time(ours: Link):
     assert [await reply for reply in replies] == list(range(1, 501))
 
 
+async def test_answers_of_all_sizes_from_threads_and_tasks_arrive_whole(served: Manager):
+    """Threads and the Trio task of the Service take turns in sending, over one TLS connection for example."""
+    sizes = [1, 200, 20_000, 140_000, 900_000, 3]
+
+    async def ask(number: int) -> None:
+        async with connect(**served.arguments()) as client, client.link("Ours") as link:
+            for turn in range(40):
+                size = sizes[(number + turn) % len(sizes)] + number
+                text = await (link.text, link.async_text)[turn % 2](size)
+                assert text == "x" * size
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(ask, number)
+
+
 async def test_a_method_knows_who_asks(ours: Link):
     assert await ours.who() == await ours.async_who()
     assert (await ours.who()).startswith("Client[")

@@ -87,6 +87,14 @@ def test_the_identity_is_sent_when_asked_and_that_is_all():
     assert peer.protocol.manager_name == MANAGER
 
 
+def test_it_is_connected_when_the_handshake_is_over():
+    peer = Peer(connected=False)
+    assert not peer.protocol.is_connected
+    assert peer.protocol.awaits == "the Manager asked for our identity"
+    peer.receive(ask("identity"))
+    assert peer.protocol.is_connected
+
+
 @pytest.mark.parametrize(
     ("question", "event"),
     [

@@ -20,7 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from msl_network_trio.protocol import codec
-from msl_network_trio.protocol.messages import UNSET
+from msl_network_trio.protocol.messages import NO_RESULT, UNSET
 
 keys = st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.floats())
 numbers = st.one_of(st.integers(), st.integers(-(2**70), 2**70), st.floats())
@@ -422,3 +422,169 @@ def test_no_bytes_make_the_decoder_fail_in_another_way(line):
 def test_the_fast_encoder_alone_would_have_changed_values():
     # The reason for the slow path; if this fails one day, codec.encode() can become simpler.
     assert orjson.dumps(math.nan) == b"null"
+
+
+# ---- decoding just enough to pass a line on ----
+
+ROUTED = {"uid": "", "service": "", "attribute": "", "requester": UNSET, "error": False, "result": NO_RESULT}
+"""What a line without any fields says."""
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"{}", {}),
+        (b' {"uid" : "7" }\r', {"uid": "7"}),
+        (
+            b'{"service":"Echo","attribute":"add","args":[NaN],"uid":"1"}',
+            {"service": "Echo", "attribute": "add", "uid": "1"},
+        ),
+        (
+            b'{"service":"Echo","attribute":"add","args":[NaN],"uid":7}',
+            {"service": "Echo", "attribute": "add", "uid": 7},
+        ),
+        (b'{"uid":null}', {"uid": None}),
+        (b'{"uid":1.5}', {"uid": 1.5}),
+        (b'{"uid":"\\ud83c\\udf89 \xc3\xa9"}', {"uid": "🎉 é"}),
+        (b'{"requester":null}', {"requester": None}),
+        (b'{"requester":"A[vm:1]"}', {"requester": "A[vm:1]"}),
+        (b'{"requester":[1]}', {"requester": [1]}),
+        (b'{"error":true}', {"error": True}),
+        (b'{"error":1}', {"error": True}),
+        (b'{"error":null}', {"error": False}),
+        (b'{"uid":"1","uid":"2"}', {"uid": "2"}),
+        (b'{"u\\u0069d":"1"}', {"uid": "1"}),
+        (b'{"args":"\\ud800"}', {}),
+        (b'{"args":' + b"9" * 5000 + b"}", {}),
+        ('{"args":"\u2028日本語🎉"}'.encode(), {}),
+    ],
+)
+def test_what_has_to_be_known_of_a_line_is_read(line, expected):
+    routed = codec.decode_routed(line)
+    assert {name: getattr(routed, name) for name in ROUTED} == {**ROUTED, **expected}
+
+
+@pytest.mark.parametrize("uid", [b'"1"', b"1"], ids=["fast path", "standard library's path"])
+@pytest.mark.parametrize("result", [b"null", b"NaN", b'{"a":[1]}', b'""', b"false"])
+def test_a_line_with_any_result_has_one(uid, result):
+    assert codec.decode_routed(b'{"uid":' + uid + b',"result":' + result + b"}").result is not NO_RESULT
+    assert codec.decode_routed(b'{"uid":' + uid + b"}").result is NO_RESULT
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "uid"),
+    [
+        (b"", "JSONDecodeError", None),
+        (b"[]", "a JSON object was expected, not list", None),
+        (b"null", "not NoneType", None),
+        (b'{"uid":"1"', "JSONDecodeError", None),
+        (b'{"uid":"1"} {}', "JSONDecodeError", None),
+        (b'{"uid":"1","args":[1,]}', "JSONDecodeError", None),
+        (b'{"uid":"1","args":[01]}', "JSONDecodeError", None),
+        (b'{"uid":"1","args":"\x01"}', "JSONDecodeError", None),
+        (b'{"uid":"1","args":"\\x"}', "JSONDecodeError", None),
+        (b'{"uid":"1","args":"\xff"}', "UnicodeDecodeError", "1"),
+        (b'{"uid":"1","args":"\xed\xa0\x80"}', "UnicodeDecodeError", "1"),
+        (b'\xef\xbb\xbf{"uid":"1"}', "JSONDecodeError", None),
+        (b'{"uid":1,"args":' + b"9" * 5000 + b"}", "ValueError: Exceeds the limit", None),
+        (b'{"uid":[]}', "a uid is text", None),
+        (b'{"uid":{}}', "a uid is text", None),
+        (b'{"uid":"\\ud800"}', "a uid is text", None),
+        (b'{"uid":"1","service":5}', 'the "service" of a line is text, not int', "1"),
+        (b'{"uid":"1","service":null}', 'the "service" of a line is text, not NoneType', "1"),
+        (b'{"uid":2,"attribute":[]}', 'the "attribute" of a line is text, not list', 2),
+        (b"[" * 100_000, "RecursionError", None),
+    ],
+)
+def test_what_could_not_be_passed_on_is_not_a_line_and_the_uid_is_known_if_it_can_be(line, message, uid):
+    with pytest.raises(codec.NotALine) as caught:
+        codec.decode_routed(line)
+    assert message in str(caught.value)
+    assert caught.value.uid == uid
+
+
+json_pieces = st.sampled_from(
+    [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        '"',
+        "1",
+        "0",
+        "-",
+        "+",
+        ".",
+        "e",
+        "E",
+        "null",
+        "true",
+        "NaN",
+        "Infinity",
+        "-Infinity",
+    ]
+    + ["\\u12", "\\ud800", "\\x", "\\", "\x01", "\t", " ", "\x0b", "\xa0", "é", "/", "\x7f", "\0"]
+)
+
+
+@given(st.lists(json_pieces, max_size=8).map("".join))
+@example("[1,]")
+@example("01")
+@example("1.")
+@example('"\x01"')
+@example('"\\x"')
+@example("nul")
+def test_a_line_that_is_passed_on_undecoded_is_one_that_its_receiver_can_decode(piece):
+    line = f'{{"service":"Echo","attribute":"e","args":{piece},"uid":"1"}}'.encode()
+    try:
+        routed = codec.decode_routed(line)
+    except codec.NotALine:
+        return
+    fields = json.loads(line)
+    assert (routed.service, routed.attribute, routed.uid) == (
+        fields["service"],
+        fields["attribute"],
+        fields["uid"],
+    )
+
+
+@given(values)
+def test_a_line_says_the_same_to_the_manager_and_to_its_receiver(value):
+    line = json.dumps({"service": "Echo", "attribute": "é", "args": value, "uid": "1", "result": value})
+    routed = codec.decode_routed(line.encode())
+    assert (routed.service, routed.attribute, routed.uid) == ("Echo", "é", "1")
+    assert routed.result is not NO_RESULT
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_make_the_routing_fail_in_another_way(line):
+    try:
+        codec.decode_routed(line)
+    except codec.NotALine:
+        pass
+
+
+@given(st.dictionaries(keys, values, max_size=5))
+def test_a_whole_line_is_decoded_as_the_standard_library_decodes_it(value):
+    text = json.dumps(value)
+    assert same(codec.decode_object(text.encode()), json.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "uid"),
+    [
+        (b"", "JSONDecodeError", None),
+        (b"[]", "a JSON object was expected, not list", None),
+        (b'{"uid":"1","a":"\xff"}', "UnicodeDecodeError", "1"),
+        (b'{"uid":"1","a":' + b"9" * 5000 + b"}", "ValueError: Exceeds the limit", "1"),
+        (b'{"uid":1,"a":' + b"9" * 5000 + b"}", "ValueError: Exceeds the limit", None),
+    ],
+)
+def test_a_whole_line_that_python_cannot_hold_is_none(line, message, uid):
+    with pytest.raises(codec.NotALine) as caught:
+        codec.decode_object(line)
+    assert message in str(caught.value)
+    assert caught.value.uid == uid
+    assert caught.value.__cause__ is None

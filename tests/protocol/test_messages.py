@@ -7,7 +7,17 @@ import time
 import attrs
 import pytest
 
-from msl_network_trio.protocol.messages import UNSET, Connected, Notification, Question, ReceivedLine
+from msl_network_trio.protocol.messages import (
+    NO_RESULT,
+    UNSET,
+    Connected,
+    Notification,
+    Question,
+    ReceivedLine,
+    RoutedLine,
+    departure,
+    refusal,
+)
 
 
 @pytest.mark.parametrize("event", [Question("username", "M"), Connected("M"), Notification("Echo", [], {})])
@@ -28,3 +38,22 @@ def test_a_notification_knows_when_it_came_and_is_equal_by_what_it_says():
 def test_a_line_without_fields_is_no_reply_question_or_error():
     line = ReceivedLine()
     assert (line.uid, line.error, line.result, line.attribute) == (None, False, UNSET, None)
+
+
+def test_a_line_without_fields_goes_nowhere():
+    line = RoutedLine()
+    assert (line.uid, line.service, line.attribute, line.requester, line.error) == ("", "", "", UNSET, False)
+    assert line.result is NO_RESULT
+
+
+def test_a_refusal_is_word_for_word_that_of_msl_network():
+    assert (
+        refusal("Gone", "Manager[vm:1]")
+        == "KeyError: \"the 'Gone' Service is not connected to Manager[vm:1]\""
+    )
+
+
+def test_that_a_service_has_gone_is_told_with_what_it_means():
+    text = departure("Echo", "Manager[vm:1]")
+    assert text.startswith("ConnectionError: the 'Echo' Service has gone from Manager[vm:1]")
+    assert "may have been executed" in text

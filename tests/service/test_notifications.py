@@ -134,7 +134,7 @@ async def test_a_thread_waits_when_too_much_waits(carrier):
         while (line := await peer.answer())["uid"] != uid:
             if line["uid"] == "notification":
                 numbers.append(line["result"][0][0])
-                serving = service._serving
+                serving = service._Service__serving
                 assert serving is not None
                 assert serving._outlet.unsent < 1_300_000
         assert numbers == list(range(50))
@@ -212,7 +212,7 @@ async def test_requests_are_not_read_while_too_many_are_to_be_carried_out(carrie
         assert peer.nursery is not None
         peer.nursery.start_soon(ask)
         await wait_all_tasks_blocked()
-        serving = service._serving
+        serving = service._Service__serving
         assert serving is not None
         waiting = serving._tasks.waiting + serving._threads.waiting
         assert 100_000 < waiting < 300_000

@@ -1,0 +1,78 @@
+"""The process of a Manager: ``python -m benchmarks.network.manager ours``, or ``reference``.
+
+Each runs as its command line runs it, with its default log level, INFO, to a file and to the console. Once it
+listens it tells its parent the ``port``, on 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import socket
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from benchmarks.network.parent import end_with_parent, say_ready, take_standard_output
+
+_HOST = "127.0.0.1"
+_RUNNING = re.compile(r"Network Manager running on .*:(\d+) \(TLS")
+"""What both of them log when they listen."""
+
+
+class _Announcement(logging.Handler):
+    """Tells the parent when the Manager listens, and goes away then, so that it costs nothing later."""
+
+    def __init__(self, logger: logging.Logger, for_parent: TextIO) -> None:
+        super().__init__()
+        self._logger = logger
+        self._for_parent = for_parent
+        logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if running := _RUNNING.match(record.getMessage()):
+            self._logger.removeHandler(self)
+            say_ready(self._for_parent, {"port": int(running[1])})
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def main() -> None:
+    """Run until the end of standard input."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.network.manager", description=__doc__)
+    parser.add_argument("peer", choices=("ours", "reference"))
+    parser.add_argument("--log-file", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--certificate", metavar="FILE", help="default: no TLS")
+    parser.add_argument("--key", metavar="FILE", help="the key of the certificate")
+    options = parser.parse_args()
+    if (options.certificate is None) != (options.key is None):
+        parser.error("--certificate and --key belong together")
+    for_parent = take_standard_output()
+    end_with_parent()
+    arguments: dict[str, Any] = {
+        "host": _HOST,
+        "log_file": str(options.log_file),
+        "disable_tls": options.certificate is None,
+        "cert_file": options.certificate,
+        "key_file": options.key,
+    }
+    if options.peer == "ours":
+        from msl_network_trio.manager.running import run_forever
+
+        _Announcement(logging.getLogger("msl_network_trio"), for_parent)
+        run_forever(port=0, **arguments)
+    else:
+        from msl.network.manager import run_forever as run_reference
+
+        _Announcement(logging.getLogger("msl.network"), for_parent)
+        run_reference(port=_free_port(), **arguments)  # it cannot choose one itself
+    sys.exit("the Manager has ended")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""The process of a Service: ``python -m benchmarks.network.service PEER NAME PORT [CERTIFICATE]``.
+
+It logs what a program logs that has not configured logging, as the examples of both packages do: warnings.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from benchmarks.network.parent import end_with_parent, say_ready, take_standard_output
+from benchmarks.network.workloads import PEERS, REFERENCE, readings
+
+
+class _Plain:
+    """The plain methods, the same for the reference and for us."""
+
+    emit_notification_threadsafe: Callable[..., None]
+
+    def add(self, a: int, b: int) -> int:
+        return a + b
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def emit(self, begin: int, end: int) -> int:
+        """Emit the numbers of this range."""
+        for number in range(begin, end):
+            self.emit_notification_threadsafe(number)
+        return end - begin
+
+    def readings(self) -> list[float]:
+        return readings()
+
+
+class _Async:
+    """The same methods, async."""
+
+    emit_notification: Callable[..., None]
+
+    async def add(self, a: int, b: int) -> int:
+        return a + b
+
+    async def echo(self, value: Any) -> Any:
+        return value
+
+    async def emit(self, begin: int, end: int) -> int:
+        """Emit the numbers of this range."""
+        for number in range(begin, end):
+            self.emit_notification(number)
+        return end - begin
+
+    async def readings(self) -> list[float]:
+        return readings()
+
+
+def _service(peer: str) -> Any:
+    if peer == REFERENCE:
+        from msl.network import Service as ReferenceService
+
+        return type("Reference", (_Plain, ReferenceService), {})()
+    from msl_network_trio import Service
+
+    return type("Ours", (_Async if peer == "ours-async" else _Plain, Service), {})()
+
+
+async def _announce(for_parent: TextIO) -> None:
+    """Runs beside the Service, in either package from when the Manager has been told who it is."""
+    say_ready(for_parent, {})
+
+
+def main(peer: str, name: str, port: int, certificate: str | None) -> None:
+    """Run until the end of standard input."""
+    for_parent = take_standard_output()
+    end_with_parent()
+    service = _service(peer)
+    service.add_tasks(_announce(for_parent))
+    service.start(
+        name=name, host="127.0.0.1", port=port, disable_tls=certificate is None, cert_file=certificate
+    )
+    sys.exit("the Service has ended")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (4, 5) or sys.argv[1] not in PEERS:
+        sys.exit(f"usage: python -m benchmarks.network.service {{{','.join(PEERS)}}} NAME PORT [CERTIFICATE]")
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] if len(sys.argv) == 5 else None)

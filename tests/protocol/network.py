@@ -1,0 +1,100 @@
+"""A Manager without any I/O, and peers whose outgoing lines tests look at."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from msl_network_trio.protocol.manager import ManagerProtocol
+from msl_network_trio.protocol.registry import Peer
+
+NAME = "Manager[vm:1875]"
+
+
+class Network:
+    """A Manager and its peers.
+
+    Args:
+        options: As for `ManagerProtocol`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("max_backlog", 1_000_000)
+        self.protocol = ManagerProtocol(NAME, {"hostname": "vm", "port": 1875}, **options)
+        self._password: str | None = options.get("password")
+        self._port = 0
+
+    def connect(self) -> Peer:
+        """Connect a peer that has not said anything yet."""
+        self._port += 1
+        peer = Peer("vm", self._port)
+        self.protocol.connect(peer)
+        return peer
+
+    def peer(self, name: str = "C", kind: str = "client", **more: Any) -> Peer:
+        """Connect a peer that has said who it is."""
+        peer = self.connect()
+        if self._password is not None:
+            self.send(peer, {"result": self._password})
+        if kind == "service":
+            more.setdefault("attributes", {})
+        self.send(peer, {"result": {"name": name, "type": kind, **more}, "error": False, "uid": ""})
+        assert read(peer)[-1]["attribute"] == "identity"
+        assert not peer.closing
+        return peer
+
+    def send(self, peer: Peer, *lines: Any) -> None:
+        """Have a peer send lines, all at once: bytes, or fields to be encoded."""
+        self.protocol.receive(peer, b"".join(encoded(line) + b"\r\n" for line in lines))
+
+    def send_in_pieces(self, peer: Peer, data: bytes, sizes: Iterable[int]) -> None:
+        """Have a peer send bytes, so many at a time, and then the rest."""
+        for size in sizes:
+            self.protocol.receive(peer, data[:size])
+            data = data[size:]
+        self.protocol.receive(peer, data)
+
+
+def encoded(line: Any) -> bytes:
+    """A line without its end."""
+    return line if isinstance(line, bytes) else json.dumps(line).encode()
+
+
+def raw(peer: Peer) -> bytes:
+    """Take what is to be written to a peer, as the I/O layer does."""
+    data = b"".join(peer.outgoing)
+    peer.outgoing = []
+    peer.large = False
+    peer.backlog -= len(data)
+    assert peer.backlog == 0
+    return data
+
+
+def read(peer: Peer) -> list[Any]:
+    """Take what is to be written to a peer, and decode the lines."""
+    data = raw(peer)
+    assert data == b"" or data.endswith(b"\n")
+    return [json.loads(line) for line in data.split(b"\n")[:-1]]
+
+
+def request(service: str, attribute: str, *args: Any, uid: Any = "1", **kwargs: Any) -> dict[str, Any]:
+    """The fields of a request."""
+    return {
+        "args": args,
+        "attribute": attribute,
+        "error": False,
+        "kwargs": kwargs,
+        "service": service,
+        "uid": uid,
+    }
+
+
+def reply(to: dict[str, Any], result: Any) -> dict[str, Any]:
+    """The fields of the answer of a Service to a request that it has received."""
+    return {"error": False, "requester": to["requester"], "result": result, "uid": to["uid"]}
+
+
+def notification(service: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """The fields of a notification."""
+    return {"error": False, "result": [list(args), kwargs], "service": service, "uid": "notification"}
