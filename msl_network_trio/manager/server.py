@@ -61,8 +61,8 @@ class Manager:
         self._context = context
         self._hostnames = Hostnames()
         self._memory_ports = count(1)
-        # Shielded, since only shutdown() ends it: with what a cancellation from outside would raise here, what
-        # the block of `open_manager` itself raises would be lost.
+        # Shielded, since only shutdown() ends it: with what a cancellation from outside would raise here,
+        # what the block of `open_manager` itself raises would be lost.
         self._scope = trio.CancelScope(shield=True)
         self._nursery: trio.Nursery
         self._started = trio.Event()

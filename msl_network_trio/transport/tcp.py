@@ -177,8 +177,8 @@ class SocketTransport(Transport):
         """See `Transport.send_eof`."""
         with self.lock:
             try:
-                # With bytes of the peer there, OpenSSL would say goodbye and then read no more; but the end of
-                # the TCP stream is an end as well.
+                # With bytes of the peer there, OpenSSL would say goodbye and then read no more; but the end
+                # of the TCP stream is an end as well.
                 if self._tls is not None and not self._has_unread(self._tls):
                     self._tls.unwrap()
             except (OSError, ValueError):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from msl_network_trio import LinkedClient, RemoteError
 from msl_network_trio.constants import PORT
 from tests.interop.reference import Manager
 
@@ -41,13 +42,32 @@ def run(program: str) -> list[str]:
     return ran.stdout.splitlines()
 
 
+async def test_the_service_runs_as_it_is_printed(start, tmp_path: Path):
+    manager: Manager = start(ours=True)
+    *_, thermometer = programs()
+    printed = "Thermometer().start(auto_save=True)"
+    assert printed in thermometer
+    program = thermometer.replace(printed, f"Thermometer().start(port={manager.port}, disable_tls=True)")
+    path = tmp_path / "thermometer.py"
+    path.write_text(program, encoding="utf-8")
+    with subprocess.Popen([sys.executable, "-W", "error", str(path)], env=dict(os.environ)) as process:
+        try:
+            async with LinkedClient("Thermometer", **manager.arguments(timeout=20)) as link:
+                assert 20 <= await link.read() < 21
+                assert await link.unit() == "degree Celsius"
+                with pytest.raises(RemoteError, match="there is no channel 3"):
+                    await link.read(channel=3)
+        finally:
+            process.kill()
+
+
 def test_the_programs_run_as_they_are_printed(start, own_home: Path):
     if not default_port_is_free():
         pytest.skip("a Manager runs on the default port of this computer")
     manager: Manager = start(port=PORT, tls=True)
     manager.start_example("BasicMath")
     manager.start_example("Heartbeat")
-    first, heartbeat = programs()
+    first, heartbeat, _ = programs()
     assert run(first) == [
         "1 + 2 = 3",
         "at the same time: [('add', 7), ('multiply', 12), ('subtract', -1)]",

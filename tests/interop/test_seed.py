@@ -288,8 +288,8 @@ async def test_disconnect_takes_the_client_off_the_network(client: Client):
     other.shutdown_handler = lambda: ended.append("handled")
     assert other.is_connected()
     assert repr(other) == f"<Other manager={client.address_manager} port={other.port}>"
-    assert str(other) in (await client.identities())["clients"]
     echo = await other.link("Echo")
+    assert str(other) in (await client.identities())["clients"]
     await other.disconnect(timeout=5)
     assert not other.is_connected()
     assert repr(other) == "<Other disconnected>"
