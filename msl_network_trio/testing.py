@@ -165,12 +165,12 @@ class LabOpening:
     def __init__(self, services: tuple[Service, ...], manager: ManagerOpening) -> None:
         self._services = services
         self._manager = manager
-        # Not with 'async with', so that what the body raises comes out as it is, in no group.
-        self._nursery = trio.open_nursery()
 
     async def __aenter__(self) -> Lab:
         manager = await self._manager.__aenter__()
         try:
+            # Not with 'async with', so that what the body raises comes out as it is, in no group.
+            self._nursery = trio.open_nursery()
             nursery = await self._nursery.__aenter__()
             lab = Lab(manager, nursery)
             try:

@@ -202,7 +202,9 @@ class Manager:
         finally:
             self._protocol.disconnect(peer)
             self._flush()
-            logger.info("%s has gone: %s", peer.name, peer.closing or "it closed the connection")
+            reason = peer.closing or "it closed the connection"
+            # msl-network logs these words, too, and programs look for them.
+            logger.info("%s connection closed, has been removed from the registry: %s", peer.name, reason)
             try:
                 await peer.finish()
             finally:
@@ -251,8 +253,6 @@ class ManagerOpening:
     def __init__(self, settings: ManagerSettings) -> None:
         self._settings = settings
         self._manager: Manager | None = None
-        # Not with 'async with', so that what the body raises comes out as it is, in no group.
-        self._nursery = trio.open_nursery()
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Manager:
@@ -266,6 +266,8 @@ class ManagerOpening:
             raise
         port = listeners[0].socket.getsockname()[1] if listeners else 0
         self._manager = Manager(settings, port, context, certificate)
+        # Not with 'async with', so that what the body raises comes out as it is, in no group.
+        self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
         nursery.start_soon(self._manager.run, listeners, name=self._manager.name)
         return self._manager

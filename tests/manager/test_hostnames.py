@@ -1,0 +1,100 @@
+"""What the computers are called that connect, and that no resolver keeps anybody waiting."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+import trio
+
+from msl_network_trio.manager import hostnames
+from msl_network_trio.manager.hostnames import Hostnames
+
+
+@pytest.fixture(autouse=True)
+def resolver(monkeypatch):
+    """A resolver without a network; it notes what it was asked."""
+    asked = []
+
+    def getfqdn(address):
+        asked.append(address)
+        return {"10.0.0.5": "lab-5.example.org", "10.0.0.6": "lab-6", "2001:db8::5": "lab-5.example.org"}.get(
+            address, address
+        )
+
+    monkeypatch.setattr(socket, "getfqdn", getfqdn)
+    monkeypatch.setattr(socket, "gethostname", lambda: "here")
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("address", "own_address"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("127.8.9.10", "127.0.0.1"),
+        ("::1", "::1"),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1"),
+        ("10.0.0.5", "10.0.0.5"),
+        ("2001:db8::5", "2001:db8::5"),
+        ("fe80::5%eth0", "fe80::5%eth0"),
+    ],
+)
+async def test_this_computer_is_called_by_its_own_name_by_whatever_address_it_comes(
+    resolver, address, own_address
+):
+    assert await Hostnames().name(address, own_address) == "here"
+    assert resolver == []
+
+
+@pytest.mark.parametrize(
+    ("address", "expected", "asked"),
+    [
+        ("10.0.0.5", "lab-5", "10.0.0.5"),
+        ("10.0.0.6", "lab-6", "10.0.0.6"),
+        ("::ffff:10.0.0.5", "lab-5", "10.0.0.5"),
+        ("2001:db8::5", "lab-5", "2001:db8::5"),
+        ("10.0.0.7", "10.0.0.7", "10.0.0.7"),
+        ("fe80::7%eth0", "fe80::7", "fe80::7"),
+    ],
+)
+async def test_others_are_called_by_the_first_part_of_their_name_or_by_their_address(
+    resolver, address, expected, asked
+):
+    assert await Hostnames().name(address, "10.0.0.1") == expected
+    assert resolver == [asked]
+
+
+async def test_a_name_is_looked_up_again_after_some_minutes_only(resolver, mock_clock):
+    names = Hostnames()  # at the time 0 of this clock, which must be as good as any
+    for _ in range(3):
+        assert await names.name("10.0.0.5", "10.0.0.1") == "lab-5"
+    assert len(resolver) == 1
+    mock_clock.jump(hostnames._REMEMBERED_FOR + 1)
+    assert await names.name("10.0.0.5", "10.0.0.1") == "lab-5"
+    assert len(resolver) == 2
+
+
+async def test_the_names_of_a_whole_network_do_not_fill_the_memory(resolver, monkeypatch):
+    monkeypatch.setattr(hostnames, "_REMEMBERED", 10)
+    names = Hostnames()
+    for number in range(1, 100):
+        await names.name(f"10.1.1.{number}", "10.0.0.1")
+        assert len(names._names) <= 10
+    assert len(resolver) == 99
+
+
+async def test_a_resolver_that_does_not_answer_is_not_waited_for_long(monkeypatch):
+    answer = threading.Event()
+
+    def getfqdn(address):
+        answer.wait(30)
+        return "late.example.org"
+
+    monkeypatch.setattr(socket, "getfqdn", getfqdn)
+    monkeypatch.setattr(hostnames, "_SECONDS", 0.05)
+    try:
+        with trio.fail_after(10):
+            assert await Hostnames().name("10.0.0.5", "10.0.0.1") == "10.0.0.5"
+    finally:
+        answer.set()
