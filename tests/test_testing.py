@@ -156,6 +156,19 @@ async def test_what_the_body_raises_comes_out_as_it_is():
             raise ValueError("mine")
 
 
+async def test_what_the_body_raises_when_it_is_cancelled_is_not_lost(autojump_clock):
+    with pytest.raises(ValueError, match="mine"), trio.move_on_after(5):
+        async with open_lab(FakeService("Fake")):
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("mine")
+
+
+def test_nothing_is_opened_before_a_lab_is_entered():
+    assert open_lab()  # outside Trio, too
+
+
 async def test_nothing_is_left_behind_when_the_body_is_cancelled():
     with trio.CancelScope() as scope:
         async with open_lab(FakeService("Fake")) as lab:

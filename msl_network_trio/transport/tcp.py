@@ -177,8 +177,8 @@ class SocketTransport(Transport):
         """See `Transport.send_eof`."""
         with self.lock:
             try:
-                # With bytes of the peer there, OpenSSL would say goodbye and then read no more; but the end
-                # of the TCP stream is an end as well.
+                # Of bytes that the peer has sent already OpenSSL would say that they come too late, and then
+                # read no more. Without its goodbye, the end of the TCP stream is an end as well.
                 if self._tls is not None and not self._has_unread(self._tls):
                     self._tls.unwrap()
             except (OSError, ValueError):
@@ -334,6 +334,9 @@ async def accept_tls(plain: socket.socket, context: ssl.SSLContext) -> SocketTra
         ConnectionLost: The peer does not speak TLS, does not trust us, or is gone.
     """
     try:
+        # See open_tls().
+        if number := plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(number, os.strerror(number))
         sock = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
     except (OSError, ValueError) as error:
         plain.close()

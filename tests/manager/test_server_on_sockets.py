@@ -162,6 +162,23 @@ async def test_if_no_port_is_free_at_all_addresses_it_is_an_error(monkeypatch):
     assert all(listener.socket.fileno() < 0 for listener in opened)
 
 
+async def test_to_be_cancelled_while_it_looks_for_a_port_leaves_nothing_open(monkeypatch):
+    real = trio.open_tcp_listeners
+    opened = [*await real(0, host="127.0.0.1"), *await real(0, host="127.0.0.1")]
+
+    async def open_tcp_listeners(port, *, host):
+        if port:
+            return await real(port, host=host)
+        return opened
+
+    monkeypatch.setattr(trio, "open_tcp_listeners", open_tcp_listeners)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await server._listeners("127.0.0.1", 0)
+    assert scope.cancelled_caught
+    assert all(listener.socket.fileno() < 0 for listener in opened)
+
+
 async def test_a_port_in_use_is_an_error_and_free_again_afterwards(open_here):
     async with open_here() as manager:
         with pytest.raises(OSError, match="in use|only one usage") as caught:

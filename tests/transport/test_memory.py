@@ -203,6 +203,63 @@ async def test_close_wakes_our_own_receiver_with_an_error(autojump_clock, nurser
         await woken.wait()
 
 
+async def test_after_send_eof_the_peer_receives_what_was_sent_then_the_end_and_can_still_send(autojump_clock):
+    near, far = memory_pair()
+    near.send_nowait(b"last words")
+    near.send_eof()
+    near.send_eof()
+    assert await far.receive() == b"last words"
+    assert await far.receive() == b""
+    assert await far.receive() == b""
+    for answer in (b"an answer", b"another"):
+        far.send_nowait(answer)
+        assert await near.receive() == answer
+    far.close()
+    assert await near.receive() == b""
+
+
+async def test_after_send_eof_nothing_can_be_sent(autojump_clock):
+    near, _ = memory_pair()
+    near.send_eof()
+    with pytest.raises(ConnectionLost, match="Broken pipe"):
+        near.send_nowait(b"x")
+    with trio.fail_after(1):
+        await near.wait_send()
+
+
+async def test_send_eof_wakes_a_peer_that_is_receiving_and_whoever_waits_to_send(autojump_clock, nursery):
+    near, far = memory_pair(capacity=1)
+    received, woken = [], trio.Event()
+
+    async def receive():
+        while data := await far.receive():
+            received.append(data)
+        received.append(b"")
+
+    async def send():
+        with pytest.raises(ConnectionLost):
+            await near.send_all(b"xy")
+        woken.set()
+
+    nursery.start_soon(send)
+    await wait_all_tasks_blocked()
+    near.send_eof()
+    with trio.fail_after(1):
+        await woken.wait()
+    nursery.start_soon(receive)
+    await wait_all_tasks_blocked()
+    assert received == [b"x", b""]
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+async def test_send_eof_to_a_peer_that_is_gone_or_after_close_is_harmless(autojump_clock, end):
+    near, far = memory_pair()
+    getattr(far, end)()
+    near.send_eof()
+    near.close()
+    near.send_eof()
+
+
 @pytest.mark.parametrize("who", [0, 1])
 async def test_reset_is_an_error_at_both_ends_and_loses_what_was_on_its_way(who, autojump_clock):
     pair = memory_pair(capacity=4)

@@ -17,7 +17,14 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.transport import tcp
-from msl_network_trio.transport.tcp import SocketTransport, open_socket, open_tcp, open_tls
+from msl_network_trio.transport.tcp import (
+    SocketTransport,
+    accept_tls,
+    open_socket,
+    open_tcp,
+    open_tls,
+    take_socket,
+)
 from msl_network_trio.transport.trust import client_context
 from tests.transport.certificates import ordinary
 from tests.transport.peers import LIMIT, PLAIN, WIRES, connected, reset, serving, socket_of, stay
@@ -59,6 +66,36 @@ async def pair(request):
 @pytest.fixture(params=SECURE)
 async def secure_pair(request):
     async with connected(request.param) as pair:
+        yield pair
+
+
+@contextlib.asynccontextmanager
+async def accepted(wire):
+    """A transport of ours whose peer has opened the connection, and the stream of the peer."""
+    put, take = trio.open_memory_channel(1)
+    version = WIRES[wire]
+
+    async def accept(stream):
+        sock = take_socket(stream)
+        context = ordinary().server_context(version)
+        put.send_nowait(SocketTransport(sock) if version is None else await accept_tls(sock, context))
+
+    async with serving(accept) as server:
+        peer = await trio.open_tcp_stream("127.0.0.1", server.port)
+        if version is not None:
+            peer = trio.SSLStream(peer, trust(), server_hostname="localhost", https_compatible=True)
+            await peer.do_handshake()
+        transport = await take.receive()
+        yield transport, peer
+        transport.close()
+        socket_of(peer).close()
+
+
+@pytest.fixture(params=[f"{who} {wire}" for who in ("connected", "accepted") for wire in WIRES])
+async def any_pair(request):
+    """A transport of ours, whoever has opened the connection."""
+    who, wire = request.param.split(" ", 1)
+    async with {"connected": connected, "accepted": accepted}[who](wire) as pair:
         yield pair
 
 
@@ -607,6 +644,73 @@ async def test_a_sender_that_waits_learns_that_the_peer_is_gone(pair):
         reset(peer)
 
 
+async def test_after_send_eof_the_peer_receives_what_was_sent_then_the_end_and_can_still_send(any_pair):
+    transport, peer = any_pair
+    data = noise(100_000)
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            # Which also takes what a TLS server sends of its own behind the handshake.
+            nursery.start_soon(transport.receive)
+            await peer.send_all(b"x")
+        await transport.send_all(data)
+        transport.send_eof()
+        assert await receive_exactly(peer.receive_some, len(data)) == data
+        assert await peer.receive_some() == b""
+        for _ in range(2):
+            await peer.send_all(data)
+            assert await receive_exactly(transport.receive, len(data)) == data
+        await peer.aclose()
+        assert await transport.receive() == b""
+
+
+@pytest.mark.parametrize("size", [1, 1000, RECORD, 200_000])
+async def test_what_a_peer_has_sent_before_it_receives_the_end_is_not_lost(any_pair, size):
+    transport, peer = any_pair
+    data = noise(size)
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.send_all, data)
+            await wait_all_tasks_blocked(0.01)
+            await transport.send_all(b"last words")
+            transport.send_eof()
+            assert await receive_exactly(transport.receive, size) == data
+        assert await receive_exactly(peer.receive_some, 10) == b"last words"
+        assert await peer.receive_some() == b""
+
+
+async def test_what_is_left_in_the_tls_layer_is_not_lost_by_send_eof(secure_pair):
+    transport, peer = secure_pair
+    transport._size = 1000  # less than a record
+    data = noise(2500)
+    await peer.send_all(data)
+    with trio.fail_after(LIMIT):
+        assert await transport.receive() == data[:1000]
+        transport.send_eof()
+        assert await receive_exactly(transport.receive, 1500) == data[1000:]
+
+
+async def test_after_send_eof_nothing_can_be_sent(any_pair):
+    transport, _ = any_pair
+    transport.send_eof()
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            transport.send_nowait(b"in the clear, for example")
+
+
+async def test_send_eof_never_fails(any_pair):
+    transport, peer = any_pair
+    with trio.fail_after(LIMIT):
+        while transport.send_nowait(noise(1_000_000)):
+            pass
+    transport.send_eof()  # in the middle of what is being sent
+    transport.send_eof()
+    reset(peer)
+    await wait_all_tasks_blocked(0.01)
+    transport.send_eof()
+    transport.close()
+    transport.send_eof()
+
+
 async def test_close_twice_is_harmless_and_the_peer_sees_the_end(pair):
     transport, peer = pair
     transport.close()
@@ -959,3 +1063,76 @@ async def test_ctrl_c_between_dialling_and_tls_closes_the_socket():
         with pytest.raises(CtrlC):
             await open_tls("127.0.0.1", server.port, context)
     assert context.sock.fileno() == -1
+
+
+# ---- being dialled ----
+
+
+@contextlib.asynccontextmanager
+async def waiting_to_accept():
+    """The socket of a peer that has opened a connection, and our end of it, before TLS."""
+    put, take = trio.open_memory_channel(1)
+
+    async def accept(stream):
+        put.send_nowait(take_socket(stream))
+
+    async with serving(accept) as server, await trio.open_tcp_stream("127.0.0.1", server.port) as peer:
+        sock = await take.receive()
+        yield sock, peer
+        assert sock.fileno() < 0, "the socket was left open"
+
+
+async def test_a_peer_that_opens_a_connection_is_answered(any_pair):
+    transport, peer = any_pair
+    data = noise(300_000)
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.send_all, data)
+            nursery.start_soon(peer.send_all, data)
+            assert await receive_exactly(peer.receive_some, len(data)) == data
+            assert await receive_exactly(transport.receive, len(data)) == data
+
+
+@pytest.mark.parametrize(
+    "sent", [b"GET / HTTP/1.1\r\n\r\n", b"\0" * 100, b""], ids=["HTTP", "zeros", "nothing"]
+)
+async def test_a_peer_that_opens_a_connection_and_speaks_no_tls_is_lost(sent):
+    with trio.fail_after(LIMIT):
+        async with waiting_to_accept() as (sock, peer):
+            await peer.send_all(sent)
+            await peer.send_eof()
+            with pytest.raises(ConnectionLost):
+                await accept_tls(sock, ordinary().server_context())
+
+
+async def test_a_peer_that_does_not_trust_our_certificate_is_lost():
+    with trio.fail_after(LIMIT):
+        async with waiting_to_accept() as (sock, peer), trio.open_nursery() as nursery:
+            stream = trio.SSLStream(peer, ssl.create_default_context(), server_hostname="localhost")
+
+            async def handshake():
+                with pytest.raises(trio.BrokenResourceError):
+                    await stream.do_handshake()
+                socket_of(stream).close()
+
+            nursery.start_soon(handshake)
+            with pytest.raises(ConnectionLost):
+                # With TLS 1.3 the handshake is over for the server before the client has looked at it.
+                transport = await accept_tls(sock, ordinary().server_context(ssl.TLSVersion.TLSv1_2))
+                pytest.fail(f"{transport}")
+
+
+async def test_a_peer_that_has_reset_the_connection_before_tls_is_lost():
+    with trio.fail_after(LIMIT):
+        async with waiting_to_accept() as (sock, peer):
+            reset(peer)
+            await wait_all_tasks_blocked(0.01)
+            with pytest.raises(ConnectionLost):
+                await accept_tls(sock, ordinary().server_context())
+
+
+async def test_to_give_up_on_a_peer_that_opens_a_connection_and_says_nothing_closes_the_socket():
+    async with waiting_to_accept() as (sock, _):
+        with trio.move_on_after(0.05) as scope:
+            await accept_tls(sock, ordinary().server_context())
+        assert scope.cancelled_caught
