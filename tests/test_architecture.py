@@ -15,6 +15,7 @@ PACKAGE = Path(msl_network_trio.__file__).parent
 ORDER = [
     "exceptions",
     "constants",
+    "portal",
     "protocol.messages",
     "protocol.codec",
     "protocol.framing",
@@ -40,8 +41,16 @@ ORDER = [
     "client.link",
     "client.client",
     "client.linked_client",
+    "sync.futures",
+    "sync.calls",
+    "sync.twins",
+    "sync.handlers",
+    "sync.prompts",
+    "sync.link",
+    "sync.client",
+    "sync.linked_client",
 ]
-PACKAGES = ["protocol", "transport", "client"]
+PACKAGES = ["protocol", "transport", "client", "sync"]
 
 
 def modules() -> dict[str, Path]:

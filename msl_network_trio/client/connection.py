@@ -22,6 +22,7 @@ from msl_network_trio.client.watch import Watch
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
+from msl_network_trio.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.messages import Notification, Question
 from msl_network_trio.protocol.outgoing import Request
@@ -54,6 +55,8 @@ class Connection:
     Attributes:
         closed: Set when the connection has ended, and every request is settled.
         port: The number of our own port.
+        lock: Held around everything that is done to the protocol, so that threads can make requests too.
+        portal: The way from threads to the connection.
         user_tasks: Runs code of the user, for as long as the connection's own task.
         on_notification: Called by the reader for every notification; must not wait.
         on_end: Called once when the connection has ended, with the reason; may return an async function for
@@ -78,6 +81,8 @@ class Connection:
         self.port = transport.port
         self.on_notification: Callable[[Notification], None] = lambda _: None
         self.on_end: Callable[[ConnectionLost], Callable[[], Awaitable[None]] | None] = lambda _: None
+        self.lock = transport.lock
+        self.portal = Portal.here()
         self._transport = transport
         self._request_timeout = math.inf if request_timeout is None else request_timeout
         self._reason: ConnectionLost | None = None
@@ -88,6 +93,7 @@ class Connection:
         self._finished = trio.Event()
         self._watch = Watch(
             protocol,
+            transport.lock,
             partial(self.post, "identity"),
             self._give_up,
             first=math.inf if probe_after is None else probe_after,
@@ -175,12 +181,54 @@ class Connection:
             self._writer.queue_now(request)
             self._watch.wake()
         else:
-            raise BacklogFull(
-                f"{self._writer.unsent:,} bytes wait to be written (max_unsent is "
-                f"{self._writer.max_unsent:,}), so {service}.{attribute} was not sent; await replies "
-                "before making more requests"
-            )
+            raise self.backlog_full(request)
         return reply
+
+    def backlog_full(self, request: Request) -> BacklogFull:
+        """Return the error of a request that has no room, and cannot wait for it."""
+        return BacklogFull(
+            f"{self._writer.unsent:,} bytes wait to be written (max_unsent is "
+            f"{self._writer.max_unsent:,}), so {request.service}.{request.attribute} was not sent; await replies "
+            "before making more requests"
+        )
+
+    # ---- for other threads ----
+
+    def queue_from_thread(self, request: Request) -> bool | None:
+        """Queue a request, with the `lock` held, in any thread.
+
+        Returns:
+            Whether the Trio thread has to call `flush_for_threads`; None: there is no room, and the request was
+            not queued.
+
+        Raises:
+            ConnectionLost: The connection has ended.
+        """
+        self.protocol.check_open(request.service)
+        if not self._writer.has_room(len(request.data or b"")):
+            return None
+        self.protocol.request(request)
+        return self._needs_flush()
+
+    def abandon_from_thread(self, request: Request) -> bool:
+        """Give up on a request, with the `lock` held, in any thread; see `queue_from_thread`."""
+        self.protocol.abandon(request)
+        return self._needs_flush()
+
+    def _needs_flush(self) -> bool:
+        if not self._transport.threads_may_send:
+            return True
+        return self._writer.send_at_once() or self._watch.is_asleep or self._writer.is_waited_for
+
+    def flush_for_threads(self) -> None:
+        """Do what threads have left to the Trio thread."""
+        self._writer.flush()
+        self._watch.wake(for_a_while=True)
+
+    def break_off(self, reason: str) -> None:
+        """End the connection at once, since nothing more may be written."""
+        self._fail(ConnectionLost(reason, may_have_run=True))
+        self._reading.cancel()
 
     def post(self, attribute: str, *args: Any) -> Reply:
         """Send a small request to the Manager that has to go out whatever waits and whoever is cancelled.
@@ -238,8 +286,9 @@ class Connection:
                     text = await answer(question)
                     scope.deadline = trio.current_time() + left
                     if not request.settled:  # the connection may have ended in the meantime
-                        protocol.answer(text)
-                        self._writer.flush()
+                        with self.lock:
+                            protocol.answer(text)
+                            self._writer.flush()
                         await request.wait()
             except BaseException:
                 self.abandon(request)
@@ -251,8 +300,9 @@ class Connection:
     @trio.lowlevel.enable_ki_protection
     def abandon(self, request: Request) -> None:
         """Give up on a request; see `ClientProtocol.abandon`."""
-        self.protocol.abandon(request)
-        self._writer.flush()
+        with self.lock:
+            self.protocol.abandon(request)
+            self._writer.flush()
 
     async def disconnect(self, timeout: float | None = None) -> None:
         """Say goodbye, wait until the Manager has closed the connection, and close it in any case.
@@ -271,10 +321,12 @@ class Connection:
             with trio.move_on_after(seconds):
                 if self.is_open:
                     self._reason = self._disconnected()
-                    if not self.protocol.say_goodbye():
+                    with self.lock:
+                        said = self.protocol.say_goodbye()
+                        self._writer.flush()
+                    if not said:
                         await self._writer.drain()
                         return
-                    self._writer.flush()
                 await self.closed.wait()
         finally:
             self._background.cancel()
@@ -357,7 +409,9 @@ class Connection:
 
     def _deliver(self, data: bytes) -> None:
         """Tell everybody what has arrived for them."""
-        for event in self.protocol.receive(data):
+        with self.lock:
+            events = self.protocol.receive(data)
+        for event in events:
             if isinstance(event, Request):
                 event.wake()
             elif isinstance(event, Notification):
@@ -413,9 +467,11 @@ class Connection:
 
     def _end(self) -> None:
         reason = self._reason or self._write_error or self._disconnected()
-        for request in self.protocol.lose(reason, cut_off=self._writer.is_inside_a_message):
+        with self.lock:
+            requests = self.protocol.lose(reason, cut_off=self._writer.is_inside_a_message)
+            self._writer.close()
+        for request in requests:
             request.wake()
-        self._writer.close()
         self._transport.close()
         self.closed.set()
         at_last = self.on_end(reason)

@@ -61,6 +61,18 @@ class Request(Line):
         """Whether the request was given out to be written."""
         return self.sequence > 0
 
+    def outcome(self) -> Any:
+        """Return the result of a settled request, or raise its error; once."""
+        error = self.error
+        if error is None:
+            return self.result
+        # Else the error would hold the frame that holds the request that holds the error.
+        self.error = None
+        try:
+            raise error
+        finally:
+            del error
+
     def wake(self) -> None:
         """Tell whoever waits that the request has been settled or has a question.
 

@@ -1,0 +1,178 @@
+"""Requests that threads make: the calling thread sends, and the Trio thread hands it the reply.
+
+There is no way through the event loop for a request. The thread that makes it holds the connection's lock while it
+queues it and, if nothing else is on its way, sends it; then it waits until the task that reads wakes it. Only what
+cannot be sent at once is left to the Trio thread, which is told once however many requests that are.
+"""
+
+from __future__ import annotations
+
+import _thread
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import trio
+
+from msl_network_trio.client.connection import Connection
+from msl_network_trio.client.reply import timed_out
+from msl_network_trio.exceptions import ConnectionLost, NetworkError
+from msl_network_trio.portal import (
+    Uninterrupted,
+    check_cancelled,
+    check_may_wait,
+    is_exiting,
+    stand_still_at_exit,
+    wait,
+)
+from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.sync.futures import Callbacks, Future, FutureRequest
+
+
+class Blocking(Request):
+    """A request whose thread waits until it is woken."""
+
+    __slots__ = ("_gate",)
+
+    def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
+        super().__init__(service, attribute, uid, data)
+        self._gate = _thread.allocate_lock()
+        self._gate.acquire()
+
+    def wake(self) -> None:
+        """Let the thread go on."""
+        if not is_exiting():
+            self._gate.release()
+
+    def attempt(self, seconds: float) -> bool:
+        """Wait for `wake`; see `wait`."""
+        return self._gate.acquire(True, seconds)
+
+
+class Calls:
+    """The requests that threads make over one connection.
+
+    It is to threads what `Connection` is to tasks, and has methods of the same names.
+
+    Args:
+        connection: The connection.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._portal = connection.portal
+        self._callbacks = Callbacks(connection.portal.thread_id)
+        self._trio_is_told = False
+
+    def request(
+        self,
+        service: str,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Make a request and wait for its reply; see `Connection.request`.
+
+        Raises:
+            RuntimeError: This is a Trio thread.
+            KeyboardInterrupt: Ctrl-C was pressed. The request is abandoned, the connection is not.
+            trio.Cancelled: The task that this worker thread works for was cancelled. The request is abandoned.
+        """
+        check_may_wait(f"{service}.{attribute}")
+        connection = self.connection
+        seconds = connection.seconds(timeout)
+        protocol = connection.protocol
+        uid = protocol.next_uid()
+        data = protocol.encode(service, attribute, args, kwargs or {}, uid)
+        request = Blocking(service, attribute, uid, data)
+        try:
+            if not self._do(connection.queue_from_thread, request):
+                return self._portal.call(connection.request, service, attribute, args, kwargs, timeout)
+            arrived = wait(request.attempt, seconds)
+        except BaseException:
+            self.abandon(request)
+            raise
+        if not arrived:
+            self.abandon(request)
+            if not request.settled:  # else the reply came in the same moment
+                raise timed_out(request, seconds)
+        if request.error is not None:
+            stand_still_at_exit()
+        return request.outcome()
+
+    def start(
+        self,
+        service: str,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Future:
+        """Make a request without waiting for anything; see `Connection.start`.
+
+        The timeout counts from now, and ends the Future.
+        """
+        check_cancelled()
+        connection = self.connection
+        seconds = connection.seconds(timeout)
+        protocol = connection.protocol
+        uid = protocol.next_uid()
+        data = protocol.encode(service, attribute, args, kwargs or {}, uid)
+        request = FutureRequest(service, attribute, uid, data)
+        future = request.future = Future(request, self.abandon, self._callbacks)
+        if not self._do(connection.queue_from_thread, request):
+            raise connection.backlog_full(request)
+        if seconds != math.inf:
+            self._portal.post(self._end_later, request, seconds)
+        return future
+
+    def abandon(self, request: Request) -> None:
+        """Give up on a request; see `Connection.abandon`."""
+        if not (request.settled or request.abandoned or self._portal.is_inherited):
+            self._do(self.connection.abandon_from_thread, request)
+
+    def _do(self, change: Callable[[Request], bool | None], request: Request) -> bool:
+        """Change the protocol from this thread, and return whether it was done.
+
+        Ctrl-C must not come in the midst of it. Whatever else does, from the handler of another signal for example,
+        leaves a connection of which nobody knows what has been written.
+        """
+        if self._portal.is_inherited:
+            raise ConnectionLost("The connection belongs to the process that this one was forked from")
+        with Uninterrupted():
+            try:
+                with self.connection.lock:
+                    trio_is_needed = change(request)
+                    if trio_is_needed and not self._trio_is_told:
+                        self._trio_is_told = True
+                        self._portal.post(self._flush)
+            except NetworkError:
+                stand_still_at_exit()
+                raise
+            except BaseException as error:
+                self._portal.post(
+                    self.connection.break_off, f"A thread was interrupted while it sent: {error!r}"
+                )
+                raise
+        return trio_is_needed is not None
+
+    def _flush(self) -> None:
+        """Do what threads have left to do, in the Trio thread."""
+        with self.connection.lock:
+            self._trio_is_told = False
+            self.connection.flush_for_threads()
+
+    def _end_later(self, request: FutureRequest, seconds: float) -> None:
+        """Limit the time of a request, in the Trio thread."""
+        try:
+            trio.lowlevel.spawn_system_task(self._expire, request, seconds)
+        except RuntimeError:
+            pass  # the Trio run is ending, and so does every request
+
+    async def _expire(self, request: FutureRequest, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self.connection.closed.wait()
+        if not (request.settled or request.abandoned):
+            self.connection.abandon(request)
+            request.future.settle(timed_out(request, seconds))
