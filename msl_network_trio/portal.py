@@ -55,6 +55,7 @@ class _Process:
     hooks_fork: ClassVar[bool] = False
 
     def __init__(self) -> None:
+        self.main_thread = threading.main_thread().ident
         self.lock = threading.Lock()
         self.script: _Script | None = None
         self.is_exiting = False
@@ -70,7 +71,7 @@ _here: trio.lowlevel.RunVar[Portal] = trio.lowlevel.RunVar("portal")
 
 def is_main_thread() -> bool:
     """Return whether this is the thread that signals interrupt."""
-    return threading.get_ident() == threading.main_thread().ident
+    return threading.get_ident() == _process.main_thread
 
 
 def check_may_wait(what: str, instead: str = "") -> None:
@@ -157,7 +158,7 @@ class Uninterrupted:
     def __enter__(self) -> None:
         self._handler: Any = None
         self._interrupted = False
-        if not is_main_thread():
+        if threading.get_ident() != _process.main_thread:
             return
         handler = _get_handler(signal.SIGINT)
         if callable(handler):  # else it is ignored, or ends the process

@@ -31,6 +31,7 @@ ORDER = [
     "client.reply",
     "client.writer",
     "client.watch",
+    "client.turn",
     "client.user_code",
     "client.notifications",
     "client.signatures",

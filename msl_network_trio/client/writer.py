@@ -114,11 +114,14 @@ class Writer:
         return bool(self._progress)
 
     @trio.lowlevel.enable_ki_protection
-    def send_at_once(self) -> bool:
+    def send_at_once(self, *, also_behind_others: bool = False) -> bool:
         """Send what can be sent without the writer's task, and return whether it has to be woken.
 
         That is for `flush` to do, in the Trio thread. Any thread may call this, if the transport lets threads
         send, with the transport's lock held.
+
+        Args:
+            also_behind_others: Do so also if others are likely to write in the same moment.
         """
         protocol = self._protocol
         if self._parked is None:
@@ -127,7 +130,7 @@ class Writer:
             return True  # another thread could not send everything
         if not protocol.has_output:
             return False
-        if protocol.in_flight == 0:
+        if protocol.in_flight == 0 or also_behind_others:
             # A parked writer has nothing left to write, and with nothing in flight nobody else is
             # likely to write in the same moment: the shortest way is to send it here.
             data = protocol.take()

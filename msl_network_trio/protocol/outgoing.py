@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.protocol.messages import Question
@@ -40,6 +40,12 @@ class Request(Line):
     """
 
     __slots__ = ("abandoned", "admin", "attribute", "error", "question", "result", "service", "settled")
+
+    wakes_anywhere: ClassVar[bool] = False
+    """Whether `wake` may be called in any thread."""
+
+    is_patient = False
+    """Whether nobody waits for the answer at the moment."""
 
     def __init__(self, service: str, attribute: str, uid: str, data: bytes, *, admin: bool = False) -> None:
         self.data = data  # what Line does, without the call: this is the hot path

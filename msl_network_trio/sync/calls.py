@@ -10,6 +10,7 @@ from __future__ import annotations
 import _thread
 import math
 from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 import trio
@@ -21,6 +22,7 @@ from msl_network_trio.portal import (
     Uninterrupted,
     check_cancelled,
     check_may_wait,
+    is_main_thread,
     is_exiting,
     stand_still_at_exit,
     wait,
@@ -28,11 +30,16 @@ from msl_network_trio.portal import (
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.sync.futures import Callbacks, Future, FutureRequest
 
+_PATIENCE = 0.001
+"""How many seconds a request that nobody waits for yet may wait for others, if replies are on their way."""
+
 
 class Blocking(Request):
     """A request whose thread waits until it is woken."""
 
     __slots__ = ("_gate",)
+
+    wakes_anywhere = True
 
     def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
         super().__init__(service, attribute, uid, data)
@@ -61,8 +68,11 @@ class Calls:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._portal = connection.portal
-        self._callbacks = Callbacks(connection.portal.thread_id)
+        self._lock = connection.lock
+        self.callbacks = Callbacks()
         self._trio_is_told = False
+        self._flush_is_planned = False
+        connection.has_threads = True
 
     def request(
         self,
@@ -89,7 +99,7 @@ class Calls:
         try:
             if not self._do(connection.queue_from_thread, request):
                 return self._portal.call(connection.request, service, attribute, args, kwargs, timeout)
-            arrived = wait(request.attempt, seconds)
+            arrived = self.wait(request, request.attempt, seconds)
         except BaseException:
             self.abandon(request)
             raise
@@ -120,12 +130,40 @@ class Calls:
         uid = protocol.next_uid()
         data = protocol.encode(service, attribute, args, kwargs or {}, uid)
         request = FutureRequest(service, attribute, uid, data)
-        future = request.future = Future(request, self.abandon, self._callbacks)
+        future = request.future = Future(request, self)
         if not self._do(connection.queue_from_thread, request):
             raise connection.backlog_full(request)
         if seconds != math.inf:
             self._portal.post(self._end_later, request, seconds)
         return future
+
+    def wait(self, request: Request, attempt: Callable[[float], bool], seconds: float) -> bool:
+        """Wait for the reply to a request, and read it if it is our turn; see `msl_network_trio.portal.wait`."""
+        connection = self.connection
+        if connection.reads_in_thread(request):
+            began = monotonic()
+            try:
+                while connection.reads_in_thread(request) and connection.wait_in_thread(seconds):
+                    self._do(connection.read_from_thread, request)
+            finally:
+                if connection.reads_in_thread(request):
+                    self._do(connection.stop_reading_from_thread, request)
+            seconds = max(0, seconds - (monotonic() - began))
+        return wait(attempt, seconds)
+
+    def wait_for_future(
+        self, request: FutureRequest, attempt: Callable[[float], bool], seconds: float
+    ) -> bool:
+        """Wait for the reply to a request that nobody has waited for so far; see `wait`."""
+        request.is_patient = False
+        try:
+            if not (request.settled or request.abandoned or self._portal.is_inherited):
+                self._do(self.connection.send_from_thread, request)
+            return self.wait(request, attempt, seconds)
+        except BaseException:
+            if self.connection.reads_in_thread(request):
+                self._do(self.connection.stop_reading_from_thread, request)
+            raise
 
     def abandon(self, request: Request) -> None:
         """Give up on a request; see `Connection.abandon`."""
@@ -138,30 +176,49 @@ class Calls:
         Ctrl-C must not come in the midst of it. Whatever else does, from the handler of another signal for example,
         leaves a connection of which nobody knows what has been written.
         """
+        if not is_main_thread():
+            return self._do_uninterrupted(change, request)
+        with Uninterrupted():
+            return self._do_uninterrupted(change, request)
+
+    def _do_uninterrupted(self, change: Callable[[Request], bool | None], request: Request) -> bool:
         if self._portal.is_inherited:
             raise ConnectionLost("The connection belongs to the process that this one was forked from")
-        with Uninterrupted():
-            try:
-                with self.connection.lock:
-                    trio_is_needed = change(request)
-                    if trio_is_needed and not self._trio_is_told:
+        try:
+            with self._lock:
+                trio_is_needed = change(request)
+                if trio_is_needed:
+                    if not self._trio_is_told:
                         self._trio_is_told = True
                         self._portal.post(self._flush)
-            except NetworkError:
-                stand_still_at_exit()
-                raise
-            except BaseException as error:
-                self._portal.post(
-                    self.connection.break_off, f"A thread was interrupted while it sent: {error!r}"
-                )
-                raise
+                elif request.is_patient and not self._flush_is_planned and self.connection.has_output:
+                    self._flush_is_planned = True
+                    self._portal.post(self._plan_flush)
+        except NetworkError:
+            stand_still_at_exit()
+            raise
+        except BaseException as error:
+            self._portal.post(self.connection.break_off, f"A thread was interrupted while it sent: {error!r}")
+            raise
         return trio_is_needed is not None
 
     def _flush(self) -> None:
         """Do what threads have left to do, in the Trio thread."""
-        with self.connection.lock:
+        with self._lock:
             self._trio_is_told = False
             self.connection.flush_for_threads()
+
+    def _plan_flush(self) -> None:
+        try:
+            trio.lowlevel.spawn_system_task(self._flush_after_a_while)
+        except RuntimeError:
+            pass  # the Trio run is ending, and so does every request
+
+    async def _flush_after_a_while(self) -> None:
+        await trio.sleep(_PATIENCE)
+        with self._lock:
+            self._flush_is_planned = False
+            self.connection.flush_for_threads(read=False)
 
     def _end_later(self, request: FutureRequest, seconds: float) -> None:
         """Limit the time of a request, in the Trio thread."""

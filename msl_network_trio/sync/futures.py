@@ -8,11 +8,14 @@ import math
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msl_network_trio.exceptions import NetworkError
-from msl_network_trio.portal import Worker, check_may_wait, is_exiting, stand_still_at_exit, wait
+from msl_network_trio.portal import Worker, check_may_wait, is_exiting, stand_still_at_exit
 from msl_network_trio.protocol.outgoing import Request
+
+if TYPE_CHECKING:
+    from msl_network_trio.sync.calls import Calls
 
 logger = logging.getLogger(__name__)
 
@@ -23,9 +26,15 @@ _lock = threading.Lock()
 class FutureRequest(Request):
     """A request whose outcome goes to a `Future`."""
 
-    __slots__ = ("future",)
+    __slots__ = ("future", "is_patient")
+
+    wakes_anywhere = True
 
     future: Future
+
+    def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
+        super().__init__(service, attribute, uid, data)
+        self.is_patient = True
 
     def wake(self) -> None:
         """Tell the Future."""
@@ -34,14 +43,9 @@ class FutureRequest(Request):
 
 
 class Callbacks:
-    """Calls what Futures are to call when they are done, in a thread of its own.
+    """Calls what Futures are to call when a reply has come, in a thread of its own."""
 
-    Args:
-        trio_thread: The identifier of the thread that must not call it.
-    """
-
-    def __init__(self, trio_thread: int) -> None:
-        self._trio_thread = trio_thread
+    def __init__(self) -> None:
         self._worker: Worker | None = None
 
     def prepare(self) -> None:
@@ -51,8 +55,8 @@ class Callbacks:
                 self._worker = Worker("callbacks of msl_network_trio")
 
     def call(self, function: Callable[[Future], object], future: Future) -> None:
-        """Call a function: here, or in the other thread if this is the one that reads replies."""
-        if threading.get_ident() == self._trio_thread:
+        """Call a function: here, or in the other thread if this is one that has just read the reply."""
+        if future.is_settling:
             assert self._worker is not None
             self._worker.submit(partial(_call, function, future))
         else:
@@ -74,16 +78,16 @@ class Future(concurrent.futures.Future[Any]):
 
     Args:
         request: The request.
-        abandon: Gives up on it.
-        callbacks: Calls functions.
+        calls: What it was made by.
     """
 
-    def __init__(self, request: Request, abandon: Callable[[Request], None], callbacks: Callbacks) -> None:
+    def __init__(self, request: FutureRequest, calls: Calls) -> None:
         super().__init__()
         self._request = request
-        self._abandon = abandon
-        self._callbacks = callbacks
+        self._calls = calls
         self._is_abandoned = False
+        self.is_settling = False
+        self._is_settled = False
 
     def cancel(self) -> bool:
         """Abandon the request. If it was not written yet it never will be; else its reply is dropped.
@@ -97,7 +101,7 @@ class Future(concurrent.futures.Future[Any]):
             first, self._is_abandoned = not self._is_abandoned, True
         if first:
             self.set_running_or_notify_cancel()  # else wait() and as_completed() would not hear of it
-            self._abandon(self._request)
+            self._calls.abandon(self._request)
         return True
 
     def result(self, timeout: float | None = None) -> Any:
@@ -121,11 +125,12 @@ class Future(concurrent.futures.Future[Any]):
 
     def add_done_callback(self, fn: Callable[[Future], object]) -> None:
         """Have a function called when the reply is there; at once if it is there already."""
-        self._callbacks.prepare()
-        super().add_done_callback(partial(self._callbacks.call, fn))
+        self._calls.callbacks.prepare()
+        super().add_done_callback(partial(self._calls.callbacks.call, fn))
 
     def settle(self, error: NetworkError | None) -> None:
         """Take the outcome of the request."""
+        self.is_settling = True
         try:
             if error is None:
                 self.set_result(self._request.result)
@@ -133,12 +138,15 @@ class Future(concurrent.futures.Future[Any]):
                 self.set_exception(error)
         except concurrent.futures.InvalidStateError:
             pass  # it was cancelled in the same moment
+        finally:
+            self.is_settling = False
+            self._is_settled = True
 
     def _wait(self, timeout: float | None) -> None:
-        if self.done():
+        if self._is_settled or self.done():
             return
         check_may_wait("Future.result", "the Reply that msl_network_trio gives")
-        wait(self._attempt, math.inf if timeout is None else timeout)
+        self._calls.wait_for_future(self._request, self._attempt, math.inf if timeout is None else timeout)
         if self._exception is not None:
             stand_still_at_exit()
 

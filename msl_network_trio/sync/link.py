@@ -29,7 +29,8 @@ class BlockingMethod(RemoteMethod):
     __slots__ = ("_calls",)
 
     def __init__(self, link: AsyncLink, name: str, calls: Calls) -> None:
-        super().__init__(link, name)
+        self._link = link
+        self._name = name
         self._calls = calls
 
     def _requests(self, _: Any) -> Calls:
