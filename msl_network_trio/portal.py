@@ -1,8 +1,9 @@
 """From threads into Trio and back: calls, waits that can be interrupted, and the Trio thread of scripts.
 
-What is here knows nothing of MSL-Network. A thread may wait in three surroundings, and must not be stuck in any of
-them: the main thread has to notice Ctrl-C, a worker thread of a Trio application the cancellation of the task that
-it works for, and no daemon thread may disturb the end of the interpreter.
+What is here knows nothing of MSL-Network. A thread may wait in three surroundings, and must not be stuck in
+any of
+them: the main thread has to notice Ctrl-C, a worker thread of a Trio application the cancellation of the task
+that it works for, and no daemon thread may disturb the end of the interpreter.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import partial
 from time import monotonic
-from types import FrameType, TracebackType
-from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
+from types import FrameType
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, TypeVarTuple
 
 import outcome
 import trio
@@ -36,6 +37,7 @@ except ImportError:  # not CPython
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 SLICE = 0.05
 """For how many seconds to wait before looking around, where nothing else would interrupt a wait."""
@@ -135,7 +137,8 @@ def wait(attempt: Callable[[float], bool], seconds: float) -> bool:
 def stand_still_at_exit() -> None:
     """Return, but for a daemon thread of an interpreter that is about to end: it does not go on.
 
-    The connections have ended, and the errors that this makes would be printed over what the program printed last.
+    The connections have ended, and the errors that this makes would be printed over what the program printed
+    last.
     """
     if _process.is_exiting and not is_main_thread():
         while True:
@@ -147,41 +150,25 @@ def is_exiting() -> bool:
     return _process.is_exiting
 
 
-class Uninterrupted:
-    """A block of code that Ctrl-C does not cut in two: it takes effect at the end of the block.
+def uninterrupted(function: Callable[[*Ts], R], *args: *Ts) -> R:
+    """Call a function that Ctrl-C does not cut in two: it takes effect at the end.
 
-    Of use in the main thread, and harmless in others. The block must not wait for anything.
+    Of use in the main thread, and harmless in others. The function must not wait for anything.
     """
-
-    __slots__ = ("_handler", "_interrupted")
-
-    def __enter__(self) -> None:
-        self._handler: Any = None
-        self._interrupted = False
-        if threading.get_ident() != _process.main_thread:
-            return
-        handler = _get_handler(signal.SIGINT)
-        if callable(handler):  # else it is ignored, or ends the process
-            self._handler = handler
-            try:
-                _set_handler(signal.SIGINT, self._note)
-            except BaseException:  # the handler of another signal
-                _set_handler(signal.SIGINT, handler)
-                raise
-
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._handler is not None:
-            _set_handler(signal.SIGINT, self._handler)
-            if self._interrupted:
-                self._handler(signal.SIGINT, None)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._interrupted = True
+    if threading.get_ident() != _process.main_thread:
+        return function(*args)
+    handler = _get_handler(signal.SIGINT)
+    if not callable(handler):  # it is ignored, or ends the process
+        return function(*args)
+    noted: dict[int, FrameType | None] = {}
+    try:
+        # Called with the number and the frame, it takes a note; this is on the way of every request.
+        _set_handler(signal.SIGINT, noted.setdefault)
+        return function(*args)
+    finally:
+        _set_handler(signal.SIGINT, handler)
+        if noted:
+            handler(signal.SIGINT, None)
 
 
 # ---- into Trio ----
@@ -237,13 +224,14 @@ class Portal:
     def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call an async function in the Trio thread, and wait for it.
 
-        In a worker thread of the same Trio run the task that the thread works for calls it, and cancels it when it
-        is cancelled; elsewhere a task of its own does.
+        In a worker thread of the same Trio run the task that the thread works for calls it, and cancels it
+        when it is cancelled; elsewhere a task of its own does.
 
         Raises:
             RuntimeError: This is a Trio thread.
             KeyboardInterrupt: Ctrl-C was pressed. The function has been cancelled.
-            trio.Cancelled: The task that this worker thread works for was cancelled. So has been the function.
+            trio.Cancelled: The task that this worker thread works for was cancelled. So has been the
+                function.
             ConnectionLost: The Trio run has ended.
         """
         check_may_wait(getattr(function, "__qualname__", repr(function)))
@@ -259,7 +247,7 @@ class Portal:
 
 
 class _Errand(Generic[R]):
-    """A call of a thread that is no worker thread of the Trio run, which can also be asked to do something meanwhile."""
+    """A call of a thread that is no worker thread of the Trio run; meanwhile it can be asked to do things."""
 
     def __init__(self, portal: Portal, function: Callable[[], Awaitable[R]]) -> None:
         self._portal = portal
@@ -268,6 +256,11 @@ class _Errand(Generic[R]):
         # What the thread shall do next; None: nothing more, since there is an outcome.
         self._next: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._outcome: outcome.Outcome[R] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is an outcome."""
+        return self._outcome is not None
 
     # In the thread.
 
@@ -324,7 +317,7 @@ class _Errand(Generic[R]):
         try:
             with self._scope:
                 self._finish(outcome.Value(await self._function()))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised in the thread
             self._finish(outcome.Error(error))
         finally:
             if self._outcome is None:  # cancelled, with the thread or with the run
@@ -346,7 +339,7 @@ class _Errand(Generic[R]):
             nonlocal answer
             try:
                 answer = outcome.Value(function())
-            except Exception as error:  # Ctrl-C is for the thread itself
+            except Exception as error:  # noqa: BLE001 - it is raised in the task; Ctrl-C is for the thread
                 answer = outcome.Error(error)
             self._portal.post(answered.set)
 
@@ -362,7 +355,7 @@ async def in_calling_thread(function: Callable[..., R], *args: Any) -> R:
     Cancellation abandons it.
     """
     errand = _errand.get()
-    if errand is None or errand._outcome is not None:  # it is inherited by tasks that live longer
+    if errand is None or errand.is_done:  # it is inherited by tasks that live longer
         return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
     result: R = await errand.ask(partial(function, *args))
     return result
@@ -452,8 +445,8 @@ class _Script:
 def current_portal() -> Portal:
     """Return the portal that a new connection belongs to.
 
-    In a worker thread of a Trio application that is the one of the application; elsewhere it is that of a background
-    thread, of which a process has one, and which is started when it is first needed.
+    In a worker thread of a Trio application that is the one of the application; elsewhere it is that of a
+    background thread, of which a process has one, and which is started when it is first needed.
 
     Raises:
         ConnectionLost: The interpreter is about to end.
@@ -462,7 +455,11 @@ def current_portal() -> Portal:
         return trio.from_thread.run_sync(Portal.here)
     except RuntimeError:
         pass  # no worker thread
-    with Uninterrupted(), _process.lock:  # a thread that was started by half could not be taken back
+    return uninterrupted(_script_portal)  # a thread that was started by half could not be taken back
+
+
+def _script_portal() -> Portal:
+    with _process.lock:
         if _process.script is None:
             if _process.is_exiting:
                 raise ConnectionLost("No connection can be made, since the interpreter is about to end")

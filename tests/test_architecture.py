@@ -32,6 +32,7 @@ ORDER = [
     "client.writer",
     "client.watch",
     "client.turn",
+    "client.threads",
     "client.user_code",
     "client.notifications",
     "client.signatures",

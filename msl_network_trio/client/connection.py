@@ -18,7 +18,7 @@ from typing import Any
 import trio
 
 from msl_network_trio.client.reply import Handle, Reply, Waiting, timed_out
-from msl_network_trio.client.turn import LONGEST_TURN, Turn
+from msl_network_trio.client.threads import Threads
 from msl_network_trio.client.user_code import UserTasks
 from msl_network_trio.client.watch import Watch
 from msl_network_trio.client.writer import Writer
@@ -59,7 +59,7 @@ class Connection:
         port: The number of our own port.
         lock: Held around everything that is done to the protocol, so that threads can make requests too.
         portal: The way from threads to the connection.
-        has_threads: Whether threads use the connection, to be set by what lets them.
+        threads: What threads may do.
         user_tasks: Runs code of the user, for as long as the connection's own task.
         on_notification: Called by the reader for every notification; must not wait.
         on_end: Called once when the connection has ended, with the reason; may return an async function for
@@ -104,9 +104,7 @@ class Connection:
             unresponsive_after=math.inf if unresponsive_after is None else unresponsive_after,
         )
         self._writer = Writer(protocol, transport, max_unsent, self._watch.hear)
-        self._turn = Turn(transport.lock, threads_may_receive=transport.threads_may_receive)
-        self._read_by_threads: deque[Event] = deque()
-        self.has_threads = False
+        self.threads = Threads(transport, protocol, self._writer, self._watch, self._dispatch)
 
     # ---- for callers ----
 
@@ -186,7 +184,7 @@ class Connection:
         elif self._writer.has_room(len(data)):
             self._writer.queue_now(request)
             self._watch.wake()
-            self._turn.call_back()
+            self.threads.call_back()
         else:
             raise self.backlog_full(request)
         return reply
@@ -195,107 +193,9 @@ class Connection:
         """Return the error of a request that has no room, and cannot wait for it."""
         return BacklogFull(
             f"{self._writer.unsent:,} bytes wait to be written (max_unsent is "
-            f"{self._writer.max_unsent:,}), so {request.service}.{request.attribute} was not sent; await replies "
-            "before making more requests"
+            f"{self._writer.max_unsent:,}), so {request.service}.{request.attribute} was not sent; await "
+            "replies before making more requests"
         )
-
-    # ---- for other threads, with the lock held ----
-
-    def queue_from_thread(self, request: Request) -> bool | None:
-        """Queue a request.
-
-        Returns:
-            Whether the Trio thread has to call `flush_for_threads`; None: there is no room, and the request was
-            not queued.
-
-        Raises:
-            ConnectionLost: The connection has ended.
-        """
-        if not self._writer.has_room(len(request.data or b"")):
-            self.protocol.check_open(request.service)
-            return None
-        self.protocol.request(request)
-        return self.send_from_thread(request)
-
-    def send_from_thread(self, request: Request) -> bool:
-        """Send what waits, if it can be sent, and read if nobody does, on behalf of a request.
-
-        Returns:
-            Whether the Trio thread has to call `flush_for_threads`.
-        """
-        if not self._transport.threads_may_send:
-            return True
-        if request.is_patient:
-            # With replies on their way, it may wait a little for others to go with it.
-            self._writer.send_at_once()
-            return self._watch.is_asleep
-        self._turn.take(request)
-        return self._writer.send_at_once(also_behind_others=True) or self._watch.is_asleep
-
-    def abandon_from_thread(self, request: Request) -> bool:
-        """Give up on a request; see `send_from_thread`."""
-        self._turn.give_up(request)
-        self.protocol.abandon(request)
-        return True
-
-    def read_from_thread(self, request: Request) -> bool:
-        """Read, if it is the turn of the thread that made this request.
-
-        Returns:
-            Whether the Trio thread has to call `flush_for_threads`.
-        """
-        if self._turn.reader is not request:
-            return False
-        data = self._transport.receive_nowait()
-        if data is None:
-            return False
-        if not data:
-            self._turn.give_up(request)
-            return True
-        self._watch.hear()
-        for event in self.protocol.receive(data):
-            if isinstance(event, Request) and event.wakes_anywhere:
-                event.wake()
-            else:
-                self._read_by_threads.append(event)
-        needs_trio = self._read_by_threads or self.protocol.has_output or self.protocol.broken is not None
-        if request.settled:
-            needs_trio = self.stop_reading_from_thread(request) or needs_trio
-        return bool(needs_trio)
-
-    def stop_reading_from_thread(self, request: Request) -> bool:
-        """Leave reading to others; see `read_from_thread`."""
-        if self._turn.reader is not request:
-            return False
-        self._turn.give_up(request)
-        # Who has requests open for which nobody waits may soon wait for one, and read again.
-        return any(not other.is_patient for other in self.protocol.open_requests)
-
-    @property
-    def has_output(self) -> bool:
-        """Whether something waits to be written."""
-        return self.protocol.has_output
-
-    def reads_in_thread(self, request: Request) -> bool:
-        """Whether it is the turn of the thread that made this request to read; also without the lock."""
-        return self._turn.reader is request
-
-    def wait_in_thread(self, seconds: float) -> bool:
-        """Wait until there is something to read, without the lock; see `Transport.wait_in_thread`."""
-        return self._transport.wait_in_thread(min(seconds, LONGEST_TURN))
-
-    # ---- and what they leave to the Trio thread ----
-
-    def flush_for_threads(self, *, read: bool = True) -> None:
-        """Do what threads have left to do.
-
-        Args:
-            read: Whether that includes reading.
-        """
-        self._writer.flush()
-        self._watch.wake(for_a_while=True)
-        if read:
-            self._turn.call_back()
 
     def break_off(self, reason: str) -> None:
         """End the connection at once, since nothing more may be written."""
@@ -312,7 +212,7 @@ class Connection:
         request.watched = True
         try:
             self._writer.queue_now(request)
-            self._turn.call_back()
+            self.threads.call_back()
         except ConnectionLost as error:
             request.settled, request.error = True, error
         return Reply(self.abandon, request, math.inf)
@@ -395,9 +295,10 @@ class Connection:
                 if self.is_open:
                     self._reason = self._disconnected()
                     with self.lock:
+                        self.threads.queue_patient()
                         said = self.protocol.say_goodbye()
                         self._writer.flush()
-                    self._turn.call_back()
+                    self.threads.call_back()
                     if not said:
                         await self._writer.drain()
                         return
@@ -439,7 +340,7 @@ class Connection:
             else:
                 await self._writer.queue(request, linking)
             self._watch.wake()
-            self._turn.call_back()
+            self.threads.call_back()
             await request.wait()
         except BaseException:
             self.abandon(request)
@@ -477,8 +378,7 @@ class Connection:
                     stand_aside = self._deliver(data)
                     self._writer.flush()
                     if stand_aside and protocol.broken is None:
-                        await self._turn.stand_aside()
-                        self._dispatch(self._read_by_threads)
+                        await self.threads.stand_aside()
                     if protocol.broken is not None:
                         self._fail(protocol.broken)
                         return
@@ -486,17 +386,10 @@ class Connection:
             self._fail(self._broken(error))
 
     def _deliver(self, data: bytes) -> bool:
-        """Tell everybody what has arrived for them, and return whether to leave what comes next to a thread."""
-        stand_aside = False
+        """Tell everybody what has arrived for them, and return whether to let threads read what comes."""
         with self.lock:
             events = self.protocol.receive(data)
-            if self.has_threads:
-                answered = [event for event in events if isinstance(event, Request)]
-                stand_aside = (
-                    len(answered) == len(events)
-                    and self._turn.is_to_stand_aside(answered)
-                    and all(request.wakes_anywhere for request in self.protocol.open_requests)
-                )
+            stand_aside = self.threads.are_there and self.threads.is_to_stand_aside(events)
         self._dispatch(deque(events))
         return stand_aside
 
@@ -557,11 +450,11 @@ class Connection:
         self._finished.set()
 
     def _end(self) -> None:
-        self._dispatch(self._read_by_threads)
         reason = self._reason or self._write_error or self._disconnected()
         with self.lock:
             requests = self.protocol.lose(reason, cut_off=self._writer.is_inside_a_message)
             self._writer.close()
+            self.threads.queue_patient()  # there is no queue any more, of which they are told
         for request in requests:
             request.wake()
         self._transport.close()

@@ -1,8 +1,9 @@
-"""Whose turn it is to read: that of the connection's task or, for a moment, of a thread that waits for a reply anyway.
+"""Whose turn it is to read: the task's or, for a moment, that of a thread that waits for a reply anyway.
 
-A thread that makes one call after the other would otherwise wait, in each of them, until the event loop has read the
-reply, has woken it and has gone to sleep again, which takes longer than all the rest. So the task stands aside while
-such a thread is at work, and looks from time to time whether it still is. Whoever needs the task calls it back.
+A thread that makes one call after the other would otherwise wait, in each of them, until the event loop has
+read the reply, has woken it and has gone to sleep again, which takes longer than all the rest. So the task
+stands aside while such a thread is at work, and looks from time to time whether it still is. Whoever needs
+the task calls it back.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from msl_network_trio.protocol.outgoing import Request
 LONGEST_TURN = 0.02
 """For how many seconds a thread reads; a reply that takes longer can as well be read by the task."""
 
-_FREQUENT = 0.02
+_FREQUENT = 0.05
 """How many seconds apart, at the most, replies to threads have to be before the task stands aside."""
 
-_FIRST_LOOK, _LAST_LOOK = 0.005, 0.01
-"""After how many seconds aside the task looks whether threads still read; they double, from the one to the other."""
+_FIRST_LOOK, _LAST_LOOK = 0.01, 0.02
+"""After how many seconds aside the task looks whether threads still read, at first and in the long run."""
 
 _SHORTEST_PENANCE, _LONGEST_PENANCE = 0.05, 1.6
 """For how many seconds the task stays when it had stood aside for nobody; they double each time."""

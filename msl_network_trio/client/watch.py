@@ -63,8 +63,8 @@ class Watch:
         """Note that a request was made; of no cost while the watch is awake.
 
         Args:
-            for_a_while: Stay awake a little also if the request is over at once. Threads, for which it does cost
-                something, must not have to wake the watch for each of many short calls.
+            for_a_while: Stay awake a little also if the request is over at once. Threads, for which it does
+                cost something, must not have to wake the watch for each of many short calls.
         """
         if self._asleep:
             self.is_asleep = False
@@ -90,7 +90,8 @@ class Watch:
             while self._is_needed():
                 await trio.sleep(self._first / 2)
                 with self._lock:
-                    # Requests that nobody has asked about yet are not made to wait for the sake of older ones.
+                    # Requests that nobody has asked about yet are not made to wait for the sake of older
+                    # ones.
                     is_new = protocol.is_waiting_between(asked_about, older)
                     is_due = trio.current_time() >= next_look and protocol.is_waiting_between(0, older)
                     # What cannot even be written waits for the Manager as well.

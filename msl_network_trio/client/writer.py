@@ -22,8 +22,8 @@ class Writer:
     A caller that has queued something calls `flush`, which never waits. The task `run` is the only one that
     waits in the middle of a message, so no caller can leave half a line behind.
 
-    Threads queue requests as well, with the transport's lock held, which is why it is held here around whatever
-    changes the protocol or depends on it.
+    Threads queue requests as well, with the transport's lock held, which is why it is held here around
+    whatever changes the protocol or depends on it.
 
     Args:
         protocol: Whose lines to write.
@@ -62,12 +62,12 @@ class Writer:
 
     def has_room(self, size: int) -> bool:
         """Whether a request of this many bytes can be queued now; one larger than all room can if alone."""
-        if self._queue.locked():
-            return False  # others were here first
-        return self._fits(size)
+        # If it is locked, others were here first.
+        return not self._queue.locked() and self._fits(size)
 
     def _fits(self, size: int) -> bool:
-        unsent = self.unsent
+        rest = self._rest
+        unsent = self._protocol.unsent + (0 if rest is None else len(rest))
         return unsent == 0 or unsent + size <= self.max_unsent
 
     async def queue(self, request: Request, linking: str = "") -> None:
@@ -107,11 +107,6 @@ class Writer:
                 assert self._parked is not None
                 writer, self._parked = self._parked, None
                 trio.lowlevel.reschedule(writer)
-
-    @property
-    def is_waited_for(self) -> bool:
-        """Whether somebody waits for room, and has to be told by `flush` when something is withdrawn."""
-        return bool(self._progress)
 
     @trio.lowlevel.enable_ki_protection
     def send_at_once(self, *, also_behind_others: bool = False) -> bool:

@@ -1,8 +1,8 @@
 """The blocking API: what ``from msl.network import connect, LinkedClient`` was, over the async API.
 
-It is for scripts, notebooks and programs with an event loop of another kind, from any thread. In the worker threads of a
-Trio application it works in the event loop of the application. What it returns, raises and expects is described in the
-async API, which has the same names: read "returns" for "awaits".
+It is for scripts, notebooks and programs with an event loop of another kind, from any thread. In the worker
+threads of a Trio application it works in the event loop of the application. What it returns, raises and
+expects is described in the async API, which has the same names: read "returns" for "awaits".
 """
 
 from typing import overload
@@ -38,5 +38,5 @@ def to_async(blocking: Link) -> AsyncLink: ...
 @overload
 def to_async(blocking: LinkedClient) -> AsyncLinkedClient: ...
 def to_async(blocking: Client | Link | LinkedClient) -> AsyncClient | AsyncLink | AsyncLinkedClient:
-    """Return the same client or link for the tasks of the Trio run that it belongs to; the way back is ``sync``."""
+    """Return the same client or link for tasks of the Trio run that it is in; ``sync`` is the way back."""
     return blocking._twin

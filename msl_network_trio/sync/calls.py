@@ -1,8 +1,9 @@
 """Requests that threads make: the calling thread sends, and the Trio thread hands it the reply.
 
-There is no way through the event loop for a request. The thread that makes it holds the connection's lock while it
-queues it and, if nothing else is on its way, sends it; then it waits until the task that reads wakes it. Only what
-cannot be sent at once is left to the Trio thread, which is told once however many requests that are.
+There is no way through the event loop for a request. The thread that makes it holds the connection's lock
+while it queues it and, if nothing else is on its way, sends it; then it waits until the task that reads wakes
+it. Only what cannot be sent at once is left to the Trio thread, which is told once however many requests that
+are.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.reply import timed_out
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.portal import (
-    Uninterrupted,
     check_cancelled,
     check_may_wait,
-    is_main_thread,
     is_exiting,
+    is_main_thread,
     stand_still_at_exit,
+    uninterrupted,
     wait,
 )
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.sync.futures import Callbacks, Future, FutureRequest
 
-_PATIENCE = 0.001
+_PATIENCE = 0.002
 """How many seconds a request that nobody waits for yet may wait for others, if replies are on their way."""
 
 
@@ -72,7 +73,8 @@ class Calls:
         self.callbacks = Callbacks()
         self._trio_is_told = False
         self._flush_is_planned = False
-        connection.has_threads = True
+        self._threads = connection.threads
+        self._threads.are_there = True
 
     def request(
         self,
@@ -87,9 +89,10 @@ class Calls:
         Raises:
             RuntimeError: This is a Trio thread.
             KeyboardInterrupt: Ctrl-C was pressed. The request is abandoned, the connection is not.
-            trio.Cancelled: The task that this worker thread works for was cancelled. The request is abandoned.
+            trio.Cancelled: The task that this worker thread works for was cancelled. The request is
+                abandoned.
         """
-        check_may_wait(f"{service}.{attribute}")
+        check_may_wait(f"Link.{attribute}")
         connection = self.connection
         seconds = connection.seconds(timeout)
         protocol = connection.protocol
@@ -97,9 +100,11 @@ class Calls:
         data = protocol.encode(service, attribute, args, kwargs or {}, uid)
         request = Blocking(service, attribute, uid, data)
         try:
-            if not self._do(connection.queue_from_thread, request):
+            if not uninterrupted(self._do, self._threads.queue, request):
                 return self._portal.call(connection.request, service, attribute, args, kwargs, timeout)
             arrived = self.wait(request, request.attempt, seconds)
+        except NetworkError:
+            raise  # there is nothing to give up on
         except BaseException:
             self.abandon(request)
             raise
@@ -123,32 +128,47 @@ class Calls:
 
         The timeout counts from now, and ends the Future.
         """
-        check_cancelled()
+        if not is_main_thread():
+            check_cancelled()
         connection = self.connection
         seconds = connection.seconds(timeout)
         protocol = connection.protocol
         uid = protocol.next_uid()
         data = protocol.encode(service, attribute, args, kwargs or {}, uid)
         request = FutureRequest(service, attribute, uid, data)
+        request.is_patient = True
         future = request.future = Future(request, self)
-        if not self._do(connection.queue_from_thread, request):
+        try:
+            if self._threads.is_idle:
+                has_room = uninterrupted(self._do, self._threads.queue, request)
+            else:
+                has_room = self._threads.put(request)
+                if not self._flush_is_planned:
+                    uninterrupted(self._plan_flush)
+        except NetworkError:
+            raise
+        except BaseException:
+            self.abandon(request)
+            raise
+        if not has_room:
             raise connection.backlog_full(request)
         if seconds != math.inf:
             self._portal.post(self._end_later, request, seconds)
         return future
 
     def wait(self, request: Request, attempt: Callable[[float], bool], seconds: float) -> bool:
-        """Wait for the reply to a request, and read it if it is our turn; see `msl_network_trio.portal.wait`."""
-        connection = self.connection
-        if connection.reads_in_thread(request):
-            began = monotonic()
+        """Wait for the reply to a request, and read it if that is our turn; see the portal's `wait`."""
+        threads = self._threads
+        if threads.reads(request):
+            deadline = monotonic() + seconds
             try:
-                while connection.reads_in_thread(request) and connection.wait_in_thread(seconds):
-                    self._do(connection.read_from_thread, request)
+                while threads.reads(request) and threads.wait(seconds):
+                    uninterrupted(self._do, threads.read, request)
+                    seconds = max(0, deadline - monotonic())
             finally:
-                if connection.reads_in_thread(request):
-                    self._do(connection.stop_reading_from_thread, request)
-            seconds = max(0, seconds - (monotonic() - began))
+                if threads.reads(request):
+                    uninterrupted(self._do, threads.stop_reading, request)
+            seconds = max(0, deadline - monotonic())
         return wait(attempt, seconds)
 
     def wait_for_future(
@@ -158,42 +178,32 @@ class Calls:
         request.is_patient = False
         try:
             if not (request.settled or request.abandoned or self._portal.is_inherited):
-                self._do(self.connection.send_from_thread, request)
+                uninterrupted(self._do, self._threads.send, request)
             return self.wait(request, attempt, seconds)
         except BaseException:
-            if self.connection.reads_in_thread(request):
-                self._do(self.connection.stop_reading_from_thread, request)
+            if self._threads.reads(request):
+                uninterrupted(self._do, self._threads.stop_reading, request)
             raise
 
     def abandon(self, request: Request) -> None:
         """Give up on a request; see `Connection.abandon`."""
         if not (request.settled or request.abandoned or self._portal.is_inherited):
-            self._do(self.connection.abandon_from_thread, request)
+            uninterrupted(self._do, self._threads.abandon, request)
 
     def _do(self, change: Callable[[Request], bool | None], request: Request) -> bool:
-        """Change the protocol from this thread, and return whether it was done.
+        """Change the protocol, in a thread that is not interrupted, and return whether it was done.
 
-        Ctrl-C must not come in the midst of it. Whatever else does, from the handler of another signal for example,
-        leaves a connection of which nobody knows what has been written.
+        What cuts it in two all the same, an exception from the handler of another signal than that of Ctrl-C
+        for example, leaves a connection of which nobody knows what has been written.
         """
-        if not is_main_thread():
-            return self._do_uninterrupted(change, request)
-        with Uninterrupted():
-            return self._do_uninterrupted(change, request)
-
-    def _do_uninterrupted(self, change: Callable[[Request], bool | None], request: Request) -> bool:
         if self._portal.is_inherited:
             raise ConnectionLost("The connection belongs to the process that this one was forked from")
         try:
             with self._lock:
                 trio_is_needed = change(request)
-                if trio_is_needed:
-                    if not self._trio_is_told:
-                        self._trio_is_told = True
-                        self._portal.post(self._flush)
-                elif request.is_patient and not self._flush_is_planned and self.connection.has_output:
-                    self._flush_is_planned = True
-                    self._portal.post(self._plan_flush)
+                if trio_is_needed and not self._trio_is_told:
+                    self._trio_is_told = True
+                    self._portal.post(self._flush)
         except NetworkError:
             stand_still_at_exit()
             raise
@@ -206,9 +216,14 @@ class Calls:
         """Do what threads have left to do, in the Trio thread."""
         with self._lock:
             self._trio_is_told = False
-            self.connection.flush_for_threads()
+            self._threads.flush()
 
     def _plan_flush(self) -> None:
+        """Have the Trio thread send before long what nobody waits for."""
+        self._flush_is_planned = True
+        self._portal.post(self._flush_later)
+
+    def _flush_later(self) -> None:
         try:
             trio.lowlevel.spawn_system_task(self._flush_after_a_while)
         except RuntimeError:
@@ -216,9 +231,10 @@ class Calls:
 
     async def _flush_after_a_while(self) -> None:
         await trio.sleep(_PATIENCE)
+        # Before it looks: who finds that it is planned must be able to rely on it.
+        self._flush_is_planned = False
         with self._lock:
-            self._flush_is_planned = False
-            self.connection.flush_for_threads(read=False)
+            self._threads.flush(read=False)
 
     def _end_later(self, request: FutureRequest, seconds: float) -> None:
         """Limit the time of a request, in the Trio thread."""
@@ -232,4 +248,5 @@ class Calls:
             await self.connection.closed.wait()
         if not (request.settled or request.abandoned):
             self.connection.abandon(request)
-            request.future.settle(timed_out(request, seconds))
+            request.error = timed_out(request, seconds)
+            request.wake()

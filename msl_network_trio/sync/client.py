@@ -84,7 +84,7 @@ class Client:
 
     def unlink(self, link: Link, *, timeout: float | None = None) -> None:
         """Unlink from a Service; see `msl_network_trio.Client.unlink`."""
-        twin = link._twin if isinstance(link, Link) else link
+        twin: Any = getattr(link, "_twin", link)  # that it is no link is for the async API to say
         self._portal.call(self._twin.unlink, twin, timeout=timeout)
 
     def spawn(self, name: str = "Client") -> Client:
@@ -107,7 +107,7 @@ class Client:
         return self._portal.is_inherited or self._twin._connection.closed.is_set()
 
     def shutdown_handler(self) -> Any:
-        """Does nothing; assign a function to be called, in a thread of its own, when the connection has ended."""
+        """Does nothing; assign a function to be called, in a thread of its own, when the connection ended."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -135,7 +135,7 @@ def dropped(owner: type, name: str) -> str:
 
 
 @like(async_connect)
-def connect(**kwargs: Any) -> Client:
+def connect(**kwargs: Any) -> Client:  # noqa: D103 - it has that of the other one
     check_may_wait("connect")
     kwargs["prompts"] = prompts_for_threads(kwargs.get("prompts"))
     return current_portal().call(async_connect, **kwargs).sync

@@ -31,15 +31,14 @@ class FutureRequest(Request):
     wakes_anywhere = True
 
     future: Future
-
-    def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
-        super().__init__(service, attribute, uid, data)
-        self.is_patient = True
+    is_patient: bool
 
     def wake(self) -> None:
         """Tell the Future."""
         if not is_exiting():
-            self.future.settle(self.error)
+            future = self.future
+            del self.future  # else the two would hold each other, and be left to the garbage collector
+            future.settle(self.error)
 
 
 class Callbacks:
@@ -73,8 +72,8 @@ def _call(function: Callable[[Future], object], future: Future) -> None:
 class Future(concurrent.futures.Future[Any]):
     """The reply to a request that was made with ``asynchronous=True``.
 
-    It works with `concurrent.futures.wait` and `concurrent.futures.as_completed`. Functions that were added with
-    `add_done_callback` are called in a thread of their own, so they may make requests.
+    It works with `concurrent.futures.wait` and `concurrent.futures.as_completed`. Functions that were added
+    with `add_done_callback` are called in a thread of their own, so they may make requests.
 
     Args:
         request: The request.
@@ -87,7 +86,7 @@ class Future(concurrent.futures.Future[Any]):
         self._calls = calls
         self._is_abandoned = False
         self.is_settling = False
-        self._is_settled = False
+        self._has_result = False
 
     def cancel(self) -> bool:
         """Abandon the request. If it was not written yet it never will be; else its reply is dropped.
@@ -115,6 +114,8 @@ class Future(concurrent.futures.Future[Any]):
             concurrent.futures.CancelledError: The request was cancelled.
             RuntimeError: This is a Trio thread, and it is not there yet.
         """
+        if self._has_result:
+            return self._request.result  # all that there is to it
         self._wait(timeout)
         return super().result(0)
 
@@ -134,16 +135,16 @@ class Future(concurrent.futures.Future[Any]):
         try:
             if error is None:
                 self.set_result(self._request.result)
+                self._has_result = True
             else:
                 self.set_exception(error)
         except concurrent.futures.InvalidStateError:
             pass  # it was cancelled in the same moment
         finally:
             self.is_settling = False
-            self._is_settled = True
 
     def _wait(self, timeout: float | None) -> None:
-        if self._is_settled or self.done():
+        if self.done():
             return
         check_may_wait("Future.result", "the Reply that msl_network_trio gives")
         self._calls.wait_for_future(self._request, self._attempt, math.inf if timeout is None else timeout)

@@ -12,8 +12,9 @@ from msl_network_trio.portal import Worker
 class ThreadHandler:
     """An async function that calls a plain one in a thread of its own.
 
-    The thread is always the same one, since what a handler opened in its first call may be of use in no other thread.
-    It is started here and not when it is needed, since Python starts none when the interpreter is about to end.
+    The thread is always the same one, since what a handler opened in its first call may be of use in no other
+    thread. It is started here and not when it is needed, since Python starts none when the interpreter is
+    about to end.
 
     Args:
         function: The plain function.
@@ -31,6 +32,7 @@ class ThreadHandler:
         return cls(function)
 
     async def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Call the function, and wait until it returns."""
         await self._worker.call(self._function, *args, **kwargs)
 
     def __repr__(self) -> str:

@@ -40,7 +40,8 @@ class BlockingMethod(RemoteMethod):
 class Link:
     """A link between a client and a Service; `Client.link` makes it.
 
-    Every attribute that is not listed here is a method of the Service, or a property of it, which is read by calling
+    Every attribute that is not listed here is a method of the Service, or a property of it, which is read by
+    calling
     it: ``link.add(1, 2)``, ``link.pi()``. Entered with ``with``, it unlinks at the end of the block.
 
     Args:
@@ -50,6 +51,7 @@ class Link:
 
     def __init__(self, client: Client, twin: AsyncLink) -> None:
         self._owner = client
+        self._calls = client._calls
         self._twin = twin
 
     @property
@@ -65,14 +67,15 @@ class Link:
     def __getattr__(self, name: str) -> BlockingMethod:
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self._twin._linked(name)
-        return BlockingMethod(self._twin, name, self._owner._calls)
+        twin = self._twin
+        twin._linked(name)
+        return BlockingMethod(twin, name, self._calls)
 
     def _request(
         self, attribute: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, timeout: float | None
     ) -> Any:
         self._twin._linked(attribute)
-        return self._owner._calls.request(self.service_name, attribute, args, kwargs, timeout)
+        return self._calls.request(self.service_name, attribute, args, kwargs, timeout)
 
     def shutdown_service(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """Ask the Service to shut down, and break the link; see `msl_network_trio.Link.shutdown_service`."""
@@ -83,10 +86,10 @@ class Link:
     def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
         """Does nothing; assign a function to be called for every notification of the Service.
 
-        ``link.notification_handler = function`` works at any time, also with a bound method (`types.MethodType`). It is
-        called in the order of the notifications, one after the other, always in the same thread, so it may take its
-        time and may use the link. An exception in it is logged, and ends nothing. If it is slower than notifications
-        come, the oldest ones are dropped, which is logged too.
+        ``link.notification_handler = function`` works at any time, also with a bound method
+        (`types.MethodType`). It is called in the order of the notifications, one after the other, always in
+        the same thread, so it may take its time and may use the link. An exception in it is logged, and ends
+        nothing. If it is slower than notifications come, the oldest ones are dropped, which is logged too.
 
         Args:
             *args: What the Service emitted.
@@ -104,8 +107,8 @@ class Link:
         """Acquire a lock on the Service; see `msl_network_trio.Link.acquire_lock`.
 
         Returns:
-            The names of the clients that are linked with the Service, in any order. Entered with ``with``, the lock
-            is released at the end of the block.
+            The names of the clients that are linked with the Service, in any order. Entered with ``with``,
+            the lock is released at the end of the block.
         """
         names = self._portal.call(self._twin.acquire_lock, shared, timeout, wait=wait)
         return Lock(names, self)
@@ -176,7 +179,7 @@ class Link:
 
 
 class Lock(list[str]):
-    """The names of the clients that a lock is shared with; entered with ``with``, it is released at the end of the block.
+    """The names of the clients that are linked while a lock is held; ``with`` releases it at the end.
 
     Args:
         names: The names.
@@ -268,8 +271,9 @@ class Notifications:
 def notifications(link: Link | LinkedClient, max_buffer_size: float = MAX_BUFFER_SIZE) -> Notifications:
     """Iterate over the notifications of a Service.
 
-    ``with notifications(link) as stream:`` subscribes; ``for notification in stream:`` gives what has come since. This
-    is a function, since a method would hide one of the Service. See `msl_network_trio.Link.notifications`.
+    ``with notifications(link) as stream:`` subscribes; ``for notification in stream:`` gives what has come
+    since. This is a function, since a method would hide one of the Service. See
+    `msl_network_trio.Link.notifications`.
 
     Args:
         link: A link, or a linked client.

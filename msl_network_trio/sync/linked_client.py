@@ -26,7 +26,7 @@ class _GuardedMethod(BlockingMethod):
     __slots__ = ("_owner",)
 
     def __init__(self, owner: LinkedClient, link: Link, name: str) -> None:
-        super().__init__(link._twin, name, link._owner._calls)
+        super().__init__(link._twin, name, link._calls)
         self._owner = owner
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -47,14 +47,14 @@ class LinkedClient:
         print(math.add(1, 2))
         math.disconnect()
 
-    Making it waits for the Service to appear. It can be subclassed, with an ``__init__`` and methods of its own.
-    Attributes that are not listed here are the Service's, as with `Link`. Entered with ``with``, it disconnects at the
-    end of the block.
+    Making it waits for the Service to appear. It can be subclassed, with an ``__init__`` and methods of its
+    own. Attributes that are not listed here are the Service's, as with `Link`. Entered with ``with``, it
+    disconnects at the end of the block.
 
     Args:
         service_name: The name of the Service.
-        **kwargs: Arguments of `connect`; others are ignored, as by `filter_client_connect_kwargs`. The name is that of
-            the class if none is given, and the timeout covers waiting for the Service too.
+        **kwargs: Arguments of `connect`; others are ignored, as by `filter_client_connect_kwargs`. The name
+            is that of the class if none is given, and the timeout covers waiting for the Service too.
     """
 
     _twin: AsyncLinkedClient
@@ -81,7 +81,7 @@ class LinkedClient:
         return client
 
     def _disconnect_when_forgotten(self) -> None:
-        """Leave the network when nobody refers to this object any more, as in msl-network; Trio's thread does so."""
+        """Leave the network when nobody refers to this object any more, as in msl-network."""
         weakref.finalize(self, _disconnect_soon, self._portal, self._twin).atexit = False
 
     # ---- requests to the Service ----
