@@ -55,7 +55,7 @@ class Threads:
     # ---- for threads ----
 
     def put(self, request: Request) -> bool:
-        """Take a request that nobody waits for yet, without the lock; it goes out with the next one or `flush`.
+        """Take a request that nobody waits for yet, without the lock; it goes with the next one or `flush`.
 
         Returns:
             Whether there was room for it.
