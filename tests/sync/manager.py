@@ -29,18 +29,24 @@ class Session:
         self.manager = manager
         self.sock = sock
         self.lines: list[dict[str, Any]] = []
+        self.answered: list[str] = []
         self.said_goodbye = False
         self.ended = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
+    def on_answer(self) -> None:
+        """Called when a question has been answered after the handshake."""
+
     def send(self, **fields: Any) -> None:
         with self._lock:
             self.sock.sendall(json.dumps(fields).encode() + b"\r\n")
 
     def ask(self, attribute: str, *args: Any) -> None:
-        self.send(args=args, attribute=attribute, error=False, kwargs={}, requester="Manager[vm:1875]", uid="")
+        self.send(
+            args=args, attribute=attribute, error=False, kwargs={}, requester="Manager[vm:1875]", uid=""
+        )
 
     def reply(self, line: dict[str, Any], result: Any) -> None:
         self.send(error=False, requester="Client[vm:1]", result=result, uid=line["uid"])
@@ -73,10 +79,24 @@ class Session:
 
     def _converse(self) -> None:
         file = self.sock.makefile("rb")
+
+        def answer() -> Any:
+            text = file.readline()
+            if not text:
+                raise OSError("the client has gone")
+            return json.loads(text)["result"]
+
+        for question in self.manager.questions:
+            self.ask(*question)
+            self.answered.append(answer())
         self.ask("identity")
-        assert json.loads(file.readline())["result"]["type"] == "client"
+        assert answer()["type"] == "client"
         for text in file:
             line = json.loads(text)
+            if "result" in line:
+                self.answered.append(line["result"])
+                self.on_answer()
+                continue
             self.lines.append(line)
             if line["attribute"] == "__disconnect__":
                 self.said_goodbye = True
@@ -99,6 +119,8 @@ class FakeManager:
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.context = context
+        self.questions: list[tuple[str, str]] = []
+        """What is asked before the identity is: (kind, about)."""
         self.answers: dict[str, Callable[[Session, dict[str, Any]], Any]] = {
             "identity": lambda session, line: self.registry(),
             "link": lambda session, line: ECHO,
@@ -155,6 +177,10 @@ class FakeManager:
             self.sessions.put(session)
 
     def close(self) -> None:
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)  # else accept() would go on
+        except OSError:
+            pass  # not on every platform
         self._listener.close()
         for session in self._all:
             session.close()

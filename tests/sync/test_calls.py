@@ -167,7 +167,9 @@ def test_a_call_waits_for_room_and_a_future_does_not(manager: FakeManager):
                 link.size("x" * 900_000, asynchronous=True)
         waiting = Background(link.size, "y" * 800_000)
         trio_statistics = to_async(client)._connection._writer._queue.statistics
-        while trio_statistics().tasks_waiting == 0 and not to_async(client)._connection._writer._queue.locked():
+        while (
+            trio_statistics().tasks_waiting == 0 and not to_async(client)._connection._writer._queue.locked()
+        ):
             time.sleep(0.001)
         go_on.set()
         assert stalled.result(10) == "went on"
@@ -275,7 +277,8 @@ def test_a_request_of_a_cancelled_task_is_not_sent(manager: FakeManager):
                     nursery.start_soon(trio.to_thread.run_sync, work)
                     await trio.to_thread.run_sync(entered.wait)
                     scope.cancel()
-                    await trio.testing.wait_all_tasks_blocked()
+                    with trio.CancelScope(shield=True):
+                        await trio.testing.wait_all_tasks_blocked()
                     go_on.set()
             assert scope.cancelled_caught
             assert await link.echo() == [[], {}]

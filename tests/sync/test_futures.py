@@ -154,15 +154,18 @@ def test_what_is_cancelled_before_it_is_sent_is_never_sent(link: Link, manager: 
     manager.answers["stall"] = stall
     first = link.stall(asynchronous=True)
     assert stalled.wait(10)
-    second = link.echo("second", asynchronous=True)
-    assert second.cancel()
+    with to_async(link)._client._connection.lock:  # so that nobody else sends it
+        second = link.echo("second", asynchronous=True)
+        assert second.cancel()
     go_on.set()
     assert first.result(10) is None
     assert link.add(1, 2) == 3
     assert "echo" not in [line["attribute"] for line in session.lines]
 
 
-def test_callbacks_run_in_a_thread_of_their_own_and_may_call_the_link(link: Link, manager: FakeManager, caplog):
+def test_callbacks_run_in_a_thread_of_their_own_and_may_call_the_link(
+    link: Link, manager: FakeManager, caplog
+):
     called: Any = concurrent.futures.Future()
 
     def callback(future: Any) -> None:
@@ -199,7 +202,9 @@ def test_a_callback_of_a_future_that_is_done_is_called_at_once(link: Link):
     assert called == [(future, threading.current_thread())]
 
 
-def test_the_end_of_the_connection_is_the_end_of_all_futures(link: Link, client: Client, manager: FakeManager):
+def test_the_end_of_the_connection_is_the_end_of_all_futures(
+    link: Link, client: Client, manager: FakeManager
+):
     futures = [link.hold(asynchronous=True) for _ in range(3)]
     for _ in futures:
         manager.next_held()

@@ -77,7 +77,9 @@ def test_copying_and_pickling_do_not_call_the_service(client: Client, link: Link
 
 @pytest.mark.parametrize("name", ["manager", "wait", "send_pending_requests", "raise_latest_error"])
 def test_what_msl_network_has_dropped_is_answered_with_the_new_way(client: Client, name: str):
-    with pytest.raises(AttributeError, match=f"{name!r}, which msl-network has not had since version 1.0; use"):
+    with pytest.raises(
+        AttributeError, match=f"{name!r}, which msl-network has not had since version 1.0; use"
+    ):
         getattr(client, name)
     with pytest.raises(AttributeError, match="'Client' object has no attribute 'nothing'$"):
         _ = client.nothing

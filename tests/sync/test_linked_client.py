@@ -104,7 +104,9 @@ def test_shutdown_service_breaks_the_link(manager: FakeManager):
         assert linked.shutdown_service(1, timeout=5) == ["bye", 1]
         assert linked.link is None
         assert linked.is_connected()
-        with pytest.raises(LinkBroken, match="^Cannot access 'shutdown_service' since the link has been broken"):
+        with pytest.raises(
+            LinkBroken, match="^Cannot access 'shutdown_service' since the link has been broken"
+        ):
             linked.shutdown_service()
 
 
