@@ -146,6 +146,7 @@ class Calls:
                 if not self._flush_is_planned:
                     uninterrupted(self._plan_flush)
         except NetworkError:
+            stand_still_at_exit()
             raise
         except BaseException:
             self.abandon(request)
