@@ -325,9 +325,9 @@ def test_admin_requests(client: Client, linked: LinkedClient, manager: Manager):
             admin.admin_request("port", asynchronous=True)
         with pytest.raises(RuntimeError, match="nope"):
             admin.admin_request("users_table.nope")
-    with connect(**manager.arguments(username="bob", password="pw-b")) as bob:
-        with pytest.raises(RuntimeError, match="You must be an administrator"):
-            bob.admin_request("users_table.usernames")
+    bob = connect(**manager.arguments(username="bob", password="pw-b"))
+    with bob, pytest.raises(RuntimeError, match="You must be an administrator"):
+        bob.admin_request("users_table.usernames")
 
 
 def test_admin_requests_and_others_of_many_threads_do_not_mix(client: Client, manager: Manager):
