@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -184,7 +183,8 @@ class Connection:
         elif self._writer.has_room(len(data)):
             self._writer.queue_now(request)
             self._watch.wake()
-            self.threads.call_back()
+            if self.threads.turn.is_aside:
+                self.threads.turn.call_back()
         else:
             raise self.backlog_full(request)
         return reply
@@ -212,7 +212,7 @@ class Connection:
         request.watched = True
         try:
             self._writer.queue_now(request)
-            self.threads.call_back()
+            self.threads.turn.call_back()
         except ConnectionLost as error:
             request.settled, request.error = True, error
         return Reply(self.abandon, request, math.inf)
@@ -298,7 +298,7 @@ class Connection:
                         self.threads.queue_patient()
                         said = self.protocol.say_goodbye()
                         self._writer.flush()
-                    self.threads.call_back()
+                    self.threads.turn.call_back()
                     if not said:
                         await self._writer.drain()
                         return
@@ -340,7 +340,8 @@ class Connection:
             else:
                 await self._writer.queue(request, linking)
             self._watch.wake()
-            self.threads.call_back()
+            if self.threads.turn.is_aside:
+                self.threads.turn.call_back()
             await request.wait()
         except BaseException:
             self.abandon(request)
@@ -390,12 +391,11 @@ class Connection:
         with self.lock:
             events = self.protocol.receive(data)
             stand_aside = self.threads.are_there and self.threads.is_to_stand_aside(events)
-        self._dispatch(deque(events))
+        self._dispatch(events)
         return stand_aside
 
-    def _dispatch(self, events: deque[Event]) -> None:
-        while events:
-            event = events.popleft()
+    def _dispatch(self, events: list[Event]) -> None:
+        for event in events:
             if isinstance(event, Request):
                 event.wake()
             elif isinstance(event, Notification):

@@ -53,13 +53,9 @@ class RemoteMethod:
         timeout = kwargs.pop("timeout", None)
         asynchronous = kwargs.pop("asynchronous", False)
         link = self._link
-        requests = self._requests(link._linked(self._name))
-        call = requests.start if asynchronous else requests.request
+        connection = link._linked(self._name)._connection
+        call = connection.start if asynchronous else connection.request
         return call(link._service_name, self._name, args, kwargs, timeout)
-
-    def _requests(self, client: Client) -> Any:
-        """Return what makes requests."""
-        return client._connection
 
     @property
     def __signature__(self) -> inspect.Signature:

@@ -31,6 +31,7 @@ class Threads:
 
     Attributes:
         are_there: Whether threads use the connection; to be set by what lets them.
+        turn: Whose turn it is to read.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Threads:
         protocol: ClientProtocol,
         writer: Writer,
         watch: Watch,
-        dispatch: Callable[[deque[Event]], None],
+        dispatch: Callable[[list[Event]], None],
     ) -> None:
         self.are_there = False
         self._transport = transport
@@ -47,10 +48,10 @@ class Threads:
         self._writer = writer
         self._watch = watch
         self._dispatch = dispatch
-        self._turn = Turn(transport.lock, threads_may_receive=transport.threads_may_receive)
+        self.turn = Turn(transport.lock, threads_may_receive=transport.threads_may_receive)
         self._patient: deque[Request] = deque()
         self._patient_bytes = 0
-        self._read: deque[Event] = deque()
+        self._read: list[Event] = []
 
     # ---- for threads ----
 
@@ -105,18 +106,18 @@ class Threads:
         if not self._transport.threads_may_send:
             return True
         if not request.is_patient:
-            self._turn.take(request)
+            self.turn.take(request)
         return self._writer.send_at_once(also_behind_others=True) or self._watch.is_asleep
 
     def abandon(self, request: Request) -> bool:
         """Give up on a request; returns as `send` does."""
-        self._turn.give_up(request)
+        self.turn.give_up(request)
         self._protocol.abandon(request)
         return True
 
     def reads(self, request: Request) -> bool:
         """Return whether the thread that waits for this request is to read; also without the lock."""
-        return self._turn.reader is request
+        return self.turn.reader is request
 
     def wait(self, seconds: float) -> bool:
         """Wait until there is something to read, without the lock; see `Transport.wait_in_thread`."""
@@ -124,13 +125,13 @@ class Threads:
 
     def read(self, request: Request) -> bool:
         """Read, if that is the turn of the thread that waits for this request; returns as `send` does."""
-        if self._turn.reader is not request:
+        if self.turn.reader is not request:
             return False
         data = self._transport.receive_nowait()
         if data is None:
             return False
         if not data:
-            self._turn.give_up(request)
+            self.turn.give_up(request)
             return True
         self._watch.hear()
         for event in self._protocol.receive(data):
@@ -145,9 +146,9 @@ class Threads:
 
     def stop_reading(self, request: Request) -> bool:
         """Leave reading to others; returns as `send` does."""
-        if self._turn.reader is not request:
+        if self.turn.reader is not request:
             return False
-        self._turn.give_up(request)
+        self.turn.give_up(request)
         # If nobody waits for those that are open, somebody soon may, and will read then.
         return any(not other.is_patient for other in self._protocol.open_requests)
 
@@ -163,7 +164,7 @@ class Threads:
         self._writer.flush()
         self._watch.wake(for_a_while=True)
         if read:
-            self._turn.call_back()
+            self.turn.call_back()
 
     def queue_patient(self) -> None:
         """Queue what was taken by `put`; also in a thread."""
@@ -185,17 +186,15 @@ class Threads:
         requests = [event for event in events if isinstance(event, Request)]
         return (
             len(requests) == len(events)
-            and self._turn.is_to_stand_aside(requests)
+            and self.turn.is_to_stand_aside(requests)
             and all(request.wakes_anywhere for request in self._protocol.open_requests)
         )
 
     async def stand_aside(self) -> None:
         """Let threads read; see `Turn.stand_aside`."""
         try:
-            await self._turn.stand_aside()
+            await self.turn.stand_aside()
         finally:
-            self._dispatch(self._read)
-
-    def call_back(self) -> None:
-        """Have the task read, since somebody in the Trio thread waits; without the lock."""
-        self._turn.call_back()
+            # No thread adds to it any more, since it is the turn of the task now.
+            read, self._read = self._read, []
+            self._dispatch(read)

@@ -43,6 +43,7 @@ class Writer:
         self._on_progress = on_progress
         self._protocol = protocol
         self._transport = transport
+        self._lock = transport.lock
         self._rest: memoryview | None = None
         self._parked: trio.lowlevel.Task | None = None
         self._progress = trio.lowlevel.ParkingLot()
@@ -66,7 +67,7 @@ class Writer:
         return not self._queue.locked() and self._fits(size)
 
     def _fits(self, size: int) -> bool:
-        rest = self._rest
+        rest = self._rest  # what `unsent` does, without the call: this is on the way of every request
         unsent = self._protocol.unsent + (0 if rest is None else len(rest))
         return unsent == 0 or unsent + size <= self.max_unsent
 
@@ -93,20 +94,23 @@ class Writer:
         Raises:
             ConnectionLost: The connection has ended.
         """
-        with self._transport.lock:
+        with self._lock:
             self._protocol.request(request, linking=linking)
-            self.flush()
+            self._flush()
 
     @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
         """See to it that what the protocol has to write is written, without waiting."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
         if self._progress:
             self._progress.unpark_all()  # something may have been withdrawn
-        with self._transport.lock:
-            if self.send_at_once():
-                assert self._parked is not None
-                writer, self._parked = self._parked, None
-                trio.lowlevel.reschedule(writer)
+        writer = self._parked
+        if writer is not None and self.send_at_once():
+            self._parked = None
+            trio.lowlevel.reschedule(writer)
 
     @trio.lowlevel.enable_ki_protection
     def send_at_once(self, *, also_behind_others: bool = False) -> bool:
@@ -150,7 +154,7 @@ class Writer:
         at_once = 0
         waited = False
         while True:
-            with transport.lock:  # another thread must not find it parked with lines in its hands
+            with self._lock:  # another thread must not find it parked with lines in its hands
                 data = self._rest if self._rest is not None else self._protocol.take()
                 if not data:
                     self._parked = trio.lowlevel.current_task()

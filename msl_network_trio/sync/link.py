@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 
 class BlockingMethod(RemoteMethod):
-    """A method of a Service, ready to be called: ``link.add(1, 2)``.
-
-    With ``asynchronous=True`` the call returns a `concurrent.futures.Future`.
-    """
+    """A method of a Service, ready to be called: ``link.add(1, 2)``."""
 
     __slots__ = ("_calls",)
 
@@ -33,8 +30,18 @@ class BlockingMethod(RemoteMethod):
         self._name = name
         self._calls = calls
 
-    def _requests(self, _: Any) -> Calls:
-        return self._calls
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Request it from the Service; see `RemoteMethod`.
+
+        Returns:
+            The result; with ``asynchronous=True`` a `concurrent.futures.Future`.
+        """
+        timeout = kwargs.pop("timeout", None)
+        asynchronous = kwargs.pop("asynchronous", False)
+        link, calls = self._link, self._calls
+        link._linked(self._name)
+        call = calls.start if asynchronous else calls.request
+        return call(link._service_name, self._name, args, kwargs, timeout)
 
 
 class Link:

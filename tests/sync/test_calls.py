@@ -58,7 +58,7 @@ def test_many_calls_one_after_the_other_each_get_their_own_answer(link: Link):
 
 
 def test_a_thread_that_calls_often_reads_its_replies_itself(link: Link):
-    turn = to_async(link)._client._connection.threads._turn
+    turn = to_async(link)._client._connection.threads.turn
     if not tcp.SocketTransport.threads_may_receive:
         pytest.skip("threads do not read on this platform")
     deadline = time.monotonic() + 20
