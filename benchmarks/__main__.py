@@ -61,7 +61,8 @@ SUITES: Final = {
 }
 
 
-def _options(name: str, suite: Suite, groups: list[str], arguments: list[str]) -> argparse.Namespace:
+def _options(name: str, suite: Suite, cases: list[report.Case], arguments: list[str]) -> argparse.Namespace:
+    words = list(dict.fromkeys(group for case in cases for group in case.groups if "-" not in group))
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks {name}", description=suite.description)
     add = parser.add_argument
     add(
@@ -74,9 +75,9 @@ def _options(name: str, suite: Suite, groups: list[str], arguments: list[str]) -
     add(
         "--only",
         nargs="+",
-        choices=groups,
+        choices=sorted({name for case in cases for name in (case.name, *case.groups)}),
         metavar="NAME",
-        help=f"measure just these: {', '.join(groups)}",
+        help=f"measure just these: {', '.join(words)}, or such as {cases[0].name}",
     )
     add("--json", type=Path, metavar="FILE", help="write everything measured to a file")
     options = parser.parse_args(arguments)
@@ -106,8 +107,7 @@ def main(arguments: list[str]) -> int:
     suite = SUITES[name]
     runner: Any = import_module(suite.module)
     cases: list[report.Case] = runner.all_cases()
-    groups = list(dict.fromkeys(group for case in cases for group in case.groups))
-    options = _options(name, suite, groups + [case.name for case in cases], rest)
+    options = _options(name, suite, cases, rest)
     if options.only:
         cases = [case for case in cases if {case.name, *case.groups} & set(options.only)]
     # As Ctrl-C does, so that processes and folders are cleared away then, too.

@@ -47,7 +47,7 @@ class Case:
     @property
     def groups(self) -> tuple[str, ...]:
         """Names of groups of cases to which it belongs, for ``--only``."""
-        return (self.workload.name,)
+        return self.workload.name, self.transport
 
     @property
     def pinned(self) -> bool:

@@ -252,7 +252,7 @@ def test_the_log_goes_to_the_console_and_to_the_file_from_its_level_on(run, tmp_
     log = tmp_path / "my.log"
     manager = run("--disable-tls", "-l", str(log))
     manager.dial().close()
-    manager.process.wait_for("has gone")
+    manager.process.wait_for("connection closed")
     manager.end()
     text = log.read_text()
     assert [line.split("] ", 1)[1] for line in text.splitlines()] == [
