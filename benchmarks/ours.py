@@ -1,4 +1,4 @@
-"""The workloads on our async client."""
+"""The workloads on our client: on the async API, and on the blocking one what its name begins with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import trio
 
 from benchmarks.workloads import IN_FLIGHT, Task, check, floats
-from msl_network_trio import Link, Reply, connect
+from msl_network_trio import Link, Reply, connect, sync
+from msl_network_trio.sync import Future
+from msl_network_trio.sync import Link as BlockingLink
 
 
 async def _one(link: Link, calls: int) -> int:
@@ -67,6 +69,28 @@ async def _floats(link: Link, calls: int) -> Any:
     return result
 
 
+def _blocking(link: BlockingLink, calls: int) -> int:
+    total = 0
+    for number in range(calls):
+        total += link.add(number, 1)
+    return total
+
+
+def _futures(link: BlockingLink, calls: int) -> int:
+    """Always keep as many on their way: wait for the oldest, then start another."""
+    total = 0
+    window: deque[Future] = deque()
+    for number in range(calls):
+        if len(window) == IN_FLIGHT:
+            total += window.popleft().result()
+        window.append(link.add(number, 1, asynchronous=True))
+    while window:
+        total += window.popleft().result()
+    return total
+
+
+_RUN_BLOCKING: dict[str, Callable[[BlockingLink, int], Any]] = {"blocking": _blocking, "futures": _futures}
+
 _RUN: dict[str, Callable[[Link, int], Awaitable[Any]]] = {
     "one": _one,
     "flight": _flight,
@@ -93,6 +117,25 @@ async def _measure(task: Task) -> float:
     return seconds
 
 
+def _measure_blocking(task: Task) -> float:
+    run = _RUN_BLOCKING[task.workload]
+    tls = task.certificate is not None
+    with (
+        sync.connect(
+            name="ours", host="127.0.0.1", port=task.port, disable_tls=not tls, cert_file=task.certificate
+        ) as client,
+        client.link("Fake") as link,
+    ):
+        check(task, task.warm_up, run(link, task.warm_up))
+        started = perf_counter()
+        result = run(link, task.calls)
+        seconds = perf_counter() - started
+    check(task, task.calls, result)
+    return seconds
+
+
 def measure(task: Task) -> float:
     """Carry out a task and return how many seconds its calls took."""
+    if task.workload in _RUN_BLOCKING:
+        return _measure_blocking(task)
     return trio.run(_measure, task)

@@ -59,6 +59,8 @@ _RUN: dict[str, Callable[[Any, int], Any]] = {
     "handles": _window,
     "bursts": _bursts,
     "floats": _floats,
+    "blocking": _one,
+    "futures": _window,
 }
 
 

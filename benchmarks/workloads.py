@@ -79,6 +79,19 @@ WORKLOADS: Final = (
         {"ours": 12, "reference": 3},
         {"tcp": Goal(4.0, 5.0), "tls": Goal(4.0, 5.0)},
     ),
+    Workload(
+        "blocking",
+        "one blocking call at a time",
+        {"ours": 4000, "reference": 2000},
+        {"tcp": Goal(1.5, 2.0), "tls": Goal(1.5, 2.0)},
+        pinned=True,
+    ),
+    Workload(
+        "futures",
+        f"Futures, {IN_FLIGHT} in flight",
+        {"ours": 12_000, "reference": 3000},
+        {"tcp": Goal(3.0, 4.0), "tls": Goal(3.0, 4.0)},
+    ),
 )
 
 

@@ -15,6 +15,7 @@ PACKAGE = Path(msl_network_trio.__file__).parent
 ORDER = [
     "exceptions",
     "constants",
+    "portal",
     "protocol.messages",
     "protocol.codec",
     "protocol.framing",
@@ -34,6 +35,8 @@ ORDER = [
     "client.reply",
     "client.writer",
     "client.watch",
+    "client.turn",
+    "client.threads",
     "client.user_code",
     "client.notifications",
     "client.signatures",
@@ -44,6 +47,14 @@ ORDER = [
     "client.link",
     "client.client",
     "client.linked_client",
+    "sync.futures",
+    "sync.calls",
+    "sync.twins",
+    "sync.handlers",
+    "sync.prompts",
+    "sync.link",
+    "sync.client",
+    "sync.linked_client",
     "service.outlet",
     "service.requests",
     "service.threads",
@@ -80,7 +91,7 @@ ORDER = [
     "cli.main",
     "__main__",
 ]
-PACKAGES = ["protocol", "transport", "client", "manager", "cli", "service", "examples"]
+PACKAGES = ["protocol", "transport", "client", "manager", "cli", "service", "examples", "sync"]
 
 
 def modules() -> dict[str, Path]:

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import trio
@@ -22,6 +22,9 @@ from msl_network_trio.client.prompts import Credentials, Prompts
 from msl_network_trio.constants import MANAGER, PORT
 from msl_network_trio.exceptions import ConnectionLost, ManagerError, ReplyTimeout
 from msl_network_trio.protocol.messages import Notification
+
+if TYPE_CHECKING:
+    from msl_network_trio.sync.client import Client as BlockingClient
 
 
 @attrs.define(eq=False, slots=False, repr=False)
@@ -40,6 +43,7 @@ class Client(trio.abc.AsyncResource):
     _unlinking: Counter[Link] = attrs.field(factory=Counter, init=False)
     """How many tasks are unlinking each link."""
     _locks: Locks = attrs.field(init=False)
+    _sync: BlockingClient | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._locks = Locks(self._connection)
@@ -75,6 +79,15 @@ class Client(trio.abc.AsyncResource):
 
     def __getstate__(self) -> object:
         raise TypeError(f"{self!r} cannot be copied or pickled, since its connection cannot; see spawn()")
+
+    @property
+    def sync(self) -> BlockingClient:
+        """The same client for threads: the methods of `msl_network_trio.sync`, which block."""
+        if self._sync is None:
+            from msl_network_trio.sync.client import Client as BlockingClient
+
+            self._sync = BlockingClient(self)
+        return self._sync
 
     def identity(self) -> dict[str, str]:
         """Return what this client tells the Manager about itself."""

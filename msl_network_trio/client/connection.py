@@ -17,12 +17,14 @@ from typing import Any
 import trio
 
 from msl_network_trio.client.reply import Handle, Reply, Waiting, timed_out
+from msl_network_trio.client.threads import Threads
 from msl_network_trio.client.user_code import UserTasks
 from msl_network_trio.client.watch import Watch
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
-from msl_network_trio.protocol.client import ClientProtocol
+from msl_network_trio.portal import Portal
+from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import Notification, Question
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.transport.base import Transport
@@ -54,6 +56,9 @@ class Connection:
     Attributes:
         closed: Set when the connection has ended, and every request is settled.
         port: The number of our own port.
+        lock: Held around everything that is done to the protocol, so that threads can make requests too.
+        portal: The way from threads to the connection.
+        threads: What threads may do.
         user_tasks: Runs code of the user, for as long as the connection's own task.
         on_notification: Called by the reader for every notification; must not wait.
         on_end: Called once when the connection has ended, with the reason; may return an async function for
@@ -78,6 +83,8 @@ class Connection:
         self.port = transport.port
         self.on_notification: Callable[[Notification], None] = lambda _: None
         self.on_end: Callable[[ConnectionLost], Callable[[], Awaitable[None]] | None] = lambda _: None
+        self.lock = transport.lock
+        self.portal = Portal.here()
         self._transport = transport
         self._request_timeout = math.inf if request_timeout is None else request_timeout
         self._reason: ConnectionLost | None = None
@@ -88,6 +95,7 @@ class Connection:
         self._finished = trio.Event()
         self._watch = Watch(
             protocol,
+            transport.lock,
             partial(self.post, "identity"),
             self._give_up,
             first=math.inf if probe_after is None else probe_after,
@@ -95,6 +103,7 @@ class Connection:
             unresponsive_after=math.inf if unresponsive_after is None else unresponsive_after,
         )
         self._writer = Writer(protocol, transport, max_unsent, self._watch.hear)
+        self.threads = Threads(transport, protocol, self._writer, self._watch, self._dispatch)
 
     # ---- for callers ----
 
@@ -174,13 +183,24 @@ class Connection:
         elif self._writer.has_room(len(data)):
             self._writer.queue_now(request)
             self._watch.wake()
+            if self.threads.turn.is_aside:
+                self.threads.turn.call_back()
         else:
-            raise BacklogFull(
-                f"{self._writer.unsent:,} bytes wait to be written (max_unsent is "
-                f"{self._writer.max_unsent:,}), so {service}.{attribute} was not sent; await replies "
-                "before making more requests"
-            )
+            raise self.backlog_full(request)
         return reply
+
+    def backlog_full(self, request: Request) -> BacklogFull:
+        """Return the error of a request that has no room, and cannot wait for it."""
+        return BacklogFull(
+            f"{self._writer.unsent:,} bytes wait to be written (max_unsent is "
+            f"{self._writer.max_unsent:,}), so {request.service}.{request.attribute} was not sent; await "
+            "replies before making more requests"
+        )
+
+    def break_off(self, reason: str) -> None:
+        """End the connection at once, since nothing more may be written."""
+        self._fail(ConnectionLost(reason, may_have_run=True))
+        self._reading.cancel()
 
     def post(self, attribute: str, *args: Any) -> Reply:
         """Send a small request to the Manager that has to go out whatever waits and whoever is cancelled.
@@ -192,6 +212,7 @@ class Connection:
         request.watched = True
         try:
             self._writer.queue_now(request)
+            self.threads.turn.call_back()
         except ConnectionLost as error:
             request.settled, request.error = True, error
         return Reply(self.abandon, request, math.inf)
@@ -238,8 +259,9 @@ class Connection:
                     text = await answer(question)
                     scope.deadline = trio.current_time() + left
                     if not request.settled:  # the connection may have ended in the meantime
-                        protocol.answer(text)
-                        self._writer.flush()
+                        with self.lock:
+                            protocol.answer(text)
+                            self._writer.flush()
                         await request.wait()
             except BaseException:
                 self.abandon(request)
@@ -251,8 +273,9 @@ class Connection:
     @trio.lowlevel.enable_ki_protection
     def abandon(self, request: Request) -> None:
         """Give up on a request; see `ClientProtocol.abandon`."""
-        self.protocol.abandon(request)
-        self._writer.flush()
+        with self.lock:
+            self.protocol.abandon(request)
+            self._writer.flush()
 
     async def disconnect(self, timeout: float | None = None) -> None:
         """Say goodbye, wait until the Manager has closed the connection, and close it in any case.
@@ -271,10 +294,14 @@ class Connection:
             with trio.move_on_after(seconds):
                 if self.is_open:
                     self._reason = self._disconnected()
-                    if not self.protocol.say_goodbye():
+                    with self.lock:
+                        self.threads.queue_patient()
+                        said = self.protocol.say_goodbye()
+                        self._writer.flush()
+                    self.threads.turn.call_back()
+                    if not said:
                         await self._writer.drain()
                         return
-                    self._writer.flush()
                 await self.closed.wait()
         finally:
             self._background.cancel()
@@ -313,6 +340,8 @@ class Connection:
             else:
                 await self._writer.queue(request, linking)
             self._watch.wake()
+            if self.threads.turn.is_aside:
+                self.threads.turn.call_back()
             await request.wait()
         except BaseException:
             self.abandon(request)
@@ -348,17 +377,26 @@ class Connection:
                         self._fail(protocol.receive_eof())
                         return
                     self._watch.hear()
-                    self._deliver(data)
+                    stand_aside = self._deliver(data)
                     self._writer.flush()
+                    if stand_aside and protocol.broken is None:
+                        await self.threads.stand_aside()
                     if protocol.broken is not None:
                         self._fail(protocol.broken)
                         return
         except ConnectionLost as error:
             self._fail(self._broken(error))
 
-    def _deliver(self, data: bytes) -> None:
-        """Tell everybody what has arrived for them."""
-        for event in self.protocol.receive(data):
+    def _deliver(self, data: bytes) -> bool:
+        """Tell everybody what has arrived for them, and return whether to let threads read what comes."""
+        with self.lock:
+            events = self.protocol.receive(data)
+            stand_aside = self.threads.are_there and self.threads.is_to_stand_aside(events)
+        self._dispatch(events)
+        return stand_aside
+
+    def _dispatch(self, events: list[Event]) -> None:
+        for event in events:
             if isinstance(event, Request):
                 event.wake()
             elif isinstance(event, Notification):
@@ -414,9 +452,12 @@ class Connection:
 
     def _end(self) -> None:
         reason = self._reason or self._write_error or self._disconnected()
-        for request in self.protocol.lose(reason, cut_off=self._writer.is_inside_a_message):
+        with self.lock:
+            requests = self.protocol.lose(reason, cut_off=self._writer.is_inside_a_message)
+            self._writer.close()
+            self.threads.queue_patient()  # there is no queue any more, of which they are told
+        for request in requests:
             request.wake()
-        self._writer.close()
         self._transport.close()
         self.closed.set()
         at_last = self.on_end(reason)

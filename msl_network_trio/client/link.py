@@ -23,6 +23,7 @@ from msl_network_trio.protocol.messages import Notification
 
 if TYPE_CHECKING:
     from msl_network_trio.client.client import Client
+    from msl_network_trio.sync.link import Link as BlockingLink
 
 logger = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class Link:
     _service_identity: Mapping[str, Any]
     _streams: set[NotificationStream] = attrs.field(factory=set, init=False)
     _handler_runner: HandlerRunner = attrs.field(init=False)
+    _sync: BlockingLink | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._handler_runner = HandlerRunner(
@@ -107,6 +109,19 @@ class Link:
                 self._service_name,
                 ", ".join(hidden),
             )
+
+    @property
+    def sync(self) -> BlockingLink:
+        """The same link for threads: the methods of `msl_network_trio.sync`, which block.
+
+        Raises:
+            LinkBroken: This link was unlinked.
+        """
+        if self._sync is None:
+            from msl_network_trio.sync.link import Link as BlockingLink
+
+            self._sync = BlockingLink(self._linked("sync").sync, self)
+        return self._sync
 
     # ---- requests ----
 
@@ -140,9 +155,7 @@ class Link:
             ValueError: An argument cannot be sent; nothing was sent.
         """
         connection = self._linked(attribute)._connection
-        if not isinstance(args, list | tuple):  # a text would become as many arguments as it has letters
-            raise TypeError(f"args must be a list or tuple of arguments, not {type(args).__name__}")
-        return await connection.request(self._service_name, attribute, args, kwargs, timeout)
+        return await connection.request(self._service_name, attribute, checked_args(args), kwargs, timeout)
 
     def __getattr__(self, name: str) -> RemoteMethod:
         # Only for names that are not ours. Those of Python's own protocols, and our private ones on a
@@ -322,6 +335,17 @@ class Link:
 
 _OWN_NAMES = {name for name in vars(Link) if not name.startswith("_")} - {SHUTDOWN_SERVICE}
 """The names that hide attributes of a Service; one of them is there to call that of the Service."""
+
+
+def checked_args(args: list[Any] | tuple[Any, ...]) -> list[Any] | tuple[Any, ...]:
+    """Return positional arguments if that is what they are.
+
+    Raises:
+        TypeError: They are something else: a text, which would become as many arguments as it has letters.
+    """
+    if not isinstance(args, list | tuple):
+        raise TypeError(f"args must be a list or tuple of arguments, not {type(args).__name__}")
+    return args
 
 
 def checked_identity(service: str, identity: Any) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 import trio
@@ -18,6 +18,9 @@ from msl_network_trio.client.link import Link, RemoteMethod
 from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.exceptions import ConnectionLost, ConnectTimeout, LinkBroken, ManagerError
+
+if TYPE_CHECKING:
+    from msl_network_trio.sync.linked_client import LinkedClient as BlockingLinkedClient
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +96,7 @@ class LinkedClient:
     """The link, also after it was broken."""
     _early_notification_handler: Callable[..., Any] | None = attrs.field(default=None, init=False)
     """The notification handler that was assigned before there was a link."""
+    _sync: BlockingLinkedClient | None = attrs.field(default=None, init=False)
 
     def __init__(self, service_name: str, **kwargs: Any) -> None:
         kwargs.setdefault("name", type(self).__name__)
@@ -277,6 +281,19 @@ class LinkedClient:
                     self._link = None
 
     # ---- who and where ----
+
+    @property
+    def sync(self) -> BlockingLinkedClient:
+        """The same client for threads: the methods of `msl_network_trio.sync`, which block.
+
+        Raises:
+            LinkBroken: It is not open yet.
+        """
+        if self._sync is None:
+            from msl_network_trio.sync.linked_client import LinkedClientView
+
+            self._sync = LinkedClientView._of(self)
+        return self._sync
 
     @property
     def client(self) -> Client | None:

@@ -47,13 +47,13 @@ class TerminalPrompts:
     async def username(self, manager: str) -> str:
         """Ask for the name of a user."""
         with _terminal(AuthenticationError, f"a user of {manager}", "username="):
-            return await _in_thread(_read_line, f"Enter a username for {manager} > ")
+            return await self._run(_read_line, f"Enter a username for {manager} > ")
 
     async def password(self, name: str) -> str:
         """Ask for a password, which is not shown while it is typed."""
         argument = "password_manager=" if name.startswith("Manager[") else "password="
         with _terminal(AuthenticationError, f"the password of {name}", argument), _echo_restored():
-            return await _in_thread(getpass.getpass, f"Enter the password for {name} > ")
+            return await self._run(getpass.getpass, f"Enter the password for {name} > ")
 
     async def trust(self, certificate: Certificate) -> bool:
         """Show the fingerprints of a certificate and ask whether to trust it."""
@@ -69,10 +69,13 @@ class TerminalPrompts:
         )
         with _terminal(CertificateError, what, "auto_save=True or cert_file="):
             while True:
-                answer = (await _in_thread(_read_line, question)).strip().lower()
+                answer = (await self._run(_read_line, question)).strip().lower()
                 if answer.startswith(("y", "n")):
                     return answer.startswith("y")
                 question = "Please answer y or n: "
+
+    async def _run(self, function: Callable[[str], str], prompt: str) -> str:
+        return await trio.to_thread.run_sync(function, prompt, abandon_on_cancel=True)
 
 
 @contextlib.contextmanager
@@ -85,10 +88,6 @@ def _terminal(error: type[Exception], what: str, argument: str) -> Generator[Non
         yield
     except EOFError:
         raise error(f"Standard input ended when it was asked for {what}. {way_out}") from None
-
-
-async def _in_thread(function: Callable[[str], str], prompt: str) -> str:
-    return await trio.to_thread.run_sync(function, prompt, abandon_on_cancel=True)
 
 
 def _read_line(prompt: str) -> str:

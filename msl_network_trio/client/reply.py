@@ -40,18 +40,6 @@ class Waiting(Request):
         self.task = trio.lowlevel.current_task()
         await trio.lowlevel.wait_task_rescheduled(self.forget_task)
 
-    def outcome(self) -> Any:
-        """Return the result, or raise the error; once."""
-        error = self.error
-        if error is None:
-            return self.result
-        # Else the error would hold the frame that holds the request that holds the error.
-        self.error = None
-        try:
-            raise error
-        finally:
-            del error
-
 
 class Handle(Request):
     """A request whose caller holds a `Reply`, and may or may not wait."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import trio
 
@@ -22,6 +23,7 @@ class Watch:
 
     Args:
         protocol: Whose requests.
+        lock: Is held by threads that make requests.
         ask: Sends the question.
         give_up: Is told that the Manager has been silent for too long.
         first: How many seconds a request has to be open before the first question; infinity: none are asked.
@@ -32,6 +34,7 @@ class Watch:
     def __init__(
         self,
         protocol: ClientProtocol,
+        lock: AbstractContextManager[object],
         ask: Callable[[], Reply],
         give_up: Callable[[float], None],
         *,
@@ -40,6 +43,7 @@ class Watch:
         unresponsive_after: float,
     ) -> None:
         self._protocol = protocol
+        self._lock = lock
         self._ask = ask
         self._give_up = give_up
         self._first = first
@@ -47,14 +51,24 @@ class Watch:
         self._unresponsive_after = unresponsive_after
         self._asleep = trio.lowlevel.ParkingLot()
         self._heard = False
+        self.is_asleep = first != math.inf
+        """Whether it has to be woken when a request is made; read with the lock held."""
+        self._stays_awake = False
 
     def hear(self) -> None:
         """Note a sign of life: something has arrived, or has been taken after we had to wait for it."""
         self._heard = True
 
-    def wake(self) -> None:
-        """Note that a request was made; of no cost while the watch is awake."""
+    def wake(self, *, for_a_while: bool = False) -> None:
+        """Note that a request was made; of no cost while the watch is awake.
+
+        Args:
+            for_a_while: Stay awake a little also if the request is over at once. Threads, for which it does
+                cost something, must not have to wake the watch for each of many short calls.
+        """
         if self._asleep:
+            self.is_asleep = False
+            self._stays_awake = for_a_while
             self._asleep.unpark()
 
     @trio.lowlevel.enable_ki_protection
@@ -63,20 +77,26 @@ class Watch:
         if self._first == math.inf:
             return
         protocol = self._protocol
+        # The first request may have been made before this task first ran, and has woken nobody then.
+        longest_sleep = self._first
         while True:
-            await self._asleep.park()
+            with trio.move_on_after(longest_sleep):
+                await self._asleep.park()
+            longest_sleep = math.inf
             # Snapshots in half steps: what was given out just after one is `first` old not at the next look,
             # but at the one after it, and has then waited for one and a half times as long at the most.
             older, newer, asked_about = 0, protocol.last_sequence, 0
             interval = self._first
             next_look = math.inf
-            while protocol.in_flight or protocol.unsent:
+            while self._is_needed():
                 await trio.sleep(self._first / 2)
-                # Requests that nobody has asked about yet are not made to wait for the sake of older ones.
-                is_new = protocol.is_waiting_between(asked_about, older)
-                is_due = trio.current_time() >= next_look and protocol.is_waiting_between(0, older)
-                # What cannot even be written waits for the Manager as well.
-                is_stuck = protocol.unsent > 0 and protocol.last_sequence == older
+                with self._lock:
+                    # Requests that nobody has asked about yet are not made to wait for the sake of older
+                    # ones.
+                    is_new = protocol.is_waiting_between(asked_about, older)
+                    is_due = trio.current_time() >= next_look and protocol.is_waiting_between(0, older)
+                    # What cannot even be written waits for the Manager as well.
+                    is_stuck = protocol.unsent > 0 and protocol.last_sequence == older
                 # While a person is asked to log in, the silence is ours.
                 if (is_new or is_due or is_stuck) and not protocol.person_is_asked:
                     asked_about = protocol.last_sequence
@@ -84,6 +104,14 @@ class Watch:
                     interval = min(2 * interval, self._at_most_every)
                     next_look = trio.current_time() + interval
                 older, newer = newer, protocol.last_sequence
+
+    def _is_needed(self) -> bool:
+        """Whether a request is open; if none is, the next one has to wake us."""
+        with self._lock:
+            is_open = self._protocol.in_flight > 0 or self._protocol.unsent > 0
+            self.is_asleep = not (is_open or self._stays_awake)
+            self._stays_awake = False
+        return not self.is_asleep
 
     async def _look(self) -> None:
         # Behind an open admin request the question is held back; that one is owed an answer as well.

@@ -22,6 +22,9 @@ class Writer:
     A caller that has queued something calls `flush`, which never waits. The task `run` is the only one that
     waits in the middle of a message, so no caller can leave half a line behind.
 
+    Threads queue requests as well, with the transport's lock held, which is why it is held here around
+    whatever changes the protocol or depends on it.
+
     Args:
         protocol: Whose lines to write.
         transport: Where to.
@@ -40,6 +43,7 @@ class Writer:
         self._on_progress = on_progress
         self._protocol = protocol
         self._transport = transport
+        self._lock = transport.lock
         self._rest: memoryview | None = None
         self._parked: trio.lowlevel.Task | None = None
         self._progress = trio.lowlevel.ParkingLot()
@@ -49,7 +53,8 @@ class Writer:
     @property
     def unsent(self) -> int:
         """How many bytes wait to be written."""
-        return self._protocol.unsent + (len(self._rest) if self._rest is not None else 0)
+        rest = self._rest
+        return self._protocol.unsent + (0 if rest is None else len(rest))
 
     @property
     def is_inside_a_message(self) -> bool:
@@ -58,12 +63,12 @@ class Writer:
 
     def has_room(self, size: int) -> bool:
         """Whether a request of this many bytes can be queued now; one larger than all room can if alone."""
-        if self._queue.locked():
-            return False  # others were here first
-        return self._fits(size)
+        # If it is locked, others were here first.
+        return not self._queue.locked() and self._fits(size)
 
     def _fits(self, size: int) -> bool:
-        unsent = self.unsent
+        rest = self._rest  # what `unsent` does, without the call: this is on the way of every request
+        unsent = self._protocol.unsent + (0 if rest is None else len(rest))
         return unsent == 0 or unsent + size <= self.max_unsent
 
     async def queue(self, request: Request, linking: str = "") -> None:
@@ -89,19 +94,42 @@ class Writer:
         Raises:
             ConnectionLost: The connection has ended.
         """
-        self._protocol.request(request, linking=linking)
-        self.flush()
+        with self._lock:
+            self._protocol.request(request, linking=linking)
+            self._flush()
 
     @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
         """See to it that what the protocol has to write is written, without waiting."""
+        with self._lock:
+            self._flush()
+
+    def _flush(self) -> None:
         if self._progress:
             self._progress.unpark_all()  # something may have been withdrawn
-        protocol = self._protocol
         writer = self._parked
-        if writer is None or not protocol.has_output:
-            return  # a writer that is at work looks for more before it parks
-        if protocol.in_flight == 0:
+        if writer is not None and self.send_at_once():
+            self._parked = None
+            trio.lowlevel.reschedule(writer)
+
+    @trio.lowlevel.enable_ki_protection
+    def send_at_once(self, *, also_behind_others: bool = False) -> bool:
+        """Send what can be sent without the writer's task, and return whether it has to be woken.
+
+        That is for `flush` to do, in the Trio thread. Any thread may call this, if the transport lets threads
+        send, with the transport's lock held.
+
+        Args:
+            also_behind_others: Do so also if others are likely to write in the same moment.
+        """
+        protocol = self._protocol
+        if self._parked is None:
+            return False  # a writer that is at work looks for more before it parks
+        if self._rest is not None:
+            return True  # another thread could not send everything
+        if not protocol.has_output:
+            return False
+        if protocol.in_flight == 0 or also_behind_others:
             # A parked writer has nothing left to write, and with nothing in flight nobody else is
             # likely to write in the same moment: the shortest way is to send it here.
             data = protocol.take()
@@ -113,9 +141,8 @@ class Writer:
             if sent < len(data):
                 self._rest = memoryview(data)[sent:]
             elif not protocol.has_output:
-                return
-        self._parked = None
-        trio.lowlevel.reschedule(writer)
+                return False
+        return True
 
     async def run(self) -> None:
         """Write what there is, park, and so on.
@@ -127,9 +154,11 @@ class Writer:
         at_once = 0
         waited = False
         while True:
-            data = self._rest if self._rest is not None else self._protocol.take()
+            with self._lock:  # another thread must not find it parked with lines in its hands
+                data = self._rest if self._rest is not None else self._protocol.take()
+                if not data:
+                    self._parked = trio.lowlevel.current_task()
             if not data:
-                self._parked = trio.lowlevel.current_task()
                 self._progress.unpark_all()
                 await trio.lowlevel.wait_task_rescheduled(self._forget_task)
                 at_once = 0

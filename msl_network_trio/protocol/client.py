@@ -28,7 +28,7 @@ import logging
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import chain, count
 from typing import Any
 
@@ -160,6 +160,11 @@ class ClientProtocol:
     def in_flight(self) -> int:
         """How many requests were given out to be written and are not yet answered."""
         return len(self._open)
+
+    @property
+    def open_requests(self) -> Collection[Request]:
+        """The requests that were given out to be written and are not yet answered."""
+        return self._open.values()
 
     @property
     def gate_is_shut(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.protocol.messages import Question
@@ -41,6 +41,12 @@ class Request(Line):
 
     __slots__ = ("abandoned", "admin", "attribute", "error", "question", "result", "service", "settled")
 
+    wakes_anywhere: ClassVar[bool] = False
+    """Whether `wake` may be called in any thread."""
+
+    is_patient = False
+    """Whether nobody waits for the answer at the moment."""
+
     def __init__(self, service: str, attribute: str, uid: str, data: bytes, *, admin: bool = False) -> None:
         self.data = data  # what Line does, without the call: this is the hot path
         self.sequence = 0
@@ -60,6 +66,18 @@ class Request(Line):
     def may_have_run(self) -> bool:
         """Whether the request was given out to be written."""
         return self.sequence > 0
+
+    def outcome(self) -> Any:
+        """Return the result of a settled request, or raise its error; once."""
+        error = self.error
+        if error is None:
+            return self.result
+        # Else the error would hold the frame that holds the request that holds the error.
+        self.error = None
+        try:
+            raise error
+        finally:
+            del error
 
     def wake(self) -> None:
         """Tell whoever waits that the request has been settled or has a question.

@@ -16,11 +16,13 @@ class Transport(ABC):
     Attributes:
         port: The number of our own port, 0 if the carrier has none.
         threads_may_send: Whether `send_nowait` may be called outside the Trio thread.
+        threads_may_receive: Whether `wait_in_thread` and `receive_nowait` may be called there, too.
         lock: Held around everything that is done to the carrier. Who calls `send_nowait` in another thread,
             or changes what the Trio thread changes too, holds it meanwhile; it is never held for long.
     """
 
     threads_may_send: ClassVar[bool] = False
+    threads_may_receive: ClassVar[bool] = False
     port: int = 0
 
     def __init__(self) -> None:
@@ -49,6 +51,20 @@ class Transport(ABC):
         Raises:
             ConnectionLost: The connection broke.
         """
+
+    def wait_in_thread(self, seconds: float) -> bool:
+        """Block until there may be something to receive, and return whether it came in time.
+
+        To be called while nobody waits in `receive`.
+        """
+        raise NotImplementedError
+
+    def receive_nowait(self) -> bytes | None:
+        """Return what can be received now, or None, with the `lock` held.
+
+        Nothing (of type bytes) is returned when the stream has ended or broken; `receive` will tell which.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def send_eof(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -73,6 +75,7 @@ class SocketTransport(Transport):
     """
 
     threads_may_send = True
+    threads_may_receive = hasattr(select, "poll")  # else, on Windows, the task always reads
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__()
@@ -125,7 +128,7 @@ class SocketTransport(Transport):
     async def receive(self) -> bytes:
         """See `Transport.receive`."""
         # Decrypted bytes may be left in the TLS layer, of which the kernel knows nothing.
-        if self._tls is not None and (self._ended or self._pending(self._tls)):
+        if self._ended or (self._tls is not None and self._pending(self._tls)):
             await trio.lowlevel.checkpoint()
             if self._receive_error is not None:
                 raise ConnectionLost(_reason(self._receive_error)) from self._receive_error
@@ -147,6 +150,32 @@ class SocketTransport(Transport):
                 self._ended = not data
                 # Behind a full record there is most likely another.
                 return self._receive_more(data) if self._tls and len(data) == _TLS_RECORD else data
+
+    def wait_in_thread(self, seconds: float) -> bool:
+        """See `Transport.wait_in_thread`."""
+        if self._tls is not None and self._pending(self._tls):
+            return True
+        poller = select.poll()
+        try:
+            poller.register(self._sock, select.POLLIN)
+        except ValueError:
+            return True  # it is closed, which receive_nowait() will find
+        return bool(poller.poll(math.ceil(seconds * 1000)))
+
+    def receive_nowait(self) -> bytes | None:
+        """See `Transport.receive_nowait`."""
+        if self._ended:
+            return b""
+        try:
+            data = self._sock.recv(self._size)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except OSError as error:
+            self._receive_error = error
+            self._ended = True
+            return b""
+        self._ended = not data
+        return self._receive_more(data) if self._tls and len(data) == _TLS_RECORD else data
 
     def _pending(self, tls: ssl.SSLSocket) -> int:
         with self.lock:

@@ -158,6 +158,20 @@ async def test_a_manager_that_says_nothing_is_given_up(session, autojump_clock):
     assert not session.client.is_connected()
 
 
+async def test_the_very_first_request_is_looked_after_too(network, nursery, autojump_clock):
+    nursery.start_soon(silent, network)
+    async with connect() as client:
+        with pytest.raises(ConnectionLost, match="has said nothing for 60 seconds"):
+            await client.link("Echo")  # before any other task has run
+
+
+async def silent(network: Network) -> None:
+    peer = await network.accept()
+    await peer.shake_hands()
+    while await peer.line() is not None:
+        pass
+
+
 async def test_an_unanswered_question_proves_nothing_while_the_manager_says_other_things(
     session, autojump_clock
 ):

@@ -26,7 +26,7 @@ def default_port_is_free() -> bool:
 
 
 def programs() -> list[str]:
-    return re.findall(r"```python\n(import .*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    return re.findall(r"```python\n((?:import|from) .*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def run(program: str) -> list[str]:
@@ -44,7 +44,7 @@ def run(program: str) -> list[str]:
 
 async def test_the_service_runs_as_it_is_printed(start, tmp_path: Path):
     manager: Manager = start(ours=True)
-    *_, thermometer = programs()
+    [thermometer] = [program for program in programs() if "Thermometer" in program]
     printed = "Thermometer().start(auto_save=True)"
     assert printed in thermometer
     program = thermometer.replace(printed, f"Thermometer().start(port={manager.port}, disable_tls=True)")
@@ -67,7 +67,12 @@ def test_the_programs_run_as_they_are_printed(start, own_home: Path):
     manager: Manager = start(port=PORT, tls=True)
     manager.start_example("BasicMath")
     manager.start_example("Heartbeat")
-    first, heartbeat, _ = programs()
+    blocking, first, heartbeat, *_ = programs()
+    assert run(blocking) == [
+        "1 + 2 = 3",
+        "at the same time: [0, 2, 4, 6, 8]",
+        "the Service raised ZeroDivisionError",
+    ]
     assert run(first) == [
         "1 + 2 = 3",
         "at the same time: [('add', 7), ('multiply', 12), ('subtract', -1)]",

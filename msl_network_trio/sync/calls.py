@@ -1,0 +1,253 @@
+"""Requests that threads make: the calling thread sends, and the Trio thread hands it the reply.
+
+There is no way through the event loop for a request. The thread that makes it holds the connection's lock
+while it queues it and, if nothing else is on its way, sends it; then it waits until the task that reads wakes
+it. Only what cannot be sent at once is left to the Trio thread, which is told once however many requests that
+are.
+"""
+
+from __future__ import annotations
+
+import _thread
+import math
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+import trio
+
+from msl_network_trio.client.connection import Connection
+from msl_network_trio.client.reply import timed_out
+from msl_network_trio.exceptions import ConnectionLost, NetworkError
+from msl_network_trio.portal import (
+    check_cancelled,
+    check_may_wait,
+    is_exiting,
+    is_main_thread,
+    stand_still_at_exit,
+    uninterrupted,
+    wait,
+)
+from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.sync.futures import Callbacks, Future, FutureRequest
+
+_PATIENCE = 0.002
+"""How many seconds a request that nobody waits for yet may wait for others, if replies are on their way."""
+
+
+class Blocking(Request):
+    """A request whose thread waits until it is woken."""
+
+    __slots__ = ("_gate",)
+
+    wakes_anywhere = True
+
+    def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
+        super().__init__(service, attribute, uid, data)
+        self._gate = _thread.allocate_lock()
+        self._gate.acquire()
+
+    def wake(self) -> None:
+        """Let the thread go on."""
+        if not is_exiting():
+            self._gate.release()
+
+    def attempt(self, seconds: float) -> bool:
+        """Wait for `wake`; see `wait`."""
+        return self._gate.acquire(True, seconds)
+
+
+class Calls:
+    """The requests that threads make over one connection.
+
+    It is to threads what `Connection` is to tasks, and has methods of the same names.
+
+    Args:
+        connection: The connection.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._portal = connection.portal
+        self._lock = connection.lock
+        self.callbacks = Callbacks()
+        self._trio_is_told = False
+        self._flush_is_planned = False
+        self._threads = connection.threads
+        self._threads.are_there = True
+
+    def request(
+        self,
+        service: str,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Make a request and wait for its reply; see `Connection.request`.
+
+        Raises:
+            RuntimeError: This is a Trio thread.
+            KeyboardInterrupt: Ctrl-C was pressed. The request is abandoned, the connection is not.
+            trio.Cancelled: The task that this worker thread works for was cancelled. The request is
+                abandoned.
+        """
+        check_may_wait(f"Link.{attribute}")
+        connection = self.connection
+        seconds = connection.seconds(timeout)
+        protocol = connection.protocol
+        uid = protocol.next_uid()
+        data = protocol.encode(service, attribute, args, kwargs or {}, uid)
+        request = Blocking(service, attribute, uid, data)
+        try:
+            if not uninterrupted(self._do, self._threads.queue, request):
+                return self._portal.call(connection.request, service, attribute, args, kwargs, timeout)
+            arrived = self.wait(request, request.attempt, seconds)
+        except NetworkError:
+            raise  # there is nothing to give up on
+        except BaseException:
+            self.abandon(request)
+            raise
+        if not arrived:
+            self.abandon(request)
+            if not request.settled:  # else the reply came in the same moment
+                raise timed_out(request, seconds)
+        if request.error is not None:
+            stand_still_at_exit()
+        return request.outcome()
+
+    def start(
+        self,
+        service: str,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Future:
+        """Make a request without waiting for anything; see `Connection.start`.
+
+        The timeout counts from now, and ends the Future.
+        """
+        if not is_main_thread():
+            check_cancelled()
+        connection = self.connection
+        seconds = connection.seconds(timeout)
+        protocol = connection.protocol
+        uid = protocol.next_uid()
+        data = protocol.encode(service, attribute, args, kwargs or {}, uid)
+        request = FutureRequest(service, attribute, uid, data)
+        request.is_patient = True
+        future = request.future = Future(request, self)
+        try:
+            if self._threads.is_idle:
+                has_room = uninterrupted(self._do, self._threads.queue, request)
+            else:
+                has_room = self._threads.put(request)
+                if not self._flush_is_planned:
+                    uninterrupted(self._plan_flush)
+        except NetworkError:
+            stand_still_at_exit()
+            raise
+        except BaseException:
+            self.abandon(request)
+            raise
+        if not has_room:
+            raise connection.backlog_full(request)
+        if seconds != math.inf:
+            self._portal.post(self._end_later, request, seconds)
+        return future
+
+    def wait(self, request: Request, attempt: Callable[[float], bool], seconds: float) -> bool:
+        """Wait for the reply to a request, and read it if that is our turn; see the portal's `wait`."""
+        threads = self._threads
+        if threads.reads(request):
+            deadline = monotonic() + seconds
+            try:
+                while threads.reads(request) and threads.wait(seconds):
+                    uninterrupted(self._do, threads.read, request)
+                    seconds = max(0, deadline - monotonic())
+            finally:
+                if threads.reads(request):
+                    uninterrupted(self._do, threads.stop_reading, request)
+            seconds = max(0, deadline - monotonic())
+        return wait(attempt, seconds)
+
+    def wait_for_future(
+        self, request: FutureRequest, attempt: Callable[[float], bool], seconds: float
+    ) -> bool:
+        """Wait for the reply to a request that nobody has waited for so far; see `wait`."""
+        request.is_patient = False
+        try:
+            if not (request.settled or request.abandoned or self._portal.is_inherited):
+                uninterrupted(self._do, self._threads.send, request)
+            return self.wait(request, attempt, seconds)
+        except BaseException:
+            if self._threads.reads(request):
+                uninterrupted(self._do, self._threads.stop_reading, request)
+            raise
+
+    def abandon(self, request: Request) -> None:
+        """Give up on a request; see `Connection.abandon`."""
+        if not (request.settled or request.abandoned or self._portal.is_inherited):
+            uninterrupted(self._do, self._threads.abandon, request)
+
+    def _do(self, change: Callable[[Request], bool | None], request: Request) -> bool:
+        """Change the protocol, in a thread that is not interrupted, and return whether it was done.
+
+        What cuts it in two all the same, an exception from the handler of another signal than that of Ctrl-C
+        for example, leaves a connection of which nobody knows what has been written.
+        """
+        if self._portal.is_inherited:
+            raise ConnectionLost("The connection belongs to the process that this one was forked from")
+        try:
+            with self._lock:
+                trio_is_needed = change(request)
+                if trio_is_needed and not self._trio_is_told:
+                    self._trio_is_told = True
+                    self._portal.post(self._flush)
+        except NetworkError:
+            stand_still_at_exit()
+            raise
+        except BaseException as error:
+            self._portal.post(self.connection.break_off, f"A thread was interrupted while it sent: {error!r}")
+            raise
+        return trio_is_needed is not None
+
+    def _flush(self) -> None:
+        """Do what threads have left to do, in the Trio thread."""
+        with self._lock:
+            self._trio_is_told = False
+            self._threads.flush()
+
+    def _plan_flush(self) -> None:
+        """Have the Trio thread send before long what nobody waits for."""
+        self._flush_is_planned = True
+        self._portal.post(self._flush_later)
+
+    def _flush_later(self) -> None:
+        try:
+            trio.lowlevel.spawn_system_task(self._flush_after_a_while)
+        except RuntimeError:
+            pass  # the Trio run is ending, and so does every request
+
+    async def _flush_after_a_while(self) -> None:
+        await trio.sleep(_PATIENCE)
+        # Before it looks: who finds that it is planned must be able to rely on it.
+        self._flush_is_planned = False
+        with self._lock:
+            self._threads.flush(read=False)
+
+    def _end_later(self, request: FutureRequest, seconds: float) -> None:
+        """Limit the time of a request, in the Trio thread."""
+        try:
+            trio.lowlevel.spawn_system_task(self._expire, request, seconds)
+        except RuntimeError:
+            pass  # the Trio run is ending, and so does every request
+
+    async def _expire(self, request: FutureRequest, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self.connection.closed.wait()
+        if not (request.settled or request.abandoned):
+            self.connection.abandon(request)
+            request.error = timed_out(request, seconds)
+            request.wake()

@@ -1,0 +1,141 @@
+"""A client of a Manager, for threads, and how to connect one."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from msl_network_trio.client.client import Client as AsyncClient
+from msl_network_trio.client.client import connect as async_connect
+from msl_network_trio.portal import Portal, check_may_wait, current_portal
+from msl_network_trio.sync.calls import Calls
+from msl_network_trio.sync.handlers import ThreadHandler
+from msl_network_trio.sync.link import Link
+from msl_network_trio.sync.prompts import prompts_for_threads
+from msl_network_trio.sync.twins import blocking, like
+
+DROPPED = {
+    "manager": "identities()",
+    "wait": "the result() of a Future, or concurrent.futures.wait()",
+    "send_pending_requests": "the result() of a Future; with asynchronous=True a request is sent at once",
+    "raise_latest_error": "the exception that the request raises, or the exception() of its Future",
+}
+"""What msl-network 0.5 had and 1.0 has not, and what there is instead."""
+
+
+class Client:
+    """A connection to a Manager; `connect` makes it.
+
+    Its methods may be called from any thread. Entered with ``with``, it disconnects at the end of the block.
+
+    Args:
+        twin: The client of the async API that it is the blocking form of.
+    """
+
+    def __init__(self, twin: AsyncClient) -> None:
+        self._twin = twin
+        self._portal: Portal = twin._connection.portal
+        self._calls = Calls(twin._connection)
+
+    # ---- who and where ----
+
+    @property
+    def name(self) -> str:
+        """The name that `connect` was given."""
+        return self._twin.name
+
+    @property
+    def address_manager(self) -> str:
+        """The address of the Manager, ``host:port``, as `connect` was given it."""
+        return self._twin.address_manager
+
+    @property
+    def port(self) -> int:
+        """The number of the port on this computer that the connection uses."""
+        return self._twin.port
+
+    @property
+    def loop_thread_id(self) -> int | None:
+        """The identifier of the thread that the event loop runs in; None if the client is disconnected."""
+        return self._portal.thread_id if self.is_connected() else None
+
+    def __str__(self) -> str:
+        return str(self._twin)
+
+    def __repr__(self) -> str:
+        return repr(self._twin) if self.is_connected() else f"<{self.name} disconnected>"
+
+    def identity(self) -> dict[str, str]:
+        """Return what this client tells the Manager about itself."""
+        return self._twin.identity()
+
+    def is_connected(self) -> bool:
+        """Return whether requests can be made: the Manager has not closed the connection, nor have we."""
+        return self._twin.is_connected() and not self._portal.is_inherited
+
+    # ---- requests to the Manager ----
+
+    identities = blocking(AsyncClient.identities)
+    admin_request = blocking(AsyncClient.admin_request)
+
+    def link(self, service: str, *, timeout: float | None = None) -> Link:
+        """Link with a Service; see `msl_network_trio.Client.link`."""
+        return self._portal.call(self._twin.link, service, timeout=timeout).sync
+
+    def unlink(self, link: Link, *, timeout: float | None = None) -> None:
+        """Unlink from a Service; see `msl_network_trio.Client.unlink`."""
+        twin: Any = getattr(link, "_twin", link)  # that it is no link is for the async API to say
+        self._portal.call(self._twin.unlink, twin, timeout=timeout)
+
+    def spawn(self, name: str = "Client") -> Client:
+        """Make another connection with the same arguments; see `msl_network_trio.Client.spawn`."""
+        return self._portal.call(self._twin.spawn, name).sync
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(dropped(type(self), name))
+
+    # ---- the end ----
+
+    def disconnect(self, timeout: float | None = None) -> None:
+        """Disconnect from the Manager; see `msl_network_trio.Client.disconnect`."""
+        if not self._is_over:
+            self._portal.call(self._twin.disconnect, timeout)
+
+    @property
+    def _is_over(self) -> bool:
+        """Whether there is nothing to disconnect any more; perhaps not even a Trio run that would do it."""
+        return self._portal.is_inherited or self._twin._connection.closed.is_set()
+
+    def shutdown_handler(self) -> Any:
+        """Does nothing; assign a function to be called, in a thread of its own, when the connection ended."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name == "shutdown_handler":
+            self._twin.shutdown_handler = ThreadHandler.of(value)  # type: ignore[method-assign]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.disconnect()
+
+
+def dropped(owner: type, name: str) -> str:
+    """Return what to say about an attribute that is not there."""
+    text = f"{owner.__name__!r} object has no attribute {name!r}"
+    if name in DROPPED:
+        text += f", which msl-network has not had since version 1.0; use {DROPPED[name]}"
+    return text
+
+
+@like(async_connect)
+def connect(**kwargs: Any) -> Client:  # noqa: D103 - it has that of the other one
+    check_may_wait("connect")
+    kwargs["prompts"] = prompts_for_threads(kwargs.get("prompts"))
+    return current_portal().call(async_connect, **kwargs).sync

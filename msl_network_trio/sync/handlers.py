@@ -1,0 +1,39 @@
+"""Handlers of notifications and of the end, called in a thread, so that they may block."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from msl_network_trio.portal import Worker
+
+
+class ThreadHandler:
+    """An async function that calls a plain one in a thread of its own.
+
+    The thread is always the same one, since what a handler opened in its first call may be of use in no other
+    thread. It is started here and not when it is needed, since Python starts none when the interpreter is
+    about to end.
+
+    Args:
+        function: The plain function.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._worker = Worker(f"{getattr(function, '__name__', 'handler')} of msl_network_trio")
+
+    @classmethod
+    def of(cls, function: Callable[..., Any] | None) -> Any:
+        """Return what the async API is to be given as a handler; an async function stays what it is."""
+        if function is None or inspect.iscoroutinefunction(function):
+            return function
+        return cls(function)
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Call the function, and wait until it returns."""
+        await self._worker.call(self._function, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return repr(self._function)

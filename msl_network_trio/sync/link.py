@@ -1,0 +1,289 @@
+"""A link with a Service, for threads: its methods as methods that block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from msl_network_trio.client.link import Link as AsyncLink
+from msl_network_trio.client.link import RemoteMethod, checked_args
+from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
+from msl_network_trio.portal import Portal
+from msl_network_trio.protocol.messages import Notification
+from msl_network_trio.sync.calls import Calls
+from msl_network_trio.sync.handlers import ThreadHandler
+from msl_network_trio.sync.twins import blocking
+
+if TYPE_CHECKING:
+    from msl_network_trio.sync.client import Client
+    from msl_network_trio.sync.linked_client import LinkedClient
+
+
+class BlockingMethod(RemoteMethod):
+    """A method of a Service, ready to be called: ``link.add(1, 2)``."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self, link: AsyncLink, name: str, calls: Calls) -> None:
+        self._link = link
+        self._name = name
+        self._calls = calls
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Request it from the Service; see `RemoteMethod`.
+
+        Returns:
+            The result; with ``asynchronous=True`` a `concurrent.futures.Future`.
+        """
+        timeout = kwargs.pop("timeout", None)
+        asynchronous = kwargs.pop("asynchronous", False)
+        link, calls = self._link, self._calls
+        link._linked(self._name)
+        call = calls.start if asynchronous else calls.request
+        return call(link._service_name, self._name, args, kwargs, timeout)
+
+
+class Link:
+    """A link between a client and a Service; `Client.link` makes it.
+
+    Every attribute that is not listed here is a method of the Service, or a property of it, which is read by
+    calling
+    it: ``link.add(1, 2)``, ``link.pi()``. Entered with ``with``, it unlinks at the end of the block.
+
+    Args:
+        client: The client.
+        twin: The link of the async API that it is the blocking form of.
+    """
+
+    def __init__(self, client: Client, twin: AsyncLink) -> None:
+        self._owner = client
+        self._calls = client._calls
+        self._twin = twin
+
+    @property
+    def _client(self) -> Client | None:
+        return None if self._twin._client is None else self._owner
+
+    @property
+    def _portal(self) -> Portal:
+        return self._owner._portal
+
+    # ---- requests ----
+
+    def __getattr__(self, name: str) -> BlockingMethod:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        twin = self._twin
+        twin._linked(name)
+        return BlockingMethod(twin, name, self._calls)
+
+    def _request(
+        self, attribute: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, timeout: float | None
+    ) -> Any:
+        self._twin._linked(attribute)
+        return self._calls.request(self.service_name, attribute, args, kwargs, timeout)
+
+    def shutdown_service(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Ask the Service to shut down, and break the link; see `msl_network_trio.Link.shutdown_service`."""
+        return self._portal.call(self._twin.shutdown_service, *args, timeout=timeout, **kwargs)
+
+    # ---- notifications ----
+
+    def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
+        """Does nothing; assign a function to be called for every notification of the Service.
+
+        ``link.notification_handler = function`` works at any time, also with a bound method
+        (`types.MethodType`). It is called in the order of the notifications, one after the other, always in
+        the same thread, so it may take its time and may use the link. An exception in it is logged, and ends
+        nothing. If it is slower than notifications come, the oldest ones are dropped, which is logged too.
+
+        Args:
+            *args: What the Service emitted.
+            **kwargs: What the Service emitted.
+        """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+        if name == "notification_handler":
+            self._twin.notification_handler = ThreadHandler.of(value)  # type: ignore[method-assign]
+
+    # ---- locks ----
+
+    def acquire_lock(self, shared: bool = False, timeout: float | None = None, *, wait: bool = False) -> Lock:
+        """Acquire a lock on the Service; see `msl_network_trio.Link.acquire_lock`.
+
+        Returns:
+            The names of the clients that are linked with the Service, in any order. Entered with ``with``,
+            the lock is released at the end of the block.
+        """
+        names = self._portal.call(self._twin.acquire_lock, shared, timeout, wait=wait)
+        return Lock(names, self)
+
+    release_lock = blocking(AsyncLink.release_lock)
+
+    # ---- the link itself ----
+
+    def unlink(self, timeout: float | None = None) -> None:
+        """Unlink from the Service; see `msl_network_trio.Link.unlink`."""
+        if self._client is not None:
+            self._portal.call(self._twin.unlink, timeout)
+
+    def disconnect(self, timeout: float | None = None) -> None:
+        """Do what `unlink` does."""
+        self.unlink(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        client = self._twin._client
+        if client is not None and self._owner.is_connected():
+            self._portal.call(client._leave, self._twin)
+
+    # ---- what the identity of the Service tells ----
+
+    @property
+    def service_name(self) -> str:
+        """The name of the Service."""
+        return self._twin.service_name
+
+    @property
+    def service_address(self) -> str:
+        """The address of the Service, ``host:port``, as the Manager sees it."""
+        return self._twin.service_address
+
+    @property
+    def service_attributes(self) -> dict[str, Any]:
+        """The attributes of the Service: the signatures of methods, the values of others."""
+        return self._twin.service_attributes
+
+    @property
+    def service_language(self) -> str:
+        """The programming language of the Service."""
+        return self._twin.service_language
+
+    @property
+    def service_max_clients(self) -> int:
+        """How many clients may be linked with the Service; 0 and less: no limit."""
+        return self._twin.service_max_clients
+
+    @property
+    def service_os(self) -> str:
+        """The operating system of the Service."""
+        return self._twin.service_os
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.service_attributes})
+
+    def __repr__(self) -> str:
+        return repr(self._twin)
+
+
+class Lock(list[str]):
+    """The names of the clients that are linked while a lock is held; ``with`` releases it at the end.
+
+    Args:
+        names: The names.
+        link: The link with the Service that is locked.
+    """
+
+    def __init__(self, names: list[str], link: Link) -> None:
+        super().__init__(names)
+        self._link = link
+        # Of the client of now: the link may be broken when the block ends.
+        self._client = link._twin._client
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        client = self._client
+        if client is not None and client.is_connected():
+            self._link._portal.call(client._locks.leave, self._link.service_name)
+
+
+def request(
+    link: Link | LinkedClient,
+    attribute: str,
+    args: list[Any] | tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    timeout: float | None = None,
+) -> Any:
+    """Request an attribute of a Service, whatever its name and its arguments are called.
+
+    This is a function, since a method would hide one of the Service. For what it returns and raises see
+    `msl_network_trio.Link.request`.
+
+    Args:
+        link: A link, or a linked client.
+        attribute: The method to call, or the property to read.
+        args: The positional arguments.
+        kwargs: The keyword arguments.
+        timeout: How many seconds to wait for the reply.
+    """
+    return link._request(attribute, checked_args(args), kwargs, timeout)
+
+
+class Notifications:
+    """The notifications of one Service, to be iterated; `notifications` makes it.
+
+    Args:
+        stream: The stream of the async API.
+        portal: The way to it.
+    """
+
+    def __init__(self, stream: NotificationStream, portal: Portal) -> None:
+        self._stream = stream
+        self._portal = portal
+
+    @property
+    def dropped(self) -> int:
+        """How many notifications were lost, the oldest first, because the loop was too slow."""
+        return self._stream.dropped
+
+    def __enter__(self) -> Self:
+        self._portal.call(self._stream.__aenter__)
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._portal.call(self._stream.__aexit__, exception_type, exception, traceback)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Notification:
+        try:
+            return self._portal.call(self._stream.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+
+def notifications(link: Link | LinkedClient, max_buffer_size: float = MAX_BUFFER_SIZE) -> Notifications:
+    """Iterate over the notifications of a Service.
+
+    ``with notifications(link) as stream:`` subscribes; ``for notification in stream:`` gives what has come
+    since. This is a function, since a method would hide one of the Service. See
+    `msl_network_trio.Link.notifications`.
+
+    Args:
+        link: A link, or a linked client.
+        max_buffer_size: How many notifications are kept for a loop that is slower than they come.
+    """
+    return Notifications(link._twin.notifications(max_buffer_size), link._portal)

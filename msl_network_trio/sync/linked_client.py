@@ -1,0 +1,298 @@
+"""A client that is linked with one Service, and looks like the Service, for threads."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import trio
+
+from msl_network_trio.client import user_code
+from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.portal import Portal, check_may_wait, current_portal
+from msl_network_trio.sync.client import DROPPED, Client, dropped
+from msl_network_trio.sync.handlers import ThreadHandler
+from msl_network_trio.sync.link import BlockingMethod, Link, Lock
+from msl_network_trio.sync.prompts import prompts_for_threads
+from msl_network_trio.sync.twins import blocking
+
+
+class _GuardedMethod(BlockingMethod):
+    """A method of a Service that tells its client when it fails."""
+
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: LinkedClient, link: Link, name: str) -> None:
+        super().__init__(link._twin, name, link._calls)
+        self._owner = owner
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """See `BlockingMethod`; if the call fails, the `service_error_handler` is called first."""
+        try:
+            return super().__call__(*args, **kwargs)
+        except Exception:
+            self._owner.service_error_handler()
+            raise
+
+
+class LinkedClient:
+    """A new client that has a link with a Service; its methods are those of the Service.
+
+    ::
+
+        math = LinkedClient("BasicMath", host="lab-3")
+        print(math.add(1, 2))
+        math.disconnect()
+
+    Making it waits for the Service to appear. It can be subclassed, with an ``__init__`` and methods of its
+    own. Attributes that are not listed here are the Service's, as with `Link`. Entered with ``with``, it
+    disconnects at the end of the block.
+
+    Args:
+        service_name: The name of the Service.
+        **kwargs: Arguments of `connect`; others are ignored, as by `filter_client_connect_kwargs`. The name
+            is that of the class if none is given, and the timeout covers waiting for the Service too.
+    """
+
+    _twin: AsyncLinkedClient
+    _portal: Portal
+
+    def __init__(self, service_name: str, **kwargs: Any) -> None:
+        check_may_wait(type(self).__name__)
+        kwargs.setdefault("name", type(self).__name__)
+        kwargs["prompts"] = prompts_for_threads(kwargs.get("prompts"))
+        self._portal = current_portal()
+        self._twin = AsyncLinkedClient(service_name, **kwargs)
+        handler = self.notification_handler
+        if getattr(handler, "__func__", None) is not LinkedClient.notification_handler:
+            setattr(self, "notification_handler", handler)  # noqa: B010 - mypy forbids the other way
+        self._portal.call(_open, self._twin)
+        self._disconnect_when_forgotten()
+
+    @classmethod
+    def _of(cls, twin: AsyncLinkedClient) -> Self:
+        """Return the blocking form of a client that is open."""
+        client = cls.__new__(cls)
+        client._portal = twin._opened(twin._last_client)._connection.portal
+        client._twin = twin
+        return client
+
+    def _disconnect_when_forgotten(self) -> None:
+        """Leave the network when nobody refers to this object any more, as in msl-network."""
+        weakref.finalize(self, _disconnect_soon, self._portal, self._twin).atexit = False
+
+    # ---- requests to the Service ----
+
+    def __getattr__(self, name: str) -> _GuardedMethod:
+        twin = self.__dict__.get("_twin")
+        if name.startswith("_") or twin is None:
+            raise AttributeError(dropped(type(self), name))
+        if name in DROPPED and name not in twin.service_attributes:
+            raise AttributeError(dropped(type(self), name))
+        return _GuardedMethod(self, twin._linked(name).sync, name)
+
+    def _request(
+        self, attribute: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, timeout: float | None
+    ) -> Any:
+        try:
+            return self._twin._linked(attribute).sync._request(attribute, args, kwargs, timeout)
+        except Exception:
+            self.service_error_handler()
+            raise
+
+    def service_error_handler(self) -> Any:
+        """Called when a call of a method of the Service has failed, before the exception is raised.
+
+        Override it to clean up on this side; the Service goes on. It may disconnect.
+        """
+
+    def shutdown_service(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """See `Link.shutdown_service`."""
+        return self._portal.call(self._twin.shutdown_service, *args, timeout=timeout, **kwargs)
+
+    # ---- notifications ----
+
+    def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
+        """Does nothing; assign a function, or override it, to handle notifications as `Link` says."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "notification_handler" and "_twin" in self.__dict__:
+            self._twin.notification_handler = ThreadHandler.of(value)  # type: ignore[method-assign]
+        object.__setattr__(self, name, value)
+
+    # ---- the link ----
+
+    def acquire_lock(self, shared: bool = False, timeout: float | None = None, *, wait: bool = False) -> Lock:
+        """See `Link.acquire_lock`."""
+        return self._twin._linked("acquire_lock").sync.acquire_lock(shared, timeout, wait=wait)
+
+    release_lock = blocking(AsyncLinkedClient.release_lock)
+
+    def unlink(self, timeout: float | None = None) -> None:
+        """See `Link.unlink`."""
+        if self._link is not None:
+            self._portal.call(self._twin.unlink, timeout)
+
+    # ---- the client ----
+
+    admin_request = blocking(AsyncLinkedClient.admin_request)
+    identities = blocking(AsyncLinkedClient.identities)
+
+    def identity(self) -> dict[str, str]:
+        """See `Client.identity`."""
+        return self._twin.identity()
+
+    def is_connected(self) -> bool:
+        """See `Client.is_connected`."""
+        client = self._client
+        return client is not None and client.is_connected()
+
+    def spawn(self, name: str = "LinkedClient") -> LinkedClient:
+        """Make another client, of this class and not a subclass, that is linked with the same Service.
+
+        Args:
+            name: The name of the new client.
+        """
+        client = LinkedClient._of(self._portal.call(_open, self._twin.spawn(name)))
+        client._disconnect_when_forgotten()
+        return client
+
+    def disconnect(self, timeout: float | None = None) -> None:
+        """See `Client.disconnect`. Disconnecting again does no harm."""
+        client = self._client
+        if client is None:
+            return
+        if client._is_over:
+            self._client = self._link = None
+        else:
+            self._portal.call(self._twin.disconnect, timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.disconnect()
+
+    # ---- who and where ----
+
+    # Subclasses look at these two, some of them before they call our __init__, and some assign None.
+
+    @property
+    def _client(self) -> Client | None:
+        twin: AsyncLinkedClient | None = self.__dict__.get("_twin")
+        return None if twin is None or twin.client is None else twin.client.sync
+
+    @_client.setter
+    def _client(self, client: Client | None) -> None:
+        if "_twin" in self.__dict__:
+            self._twin._client = None if client is None else client._twin
+
+    @property
+    def _link(self) -> Link | None:
+        twin: AsyncLinkedClient | None = self.__dict__.get("_twin")
+        return None if twin is None or twin.link is None else twin.link.sync
+
+    @_link.setter
+    def _link(self, link: Link | None) -> None:
+        if "_twin" in self.__dict__:
+            self._twin._link = None if link is None else link._twin
+
+    @property
+    def client(self) -> Client | None:
+        """The client; None once `disconnect` was called."""
+        return self._client
+
+    @property
+    def link(self) -> Link | None:
+        """The link; None if it is broken."""
+        return self._link
+
+    @property
+    def name(self) -> str:
+        """See `Client.name`."""
+        return self._twin.name
+
+    @property
+    def port(self) -> int:
+        """See `Client.port`."""
+        return self._twin.port
+
+    @property
+    def address_manager(self) -> str:
+        """See `Client.address_manager`."""
+        return self._twin.address_manager
+
+    @property
+    def service_name(self) -> str:
+        """See `Link.service_name`."""
+        return self._twin.service_name
+
+    @property
+    def service_address(self) -> str:
+        """See `Link.service_address`."""
+        return self._twin.service_address
+
+    @property
+    def service_attributes(self) -> dict[str, Any]:
+        """See `Link.service_attributes`."""
+        return self._twin.service_attributes
+
+    @property
+    def service_language(self) -> str:
+        """See `Link.service_language`."""
+        return self._twin.service_language
+
+    @property
+    def service_max_clients(self) -> int:
+        """See `Link.service_max_clients`."""
+        return self._twin.service_max_clients
+
+    @property
+    def service_os(self) -> str:
+        """See `Link.service_os`."""
+        return self._twin.service_os
+
+    def __dir__(self) -> list[str]:
+        twin: AsyncLinkedClient | None = self.__dict__.get("_twin")
+        attributes = {} if twin is None or twin._last_link is None else twin.service_attributes
+        return sorted({*super().__dir__(), *attributes})
+
+    def __repr__(self) -> str:
+        twin: AsyncLinkedClient | None = self.__dict__.get("_twin")
+        return object.__repr__(self) if twin is None or twin._last_link is None else repr(twin)
+
+
+class LinkedClientView(LinkedClient):
+    """The blocking form of a `LinkedClient` of the async API, whose methods may be overridden there."""
+
+    def service_error_handler(self) -> None:
+        """Call that of the async API."""
+        self._portal.call(
+            user_code.call, self._twin.service_error_handler, (), {}, "the service error handler"
+        )
+
+
+async def _open(client: AsyncLinkedClient) -> AsyncLinkedClient:
+    return await client
+
+
+def _disconnect_soon(portal: Portal, client: AsyncLinkedClient) -> None:
+    try:
+        portal.post(_start_disconnecting, client)
+    except ConnectionLost:
+        pass  # it is
+
+
+def _start_disconnecting(client: AsyncLinkedClient) -> None:
+    try:
+        trio.lowlevel.spawn_system_task(client.disconnect)
+    except RuntimeError:
+        pass  # the Trio run is ending, and disconnects everybody

@@ -1,0 +1,58 @@
+"""What makes a blocking method of an async one: the same signature, and no rules of its own."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from msl_network_trio.portal import Portal
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+
+_AWAITABLE = re.compile(r"Opening\[(.*)\]")
+
+
+class Twin(Protocol):
+    """An object of the blocking API, which has an async one behind it."""
+
+    @property
+    def _twin(self) -> Any: ...
+
+    @property
+    def _portal(self) -> Portal: ...
+
+
+def blocking(method: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Concatenate[Any, P], R]:
+    """Return the blocking form of an async method, to be defined under the same name."""
+
+    @wraps(method)
+    def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        # By its name, since the object behind may be one of a subclass.
+        twin: Callable[P, Awaitable[R]] = getattr(self._twin, method.__name__)
+        return self._portal.call(twin, *args, **kwargs)
+
+    call.__signature__ = signature_of(method)  # type: ignore[attr-defined]
+    return call
+
+
+def like(function: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Give a function the parameters of another one, and its documentation."""
+
+    def decorate(decorated: Callable[..., R]) -> Callable[P, R]:
+        decorated.__doc__ = function.__doc__
+        decorated.__signature__ = signature_of(function)  # type: ignore[attr-defined]
+        return decorated
+
+    return decorate
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of an async function as that of its blocking form."""
+    signature = inspect.signature(function)
+    returns = _AWAITABLE.sub(r"\1", str(signature.return_annotation))
+    return signature.replace(return_annotation=returns)

@@ -1,0 +1,130 @@
+"""Programs that use the blocking API, against a real Manager: how they end, and a Trio application with threads."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+import msl_network_trio
+from msl_network_trio import connect as async_connect
+from msl_network_trio.sync import connect
+from tests.interop.reference import Manager
+
+pytestmark = pytest.mark.interop
+
+PRELUDE = """
+import json, sys, threading, time
+from msl_network_trio.sync import LinkedClient, connect
+cxn = connect(name="The program", **json.loads(sys.argv[1]))
+link = cxn.link("Echo")
+print(link.add(1, 2), flush=True)
+"""
+ENDINGS = {
+    "at its end": ("", 0),
+    "after an exception": ("raise ZeroDivisionError", 1),
+    "with a call open in a daemon thread": (
+        "threading.Thread(target=link.slow, args=(5,), daemon=True).start()\ntime.sleep(0.2)",
+        0,
+    ),
+    "with a thread that works on": (
+        (
+            "def work():\n"
+            "    threading.main_thread().join()\n"
+            "    for n in range(10): assert link.add(n, 1) == n + 1\n"
+            "    print('worked on')\n"
+            "threading.Thread(target=work).start()"
+        ),
+        0,
+    ),
+}
+
+
+def start(manager: Manager, program: str) -> subprocess.Popen[str]:
+    path = [str(Path(msl_network_trio.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-c", PRELUDE + program, json.dumps(manager.arguments())],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(path)),
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    try:
+        return process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
+
+
+@pytest.mark.parametrize("when", ENDINGS)
+def test_a_program_leaves_no_ghost_behind_when_it_ends(lab: Manager, when: str):
+    program, status = ENDINGS[when]
+    process = start(lab, program)
+    out, err = finish(process)
+    assert process.returncode == status, err
+    assert out == ("3\nworked on\n" if "works on" in when else "3\n")
+    assert err == "" if status == 0 else err.count("Traceback") == 1
+    with connect(**lab.arguments()) as client:
+        assert not [name for name in client.identities()["clients"] if name.startswith("The program")]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal can be sent to one process")
+def test_ctrl_c_in_a_call_leaves_the_connection_usable(lab: Manager):
+    program = (
+        "try:\n"
+        "    link.slow(3)\n"
+        "except KeyboardInterrupt:\n"
+        "    print(cxn.identities()['port'], flush=True)\n"
+        "print(link.add(3, 4))\n"
+    )
+    process = start(lab, program)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "3\n"
+    for _ in range(1000):  # until the call is on its way, of which only the program knows
+        try:
+            process.wait(0.001)
+        except subprocess.TimeoutExpired:
+            pass
+    process.send_signal(signal.SIGINT)
+    out, err = finish(process)
+    assert out == f"{lab.port}\n7\n"
+    assert err == ""
+
+
+def test_a_trio_application_whose_worker_threads_use_a_link(lab: Manager):
+    def measure(link: Any, number: int) -> list[int]:
+        futures = [link.add(number, n, asynchronous=True) for n in range(50)]
+        return [link.add(number, n) for n in range(50)] + [future.result() for future in futures]
+
+    async def main() -> None:
+        async with async_connect(**lab.arguments()) as client, client.link("Echo") as link:
+            results: dict[int, list[int]] = {}
+
+            async def one(number: int) -> None:
+                results[number] = await trio.to_thread.run_sync(measure, link.sync, number)
+
+            with trio.fail_after(60):
+                async with trio.open_nursery() as nursery:
+                    for number in range(6):
+                        nursery.start_soon(one, number)
+                    for number in range(50):
+                        assert await link.add(number, 1) == number + 1
+            for number, result in results.items():
+                assert result == [number + n for n in range(50)] * 2
+            with trio.move_on_after(0.3) as scope:
+                await trio.to_thread.run_sync(link.sync.slow, 2)
+            assert scope.cancelled_caught
+            assert await link.add(1, 2) == 3
+
+    trio.run(main)

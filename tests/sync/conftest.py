@@ -1,0 +1,39 @@
+"""Managers and clients for tests that block, which are plain functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from msl_network_trio import portal
+from msl_network_trio.sync import Client, Link, connect
+from tests.sync.manager import FakeManager
+
+
+@pytest.fixture
+def manager() -> Iterator[FakeManager]:
+    manager = FakeManager()
+    yield manager
+    manager.close()
+
+
+@pytest.fixture
+def client(manager: FakeManager) -> Iterator[Client]:
+    with connect(**manager.arguments()) as client:
+        yield client
+
+
+@pytest.fixture
+def link(client: Client) -> Link:
+    return client.link("Echo")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_trio_thread_is_left() -> Iterator[None]:
+    yield
+    script = portal._process.script
+    if script is not None:
+        portal._process.script = None
+        script.end(10)
+        assert not script._thread.is_alive()

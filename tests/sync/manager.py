@@ -1,0 +1,187 @@
+"""A Manager with one Service, in threads of its own, for clients that block."""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from typing import Any
+
+NOTHING = object()
+"""Returned by what answers a request if nothing is to be answered."""
+
+ECHO = {
+    "attributes": {"add": "(x, y)", "const": 42},
+    "address": "vm:1234",
+    "language": "Python 3.11.7",
+    "os": "Linux",
+    "max_clients": -1,
+}
+
+
+class Session:
+    """One client's connection, served in a thread: what is asked for is looked up in `FakeManager.answers`."""
+
+    def __init__(self, manager: FakeManager, sock: socket.socket) -> None:
+        self.manager = manager
+        self.sock = sock
+        self.lines: list[dict[str, Any]] = []
+        self.answered: list[str] = []
+        self.said_goodbye = False
+        self.ended = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def on_answer(self) -> None:
+        """Called when a question has been answered after the handshake."""
+
+    def send(self, **fields: Any) -> None:
+        with self._lock:
+            self.sock.sendall(json.dumps(fields).encode() + b"\r\n")
+
+    def ask(self, attribute: str, *args: Any) -> None:
+        self.send(
+            args=args, attribute=attribute, error=False, kwargs={}, requester="Manager[vm:1875]", uid=""
+        )
+
+    def reply(self, line: dict[str, Any], result: Any) -> None:
+        self.send(error=False, requester="Client[vm:1]", result=result, uid=line["uid"])
+
+    def fail(self, line: dict[str, Any], message: str) -> None:
+        self.send(
+            error=True, message=message, requester="Client[vm:1]", result=None, traceback=[], uid=line["uid"]
+        )
+
+    def notify(self, *args: Any, **kwargs: Any) -> None:
+        self.send(error=False, result=[args, kwargs], service="Echo", uid="notification")
+
+    def close(self) -> None:
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.sock.close()
+
+    def _serve(self) -> None:
+        try:
+            if self.manager.context is not None:
+                self.sock = self.manager.context.wrap_socket(self.sock, server_side=True)
+            self._converse()
+        except OSError:
+            pass  # the client has gone
+        finally:
+            self.close()
+            self.ended.set()
+
+    def _converse(self) -> None:
+        file = self.sock.makefile("rb")
+
+        def answer() -> Any:
+            text = file.readline()
+            if not text:
+                raise OSError("the client has gone")
+            return json.loads(text)["result"]
+
+        for question in self.manager.questions:
+            self.ask(*question)
+            self.answered.append(answer())
+        self.ask("identity")
+        assert answer()["type"] == "client"
+        for text in file:
+            line = json.loads(text)
+            if "result" in line:
+                self.answered.append(line["result"])
+                self.on_answer()
+                continue
+            self.lines.append(line)
+            if line["attribute"] == "__disconnect__":
+                self.said_goodbye = True
+                return
+            answer = self.manager.answers.get(line["attribute"])
+            if answer is None:
+                self.fail(line, f"AttributeError: {line['attribute']}")
+                continue
+            result = answer(self, line)
+            if result is not NOTHING:
+                self.reply(line, result)
+
+
+class FakeManager:
+    """A Manager on a port of this computer.
+
+    Args:
+        context: For TLS.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.context = context
+        self.questions: list[tuple[str, str]] = []
+        """What is asked before the identity is: (kind, about)."""
+        self.answers: dict[str, Callable[[Session, dict[str, Any]], Any]] = {
+            "identity": lambda session, line: self.registry(),
+            "link": lambda session, line: ECHO,
+            "unlink": lambda session, line: True,
+            "acquire_lock": lambda session, line: ["Client[vm:1]"],
+            "release_lock": lambda session, line: [],
+            "add": lambda session, line: sum(line["args"]),
+            "echo": lambda session, line: [line["args"], line["kwargs"]],
+            "hold": self._hold,
+            "silent": lambda session, line: NOTHING,
+            "notify": self._notify,
+        }
+        self.held: queue.SimpleQueue[tuple[Session, dict[str, Any]]] = queue.SimpleQueue()
+        self.sessions: queue.SimpleQueue[Session] = queue.SimpleQueue()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._all: list[Session] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def registry(self) -> dict[str, Any]:
+        services = {"Echo": ECHO}
+        return {"hostname": "vm", "port": 1875, "clients": {}, "services": services, "attributes": {}}
+
+    def arguments(self, **more: Any) -> dict[str, Any]:
+        """Arguments for connect()."""
+        return {"host": "127.0.0.1", "port": self.port, "disable_tls": self.context is None, **more}
+
+    def session(self) -> Session:
+        """The next connection that a client has made."""
+        return self.sessions.get(timeout=10)
+
+    def next_held(self) -> tuple[Session, dict[str, Any]]:
+        """The next request for ``hold``, which is the test's to answer."""
+        return self.held.get(timeout=10)
+
+    def _hold(self, session: Session, line: dict[str, Any]) -> Any:
+        self.held.put((session, line))
+        return NOTHING
+
+    def _notify(self, session: Session, line: dict[str, Any]) -> Any:
+        for number in range(line["args"][0]):
+            session.notify(number)
+        return "notified"
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+            session = Session(self, sock)
+            self._all.append(session)
+            self.sessions.put(session)
+
+    def close(self) -> None:
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)  # else accept() would go on
+        except OSError:
+            pass  # not on every platform
+        self._listener.close()
+        for session in self._all:
+            session.close()
+            session.ended.wait(10)
