@@ -17,7 +17,6 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any
 
 import attrs
@@ -191,12 +190,7 @@ class LabOpening:
         nursery.cancel_scope.cancel()
         await self._nursery.__aexit__(None, None, None)
 
-    async def __aexit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         try:
             await self._close_nursery(self._lab_nursery)
         finally:

@@ -12,7 +12,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -30,6 +30,8 @@ from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.transport.base import Transport
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R", bound=Request)
 
 GOODBYE = 2.0
 """How many seconds the end of a scope or of the program waits for the Manager to close the connection."""
@@ -112,6 +114,23 @@ class Connection:
         """Whether requests can be made."""
         return self._reason is None and self._write_error is None and self.protocol.lost is None
 
+    def make(
+        self,
+        kind: Callable[[str, str, str, bytes], R],
+        service: str,
+        attribute: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+    ) -> R:
+        """Make a request of a kind, without sending it; arguments and exceptions as in `request`.
+
+        Any thread may call this, also without the lock.
+        """
+        uid = self.protocol.next_uid()
+        return kind(
+            service, attribute, uid, self.protocol.encode(service, attribute, args, kwargs or {}, uid)
+        )
+
     async def request(
         self,
         service: str,
@@ -141,10 +160,7 @@ class Connection:
             ConnectionLost: The connection ended.
         """
         seconds = self.seconds(timeout)
-        protocol = self.protocol
-        uid = protocol.next_uid()
-        data = protocol.encode(service, attribute, args, kwargs or {}, uid)
-        request = Waiting(service, attribute, uid, data)
+        request = self.make(Waiting, service, attribute, args, kwargs)
         if seconds == math.inf:
             await self._send_and_wait(request, linking)
         else:
@@ -173,14 +189,11 @@ class Connection:
             ConnectionLost: The connection has ended.
         """
         seconds = self.seconds(timeout)
-        protocol = self.protocol
-        uid = protocol.next_uid()
-        data = protocol.encode(service, attribute, args, kwargs or {}, uid)
-        request = Handle(service, attribute, uid, data)
+        request = self.make(Handle, service, attribute, args, kwargs)
         reply = Reply(self.abandon, request, seconds)
         if trio.current_effective_deadline() == -math.inf:
             request.abandoned = True  # who is cancelled already must not have anything executed
-        elif self._writer.has_room(len(data)):
+        elif self._writer.has_room(len(request.data or b"")):
             self._writer.queue_now(request)
             self._watch.wake()
             if self.threads.turn.is_aside:
@@ -207,8 +220,7 @@ class Connection:
 
         Nobody need look at the reply. If the connection has ended, there is nothing to be sent.
         """
-        uid = self.protocol.next_uid()
-        request = Handle(MANAGER, attribute, uid, self.protocol.encode(MANAGER, attribute, args, {}, uid))
+        request = self.make(Handle, MANAGER, attribute, args, {})
         request.watched = True
         try:
             self._writer.queue_now(request)
@@ -245,9 +257,8 @@ class Connection:
         """
         seconds = self.seconds(timeout)
         protocol = self.protocol
-        uid = protocol.next_uid()
-        data = protocol.encode(MANAGER, attribute, args, kwargs, uid)
-        request = Waiting(MANAGER, attribute, uid, data, admin=True)
+        request = self.make(Waiting, MANAGER, attribute, args, kwargs)
+        request.admin = True
         with trio.move_on_after(seconds) as scope:
             await self._send_and_wait(request)
             try:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import socket
 import ssl
 from functools import partial
 from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import trio
 
+from msl_network_trio.client.connecting import language, operating_system
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager.certificates import server_context
@@ -73,8 +72,8 @@ class Manager:
                 "hostname": socket.gethostname(),
                 "port": port,
                 "attributes": {"identity": "() -> dict", "link": "(service: str) -> bool"},
-                "language": f"Python {platform.python_version()}",
-                "os": f"{platform.system()} {platform.release()} {platform.machine()}",
+                "language": language(),
+                "os": operating_system(),
             },
             password=settings.auth_password,
             read_limit=settings.read_limit,
@@ -286,12 +285,7 @@ class ManagerOpening:
         return None, None
 
     @trio.lowlevel.enable_ki_protection
-    async def __aexit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         assert self._manager is not None
         self._manager.shutdown()
         await self._nursery.__aexit__(None, None, None)

@@ -129,14 +129,9 @@ class ManagerProtocol:
             return
         text = departure(peer.service, self.name)
         for client in self.registry.peers.values():
-            for uid, owner in list(client.open.items()):
-                if owner is peer:
-                    del client.open[uid]
+            for uid in list(client.open):
+                while _close_request(client, uid, peer):
                     self._put(client, _error_line(client, uid, text))
-                elif isinstance(owner, list) and peer in owner:
-                    for _ in range(owner.count(peer)):
-                        owner.remove(peer)
-                        self._put(client, _error_line(client, uid, text))
 
     # ---- the handshake ----
 
@@ -307,9 +302,8 @@ class ManagerProtocol:
 
     def _put_large(self, peer: Peer, start: memoryview, end: bytes) -> None:
         """`_put` a line in two pieces."""
-        before = len(peer.outgoing)
         self._put(peer, start)
-        if len(peer.outgoing) > before and not peer.closing:
+        if not peer.closing:
             peer.outgoing.append(end)
             peer.backlog += len(end)
             peer.large = True

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from msl_network_trio.client.link import Link as AsyncLink
 from msl_network_trio.client.link import RemoteMethod, checked_args
+from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
 from msl_network_trio.portal import Portal
 from msl_network_trio.protocol.messages import Notification
@@ -44,17 +45,54 @@ class BlockingMethod(RemoteMethod):
         return call(link._service_name, self._name, args, kwargs, timeout)
 
 
-class Link:
+class Facts:
+    """What the identity of a Service tells, of whatever is linked with it."""
+
+    _twin: AsyncLink | AsyncLinkedClient
+
+    @property
+    def service_name(self) -> str:
+        """The name of the Service."""
+        return self._twin.service_name
+
+    @property
+    def service_address(self) -> str:
+        """The address of the Service, ``host:port``, as the Manager sees it."""
+        return self._twin.service_address
+
+    @property
+    def service_attributes(self) -> dict[str, Any]:
+        """The attributes of the Service: the signatures of methods, the values of others."""
+        return self._twin.service_attributes
+
+    @property
+    def service_language(self) -> str:
+        """The programming language of the Service."""
+        return self._twin.service_language
+
+    @property
+    def service_max_clients(self) -> int:
+        """How many clients may be linked with the Service; 0 and less: no limit."""
+        return self._twin.service_max_clients
+
+    @property
+    def service_os(self) -> str:
+        """The operating system of the Service."""
+        return self._twin.service_os
+
+
+class Link(Facts):
     """A link between a client and a Service; `Client.link` makes it.
 
     Every attribute that is not listed here is a method of the Service, or a property of it, which is read by
-    calling
-    it: ``link.add(1, 2)``, ``link.pi()``. Entered with ``with``, it unlinks at the end of the block.
+    calling it: ``link.add(1, 2)``, ``link.pi()``. Entered with ``with``, it unlinks at the end of the block.
 
     Args:
         client: The client.
         twin: The link of the async API that it is the blocking form of.
     """
+
+    _twin: AsyncLink
 
     def __init__(self, client: Client, twin: AsyncLink) -> None:
         self._owner = client
@@ -136,47 +174,10 @@ class Link:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         client = self._twin._client
         if client is not None and self._owner.is_connected():
             self._portal.call(client._leave, self._twin)
-
-    # ---- what the identity of the Service tells ----
-
-    @property
-    def service_name(self) -> str:
-        """The name of the Service."""
-        return self._twin.service_name
-
-    @property
-    def service_address(self) -> str:
-        """The address of the Service, ``host:port``, as the Manager sees it."""
-        return self._twin.service_address
-
-    @property
-    def service_attributes(self) -> dict[str, Any]:
-        """The attributes of the Service: the signatures of methods, the values of others."""
-        return self._twin.service_attributes
-
-    @property
-    def service_language(self) -> str:
-        """The programming language of the Service."""
-        return self._twin.service_language
-
-    @property
-    def service_max_clients(self) -> int:
-        """How many clients may be linked with the Service; 0 and less: no limit."""
-        return self._twin.service_max_clients
-
-    @property
-    def service_os(self) -> str:
-        """The operating system of the Service."""
-        return self._twin.service_os
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.service_attributes})
@@ -202,12 +203,7 @@ class Lock(list[str]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         client = self._client
         if client is not None and client.is_connected():
             self._link._portal.call(client._locks.leave, self._link.service_name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import trio
@@ -15,7 +14,7 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.portal import Portal, check_may_wait, current_portal
 from msl_network_trio.sync.client import DROPPED, Client, dropped
 from msl_network_trio.sync.handlers import ThreadHandler
-from msl_network_trio.sync.link import BlockingMethod, Link, Lock
+from msl_network_trio.sync.link import BlockingMethod, Facts, Link, Lock
 from msl_network_trio.sync.prompts import prompts_for_threads
 from msl_network_trio.sync.twins import blocking
 
@@ -38,7 +37,7 @@ class _GuardedMethod(BlockingMethod):
             raise
 
 
-class LinkedClient:
+class LinkedClient(Facts):
     """A new client that has a link with a Service; its methods are those of the Service.
 
     ::
@@ -173,12 +172,7 @@ class LinkedClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exception_type: type[BaseException] | None,
-        exception: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.disconnect()
 
     # ---- who and where ----
@@ -229,36 +223,6 @@ class LinkedClient:
     def address_manager(self) -> str:
         """See `Client.address_manager`."""
         return self._twin.address_manager
-
-    @property
-    def service_name(self) -> str:
-        """See `Link.service_name`."""
-        return self._twin.service_name
-
-    @property
-    def service_address(self) -> str:
-        """See `Link.service_address`."""
-        return self._twin.service_address
-
-    @property
-    def service_attributes(self) -> dict[str, Any]:
-        """See `Link.service_attributes`."""
-        return self._twin.service_attributes
-
-    @property
-    def service_language(self) -> str:
-        """See `Link.service_language`."""
-        return self._twin.service_language
-
-    @property
-    def service_max_clients(self) -> int:
-        """See `Link.service_max_clients`."""
-        return self._twin.service_max_clients
-
-    @property
-    def service_os(self) -> str:
-        """See `Link.service_os`."""
-        return self._twin.service_os
 
     def __dir__(self) -> list[str]:
         twin: AsyncLinkedClient | None = self.__dict__.get("_twin")
