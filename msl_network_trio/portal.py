@@ -1,8 +1,8 @@
 """From threads into Trio and back: calls, waits that can be interrupted, and the Trio thread of scripts.
 
 What is here knows nothing of MSL-Network. A thread may wait in three surroundings, and must not be stuck in
-any of them: the main thread has to notice Ctrl-C, a worker thread of a Trio application the cancellation of the task
-that it works for, and no daemon thread may disturb the end of the interpreter.
+any of them: the main thread has to notice Ctrl-C, a worker thread of a Trio application the cancellation of
+the task that it works for, and no daemon thread may disturb the end of the interpreter.
 """
 
 from __future__ import annotations

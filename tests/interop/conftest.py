@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,14 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests that need users with our own Manager, which has none."""
-    left_out = [item for item in items if item.get_closest_marker("logins") and "ours" in item.name]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in set(left_out)]
+    left_out = {item for item in items if item.get_closest_marker("logins") and _has_our_manager(item)}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+
+
+def _has_our_manager(item: pytest.Item) -> bool:
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return any(isinstance(value, str) and value.startswith("ours") for value in parameters)
 
 
 @pytest.fixture(scope="session", params=["tcp", "tls", "ours-tcp", "ours-tls"])
@@ -55,3 +61,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Manager]]:
     yield start_one
     for manager in started:
         manager.end()
+
+
+@pytest.fixture(params=["reference", "ours"])
+def start_either(request: pytest.FixtureRequest, start: Callable[..., Manager]) -> Callable[..., Manager]:
+    """Start Managers of both kinds, as `start` does."""
+    return partial(start, ours=request.param == "ours")

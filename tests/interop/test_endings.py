@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
 import trio
@@ -41,12 +40,6 @@ async def until_gone(client: Client, service: str) -> None:
             await trio.sleep(0.01)
 
 
-@pytest.fixture(params=["reference", "ours"])
-def start(request: pytest.FixtureRequest, start: Callable[..., Manager]) -> Callable[..., Manager]:
-    """Start Managers of both kinds."""
-    return partial(start, ours=request.param == "ours")
-
-
 @pytest.fixture(params=[False, True], ids=["tcp", "tls"])
 def tls(request: pytest.FixtureRequest) -> bool:
     return request.param
@@ -55,8 +48,8 @@ def tls(request: pytest.FixtureRequest) -> bool:
 # ---- a Service ----
 
 
-async def test_a_service_that_is_killed_and_comes_back(start, tls: bool):
-    manager: Manager = start(tls=tls)
+async def test_a_service_that_is_killed_and_comes_back(start_either, tls: bool):
+    manager: Manager = start_either(tls=tls)
     service = manager.start_service()
     async with connect(**manager.arguments()) as client:
         link = await client.link("Echo")
@@ -90,8 +83,8 @@ async def test_a_service_that_is_killed_and_comes_back(start, tls: bool):
         assert await (await client.link("Echo")).add(3, 4) == 7
 
 
-async def test_a_service_that_another_client_shuts_down(start):
-    manager: Manager = start()
+async def test_a_service_that_another_client_shuts_down(start_either):
+    manager: Manager = start_either()
     manager.start_service()
     async with connect(**manager.arguments()) as client, client.spawn("Other") as other:
         link = await client.link("Echo")
@@ -107,8 +100,8 @@ async def test_a_service_that_another_client_shuts_down(start):
         await link.unlink()
 
 
-async def test_a_service_that_ends_itself_in_a_call_costs_that_call_and_no_more(start):
-    manager: Manager = start()
+async def test_a_service_that_ends_itself_in_a_call_costs_that_call_and_no_more(start_either):
+    manager: Manager = start_either()
     manager.start_service()
     async with connect(**manager.arguments()) as client:
         link = await client.link("Echo")
@@ -118,8 +111,8 @@ async def test_a_service_that_ends_itself_in_a_call_costs_that_call_and_no_more(
         assert client.is_connected()
 
 
-async def test_a_service_killed_under_a_pipelining_client_leaves_no_call_hanging(start):
-    manager: Manager = start()
+async def test_a_service_killed_under_a_pipelining_client_leaves_no_call_hanging(start_either):
+    manager: Manager = start_either()
     service = manager.start_service()
     async with connect(**manager.arguments()) as client:
         link = await client.link("Echo")
@@ -145,8 +138,8 @@ async def test_a_service_killed_under_a_pipelining_client_leaves_no_call_hanging
 # ---- a Manager ----
 
 
-async def test_a_manager_that_is_killed(start, tls: bool):
-    manager: Manager = start(tls=tls)
+async def test_a_manager_that_is_killed(start_either, tls: bool):
+    manager: Manager = start_either(tls=tls)
     manager.start_service()
     async with connect(**manager.arguments()) as client:
         link = await client.link("Echo")
@@ -165,8 +158,8 @@ async def test_a_manager_that_is_killed(start, tls: bool):
         await connect(**manager.arguments())
 
 
-async def test_a_manager_that_is_stopped_and_goes_on(start, tls: bool):
-    manager: Manager = start(tls=tls)
+async def test_a_manager_that_is_stopped_and_goes_on(start_either, tls: bool):
+    manager: Manager = start_either(tls=tls)
     manager.start_service()
     async with connect(**manager.arguments()) as client:
         link = await client.link("Echo")
@@ -186,23 +179,23 @@ async def test_a_manager_that_is_stopped_and_goes_on(start, tls: bool):
             assert await link.add(5, 6) == 11
 
 
-async def test_connecting_to_a_stopped_manager_is_a_timeout(start, tls: bool):
-    manager: Manager = start(tls=tls)
+async def test_connecting_to_a_stopped_manager_is_a_timeout(start_either, tls: bool):
+    manager: Manager = start_either(tls=tls)
     manager.process.pause()
     with pytest.raises(ConnectError, match="within 0.3 seconds"):
         await connect(**manager.arguments(timeout=0.3))
 
 
-async def test_a_stopped_manager_does_not_hold_up_the_end_of_a_scope(start):
-    manager: Manager = start()
+async def test_a_stopped_manager_does_not_hold_up_the_end_of_a_scope(start_either):
+    manager: Manager = start_either()
     with trio.fail_after(10):
         async with connect(**manager.arguments()):
             manager.process.pause()
 
 
 @pytest.mark.logins
-async def test_an_administrator_shuts_the_manager_down(start):
-    manager: Manager = start(users=(("alice", "pw", True),))
+async def test_an_administrator_shuts_the_manager_down(start_either):
+    manager: Manager = start_either(users=(("alice", "pw", True),))
     async with connect(**manager.arguments()) as other:
         async with connect(**manager.arguments(username="alice", password="pw")) as client:
             assert await client.admin_request(SHUTDOWN_MANAGER) is None
@@ -213,8 +206,8 @@ async def test_an_administrator_shuts_the_manager_down(start):
             await other.identities()
 
 
-async def test_disconnecting_takes_the_client_out_of_the_registry(start):
-    manager: Manager = start()
+async def test_disconnecting_takes_the_client_out_of_the_registry(start_either):
+    manager: Manager = start_either()
     async with connect(**manager.arguments()) as watcher:
         client = await connect(**manager.arguments(name="Leaving"))
         await client.disconnect()
@@ -285,8 +278,8 @@ def running_program(manager: Manager, form: str, then: str) -> Iterator[subproce
 
 
 @pytest.mark.parametrize("form", ["scope", "await", "nursery"])
-def test_ctrl_c_while_waiting_for_a_reply_ends_the_program_at_once(start, form: str):
-    manager: Manager = start()
+def test_ctrl_c_while_waiting_for_a_reply_ends_the_program_at_once(start_either, form: str):
+    manager: Manager = start_either()
     manager.start_service()
     with running_program(manager, form, "wait") as program:
         program.send_signal(signal.SIGINT)
@@ -300,8 +293,8 @@ def test_ctrl_c_while_waiting_for_a_reply_ends_the_program_at_once(start, form: 
 
 
 @pytest.mark.parametrize("form", ["scope", "await", "nursery"])
-def test_a_program_that_never_disconnects_ends_with_a_goodbye_and_without_a_word(start, form: str):
-    manager: Manager = start()
+def test_a_program_that_never_disconnects_ends_with_a_goodbye_and_without_a_word(start_either, form: str):
+    manager: Manager = start_either()
     manager.start_service()
     with running_program(manager, form, "end") as program:
         output, errors = program.communicate(timeout=10)

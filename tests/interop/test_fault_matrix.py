@@ -1,4 +1,4 @@
-"""The fault matrix of `tests.client.test_fault_matrix` in small, with the real msl-network 1.0.0.
+"""The fault matrix of `tests.client.test_fault_matrix` in small, with a real msl-network 1.0.0 and our own Manager.
 
 What is written in a cell means the same as there.
 """
@@ -59,10 +59,10 @@ class Scene:
         await trio.testing.wait_all_tasks_blocked()
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
+@pytest.fixture(scope="module", params=["reference", "ours"])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
     """A Manager that may be stopped, if it is resumed, but not killed."""
-    manager = start_manager(tmp_path_factory.mktemp("faults"), users=(USER,))
+    manager = start_manager(tmp_path_factory.mktemp("faults"), users=(USER,), ours=request.param == "ours")
     try:
         manager.start_service()
         yield manager
@@ -146,13 +146,21 @@ OUTCOMES = {"lost": ConnectionLost, "gone": ServiceLost}
 
 @pytest.mark.parametrize(
     ("moment", "fault", "cell"),
-    [pytest.param(*row, id=f"{row[0]}: {row[1]}") for row in rows(TABLE) if row[2] != "-"],
+    [
+        pytest.param(
+            *row,
+            id=f"{row[0]}: {row[1]}",
+            marks=[pytest.mark.logins] if row[0].startswith("admin") else [],
+        )
+        for row in rows(TABLE)
+        if row[2] != "-"
+    ],
 )
 async def test_whatever_goes_wrong_the_caller_is_told(start, shared: Manager, moment, fault, cell: str):
     break_it, arguments = FAULTS[fault]
     manager, expected = shared, cell.removesuffix(" x")
     if fault == "Manager killed":
-        manager = start(users=(USER,))
+        manager = start(users=(USER,), ours=shared.ours)
         manager.start_service()
     victim = manager.services[0]
     if fault == "Service killed":

@@ -1,4 +1,4 @@
-"""Every way in which a Manager of msl-network 1.0.0 asks who is there, and its certificates."""
+"""Every way in which a Manager asks who is there, and its certificates; of msl-network 1.0.0, and our own."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ async def works(manager: Manager, **arguments: object) -> bool:
         return await (await client.link("Echo")).add(1, 2) == 3
 
 
-async def test_a_manager_with_a_password(start):
-    manager: Manager = start(auth_password="se cret")
+async def test_a_manager_with_a_password(start_either):
+    manager: Manager = start_either(auth_password="se cret")
     manager.start_service()
     assert await works(manager, password_manager="se cret", password="another")
     with pytest.raises(AuthenticationError, match="ValueError: Wrong Manager password"):
@@ -95,8 +95,8 @@ class Says:
         return self.answer
 
 
-async def test_trust_on_first_use_of_a_default_manager(start, own_home: Path):
-    manager: Manager = start(tls=True)
+async def test_trust_on_first_use_of_a_default_manager(start_either, own_home: Path):
+    manager: Manager = start_either(tls=True)
     arguments = {"port": manager.port}
     with pytest.raises(CertificateDeclined, match="^SSL certificate required$"):
         await connect(prompts=Says(False), **arguments)
@@ -111,7 +111,7 @@ async def test_trust_on_first_use_of_a_default_manager(start, own_home: Path):
     await (await connect(prompts=prompts, **arguments)).disconnect()
     assert len(prompts.shown) == 1
     # Another Manager on another port of this host has another certificate.
-    other: Manager = start(tls=True)
+    other: Manager = start_either(tls=True)
     with pytest.raises(CertificateError) as caught:
         await connect(port=other.port, auto_save=True)
     text = str(caught.value)
@@ -121,8 +121,8 @@ async def test_trust_on_first_use_of_a_default_manager(start, own_home: Path):
     assert saved.read_bytes() == manager.certificate.read_bytes()
 
 
-async def test_the_trust_that_msl_network_was_given_counts_here(start, own_home: Path):
-    manager: Manager = start(tls=True)
+async def test_the_trust_that_msl_network_was_given_counts_here(start_either, own_home: Path):
+    manager: Manager = start_either(tls=True)
     manager.start_service()
     (own_home / "certs").mkdir(parents=True)
     (own_home / "certs" / "127.0.0.1.crt").write_bytes(manager.certificate.read_bytes())
@@ -140,20 +140,27 @@ async def test_the_ipv6_address_is_not_in_a_default_certificate(start, own_home:
     assert [path.name for path in (own_home / "certs").iterdir()] == [name]
 
 
-async def test_tls_to_a_manager_without_it(start):
-    manager: Manager = start()
+async def test_the_ipv6_address_is_in_a_default_certificate_of_ours(start):
+    manager: Manager = start(tls=True, ours=True)
+    manager.start_service()
+    for host in ("::1", "[::1]", "127.0.0.1"):
+        assert await works(manager, host=host)
+
+
+async def test_tls_to_a_manager_without_it(start_either):
+    manager: Manager = start_either()
     with pytest.raises(ConnectError, match="Try setting disable_tls=True"):
         await connect(port=manager.port, auto_save=True)
 
 
-async def test_no_tls_to_a_manager_with_it(start):
-    manager: Manager = start(tls=True)
+async def test_no_tls_to_a_manager_with_it(start_either):
+    manager: Manager = start_either(tls=True)
     with pytest.raises(ConnectTimeout, match="You have TLS disabled. Perhaps the Manager is using TLS"):
         await connect(port=manager.port, disable_tls=True, timeout=0.5)
 
 
-async def test_ipv6_without_tls(start):
-    manager: Manager = start()
+async def test_ipv6_without_tls(start_either):
+    manager: Manager = start_either()
     manager.start_service()
     for host in ("::1", "[::1]"):
         assert await works(manager, host=host)

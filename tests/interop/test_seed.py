@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable, Iterator
 from inspect import Parameter
 from operator import attrgetter
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from msl_network_trio import (
     RemoteError,
     connect,
     filter_client_connect_kwargs,
+    sync,
 )
 from msl_network_trio.constants import SHUTDOWN_MANAGER
 from tests.interop.conftest import USERS
@@ -131,10 +133,14 @@ def described(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
     return [(parameter.name, parameter.kind, parameter.default) for parameter in parameters]
 
 
+async_and_blocking = pytest.mark.parametrize("api", [msl_network_trio, sync], ids=["async", "blocking"])
+
+
+@async_and_blocking
 @pytest.mark.parametrize("name", ALL_FUNCTIONS)
-def test_a_function_has_the_parameters_and_defaults_of_the_seed(name: str):
+def test_a_function_has_the_parameters_and_defaults_of_the_seed(api: ModuleType, name: str):
     seed = described(ALL_FUNCTIONS[name])
-    ours = described(attrgetter(name)(msl_network_trio))
+    ours = described(attrgetter(name)(api))
     known = {parameter for parameter, _, _ in seed}
     more = [parameter for parameter in ours if parameter[0] not in known]
     assert [parameter for parameter in ours if parameter[0] in known] == seed
@@ -142,22 +148,25 @@ def test_a_function_has_the_parameters_and_defaults_of_the_seed(name: str):
     assert all(default is not Parameter.empty for _, _, default in more)
 
 
-def test_a_linked_client_is_made_with_the_parameters_of_the_seed():
-    assert described(LinkedClient) == [
+@async_and_blocking
+def test_a_linked_client_is_made_with_the_parameters_of_the_seed(api: ModuleType):
+    assert described(api.LinkedClient) == [
         ("service_name", Parameter.POSITIONAL_OR_KEYWORD, Parameter.empty),
         ("kwargs", Parameter.VAR_KEYWORD, Parameter.empty),
     ]
 
 
+@async_and_blocking
 @pytest.mark.parametrize("name", ALL_PROPERTIES)
-def test_a_property_of_the_seed_is_one_of_ours(name: str):
-    assert isinstance(attrgetter(name)(msl_network_trio), property)
+def test_a_property_of_the_seed_is_one_of_ours(api: ModuleType, name: str):
+    assert isinstance(attrgetter(name)(api), property)
 
 
+@async_and_blocking
 @pytest.mark.parametrize("name", CLASSES)
-def test_a_class_of_the_seed_is_one_of_ours(name: str):
-    assert isinstance(getattr(msl_network_trio, name), type)
-    assert name in msl_network_trio.__all__
+def test_a_class_of_the_seed_is_one_of_ours(api: ModuleType, name: str):
+    assert isinstance(getattr(api, name), type)
+    assert name in api.__all__
 
 
 def test_every_name_of_the_seed_is_shown_below():

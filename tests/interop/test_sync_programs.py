@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
-import msl_network_trio
 from msl_network_trio import connect as async_connect
 from msl_network_trio.sync import connect
 from tests.interop.reference import Manager
+from tests.sync import programs
 
 pytestmark = pytest.mark.interop
 
@@ -48,23 +46,11 @@ ENDINGS = {
 
 
 def start(manager: Manager, program: str) -> subprocess.Popen[str]:
-    path = [str(Path(msl_network_trio.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + program, json.dumps(manager.arguments())],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(path)),
-    )
+    return programs.start(PRELUDE + program, json.dumps(manager.arguments()))
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
-    try:
-        return process.communicate(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise
+    return programs.finish(process, 20)
 
 
 @pytest.mark.parametrize("when", ENDINGS)

@@ -1,4 +1,4 @@
-"""The blocking API against a real Manager: every name of the seed, and every example of it literally."""
+"""The blocking API against a real Manager: every example of the seed literally."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import threading
 import time
 import types
 from collections.abc import Iterator
-from inspect import Parameter
-from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -32,47 +30,12 @@ from tests.interop.conftest import USERS
 from tests.interop.reference import Manager, Process, start_manager
 from tests.interop.test_seed import (
     _IDENTITIES,
-    ALL_FUNCTIONS,
-    ALL_PROPERTIES,
-    CLASSES,
     FUNCTIONS,
     SERVICE_PROPERTIES,
     described,
 )
 
 pytestmark = pytest.mark.interop
-
-
-# ---- names and parameters ----
-
-
-@pytest.mark.parametrize("name", ALL_FUNCTIONS)
-def test_a_function_has_the_parameters_and_defaults_of_the_seed(name: str):
-    seed = described(ALL_FUNCTIONS[name])
-    ours = described(attrgetter(name)(sync))
-    known = {parameter for parameter, _, _ in seed}
-    more = [parameter for parameter in ours if parameter[0] not in known]
-    assert [parameter for parameter in ours if parameter[0] in known] == seed
-    assert all(kind is Parameter.KEYWORD_ONLY for _, kind, _ in more)
-    assert all(default is not Parameter.empty for _, _, default in more)
-
-
-def test_a_linked_client_is_made_with_the_parameters_of_the_seed():
-    assert described(LinkedClient) == [
-        ("service_name", Parameter.POSITIONAL_OR_KEYWORD, Parameter.empty),
-        ("kwargs", Parameter.VAR_KEYWORD, Parameter.empty),
-    ]
-
-
-@pytest.mark.parametrize("name", ALL_PROPERTIES)
-def test_a_property_of_the_seed_is_one_of_ours(name: str):
-    assert isinstance(attrgetter(name)(sync), property)
-
-
-@pytest.mark.parametrize("name", CLASSES)
-def test_a_class_of_the_seed_is_one_of_ours(name: str):
-    assert isinstance(getattr(sync, name), type)
-    assert name in sync.__all__
 
 
 # ---- the examples of the seed, typed at the prompt ----

@@ -14,7 +14,8 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager import connection, server
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.protocol.manager import BUSY, LARGE, ManagerProtocol
-from tests.manager.wires import Wire, dial, notification, reply, request
+from tests.manager.wires import Wire, dial
+from tests.protocol.network import notification, reply, request
 
 
 def known(manager):

@@ -22,7 +22,8 @@ from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.tcp import SocketTransport, open_tcp, open_tls
 from msl_network_trio.transport.trust import client_context
-from tests.manager.wires import Wire, notification, reply, request
+from tests.manager.wires import Wire
+from tests.protocol.network import notification, reply, request
 from tests.transport.certificates import ordinary
 
 LIMIT = 20.0

@@ -8,6 +8,7 @@ from typing import Any
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.manager.server import Manager
 from msl_network_trio.transport.base import Transport
+from tests.protocol.network import encoded, request
 
 
 class Wire:
@@ -28,8 +29,7 @@ class Wire:
 
     async def send(self, *lines: Any) -> None:
         """Send lines: bytes, or fields to be encoded."""
-        encoded = (line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines)
-        await self.transport.send_all(b"".join(line + b"\r\n" for line in encoded))
+        await self.transport.send_all(b"".join(encoded(line) + b"\r\n" for line in lines))
 
     async def line(self) -> dict[str, Any]:
         """Wait for the next line."""
@@ -77,25 +77,3 @@ async def dial(manager: Manager, name: str = "C", kind: str = "client") -> Wire:
     wire = Wire(await manager.dial())
     await wire.enter(name, kind)
     return wire
-
-
-def request(service: str, attribute: str, *args: Any, uid: str = "1", **kwargs: Any) -> dict[str, Any]:
-    """The fields of a request."""
-    return {
-        "service": service,
-        "attribute": attribute,
-        "args": args,
-        "kwargs": kwargs,
-        "uid": uid,
-        "error": False,
-    }
-
-
-def reply(to: dict[str, Any], result: Any) -> dict[str, Any]:
-    """The fields of the answer of a Service to a request that it has received."""
-    return {"error": False, "requester": to["requester"], "result": result, "uid": to["uid"]}
-
-
-def notification(service: str, *args: Any) -> dict[str, Any]:
-    """The fields of a notification."""
-    return {"error": False, "result": [args, {}], "service": service, "uid": "notification"}

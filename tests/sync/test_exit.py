@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import msl_network_trio
+from tests.sync import programs
 from tests.sync.manager import FakeManager
 
 DEADLINE = 20.0
@@ -28,23 +29,11 @@ assert link.add(1, 2) == 3
 
 
 def start(manager: FakeManager, program: str) -> subprocess.Popen[str]:
-    path = [str(Path(msl_network_trio.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return subprocess.Popen(
-        [sys.executable, "-c", PRELUDE + program, str(manager.port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=dict(os.environ, PYTHONPATH=os.pathsep.join(path)),
-    )
+    return programs.start(PRELUDE + program, str(manager.port))
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
-    try:
-        return process.communicate(timeout=DEADLINE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise
+    return programs.finish(process, DEADLINE)
 
 
 def run(manager: FakeManager, program: str, status: int = 0) -> tuple[str, str]:

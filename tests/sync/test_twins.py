@@ -57,11 +57,9 @@ def described(function: Any) -> list[tuple[str, Any, Any]]:
     return [(parameter.name, parameter.kind, parameter.default) for parameter in parameters]
 
 
-@pytest.mark.parametrize(("cls", "name"), members())
+@pytest.mark.parametrize(("cls", "name"), [member for member in members() if member[1] not in ELSEWHERE])
 def test_a_twin_has_the_parameters_of_the_async_one(cls: str, name: str):
     original = inspect.getattr_static(getattr(msl_network_trio, cls), name)
-    if name in ELSEWHERE:
-        pytest.skip("has another name")
     if isinstance(original, property):
         assert isinstance(inspect.getattr_static(getattr(sync, cls), name), property)
         return
@@ -139,7 +137,6 @@ WRONG = {
 
 
 def test_mypy_sees_the_real_signatures(tmp_path: Path):
-    pytest.importorskip("mypy")
     right, wrong = tmp_path / "right.py", tmp_path / "wrong.py"
     right.write_text(TYPED)
     lines = [f"    {line}" for line in WRONG]
