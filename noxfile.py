@@ -90,6 +90,6 @@ def failures(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Compare the client with that of msl-network 1.0.0; give options behind ``--``."""
+    """Compare the client, or behind ``-- network`` a whole network, with msl-network 1.0.0."""
     session.install(".[bench]")
     session.run("python", "-m", "benchmarks", *session.posargs)

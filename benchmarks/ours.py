@@ -9,9 +9,9 @@ from typing import Any
 
 import trio
 
+from benchmarks import blocking
 from benchmarks.workloads import IN_FLIGHT, Task, check, floats
 from msl_network_trio import Link, Reply, connect, sync
-from msl_network_trio.sync import Future
 from msl_network_trio.sync import Link as BlockingLink
 
 
@@ -69,27 +69,10 @@ async def _floats(link: Link, calls: int) -> Any:
     return result
 
 
-def _blocking(link: BlockingLink, calls: int) -> int:
-    total = 0
-    for number in range(calls):
-        total += link.add(number, 1)
-    return total
-
-
-def _futures(link: BlockingLink, calls: int) -> int:
-    """Always keep as many on their way: wait for the oldest, then start another."""
-    total = 0
-    window: deque[Future] = deque()
-    for number in range(calls):
-        if len(window) == IN_FLIGHT:
-            total += window.popleft().result()
-        window.append(link.add(number, 1, asynchronous=True))
-    while window:
-        total += window.popleft().result()
-    return total
-
-
-_RUN_BLOCKING: dict[str, Callable[[BlockingLink, int], Any]] = {"blocking": _blocking, "futures": _futures}
+_RUN_BLOCKING: dict[str, Callable[[BlockingLink, int], Any]] = {
+    "blocking": blocking.one,
+    "futures": blocking.window,
+}
 
 _RUN: dict[str, Callable[[Link, int], Awaitable[Any]]] = {
     "one": _one,

@@ -6,34 +6,14 @@ always have as many in flight are a window of Futures here.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
 from time import perf_counter
 from typing import Any
 
 from msl.network import connect
 
+from benchmarks import blocking
 from benchmarks.workloads import IN_FLIGHT, Task, check, floats
-
-
-def _one(link: Any, calls: int) -> int:
-    total = 0
-    for number in range(calls):
-        total += link.add(number, 1)
-    return total
-
-
-def _window(link: Any, calls: int) -> int:
-    total = 0
-    window: deque[Future[int]] = deque()
-    for number in range(calls):
-        if len(window) == IN_FLIGHT:
-            total += window.popleft().result()
-        window.append(link.add(number, 1, asynchronous=True))
-    while window:
-        total += window.popleft().result()
-    return total
 
 
 def _bursts(link: Any, calls: int) -> int:
@@ -54,13 +34,13 @@ def _floats(link: Any, calls: int) -> Any:
 
 
 _RUN: dict[str, Callable[[Any, int], Any]] = {
-    "one": _one,
-    "flight": _window,
-    "handles": _window,
+    "one": blocking.one,
+    "flight": blocking.window,
+    "handles": blocking.window,
     "bursts": _bursts,
     "floats": _floats,
-    "blocking": _one,
-    "futures": _window,
+    "blocking": blocking.one,
+    "futures": blocking.window,
 }
 
 
