@@ -33,6 +33,12 @@ _TLS_RECORD = 16_384
 _TLS_RECEIVE = 16 * _TLS_RECORD
 """How many bytes to gather of records that have come one behind the other."""
 
+_TLS_LOOK_EVERY = 16
+"""How seldom to look behind a small record for another one when there was none the last time.
+
+To look costs as much as a record; not to look costs a turn of the event loop for each of many small ones.
+"""
+
 _CLOSED = "The connection has been closed"
 
 
@@ -87,6 +93,8 @@ class SocketTransport(Transport):
         self._send_waits_for = self._writable
         self._receive_error: OSError | None = None
         self._ended = False
+        self._came_with_others = False
+        self._small_records = 0
         self.port = int(sock.getsockname()[1])
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -148,8 +156,7 @@ class SocketTransport(Transport):
                 raise ConnectionLost(_reason(error)) from error
             else:
                 self._ended = not data
-                # Behind a full record there is most likely another.
-                return self._receive_more(data) if self._tls and len(data) == _TLS_RECORD else data
+                return self._receive_more(data) if self._tls and self._may_be_more(data) else data
 
     def wait_in_thread(self, seconds: float) -> bool:
         """See `Transport.wait_in_thread`."""
@@ -175,17 +182,24 @@ class SocketTransport(Transport):
             self._ended = True
             return b""
         self._ended = not data
-        return self._receive_more(data) if self._tls and len(data) == _TLS_RECORD else data
+        return self._receive_more(data) if self._tls and self._may_be_more(data) else data
+
+    def _may_be_more(self, data: bytes) -> bool:
+        """Whether to look for another TLS record behind this one."""
+        if len(data) == _TLS_RECORD or self._came_with_others:
+            return bool(data)
+        self._small_records += 1
+        return self._small_records % _TLS_LOOK_EVERY == 0
 
     def _pending(self, tls: ssl.SSLSocket) -> int:
         with self.lock:
             return tls.pending()
 
     def _receive_more(self, data: bytes) -> bytes:
-        """Add the TLS records that have come behind a full one."""
+        """Add the TLS records that have come behind this one."""
         parts = [data]
         size = len(data)
-        while len(data) == _TLS_RECORD and size < _TLS_RECEIVE:
+        while data and size < _TLS_RECEIVE:
             try:
                 with self.lock:
                     data = self._sock.recv(_TLS_RECORD)
@@ -200,6 +214,7 @@ class SocketTransport(Transport):
                 self._ended = True
             parts.append(data)
             size += len(data)
+        self._came_with_others = len(parts) > 1
         return b"".join(parts)
 
     def send_eof(self) -> None:

@@ -241,6 +241,19 @@ async def test_many_tls_records_are_all_received_without_the_peer_sending_more(s
             assert await receive_exactly(transport.receive, len(data)) == data
 
 
+async def test_many_small_tls_records_take_few_receives(secure_pair):
+    transport, peer = secure_pair
+    for number in range(200):
+        await peer.send_all(b"%03d" % number)
+    received, times = b"", 0
+    with trio.fail_after(LIMIT):
+        while len(received) < 600:
+            received += await transport.receive()
+            times += 1
+    assert received == b"".join(b"%03d" % number for number in range(200))
+    assert times < 40  # one by one only until it is known that they come together
+
+
 async def test_records_that_have_come_together_are_received_together(secure_pair):
     transport, peer = secure_pair
     data = noise(3 * RECORD + 1000)
