@@ -175,6 +175,14 @@ class Manager:
         self.services.append(process)
         return process
 
+    def start_example_of_ours(self, name: str, *more: str) -> Process:
+        """Start an example Service that comes with our package, by the name of its module."""
+        command = ["-m", f"msl_network_trio.examples.{name}", "--port", str(self.port), *more]
+        command += ["--cert-file", str(self.certificate)] if self.tls else ["--disable-tls"]
+        process = Process.start(command, self.home, "is connected to Manager")
+        self.services.append(process)
+        return process
+
     def end(self) -> None:
         for process in (*self.services, self.process):
             process.end()

@@ -64,9 +64,9 @@ async def test_the_service_runs_as_it_is_printed(start, tmp_path: Path):
 def test_the_programs_run_as_they_are_printed(start, own_home: Path):
     if not default_port_is_free():
         pytest.skip("a Manager runs on the default port of this computer")
-    manager: Manager = start(port=PORT, tls=True)
-    manager.start_example("BasicMath")
-    manager.start_example("Heartbeat")
+    manager: Manager = start(port=PORT, tls=True, ours=True)
+    manager.start_example_of_ours("basic_math", "--pace", "0.05")
+    manager.start_example_of_ours("heartbeat")
     blocking, first, heartbeat, *_ = programs()
     assert run(blocking) == [
         "1 + 2 = 3",

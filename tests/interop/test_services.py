@@ -509,14 +509,6 @@ async def test_a_second_ctrl_c_does_not_wait_for_a_hung_method(start):
 # ---- the examples ----
 
 
-def example(manager: Manager, name: str, *more: str) -> Process:
-    arguments = ["-m", f"msl_network_trio.examples.{name}", "--port", str(manager.port), *more]
-    arguments += ["--cert-file", str(manager.certificate)] if manager.tls else ["--disable-tls"]
-    process = Process.start(arguments, manager.home, "is connected to Manager")
-    manager.services.append(process)
-    return process
-
-
 @pytest.mark.parametrize("tls", [False, True])
 async def test_the_examples_run_as_modules(start, tls: bool):
     manager: Manager = start(tls=tls)
@@ -526,7 +518,7 @@ async def test_the_examples_run_as_modules(start, tls: bool):
         ("my_array", []),
         ("heartbeat", []),
     ):
-        await trio.to_thread.run_sync(example, manager, name, *more)
+        await trio.to_thread.run_sync(manager.start_example_of_ours, name, *more)
     async with connect(**manager.arguments()) as client:
         assert await (await client.link("E")).echo(1) == [[1], {}]
         math_link = await client.link("BasicMath")
