@@ -70,6 +70,7 @@ ORDER = [
     "examples.basic_math",
     "examples.my_array",
     "examples.heartbeat",
+    "web.pages",
     "manager.secret",
     "manager.files",
     "manager.self_signed",
@@ -91,7 +92,7 @@ ORDER = [
     "cli.main",
     "__main__",
 ]
-PACKAGES = ["protocol", "transport", "client", "manager", "cli", "service", "examples", "sync"]
+PACKAGES = ["protocol", "transport", "client", "manager", "cli", "service", "examples", "sync", "web"]
 
 
 def modules() -> dict[str, Path]:

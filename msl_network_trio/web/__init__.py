@@ -1,0 +1,1 @@
+"""The web page of a network, and the JavaScript module that it and other pages use."""

@@ -1,0 +1,69 @@
+"""What is answered to a browser that asks for a page instead of opening a WebSocket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+
+_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",  # includes the WebSocket of the same host and port
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+_HEADERS: Final = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Asked for anew each time: a page of one version must not get the scripts of another one.
+    "Cache-Control": "no-store",
+}
+
+_TYPES: Final = {
+    "index.html": "text/html; charset=utf-8",
+}
+
+
+@attrs.frozen
+class Page:
+    """What to answer to a request for a page, with status 200."""
+
+    content_type: str
+    """The value of the ``Content-Type`` header."""
+
+    body: bytes
+    """The contents."""
+
+    headers: Mapping[str, str]
+    """Further headers; the ``Content-Length`` is left to the caller."""
+
+
+def find_page(path: str) -> Page | None:
+    """Return the page at a path, a file of this package.
+
+    Args:
+        path: The path of the request, ``"/"`` for example; what follows a ``?`` does not count.
+
+    Returns:
+        None if there is no such page.
+    """
+    name = path.partition("?")[0].removeprefix("/") or "index.html"
+    return _load(name) if name in _TYPES else None
+
+
+@cache
+def _load(name: str) -> Page:
+    body = resources.files(__package__).joinpath(name).read_bytes()
+    return Page(_TYPES[name], body, MappingProxyType(_HEADERS))
