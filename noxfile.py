@@ -12,6 +12,8 @@ nox.options.default_venv_backend = "venv"
 nox.needs_version = ">=2024.3.2"
 
 OTHER_PYTHONS = ["3.12", "3.13"]
+SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
+"""Many tests wait for a process to start or to end, so several at a time take half as long."""
 
 
 def run_tests(session: nox.Session) -> None:
@@ -24,7 +26,7 @@ def run_tests(session: nox.Session) -> None:
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(here / name, elsewhere)
     session.chdir(elsewhere)
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, *session.posargs)
 
 
 @nox.session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -40,10 +41,16 @@ START = 30.0
 
 
 def free_port() -> int:
-    """A port that nobody listens on, since the reference cannot choose one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, since the reference cannot choose one.
+
+    It is none of those that operating systems give out themselves: it must still be free when it is used.
+    """
+    for _ in range(100):
+        port = random.SystemRandom().randrange(10_000, 30_000)
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+    raise RuntimeError("no free port was found")
 
 
 def _environment(home: Path) -> dict[str, str]:

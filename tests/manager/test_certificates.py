@@ -421,8 +421,8 @@ def test_no_password_is_ever_logged(home, messages):
     server_context(key_file_password="open sesame")
     with pytest.raises(CertificateError) as caught:
         server_context(key_file_password="open barley")
-    assert "open" not in messages.text
-    assert "barley" not in str(caught.value)
+    assert "sesame" not in messages.text
+    assert "barley" not in messages.text + str(caught.value)
 
 
 def test_a_password_that_is_not_needed_is_warned_of(home, messages):
