@@ -22,7 +22,8 @@ def run_tests(session: nox.Session) -> None:
     here = Path(__file__).parent
     elsewhere = Path(session.create_tmp()) / "away-from-the-source"
     shutil.rmtree(elsewhere, ignore_errors=True)
-    shutil.copytree(here / "tests", elsewhere / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tests", "benchmarks"):  # the latter is not in the package, but has tests
+        shutil.copytree(here / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(here / name, elsewhere)
     session.chdir(elsewhere)
@@ -92,6 +93,6 @@ def failures(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Compare the client, or behind ``-- network`` a whole network, with msl-network 1.0.0."""
+    """Compare with msl-network 1.0.0 and others; options such as ``--quick`` behind ``--``."""
     session.install(".[bench]")
     session.run("python", "-m", "benchmarks", *session.posargs)

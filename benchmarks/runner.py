@@ -1,142 +1,167 @@
-"""Carries out rounds: in every round each peer does every workload, one right after the other.
+"""Carries out rounds: in every round each contestant of a case does its load, one right after the other.
 
-Times of different minutes, let alone machines, cannot be compared. So the two peers are measured side by side
-and the ratio is taken round by round; who goes first alternates.
+Times of different minutes, let alone machines, cannot be compared. So contestants are measured side by side
+and the ratios are taken round by round; who goes first goes round.
 
 Every round has processes of its own: how memory happens to be laid out in a process can make it slower by a
-third for all its life, which would pass for a property of the peer.
+third for all its life, which would pass for a property of the contestant.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
+from typing import Final
 
+from benchmarks.cases import Case, Contestant, Measured
+from benchmarks.placement import ALLOWED, one_cpu, pin
 from benchmarks.processes import Child
-from benchmarks.worker import ALLOWED
-from benchmarks.workloads import PEERS, TRANSPORTS, WORKLOADS, Task, Workload
+from benchmarks.servers import network
+from benchmarks.servers.fake_manager import make_certificate
+from benchmarks.tasks import Address, Task
 
-QUICK = 5
+QUICK: Final = 5
 """How many times fewer calls a quick run makes."""
+
+Progress = Callable[[str, int], None]
+"""Is told what is being done, and how many contestants have done theirs since the last time."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to measure."""
+
+    rounds: int
+    """Best a multiple of the number of contestants, so that each goes first as often as any other."""
+
+    quick: bool = False
+    """Whether to make fewer calls."""
+
+    pin: str = "latency"
+    """Which cases share one CPU: those that measure the ``latency`` of one call, ``all``, or ``none``."""
+
+    def calls(self, contestant: Contestant) -> int:
+        """Return how many calls a contestant makes in a round."""
+        return max(1, contestant.calls // QUICK) if self.quick else contestant.calls
+
+    def pins(self, case: Case) -> bool:
+        """Tell whether the processes of a case share one CPU."""
+        return bool(ALLOWED) and (self.pin == "all" or (self.pin == "latency" and case.pinned))
 
 
 @dataclass
-class Case:
-    """A workload over a transport, and what was measured of it."""
+class _Stage:
+    """What runs in one round of the cases of one suite and transport: servers and clients."""
 
-    workload: Workload
-    transport: str
-    seconds: dict[str, list[float]] = field(default_factory=lambda: {peer: [] for peer in PEERS})
-    """The time of one call in each round, by peer."""
+    files: network.Files
+    stack: ExitStack
+    bulk: bool
+    servers: dict[tuple[str, str], Address] = field(default_factory=dict)
+    clients: dict[str, Child] = field(default_factory=dict)
 
-    @property
-    def name(self) -> str:
-        """The name of the case, as ``--only`` knows it."""
-        return f"{self.workload.name}-{self.transport}"
+    def prepare(self, cases: Sequence[Case], progress: Progress) -> None:
+        """Start everything, the clients last, so that they are ended first."""
+        contestants = [contestant for case in cases for contestant in case.contestants]
+        for each in contestants:
+            key = (each.server, each.transport)
+            if each.server and key not in self.servers:
+                progress(f"starting {each.server}, {each.transport}", 0)
+                self.servers[key] = network.start(*key, self.files, self.stack, bulk=self.bulk)
+        for each in contestants:
+            if each.client not in self.clients:
+                progress(f"starting {each.client}", 0)
+                name = each.client.rpartition(".")[2]
+                client = Child(f"client-{name}", "benchmarks.worker", each.client, home=self.files.home)
+                self.clients[each.client] = self.stack.enter_context(client)
 
-    @property
-    def title(self) -> str:
-        """The name of the case for people."""
-        return f"{self.workload.title}, {self.transport.upper()}"
+    def measure(self, case: Case, contestant: Contestant, plan: Plan) -> dict[str, float]:
+        """Have a contestant do its load, and return the costs of one call."""
+        address = self.servers.get((contestant.server, contestant.transport), Address())
+        cpu = one_cpu() if plan.pins(case) else None
+        task = Task(
+            load=contestant.load,
+            calls=plan.calls(contestant),
+            transport=contestant.transport,
+            address=address,
+            size=contestant.size,
+            cpu=cpu,
+        )
+        with self._background(case, address), _pinned(address.pids, cpu):
+            return self.clients[contestant.client].ask(asdict(task))
 
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Names of groups of cases to which it belongs, for ``--only``."""
-        return self.workload.name, self.transport
-
-    @property
-    def pinned(self) -> bool:
-        """Whether client and Manager share one CPU."""
-        return self.workload.pinned
-
-    @property
-    def goals(self) -> dict[str, float | None]:
-        """What the ratio is to be, by the name of the goal, from the least to the greatest."""
-        return asdict(self.workload.goals[self.transport])
-
-    @property
-    def ratios(self) -> list[float]:
-        """How many times faster than the reference we were, round by round."""
-        return [
-            theirs / ours
-            for ours, theirs in zip(self.seconds["ours"], self.seconds["reference"], strict=True)
-        ]
-
-    @property
-    def median(self) -> float:
-        """The median of the ratios."""
-        return median(self.ratios)
-
-
-def all_cases() -> list[Case]:
-    """Return every workload over every transport."""
-    return [Case(workload, transport) for workload in WORKLOADS for transport in TRANSPORTS]
-
-
-def pinning_cpu() -> int | None:
-    """Return the CPU that pinned workloads run on; None if processes cannot be pinned here."""
-    return min(ALLOWED, default=None)
+    @contextmanager
+    def _background(self, case: Case, address: Address) -> Iterator[None]:
+        """Have large replies pass meanwhile, if the case wants it."""
+        if case.background != "bulk":
+            yield
+            return
+        where = [str(address.port), address.certificate] if address.certificate else [str(address.port)]
+        with Child("bulk", "benchmarks.clients.bulk", *where, home=self.files.home) as bulk:
+            yield
+            bulk.ask({})  # which fails if the replies have come to a stop
 
 
-def run(
-    cases: Sequence[Case], rounds: int, progress: Callable[[str], None], *, quick: bool = False
-) -> dict[str, str]:
-    """Measure the cases, and return what else the ratios depend on.
+@contextmanager
+def _pinned(pids: Sequence[int], cpu: int | None) -> Iterator[None]:
+    if cpu is None:
+        yield
+        return
+    for pid in pids:
+        pin(pid, cpu)
+    yield
+    for pid in pids:
+        pin(pid, None)
 
-    Args:
-        cases: What to measure; the times are added to them.
-        rounds: How many rounds to make.
-        progress: Is told what is being done.
-        quick: Whether to make fewer calls.
+
+def groups(cases: Sequence[Case]) -> list[list[Case]]:
+    """Return the cases of each suite and transport, which share processes, in their order."""
+    found: dict[tuple[str, str], list[Case]] = {}
+    for case in cases:
+        found.setdefault((case.suite, case.transport), []).append(case)
+    return list(found.values())
+
+
+def steps(cases: Sequence[Case], plan: Plan) -> int:
+    """Return how many times a contestant does its load."""
+    return plan.rounds * sum(len(case.contestants) for case in cases)
+
+
+def run(cases: Sequence[Case], plan: Plan, progress: Progress) -> list[Measured]:
+    """Measure the cases.
 
     Raises:
-        ChildFailed: A peer or the fake Manager failed.
+        ChildFailed: A process failed.
     """
+    measured = {case.key: Measured(case) for case in cases}
     # The folder is left last, when no process uses it any more.
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory(prefix="benchmarks-", ignore_cleanup_errors=True) as folder:
+        progress("making a certificate", 0)
         home = Path(folder)
-        progress("starting")
-        manager = stack.enter_context(
-            Child("manager", "benchmarks.fake_manager", "--until-eof", "--home", folder, home=home)
-        )
-        for number in range(rounds):
-            order = PEERS if number % 2 == 0 else PEERS[::-1]
-            with ExitStack() as in_round:
-                workers = {
-                    peer: in_round.enter_context(Child(peer, "benchmarks.worker", peer, home=home))
-                    for peer in PEERS
-                }
-                for case in cases:
-                    progress(f"round {number + 1} of {rounds}: {case.title}")
-                    _pin(manager, case)
-                    for peer in order:
-                        task = _task(case, peer, manager, quick=quick)
-                        answer = workers[peer].ask(asdict(task))
-                        case.seconds[peer].append(answer["seconds"] / task.calls)
-        cpu = pinning_cpu()
-        return {
-            "manager": f"fake, on {manager.ready['loop']}",
-            "pinned": "not possible here" if cpu is None else f"client and Manager on CPU {cpu}",
-        }
+        files = network.Files(home, *make_certificate(home))
+        for number in range(plan.rounds):
+            for group in groups(cases):
+                _round(number, group, plan, files, measured, progress)
+    return list(measured.values())
 
 
-def _pin(manager: Child, case: Case) -> None:
-    if hasattr(os, "sched_setaffinity"):
-        # Of the Manager's threads this concerns the first one, which is the one that works.
-        os.sched_setaffinity(manager.pid, {min(ALLOWED)} if case.workload.pinned else ALLOWED)
-
-
-def _task(case: Case, peer: str, manager: Child, *, quick: bool) -> Task:
-    calls = case.workload.calls[peer]
-    return Task(
-        workload=case.workload.name,
-        calls=max(1, calls // QUICK) if quick else calls,
-        port=manager.ready[case.transport],
-        certificate=manager.ready["certificate"] if case.transport == "tls" else None,
-        cpu=pinning_cpu() if case.workload.pinned else None,
-    )
+def _round(
+    number: int,
+    group: Sequence[Case],
+    plan: Plan,
+    files: network.Files,
+    measured: dict[str, Measured],
+    progress: Progress,
+) -> None:
+    """Make one round of cases that share processes; nothing of it is left afterwards."""
+    with ExitStack() as stack:
+        stage = _Stage(files, stack, bulk=any(case.background == "bulk" for case in group))
+        stage.prepare(group, progress)
+        for case in group:
+            first = number % len(case.contestants)
+            for contestant in case.contestants[first:] + case.contestants[:first]:
+                progress(f"round {number + 1}: {case.full_title}, {contestant.name}", 0)
+                measured[case.key].add(contestant.name, stage.measure(case, contestant, plan))
+                progress("", 1)

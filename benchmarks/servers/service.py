@@ -1,4 +1,4 @@
-"""The process of a Service: ``python -m benchmarks.network.service PEER NAME PORT [CERTIFICATE]``.
+"""The process of a Service: ``python -m benchmarks.servers.service PEER NAME PORT [CERTIFICATE]``.
 
 It logs what a program logs that has not configured logging, as the examples of both packages do: warnings.
 """
@@ -9,8 +9,11 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from benchmarks.network.parent import end_with_parent, say_ready, take_standard_output
-from benchmarks.network.workloads import PEERS, REFERENCE, readings
+from benchmarks.parent import end_with_parent, say_ready, take_standard_output
+from benchmarks.servers.large_replies import readings
+from benchmarks.tasks import HOST
+
+_KINDS = ("reference", "ours-plain", "ours-async")
 
 
 class _Plain:
@@ -55,8 +58,9 @@ class _Async:
         return readings()
 
 
-def _service(peer: str) -> Any:
-    if peer == REFERENCE:
+def service_of(peer: str) -> Any:
+    """Return a Service, not started."""
+    if peer == "reference":
         from msl.network import Service as ReferenceService
 
         return type("Reference", (_Plain, ReferenceService), {})()
@@ -74,15 +78,15 @@ def main(peer: str, name: str, port: int, certificate: str | None) -> None:
     """Run until the end of standard input."""
     for_parent = take_standard_output()
     end_with_parent()
-    service = _service(peer)
+    service = service_of(peer)
     service.add_tasks(_announce(for_parent))
-    service.start(
-        name=name, host="127.0.0.1", port=port, disable_tls=certificate is None, cert_file=certificate
-    )
+    service.start(name=name, host=HOST, port=port, disable_tls=certificate is None, cert_file=certificate)
     sys.exit("the Service has ended")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (4, 5) or sys.argv[1] not in PEERS:
-        sys.exit(f"usage: python -m benchmarks.network.service {{{','.join(PEERS)}}} NAME PORT [CERTIFICATE]")
+    if len(sys.argv) not in (4, 5) or sys.argv[1] not in _KINDS:
+        sys.exit(
+            f"usage: python -m benchmarks.servers.service {{{','.join(_KINDS)}}} NAME PORT [CERTIFICATE]"
+        )
     main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] if len(sys.argv) == 5 else None)

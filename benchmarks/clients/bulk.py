@@ -1,4 +1,4 @@
-"""A client that has large replies pass: ``python -m benchmarks.network.bulk PORT [CERTIFICATE]``.
+"""A client that has large replies pass: ``python -m benchmarks.clients.bulk PORT [CERTIFICATE]``.
 
 It always keeps some on their way, and is ready when the first one has come. It answers each line of standard
 input when the next one has come, and ends when standard input does.
@@ -10,7 +10,8 @@ import sys
 
 import trio
 
-from benchmarks.network.workloads import BULK_READINGS, BULK_REQUESTS, BULK_SERVICE, readings
+from benchmarks.servers.large_replies import BULK_READINGS, BULK_REQUESTS, BULK_SERVICE, readings
+from benchmarks.tasks import HOST
 from msl_network_trio import Link, connect
 
 
@@ -39,7 +40,7 @@ async def main(port: int, certificate: str | None) -> None:
     """Have replies pass until the end of standard input."""
     async with (
         connect(
-            name="bulk", host="127.0.0.1", port=port, disable_tls=certificate is None, cert_file=certificate
+            name="bulk", host=HOST, port=port, disable_tls=certificate is None, cert_file=certificate
         ) as client,
         client.link(BULK_SERVICE) as link,
         trio.open_nursery() as nursery,
@@ -58,5 +59,5 @@ async def main(port: int, certificate: str | None) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
-        sys.exit("usage: python -m benchmarks.network.bulk PORT [CERTIFICATE]")
+        sys.exit("usage: python -m benchmarks.clients.bulk PORT [CERTIFICATE]")
     trio.run(main, int(sys.argv[1]), sys.argv[2] if len(sys.argv) == 3 else None)

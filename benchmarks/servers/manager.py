@@ -1,4 +1,4 @@
-"""The process of a Manager: ``python -m benchmarks.network.manager ours``, or ``reference``.
+"""The process of a Manager: ``python -m benchmarks.servers.manager ours``, or ``reference``.
 
 Each runs as its command line runs it, with its default log level, INFO, to a file and to the console. Once it
 listens it tells its parent the ``port``, on 127.0.0.1.
@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks.network.parent import end_with_parent, say_ready, take_standard_output
+from benchmarks.parent import end_with_parent, say_ready, take_standard_output
+from benchmarks.tasks import HOST
 
-_HOST = "127.0.0.1"
 _RUNNING = re.compile(r"Network Manager running on .*:(\d+) \(TLS")
 """What both of them log when they listen."""
 
@@ -38,13 +38,13 @@ class _Announcement(logging.Handler):
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind((_HOST, 0))
+        probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
 
 
 def main() -> None:
     """Run until the end of standard input."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.network.manager", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.servers.manager", description=__doc__)
     parser.add_argument("peer", choices=("ours", "reference"))
     parser.add_argument("--log-file", type=Path, required=True, metavar="FILE")
     parser.add_argument("--certificate", metavar="FILE", help="default: no TLS")
@@ -55,7 +55,7 @@ def main() -> None:
     for_parent = take_standard_output()
     end_with_parent()
     arguments: dict[str, Any] = {
-        "host": _HOST,
+        "host": HOST,
         "log_file": str(options.log_file),
         "disable_tls": options.certificate is None,
         "cert_file": options.certificate,

@@ -1,9 +1,10 @@
-"""A Manager with one Service, ``Fake``, in one process, that answers at once.
+"""A Manager with one Service, ``Bench``, in one process, that answers at once.
 
-Run it with ``python -m benchmarks.fake_manager``; ``--help`` tells its options. It does nothing but what it
-takes to keep a client busy, so that the cost of the client is what shows. It knows no other peers, checks
-nothing and forwards nothing. It answers ``add(a, b)`` and ``echo(value)`` of its Service, and ``identity``,
-``link`` and ``unlink`` of the Manager; ``__disconnect__`` closes the connection.
+Run it with ``python -m benchmarks.servers.fake_manager``; ``--help`` tells its options. It does nothing but
+what it takes to keep a client busy, so that the cost of the client is what shows. It knows no other peers,
+checks nothing and forwards nothing. It answers ``add(a, b)``, ``echo(value)`` and ``emit(begin, end)`` of its
+Service, the last of which emits these numbers, and ``identity``, ``link`` and ``unlink`` of the Manager;
+``__disconnect__`` closes the connection.
 
 Once it listens it prints ``ready`` and a JSON object: the ports ``tcp`` and ``tls`` on 127.0.0.1, the file of
 its ``certificate``, and what ``loop`` it runs on.
@@ -29,7 +30,8 @@ from typing import Any, cast
 
 import msgspec
 
-_LISTEN = "127.0.0.1"
+from benchmarks.tasks import HOST, SERVICE
+
 _HELLO = (
     b'{"args":[],"attribute":"identity","error":false,"kwargs":{},'
     b'"requester":"Manager[127.0.0.1:1]","uid":""}\r\n'
@@ -37,10 +39,13 @@ _HELLO = (
 _BEGIN = b'{"error":false,"requester":"client[127.0.0.1:1]","result":'
 _UNKNOWN = b'{"error":true,"message":"AttributeError: the fake Manager has no such attribute",'
 _UNKNOWN_REST = b'"requester":"client[127.0.0.1:1]","result":null,"traceback":[],"uid":%b}\r\n'
+_NOTIFICATION = (
+    b'{"error":false,"result":[[%%d],{}],"service":"%b","uid":"notification"}\r\n' % SERVICE.encode()
+)
 
 _service = {
     "address": "127.0.0.1:2",
-    "attributes": {"add": "(a, b)", "echo": "(value)"},
+    "attributes": {"add": "(a, b)", "echo": "(value)", "emit": "(begin, end)"},
     "language": "Python",
     "os": "none",
     "max_clients": -1,
@@ -48,13 +53,13 @@ _service = {
 _SERVICE = json.dumps(_service).encode()
 _MANAGER = json.dumps(
     {
-        "hostname": _LISTEN,
+        "hostname": HOST,
         "port": 1,
         "attributes": {},
         "language": "Python",
         "os": "none",
         "clients": {},
-        "services": {"Fake": _service},
+        "services": {SERVICE: _service},
     }
 ).encode()
 
@@ -115,6 +120,10 @@ def _answer(line: bytes, answers: list[bytes | memoryview]) -> bool:
         answers += (_BEGIN, b"%d" % (first + second), b',"uid":', uid, b"}\r\n")
     elif attribute == "echo":
         answers += (_BEGIN, memoryview(request.args)[1:-1], b',"uid":', uid, b"}\r\n")
+    elif attribute == "emit":
+        begin, stop = _decode_pair(request.args)
+        answers.extend(_NOTIFICATION % number for number in range(begin, stop))
+        answers += (_BEGIN, b"%d" % (stop - begin), b',"uid":', uid, b"}\r\n")
     elif attribute == "link":
         answers += (_BEGIN, _SERVICE, b',"uid":', uid, b"}\r\n")
     elif attribute == "unlink":
@@ -155,8 +164,8 @@ async def _serve(certificate: Path, key: Path, loop_name: str, *, until_eof: boo
     ended = asyncio.Event()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    tcp = await loop.create_server(Conversation, _LISTEN, 0)
-    tls = await loop.create_server(Conversation, _LISTEN, 0, ssl=context)
+    tcp = await loop.create_server(Conversation, HOST, 0)
+    tls = await loop.create_server(Conversation, HOST, 0, ssl=context)
     ready = {
         "tcp": tcp.sockets[0].getsockname()[1],
         "tls": tls.sockets[0].getsockname()[1],
@@ -178,7 +187,7 @@ async def _serve(certificate: Path, key: Path, loop_name: str, *, until_eof: boo
 
 def main() -> None:
     """Serve until Ctrl-C, or until the end of standard input."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fake_manager", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.servers.fake_manager", description=__doc__)
     parser.add_argument("--certificate", type=Path, metavar="FILE", help="default: a new one is made")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the key of the certificate")
     parser.add_argument("--home", type=Path, metavar="FOLDER", help="where to make a new certificate")

@@ -1,0 +1,42 @@
+"""What cannot be measured here, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from benchmarks.cases import Case, Contestant
+from benchmarks.results import Skipped
+
+
+def _missing(module: str) -> bool:
+    try:
+        return find_spec(module) is None
+    except ModuleNotFoundError:  # of the package that it is in
+        return True
+
+
+def why_not(contestant: Contestant) -> str | None:
+    """Return why a contestant cannot be measured here; None if it can be."""
+    if REFERENCE_NEEDED & {contestant.server, contestant.name} and _missing("msl.network"):
+        return "msl-network is not installed"
+    if contestant.transport == "websocket" and _missing("msl_network_trio.transport.websocket"):
+        return "this version of msl-network-trio has no WebSocket"
+    return None
+
+
+REFERENCE_NEEDED = frozenset({"reference"})
+
+
+def available(cases: Sequence[Case]) -> tuple[list[Case], list[Skipped]]:
+    """Return the cases without the contestants that are not there, and what was left out."""
+    kept: list[Case] = []
+    skipped: dict[str, str] = {}
+    for case in cases:
+        reasons = {each.name: reason for each in case.contestants if (reason := why_not(each))}
+        rest = case.without(reasons) if reasons else case
+        if rest is not None:
+            kept.append(rest)
+        for name, reason in reasons.items():
+            skipped[f"{case.full_title}, {name}" if rest is not None else case.full_title] = reason
+    return kept, [Skipped(what, why) for what, why in skipped.items()]

@@ -1,0 +1,79 @@
+"""The loads that are the same on both blocking APIs, since ours is that of msl-network."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from itertools import cycle
+from time import perf_counter
+from typing import Any, Protocol
+
+from benchmarks.tasks import Run, payload
+
+
+class Caller(Protocol):
+    """What makes calls: a link, or what a peer has in its place."""
+
+    def add(self, first: int, second: int, /) -> int:
+        """Have two numbers added."""
+
+    def echo(self, value: Any, /) -> Any:
+        """Have a value sent back."""
+
+
+def one(caller: Caller, run: Run) -> int:
+    """Make one call after the other."""
+    total = 0
+    for number in range(run.calls):
+        began = perf_counter()
+        total += caller.add(number, 1)
+        run.latencies.append(perf_counter() - began)
+    return total
+
+
+def window(start: Callable[[int], Callable[[], int]], run: Run) -> int:
+    """Always keep as many on their way: wait for the oldest, then start another.
+
+    Args:
+        start: Starts the call of a number, and returns what waits for its result.
+        run: What to do.
+    """
+    total = 0
+    waiting: deque[Callable[[], int]] = deque()
+    for number in range(run.calls):
+        if len(waiting) == run.in_flight:
+            total += waiting.popleft()()
+        waiting.append(start(number))
+    while waiting:
+        total += waiting.popleft()()
+    return total
+
+
+def bursts(start: Callable[[int], Callable[[], int]], run: Run) -> int:
+    """Start many, wait for them all, and so on; arguments are those of `window`."""
+    total = 0
+    for numbers in run.bursts():
+        for wait in [start(number) for number in numbers]:
+            total += wait()
+    return total
+
+
+def echoes(caller: Caller, run: Run) -> Any:
+    """Send the same there and back."""
+    sent = payload(run)
+    result = None
+    for _ in range(run.calls):
+        result = caller.echo(sent)
+    return result
+
+
+def futures_of(*links: Any) -> Callable[[int], Callable[[], int]]:
+    """Return what starts a call as a Future, on one link after the other."""
+    in_turn = cycle(links)
+
+    def start(number: int) -> Callable[[], int]:
+        future: Future[int] = next(in_turn).add(number, 1, asynchronous=True)
+        return future.result
+
+    return start

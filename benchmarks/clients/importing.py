@@ -1,0 +1,30 @@
+"""What importing a package costs a program: ``python -c "import ..."`` less ``python -c pass``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from statistics import median
+from time import perf_counter
+
+from benchmarks.tasks import Task
+
+PROGRAMS = {
+    "import-ours": "import msl_network_trio",
+    "import-reference": "import msl.network",
+    "import-trio": "import trio",
+}
+
+
+def _seconds(program: str) -> float:
+    began = perf_counter()
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+    return perf_counter() - began
+
+
+def measure(task: Task) -> dict[str, float]:
+    """Start programs that import it and some that do not, in turns; what they differ by is what it costs."""
+    program = PROGRAMS[task.load]
+    _seconds(program)
+    differences = [_seconds(program) - _seconds("pass") for _ in range(task.calls)]
+    return {"seconds": median(differences)}

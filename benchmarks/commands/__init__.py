@@ -1,0 +1,1 @@
+"""What ``python -m benchmarks`` can do; every module has a ``main``."""

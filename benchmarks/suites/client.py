@@ -1,0 +1,118 @@
+"""The cost of the client alone: ours and the reference's, against a bare Manager that answers at once."""
+
+from __future__ import annotations
+
+from benchmarks.cases import OURS, REFERENCE, Case, Comparison, Contestant, Goals
+
+FAKE = "fake"
+TRANSPORTS = ("tcp", "tls")
+
+
+def pair(
+    load: str, transport: str, ours: int, reference: int, *, size: int = 0, server: str = FAKE
+) -> tuple[Contestant, Contestant]:
+    """Return our client and that of the reference, with the number of calls of each."""
+    return (
+        Contestant(OURS, "benchmarks.clients.ours", server, transport, load, ours, size),
+        Contestant(REFERENCE, "benchmarks.clients.reference", server, transport, load, reference, size),
+    )
+
+
+def _case(
+    load: str,
+    title: str,
+    calls: tuple[int, int],
+    goals: dict[str, Goals],
+    transport: str,
+    *,
+    name: str = "",
+    size: int = 0,
+    pinned: bool = False,
+    figure: str = "seconds",
+) -> Case:
+    comparisons = [Comparison(OURS, REFERENCE, goals.get(transport, Goals()), figure)]
+    if figure == "median":
+        comparisons.append(Comparison(OURS, REFERENCE, figure="p99"))
+    return Case(
+        "client",
+        name or load,
+        title,
+        transport,
+        pair(load, transport, *calls, size=size),
+        tuple(comparisons),
+        pinned=pinned,
+    )
+
+
+def _both(goals: Goals) -> dict[str, Goals]:
+    return dict.fromkeys(TRANSPORTS, goals)
+
+
+def _cancelled(transport: str) -> Case:
+    ours = pair("cancelled", transport, 12_000, 1)[0]
+    plain = pair("bursts", transport, 12_000, 1)[0]
+    return Case(
+        "client",
+        "cancelled",
+        "tasks, bursts of 100, half of them cancelled",
+        transport,
+        (ours, Contestant(**{**plain.__dict__, "name": "none cancelled"})),
+        (Comparison(OURS, "none cancelled"),),
+    )
+
+
+def _over(transport: str) -> list[Case]:
+    return [
+        _case(
+            "one",
+            "one call at a time",
+            (4000, 2000),
+            {"tcp": Goals(2.0, 2.5), "tls": Goals(1.5, 2.0)},
+            transport,
+            pinned=True,
+            figure="median",
+        ),
+        _case("flight", "100 tasks in flight", (12_000, 3000), _both(Goals(4.0, 6.0)), transport),
+        _case(
+            "flight", "1,000 tasks in flight", (20_000, 4000), {}, transport, name="flight-1000", size=1000
+        ),
+        _case("handles", "handles, 100 in flight", (12_000, 3000), _both(Goals(6.0, 9.0)), transport),
+        _case("handle-bursts", "handles, bursts of 100", (12_000, 3000), {}, transport),
+        _case("bursts", "a task per call, bursts of 100", (8000, 3000), _both(Goals(2.0, 2.5)), transport),
+        _cancelled(transport),
+        _case(
+            "blocking",
+            "one blocking call at a time",
+            (4000, 2000),
+            _both(Goals(1.5, 2.0)),
+            transport,
+            pinned=True,
+            figure="median",
+        ),
+        _case("futures", "Futures, 100 in flight", (12_000, 3000), _both(Goals(3.0, 4.0)), transport),
+        _case("floats", "100k floats, there and back", (12, 3), _both(Goals(4.0, 5.0)), transport),
+        _case(
+            "line",
+            "a line of 10 MB, there and back",
+            (4, 2),
+            {},
+            transport,
+            name="line-10mb",
+            size=10_000_000,
+        ),
+        _case(
+            "burst",
+            "notifications, 1,000 at once",
+            (40_000, 10_000),
+            _both(Goals(3.0, 5.0)),
+            transport,
+            name="notifications",
+            size=1000,
+        ),
+        _case("connect", "connect and disconnect", (40, 40), {}, transport),
+    ]
+
+
+def cases() -> list[Case]:
+    """Return the cases of this suite."""
+    return [case for transport in TRANSPORTS for case in _over(transport)]

@@ -1,0 +1,119 @@
+"""Whole networks: our Manager and Services against those of the reference, under the same load.
+
+The same client, ours, loads every network. So what it costs is in the times of all, and the ratios are
+smaller than those of Manager and Service alone. Managers run at their default log level, INFO.
+"""
+
+from __future__ import annotations
+
+from benchmarks.cases import OURS, REFERENCE, Case, Comparison, Contestant, Goals
+
+_TRANSPORTS = ("tcp", "tls")
+_KINDS = ("async", "plain")
+"""The methods of our Service: async ones, and plain ones, which it calls in threads."""
+
+
+def networks(
+    load: str, transport: str, ours: int, reference: int, *, size: int = 0
+) -> tuple[Contestant, ...]:
+    """Return our client at each network."""
+    return (
+        *(
+            Contestant(kind, "benchmarks.clients.ours", f"ours-{kind}", transport, load, ours, size)
+            for kind in _KINDS
+        ),
+        Contestant(REFERENCE, "benchmarks.clients.ours", "reference", transport, load, reference, size),
+    )
+
+
+def _case(
+    load: str,
+    title: str,
+    calls: tuple[int, int],
+    goals: Goals,
+    transport: str,
+    *,
+    name: str = "",
+    size: int = 0,
+    pinned: bool = False,
+    background: str = "",
+    figure: str = "seconds",
+) -> Case:
+    comparisons = [Comparison(kind, REFERENCE, goals, figure) for kind in _KINDS]
+    if figure == "median":
+        comparisons += [Comparison(kind, REFERENCE, figure="p99") for kind in _KINDS]
+    return Case(
+        "network",
+        name or load,
+        title,
+        transport,
+        networks(load, transport, *calls, size=size),
+        tuple(comparisons),
+        pinned=pinned,
+        background=background,
+    )
+
+
+def _whole(
+    load: str, title: str, calls: tuple[int, int, int], transport: str, *, pinned: bool = False
+) -> Case:
+    """Return a case that compares all of ours, the client too, with all of the reference's."""
+    ours, mixed, reference = calls
+    figure = "median" if load == "one" else "seconds"
+    client = "benchmarks.clients.ours"
+    return Case(
+        "network",
+        f"whole-{load}",
+        f"all of one's own: {title}",
+        transport,
+        (
+            Contestant(OURS, client, "ours-async", transport, load, ours),
+            Contestant("our client", client, "reference", transport, load, mixed),
+            Contestant(REFERENCE, "benchmarks.clients.reference", "reference", transport, load, reference),
+        ),
+        (Comparison(OURS, REFERENCE, figure=figure), Comparison("our client", REFERENCE, figure=figure)),
+        pinned=pinned,
+    )
+
+
+def _over(transport: str) -> list[Case]:
+    return [
+        _case(
+            "one",
+            "one call at a time",
+            (2000, 1000),
+            Goals(1.7, None, 2.0),
+            transport,
+            pinned=True,
+            figure="median",
+        ),
+        _case("flight", "100 tasks in flight", (8000, 2000), Goals(3.0, None, 5.0), transport),
+        _case("connections", "50 connections x 2", (6000, 2000), Goals(2.0, None, 3.0), transport, size=50),
+        _case("floats", "100k floats, there and back", (12, 3), Goals(4.0, None, 6.0), transport),
+        _case(
+            "burst",
+            "notifications, 1,000 at once",
+            (20_000, 2000),
+            Goals(8.0),
+            transport,
+            size=1000,
+        ),
+        _case("ticks", "notifications, one by one", (2000, 1000), Goals(3.0), transport, pinned=True),
+        _case(
+            "fixed-times",
+            "a call while 20 MB replies pass",
+            (250, 250),
+            Goals(10.0),
+            transport,
+            name="bulk",
+            background="bulk",
+            figure="median",
+        ),
+        _whole("one", "one call at a time", (2000, 1000, 1000), transport, pinned=True),
+        _whole("flight", "100 in flight", (8000, 2000, 2000), transport),
+    ]
+
+
+def cases() -> list[Case]:
+    """Return the cases of this suite."""
+    return [case for transport in _TRANSPORTS for case in _over(transport)]

@@ -1,0 +1,152 @@
+"""What was measured, as lines of a table, for a terminal or in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchmarks.cases import OURS, Case, Comparison, Contestant, Measured
+from benchmarks.results import Results
+from benchmarks.statistics import Row, paired_ratios, rows, spread
+from benchmarks.suites import DESCRIPTIONS
+
+HEADER = ("", "than", "min", "median", "max", "CPU", "floor", "target", "goal", "")
+_LEFT = (0, 1, len(HEADER) - 1)
+"""The columns that hold words."""
+
+_NOTES = {"seconds": "", "median": "median", "p99": "p99", "bytes": "memory", "threads": "threads"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table."""
+
+    key: str
+    row: Row
+    cells: tuple[str, ...]
+
+
+def number(value: float | None) -> str:
+    """Return a ratio as people read it, with about three digits."""
+    if value is None:
+        return "-"
+    if value >= 99.5:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
+
+
+def label(case: Case, comparison: Comparison) -> str:
+    """Return what a comparison is called in a table."""
+    parts = [case.full_title]
+    if comparison.one != OURS:
+        parts.append(comparison.one)
+    if note := _NOTES.get(comparison.figure, comparison.figure):
+        parts.append(note)
+    return ", ".join(parts)
+
+
+def verdict(row: Row) -> str:
+    """Return which of the goals the median meets, and by how much it misses the first that it does not."""
+    words = []
+    for name, _, met, gap in row.verdicts:
+        if met:
+            words.append(f"{name} met")
+        else:
+            words.append(f"{name} NOT met, {abs(gap):.0%} {'over' if row.comparison.difference else 'short'}")
+            break
+    return "; ".join(words)
+
+
+def cpu_ratio(measured: Measured, comparison: Comparison) -> float | None:
+    """Return how many times the CPU time of the one is in that of the other, the median of the rounds.
+
+    It is the time of what differs: of the clients, of what is at the other end, or of both together. Other
+    work on the machine hardly touches it.
+    """
+    if comparison.figure not in {"seconds", "median"} or comparison.difference:
+        return None
+    one, other = (_contestant(measured.case, name) for name in (comparison.one, comparison.other))
+    figures = []
+    if one.client != other.client or one.server == other.server:
+        figures.append("cpu")
+    if one.server != other.server:
+        figures.append("server_cpu")
+    costs, others = (_total(measured, each.name, figures) for each in (one, other))
+    if not costs or not others or min(costs) <= 0:
+        return None
+    return spread(paired_ratios(costs, others)).median
+
+
+def _contestant(case: Case, name: str) -> Contestant:
+    return next(each for each in case.contestants if each.name == name)
+
+
+def _total(measured: Measured, name: str, figures: Sequence[str]) -> list[float]:
+    costs = measured.costs.get(name, {})
+    return [sum(of_round) for of_round in zip(*(costs.get(figure, []) for figure in figures), strict=True)]
+
+
+def lines(measured: Sequence[Measured], plan_pin: str = "latency") -> list[Line]:
+    """Return the lines of the table: one for each comparison."""
+    found = []
+    for each in measured:
+        case = each.case
+        pinned = plan_pin == "all" or (plan_pin == "latency" and case.pinned)
+        for row in rows(each):
+            goals = row.comparison.goals
+            cells = (
+                label(case, row.comparison) + (" *" if pinned else ""),
+                "at most" if row.comparison.difference else row.comparison.other,
+                number(row.spread.min),
+                number(row.spread.median),
+                number(row.spread.max),
+                number(cpu_ratio(each, row.comparison)),
+                *(number(goal) for goal in (goals.floor, goals.target, goals.goal)),
+                verdict(row),
+            )
+            found.append(Line(case.key, row, cells))
+    return found
+
+
+def as_text(results: Results) -> str:
+    """Return the tables for a terminal: the facts above them, what was skipped below."""
+    width = max(map(len, results.environment), default=0) + 2
+    text = [f"{key:<{width}}{value}" for key, value in results.environment.items()]
+    text += [
+        "",
+        "How many times less was needed (time, memory, ...) than by the other one, of",
+        f"{results.rounds} rounds in which they took turns; CPU: the same for the CPU time alone.",
+    ]
+    for suite, measured in by_suite(results):
+        table = lines(measured, results.pin)
+        text += ["", f"{suite}: {DESCRIPTIONS.get(suite, '')}", ""]
+        text += aligned([HEADER, *(line.cells for line in table)], left=_LEFT)
+    text += ["", f"* on one CPU: {results.environment.get('pinned', 'all processes of the case')}"]
+    text += [f"skipped: {skipped.what}: {skipped.why}" for skipped in results.skipped]
+    return "\n".join(text)
+
+
+def aligned(rows_of_cells: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    """Return the lines of a table for a terminal; the columns that are not ``left`` hold numbers."""
+    widths = [max(map(len, column)) for column in zip(*rows_of_cells, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+        for cells in rows_of_cells
+    ]
+
+
+def by_suite(results: Results) -> list[tuple[str, list[Measured]]]:
+    """Return what was measured of each suite."""
+    found: dict[str, list[Measured]] = {}
+    for measured in results.cases:
+        found.setdefault(measured.case.suite, []).append(measured)
+    return list(found.items())
+
+
+def as_markdown(header: Sequence[str], rows_of_cells: Sequence[Sequence[str]], left: Sequence[int]) -> str:
+    """Return a table in Markdown; the columns that are not ``left`` hold numbers."""
+    rule = [":--" if column in left else "--:" for column in range(len(header))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows_of_cells))

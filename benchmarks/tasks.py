@@ -1,0 +1,175 @@
+"""What the process of a client is told to do, and how it measures it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from time import perf_counter, process_time
+from typing import Any, Final
+
+import psutil
+
+from benchmarks.statistics import percentile
+
+HOST: Final = "127.0.0.1"
+SERVICE: Final = "Bench"
+"""The Service that is linked with."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the other end is."""
+
+    port: int = 0
+    certificate: str | None = None
+    """The file of its certificate; None: without TLS."""
+
+    pids: tuple[int, ...] = ()
+    """The processes there, the one that is connected to first."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a client is told to do."""
+
+    load: str
+    calls: int
+    transport: str
+    address: Address
+    size: int = 0
+    cpu: int | None = None
+    """The CPU to run on; None: any."""
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Task:
+        """Return the task that was sent as the JSON object of `dataclasses.asdict`."""
+        address = Address(**value.pop("address"))
+        return cls(address=Address(address.port, address.certificate, tuple(address.pids)), **value)
+
+    @property
+    def warm_up(self) -> Run:
+        """What to do before that is timed."""
+        return Run(self.load, max(1, self.calls // 20), self.size)
+
+    @property
+    def run(self) -> Run:
+        """What to do."""
+        return Run(self.load, self.calls, self.size)
+
+
+@dataclass
+class Run:
+    """One go at a load."""
+
+    load: str
+    calls: int
+    size: int = 0
+    latencies: list[float] = field(default_factory=list)
+    """What single calls took, in seconds, if the load looks at it."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are to be on their way at a time."""
+        return self.size or 100
+
+    def bursts(self) -> Iterable[range]:
+        """Return the numbers of the calls of each burst."""
+        size = self.in_flight
+        return (range(begin, min(begin + size, self.calls)) for begin in range(0, self.calls, size))
+
+
+def sum_of(calls: int) -> int:
+    """Return what ``add(number, 1)`` comes to in all for the numbers of so many calls."""
+    return calls * (calls + 1) // 2
+
+
+def floats() -> list[float]:
+    """The 100,000 numbers of a list of typical readings, each with all its digits."""
+    generator = random.Random(1875)  # the year of the metre convention
+    return [generator.random() for _ in range(100_000)]
+
+
+def text(size: int) -> str:
+    """A text of so many bytes."""
+    return "0123456789abcdef" * (size // 16) + "=" * (size % 16)
+
+
+def payload(run: Run) -> Any:
+    """Return what is sent there and back."""
+    return floats() if run.load == "floats" else text(run.size)
+
+
+PAYLOADS: Final = ("floats", "line")
+"""The loads that return what they have sent, and not a sum."""
+
+
+def check(run: Run, result: Any) -> None:
+    """Check what a load returned, since a fast wrong answer is no answer.
+
+    Args:
+        run: What was done.
+        result: The last echo; for other loads the sum of all ``add(number, 1)``.
+
+    Raises:
+        RuntimeError: It is wrong.
+    """
+    right = payload(run) if run.load in PAYLOADS else sum_of(run.calls)
+    if result != right:
+        raise RuntimeError(f"{run.load}: {run.calls} calls came to a wrong result: {result!r:.80}")
+
+
+def _cpu_of(pids: Iterable[int]) -> float:
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return sum((each.user + each.system for each in times), 0.0)
+
+
+class Stopwatch:
+    """Measures what a stretch of work costs: time, and CPU time here and at the other end.
+
+    The system counts the CPU time of other processes in steps of 10 ms or so.
+
+    Attributes:
+        figures: The costs of one call, once it has ended.
+    """
+
+    def __init__(self, task: Task, run: Run) -> None:
+        self._task = task
+        self._run = run
+        self.figures: dict[str, float] = {}
+
+    def __enter__(self) -> Stopwatch:
+        self._server = _cpu_of(self._task.address.pids)
+        self._cpu = process_time()
+        self._began = perf_counter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        seconds = perf_counter() - self._began
+        cpu = process_time() - self._cpu
+        server = _cpu_of(self._task.address.pids) - self._server
+        calls = self._run.calls
+        self.figures = {"seconds": seconds / calls, "cpu": cpu / calls, "server_cpu": server / calls}
+        if self._run.latencies:
+            self.figures["median"] = percentile(self._run.latencies, 50)
+            self.figures["p99"] = percentile(self._run.latencies, 99)
+
+
+def measure_blocking(task: Task, load: Callable[[Run], Any]) -> dict[str, float]:
+    """Warm up, do a load that blocks, check its result, and return its costs."""
+    check(task.warm_up, load(task.warm_up))
+    run = task.run
+    with Stopwatch(task, run) as watch:
+        result = load(run)
+    check(run, result)
+    return watch.figures
+
+
+async def measure(task: Task, load: Callable[[Run], Awaitable[Any]]) -> dict[str, float]:
+    """Warm up, do an async load, check its result, and return its costs."""
+    check(task.warm_up, await load(task.warm_up))
+    run = task.run
+    with Stopwatch(task, run) as watch:
+        result = await load(run)
+    check(run, result)
+    return watch.figures

@@ -1,0 +1,146 @@
+"""Every load, just a few calls of it, at our own Manager and at the fake one, within this process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+
+from benchmarks.clients import asynchronous, blocking, importing, ours, reference
+from benchmarks.servers.fake_manager import Conversation
+from benchmarks.servers.service import service_of
+from benchmarks.tasks import HOST, SERVICE, Address, Run, Task, check, sum_of
+from msl_network_trio import open_manager
+
+SIZES = {"line": 1000, "connections": 3}
+
+
+def task_of(load, port, calls=7):
+    return Task(load, calls, "tcp", Address(port), SIZES.get(load, 0))
+
+
+@asynccontextmanager
+async def our_network(kind="ours-async"):
+    async with open_manager(host=HOST, port=0, disable_tls=True) as manager, trio.open_nursery() as nursery:
+        await nursery.start(partial(service_of(kind).run, name=SERVICE, **manager.connect_kwargs()))
+        yield manager.port
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def fake_port():
+    ready = threading.Event()
+    found = []
+
+    async def serve():
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        async with await loop.create_server(Conversation, HOST, 0) as server:
+            found.extend((server.sockets[0].getsockname()[1], partial(loop.call_soon_threadsafe, ended.set)))
+            ready.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert ready.wait(30)
+    port, end = found
+    yield port
+    end()
+    thread.join(30)
+
+
+@pytest.mark.parametrize("load", sorted(ours.LOADS))
+async def test_our_client_does_every_load_at_our_network(load):
+    async with our_network() as port:
+        costs = await trio.to_thread.run_sync(ours.measure, task_of(load, port))
+    assert costs["seconds"] > 0
+    assert ("p99" in costs) == (load in {"one", "blocking", "fixed-times"})
+    assert ("bytes" in costs) == (load == "idle")
+
+
+@pytest.mark.parametrize("load", sorted(reference.LOADS))
+def test_the_clients_do_the_same_at_the_fake_manager(load, fake_port):
+    for measure in (ours.measure, reference.measure):
+        assert measure(task_of(load, fake_port))["seconds"] > 0
+
+
+@pytest.mark.parametrize("kind", ["ours-plain", "reference"])
+async def test_services_of_all_kinds_do_the_same(kind):
+    if kind == "reference":
+        service = service_of(kind)
+        assert (service.add(1, 2), service.echo("x")) == (3, "x")
+        return
+    async with our_network(kind) as port:
+        for load in ("one", "burst", "floats"):
+            assert (await trio.to_thread.run_sync(ours.measure, task_of(load, port, 2)))["seconds"] > 0
+
+
+@pytest.mark.parametrize("load", sorted(importing.PROGRAMS)[:1])
+def test_what_an_import_costs_is_what_programs_differ_by(load, monkeypatch):
+    seconds = {importing.PROGRAMS[load]: 0.5, "pass": 0.1}
+    monkeypatch.setattr(importing, "_seconds", seconds.__getitem__)
+    assert importing.measure(task_of(load, 0)) == {"seconds": pytest.approx(0.4)}
+
+
+def test_a_wrong_result_is_an_error():
+    check(Run("one", 4), sum_of(4))
+    with pytest.raises(RuntimeError, match="4 calls came to a wrong result"):
+        check(Run("one", 4), 9)
+    with pytest.raises(RuntimeError, match="wrong result"):
+        check(Run("line", 4, size=3), "==")
+
+
+class Calls:
+    """Adds, and knows how many calls there were at a time."""
+
+    def __init__(self):
+        self.open = self.most = 0
+
+    async def add(self, first, second):
+        self.open += 1
+        self.most = max(self.most, self.open)
+        await trio.lowlevel.checkpoint()
+        self.open -= 1
+        return first + second
+
+    async def echo(self, value):
+        return value
+
+
+@pytest.mark.parametrize(("load", "most"), [("one", 1), ("flight", 5)])
+async def test_a_load_has_as_many_on_their_way_as_it_says(load, most):
+    calls = Calls()
+    run = Run(load, 20, size=5)
+    assert await asynchronous.peer_load(calls, run, ours.together) == sum_of(20)
+    assert calls.most == most
+
+
+@pytest.mark.parametrize("load", [blocking.window, blocking.bursts])
+def test_a_window_of_futures_is_never_wider_than_it_says(load):
+    waiting = set()
+    widths = []
+
+    def start(number):
+        waiting.add(number)
+        widths.append(len(waiting))
+
+        def wait():
+            waiting.remove(number)
+            return number + 1
+
+        return wait
+
+    assert load(start, Run("flight", 12, size=5)) == sum_of(12)
+    assert max(widths) == 5
+
+
+def test_tasks_are_the_same_when_they_were_sent():
+    import json
+    from dataclasses import asdict
+
+    task = Task("one", 5, "tls", Address(1, "file", (2, 3)), size=4, cpu=0)
+    assert Task.from_json(json.loads(json.dumps(asdict(task)))) == task

@@ -1,0 +1,138 @@
+"""Runs of the whole program, with processes of their own, just one round of a few calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks import __main__ as program
+from benchmarks import runner
+from benchmarks.cases import REFERENCE
+from benchmarks.commands import run as command
+from benchmarks.placement import one_cpu
+from benchmarks.processes import Child, ChildFailed
+from benchmarks.suites import client, network
+from tests.benchmarks.conftest import case, contestant
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def small(of):
+    """A case with just a few calls."""
+    fewer = tuple(type(each)(**{**each.__dict__, "calls": 20}) for each in of.contestants)
+    return type(of)(**{**of.__dict__, "contestants": fewer})
+
+
+@pytest.mark.interop
+def test_a_round_of_both_clients_and_of_all_networks():
+    told = []
+    cases = [
+        small(next(each for each in found if each.key == key))
+        for found, key in ((client.cases(), "client-one-tls"), (network.cases(), "network-one-tcp"))
+    ]
+    measured = runner.run(cases, runner.Plan(rounds=1), lambda what, done: told.append(done))
+    assert [len(each.costs) for each in measured] == [2, 3]
+    for each in measured:
+        for costs in each.costs.values():
+            assert {name: len(of) for name, of in costs.items()} == dict.fromkeys(
+                ("seconds", "cpu", "server_cpu", "median", "p99"), 1
+            )
+    assert sum(told) == runner.steps(cases, runner.Plan(rounds=1)) == 5
+
+
+def test_a_quick_run_makes_fewer_calls_and_all_can_be_pinned():
+    assert runner.Plan(1).calls(contestant("ours", calls=12)) == 12
+    assert runner.Plan(1, quick=True).calls(contestant("ours", calls=12)) == 2
+    assert runner.Plan(1, quick=True).calls(contestant("ours", calls=3)) == 1
+    possible = one_cpu() is not None
+    assert [runner.Plan(1, pin=pin).pins(case(pinned=False)) for pin in ("latency", "all", "none")] == [
+        False,
+        possible,
+        False,
+    ]
+
+
+def test_cases_of_a_suite_and_transport_share_processes():
+    cases = [case(), case(transport="tls"), case(name="two"), case(suite="network")]
+    assert [[each.key for each in group] for group in runner.groups(cases)] == [
+        ["client-one-tcp", "client-two-tcp"],
+        ["client-one-tls"],
+        ["network-one-tcp"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "there is no suite 'nothing'"),
+        (["--rounds", "0"], "a number from 1"),
+        (["--only", "nothing"], "nothing is called 'nothing'"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        command.options(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_suites_may_stand_anywhere():
+    found = command.options(["client", "--quick", "--only", "one", "flight"])
+    assert (found.suites, found.only, found.rounds) == (["client"], ["one", "flight"], command.QUICK_ROUNDS)
+
+
+def test_what_can_be_measured_is_listed(capsys):
+    assert program.main(["client", "--only", "one", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[0] == "client-one-tcp"
+    assert REFERENCE in lines[0]
+
+
+def test_without_the_reference_it_is_said_what_to_install(monkeypatch, capsys):
+    monkeypatch.setattr(program, "find_spec", lambda name: None)
+    assert program.main([]) == 1
+    assert "pip install" in capsys.readouterr().err
+
+
+def test_a_child_that_fails_is_an_error_with_what_it_said(tmp_path):
+    with pytest.raises(ChildFailed, match="usage"):
+        Child("child", "benchmarks.worker", home=tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+def test_ctrl_c_ends_it_with_all_its_processes(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "client", "--only", "one", "--rounds", "1000", "--quick"],
+        cwd=ROOT,
+        env=dict(os.environ, TMPDIR=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        children = []
+        while len(children) < 3:
+            assert process.poll() is None
+            children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert error.endswith("interrupted\n")
+    assert psutil.wait_procs(children, timeout=0)[1] == []
+    assert list(tmp_path.glob("benchmarks-*")) == []
+
+
+def test_a_file_of_results_is_json(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "run", lambda cases, plan, progress: [])
+    path = tmp_path / "run.json"
+    assert program.main(["client", "--only", "one", "--json", str(path)]) == 0
+    assert json.loads(path.read_text(encoding="utf-8"))["command"] == "python -m benchmarks client --only one"
+    assert "packages" in capsys.readouterr().out
