@@ -28,7 +28,7 @@ def test_a_case_compares_its_contestants_and_each_can_do_its_load(each):
         assert {comparison.one, comparison.other} <= set(names)
     for each_one in each.contestants:
         if each_one.client in LOADS:
-        if each_one.client in LOADS:
+            assert each_one.load in LOADS[each_one.client]
         assert each_one.calls > 0
 
 
