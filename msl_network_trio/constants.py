@@ -55,3 +55,8 @@ def key_folder() -> Path:
 def log_folder() -> Path:
     """The folder of the files in which Managers log what happens."""
     return home_folder() / "logs"
+
+
+def database_file() -> Path:
+    """The database of the Managers that run on this computer, if they are not given another one."""
+    return home_folder() / "manager.sqlite3"

@@ -36,6 +36,10 @@ class AuthenticationError(NetworkError, ValueError):
     """The Manager rejected the credentials, the hostname or the identity, or credentials are missing."""
 
 
+class DatabaseError(NetworkError, OSError):
+    """The database of a Manager cannot be used: it is locked, broken, or none."""
+
+
 class ConnectionLost(NetworkError, ConnectionAbortedError):
     """The connection has ended, or was not open any more when the request was made.
 

@@ -1,7 +1,16 @@
 """Settings that all tests share."""
 
+import pytest
 from hypothesis import settings
 
 # A busy machine must not fail a test that checks values, not times.
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.load_profile("default")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_traces(tmp_path_factory):
+    """Keep what Managers write, their database for example, away from the user's own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MSL_NETWORK_HOME", str(tmp_path_factory.mktemp("home")))
+        yield

@@ -10,7 +10,7 @@ import trio
 
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.manager import BUSY
-from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.registry import Host, Peer
 from msl_network_trio.transport.base import Transport
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class PeerConnection(Peer):
 
     Args:
         transport: The carrier.
-        hostname: The name of the computer at the other end.
+        host: The computer at the other end, or just its name.
         port: The number of its port.
         start_soon: Starts a task of the Manager.
         stalled_after: After how many seconds in which it takes nothing a peer is given up.
@@ -48,12 +48,12 @@ class PeerConnection(Peer):
     def __init__(
         self,
         transport: Transport,
-        hostname: str,
+        host: Host | str,
         port: int,
         start_soon: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
         stalled_after: float,
     ) -> None:
-        super().__init__(hostname, port)
+        super().__init__(host, port)
         self.transport = transport
         self.reading = trio.CancelScope()
         self._start_soon = start_soon

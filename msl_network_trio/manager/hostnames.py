@@ -9,6 +9,8 @@ from functools import partial
 
 import trio
 
+from msl_network_trio.protocol.registry import Host
+
 _SECONDS = 2.0
 """How long to wait for the resolver before a peer is called by its address."""
 
@@ -23,14 +25,15 @@ class Hostnames:
     """Looks up the names of hosts, and remembers them for a while.
 
     The rules are those of msl-network 1.0.0, whose clients expect their own computer's name in the names of
-    local peers: a host is called by the first part of its full name, or by its address if it has none.
+    local peers: a host is called by the first part of its full name, or by its address if it has none. It is
+    trusted by that name, too, but this computer as ``localhost`` if it uses a loopback address.
     """
 
     def __init__(self) -> None:
         self._names: dict[str, tuple[str, float]] = {}
 
-    async def name(self, address: str, own_address: str) -> str:
-        """Return what a host is called.
+    async def host(self, address: str, own_address: str) -> Host:
+        """Return who is at an address.
 
         Args:
             address: The IP address of the host.
@@ -38,11 +41,18 @@ class Hostnames:
         """
         ip = ipaddress.ip_address(address.partition("%")[0])
         ip = getattr(ip, "ipv4_mapped", None) or ip
-        if ip.is_loopback or address == own_address:
-            return socket.gethostname()
+        if ip.is_loopback:
+            return Host(socket.gethostname(), str(ip), "localhost", "localhost")
+        domain = await self._domain(address, str(ip))
+        hostname = _hostname(domain)
+        called = socket.gethostname() if address == own_address else hostname
+        return Host(called, str(ip), domain, hostname)
+
+    async def _domain(self, address: str, ip: str) -> str:
+        """Return the full name of a host, or its address if it has none."""
         name, until = self._names.get(address, ("", -math.inf))
         if until < trio.current_time():
-            name = await _look_up(str(ip))
+            name = await _look_up(ip)
             if len(self._names) >= _REMEMBERED:
                 self._names.clear()
             self._names[address] = (name, trio.current_time() + _REMEMBERED_FOR)
@@ -51,9 +61,13 @@ class Hostnames:
 
 async def _look_up(address: str) -> str:
     with trio.move_on_after(_SECONDS):
-        full_name = await trio.to_thread.run_sync(partial(socket.getfqdn, address), abandon_on_cancel=True)
-        try:
-            ipaddress.ip_address(full_name)
-        except ValueError:
-            return full_name.partition(".")[0]
+        return await trio.to_thread.run_sync(partial(socket.getfqdn, address), abandon_on_cancel=True)
     return address
+
+
+def _hostname(domain: str) -> str:
+    try:
+        ipaddress.ip_address(domain)
+    except ValueError:
+        return domain.partition(".")[0]
+    return domain

@@ -37,7 +37,10 @@ def run_forever(
     *,
     host: str | None = None,
     port: int = PORT,
+    auth_hostname: bool = False,
+    auth_login: bool = False,
     auth_password: str | Sequence[str] | None = None,
+    database: str | os.PathLike[str] | None = None,
     disable_tls: bool = False,
     cert_file: str | os.PathLike[str] | None = None,
     key_file: str | os.PathLike[str] | None = None,
@@ -53,8 +56,12 @@ def run_forever(
     Args:
         host: The host name or address at which to listen; None: at all addresses of this computer.
         port: The port at which to listen; 0: any free one, which is in the line that is logged.
+        auth_hostname: Whether only trusted hosts may connect: those in the database.
+        auth_login: Whether who connects has to log in as a user that is in the database.
         auth_password: The password that every peer has to know, or the path of a file whose first line it
-            is; None: no authentication.
+            is; None: none. Without any of these three there is no authentication.
+        database: The file of the database, which is made if it does not exist; None: the one in the folder
+            that is shared with msl-network.
         disable_tls: Whether to do without TLS.
         cert_file: The certificate (PEM). If neither it nor `key_file` is given, key and certificate are kept
             in the folder that is shared with msl-network, and made there if they do not exist.
@@ -67,13 +74,17 @@ def run_forever(
     Raises:
         OSError: The port is in use, the host is none of this computer, or a file cannot be used.
         CertificateError: Key or certificate cannot be used.
-        AuthenticationError: There is no password in the file of the password.
+        AuthenticationError: There is no password in the file of the password, or users have to log in and
+            there are none.
         ValueError: An argument makes no sense.
     """
     _run(
         host=host,
         port=port,
+        auth_hostname=auth_hostname,
+        auth_login=auth_login,
         auth_password=auth_password,
+        database=database,
         disable_tls=disable_tls,
         cert_file=cert_file,
         key_file=key_file,
@@ -160,7 +171,7 @@ async def _main(services: Sequence[Service], service_kwargs: dict[str, Any], **m
             raise
         except OSError as error:
             raise _explain(error, manager_kwargs["host"], manager_kwargs["port"]) from error
-        _announce(manager, manager_kwargs["host"], manager_kwargs["auth_password"] is not None)
+        _announce(manager, manager_kwargs)
         failure = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_with_manager, manager, nursery.cancel_scope)
@@ -223,13 +234,17 @@ async def _end_with_manager(manager: Manager, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-def _announce(manager: Manager, host: str | None, needs_password: bool) -> None:
-    if needs_password:
+def _announce(manager: Manager, kwargs: dict[str, Any]) -> None:
+    if kwargs.get("auth_hostname"):
+        logger.info("using trusted hosts for authentication")
+    elif kwargs["auth_password"] is not None:
         logger.info("using a password for authentication")
+    elif kwargs.get("auth_login"):
+        logger.info("using a login for authentication")
     else:
         logger.info("not using authentication")
     state = "DISABLED" if manager.certificate is None else "ENABLED"
-    where = host or socket.gethostname()
+    where = kwargs["host"] or socket.gethostname()
     logger.info("%s %s:%d (TLS %s)", RUNNING, f"[{where}]" if ":" in where else where, manager.port, state)
 
 

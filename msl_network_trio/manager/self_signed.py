@@ -9,7 +9,6 @@ import contextlib
 import datetime as dt
 import ipaddress
 import socket
-import struct
 import sys
 from ipaddress import IPv4Address, IPv6Address
 
@@ -19,6 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from msl_network_trio.manager.addresses import local_addresses
 
 _KEY_SIZE = 2048
 """Bits, as msl-network 1.0.0 has them."""
@@ -30,9 +31,6 @@ _LONGEST_NAME = 64
 """Characters of a CN (RFC 5280, ub-common-name)."""
 
 _DAY = dt.timedelta(days=1)
-
-_SIOCGIFADDR = 0x8915
-"""Linux: ask for the IPv4 address of an interface."""
 
 
 class KeyNotUsable(Exception):
@@ -130,7 +128,7 @@ def _load_key(pem: bytes, password: str | None) -> CertificateIssuerPrivateKeyTy
 
 def _alternative_names(hostname: str, host: str | None) -> list[x509.GeneralName]:
     """All names and addresses under which the computer may be reached, each once."""
-    addresses = {*_local_addresses(hostname), IPv4Address("127.0.0.1"), IPv6Address("::1")}
+    addresses = {*local_addresses(hostname), IPv4Address("127.0.0.1"), IPv6Address("::1")}
     names = [hostname, "localhost"]
     if host is not None:
         try:
@@ -148,28 +146,3 @@ def _alternative_names(hostname: str, host: str | None) -> list[x509.GeneralName
     ordered = sorted(addresses, key=lambda address: (address.version, address.packed))
     found |= {x509.IPAddress(address): None for address in ordered if not address.is_unspecified}
     return list(found)
-
-
-def _local_addresses(hostname: str) -> set[IPv4Address | IPv6Address]:
-    """The addresses of this computer, as far as they can be learned without another program."""
-    texts: set[str] = set()
-    with contextlib.suppress(OSError, UnicodeError):
-        texts |= {str(info[4][0]) for info in socket.getaddrinfo(hostname, None)}
-    # Connecting a UDP socket sends nothing; it chooses the address from which others are reached.
-    for family, elsewhere in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((elsewhere, 9))
-            texts.add(str(probe.getsockname()[0]))
-    if sys.platform == "linux":
-        import fcntl
-
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            for _, interface in socket.if_nameindex():
-                # One without an IPv4 address says so by an error.
-                with contextlib.suppress(OSError):
-                    question = struct.pack("256s", interface.encode()[:15])
-                    answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, question)
-                    texts.add(socket.inet_ntoa(answer[20:24]))
-    addresses = {ipaddress.ip_address(text.partition("%")[0]) for text in texts}
-    # Those of one cable only are used with the name of an interface of the other computer.
-    return {address for address in addresses if not (address.version == 6 and address.is_link_local)}

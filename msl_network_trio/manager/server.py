@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sqlite3
 import ssl
 from functools import partial
 from itertools import count
@@ -14,13 +15,18 @@ from typing import Any
 import trio
 
 from msl_network_trio.client.connecting import language, operating_system
-from msl_network_trio.constants import PORT
-from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.constants import PORT, SHUTDOWN_MANAGER
+from msl_network_trio.exceptions import AuthenticationError, ConnectionLost, DatabaseError
+from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.connection import PeerConnection
+from msl_network_trio.manager.database import ManagerDatabase, reason
 from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.settings import MAX_BACKLOG, STALLED_AFTER, ManagerSettings
+from msl_network_trio.manager.tables import IN_MEMORY
 from msl_network_trio.protocol.manager import BUSY, ManagerProtocol
+from msl_network_trio.protocol.registry import Host
+from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Undecided
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair
 from msl_network_trio.transport.tcp import SocketTransport, accept_tls, take_socket
@@ -52,6 +58,7 @@ class Manager:
         port: int,
         context: ssl.SSLContext | None,
         certificate: Path | None,
+        database: ManagerDatabase,
     ) -> None:
         self.name = f"Manager[{socket.gethostname()}:{port}]"
         self.port = port
@@ -75,10 +82,13 @@ class Manager:
                 "language": language(),
                 "os": operating_system(),
             },
-            password=settings.auth_password,
+            authentication=settings.authentication,
+            record=database.record,
             read_limit=settings.read_limit,
             max_backlog=settings.max_backlog,
         )
+        self._database = database
+        self._admin = AdminRequests(settings, port, self._protocol, database)
 
     @property
     def host(self) -> str:
@@ -116,7 +126,8 @@ class Manager:
             raise ConnectionLost(f"{self.name} has been shut down")
         theirs, ours = memory_pair()
         theirs.port = next(self._memory_ports)
-        self._nursery.start_soon(self._serve, ours, socket.gethostname(), theirs.port)
+        host = Host(socket.gethostname(), "127.0.0.1", "localhost", "localhost")
+        self._nursery.start_soon(self._serve, ours, host, theirs.port)
         return theirs
 
     def shutdown(self) -> None:
@@ -140,10 +151,12 @@ class Manager:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
                     self._started.set()
+                    self._nursery.start_soon(self._database.keep_records)
                     if listeners:
                         await trio.serve_listeners(self._accept, listeners, handler_nursery=self._nursery)
                     await trio.sleep_forever()  # in memory there is nothing to listen to
         finally:
+            await self._database.close()
             self.closed.set()
 
     @trio.lowlevel.enable_ki_protection
@@ -174,18 +187,16 @@ class Manager:
                 logger.info("no TLS connection with %s:%d: %s", address, port, error)
                 return
         try:
-            hostname = await self._hostnames.name(address, own_address)
+            host = await self._hostnames.host(address, own_address)
         except BaseException:
             transport.close()
             raise
-        await self._serve(transport, hostname, port)
+        await self._serve(transport, host, port)
 
     @trio.lowlevel.enable_ki_protection
-    async def _serve(self, transport: Transport, hostname: str, port: int) -> None:
+    async def _serve(self, transport: Transport, host: Host, port: int) -> None:
         """Serve one connection until it ends."""
-        peer = PeerConnection(
-            transport, hostname, port, self._nursery.start_soon, self._settings.stalled_after
-        )
+        peer = PeerConnection(transport, host, port, self._nursery.start_soon, self._settings.stalled_after)
         logger.debug("new connection from %s", peer.address)
         try:
             with peer.reading:
@@ -212,7 +223,8 @@ class Manager:
     async def _read(self, peer: PeerConnection) -> None:
         receive, protocol = peer.transport.receive, self._protocol
         with trio.move_on_after(_HANDSHAKE) as handshake:
-            while peer.waits_for and not peer.closing:
+            while not (peer.kind or peer.closing):
+                await self._decide(peer)
                 data = await receive()
                 if not data:
                     return
@@ -228,6 +240,8 @@ class Manager:
                 return
             protocol.receive(peer, data)
             self._flush()
+            if peer.waits_for:
+                await self._decide(peer)
             if peer.busy is not None:
                 # Who sends more than its Service takes has to wait. The Service itself never has to: it may
                 # be about to send the answers that make room.
@@ -236,6 +250,42 @@ class Manager:
                 await busy.wait_drained()
             if peer.backlog > BUSY and not peer.service:
                 await peer.wait_drained()
+
+    # ---- what has to be looked up ----
+
+    async def _decide(self, peer: PeerConnection) -> None:
+        """Find out what a peer waits for. Nothing is read of it meanwhile: what it sends does not pile up."""
+        while not peer.closing and (question := self._protocol.undecided(peer)) is not None:
+            try:
+                verdict = await self._verdict(question)
+            except DatabaseError as error:
+                logger.error("%s waits for the database in vain: %s", peer.name, error)  # noqa: TRY400 - no mistake of ours
+                verdict = error if isinstance(question, AdminRequest) else RuntimeError(reason(error))
+            except (
+                ArithmeticError,
+                AttributeError,
+                LookupError,
+                TypeError,
+                ValueError,
+                sqlite3.Error,
+            ) as error:
+                verdict = error  # of the request of an administrator
+            self._protocol.decide(peer, verdict)
+            self._flush()
+
+    async def _verdict(self, question: Undecided) -> Any:
+        match question:
+            case TrustHost():
+                return await self._database.is_trusted(question)
+            case KnowUser():
+                return await self._database.is_known(question)
+            case LogIn():
+                return await self._database.log_in(question)
+        if question.attribute == SHUTDOWN_MANAGER:
+            logger.info("an administrator shuts down the Manager")
+            self.shutdown()
+            await trio.sleep_forever()  # which the shutdown has just cancelled
+        return await self._admin.answer(question)
 
     def _flush(self) -> None:
         """Write what the protocol wants to be written: once to each peer for all that one peer has sent."""
@@ -257,14 +307,17 @@ class ManagerOpening:
     async def __aenter__(self) -> Manager:
         settings = self._settings
         listeners = [] if settings.in_memory else await _listeners(settings.host, settings.port)
+        database = ManagerDatabase(_database(settings))
         try:
             context, certificate = await self._secure()
+            await _open(database, settings)
         except BaseException:
             for listener in listeners:
                 listener.socket.close()
+            await database.close()
             raise
         port = listeners[0].socket.getsockname()[1] if listeners else 0
-        self._manager = Manager(settings, port, context, certificate)
+        self._manager = Manager(settings, port, context, certificate, database)
         # Not with 'async with', so that what the body raises comes out as it is, in no group.
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
@@ -289,6 +342,22 @@ class ManagerOpening:
         assert self._manager is not None
         self._manager.shutdown()
         await self._nursery.__aexit__(None, None, None)
+
+
+def _database(settings: ManagerSettings) -> str | os.PathLike[str] | None:
+    """The database of a Manager. One in memory leaves nothing behind, unless it was told to."""
+    return IN_MEMORY if settings.in_memory and settings.database is None else settings.database
+
+
+async def _open(database: ManagerDatabase, settings: ManagerSettings) -> None:
+    if settings.in_memory and settings.database is None:
+        return  # it is opened when it is needed
+    await database.open()
+    if settings.auth_login and not await database.has_users():
+        raise AuthenticationError(
+            "The 'auth_users' table of the database is empty, no one could log in. "
+            'To add a user run the "msl-network-trio user" command.'
+        )
 
 
 async def _listeners(host: str | None, port: int) -> list[trio.SocketListener]:
@@ -316,7 +385,10 @@ def open_manager(
     *,
     host: str | None = None,
     port: int = PORT,
+    auth_hostname: bool = False,
+    auth_login: bool = False,
     auth_password: str | None = None,
+    database: str | os.PathLike[str] | None = None,
     disable_tls: bool = False,
     cert_file: str | os.PathLike[str] | None = None,
     key_file: str | os.PathLike[str] | None = None,
@@ -331,7 +403,12 @@ def open_manager(
     Args:
         host: The host name or address at which to listen; None: at all addresses of this computer.
         port: The port at which to listen; 0: any free one.
-        auth_password: The password that every peer has to know; None: no authentication.
+        auth_hostname: Whether only trusted hosts may connect: those in the database.
+        auth_login: Whether who connects has to log in as a user that is in the database.
+        auth_password: The password that every peer has to know; None: none. Without any of these three there
+            is no authentication.
+        database: The file of the database, which is made if it does not exist; None: the one in the folder
+            that is shared with msl-network, or, if the Manager is in memory, none.
         disable_tls: Whether to do without TLS.
         cert_file: The certificate (PEM). If neither it nor `key_file` is given, key and certificate are kept
             in the folder that is shared with msl-network, and made there if they do not exist.
@@ -344,13 +421,17 @@ def open_manager(
 
     Raises:
         OSError: The port is in use, the host is none of this computer, or a file cannot be used.
+        AuthenticationError: Users have to log in, and there are none.
         ValueError: An argument makes no sense.
     """
     return ManagerOpening(
         ManagerSettings(
             host=host,
             port=port,
+            auth_hostname=auth_hostname,
+            auth_login=auth_login,
             auth_password=auth_password,
+            database=database,
             disable_tls=disable_tls,
             cert_file=cert_file,
             key_file=key_file,

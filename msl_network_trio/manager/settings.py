@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from msl_network_trio.constants import PORT
+from msl_network_trio.protocol.admission import Authentication
 
 MAX_BACKLOG = 256 * 1024 * 1024
 """How many bytes may wait for a peer that does not read before it is dropped."""
@@ -37,7 +38,10 @@ class ManagerSettings:
 
     host: str | None = None
     port: int = attrs.field(default=PORT, converter=int, validator=_is_port)
+    auth_hostname: bool = False
+    auth_login: bool = False
     auth_password: str | None = attrs.field(default=None, validator=_is_password, repr=False)
+    database: str | os.PathLike[str] | None = None
     disable_tls: bool = False
     cert_file: str | os.PathLike[str] | None = None
     key_file: str | os.PathLike[str] | None = None
@@ -46,3 +50,15 @@ class ManagerSettings:
     read_limit: int | None = attrs.field(default=None, validator=_is_positive)
     max_backlog: int = attrs.field(default=MAX_BACKLOG, validator=_is_positive)
     stalled_after: float = attrs.field(default=STALLED_AFTER, validator=_is_positive)
+
+    def __attrs_post_init__(self) -> None:
+        _ = self.authentication  # which checks that it is one
+
+    @property
+    def authentication(self) -> Authentication:
+        """What peers have to show.
+
+        Raises:
+            ValueError: It is more than one thing.
+        """
+        return Authentication(self.auth_password, self.auth_hostname, self.auth_login)

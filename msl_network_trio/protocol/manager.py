@@ -2,7 +2,9 @@ r"""The Manager's side of the protocol, as pure state.
 
 The contract: `ManagerProtocol.connect` a peer, hand over what it sends with `ManagerProtocol.receive`, and
 say with `ManagerProtocol.disconnect` that it has gone. After each of these have the peers in
-`ManagerProtocol.touched` write what is in `Peer.outgoing`, and close those that are `Peer.closing`.
+`ManagerProtocol.touched` write what is in `Peer.outgoing`, and close those that are `Peer.closing`. While a
+peer has something `ManagerProtocol.undecided`, find it out, tell `ManagerProtocol.decide`, and better receive
+nothing of that peer: what it sends is kept until then.
 
 Where msl-network 1.0.0 is silent, this Manager answers:
 
@@ -17,15 +19,16 @@ Requests and replies pass through as they came: of a request only the end is rep
 
 from __future__ import annotations
 
-import hmac
 import logging
 from collections.abc import Callable
 from typing import Any
 
 from msl_network_trio.constants import DISCONNECT_REQUEST, MANAGER, NOTIFICATION_UID
-from msl_network_trio.protocol import codec
+from msl_network_trio.protocol import answers, codec, terminal
+from msl_network_trio.protocol.admission import Admission, Authentication
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine, departure, refusal
 from msl_network_trio.protocol.registry import Peer, Registry
+from msl_network_trio.protocol.verdicts import Undecided
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +37,6 @@ LARGE = 131_072
 
 BUSY = 1_048_576
 """How many bytes may wait to be written to a peer before those that send to it have to wait."""
-
-_PASSWORD_LIMIT = 65_536
-"""The largest line of a peer that has not shown its password yet, in bytes."""
-
-_IDENTITY_LIMIT = 16_777_216
-"""The largest line with an identity, in bytes: a Service says there what its attributes are."""
 
 _CLOSING_BRACE = ord("}")
 
@@ -50,7 +47,8 @@ class ManagerProtocol:
     Args:
         name: ``"Manager[HOST:port]"``.
         identity: Gives what the Manager says about itself, without its peers.
-        password: What peers have to know; None: they need not know anything.
+        authentication: What peers have to show before they may say who they are; None: nothing.
+        record: Keeps for later what happened to a peer when it connected, as `connections_table` has it.
         read_limit: The largest line to accept, in bytes, without its end; None: no limit.
         max_backlog: How many bytes may wait to be written to a peer before it is dropped. A single line may
             be larger.
@@ -65,7 +63,8 @@ class ManagerProtocol:
         name: str,
         identity: dict[str, Any],
         *,
-        password: str | None = None,
+        authentication: Authentication | None = None,
+        record: Callable[[Peer, str], None] = lambda _peer, _text: None,
         read_limit: int | None = None,
         max_backlog: int,
     ) -> None:
@@ -73,9 +72,17 @@ class ManagerProtocol:
         self.registry = Registry()
         self.touched: list[Peer] = []
         self._identity = identity
-        self._password = password
-        self._read_limit = read_limit
         self._max_backlog = max_backlog
+        self._admission = Admission(
+            name,
+            self.registry,
+            authentication or Authentication(),
+            read_limit,
+            put=self._put,
+            refuse=self._refuse,
+            handle=self._handle,
+            record=record,
+        )
         self._answers: dict[str, Callable[[Peer, bytes], Any]] = {
             "identity": lambda _peer, _line: self.identity(),
             "link": self._link,
@@ -93,18 +100,16 @@ class ManagerProtocol:
 
     def connect(self, peer: Peer) -> None:
         """Take up the conversation with a new peer: the Manager speaks first."""
-        if self._password is None:
-            self._ask_identity(peer)
-        else:
-            peer.waits_for = "password"
-            peer.lines.limit = _smaller(self._read_limit, _PASSWORD_LIMIT)
-            self._ask(peer, "password", self.name)
+        self._admission.begin(peer)
 
     def receive(self, peer: Peer, data: bytes) -> None:
         """Take what a peer has sent."""
         while data and not peer.closing:
             end = len(data)
             if peer.waits_for:
+                if peer.waiting is not None and peer.waiting.undecided is not None:
+                    peer.waiting.data += data
+                    return
                 # One line at a time, since each may change how long the one behind it may be.
                 end = data.find(b"\n") + 1 or end
             self._receive(peer, data[:end])
@@ -113,7 +118,7 @@ class ManagerProtocol:
     def _receive(self, peer: Peer, data: bytes) -> None:
         for line in peer.lines.feed(data):
             if peer.waits_for:
-                self._handshake(peer, line)
+                self._admission.take(peer, line)
             else:
                 self._handle(peer, line)
             if peer.closing:
@@ -122,8 +127,38 @@ class ManagerProtocol:
             limit = peer.lines.limit
             self.reject(peer, ValueError(f"The line is longer than the limit of {limit:,} bytes"))
 
+    def undecided(self, peer: Peer) -> Undecided | None:
+        """Return what somebody has to decide before a peer can be served on."""
+        return peer.waiting.undecided if peer.waiting is not None else None
+
+    def decide(self, peer: Peer, verdict: Any) -> None:
+        """Tell what was decided, and handle what the peer has sent meanwhile.
+
+        Args:
+            peer: The peer.
+            verdict: What `undecided` says that it is, or an exception, because of which there is none.
+        """
+        waiting = peer.waiting
+        assert waiting is not None
+        self._admission.decide(peer, verdict)
+        lines, waiting.lines = waiting.lines, []
+        data, waiting.data = waiting.data, b""
+        for line in lines:
+            if peer.closing:
+                return
+            if peer.waits_for:
+                self._admission.take(peer, line)
+            else:
+                self._handle(peer, line)
+        self.receive(peer, data)
+
+    def reject(self, peer: Peer, error: Exception) -> None:
+        """Tell a peer why it is not served, and have its connection closed."""
+        self._admission.reject(peer, error)
+
     def disconnect(self, peer: Peer) -> None:
         """Forget a peer, and tell those who wait for an answer of it."""
+        self._admission.end(peer)
         self.registry.remove(peer)
         if peer.kind != "service":
             return
@@ -131,64 +166,7 @@ class ManagerProtocol:
         for client in self.registry.peers.values():
             for uid in list(client.open):
                 while _close_request(client, uid, peer):
-                    self._put(client, _error_line(client, uid, text))
-
-    # ---- the handshake ----
-
-    def _ask(self, peer: Peer, attribute: str, *args: str) -> None:
-        question = {
-            "args": args,
-            "attribute": attribute,
-            "error": False,
-            "kwargs": {},
-            "requester": self.name,
-            "uid": "",
-        }
-        self._put(peer, _line(question))
-
-    def _ask_identity(self, peer: Peer) -> None:
-        peer.waits_for = "identity"
-        peer.lines.limit = _smaller(self._read_limit, _IDENTITY_LIMIT)
-        self._ask(peer, "identity")
-
-    def _handshake(self, peer: Peer, line: bytes) -> None:
-        try:
-            answer = codec.decode(line).result
-        except codec.NotALine as error:
-            self.reject(peer, ValueError(f"The answer to {peer.waits_for!r} is not a line of JSON: {error}"))
-            return
-        if answer is UNSET:
-            self.reject(peer, ValueError(f'The answer to {peer.waits_for!r} has no "result"'))
-        elif peer.waits_for == "password":
-            self._check_password(peer, answer)
-        else:
-            self._check_identity(peer, answer)
-
-    def _check_password(self, peer: Peer, answer: Any) -> None:
-        assert self._password is not None
-        given = answer.encode("utf-8", "surrogatepass") if isinstance(answer, str) else b""
-        if hmac.compare_digest(given, self._password.encode("utf-8", "surrogatepass")):
-            self._ask_identity(peer)
-        else:
-            self.reject(peer, ValueError("Wrong Manager password"))
-
-    def _check_identity(self, peer: Peer, identity: Any) -> None:
-        try:
-            self.registry.add(peer, identity)
-        except (TypeError, KeyError, NameError, ValueError) as error:
-            self.reject(peer, error)
-            return
-        peer.waits_for = ""
-        peer.lines.limit = self._read_limit
-        peer.tail = b',"requester":' + codec.encode(peer.name)[:-1] + b"}\r\n"
-        logger.info("%s is a new %s", peer.name, peer.kind)
-
-    def reject(self, peer: Peer, error: Exception) -> None:
-        """Tell a peer why it is not served, and have its connection closed."""
-        reason = f"{type(error).__name__}: {error}"
-        logger.warning("%s is rejected: %s", peer.name, reason)
-        self._put(peer, _line(_error("", reason, self.name)))
-        peer.closing = reason
+                    self._put(client, answers.error(text, uid, client.name))
 
     # ---- lines ----
 
@@ -198,7 +176,7 @@ class ManagerProtocol:
             routed = codec.decode_routed(line)
         except codec.NotALine as error:
             if line.strip():
-                self._refuse(peer, "" if error.uid is None else error.uid, str(error))
+                self._handle_typed(peer, line, error)
             return
         if routed.result is not NO_RESULT:
             self._reply(peer, routed, line)
@@ -216,6 +194,20 @@ class ManagerProtocol:
             self._answer(peer, routed, line)
         else:
             self._refuse(peer, routed.uid, refusal(routed.service, self.name))
+
+    def _handle_typed(self, peer: Peer, line: bytes, error: codec.NotALine) -> None:
+        """Handle a line that is no JSON: perhaps a person has typed it."""
+        text = terminal.typed(line) if error.uid is None else None
+        request = terminal.request(text) if text else None
+        if request is None:
+            self._refuse(peer, "" if error.uid is None else error.uid, str(error))
+            return
+        try:
+            line = codec.encode(request)[:-1]
+        except (TypeError, ValueError) as reason:
+            self._refuse(peer, "", f"{type(reason).__name__}: {reason}")
+        else:
+            self._handle(peer, line)
 
     def _forward(self, peer: Peer, service: Peer, routed: RoutedLine, line: bytes) -> None:
         """Pass a request on to its Service."""
@@ -263,16 +255,14 @@ class ManagerProtocol:
     def _answer(self, peer: Peer, routed: RoutedLine, line: bytes) -> None:
         answer = self._answers.get(routed.attribute)
         if answer is None:
-            text = "You must be an administrator to send this request to the Manager"
-            self._refuse(peer, routed.uid, f"ValueError: {text}")
+            self._admission.request(peer, routed, line)
             return
         try:
             result = answer(peer, line)
         except (KeyError, PermissionError, TypeError, ValueError) as error:
             self._refuse(peer, routed.uid, f"{type(error).__name__}: {error}")
         else:
-            reply = {"error": False, "requester": peer.name, "result": result, "uid": routed.uid}
-            self._put(peer, _line(reply))
+            self._put(peer, answers.result(result, routed.uid, peer.name))
 
     def _link(self, peer: Peer, line: bytes) -> dict[str, Any]:
         return self.registry.link(peer, _service_argument(line))
@@ -291,7 +281,7 @@ class ManagerProtocol:
 
     def _refuse(self, peer: Peer, uid: Any, message: str) -> None:
         logger.info("refused a request of %s: %s", peer.name, message)
-        self._put(peer, _error_line(peer, uid, message))
+        self._put(peer, answers.error(message, uid, peer.name))
 
     def _put_line(self, peer: Peer, line: bytes) -> None:
         """Pass a line on as it came."""
@@ -329,34 +319,10 @@ class ManagerProtocol:
         )
         logger.warning("%s does not read and is dropped: %s", peer.name, reason)
         peer.backlog -= sum(map(len, peer.outgoing))
-        peer.outgoing = [_line(_error("", reason, self.name))]
+        peer.outgoing = [answers.error(reason, "", self.name)]
         peer.backlog += len(peer.outgoing[0])
         peer.large = False
         peer.closing = reason
-
-
-def _smaller(limit: int | None, other: int) -> int:
-    return other if limit is None else min(limit, other)
-
-
-def _line(value: dict[str, Any]) -> bytes:
-    r"""Encode a line as msl-network ends it: some clients read up to ``\r\n``."""
-    return codec.encode(value)[:-1] + b"\r\n"
-
-
-def _error(uid: Any, message: str, requester: str) -> dict[str, Any]:
-    return {
-        "error": True,
-        "message": message,
-        "requester": requester,
-        "result": None,
-        "traceback": [],
-        "uid": uid,
-    }
-
-
-def _error_line(peer: Peer, uid: Any, message: str) -> bytes:
-    return _line(_error(uid, message, peer.name))
 
 
 def _service_argument(line: bytes) -> str:

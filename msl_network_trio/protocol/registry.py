@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import attrs
+
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.framing import LineBuffer
+from msl_network_trio.protocol.verdicts import Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -19,14 +22,33 @@ _MARGIN = 100
 """How many levels deeper than an identity the answers that contain it may be nested."""
 
 
+@attrs.frozen
+class Host:
+    """The computer at the other end of a connection."""
+
+    name: str
+    """What it is called in the names of its peers."""
+
+    address: str
+    """Its IP address."""
+
+    domain: str
+    """Its full name; the address if it has none."""
+
+    hostname: str
+    """The name by which it is trusted, or not: the first part of the full one, or the address."""
+
+
 class Peer:
     """What a Manager knows about one connection; the I/O layer's class derives from it.
 
     Args:
-        hostname: The name of the computer at the other end.
+        host: The computer at the other end, or just its name.
         port: The number of its port.
 
     Attributes:
+        host: The computer at the other end.
+        port: The number of its port.
         address: ``"HOST:port"`` of the peer.
         name: The network name, ``"name[HOST:port]"``; ``"<Unknown>[HOST:port]"`` before it has said it.
         kind: ``"client"``, ``"service"``, or empty before it has said.
@@ -42,8 +64,11 @@ class Peer:
         busy: A peer to which this one has sent a request although a lot waits to be written to it.
         closing: Why the connection is to be closed when `outgoing` is written; empty: it is not.
         lines: What was received of a line that is not complete.
-        waits_for: What the peer has yet to say in the handshake: ``"password"``, ``"identity"``; empty
-            when it is over.
+        waits_for: What the peer has yet to say in the handshake or to log in: ``"password"`` (of the
+            Manager), ``"username"``, ``"login password"``, ``"identity"``; or `VERDICT`, when others have to
+            decide first. Empty if it may make requests.
+        waiting: The state of that; None when it is over.
+        is_admin: Whether the peer has logged in as an administrator.
         tail: What turns a request of this peer into that line which its Service receives.
     """
 
@@ -53,7 +78,9 @@ class Peer:
         "backlog",
         "busy",
         "closing",
+        "host",
         "info",
+        "is_admin",
         "kind",
         "large",
         "lines",
@@ -62,13 +89,17 @@ class Peer:
         "name",
         "open",
         "outgoing",
+        "port",
         "service",
         "tail",
+        "waiting",
         "waits_for",
     )
 
-    def __init__(self, hostname: str, port: int) -> None:
-        self.address = f"{hostname}:{port}"
+    def __init__(self, host: Host | str, port: int) -> None:
+        self.host = host if isinstance(host, Host) else Host(host, host, host, host)
+        self.port = port
+        self.address = f"{self.host.name}:{port}"
         self.name = f"<Unknown>[{self.address}]"
         self.kind = ""
         self.service = ""
@@ -83,6 +114,8 @@ class Peer:
         self.closing = ""
         self.lines = LineBuffer()
         self.waits_for = "identity"
+        self.waiting: Waiting | None = None
+        self.is_admin = False
         self.tail = b""
 
     def flush(self) -> None:

@@ -10,6 +10,7 @@ import trio
 
 from msl_network_trio.manager import hostnames
 from msl_network_trio.manager.hostnames import Hostnames
+from msl_network_trio.protocol.registry import Host
 
 
 @pytest.fixture(autouse=True)
@@ -35,16 +36,28 @@ def resolver(monkeypatch):
         ("127.8.9.10", "127.0.0.1"),
         ("::1", "::1"),
         ("::ffff:127.0.0.1", "::ffff:127.0.0.1"),
-        ("10.0.0.5", "10.0.0.5"),
-        ("2001:db8::5", "2001:db8::5"),
-        ("fe80::5%eth0", "fe80::5%eth0"),
     ],
 )
 async def test_this_computer_is_called_by_its_own_name_by_whatever_address_it_comes(
     resolver, address, own_address
 ):
-    assert await Hostnames().name(address, own_address) == "here"
+    host = await Hostnames().host(address, own_address)
+    assert (host.name, host.domain, host.hostname) == ("here", "localhost", "localhost")
+    assert host.address == address.removeprefix("::ffff:")
     assert resolver == []
+
+
+@pytest.mark.parametrize(
+    ("address", "domain", "hostname"),
+    [
+        ("10.0.0.5", "lab-5.example.org", "lab-5"),
+        ("2001:db8::5", "lab-5.example.org", "lab-5"),
+        ("fe80::5%eth0", "fe80::5", "fe80::5"),
+    ],
+)
+async def test_this_computer_is_trusted_by_the_name_of_the_address_that_it_uses(address, domain, hostname):
+    host = await Hostnames().host(address, address)
+    assert host == Host("here", address.partition("%")[0], domain, hostname)
 
 
 @pytest.mark.parametrize(
@@ -61,17 +74,17 @@ async def test_this_computer_is_called_by_its_own_name_by_whatever_address_it_co
 async def test_others_are_called_by_the_first_part_of_their_name_or_by_their_address(
     resolver, address, expected, asked
 ):
-    assert await Hostnames().name(address, "10.0.0.1") == expected
+    assert (await Hostnames().host(address, "10.0.0.1")).name == expected
     assert resolver == [asked]
 
 
 async def test_a_name_is_looked_up_again_after_some_minutes_only(resolver, mock_clock):
     names = Hostnames()  # at the time 0 of this clock, which must be as good as any
     for _ in range(3):
-        assert await names.name("10.0.0.5", "10.0.0.1") == "lab-5"
+        assert (await names.host("10.0.0.5", "10.0.0.1")).name == "lab-5"
     assert len(resolver) == 1
     mock_clock.jump(hostnames._REMEMBERED_FOR + 1)
-    assert await names.name("10.0.0.5", "10.0.0.1") == "lab-5"
+    assert (await names.host("10.0.0.5", "10.0.0.1")).name == "lab-5"
     assert len(resolver) == 2
 
 
@@ -79,7 +92,7 @@ async def test_the_names_of_a_whole_network_do_not_fill_the_memory(resolver, mon
     monkeypatch.setattr(hostnames, "_REMEMBERED", 10)
     names = Hostnames()
     for number in range(1, 100):
-        await names.name(f"10.1.1.{number}", "10.0.0.1")
+        await names.host(f"10.1.1.{number}", "10.0.0.1")
         assert len(names._names) <= 10
     assert len(resolver) == 99
 
@@ -95,6 +108,7 @@ async def test_a_resolver_that_does_not_answer_is_not_waited_for_long(monkeypatc
     monkeypatch.setattr(hostnames, "_SECONDS", 0.05)
     try:
         with trio.fail_after(10):
-            assert await Hostnames().name("10.0.0.5", "10.0.0.1") == "10.0.0.5"
+            host = await Hostnames().host("10.0.0.5", "10.0.0.1")
+            assert host == Host("10.0.0.5", "10.0.0.5", "10.0.0.5", "10.0.0.5")
     finally:
         answer.set()

@@ -16,9 +16,11 @@ from msl_network_trio import connect
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import CertificateError, ConnectionLost
 from msl_network_trio.manager import server
+from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.server import Manager, open_manager
 from msl_network_trio.manager.settings import ManagerSettings
+from msl_network_trio.protocol.registry import Host
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.tcp import SocketTransport, open_tcp, open_tls
 from msl_network_trio.transport.trust import client_context
@@ -220,7 +222,7 @@ async def test_if_there_is_no_certificate_nobody_listens(tmp_path):
     ],
 )
 def test_how_it_is_reached_from_this_computer(host, expected):
-    assert Manager(ManagerSettings(host=host), 1, None, None).host == expected
+    assert Manager(ManagerSettings(host=host), 1, None, None, ManagerDatabase(None)).host == expected
 
 
 async def test_a_client_connects_with_what_the_manager_says(open_here, tls):
@@ -326,11 +328,11 @@ async def test_a_mistake_before_a_connection_is_served_costs_only_this_connectio
 ):
     async with open_here() as manager, others_are_served(manager):
 
-        async def name(self, address, own_address):
+        async def host(self, address, own_address):
             raise RuntimeError("a mistake")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Hostnames, "name", name)
+            patch.setattr(Hostnames, "host", host)
             wire = await reach(manager)
             assert await wire.rest() == b""
     assert "RuntimeError: a mistake" in caplog.text
@@ -340,12 +342,12 @@ async def test_a_peer_that_is_gone_when_its_name_is_known_harms_nobody(open_here
     async with open_here() as manager, others_are_served(manager):
         gone = trio.Event()
 
-        async def name(self, address, own_address):
+        async def host(self, address, own_address):
             await gone.wait()
-            return "vm"
+            return Host("vm", "127.0.0.1", "localhost", "localhost")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Hostnames, "name", name)
+            patch.setattr(Hostnames, "host", host)
             wire = await reach(manager)
             reset(wire.transport)
             gone.set()
@@ -355,11 +357,11 @@ async def test_a_peer_that_is_gone_when_its_name_is_known_harms_nobody(open_here
 async def test_to_shut_down_while_a_name_is_looked_up_closes_the_connection(open_here, monkeypatch):
     looking = trio.Event()
 
-    async def name(self, address, own_address):
+    async def host(self, address, own_address):
         looking.set()
         await trio.sleep_forever()
 
-    monkeypatch.setattr(Hostnames, "name", name)
+    monkeypatch.setattr(Hostnames, "host", host)
     with trio.fail_after(LIMIT):
         async with open_here() as manager:
             wire = await reach(manager)

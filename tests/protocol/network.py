@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from msl_network_trio.protocol.admission import Authentication
 from msl_network_trio.protocol.manager import ManagerProtocol
 from msl_network_trio.protocol.registry import Peer
 
@@ -16,13 +17,16 @@ class Network:
     """A Manager and its peers.
 
     Args:
+        password: The password of the Manager; None: it has none.
         options: As for `ManagerProtocol`.
     """
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, password: str | None = None, **options: Any) -> None:
         options.setdefault("max_backlog", 1_000_000)
+        if password is not None:
+            options["authentication"] = Authentication(password)
         self.protocol = ManagerProtocol(NAME, {"hostname": "vm", "port": 1875}, **options)
-        self._password: str | None = options.get("password")
+        self._password = password
         self._port = 0
 
     def connect(self) -> Peer:

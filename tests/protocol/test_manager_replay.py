@@ -1,7 +1,8 @@
 """Recorded conversations of msl-network 1.0.0: our Manager says the same to the same client.
 
-What is different on purpose: every answer carries the uid of its request; who waits for a Service that dies is
-told so; the Manager's own errors have no traceback, which would be of its own code; and `OUR_MESSAGES`.
+What is different on purpose: every answer carries the uid of its request, also one that says that a login has
+failed; who waits for a Service that dies is told so; the Manager's own errors have no traceback, which would be of
+its own code; and `OUR_MESSAGES`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from msl_network_trio.protocol.admission import Authentication
 from msl_network_trio.protocol.manager import ManagerProtocol
 from msl_network_trio.protocol.messages import departure
-from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.registry import Host, Peer
+from msl_network_trio.protocol.verdicts import KnowUser, LogIn, TrustHost, Undecided
 
 from .network import encoded, notification, raw, read, request
 from .recordings import MANAGER, Recording, Step, canonical, is_goodbye, load
@@ -24,12 +27,16 @@ OUR_MESSAGES = {
     "IndexError: list index out of range": "TypeError: The first argument must be the name of a service"
 }
 
+FAILED_LOGINS = {"ValueError: Unregistered user", "ValueError: Wrong login password"}
+
 PASSWORD = "se cret"
+
 
 THE_OTHER_CLIENT = {
     "links_and_locks": ("B", 38768),
     "links_and_locks_of_another_client": ("A", 38764),
     "shutdown_of_a_service": ("A", 34144),
+    "login_of_a_user_who_is_no_administrator": ("C", 45316),
 }
 """Name and port of a second client, of which the first one hears."""
 
@@ -87,15 +94,21 @@ def from_manager(recording: Recording) -> list[dict[str, Any]]:
     return [step.fields for step in recording.steps if step.kind == "from_manager"]
 
 
-def needs_a_database(recording: Recording) -> bool:
-    """Whether the Manager has users or trusted hostnames, which ours has not."""
-    lines = from_manager(recording)
-    return any(
-        line.get("attribute") == "username" or "trusted hostname" in line.get("message", "") for line in lines
+def errors(recording: Recording) -> set[str]:
+    return {line["message"] for line in from_manager(recording) if line.get("error")}
+
+
+def authentication(recording: Recording) -> Authentication:
+    """What the Manager of a recording wants to be shown."""
+    first = from_manager(recording)[0]
+    return Authentication(
+        password=PASSWORD if first.get("attribute") == "password" else None,
+        hostname=recording.name.startswith("hostname_"),
+        login=first.get("attribute") == "username",
     )
 
 
-RECORDINGS = {recording.name: recording for recording in load() if not needs_a_database(recording)}
+RECORDINGS = {recording.name: recording for recording in load()}
 
 
 def address(name: str) -> tuple[str, int]:
@@ -154,7 +167,7 @@ class Replay:
         self.protocol = ManagerProtocol(
             lines[0]["requester"],
             identity_of_the_manager(recording),
-            password=PASSWORD if lines[0]["attribute"] == "password" else None,
+            authentication=authentication(recording),
             max_backlog=1_000_000,
         )
         self._identities = identities_of_services(recording)
@@ -171,8 +184,11 @@ class Replay:
         names = [
             line["requester"] for line in lines if not line.get("requester", MANAGER).startswith(MANAGER)
         ]
-        self.client = Peer(*address(names[0] if names else "vm:2"))
+        host, port = address(names[0] if names else "vm:2")
+        self.client = Peer(Host(host, "127.0.0.1", "localhost", "localhost"), port)
         self.protocol.connect(self.client)
+        if authentication(recording).hostname:
+            self.protocol.decide(self.client, self._verdict(TrustHost("vm")))
         for number, step in enumerate(recording.conversation):
             for deed in MEANWHILE.get((recording.name, number), []):
                 deed(self)
@@ -186,11 +202,37 @@ class Replay:
         size = 1 if self._split else len(data)
         for start in range(0, len(data), size):
             self.protocol.receive(peer, data[start : start + size])
+            while (question := self.protocol.undecided(peer)) is not None:
+                if getattr(question, "attribute", "") == "shutdown_manager":
+                    break  # this is not answered
+                self.protocol.decide(peer, self._verdict(question))
+
+    def _verdict(self, question: Undecided) -> Any:
+        """What the database of the recorded Manager said."""
+        match question:
+            case TrustHost():
+                return self.recording.name == "hostname_trusted"
+            case KnowUser():
+                return "ValueError: Unregistered user" not in errors(self.recording)
+            case LogIn() if "ValueError: Wrong login password" in errors(self.recording):
+                return None
+            case LogIn():
+                return question.username == "alice"
+        (line,) = (step.fields for step in self.recording.steps if step.answers == question.uid)
+        if not line["error"]:
+            return line["result"]
+        name, text = line["message"].split(": ", 1)
+        return type(name, (Exception,), {})(text)
 
     def _connect(self, identity: dict[str, Any], port: int) -> Peer:
         peer = Peer("vm", port)
         self.protocol.connect(peer)
-        self.send(peer, encoded({"result": identity}))
+        if authentication(self.recording).login:
+            answers: list[Any] = ["alice", "pw-a", identity]
+        else:
+            answers = [identity]
+        for answer in answers:
+            self.send(peer, encoded({"result": answer}))
         assert not peer.closing
         raw(peer)
         return peer
@@ -219,6 +261,7 @@ class Replay:
     def _play(self, step: Step) -> None:
         if step.kind == "from_manager":
             self._compare(step)
+        if step.kind in {"from_manager", "held_back"}:
             return
         assert step.kind == "to_manager"
         self.send(self.client, step.line.encode())
@@ -236,7 +279,11 @@ class Replay:
             self.send(self.services[service], step.line.encode())
         self._listen()
         line = self._heard.popleft() if self._heard else "{}"
-        same = line == step.line if service else meaning(line) == meaning(step.line, step.refuses)
+        same = (
+            line == step.line
+            if service
+            else meaning(line) == meaning(step.line, step.refuses or step.answers)
+        )
         if not same:
             self.differences.append((line, step.line))
 
@@ -256,6 +303,8 @@ def meaning(line: str, uid: str = "") -> str:
     if fields.get("error"):
         fields["traceback"] = []
         fields["message"] = OUR_MESSAGES.get(fields["message"], fields["message"])
+        if fields["message"] in FAILED_LOGINS:
+            del fields["requester"]
     if isinstance(fields.get("result"), list):
         fields["result"].sort()  # names of clients, which have no order
     return canonical(fields)
@@ -277,7 +326,9 @@ def test_the_client_hears_what_it_heard_from_msl_network(replay: Replay) -> None
 
 def test_the_manager_closes_the_connection_where_msl_network_did(replay: Replay) -> None:
     last = replay.recording.conversation[-1]
-    rejected = last.kind == "from_manager" and last.fields["requester"] == replay.protocol.name
+    rejected = any(
+        line["error"] and line["requester"] == replay.protocol.name for line in from_manager(replay.recording)
+    )
     assert bool(replay.client.closing) == (rejected or is_goodbye(last.fields))
 
 
@@ -289,6 +340,6 @@ def test_of_a_client_that_has_gone_nothing_is_left(replay: Replay) -> None:
         assert replay.client not in service.locks
 
 
-def test_the_recordings_without_a_database_are_there() -> None:
-    assert len(RECORDINGS) == 18
+def test_the_recordings_are_there() -> None:
+    assert len(RECORDINGS) == 32
     assert {name for name, _ in MEANWHILE} | BEFORE_THE_SERVICES <= set(RECORDINGS)

@@ -1,0 +1,133 @@
+"""What administrators may request of a Manager, by name: nothing that is not listed here.
+
+The names, the arguments and the results are those of the attributes of msl-network 1.0.0's Manager. There an
+administrator can reach whatever Python can. Left out is what nobody can use from afar (streams, cursors), and
+what would harm the Manager: statements of SQL, and closing its database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from msl_network_trio.manager.database import ManagerDatabase
+from msl_network_trio.manager.settings import ManagerSettings
+from msl_network_trio.manager.tables import Database, Table
+from msl_network_trio.protocol.manager import ManagerProtocol
+from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.verdicts import AdminRequest
+from msl_network_trio.service.logging_level import set_logging_level
+
+_OF_EVERY_TABLE: Final = frozenset(
+    {"NAME", "path", "tables", "table_info", "column_names", "column_datatypes"}
+)
+
+_TABLES: Final[dict[str, tuple[Callable[[Database], Table], frozenset[str]]]] = {
+    "users_table": (
+        lambda database: database.users,
+        _OF_EVERY_TABLE
+        | {
+            "delete",
+            "get_user",
+            "insert",
+            "is_admin",
+            "is_password_valid",
+            "is_user_registered",
+            "records",
+            "update",
+            "usernames",
+            "users",
+        },
+    ),
+    "hostnames_table": (
+        lambda database: database.hostnames,
+        _OF_EVERY_TABLE | {"delete", "hostnames", "insert"},
+    ),
+    "connections_table": (
+        lambda database: database.connections,
+        _OF_EVERY_TABLE | {"connections"},
+    ),
+}
+
+
+class AdminRequests:
+    """Answers the requests of administrators.
+
+    Args:
+        settings: The settings of the Manager.
+        port: The port at which it listens.
+        protocol: Its conversations.
+        database: Its database.
+    """
+
+    def __init__(
+        self, settings: ManagerSettings, port: int, protocol: ManagerProtocol, database: ManagerDatabase
+    ) -> None:
+        self._database = database
+        self._values: dict[str, Callable[[], Any]] = {
+            "clients": lambda: protocol.identity()["clients"],
+            "login": lambda: settings.auth_login or None,
+            "password": lambda: settings.auth_password,
+            "port": lambda: port,
+            "service_links": lambda: _names_by_service(protocol, lambda service: service.links),
+            "service_locks": lambda: _names_by_service(protocol, lambda service: service.locks),
+            "services": lambda: protocol.identity()["services"],
+        }
+        self._uses_hostnames = settings.auth_hostname
+
+    async def answer(self, request: AdminRequest) -> Any:
+        """Return the result of a request.
+
+        Raises:
+            AttributeError: There is no such request.
+            Exception: What has gone wrong.
+        """
+        owner, _, name = request.attribute.partition(".")
+        if name and owner in _TABLES:
+            return await self._of_table(owner, name, request)
+        if request.attribute in self._values:
+            return self._values[request.attribute]()
+        if request.attribute == "hostnames":
+            return await self._hostnames()
+        if request.attribute == "set_logging_level":
+            return set_logging_level(*request.args, **request.kwargs)
+        raise AttributeError(f"'Manager' object has no attribute {request.attribute!r}")
+
+    async def _hostnames(self) -> list[str] | None:
+        if not self._uses_hostnames:
+            return None
+        return await self._database.call(lambda database: database.hostnames.hostnames())
+
+    async def _of_table(self, owner: str, name: str, request: AdminRequest) -> Any:
+        get_table, names = _TABLES[owner]
+        if owner == "connections_table":
+            await self._database.write_records()
+
+        def answer(database: Database) -> Any:
+            table = get_table(database)
+            if name not in names:
+                raise AttributeError(f"{type(table).__name__!r} object has no attribute {name!r}")
+            attribute = getattr(table, name)
+            return attribute(*request.args, **request.kwargs) if callable(attribute) else attribute
+
+        result = await self._database.call(answer)
+        if request.attribute == "users_table.get_user":
+            return result and _without_secrets(result)
+        if request.attribute == "users_table.records":
+            return [_without_secrets(user) for user in result]
+        return result
+
+
+def _without_secrets(user: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A user without key and salt, which JSON cannot have anyway: msl-network answers with an error."""
+    number, username, _, _, is_admin = user
+    return number, username, None, None, bool(is_admin)
+
+
+def _names_by_service(
+    protocol: ManagerProtocol, peers: Callable[[Peer], dict[Peer, None]]
+) -> dict[str, list[str]]:
+    return {
+        name: sorted(peer.name for peer in peers(service))
+        for name, service in protocol.registry.services.items()
+    }

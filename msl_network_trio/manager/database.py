@@ -1,0 +1,209 @@
+"""The database of a Manager that runs: used by a worker thread, one call after the other.
+
+Nobody waits for it longer than `WAIT`, and what goes wrong with it is told to whom it concerns.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+import shlex
+import sqlite3
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+import trio
+
+from msl_network_trio.exceptions import DatabaseError
+from msl_network_trio.manager.passwords import is_password
+from msl_network_trio.manager.tables import IN_MEMORY, Database, cannot_be_used, is_readable_by_others
+from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.verdicts import KnowUser, LogIn, TrustHost
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+WAIT = 10.0
+"""For how many seconds to wait for the database before who needs it is told that it does not answer."""
+
+_LAST_WAIT = 3.0
+"""The same when the Manager ends, in seconds."""
+
+_MOST_RECORDS = 10_000
+"""How many records may wait to be written; then the oldest are dropped."""
+
+_HASHING_THREADS = 2
+"""How many passwords are checked at the same time. It is work for a processor, on purpose."""
+
+
+class ManagerDatabase:
+    """What a Manager looks up, and what it keeps.
+
+    Args:
+        path: The file; None: the default one; `IN_MEMORY`: none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+        self._path = path
+        self._database: Database | None = None
+        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._hashing = trio.CapacityLimiter(_HASHING_THREADS)
+        self._keeps_records = path != IN_MEMORY
+        self._records: deque[tuple[str, str, str, int, str]] = deque(maxlen=_MOST_RECORDS)
+        self._news = trio.Event()
+        self._is_failing = False
+        self._is_used = False
+
+    async def open(self) -> None:
+        """Open the database, which is made if it does not exist.
+
+        Raises:
+            DatabaseError: It cannot be used.
+        """
+        path = await self.call(lambda database: database.path)
+        logger.info("loaded the database %s", path)
+        if await self.call(lambda database: is_readable_by_others(database.path)):
+            logger.warning(
+                "other users of this computer may read the database %s, with all that it has of passwords. "
+                "To change that: chmod 600 %s",
+                path,
+                shlex.quote(path),
+            )
+
+    async def call(self, function: Callable[[Database], T]) -> T:
+        """Have the worker thread do something.
+
+        If the caller is cancelled, or has waited too long, it may still be done.
+
+        Args:
+            function: What to do.
+
+        Raises:
+            DatabaseError: The database does not answer, or cannot be opened.
+            Exception: What the function has raised.
+        """
+
+        def work() -> T:
+            if self._database is None:
+                self._database = Database(self._path)
+            try:
+                return function(self._database)
+            except sqlite3.ProgrammingError:
+                raise  # that was a mistake of the caller
+            except sqlite3.DatabaseError as error:
+                raise cannot_be_used(self._database.path, error) from error
+
+        self._is_used = True
+        with trio.move_on_after(WAIT):
+            return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._one_at_a_time)
+        raise DatabaseError(f"the database does not answer within {WAIT:g} seconds")
+
+    async def close(self) -> None:
+        """Write what is to be kept, and close the database."""
+
+        def close() -> None:
+            if self._database is not None:
+                try:
+                    self._write_records(self._database)
+                finally:
+                    self._database.close()
+
+        if not self._is_used:
+            return  # without a thread, of which the clocks of tests know nothing
+        with trio.move_on_after(_LAST_WAIT, shield=True):
+            try:
+                await trio.to_thread.run_sync(close, abandon_on_cancel=True, limiter=self._one_at_a_time)
+            except sqlite3.Error as error:
+                self._fail(error)
+
+    # ---- who is let in ----
+
+    async def is_trusted(self, question: TrustHost) -> bool:
+        """See `TrustHost`."""
+        return await self.call(lambda database: database.hostnames.is_trusted(question.hostname))
+
+    async def is_known(self, question: KnowUser) -> bool:
+        """See `KnowUser`. It takes as long for those who are not known as to check a password."""
+        try:
+            known = await self.call(lambda database: database.users.is_user_registered(question.username))
+        except UnicodeEncodeError:
+            known = False
+        if not known:
+            await self._is_password("", None, None)
+        return known
+
+    async def log_in(self, question: LogIn) -> bool | None:
+        """See `LogIn`."""
+        user = await self.call(lambda database: database.users.get_user(question.username))
+        _, _, key, salt, is_admin = user or (0, "", None, None, False)
+        return bool(is_admin) if await self._is_password(question.password, key, salt) else None
+
+    async def has_users(self) -> bool:
+        """Return whether anybody can log in."""
+        return bool(await self.call(lambda database: database.users.usernames()))
+
+    async def _is_password(self, password: str, key: bytes | None, salt: bytes | None) -> bool:
+        # Not in the worker thread: others need not wait for a hash that is slow on purpose.
+        with trio.move_on_after(WAIT):
+            return await trio.to_thread.run_sync(
+                is_password, password, key, salt, abandon_on_cancel=True, limiter=self._hashing
+            )
+        raise DatabaseError(f"too many passwords are to be checked, this one was not within {WAIT:g} seconds")
+
+    # ---- what is kept of connections ----
+
+    def record(self, peer: Peer, message: str) -> None:
+        """Keep what happened to a peer when it connected; it is written soon, and this does not wait for it.
+
+        Args:
+            peer: The peer.
+            message: What happened.
+        """
+        if not self._keeps_records:
+            return
+        now = dt.datetime.now().replace(microsecond=0).isoformat()
+        self._records.append((now, peer.host.address, peer.host.domain, peer.port, message))
+        self._news.set()
+
+    async def write_records(self) -> None:
+        """Write what is to be kept.
+
+        Raises:
+            DatabaseError: The database does not answer, or cannot be written to.
+        """
+        await self.call(self._write_records)
+
+    async def keep_records(self) -> None:
+        """Write what is to be kept whenever there is something, for ever."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            try:
+                await self.write_records()
+            except DatabaseError as error:
+                self._fail(error)
+            else:
+                if self._is_failing:
+                    logger.warning("connections are recorded in the database again")
+                self._is_failing = False
+
+    def _write_records(self, database: Database) -> None:
+        # Taken here, in the thread, so that none is lost if who waits for this is cancelled before it begins.
+        records = []
+        while self._records:
+            records.append(self._records.popleft())
+        if records:
+            database.connections.insert_all(records)
+
+    def _fail(self, error: Exception) -> None:
+        if not self._is_failing:
+            logger.error("connections cannot be recorded in the database: %s", error)
+        self._is_failing = True
+
+
+def reason(error: DatabaseError) -> str:
+    """Return what is wrong with a database, without where it is: for peers that are not let in yet."""
+    return str(error) if error.__cause__ is None else f"the database cannot be used: {error.__cause__}"

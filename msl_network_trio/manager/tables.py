@@ -1,0 +1,343 @@
+"""The database of a Manager: who may connect, and who has.
+
+It is the SQLite file of msl-network 1.0.0 as it stands: either package's Manager and commands use what the
+other one has made, also at the same time. Methods have the names, the arguments and the errors that they have
+there, since administrators call them by name. All of them block.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from msl_network_trio.constants import database_file
+from msl_network_trio.exceptions import DatabaseError
+from msl_network_trio.manager.addresses import local_addresses
+from msl_network_trio.manager.files import PRIVATE, write_new
+from msl_network_trio.manager.passwords import hash_password, is_password
+
+IN_MEMORY = ":memory:"
+"""The path of a database that is gone when it is closed."""
+
+_BUSY = 5.0
+"""For how many seconds to wait for other programs that use the database."""
+
+_INVALID_USERNAME = re.compile(r":\d+$")
+
+
+class Database:
+    """An open database.
+
+    Args:
+        path: The file, which is made, for its owner only, if it does not exist; None: the default one.
+
+    Attributes:
+        path: The file.
+        users: The users.
+        hostnames: The trusted hosts.
+        connections: Who has connected.
+
+    Raises:
+        DatabaseError: The file cannot be opened, or is no such database.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = str(database_file() if path is None else path)
+        try:
+            if self.path != IN_MEMORY:
+                _make(Path(self.path))
+            # One thread at a time uses it, but not always the same one.
+            self._connection = sqlite3.connect(self.path, timeout=_BUSY, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise cannot_be_used(self.path, error) from error
+        try:
+            self.connections = ConnectionsTable(self.path, self._connection)
+            self.hostnames = HostnamesTable(self.path, self._connection)
+            self.users = UsersTable(self.path, self._connection)
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise cannot_be_used(self.path, error) from error
+
+    def close(self) -> None:
+        """Close it."""
+        self._connection.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def cannot_be_used(path: str, error: Exception) -> DatabaseError:
+    """Return the error that says why a database cannot be used."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return DatabaseError(f"The database {path} cannot be used: {reason}")
+
+
+def is_readable_by_others(path: str) -> bool:
+    """Whether other users may read the file; on Windows, the user's profile folder is what keeps them out."""
+    return path != IN_MEMORY and sys.platform != "win32" and bool(Path(path).stat().st_mode & 0o077)
+
+
+class Table:
+    """One table.
+
+    Args:
+        path: The file of the database.
+        connection: The database.
+
+    Attributes:
+        path: The file of the database.
+    """
+
+    NAME = ""
+    COLUMNS = ""
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        self.path = path
+        self._connection = connection
+        self._change(f"CREATE TABLE IF NOT EXISTS {self.NAME} ({self.COLUMNS});")
+
+    def tables(self) -> list[str]:
+        """Return the names of all tables of the database."""
+        rows = self._rows("SELECT name FROM sqlite_master WHERE type='table';")
+        return sorted(name for (name,) in rows if name != "sqlite_sequence")
+
+    def table_info(self, name: str) -> list[tuple[Any, ...]]:
+        """Return what is known about the columns of a table.
+
+        Returns:
+            For each its number, name, type, whether it must have a value, its default, and whether it is
+            the primary key.
+        """
+        return self._rows("SELECT * FROM pragma_table_info(?);", name)
+
+    def column_names(self, table_name: str) -> list[str]:
+        """Return the names of the columns of a table."""
+        return [column[1] for column in self.table_info(table_name)]
+
+    def column_datatypes(self, table_name: str) -> list[str]:
+        """Return the types of the columns of a table."""
+        return [column[2] for column in self.table_info(table_name)]
+
+    def _rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, parameters).fetchall()
+
+    def _change(self, sql: str, *parameters: Any) -> int:
+        """Change the database, and return how many rows were."""
+        with self._connection:
+            return self._connection.execute(sql, parameters).rowcount
+
+
+class ConnectionsTable(Table):
+    """What happened when peers connected."""
+
+    NAME = "connections"
+    COLUMNS = (
+        "pid INTEGER PRIMARY KEY AUTOINCREMENT, datetime DATETIME NOT NULL, ip_address TEXT NOT NULL, "
+        "domain TEXT NOT NULL, port INTEGER NOT NULL, message TEXT NOT NULL"
+    )
+
+    def insert_all(self, records: Iterable[tuple[str, str, str, int, str]]) -> None:
+        """Add records: date and time, address, full name, number of the port, what happened."""
+        with self._connection:
+            self._connection.executemany(
+                f"INSERT INTO {self.NAME} VALUES(NULL, ?, ?, ?, ?, ?);",
+                records,
+            )
+
+    def connections(
+        self, *, start: dt.datetime | str | None = None, end: dt.datetime | str | None = None
+    ) -> list[tuple[Any, ...]]:
+        """Return the records of a time.
+
+        Args:
+            start: From when on, as text ``yyyy-mm-dd`` or ``yyyy-mm-ddTHH:MM:SS``; None: from the first on.
+            end: Until when, as `start`; None: until the last. A date alone is the beginning of that day.
+
+        Returns:
+            For each the number, date and time, address, full name, number of the port, what happened.
+        """
+        sql = f"SELECT * FROM {self.NAME}"
+        parameters: list[str] = []
+        for limit, comparison in ((start, ">="), (end, "<=")):
+            if limit is not None:
+                sql += f" {'AND' if parameters else 'WHERE'} datetime {comparison} ?"
+                parameters.append(limit.isoformat() if isinstance(limit, dt.datetime) else limit)
+        return self._rows(f"{sql};", *parameters)
+
+
+class HostnamesTable(Table):
+    """The hosts that are trusted."""
+
+    NAME = "auth_hostnames"
+    COLUMNS = "hostname TEXT NOT NULL, UNIQUE(hostname)"
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        super().__init__(path, connection)
+        if not self.hostnames():
+            for hostname in _names_of_this_computer():
+                self.insert(hostname)
+
+    def insert(self, hostname: str) -> None:
+        """Trust a host; if it is trusted already, nothing changes.
+
+        Raises:
+            ValueError: The name is empty.
+        """
+        if not _text(hostname, "hostname"):
+            raise ValueError("A hostname must not be empty")
+        self._change(f"INSERT OR IGNORE INTO {self.NAME} VALUES(?);", hostname)
+
+    def delete(self, hostname: str) -> None:
+        """Trust a host no longer.
+
+        Raises:
+            ValueError: It is not trusted.
+        """
+        if not self._change(f"DELETE FROM {self.NAME} WHERE hostname = ?;", hostname):
+            raise ValueError(f"Cannot delete {hostname!r}. This hostname is not in the table.")
+
+    def hostnames(self) -> list[str]:
+        """Return the names of the hosts that are trusted."""
+        return sorted(name for (name,) in self._rows(f"SELECT hostname FROM {self.NAME};"))
+
+    def is_trusted(self, hostname: str) -> bool:
+        """Return whether a host is trusted."""
+        return bool(self._rows(f"SELECT 1 FROM {self.NAME} WHERE hostname = ?;", hostname))
+
+
+class UsersTable(Table):
+    """The users."""
+
+    NAME = "auth_users"
+    COLUMNS = (
+        "pid INTEGER PRIMARY KEY AUTOINCREMENT, username TEXT NOT NULL, key BLOB NOT NULL, "
+        "salt BLOB NOT NULL, is_admin BOOLEAN NOT NULL, UNIQUE(username)"
+    )
+
+    def insert(self, username: str, password: str, is_admin: bool) -> None:
+        """Add a user.
+
+        Raises:
+            ValueError: There is such a user, the name is none that a user can have, or there is no password.
+        """
+        _check_username(username)
+        key, salt = hash_password(_checked_password(username, password))
+        try:
+            self._change(
+                f"INSERT INTO {self.NAME} VALUES(NULL, ?, ?, ?, ?);", username, key, salt, bool(is_admin)
+            )
+        except sqlite3.IntegrityError:
+            raise ValueError(f"A user with the name {username!r} already exists") from None
+
+    def update(self, username: str, *, password: str | None = None, is_admin: bool | None = None) -> None:
+        """Change the password of a user, or whether the user is an administrator.
+
+        Raises:
+            ValueError: There is no such user, nothing to change, or the password is empty.
+        """
+        self._check_exists(username, "update")
+        if password is None and is_admin is None:
+            raise ValueError("Must specify either the password and/or the admin rights when updating")
+        changes: dict[str, Any] = {}
+        if password is not None:
+            changes["key"], changes["salt"] = hash_password(_checked_password(username, password))
+        if is_admin is not None:
+            changes["is_admin"] = bool(is_admin)
+        columns = ", ".join(f"{column}=?" for column in changes)
+        self._change(f"UPDATE {self.NAME} SET {columns} WHERE username=?;", *changes.values(), username)
+
+    def delete(self, username: str) -> None:
+        """Remove a user.
+
+        Raises:
+            ValueError: There is no such user.
+        """
+        self._check_exists(username, "delete")
+        self._change(f"DELETE FROM {self.NAME} WHERE username = ?;", username)
+
+    def get_user(self, username: str) -> tuple[int, str, bytes, bytes, bool] | None:
+        """Return the number, the name, key, salt, and whether it is an administrator; None: no such user."""
+        rows = self._rows(f"SELECT * FROM {self.NAME} WHERE username = ?;", username)
+        return rows[0] if rows else None
+
+    def records(self) -> list[tuple[int, str, bytes, bytes, bool]]:
+        """Return what `get_user` does of all users."""
+        return self._rows(f"SELECT * FROM {self.NAME};")
+
+    def usernames(self) -> list[str]:
+        """Return the names of all users."""
+        return [name for (name,) in self._rows(f"SELECT username FROM {self.NAME};")]
+
+    def users(self) -> list[tuple[str, bool]]:
+        """Return the names of all users, and whether they are administrators."""
+        rows = self._rows(f"SELECT username, is_admin FROM {self.NAME};")
+        return sorted((name, bool(is_admin)) for name, is_admin in rows)
+
+    def is_user_registered(self, username: str) -> bool:
+        """Return whether there is such a user."""
+        return self.get_user(username) is not None
+
+    def is_password_valid(self, username: str, password: str) -> bool:
+        """Return whether that is the user's password."""
+        user = self.get_user(username)
+        _, _, key, salt, _ = user or (0, "", None, None, False)
+        return is_password(_text(password, "password"), key, salt)
+
+    def is_admin(self, username: str) -> bool:
+        """Return whether a user is an administrator; False, too, if there is no such user."""
+        user = self.get_user(username)
+        return user is not None and bool(user[4])
+
+    def _check_exists(self, username: str, action: str) -> None:
+        if not self.is_user_registered(username):
+            raise ValueError(f"Cannot {action} {username!r}. This user is not in the table.")
+
+
+def _make(path: Path) -> None:
+    """Make the file of a database, empty, which nobody else may read."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_new(path, b"", mode=PRIVATE)
+
+
+def _names_of_this_computer() -> set[str]:
+    """By which names it is called when it connects to itself."""
+    hostname = socket.gethostname()
+    return {
+        hostname,
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "1." + "0." * 31 + "ip6.arpa",
+        "1.0.0.127.in-addr.arpa",
+        *(str(address) for address in local_addresses(hostname) if address.version == 4),
+    }
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"A {what} is text, not {type(value).__name__}")
+    return value
+
+
+def _check_username(username: str) -> None:
+    if not _text(username, "username"):
+        raise ValueError("A username must not be empty")
+    if _INVALID_USERNAME.search(username):
+        raise ValueError('A username cannot end with ":<integer>"')
+
+
+def _checked_password(username: str, password: str) -> str:
+    if not password:
+        raise ValueError(f"You must specify a password for {username!r}")
+    return _text(password, "password")

@@ -1,0 +1,334 @@
+"""Who is let in, and who is an administrator: what a Manager asks its peers, as pure state.
+
+A conversation begins with the questions of the authentication, of which there is one kind at most, and with
+that for the identity. Later on, who makes a request that takes an administrator and is none is asked for
+username and password; other requests of that peer go on meanwhile, and only what can be an answer is one.
+
+What the peer says may have to be looked up. Then something is `Waiting.undecided`, and what the peer sends
+is kept until `Admission.decide` is told the verdict.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from msl_network_trio.protocol import answers, codec, terminal
+from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
+from msl_network_trio.protocol.registry import Peer, Registry
+from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Waiting
+
+logger = logging.getLogger(__name__)
+
+VERDICT = "a verdict"
+"""What `Peer.waits_for` is while the peer itself has nothing to say."""
+
+_ANSWER_LIMIT = 65_536
+"""The largest line of a peer that has not shown yet that it may connect, in bytes."""
+
+_IDENTITY_LIMIT = 16_777_216
+"""The largest line with an identity, in bytes: a Service says there what its attributes are."""
+
+_ADMIN_REQUESTS = 100
+"""How many requests for which it has to be an administrator a peer may make before it has logged in."""
+
+_NO_ADMIN = "ValueError: You must be an administrator to send this request to the Manager"
+
+
+@attrs.frozen
+class Authentication:
+    """What peers have to show before they may say who they are; one of these at most.
+
+    Raises:
+        ValueError: It is more than one.
+    """
+
+    password: str | None = attrs.field(default=None, repr=False)
+    """The Manager's password, which everybody has to know; None: there is none."""
+
+    hostname: bool = False
+    """Whether their hosts have to be trusted."""
+
+    login: bool = False
+    """Whether they have to log in as a user."""
+
+    def __attrs_post_init__(self) -> None:
+        if (self.password is not None) + self.hostname + self.login > 1:
+            raise ValueError("Cannot specify multiple authentication methods")
+
+
+class Admission:
+    """The part of a `ManagerProtocol` that lets peers in.
+
+    Args:
+        name: ``"Manager[HOST:port]"``.
+        registry: Who is connected, to which is added who is let in.
+        authentication: What peers have to show.
+        read_limit: The largest line to accept of a peer that is connected, in bytes; None: no limit.
+        put: Writes to a peer.
+        refuse: Answers a request with an error: a peer, the uid, the text.
+        handle: Handles a line of a peer that is connected.
+        record: Keeps for later what happened to a peer when it connected.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        registry: Registry,
+        authentication: Authentication,
+        read_limit: int | None,
+        *,
+        put: Callable[[Peer, bytes], None],
+        refuse: Callable[[Peer, Any, str], None],
+        handle: Callable[[Peer, bytes], None],
+        record: Callable[[Peer, str], None],
+    ) -> None:
+        self._name = name
+        self._registry = registry
+        self._authentication = authentication
+        self._read_limit = read_limit
+        self._put = put
+        self._refuse = refuse
+        self._handle = handle
+        self._record = record
+
+    def begin(self, peer: Peer) -> None:
+        """Take up the conversation with a new peer."""
+        self._record(peer, "new connection request")
+        peer.waiting = Waiting()
+        peer.lines.limit = _smaller(self._read_limit, _ANSWER_LIMIT)
+        if self._authentication.password is not None:
+            self._ask(peer, "password", "password", self._name)
+        elif self._authentication.hostname:
+            self._wait_for_verdict(peer, TrustHost(peer.host.hostname))
+        elif self._authentication.login:
+            self._ask(peer, "username", "username", self._name)
+        else:
+            self._ask_identity(peer)
+
+    def end(self, peer: Peer) -> None:
+        """Note that a peer has gone."""
+        if peer.kind or peer.closing:
+            self._record(peer, "disconnected")
+        elif peer.waits_for in {"username", "password", "login password"}:
+            what = peer.waits_for.removeprefix("login ")
+            self._record(peer, f"connection closed before receiving the {what}")
+        else:
+            self._record(peer, "connection closed prematurely")
+
+    def request(self, peer: Peer, routed: RoutedLine, line: bytes) -> None:
+        """Take a request for which a peer has to be an administrator."""
+        fields = codec.decode_object(line)
+        args, kwargs = fields.get("args", []), fields.get("kwargs", {})
+        if not isinstance(args, list) or not isinstance(kwargs, dict):
+            self._refuse(peer, routed.uid, 'TypeError: "args" are an array, and "kwargs" an object')
+            return
+        logger.info("received an admin request %r from %s", routed.attribute, peer.name)
+        if peer.waiting is None:
+            peer.waiting = Waiting()
+        requests = peer.waiting.requests
+        if len(requests) >= _ADMIN_REQUESTS:
+            self._refuse(peer, routed.uid, f"{_NO_ADMIN}, and {_ADMIN_REQUESTS} of them wait for a login")
+            return
+        requests.append(AdminRequest(routed.attribute, args, kwargs, routed.uid))
+        if len(requests) == 1:
+            self._next_request(peer)
+
+    def take(self, peer: Peer, line: bytes) -> None:
+        """Take a line of a peer that `Peer.waits_for` something."""
+        assert peer.waiting is not None
+        if peer.waiting.undecided is not None:
+            peer.waiting.lines.append(line)
+            return
+        if not line.strip():
+            return
+        if peer.kind and self._is_no_answer(peer, line):
+            self._handle(peer, line)
+            return
+        try:
+            answer = codec.decode(line).result
+        except codec.NotALine as error:
+            text = terminal.typed(line)
+            answer = terminal.identity(text) if text and peer.waits_for == "identity" else text
+            if answer is None:
+                self._no_answer(peer, f"is not a line of JSON: {error}")
+                return
+        if answer is UNSET:
+            self._no_answer(peer, 'has no "result"')
+        else:
+            self._answer(peer, answer)
+
+    def decide(self, peer: Peer, verdict: Any) -> None:
+        """Take the verdict that a peer waits for, or the exception because of which there is none."""
+        waiting = peer.waiting
+        assert waiting is not None
+        question, waiting.undecided = waiting.undecided, None
+        peer.waits_for = ""
+        if isinstance(question, AdminRequest):
+            self._answer_request(peer, question, verdict)
+        elif isinstance(verdict, Exception):
+            self._undecidable(peer, verdict)
+        elif isinstance(question, TrustHost):
+            if verdict:
+                self._ask_identity(peer)
+            else:
+                error = ValueError(f"{question.hostname!r} is not a trusted hostname")
+                self.reject(peer, error, "rejected: untrusted hostname")
+        elif isinstance(question, KnowUser):
+            if verdict:
+                waiting.username = question.username
+                self._ask(peer, "login password", "password", question.username)
+            else:
+                self.reject(peer, ValueError("Unregistered user"), "rejected: unregistered user")
+        elif verdict is None:
+            self.reject(peer, ValueError("Wrong login password"), "rejected: wrong login password")
+        else:
+            self._logged_in(peer, bool(verdict))
+
+    def reject(self, peer: Peer, error: Exception, record: str = "") -> None:
+        """Tell a peer why it is not served, and have its connection closed.
+
+        Args:
+            peer: The peer.
+            error: Why.
+            record: What to keep of it for later.
+        """
+        reason = f"{type(error).__name__}: {error}"
+        logger.warning("%s is rejected: %s", peer.name, reason)
+        if record:
+            self._record(peer, record)
+        # Who has logged in while connected made a request, whose answer this is.
+        requests = peer.waiting.requests if peer.waiting is not None else ()
+        uid, requester = (requests[0].uid, peer.name) if requests else ("", self._name)
+        self._put(peer, answers.error(reason, uid, requester))
+        peer.closing = reason
+
+    # ---- questions ----
+
+    def _ask(self, peer: Peer, waits_for: str, attribute: str, *args: str) -> None:
+        peer.waits_for = waits_for
+        self._put(peer, answers.question(attribute, args, self._name))
+
+    def _ask_identity(self, peer: Peer) -> None:
+        peer.lines.limit = _smaller(self._read_limit, _IDENTITY_LIMIT)
+        self._ask(peer, "identity", "identity")
+
+    def _wait_for_verdict(self, peer: Peer, question: TrustHost | KnowUser | LogIn | AdminRequest) -> None:
+        assert peer.waiting is not None
+        peer.waiting.undecided = question
+        peer.waits_for = VERDICT
+
+    # ---- answers ----
+
+    def _is_no_answer(self, peer: Peer, line: bytes) -> bool:
+        """Return whether a peer that is asked to log in says something else.
+
+        Clients of msl-network answer with the fields of the question and a result. Replies of a Service,
+        which has to log in like others, have the name of a client as their requester.
+        """
+        try:
+            routed = codec.decode_routed(line)
+        except codec.NotALine:
+            return terminal.typed(line) is None
+        if routed.attribute or routed.result is NO_RESULT:
+            return True
+        return peer.kind == "service" and routed.requester not in {UNSET, None, self._name}
+
+    def _no_answer(self, peer: Peer, what: str) -> None:
+        error = ValueError(f"The answer to {peer.waits_for!r} {what}")
+        self.reject(peer, error, f"rejected: invalid {peer.waits_for}")
+
+    def _answer(self, peer: Peer, answer: Any) -> None:
+        assert peer.waiting is not None
+        if peer.waits_for == "identity":
+            self._check_identity(peer, answer)
+        elif peer.waits_for == "password":
+            self._check_password(peer, answer)
+        elif peer.kind and (answer is None or answer == ""):
+            self._next_request(peer, refused=True)  # nobody logs in
+        elif peer.waits_for == "username":
+            self._wait_for_verdict(peer, KnowUser(_text(answer)))
+        else:
+            self._wait_for_verdict(peer, LogIn(peer.waiting.username, _text(answer)))
+
+    def _check_password(self, peer: Peer, answer: Any) -> None:
+        assert self._authentication.password is not None
+        right = self._authentication.password.encode("utf-8", "surrogatepass")
+        if hmac.compare_digest(_text(answer).encode("utf-8", "surrogatepass"), right):
+            self._ask_identity(peer)
+        else:
+            self.reject(peer, ValueError("Wrong Manager password"), "rejected: wrong Manager password")
+
+    def _check_identity(self, peer: Peer, identity: Any) -> None:
+        try:
+            self._registry.add(peer, identity)
+        except (TypeError, KeyError, NameError, ValueError) as error:
+            self.reject(peer, error, "rejected: invalid identity")
+            return
+        peer.waits_for = ""
+        peer.waiting = None
+        peer.lines.limit = self._read_limit
+        peer.tail = b',"requester":' + codec.encode(peer.name)[:-1] + b"}\r\n"
+        self._record(peer, f"connected as a {peer.kind}")
+        logger.info("%s is a new %s", peer.name, peer.kind)
+
+    def _undecidable(self, peer: Peer, error: Exception) -> None:
+        """There is no verdict on a peer that wants to be let in, or to log in."""
+        logger.error("cannot decide about %s: %s", peer.name, error)
+        reason = RuntimeError(f"The Manager cannot check who you are: {error}")
+        if peer.kind:
+            self._next_request(peer, refused=True, why=f"RuntimeError: {reason}")
+        else:
+            self.reject(peer, reason, "rejected: the Manager could not check it")
+
+    def _logged_in(self, peer: Peer, is_admin: bool) -> None:
+        assert peer.waiting is not None
+        peer.is_admin = is_admin
+        logger.info("%s has logged in as %r", peer.name, peer.waiting.username)
+        if not peer.kind:
+            self._ask_identity(peer)
+        else:
+            self._next_request(peer, refused=not is_admin)
+
+    # ---- requests ----
+
+    def _next_request(self, peer: Peer, *, refused: bool = False, why: str = _NO_ADMIN) -> None:
+        """Go on with the first request for which a peer has to be an administrator."""
+        assert peer.waiting is not None
+        requests = peer.waiting.requests
+        if refused:
+            self._refuse(peer, requests.popleft().uid, why)
+        if not requests:
+            peer.waits_for = ""
+            peer.waiting = None
+        elif peer.is_admin:
+            self._wait_for_verdict(peer, requests[0])
+        else:
+            self._ask(peer, "username", "username", self._name)
+
+    def _answer_request(self, peer: Peer, request: AdminRequest, verdict: Any) -> None:
+        assert peer.waiting is not None
+        peer.waiting.requests.popleft()
+        if isinstance(verdict, Exception):
+            self._refuse(peer, request.uid, f"{type(verdict).__name__}: {verdict}")
+        else:
+            try:
+                line = answers.result(verdict, request.uid, peer.name)
+            except (TypeError, ValueError) as error:
+                self._refuse(peer, request.uid, f"{type(error).__name__}: {error}")
+            else:
+                self._put(peer, line)
+        self._next_request(peer)
+
+
+def _smaller(limit: int | None, other: int) -> int:
+    return other if limit is None else min(limit, other)
+
+
+def _text(answer: Any) -> str:
+    """An answer, of which only text can be right."""
+    return answer if isinstance(answer, str) else ""

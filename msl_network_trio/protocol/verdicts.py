@@ -1,0 +1,69 @@
+"""What a Manager cannot decide by what it knows: somebody has to look it up, in a database for example.
+
+A peer for which something is `Undecided` waits, and so do the lines that it has sent since.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen
+class TrustHost:
+    """Whether a host is trusted. The verdict is a bool."""
+
+    hostname: str
+
+
+@attrs.frozen
+class KnowUser:
+    """Whether there is such a user. The verdict is a bool."""
+
+    username: str
+
+
+@attrs.frozen
+class LogIn:
+    """Whether that is the user's password.
+
+    The verdict is None: it is not; True: it is, and the user is an administrator; False: the user is none.
+    """
+
+    username: str
+    password: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class AdminRequest:
+    """What to answer to a request that an administrator has made. The verdict is the result."""
+
+    attribute: str
+    args: list[Any] = attrs.field(repr=False)
+    kwargs: dict[str, Any] = attrs.field(repr=False)
+    uid: Any = ""
+
+
+Undecided = TrustHost | KnowUser | LogIn | AdminRequest
+
+
+@attrs.define
+class Waiting:
+    """What has to do with a peer that is yet to be let in, or to be let do something."""
+
+    undecided: Undecided | None = None
+    """What the verdict is about that the peer waits for."""
+
+    lines: list[bytes] = attrs.field(factory=list)
+    """What it has sent since: these lines,"""
+
+    data: bytes = b""
+    """and behind them these bytes, which have not been split into lines yet."""
+
+    username: str = ""
+    """Who it says it is."""
+
+    requests: deque[AdminRequest] = attrs.field(factory=deque)
+    """The requests for which it has to be an administrator, the first of which is the reason why it waits."""
