@@ -233,9 +233,28 @@ class Portal:
                 function.
             ConnectionLost: The Trio run has ended.
         """
+        return self.open(function, None, *args, **kwargs)
+
+    def open(
+        self,
+        function: Callable[P, Awaitable[R]],
+        close: Callable[[R], Awaitable[object]] | None,
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        """Call an async function that opens something; see `call`.
+
+        Args:
+            function: The function.
+            close: Closes what it has opened if the thread was interrupted, and will never get to know it. It
+                must raise nothing.
+            args: The positional arguments of the function.
+            kwargs: Its keyword arguments.
+        """
         check_may_wait(getattr(function, "__qualname__", repr(function)))
         call = partial(function, *args, **kwargs)
-        return trio.from_thread.run(call) if self._is_home() else _Errand(self, call).run()
+        return trio.from_thread.run(call) if self._is_home() else _Errand(self, call, close).run()
 
     def _is_home(self) -> bool:
         """Whether this is a worker thread of this portal's Trio run."""
@@ -248,10 +267,18 @@ class Portal:
 class _Errand(Generic[R]):
     """A call of a thread that is no worker thread of the Trio run; meanwhile it can be asked to do things."""
 
-    def __init__(self, portal: Portal, function: Callable[[], Awaitable[R]]) -> None:
+    def __init__(
+        self,
+        portal: Portal,
+        function: Callable[[], Awaitable[R]],
+        close: Callable[[R], Awaitable[object]] | None,
+    ) -> None:
         self._portal = portal
         self._function = function
+        self._close = close
         self._scope = trio.CancelScope()
+        self._started = False
+        self._ended = trio.Event()
         # What the thread shall do next; None: nothing more, since there is an outcome.
         self._next: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._outcome: outcome.Outcome[R] | None = None
@@ -267,10 +294,10 @@ class _Errand(Generic[R]):
         try:
             self._portal.post(self._start)
             self._attend(math.inf)
+            stand_still_at_exit()
         except BaseException:
-            self._cancel()
+            self._give_up()
             raise
-        stand_still_at_exit()
         assert self._outcome is not None
         return self._outcome.unwrap()
 
@@ -289,21 +316,19 @@ class _Errand(Generic[R]):
         while wait(arrived, seconds) and task is not None:
             task()
 
-    def _cancel(self) -> None:
+    def _give_up(self) -> None:
+        """Cancel the function, and wait until it has cleaned up and nothing is left of what it has done."""
+        tidy: queue.SimpleQueue[None] = queue.SimpleQueue()
         try:
-            self._portal.post(self._scope.cancel)
-        except ConnectionLost:
-            return
-        while self._outcome is None:
-            try:
-                if self._next.get(timeout=_CLEAN_UP) is None:
-                    return
-            except queue.Empty:
-                return
+            self._portal.post(self._start_tidying, tidy)
+            tidy.get(timeout=_CLEAN_UP)
+        except (ConnectionLost, queue.Empty):
+            pass
 
     # In the Trio thread.
 
     def _start(self) -> None:
+        self._started = True
         try:
             trio.lowlevel.spawn_system_task(self._run, name=self._function)
         except RuntimeError:  # the run is ending
@@ -326,8 +351,28 @@ class _Errand(Generic[R]):
 
     def _finish(self, result: outcome.Outcome[R]) -> None:
         self._outcome = result
+        self._ended.set()
         if not is_exiting():
             self._next.put(None)
+
+    def _start_tidying(self, tidy: queue.SimpleQueue[None]) -> None:
+        if not self._started:  # Ctrl-C came before that was even asked for
+            tidy.put(None)
+            return
+        try:
+            trio.lowlevel.spawn_system_task(self._tidy_up, tidy)
+        except RuntimeError:  # the run is ending, and closes everything
+            tidy.put(None)
+
+    async def _tidy_up(self, tidy: queue.SimpleQueue[None]) -> None:
+        try:
+            self._scope.cancel()
+            await self._ended.wait()
+            # It may have been too late to cancel it.
+            if self._close is not None and isinstance(self._outcome, outcome.Value):
+                await self._close(self._outcome.value)
+        finally:
+            tidy.put(None)
 
     async def ask(self, function: Callable[[], R]) -> R:
         """Have the thread call a function, and return what that returns."""

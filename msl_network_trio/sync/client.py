@@ -79,7 +79,7 @@ class Client:
 
     def link(self, service: str, *, timeout: float | None = None) -> Link:
         """Link with a Service; see `msl_network_trio.Client.link`."""
-        return self._portal.call(self._twin.link, service, timeout=timeout).sync
+        return self._portal.open(self._twin.link, self._twin._leave, service, timeout=timeout).sync
 
     def unlink(self, link: Link, *, timeout: float | None = None) -> None:
         """Unlink from a Service; see `msl_network_trio.Client.unlink`."""
@@ -88,7 +88,7 @@ class Client:
 
     def spawn(self, name: str = "Client") -> Client:
         """Make another connection with the same arguments; see `msl_network_trio.Client.spawn`."""
-        return self._portal.call(self._twin.spawn, name).sync
+        return self._portal.open(self._twin.spawn, AsyncClient.disconnect, name).sync
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(dropped(type(self), name))
@@ -132,4 +132,4 @@ def dropped(owner: type, name: str) -> str:
 def connect(**kwargs: Any) -> Client:  # noqa: D103 - it has that of the other one
     check_may_wait("connect")
     kwargs["prompts"] = prompts_for_threads(kwargs.get("prompts"))
-    return current_portal().call(async_connect, **kwargs).sync
+    return current_portal().open(async_connect, AsyncClient.disconnect, **kwargs).sync

@@ -155,7 +155,12 @@ class Link(Facts):
             The names of the clients that are linked with the Service, in any order. Entered with ``with``,
             the lock is released at the end of the block.
         """
-        names = self._portal.call(self._twin.acquire_lock, shared, timeout, wait=wait)
+        locks = self._twin._linked("acquire_lock")._locks
+
+        async def release(_: list[str]) -> None:
+            await locks.leave(self.service_name)
+
+        names = self._portal.open(self._twin.acquire_lock, release, shared, timeout, wait=wait)
         return Lock(names, self)
 
     release_lock = blocking(AsyncLink.release_lock)
@@ -250,7 +255,7 @@ class Notifications:
         return self._stream.dropped
 
     def __enter__(self) -> Self:
-        self._portal.call(self._stream.__aenter__)
+        self._portal.open(self._stream.__aenter__, _leave)
         return self
 
     def __exit__(
@@ -269,6 +274,10 @@ class Notifications:
             return self._portal.call(self._stream.__anext__)
         except StopAsyncIteration:
             raise StopIteration from None
+
+
+async def _leave(stream: NotificationStream) -> None:
+    await stream.__aexit__(None, None, None)
 
 
 def notifications(link: Link | LinkedClient, max_buffer_size: float = MAX_BUFFER_SIZE) -> Notifications:

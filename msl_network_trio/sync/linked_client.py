@@ -11,7 +11,7 @@ import trio
 from msl_network_trio.client import user_code
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.portal import Portal, check_may_wait, current_portal
+from msl_network_trio.portal import Portal, check_may_wait, current_portal, uninterrupted
 from msl_network_trio.sync.client import DROPPED, Client, dropped
 from msl_network_trio.sync.handlers import ThreadHandler
 from msl_network_trio.sync.link import BlockingMethod, Facts, Link, Lock
@@ -68,7 +68,7 @@ class LinkedClient(Facts):
         handler = self.notification_handler
         if getattr(handler, "__func__", None) is not LinkedClient.notification_handler:
             setattr(self, "notification_handler", handler)  # noqa: B010 - mypy forbids the other way
-        self._portal.call(_open, self._twin)
+        self._portal.open(_open, AsyncLinkedClient.disconnect, self._twin)
         self._disconnect_when_forgotten()
 
     @classmethod
@@ -155,7 +155,8 @@ class LinkedClient(Facts):
         Args:
             name: The name of the new client.
         """
-        client = LinkedClient._of(self._portal.call(_open, self._twin.spawn(name)))
+        twin = self._portal.open(_open, AsyncLinkedClient.disconnect, self._twin.spawn(name))
+        client = LinkedClient._of(twin)
         client._disconnect_when_forgotten()
         return client
 
@@ -250,7 +251,8 @@ async def _open(client: AsyncLinkedClient) -> AsyncLinkedClient:
 
 def _disconnect_soon(portal: Portal, client: AsyncLinkedClient) -> None:
     try:
-        portal.post(_start_disconnecting, client)
+        # Nobody can be given a KeyboardInterrupt here, so it must at least not be instead of that.
+        uninterrupted(portal.post, _start_disconnecting, client)
     except ConnectionLost:
         pass  # it is
 

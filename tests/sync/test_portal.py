@@ -26,7 +26,7 @@ from msl_network_trio import (
 from msl_network_trio import connect as async_connect
 from msl_network_trio import portal as portal_module
 from msl_network_trio.portal import Portal, Worker, current_portal, in_calling_thread, uninterrupted, wait
-from msl_network_trio.sync import Client, connect, to_async
+from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
 from tests.sync.manager import NOTHING, FakeManager
 from tests.sync.test_calls import Background
 
@@ -112,6 +112,69 @@ def test_ctrl_c_cancels_the_function_and_waits_until_it_has_cleaned_up():
         portal.call(forever)
     assert cleaned_up == [True]
     assert portal.call(add, 1, 2) == 3
+
+
+def test_what_is_opened_in_spite_of_ctrl_c_is_closed():
+    closed = []
+
+    async def open_it() -> str:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(0.05)
+        return "the thing"
+
+    async def close(thing: str) -> None:
+        await trio.lowlevel.checkpoint()
+        closed.append(thing)
+
+    with pytest.raises(KeyboardInterrupt):
+        current_portal().open(open_it, close)
+    assert closed == ["the thing"]
+
+
+def test_a_call_that_ctrl_c_interrupts_before_it_begins_holds_nobody_up(monkeypatch):
+    portal = current_portal()
+    post = portal.post
+
+    def interrupted(*args: Any) -> None:
+        monkeypatch.setattr(portal, "post", post)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(portal, "post", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        portal.call(add, 1, 2)
+    assert time.monotonic() - began < portal_module._CLEAN_UP
+
+
+@pytest.mark.parametrize("what", ["connect", "spawn", "LinkedClient", "link", "lock", "notifications"])
+def test_nothing_stays_open_that_an_interrupted_thread_will_never_know(
+    manager: FakeManager, link: Link, monkeypatch, what: str
+):
+    client, session = to_async(link)._client.sync, manager.session()
+    calls = {
+        "connect": lambda: connect(**manager.arguments()),
+        "spawn": client.spawn,
+        "LinkedClient": lambda: LinkedClient("Echo", **manager.arguments()),
+        "link": lambda: client.link("Other"),
+        "lock": link.acquire_lock,
+        "notifications": lambda: notifications(link).__enter__(),
+    }
+    # The very last moment before the thread takes what was opened.
+    with monkeypatch.context() as patch:
+        patch.setattr(portal_module, "stand_still_at_exit", lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            calls[what]()
+    if what in {"connect", "spawn", "LinkedClient"}:
+        other = manager.session()
+        assert other.ended.wait(10)
+        assert other.said_goodbye
+    elif what == "notifications":
+        assert not to_async(link)._streams
+    else:
+        undone = {"link": ("unlink", ["Other"]), "lock": ("release_lock", ["Echo"])}[what]
+        assert undone in [(line["attribute"], line["args"]) for line in session.lines]
+    assert link.add(1, 2) == 3
 
 
 def test_a_run_that_has_ended_is_a_lost_connection():
