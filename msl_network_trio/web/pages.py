@@ -33,7 +33,12 @@ _HEADERS: Final = {
 
 _TYPES: Final = {
     "index.html": "text/html; charset=utf-8",
+    "exact-json.js": "text/javascript; charset=utf-8",
+    "msl-network.js": "text/javascript; charset=utf-8",
 }
+
+_FOR_ANY_PAGE: Final = {"exact-json.js", "msl-network.js"}
+"""What pages of other origins may load, too; whether they may connect is for the Manager to say."""
 
 
 @attrs.frozen
@@ -65,5 +70,8 @@ def find_page(path: str) -> Page | None:
 
 @cache
 def _load(name: str) -> Page:
+    headers = dict(_HEADERS)
+    if name in _FOR_ANY_PAGE:
+        headers["Access-Control-Allow-Origin"] = "*"
     body = resources.files(__package__).joinpath(name).read_bytes()
-    return Page(_TYPES[name], body, MappingProxyType(_HEADERS))
+    return Page(_TYPES[name], body, MappingProxyType(headers))

@@ -34,6 +34,12 @@ def test_every_file_of_the_package_is_served(name):
     assert page.headers["Cache-Control"] == "no-store"
 
 
+def test_pages_of_other_origins_may_load_the_client_and_nothing_else():
+    for name in FILES:
+        allowed = find_page(f"/{name}").headers.get("Access-Control-Allow-Origin")
+        assert allowed == ("*" if name in {"msl-network.js", "exact-json.js"} else None)
+
+
 @pytest.mark.parametrize(
     "path",
     [

@@ -1,0 +1,299 @@
+/**
+ * A client of an MSL-Network Manager for web pages, over WebSocket. All times are in seconds.
+ *   const client = await connect("wss://lab-3:8875/msl", { name: "Dashboard" });
+ *   const math = await client.link("BasicMath");
+ *   await math.add(1, 2);
+ *   await math.request("add", [1], { y: 2 }, { timeout: 5 }); // with a keyword argument, for at most 5 seconds
+ *   math.onNotification(({ args, kwargs }) => console.log(args, kwargs));
+ */
+import { parse, stringify } from "./exact-json.js";
+
+const MANAGER = "Manager";
+const ANSWERED_WITH_UID = new Set(["identity", "link", "unlink", "acquire_lock", "release_lock"]);
+const [FIRST_DELAY, LONGEST_DELAY] = [0.5, 30]; // before connecting again
+const random = () => [...crypto.getRandomValues(new Uint32Array(3))].map((n) => n.toString(36)).join("");
+const after = (seconds, callback) => (seconds ? setTimeout(callback, seconds * 1000) : null);
+const ignore = () => {};
+const BARRIER = [MANAGER, "unlink", [`nobody is called ${random()}`], {}, { timeout: 0 }]; // changes nothing
+
+/** The root of all errors; `mayHaveRun` is false if the request surely was not executed. */
+export class NetworkError extends Error {
+  constructor(message, details) {
+    super(message);
+    Object.assign(this, { name: new.target.name, mayHaveRun: false }, details);
+  }
+}
+export class ConnectError extends NetworkError {} // no connection was made
+export class AuthenticationError extends ConnectError {} // because the Manager rejects us
+export class ConnectionLost extends NetworkError {} // the connection has ended
+export class ReplyTimeout extends NetworkError {} // no reply came in time
+export class ServiceLost extends NetworkError {} // the Service is not, or no longer, there
+export class RemoteError extends NetworkError {} // the Service raised `typeName`; `traceback` is a list of lines
+export class ManagerError extends RemoteError {} // the Manager refuses
+
+/** Whether an error says that the Manager does not know this Service (which it quotes twice, as Python does). */
+function isRefusal(message, service) {
+  const quoted = /^KeyError: .the \\?['"](.+?)\\?['"] Service is not connected to /s.exec(message)?.[1];
+  return quoted?.replaceAll("\\", "") === service.replaceAll("\\", "");
+}
+
+/** A Service with which a client is linked. What else is called here is a method of the Service. */
+function makeLink(client, service) {
+  const handlers = new Set();
+  const link = {
+    service,
+    address: null, // where the Service is; null while it is away
+    request: (attribute, args, kwargs, options) => client.request(service, attribute, args, kwargs, options),
+    unlink: (options) => client.unlink(service, options),
+    onNotification: (handler) => handlers.add(handler) && (() => handlers.delete(handler)), // returns what ends it
+    notify: (news) => handlers.forEach((handler) => Promise.resolve(news).then(handler).catch(console.error)),
+  };
+  const isOurs = (name) => typeof name === "symbol" || name in link || /^_|^then$|^toJSON$/.test(name);
+  return new Proxy(link, { get: (_, name) => (isOurs(name) ? link[name] : (...args) => link.request(name, args)) });
+}
+
+/**
+ * A client, which connects and links again after its connection was lost. Its events: "state" (see `state`, `error`,
+ * `retryIn`) and "identity", whose `detail` tells who is connected, each time that the Manager was asked.
+ * A Manager reads what a client sends in order, and answers what it handles itself before it reads on: whose the
+ * answers without a uid are follows from that. Behind an admin request nothing may be sent until its answer.
+ */
+export class Client extends EventTarget {
+  state = "closed"; // "connecting", "connected", "lost" (until it tries again), "reconnecting"
+  manager = ""; // "Manager[HOST:port]", as it calls itself
+  name = ""; // "name[HOST:port]", as the Manager calls us
+  retry = ignore; // to connect again now, and not after `retryIn`
+  #links = new Map();
+  #delay = FIRST_DELAY;
+  #wire; // what belongs to one WebSocket
+
+  constructor(url, options) {
+    super();
+    this.url = String(url);
+    this.options = { name: "Browser", timeout: 10, requestTimeout: 0, heartbeat: 10, reconnect: true, ...options };
+  }
+
+  async open() {
+    this.#change("connecting");
+    const error = await this.#dial().catch((failure) => failure);
+    if (error) this.#change("closed", error);
+    if (error) throw error;
+    return this;
+  }
+
+  close() {
+    this.#change("closed");
+    this.retry();
+    if (this.#wire) this.#end(this.#wire, ConnectError, "closed by this client");
+  }
+
+  /** Ask the Manager who is connected; links again with Services that were restarted. */
+  async identity(options) {
+    const [wire, earlier] = [this.#wire, [...(this.#wire?.open.values() ?? [])]];
+    const identity = await this.request(MANAGER, "identity", [], {}, options);
+    const whereIs = (service) => identity.services?.[service]?.address ?? null;
+    const hasMoved = ({ service, address }) => !whereIs(service) || (address && address !== whereIs(service));
+    const hasGone = (request) => request.service !== MANAGER && wire.open.has(request.uid) && hasMoved(request);
+    for (const request of earlier.filter(hasGone)) this.#fail(wire, request, ServiceLost, "The Service has gone");
+    for (const link of this.#links.values()) {
+      if (!whereIs(link.service)) link.address = null;
+      else if (whereIs(link.service) !== link.address) await this.link(link.service, options).catch(ignore); // later
+    }
+    this.dispatchEvent(new CustomEvent("identity", { detail: identity }));
+    return identity;
+  }
+
+  async link(service, options) {
+    const identity = await this.request(MANAGER, "link", [service], {}, options);
+    const link = this.#links.get(service) ?? makeLink(this, service);
+    this.#links.set(service, Object.assign(link, { identity, address: identity.address }));
+    return link;
+  }
+
+  async unlink(service, options) {
+    this.#links.delete(service);
+    return this.request(MANAGER, "unlink", [service], {}, options);
+  }
+
+  async request(service, attribute, args = [], kwargs = {}, { timeout = this.options.requestTimeout } = {}) {
+    const [wire, isBarrier] = [this.#wire, args === BARRIER[2]];
+    [service, attribute] = [String(service), String(attribute)];
+    if (attribute === "__disconnect__") throw new TypeError("Use close() to end the connection");
+    if (this.state !== "connected" && !isBarrier) throw new ConnectionLost(`Not connected; ${attribute} was not sent`);
+    return new Promise((resolve, reject) => {
+      const uid = `${wire.prefix}.${++wire.count}`; // with a part that others cannot guess, who could forge replies
+      const text = stringify({ args, attribute, error: false, kwargs, service, uid });
+      const request = { service, attribute, uid, text, resolve, reject, isSent: false };
+      request.timer = after(timeout, () => this.#fail(wire, request, ReplyTimeout, `No reply in ${timeout} s`));
+      if (!wire.admin) this.#send(wire, request);
+      else wire.held[isBarrier ? "unshift" : "push"](request);
+    });
+  }
+
+  #change(state, error = null, retryIn = 0) {
+    if (this.state === "closed" && state !== "connecting") return;
+    Object.assign(this, { state, error, retryIn });
+    this.dispatchEvent(new Event("state"));
+  }
+
+  #dial() {
+    return new Promise((resolve, reject) => {
+      const socket = new WebSocket(this.url, "msl-network.v1");
+      const wire = (this.#wire = { socket, resolve, reject, open: new Map(), held: [], refusing: new Set() });
+      Object.assign(wire, { isGreeting: true, prefix: random(), count: 0, answers: {} });
+      const late = () => wire.isOpen || this.#end(wire, ConnectError, "it does not answer in time");
+      wire.startClock = () => (wire.clock = after(this.options.timeout, late));
+      wire.reply = (result) => socket.send(stringify({ error: false, requester: this.manager, result, uid: "" }));
+      wire.startClock();
+      socket.onclose = ({ reason, code }) => this.#end(wire, ConnectError, reason || `code ${code}`);
+      socket.onmessage = ({ data }) => {
+        wire.isHeard = true;
+        try {
+          this.#receive(wire, parse(data));
+        } catch (error) {
+          this.#end(wire, ConnectError, `${error.message}; no Manager sends ${String(data).slice(0, 80)}`);
+        }
+      };
+    });
+  }
+
+  /** Look who is there, again and again; give the Manager up when it does not answer and says nothing else. */
+  async #watch(wire) {
+    for (let beat = 0; !wire.hasEnded; beat++) {
+      if (beat > 0) this.#delay = FIRST_DELAY;
+      wire.isHeard = false;
+      const error = await this.identity({ timeout: 3 * this.options.heartbeat }).catch((failure) => failure);
+      const isSilent = error instanceof ReplyTimeout && !wire.isHeard && !wire.isAsking;
+      if (isSilent) this.#end(wire, ConnectError, "it says nothing any more");
+      await new Promise((resolve) => after(this.options.heartbeat, resolve));
+    }
+  }
+
+  #end(wire, Failure, why) {
+    if (wire.hasEnded) return;
+    wire.hasEnded = true;
+    wire.socket.close();
+    const Class = wire.isOpen ? ConnectionLost : wire.rejection ? AuthenticationError : Failure;
+    const error = new Class(`${wire.isOpen ? "Lost" : "Cannot connect to"} ${this.url}: ${wire.rejection ?? why}`);
+    const unanswered = [...wire.open.values(), ...wire.held];
+    for (const request of unanswered) this.#fail(wire, request, ConnectionLost, error.message);
+    wire.isOpen ? this.#reconnect(error) : wire.reject(error);
+  }
+
+  async #reconnect(error) {
+    for (const link of this.#links.values()) link.address = null;
+    while (error && this.options.reconnect && this.state !== "closed" && !(error instanceof AuthenticationError)) {
+      const seconds = this.#delay * (0.5 + Math.random() / 2);
+      this.#delay = Math.min(this.#delay * 2, LONGEST_DELAY);
+      this.#change("lost", error, seconds);
+      await new Promise((resolve) => after(seconds, (this.retry = resolve)));
+      this.#change("reconnecting", error);
+      if (this.state !== "closed") error = await this.#dial().catch((failure) => failure);
+    }
+    if (error) this.#change("closed", error);
+  }
+
+  #send(wire, request) {
+    const { service, attribute, uid, text } = request;
+    if (service === MANAGER && !ANSWERED_WITH_UID.has(attribute)) wire.admin = request;
+    wire.open.set(uid, request);
+    wire.socket.send(text);
+    Object.assign(request, { isSent: true, text: "", address: this.#links.get(service)?.address });
+  }
+
+  #settle(request, error, result) {
+    clearTimeout(request.timer);
+    request.isSettled = true;
+    error ? request.reject(error) : request.resolve(result);
+  }
+
+  /** Settle a request without an answer; after a timeout it stays among the open ones, since that may yet come. */
+  #fail(wire, request, Failure, why, mayHaveRun = request.isSent) {
+    const { service, attribute, uid } = request;
+    wire.held = wire.held.filter((held) => held !== request);
+    if (Failure !== ReplyTimeout) wire.open.delete(uid);
+    const text = `${why}; ${service}.${attribute} ${mayHaveRun ? "may have been" : "was not"} executed`;
+    this.#settle(request, new Failure(text, { mayHaveRun, service, attribute }));
+  }
+
+  #receive(wire, message) {
+    const { uid, service, attribute, result, error, requester } = message;
+    const request = wire.open.get(uid);
+    if (wire.isGreeting) this.manager = String(requester);
+    if (request) this.#answered(wire, request, message);
+    else if (uid === "notification") this.#links.get(service)?.notify({ service, args: result[0], kwargs: result[1] });
+    else if (uid !== "") console.debug("Nobody waits for this reply", message);
+    else if (error) this.#unaddressedError(wire, message);
+    else if (wire.admin && "result" in message) this.#answered(wire, wire.admin, message);
+    else if ((wire.admin || wire.isGreeting) && /^(username|password)$/.test(attribute)) this.#question(wire, message);
+    else if (!wire.isGreeting || attribute !== "identity") console.warn("No Manager sends this", message);
+    else {
+      const os = globalThis.navigator?.platform || "unknown";
+      wire.reply({ type: "client", name: this.options.name, language: "JavaScript", os });
+      wire.isGreeting = false;
+      this.request(...BARRIER).then(() => this.#connected(wire), ignore);
+    }
+  }
+
+  #connected(wire) {
+    wire.isOpen = true;
+    Object.assign(this.options, wire.answers);
+    this.#change("connected");
+    wire.resolve();
+    this.#watch(wire);
+  }
+
+  async #question(wire, { attribute, args }) {
+    const [about, admin] = [String(args?.[0]), wire.admin];
+    const key = attribute === "password" && /^Manager\[\S+:\d+\]$/.test(about) ? "passwordManager" : attribute;
+    let answer = admin?.isSettled ? "" : this.options[key];
+    if (answer === undefined && this.options.ask) {
+      wire.isAsking = true; // a person, whose time no clock measures
+      for (const timer of [wire.clock, admin?.timer]) clearTimeout(timer);
+      const asked = Promise.resolve({ key, about, manager: this.manager }).then(this.options.ask);
+      answer = await asked.catch(console.error);
+      wire.answers[key] = answer;
+      wire.isAsking = false;
+      if (wire.isGreeting) wire.startClock();
+    }
+    if (wire.hasEnded || wire.admin !== admin) return;
+    if (answer || admin) wire.reply(answer || "");
+    else this.#end(wire, AuthenticationError, `it asks for ${key}`);
+  }
+
+  #answered(wire, request, { error, message, traceback, requester, result }) {
+    const { service, attribute } = request;
+    const hasGone = /^ConnectionError: the .+ Service has gone from /s.test(message); // as our Manager tells
+    if (service === MANAGER && !error) this.name = String(requester);
+    for (const [uid, { isSettled }] of service === MANAGER ? wire.open : []) {
+      if (uid === request.uid) break;
+      if (isSettled && uid !== wire.admin?.uid) wire.open.delete(uid); // no refusal of it can come any more
+    }
+    wire.open.delete(request.uid);
+    if (!error) this.#settle(request, null, result);
+    else if (isRefusal(message, service) || hasGone) this.#fail(wire, request, ServiceLost, message, hasGone);
+    else {
+      const typeName = /^[A-Za-z_][\w.]*(?=: )/.exec(message)?.[0] ?? "";
+      const details = { mayHaveRun: true, service, attribute, typeName, traceback };
+      this.#settle(request, new (service === MANAGER ? ManagerError : RemoteError)(message, details));
+    }
+    if (request === wire.admin) wire.admin = null;
+    while (wire.held.length && !wire.admin) this.#send(wire, wire.held.shift());
+  }
+
+  /** An error without a uid is about an admin request, a Service that is not there, or the whole connection. */
+  #unaddressedError(wire, { message, requester, traceback }) {
+    const requests = [...wire.open.values()].filter(({ service }) => service !== MANAGER);
+    const refused = requests.filter(({ service }) => isRefusal(message, service));
+    if ([...wire.refusing].some((service) => isRefusal(message, service))) return; // of one that has failed already
+    for (const request of refused) this.#fail(wire, request, ServiceLost, message, refused.length > 1);
+    if (refused.length) {
+      wire.refusing.add(refused[0].service); // more refusals may come, and none behind the answer to this:
+      this.request(...BARRIER).then(() => wire.refusing.delete(refused[0].service), ignore);
+    } else if (wire.admin) this.#answered(wire, wire.admin, { error: true, message, traceback });
+    else if (wire.isGreeting || requester === this.manager) wire.rejection = message;
+    else for (const request of requests) this.#settle(request, new RemoteError(`Perhaps not read: ${message}`));
+  }
+}
+
+export const connect = (url, options) => new Client(url, options).open();

@@ -1,0 +1,635 @@
+import assert from "node:assert/strict";
+import test, { afterEach, beforeEach, mock } from "node:test";
+import { pathToFileURL } from "node:url";
+
+import { FakeSocket, settled } from "./manager.mjs";
+
+globalThis.WebSocket = FakeSocket;
+const network = await import(pathToFileURL(`${process.env.MODULES}/msl-network.js`));
+const { Client } = network;
+const connect = (...args) => expected(network.connect(...args));
+
+const GONE = `KeyError: "the 'Gone' Service is not connected to Manager[lab:1]"`;
+let clients;
+
+beforeEach(() => {
+  FakeSocket.all.length = 0;
+  clients = [];
+  mock.timers.enable({ apis: ["setTimeout"] });
+});
+
+afterEach(async () => {
+  for (const client of clients) client.close();
+  await settled();
+  mock.timers.reset();
+});
+
+/** A promise whose rejection is expected, although nobody may look at it at once. */
+function expected(promise) {
+  promise.catch(() => {});
+  return promise;
+}
+
+/** An object whose methods return promises like that. */
+function expecting(target) {
+  const get = (_, name) => {
+    const value = target[name];
+    if (typeof value !== "function") return value;
+    return (...args) => {
+      const result = value.apply(target, args);
+      return result instanceof Promise ? expected(result) : result;
+    };
+  };
+  return new Proxy(target, { get });
+}
+
+/** Let seconds pass. */
+async function pass(seconds) {
+  mock.timers.tick(seconds * 1000);
+  await settled();
+}
+
+/** Return a client that is connected, and its side of the socket. */
+async function connected(options, services) {
+  const opening = connect("ws://lab/msl", options);
+  const socket = FakeSocket.last;
+  await socket.welcome(services);
+  const client = await opening;
+  clients.push(client);
+  return [expecting(client), socket];
+}
+
+/** What became of a promise: ["ok", result], ["error", error], or ["pending"]. */
+async function fate(promise) {
+  return Promise.race([
+    promise.then(
+      (result) => ["ok", result],
+      (error) => ["error", error],
+    ),
+    settled().then(() => ["pending"]),
+  ]);
+}
+
+async function failure(promise, Class, pattern, mayHaveRun) {
+  const [what, error] = await fate(promise);
+  assert.equal(what, "error", String(error));
+  assert.equal(error.constructor, Class, String(error));
+  assert.equal(error.name, Class.name);
+  assert.match(error.message, pattern);
+  if (mayHaveRun !== undefined) assert.equal(error.mayHaveRun, mayHaveRun, error.message);
+  return error;
+}
+
+// ---- connecting ----
+
+test("a client says who it is and is connected when the Manager answers something", async () => {
+  const opening = connect("ws://lab/msl", { name: "C" });
+  const socket = FakeSocket.last;
+  assert.equal(socket.protocol, "msl-network.v1");
+  await socket.ask("identity");
+  const [identity, barrier] = socket.sent;
+  assert.equal(identity.result.type, "client");
+  assert.equal(identity.result.name, "C");
+  assert.deepEqual([barrier.service, barrier.attribute, barrier.error], ["Manager", "unlink", false]);
+  assert.deepEqual(await fate(opening), ["pending"]);
+  await socket.answer(true);
+  const client = await opening;
+  clients.push(client);
+  assert.deepEqual([client.state, client.manager, client.name], ["connected", "Manager[lab:1]", "C[lab:2]"]);
+});
+
+test("the password of the Manager and that of a user are not mixed up", async () => {
+  const opening = connect("ws://lab/msl", { passwordManager: "pm", username: "alice", password: "pw" });
+  const socket = FakeSocket.last;
+  await socket.ask("password", "Manager[lab:1]");
+  assert.deepEqual(socket.request, { error: false, requester: "Manager[lab:1]", result: "pm", uid: "" });
+  await socket.ask("username", "Manager[lab:1]");
+  assert.equal(socket.request.result, "alice");
+  await socket.ask("password", "alice");
+  assert.equal(socket.request.result, "pw");
+  await socket.welcome();
+  clients.push(await opening);
+});
+
+test("a person is asked without a time limit, and not again when the client connects again", async () => {
+  let answer;
+  const questions = [];
+  const ask = (question) => {
+    questions.push(question);
+    return new Promise((resolve) => (answer = resolve));
+  };
+  const opening = connect("ws://lab/msl", { ask });
+  await FakeSocket.last.ask("password", "Manager[lab:1]");
+  await pass(1000);
+  assert.deepEqual(await fate(opening), ["pending"]);
+  answer("secret");
+  await settled();
+  assert.equal(FakeSocket.last.request.result, "secret");
+  await FakeSocket.last.welcome();
+  clients.push(await opening);
+  FakeSocket.last.close();
+  await settled();
+  await pass(1);
+  await FakeSocket.last.ask("password", "Manager[lab:1]");
+  assert.equal(FakeSocket.last.request.result, "secret");
+  assert.deepEqual(questions, [{ key: "passwordManager", about: "Manager[lab:1]", manager: "Manager[lab:1]" }]);
+});
+
+test("the clock goes on after the person has answered", async () => {
+  const opening = connect("ws://lab/msl", { ask: () => "secret" });
+  await FakeSocket.last.ask("password", "Manager[lab:1]");
+  await settled();
+  await pass(11);
+  await failure(opening, network.ConnectError, /does not answer in time/);
+});
+
+for (const [what, ask] of Object.entries({
+  "nobody is asked": undefined,
+  "nothing is answered": () => "",
+  "asking fails": () => Promise.reject(new Error("no terminal")),
+  "asking raises": () => {
+    throw new Error("no terminal");
+  },
+})) {
+  test(`a question that is not answered ends the attempt: ${what}`, async () => {
+    mock.method(console, "error", () => {});
+    const opening = connect("ws://lab/msl", { ask });
+    await FakeSocket.last.ask("password", "Manager[lab:1]");
+    await settled();
+    await failure(opening, network.AuthenticationError, /asks for passwordManager/, false);
+    assert.deepEqual(FakeSocket.last.sent, []); // an empty answer makes a Manager fall silent
+    mock.restoreAll();
+  });
+}
+
+test("a rejection is told, also one that comes after the identity", async () => {
+  const early = connect("ws://lab/msl");
+  await FakeSocket.last.fail("ValueError: 'pc' is not a trusted hostname", { requester: "Manager[lab:1]" });
+  FakeSocket.last.close();
+  await settled();
+  await failure(early, network.AuthenticationError, /not a trusted hostname/);
+  const late = connect("ws://lab/msl");
+  await FakeSocket.last.ask("identity");
+  await FakeSocket.last.fail("KeyError: 'name'", { requester: "Manager[lab:1]" });
+  FakeSocket.last.close();
+  await settled();
+  await failure(late, network.AuthenticationError, /KeyError: 'name'/);
+});
+
+test("a Manager that stalls in any phase ends in an error", async () => {
+  for (const begin of [() => {}, (socket) => socket.ask("identity"), (socket) => socket.say({ hello: 1 })]) {
+    const opening = connect("ws://lab/msl", { timeout: 5 });
+    await begin(FakeSocket.last);
+    await pass(4.9);
+    assert.deepEqual(await fate(opening), ["pending"]);
+    await pass(0.2);
+    await failure(opening, network.ConnectError, /ws:\/\/lab\/msl.*answer/);
+    assert.ok(FakeSocket.last.isClosed);
+  }
+});
+
+test("without a time limit it waits", async () => {
+  const client = expecting(new Client("ws://lab/msl", { timeout: 0 }));
+  const opening = client.open();
+  await pass(100_000);
+  assert.deepEqual(await fate(opening), ["pending"]);
+  client.close();
+  await failure(opening, network.ConnectError, /closed by this client/);
+});
+
+test("garbage ends the connection, with a quotation", async () => {
+  for (const garbage of ["<html>", "null", "5 5", '"']) {
+    const opening = connect("ws://lab/msl");
+    await FakeSocket.last.say(garbage);
+    await failure(opening, network.ConnectError, new RegExp(`no Manager sends ${garbage}`));
+  }
+});
+
+test("what has no WebSocket URL is an error at once", async () => {
+  globalThis.WebSocket = class {
+    constructor() {
+      throw new SyntaxError("no URL");
+    }
+  };
+  await assert.rejects(connect("nonsense"), SyntaxError);
+  globalThis.WebSocket = FakeSocket;
+});
+
+// ---- requests ----
+
+test("replies find their requests in any order", async () => {
+  const [client, socket] = await connected();
+  const link = client.link("Math");
+  await socket.answer({ attributes: {}, address: "lab:9" });
+  const math = await link;
+  const [one, two] = [math.add(1, 2), math.request("add", [3], { y: 4 })];
+  await settled();
+  const [first, second] = socket.sent.slice(-2);
+  assert.deepEqual(first, { args: [1, 2], attribute: "add", error: false, kwargs: {}, service: "Math", uid: first.uid });
+  assert.deepEqual([second.args, second.kwargs], [[3], { y: 4 }]);
+  await socket.answer(7, second);
+  await socket.answer(3, first);
+  assert.deepEqual([await one, await two], [3, 7]);
+});
+
+test("integers beyond 2**53 and NaN arrive as they were sent", async () => {
+  const [client, socket] = await connected();
+  const reply = client.request("Echo", "same");
+  await settled();
+  const { uid } = socket.request;
+  await socket.say(`{"error": false, "requester": "C", "result": [12345678901234567890, NaN], "uid": "${uid}"}`);
+  assert.deepEqual(await reply, [12345678901234567890n, NaN]);
+});
+
+test("what a Service raises is raised", async () => {
+  const [client, socket] = await connected();
+  const reply = client.request("Echo", "fail");
+  await settled();
+  await socket.fail("ValueError: bad\nworse", { uid: socket.request.uid, traceback: ["line 1", "line 2"] });
+  const error = await failure(reply, network.RemoteError, /^ValueError: bad\nworse$/, true);
+  assert.deepEqual([error.typeName, error.traceback, error.service], ["ValueError", ["line 1", "line 2"], "Echo"]);
+  const linking = client.link("Nope");
+  await settled();
+  await socket.fail("KeyError: ...", { uid: socket.request.uid });
+  await failure(linking, network.ManagerError, /KeyError/);
+});
+
+test("a request without a JSON form, or that would end the connection, is refused and nothing is sent", async () => {
+  const [client, socket] = await connected();
+  const before = socket.sent.length;
+  await failure(client.request("Echo", "same", [() => 1]), TypeError, /Function is not JSON/);
+  await failure(client.request("Echo", "__disconnect__"), TypeError, /close\(\)/);
+  assert.equal(socket.sent.length, before);
+});
+
+test("a request times out, and a late reply to it is dropped", async () => {
+  const [client, socket] = await connected({ requestTimeout: 60 });
+  const reply = client.request("Echo", "slow", [], {}, { timeout: 2 });
+  const patient = client.request("Echo", "slow");
+  await settled();
+  const [slow] = socket.sent.slice(-2);
+  await pass(2);
+  await failure(reply, network.ReplyTimeout, /No reply in 2 s; Echo.slow may have been executed/, true);
+  assert.deepEqual(await fate(patient), ["pending"]);
+  await socket.answer("late", slow);
+  await socket.answer("never asked", { uid: "forged" });
+  await socket.answer("in time");
+  assert.equal(await patient, "in time");
+});
+
+test("a link can be awaited, printed and turned to JSON without calling the Service", async () => {
+  const [client, socket] = await connected();
+  const link = client.link("Echo");
+  await socket.answer({ attributes: {}, address: "lab:9" });
+  const echo = await link;
+  const before = socket.sent.length;
+  assert.match(String(echo), /object/);
+  JSON.stringify({ echo: { ...echo, client: 0 } });
+  assert.equal(echo._private, undefined);
+  assert.equal(socket.sent.length, before);
+});
+
+// ---- answers without a uid ----
+
+test("the refusal of the only request to a Service is its own, and it surely did not run", async () => {
+  const [client, socket] = await connected();
+  const [gone, other] = [client.request("Gone", "x"), client.request("Echo", "x")];
+  await settled();
+  await socket.fail(GONE);
+  await failure(gone, network.ServiceLost, /not connected.*Gone.x was not executed/, false);
+  assert.deepEqual(await fate(other), ["pending"]);
+});
+
+test("the refusal of one of several requests fails all of them, and the further ones are swallowed", async () => {
+  const [client, socket] = await connected();
+  const refused = [1, 2, 3].map((n) => client.request("Gone", "x", [n]));
+  await settled();
+  await socket.fail(GONE);
+  for (const request of refused) await failure(request, network.ServiceLost, /may have been executed/, true);
+  const barrier = socket.request;
+  assert.equal(barrier.attribute, "unlink");
+  const next = client.request("Gone", "x", [4]);
+  await settled();
+  await socket.fail(GONE); // of the second one
+  assert.deepEqual(await fate(next), ["pending"]);
+  await socket.answer(true, barrier);
+  await socket.fail(GONE);
+  await failure(next, network.ServiceLost, /was not executed/, false);
+});
+
+test("a request that timed out counts among those that may have been refused", async () => {
+  const [client, socket] = await connected();
+  const [early, late] = [client.request("Gone", "x", [], {}, { timeout: 1 }), client.request("Gone", "y")];
+  await pass(1);
+  await failure(early, network.ReplyTimeout, /x/);
+  await socket.fail(GONE); // of the first one
+  await failure(late, network.ServiceLost, /y may have been executed/, true);
+});
+
+test("names with quotes are recognised in refusals", async () => {
+  const [client, socket] = await connected();
+  for (const [name, text] of [
+    ["it's", `KeyError: 'the "it\\'s" Service is not connected to Manager[lab:1]'`],
+    ['a"b', `KeyError: 'the \\'a"b\\' Service is not connected to Manager[lab:1]'`],
+    [`'"`, `KeyError: 'the \\'\\\\\\'"\\' Service is not connected to Manager[lab:1]'`],
+  ]) {
+    const request = client.request(name, "x");
+    await settled();
+    await socket.fail(text);
+    await failure(request, network.ServiceLost, /not connected/, false);
+    await socket.answer(true); // to the barrier
+  }
+});
+
+test("what our own Manager tells with a uid is ServiceLost too", async () => {
+  const [client, socket] = await connected();
+  const refused = client.request("Gone", "x");
+  await settled();
+  await socket.fail(GONE, { uid: socket.request.uid });
+  await failure(refused, network.ServiceLost, /was not executed/, false);
+  const gone = client.request("Gone", "x");
+  await settled();
+  const text = "ConnectionError: the 'Gone' Service has gone from Manager[lab:1], the request may have been executed";
+  await socket.fail(text, { uid: socket.request.uid });
+  await failure(gone, network.ServiceLost, /has gone/, true);
+});
+
+test("nothing is sent between an admin request and its answer, which carries no uid", async () => {
+  const [client, socket] = await connected({ username: "alice", password: "pw" });
+  const [before, admin] = [client.request("Echo", "a"), client.request("Manager", "port")];
+  const [held, second] = [client.request("Echo", "b"), client.request("Manager", "users")];
+  await settled();
+  assert.equal(socket.request.attribute, "port");
+  await socket.ask("username", "Manager[lab:1]");
+  assert.equal(socket.request.result, "alice");
+  await socket.ask("password", "alice");
+  assert.equal(socket.request.result, "pw");
+  await socket.answer("of the Service", socket.sent.at(-4)); // a reply to what was sent before
+  assert.equal(await before, "of the Service");
+  await socket.say({ error: false, requester: "C[lab:2]", result: 1875, uid: "" });
+  assert.equal(await admin, 1875);
+  const [b, users] = socket.sent.slice(-2);
+  assert.deepEqual([b.attribute, users.attribute], ["b", "users"]);
+  await socket.say({ error: true, message: "ValueError: no", requester: "C[lab:2]", result: null, traceback: [], uid: "" });
+  await failure(second, network.ManagerError, /ValueError: no/);
+  await socket.answer("b", b);
+  assert.equal(await held, "b");
+});
+
+test("a refusal while an admin request is open is not taken for its answer", async () => {
+  const [client, socket] = await connected();
+  const gone = [client.request("Gone", "x"), client.request("Gone", "x")];
+  const admin = client.request("Manager", "port");
+  await settled();
+  await socket.fail(GONE);
+  await socket.fail(GONE);
+  for (const request of gone) await failure(request, network.ServiceLost, /Gone/, true);
+  assert.deepEqual(await fate(admin), ["pending"]);
+  assert.equal(socket.request.attribute, "port"); // the barrier has to wait
+  await socket.answer(1875); // with a uid, as our own Manager does
+  assert.equal(await admin, 1875);
+  assert.equal(socket.request.attribute, "unlink");
+});
+
+test("a login question that nobody answers is answered with nothing, so that the others can go on", async () => {
+  const [client, socket] = await connected();
+  const admin = client.request("Manager", "port", [], {}, { timeout: 1 });
+  await pass(1);
+  await failure(admin, network.ReplyTimeout, /port/, true);
+  const held = client.request("Echo", "x");
+  await settled();
+  await socket.ask("username", "Manager[lab:1]");
+  assert.equal(socket.request.result, "");
+  await socket.fail("ValueError: You must be an administrator to send this request to the Manager");
+  assert.equal(socket.request.attribute, "x");
+  await socket.answer(1);
+  assert.equal(await held, 1);
+});
+
+test("a person who is asked to log in is given time, and what waits for that too", async () => {
+  let answer;
+  const [client, socket] = await connected({ ask: () => new Promise((resolve) => (answer = resolve)) });
+  const admin = client.request("Manager", "port", [], {}, { timeout: 1 });
+  await settled();
+  await socket.ask("username", "Manager[lab:1]");
+  await pass(500);
+  assert.equal(client.state, "connected");
+  assert.deepEqual(await fate(admin), ["pending"]);
+  const held = client.request("Echo", "x", [], {}, { timeout: 5 });
+  await pass(5);
+  await failure(held, network.ReplyTimeout, /was not executed/, false);
+  answer("alice");
+  await settled();
+  assert.equal(socket.request.result, "alice");
+  await socket.say({ error: false, requester: "C[lab:2]", result: 5, uid: "" });
+  assert.equal(await admin, 5);
+  assert.ok(!socket.sent.some((request) => request.service === "Echo"), "what timed out is not sent any more");
+});
+
+test("lines that nobody asked for change nothing", async () => {
+  mock.method(console, "warn", () => {});
+  const [client, socket] = await connected();
+  const reply = client.request("Echo", "x");
+  await settled();
+  const request = socket.request;
+  await socket.say({ error: false, requester: "C[lab:2]", result: 1, uid: "" });
+  await socket.ask("username", "Manager[lab:1]");
+  await socket.ask("nonsense");
+  await socket.fail(`KeyError: "the 'Other' Service is not connected to Manager[lab:1]"`);
+  await socket.say({ uid: 5 });
+  await socket.say("[]");
+  assert.equal(socket.request, request);
+  assert.equal(client.state, "connected");
+  mock.restoreAll();
+});
+
+test("why the Manager ends the connection is told", async () => {
+  const [client, socket] = await connected({ reconnect: false });
+  const reply = client.request("Echo", "x");
+  await settled();
+  await socket.fail("BufferError: too much waits", { requester: "Manager[lab:1]" });
+  socket.close();
+  await settled();
+  await failure(reply, network.ConnectionLost, /Lost .*BufferError: too much waits; Echo.x may have been/, true);
+  assert.equal(client.state, "closed");
+});
+
+// ---- notifications ----
+
+test("notifications reach the handlers of their link, in order, and a handler that raises stops nothing", async () => {
+  const errors = mock.method(console, "error", () => {});
+  const [client, socket] = await connected();
+  const linking = client.link("Echo");
+  await socket.answer({ attributes: {}, address: "lab:9" });
+  const echo = await linking;
+  const got = [];
+  echo.onNotification(() => {
+    throw new Error("a handler's own fault");
+  });
+  const stop = echo.onNotification(({ service, args, kwargs }) => got.push([service, args, kwargs]));
+  const notify = (service, ...args) =>
+    socket.say({ error: false, result: [args, { a: 1 }], service, uid: "notification" });
+  await notify("Echo", 1);
+  await notify("Other", 2);
+  await notify("Echo", 3);
+  assert.deepEqual(got, [["Echo", [1], { a: 1 }], ["Echo", [3], { a: 1 }]]);
+  assert.equal(errors.mock.callCount(), 2);
+  stop();
+  await notify("Echo", 4);
+  assert.equal(got.length, 2);
+  assert.equal(client.state, "connected");
+  mock.restoreAll();
+});
+
+// ---- the end of a connection, and the next one ----
+
+test("when the connection is lost every open request is rejected, and told whether it may have run", async () => {
+  const [client, socket] = await connected();
+  const [sent, admin] = [client.request("Echo", "x"), client.request("Manager", "port")];
+  const held = client.request("Echo", "y");
+  await settled();
+  socket.close(1006);
+  await settled();
+  await failure(sent, network.ConnectionLost, /code 1006; Echo.x may have been executed/, true);
+  await failure(admin, network.ConnectionLost, /port may have been executed/, true);
+  await failure(held, network.ConnectionLost, /Echo.y was not executed/, false);
+  assert.equal(client.state, "lost");
+  await failure(client.request("Echo", "z"), network.ConnectionLost, /Not connected/, false);
+});
+
+test("it connects again, later and later, and links again, so that notifications go on", async () => {
+  const [client, socket] = await connected();
+  const linking = client.link("Echo");
+  await socket.answer({ attributes: {}, address: "lab:9" });
+  const echo = await linking;
+  const got = [];
+  echo.onNotification(({ args }) => got.push(args));
+  const states = [];
+  client.addEventListener("state", () => states.push(client.state));
+  socket.close();
+  await settled();
+  const delays = [];
+  for (let attempt = 0; attempt < 9; attempt++) {
+    delays.push(client.retryIn);
+    await pass(client.retryIn);
+    FakeSocket.last.close(1006);
+    await settled();
+  }
+  assert.ok(delays[0] <= 0.5, `${delays}`);
+  assert.ok(delays[8] >= 15 && delays[8] <= 30, `${delays}`);
+  assert.equal(FakeSocket.all.length, 10);
+  client.retry();
+  await settled();
+  const next = FakeSocket.last;
+  assert.equal(FakeSocket.all.length, 11);
+  await next.welcome({ Echo: { address: "lab:10" } });
+  assert.deepEqual([next.request.attribute, next.request.args], ["link", ["Echo"]]);
+  await next.answer({ attributes: { new: "()" }, address: "lab:10" });
+  assert.equal(client.state, "connected");
+  assert.deepEqual([...new Set(states)], ["lost", "reconnecting", "connected"]);
+  assert.deepEqual(echo.identity.attributes, { new: "()" });
+  await next.say({ error: false, result: [["again"], {}], service: "Echo", uid: "notification" });
+  assert.deepEqual(got, [["again"]]);
+});
+
+test("a Service that is not back yet is linked again when it is", async () => {
+  const [client, socket] = await connected();
+  const linking = client.link("Echo");
+  await socket.answer({ attributes: {}, address: "lab:9" });
+  const echo = await linking;
+  await pass(10);
+  await socket.answer({ services: {}, clients: {} });
+  assert.equal(echo.address, null);
+  await pass(10);
+  await socket.answer({ services: { Echo: { address: "lab:11" } }, clients: {} });
+  assert.equal(socket.request.attribute, "link");
+  await socket.fail("KeyError: locked", { uid: socket.request.uid });
+  await pass(10);
+  await socket.answer({ services: { Echo: { address: "lab:11" } }, clients: {} });
+  await socket.answer({ attributes: {}, address: "lab:11" });
+  assert.equal(echo.address, "lab:11");
+});
+
+test("requests to a Service that died are rejected when it is seen to be gone, or to be another one", async () => {
+  const [client, socket] = await connected();
+  const linking = client.link("Echo");
+  await socket.answer({ attributes: {}, address: "lab:9" });
+  const echo = await linking;
+  const [other, mine] = [client.request("Other", "x"), expected(echo.x())];
+  const fine = client.request("Fine", "x");
+  await pass(10);
+  const look = socket.request;
+  const late = expected(echo.y());
+  await settled();
+  const services = { Echo: { address: "lab:10" }, Fine: { address: "lab:3" } };
+  await socket.answer({ services, clients: {} }, look);
+  await failure(other, network.ServiceLost, /has gone; Other.x may have been executed/, true);
+  await failure(mine, network.ServiceLost, /has gone; Echo.x may have been executed/, true);
+  assert.deepEqual(await fate(fine), ["pending"]);
+  assert.deepEqual(await fate(late), ["pending"]); // was sent after the look
+});
+
+test("a Manager that falls silent while it owes an answer is given up, one that only takes long is not", async () => {
+  const [client, socket] = await connected();
+  const reply = client.request("Echo", "slow");
+  await pass(10); // it looks who is there
+  for (let number = 0; number < 10; number++) {
+    await pass(10);
+    await socket.say({ error: false, result: [[], {}], service: "Echo", uid: "notification" });
+  }
+  assert.equal(client.state, "connected");
+  assert.deepEqual(await fate(reply), ["pending"]);
+  for (let number = 0; number < 8; number++) await pass(10);
+  await failure(reply, network.ConnectionLost, /says nothing any more; Echo.slow may have been executed/, true);
+  assert.ok(["lost", "reconnecting"].includes(client.state));
+});
+
+test("a client that is rejected when it connects again gives up and says why", async () => {
+  const [client, socket] = await connected();
+  socket.close();
+  await settled();
+  await pass(1);
+  await FakeSocket.last.ask("password", "Manager[lab:1]");
+  await settled();
+  assert.equal(client.state, "closed");
+  assert.equal(client.error.name, "AuthenticationError");
+  await pass(1000);
+  assert.equal(FakeSocket.all.length, 2);
+});
+
+test("close ends everything, in every state, and open begins anew", async () => {
+  const [client, socket] = await connected();
+  const reply = client.request("Echo", "x");
+  await settled();
+  client.close();
+  await failure(reply, network.ConnectionLost, /closed by this client/, true);
+  assert.ok(socket.isClosed);
+  await pass(100);
+  assert.deepEqual([client.state, FakeSocket.all.length], ["closed", 1]);
+  const opening = client.open();
+  assert.equal(client.state, "connecting");
+  await FakeSocket.last.welcome();
+  await opening;
+  FakeSocket.last.close();
+  await settled();
+  assert.equal(client.state, "lost");
+  client.close();
+  await pass(100);
+  assert.deepEqual([client.state, FakeSocket.all.length], ["closed", 2]);
+  const abandoned = client.open();
+  client.close();
+  await failure(abandoned, network.ConnectError, /closed by this client/);
+});
+
+test("what another connection said late does not concern this one", async () => {
+  const [client, first] = await connected();
+  first.close();
+  await settled();
+  await pass(1);
+  await FakeSocket.last.welcome();
+  assert.equal(client.state, "connected");
+  await first.say({ error: true, message: "x", requester: "Manager[lab:1]", uid: "" });
+  first.onclose({ code: 1006, reason: "" });
+  await settled();
+  assert.equal(client.state, "connected");
+});
