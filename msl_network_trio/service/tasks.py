@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from types import coroutine
 from typing import Any
 
 import outcome
 import trio
 
 from msl_network_trio.client.user_code import is_interrupt
-from msl_network_trio.protocol.service import Call, encode_result
+from msl_network_trio.protocol.service import Call, OutgoingLine, encode_result
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.requests import current
 from msl_network_trio.service.threads import failed
 
 _IDLE = 100
 """How many tasks to keep for the next requests: to wake one costs half of what it costs to start one."""
+
+_FLUSH_EVERY = 16
+"""After how many answers to send them: then those who are to pass them on can begin while we go on."""
+
+_REMEMBERED = 1000
+"""Of how many names at the most to remember that their functions wait."""
+
+_Function = Callable[..., Awaitable[Any]]
 
 
 class _Worker:
@@ -32,11 +42,18 @@ class _Worker:
         self.abort = abort
         self.task: trio.lowlevel.Task | None = None
         self.call: Call | None = None
-        self.function: Callable[..., Awaitable[Any]] | None = None
+        self.function: _Function | None = None
+        """If it is to carry out `call`, and has not begun to."""
 
 
 class WorkerTasks:
     """Carries out requests in tasks.
+
+    A task for each costs more than most requests do themselves. So one task, the leader, carries out one
+    request after the other, for as long as their functions do not wait for anything. When one does, the
+    leader becomes the task of that request, and another one goes on: no request ever waits for what another
+    one waits for, just as if each had its own task from the beginning. That is what requests get whose
+    function has waited the last time.
 
     Args:
         service: Whose requests.
@@ -48,6 +65,12 @@ class WorkerTasks:
         self._service = service
         self._nursery = nursery
         self._outlet = outlet
+        self._queue: deque[tuple[Call, _Function]] = deque()
+        """What the leader is to carry out."""
+        self._leader: _Worker | None = None
+        """There is one if there is something in the queue."""
+        self._waits: set[str] = set()
+        """What was requested and had a function that waited."""
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
         self._cancelled: list[Call] = []
@@ -61,13 +84,14 @@ class WorkerTasks:
             function: An async function.
         """
         self._submitted += call.size
-        worker = self._idle.pop() if self._idle else _Worker(self._idle)
-        worker.call, worker.function = call, function
-        self._busy.add(worker)
-        if worker.task is None:
-            self._nursery.start_soon(self._work, worker)
+        if call.attribute in self._waits:
+            worker = self._wake()
+            worker.call, worker.function = call, function
+            self._busy.add(worker)
         else:
-            trio.lowlevel.reschedule(worker.task)
+            self._queue.append((call, function))
+            if self._leader is None:
+                self._leader = self._wake()
 
     @property
     def waiting(self) -> int:
@@ -75,47 +99,50 @@ class WorkerTasks:
         return self._submitted - self._done
 
     @property
-    def running(self) -> list[Call]:
-        """The requests that are being carried out."""
-        return [worker.call for worker in self._busy if worker.call is not None]
-
-    @property
     def is_quiet(self) -> bool:
         """Whether there is nothing to do."""
-        return not self._busy
+        return not self._busy and not self._queue
 
     @property
     def unanswered(self) -> list[Call]:
         """The requests that have no answer, since they were cancelled or go on in spite of that."""
-        return [*self._cancelled, *self.running]
+        running = [worker.call for worker in self._busy if worker.call is not None]
+        return [*self._cancelled, *running, *(call for call, _ in self._queue)]
+
+    def _wake(self) -> _Worker:
+        """Have a task look what there is to do."""
+        worker = self._idle.pop() if self._idle else _Worker(self._idle)
+        if worker.task is None:
+            self._nursery.start_soon(self._work, worker)
+        else:
+            trio.lowlevel.reschedule(worker.task)
+        return worker
+
+    def _resign(self, worker: _Worker) -> None:
+        """Have somebody else be the leader, if this one is it."""
+        if self._leader is worker:
+            self._leader = self._wake() if self._queue else None
+            self._outlet.flush_soon()
 
     @trio.lowlevel.enable_ki_protection
     async def _work(self, worker: _Worker) -> None:
         worker.task = trio.lowlevel.current_task()
-        outlet = self._outlet
+        outlet, queue = self._outlet, self._queue
         try:
             while True:
-                call, function = worker.call, worker.function
-                assert call is not None
-                assert function is not None
-                current.set((self._service, call))
-                try:
-                    line = encode_result(call, await _unprotected(function, call))
-                except trio.Cancelled:
-                    self._cancelled.append(call)
-                    raise
-                except BaseException as error:  # noqa: BLE001 - the client has to be told
-                    line = failed(call, error)
-                    if is_interrupt(error):
-                        signal.raise_signal(signal.SIGINT)  # we are protected, so it goes to the main task
-                self._done += call.size
-                call.forget()
-                worker.call = worker.function = function = None
-                self._busy.remove(worker)
-                outlet.add(line)
-                del line
+                if worker.call is not None and worker.function is not None:
+                    outlet.add(await self._carry_out(worker, worker.call, worker.function))
+                answers = 0
+                while self._leader is worker:
+                    if not queue:
+                        self._leader = None
+                        break
+                    outlet.add(await self._carry_out(worker, *queue.popleft()))
+                    answers += 1
+                    if answers % _FLUSH_EVERY == 0:
+                        outlet.flush()
                 # The last of those that came together sends what all of them have answered.
-                if self._busy:
+                if self._busy or queue:
                     outlet.flush_soon()
                 else:
                     outlet.flush()
@@ -125,9 +152,59 @@ class WorkerTasks:
                 await trio.lowlevel.wait_task_rescheduled(worker.abort)
         finally:
             self._busy.discard(worker)
+            self._resign(worker)
             outlet.done(worker)
+
+    async def _carry_out(self, worker: _Worker, call: Call, function: _Function) -> OutgoingLine:
+        """Carry out a request and return the answer."""
+        worker.call, worker.function = call, None
+        self._busy.add(worker)
+        current.set((self._service, call))
+        try:
+            coro = _unprotected(function, call)
+            try:
+                message = coro.send(None)
+            except StopIteration as stop:
+                line = encode_result(call, stop.value)
+                self._waits.discard(call.attribute)
+            else:
+                self._remember(call.attribute)
+                self._resign(worker)
+                line = encode_result(call, await _resume(coro, message))
+        except trio.Cancelled:
+            self._cancelled.append(call)
+            raise
+        except BaseException as error:  # noqa: BLE001 - the client has to be told
+            line = failed(call, error)
+            if is_interrupt(error):
+                signal.raise_signal(signal.SIGINT)  # we are protected, so it goes to the main task
+        self._done += call.size
+        call.forget()
+        worker.call = None
+        self._busy.discard(worker)
+        return line
+
+    def _remember(self, name: str) -> None:
+        if len(self._waits) >= _REMEMBERED:
+            self._waits.clear()  # clients can ask a Service for any names, if it has a __getattr__
+        self._waits.add(name)
 
 
 @trio.lowlevel.disable_ki_protection
 async def _unprotected(function: Callable[..., Awaitable[Any]], call: Call) -> Any:
     return await function(*call.args, **call.kwargs)
+
+
+@coroutine
+def _resume(coro: Coroutine[Any, Any, Any], message: Any) -> Generator[Any, Any, Any]:
+    """Go on with a coroutine that has said what it waits for first, and tell Trio just that."""
+    try:
+        while True:
+            try:
+                value = yield message
+            except BaseException as error:  # noqa: BLE001 - it is for the coroutine
+                message = coro.throw(error)
+            else:
+                message = coro.send(value)
+    except StopIteration as stop:
+        return stop.value
