@@ -12,6 +12,9 @@ from typing import Final
 PORT: Final = 1875
 """The default port of a Manager (the year in which the Metre Convention was signed)."""
 
+WEBSOCKET_SUBPROTOCOL: Final = "msl-network.v1"
+"""What clients and servers for WebSocket agree on: a line, without its end, is one text message."""
+
 MANAGER: Final = "Manager"
 """The name under which requests reach the Manager itself."""
 

@@ -34,6 +34,7 @@ ORDER = [
     "transport.memory",
     "transport.tcp",
     "transport.trust",
+    "transport.websocket",
     "client.opening",
     "client.prompts",
     "client.reply",
@@ -158,7 +159,7 @@ def test_importing_the_protocol_does_not_bring_trio_in():
 def test_importing_the_package_does_not_bring_in_what_is_not_needed():
     code = (
         "import sys, msl_network_trio\n"
-        "unneeded = {'asyncio', 'numpy', 'msl', 'cryptography', 'trio_websocket'} & set(sys.modules)\n"
+        "unneeded = {'asyncio', 'numpy', 'msl', 'cryptography', 'trio_websocket', 'wsproto', 'h11'} & set(sys.modules)\n"
         "assert not unneeded, unneeded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

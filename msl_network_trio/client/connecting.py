@@ -176,8 +176,8 @@ class Conversation(Protocol):
     def receive(self, data: bytes) -> Sequence[Any]:
         """Take what was received and return events, a `Question` among them if the Manager asks one."""
 
-    def receive_eof(self) -> NetworkError:
-        """Take the end of the stream and return what it means."""
+    def receive_eof(self, last_words: str = "") -> NetworkError:
+        """Take the end of the stream, and what the Manager said of it, and return what it means."""
 
     def answer(self, text: str) -> None:
         """Answer a question."""
@@ -280,7 +280,7 @@ async def _handshake(
         while not protocol.is_connected:
             data = await transport.receive()
             if not data:
-                raise protocol.receive_eof()
+                raise protocol.receive_eof(transport.last_words)
             for event in protocol.receive(data):
                 if isinstance(event, Question):
                     with clock.stopped():

@@ -385,7 +385,7 @@ class Connection:
                 while True:
                     data = await receive()
                     if not data:
-                        self._fail(protocol.receive_eof())
+                        self._fail(protocol.receive_eof(self._transport.last_words))
                         return
                     self._watch.hear()
                     stand_aside = self._deliver(data)

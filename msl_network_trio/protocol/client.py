@@ -366,10 +366,14 @@ class ClientProtocol:
             self._break(f"a line of more than {limit:,} bytes (see read_limit)", start)
         return events
 
-    def receive_eof(self) -> NetworkError:
-        """Take the end of the stream and return what it means."""
+    def receive_eof(self, last_words: str = "") -> NetworkError:
+        """Take the end of the stream and return what it means.
+
+        Args:
+            last_words: What the Manager said of it, if the carrier lets it.
+        """
         self._ended = True
-        return self._handshake.eof(self._lines, self._rejection)
+        return self._handshake.eof(self._lines, self._rejection, last_words)
 
     def lose(self, reason: ConnectionLost, *, cut_off: bool = False) -> list[Request]:
         """End the conversation: settle every request that is still open, and return them.

@@ -96,14 +96,17 @@ class Handshake:
         """Say that the Manager sent something; arguments as in `no_manager`."""
         return f"Manager[{self.manager}] sent {what}, which begins with {quote(start)}"
 
-    def eof(self, lines: LineBuffer, rejection: str = "") -> NetworkError:
+    def eof(self, lines: LineBuffer, rejection: str = "", last_words: str = "") -> NetworkError:
         """Return what the end of the stream means.
 
         Args:
             lines: What was received of a line that is not complete.
             rejection: Why the Manager closed the connection, if it said so.
+            last_words: See `Transport.last_words`.
         """
         text = f"Manager[{self.manager}] closed the connection"
+        if last_words:
+            text += f" ({last_words})"
         if lines:
             text += f" in the middle of a line that begins with {quote(lines.start)}"
         if not self.is_over:

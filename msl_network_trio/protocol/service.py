@@ -197,9 +197,13 @@ class ServiceProtocol:
             self._break(text, self._lines.overflow)
         return events
 
-    def receive_eof(self) -> NetworkError:
-        """Take the end of the stream and return what it means."""
-        return self._handshake.eof(self._lines, self._rejection)
+    def receive_eof(self, last_words: str = "") -> NetworkError:
+        """Take the end of the stream and return what it means.
+
+        Args:
+            last_words: What the Manager said of it, if the carrier lets it.
+        """
+        return self._handshake.eof(self._lines, self._rejection, last_words)
 
     def _break(self, what: str, start: bytes) -> None:
         if self._handshake.is_over:

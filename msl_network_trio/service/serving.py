@@ -216,7 +216,7 @@ class Serving:
                         await self._outlet.wait_until(lambda: not self._is_congested())
                     data = await receive()
                     if not data:
-                        self._fail(protocol.receive_eof())
+                        self._fail(protocol.receive_eof(self._transport.last_words))
                         return
                     self._handle(protocol.receive(data))
                     if protocol.broken is not None:

@@ -17,6 +17,7 @@ class Transport(ABC):
         port: The number of our own port, 0 if the carrier has none.
         threads_may_send: Whether `send_nowait` may be called outside the Trio thread.
         threads_may_receive: Whether `wait_in_thread` and `receive_nowait` may be called there, too.
+        last_words: What the peer said of the end, when `receive` has met it; empty if nothing, as in TCP.
         lock: Held around everything that is done to the carrier. Who calls `send_nowait` in another thread,
             or changes what the Trio thread changes too, holds it meanwhile; it is never held for long.
     """
@@ -24,6 +25,7 @@ class Transport(ABC):
     threads_may_send: ClassVar[bool] = False
     threads_may_receive: ClassVar[bool] = False
     port: int = 0
+    last_words: str = ""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -67,10 +69,13 @@ class Transport(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def send_eof(self) -> None:
+    def send_eof(self, reason: str = "") -> None:
         """Say that nothing more will be sent: the peer receives the end of the stream behind what was sent.
 
         What the peer still sends can be received. Never fails: a peer that is gone need not be told.
+
+        Args:
+            reason: Why, if it is not as usual, for carriers that can tell the peer.
         """
 
     @abstractmethod

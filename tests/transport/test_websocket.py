@@ -1,0 +1,541 @@
+"""The WebSocket transport, in memory: messages, back pressure, pings, every way to end."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+
+import outcome
+import pytest
+import trio
+import trio.testing
+
+from msl_network_trio.exceptions import ConnectError, ConnectionLost
+from msl_network_trio.transport import websocket
+from msl_network_trio.transport.memory import memory_pair
+from msl_network_trio.transport.websocket import accept_websocket, open_websocket
+from tests.transport.websockets import accepted, frame, one_end, opened, read_head, websocket_pair
+
+__all__ = ["one_end", "opened", "websocket_pair"]
+
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+
+
+@pytest.fixture(params=["client", "server"])
+def direction(request):
+    """Which end sends."""
+    return slice(None, None, 1 if request.param == "client" else -1)
+
+
+# ---- messages ----
+
+
+async def test_lines_become_messages_and_messages_lines(websocket_pair, direction):
+    ends = (await websocket_pair())[:2]
+    sender, receiver = ends[direction]
+    assert sender.send_nowait(b'{"a": 1}\r\n{"b": 2}\n{"c"') == 23
+    assert await receiver.receive() == b'{"a": 1}\n'
+    assert await receiver.receive() == b'{"b": 2}\n'
+    with trio.move_on_after(0):
+        await receiver.receive()
+        pytest.fail("half a line is no message")
+    sender.send_nowait(memoryview(b": 3}\r\n"))
+    assert await receiver.receive() == b'{"c": 3}\n'
+
+
+async def test_what_cannot_be_seen_arrives_as_it_was(websocket_pair, direction):
+    ends = (await websocket_pair())[:2]
+    sender, receiver = ends[direction]
+    for line in ("", "\u2028é漢😀", "\0", " x "):
+        await sender.send_all(line.encode() + b"\n")
+        assert await receiver.receive() == line.encode() + b"\n"
+
+
+@pytest.mark.parametrize("size", [125, 126, 65_535, 65_536, 3_000_000])
+async def test_lines_of_any_size_arrive_whole(websocket_pair, direction, size):
+    line = os.urandom(size // 2).hex().encode().ljust(size, b"x") + b"\n"
+    ends = (await websocket_pair())[:2]
+    sender, receiver = ends[direction]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.send_all, line)
+        assert await receiver.receive() == line
+
+
+async def test_a_json_text_on_several_lines_is_one_line(websocket_pair):
+    _, server, carrier, _ = await websocket_pair()
+    carrier.send_nowait(frame(TEXT, b'{\r\n  "a":\n1}\n'))
+    assert await server.receive() == b'{\r   "a": 1} \n'
+
+
+async def test_a_message_in_fragments_of_any_size_is_one_line(websocket_pair):
+    _, server, carrier, _ = await websocket_pair()
+    text = "{'é': '漢字😀'}".encode()
+    carrier.send_nowait(frame(TEXT, text[:1], final=False))
+    for byte in text[1:]:
+        carrier.send_nowait(frame(0, bytes([byte]), final=False) + frame(PING, b"in between"))
+    carrier.send_nowait(frame(0, b"", final=True))
+    assert await server.receive() == text + b"\n"
+
+
+async def test_bytes_may_arrive_one_by_one(websocket_pair):
+    _, server, carrier, _ = await websocket_pair()
+    for byte in frame(TEXT, b"x" * 200):
+        carrier.send_nowait(bytes([byte]))
+        await trio.testing.wait_all_tasks_blocked()
+    assert await server.receive() == b"x" * 200 + b"\n"
+
+
+# ---- back pressure, cancellation ----
+
+
+async def test_a_peer_that_does_not_read_holds_the_sender_up(websocket_pair, direction):
+    ends = (await websocket_pair())[:2]
+    sender, receiver = ends[direction]
+    line = b"x" * 999 + b"\n"
+    sent = 0
+    while sender.send_nowait(line):
+        sent += 1
+        await trio.testing.wait_all_tasks_blocked()
+    # the queues of both ends, and what is on its way
+    assert 300 < sent < 700
+    received = 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.wait_send)
+        while received < sent:
+            assert await receiver.receive() == line
+            received += 1
+    assert sender.send_nowait(line)
+
+
+async def test_a_line_that_is_larger_than_the_queue_is_taken_whole(websocket_pair):
+    client, server, *_ = await websocket_pair()
+    size = 5 * websocket._CAPACITY
+    line = b"x" * size + b"\n"
+    assert client.send_nowait(line) == len(line)
+    assert client.send_nowait(b"y\n") == 0
+    assert await server.receive() == line
+
+
+async def test_who_is_cancelled_while_sending_leaves_no_half_message(websocket_pair, direction):
+    ends = (await websocket_pair())[:2]
+    sender, receiver = ends[direction]
+    lines = b"".join(b"%06d" % n * 100 + b"\n" for n in range(2000))
+    with trio.move_on_after(0.01) as scope:
+        await sender.send_all(lines)
+    assert scope.cancelled_caught
+    with trio.move_on_after(0.1):
+        while True:
+            line = await receiver.receive()
+            assert len(line) == 601
+            assert len({line[i : i + 6] for i in range(0, 600, 6)}) == 1
+
+
+async def test_who_is_cancelled_while_receiving_has_lost_nothing(websocket_pair):
+    client, server, *_ = await websocket_pair()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await client.receive()
+    server.send_nowait(b"1\n2\n")
+    await trio.testing.wait_all_tasks_blocked()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await client.receive()
+    assert [await client.receive(), await client.receive()] == [b"1\n", b"2\n"]
+
+
+async def test_both_ends_may_send_without_reading_first(websocket_pair):
+    """Neither waits for the other to read its pongs or messages, as long as both read at last."""
+    ends = (await websocket_pair())[:2]
+    lines = b"x" * 999_999 + b"\n"
+
+    async def receive(end):
+        received = 0
+        while received < 3:
+            assert len(await end.receive()) == 1_000_000
+            received += 1
+
+    async with trio.open_nursery() as nursery:
+        for end in ends:
+            nursery.start_soon(end.send_all, lines * 3)
+            nursery.start_soon(receive, end)
+
+
+# ---- the end ----
+
+
+async def test_the_end_comes_behind_what_was_sent(websocket_pair, direction):
+    ends = (await websocket_pair())[:2]
+    sender, receiver = ends[direction]
+    for n in range(100):
+        sender.send_nowait(b"%d\n" % n)
+    sender.send_eof()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sender.receive)  # waits for the goodbye of the other end
+        assert [await receiver.receive() for _ in range(100)] == [b"%d\n" % n for n in range(100)]
+        assert await receiver.receive() == b""
+        assert receiver.last_words == "the WebSocket was closed with code 1000 (normal closure)"
+        assert await receiver.receive() == b""
+    assert await sender.receive() == b""
+    with pytest.raises(ConnectionLost, match="closed"):
+        sender.send_nowait(b"x\n")
+    with pytest.raises(ConnectionLost, match="code 1000"):
+        receiver.send_nowait(b"x\n")
+
+
+async def test_a_reason_is_told(websocket_pair, direction):
+    ends = (await websocket_pair())[:2]
+    sender, receiver = ends[direction]
+    sender.send_eof("the password is wrong")
+    with pytest.raises(ConnectionLost, match=r"code 1008 \(policy violation\): the password is wrong"):
+        await receiver.receive()
+
+
+async def test_a_reason_may_be_longer_than_a_frame_takes(websocket_pair, direction):
+    ends = (await websocket_pair())[:2]
+    sender, receiver = ends[direction]
+    sender.send_eof("é" * 200)
+    with pytest.raises(ConnectionLost, match="code 1008"):
+        await receiver.receive()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "text"),
+    [
+        (1001, "restart", r"code 1001 \(going away\): restart"),
+        (1000, "", r"code 1000 \(normal closure\)"),
+        (None, "", r"code 1005 \(no status rcvd\)"),
+    ],
+)
+async def test_a_usual_end_is_the_end_of_the_stream(websocket_pair, code, reason, text):
+    client, _, _, theirs = await websocket_pair()
+    payload = b"" if code is None else code.to_bytes(2, "big") + reason.encode()
+    theirs.send_nowait(frame(CLOSE, payload, masked=False))
+    assert await client.receive() == b""
+    assert re.fullmatch(f"the WebSocket was closed with {text}", client.last_words)
+
+
+@pytest.mark.parametrize("code", [1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 3000, 4321])
+async def test_any_other_end_is_an_error_with_code_and_reason(websocket_pair, code):
+    client, _, _, theirs = await websocket_pair()
+    theirs.send_nowait(frame(CLOSE, code.to_bytes(2, "big") + b"because", masked=False))
+    with pytest.raises(ConnectionLost, match=rf"code {code}.*: because$"):
+        await client.receive()
+    with pytest.raises(ConnectionLost, match=rf"code {code}.*: because$"):
+        client.send_nowait(b"x\n")
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_an_end_without_goodbye_is_an_error(websocket_pair, how, direction):
+    client, server, ours, theirs = await websocket_pair()
+    (end, _), (_, carrier) = (client, server)[direction], (ours, theirs)[direction]
+    getattr(carrier, how)()
+    with pytest.raises(ConnectionLost, match=r"code 1006 \(abnormal closure\)"):
+        await end.receive()
+    with pytest.raises(ConnectionLost):
+        while True:
+            end.send_nowait(b"x\n")
+            await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_why_a_peer_ends_is_heard_also_by_who_cannot_write_any_more(websocket_pair, direction):
+    """trio-websocket stops to read when a send fails; what the peer said last must not be lost."""
+    client, server, ours, theirs = await websocket_pair()
+    end, other = (client, server)[direction]
+    carrier = (ours, theirs)[direction][0]
+    other.send_nowait(b"why\n")
+    await trio.testing.wait_all_tasks_blocked()
+
+    def broken(data):
+        raise ConnectionLost("Broken pipe")
+
+    carrier.send_nowait = broken
+    end.send_nowait(b"x\n")
+    await trio.testing.wait_all_tasks_blocked()
+    with pytest.raises(ConnectionLost, match="Broken pipe"):
+        end.send_nowait(b"x\n")
+    assert await end.receive() == b"why\n"
+    other.send_nowait(b"because\n")
+    assert await end.receive() == b"because\n"
+
+
+async def test_who_waits_is_told_when_it_is_closed(websocket_pair, direction):
+    ends = (await websocket_pair())[:2]
+    end, _ = ends[direction]
+    while end.send_nowait(b"x" * 999 + b"\n"):
+        await trio.testing.wait_all_tasks_blocked()
+    async with trio.open_nursery() as nursery:
+
+        async def receive():
+            with pytest.raises(ConnectionLost, match="closed"):
+                await end.receive()
+
+        nursery.start_soon(receive)
+        nursery.start_soon(end.wait_send)
+        await trio.testing.wait_all_tasks_blocked()
+        end.close()
+    with pytest.raises(ConnectionLost, match="closed"):
+        end.send_nowait(b"x\n")
+
+
+async def test_to_close_at_once_still_says_so(websocket_pair, direction):
+    ends = (await websocket_pair())[:2]
+    end, other = ends[direction]
+    end.close()
+    end.close()
+    assert await other.receive() == b""
+    assert "code 1001" in other.last_words
+
+
+async def test_a_goodbye_that_nobody_answers_can_be_waited_for_as_long_as_one_wants(one_end):
+    end, _ = await one_end()
+    end.send_eof()
+    with trio.move_on_after(0.05) as scope:
+        await end.receive()
+    assert scope.cancelled_caught
+
+
+# ---- what is not allowed ----
+
+
+async def until_goodbye(carrier) -> tuple[int, bytes]:
+    """Read frames, none of which is masked by chance like a goodbye; the last one must say goodbye."""
+    received = b""
+    while data := await carrier.receive():
+        received += data
+        if received[0] == 0x88 and len(received) >= 2 and len(received) >= frame_size(received):
+            assert len(received) == frame_size(received), "something follows the goodbye"
+            payload = unmasked(received)
+            return int.from_bytes(payload[:2], "big"), payload[2:]
+    pytest.fail(f"no goodbye in {received[:200]!r}")
+
+
+def frame_size(data: bytes) -> int:
+    return 2 + (data[1] & 0x7F) + (4 if data[1] & 0x80 else 0)
+
+
+def unmasked(data: bytes) -> bytes:
+    if not data[1] & 0x80:
+        return data[2:]
+    mask, payload = data[2:6], data[6:]
+    return bytes(byte ^ mask[n % 4] for n, byte in enumerate(payload))
+
+
+BAD = {
+    "binary": ([(BINARY, b"{}")], 1003),
+    "text that is no UTF-8": ([(TEXT, b"{\xff}")], 1007),
+    "text that ends in the midst of a character": ([(TEXT, "é".encode()[:1])], 1007),
+    "a surrogate": ([(TEXT, b"\xed\xa0\x80")], 1007),
+    "a reserved opcode": ([(0x3, b"{}")], 1002),
+    "a reserved bit": ([(0x40 | TEXT, b"x")], 1002),
+    "a ping in fragments": ([(PING, b"", False)], 1002),
+    "a continuation of nothing": ([(0, b"x")], 1002),
+    "a text within a text": ([(TEXT, b"x", False), (TEXT, b"x")], 1002),
+    "a goodbye of one byte": ([(CLOSE, b"\x03")], 1002),
+    "a goodbye with a code that is none": ([(CLOSE, (999).to_bytes(2, "big"))], 1002),
+    "a goodbye with a code that nobody sends": ([(CLOSE, (1006).to_bytes(2, "big"))], 1002),
+    "a message that is too large": ([(TEXT, b"x" * 1001)], 1009),
+    "fragments that are too large": ([(TEXT, b"x" * 600, False), (0, b"x" * 600)], 1009),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_who_breaks_the_rules_is_told_the_code_and_dropped(name, one_end):
+    frames, code = BAD[name]
+    end, carrier = await one_end(read_limit=1000)
+    masked = not end._is_client
+    bad = b"".join(
+        frame(opcode, payload, final=not more or more[0], masked=masked) for opcode, payload, *more in frames
+    )
+    carrier.send_nowait(frame(TEXT, b"before", masked=masked) + bad)
+    assert await end.receive() == b"before\n"
+    with pytest.raises(ConnectionLost):
+        await end.receive()
+    end.send_eof()  # what the Manager does then
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end.receive)
+        assert (await until_goodbye(carrier))[0] == code
+        carrier.send_nowait(frame(CLOSE, code.to_bytes(2, "big"), masked=masked))
+        carrier.close()
+
+
+async def test_who_masks_as_the_other_end_does_breaks_the_rules(one_end):
+    end, carrier = await one_end()
+    carrier.send_nowait(frame(TEXT, b"{}", masked=end._is_client))
+    with pytest.raises(ConnectionLost, match="code 1002"):
+        await end.receive()
+    assert (await until_goodbye(carrier))[0] == 1002
+
+
+async def test_why_is_told_also_to_who_is_in_the_midst_of_a_message_that_is_too_large(one_end):
+    end, carrier = await one_end(read_limit=1000)
+    mask = b"" if end._is_client else b"mask"
+    carrier.send_nowait(
+        bytes((0x81, 0xFF if mask else 0x7F)) + (10**9).to_bytes(8, "big") + mask + b"x" * 30_000
+    )
+    with pytest.raises(ConnectionLost, match="code 1009"):
+        await end.receive()
+    end.send_eof()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end.receive)
+        await carrier.send_all(b"x" * 1_000_000)  # it goes on, without looking
+        assert (await until_goodbye(carrier))[0] == 1009
+        carrier.close()
+
+
+async def test_pings_are_answered_and_pongs_that_nobody_asked_for_are_not(one_end):
+    end, carrier = await one_end()
+    masked = not end._is_client
+    carrier.send_nowait(frame(PONG, b"?", masked=masked) + frame(PING, b"!", masked=masked))
+    data = await carrier.receive()
+    assert data[0] == 0x80 | PONG
+    assert unmasked(data) == b"!"
+
+
+async def test_pings_behind_a_goodbye_do_no_harm(one_end):
+    """wsproto raises at the pong, for which it is too late."""
+    end, carrier = await one_end()
+    masked = not end._is_client
+    end.send_eof()
+    assert (await until_goodbye(carrier))[0] == 1000
+    carrier.send_nowait(frame(PING, b"!", masked=masked) + frame(CLOSE, masked=masked))
+    carrier.close()
+    assert await end.receive() == b""
+
+
+# ---- pings ----
+
+
+async def test_a_connection_that_is_idle_is_asked_and_lives(websocket_pair, autojump_clock, direction):
+    ends = (await websocket_pair(client={"ping_interval": 20}, server={"ping_interval": 30}))[:2]
+    await trio.sleep(10_000)
+    sender, receiver = ends[direction]
+    sender.send_nowait(b"x\n")
+    assert await receiver.receive() == b"x\n"
+
+
+async def test_a_peer_that_answers_no_ping_is_lost(one_end, autojump_clock):
+    end, carrier = await one_end(ping_interval=20)
+    masked = not end._is_client
+    began = trio.current_time()
+
+    async def be_there_for_a_while():
+        await trio.sleep(15)
+        carrier.send_nowait(frame(TEXT, b"x", masked=masked))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_there_for_a_while)
+        assert await end.receive() == b"x\n"
+    with pytest.raises(ConnectionLost, match="has not answered a ping for 20 seconds"):
+        await end.receive()
+    assert trio.current_time() - began == pytest.approx(40)
+    with pytest.raises(ConnectionLost, match="not answered a ping"):
+        end.send_nowait(b"x\n")
+
+
+async def test_a_large_message_that_is_slow_is_no_missing_answer(websocket_pair, autojump_clock):
+    client, server, _, theirs = await websocket_pair(1000, client={"ping_interval": 10})
+    receive = theirs.receive
+
+    async def slowly():
+        await trio.sleep(3)
+        return await receive()
+
+    theirs.receive = slowly
+    line = b"x" * 50_000 + b"\n"
+    client.send_nowait(line)
+    assert await server.receive() == line
+    assert trio.current_time() > 100
+
+
+# ---- handshakes ----
+
+
+async def answered(answer: bytes, *, then_close: bool = True, **kwargs):
+    """Open a WebSocket at a server that answers with this."""
+    ours, theirs = memory_pair()
+
+    async def serve():
+        await read_head(theirs)
+        theirs.send_nowait(answer)
+        if then_close:
+            theirs.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        result = await outcome.acapture(partial(open_websocket, ours, "vm:1", **kwargs))
+    assert ours._closed, "the carrier was left open"
+    return result.unwrap()
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 10\r\n\r\nnot for us", "HTTP status 403: 'not for us'"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP status 404"),
+        (
+            b"HTTP/1.1 502 Bad\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndown\r\n0\r\n\r\n",
+            "status 502: 'down'",
+        ),
+        (b"HTTP/1.1 301 Moved\r\nLocation: /\r\n\r\nelsewhere", "HTTP/1.1 301 Moved"),
+        (b"HTTP/1.1 200 OK\r\n\r\n<html>", "HTTP/1.1 200 OK"),
+        (b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", "101 Switching"),
+        (b"", "closed the connection before it answered"),
+        (b'{"args": [], "attribute": "identity"}\r\n', "port of a Manager for TCP"),
+        (b"\x15\x03\x03\x00\x02\x02F", "speaks TLS"),
+        (b"SSH-2.0-OpenSSH\r\n", "does not speak HTTP"),
+        (b"\0" * 100_000, "does not speak HTTP"),
+    ],
+)
+async def test_a_server_that_does_not_open_one_is_quoted(answer, text):
+    with pytest.raises(ConnectError, match=text) as caught:
+        await answered(answer[:60_000])
+    assert len(str(caught.value)) < 1000
+
+
+async def test_a_server_that_says_nothing_can_be_given_up():
+    before = trio.lowlevel.current_statistics().tasks_living
+    ours, _ = memory_pair()
+    with trio.move_on_after(0.05) as scope:
+        await open_websocket(ours, "vm:1")
+    assert scope.cancelled_caught
+    assert ours._closed
+    await trio.testing.wait_all_tasks_blocked()
+    assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+async def test_what_is_asked_for():
+    ours, theirs = memory_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            partial(open_websocket, ours, "lab.example:8875", path="/msl?x=1", headers={"X-Token": "ä"})
+        )
+        first, headers, rest = await read_head(theirs)
+        nursery.cancel_scope.cancel()
+    assert first == "GET /msl?x=1 HTTP/1.1"
+    assert headers["host"] == "lab.example:8875"
+    assert headers["x-token"] == "ä"
+    assert headers["sec-websocket-protocol"] == "msl-network.v1"
+    assert rest == b""
+
+
+async def test_what_comes_with_the_answer_is_received():
+    ours, theirs = memory_pair()
+
+    async def accept():
+        _, headers, _ = await read_head(theirs)
+        theirs.send_nowait(accepted(headers["sec-websocket-key"]) + frame(TEXT, b"early", masked=False))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accept)
+        client = await open_websocket(ours, "vm:1")
+    assert await client.receive() == b"early\n"
+    client.close()
+
+
+async def test_a_client_that_is_gone_before_the_answer_is_lost():
+    ours, theirs = memory_pair()
+    ours.reset()
+    with pytest.raises(ConnectionLost):
+        await accept_websocket(theirs, "AAAAAAAAAAAAAAAAAAAAAA==", None, trio.lowlevel.spawn_system_task)
+    assert theirs._closed
