@@ -5,7 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import Final, Protocol
 
-from msl_network_trio.cli import completion, demo, manager
+from msl_network_trio.cli import (
+    certdump,
+    certgen,
+    completion,
+    delete,
+    demo,
+    hostname,
+    keygen,
+    manager,
+    user,
+)
 from msl_network_trio.cli.parser import Parser
 
 
@@ -26,12 +36,19 @@ class Command(Protocol):
     def execute(self, options: argparse.Namespace) -> int:
         """Do what it does, and return the exit status.
 
-        Exceptions that are a `NetworkError` or an `OSError` are for the user, and shown without a traceback.
+        Exceptions that are a `CommandError`, a `NetworkError` or an `OSError` are for the user, and shown
+        without a traceback.
         """
 
 
 COMMANDS: Final[dict[str, Command]] = {
     "manager": manager,
+    "user": user,
+    "hostname": hostname,
+    "keygen": keygen,
+    "certgen": certgen,
+    "certdump": certdump,
+    "delete": delete,
     "demo": demo,
     "completion": completion,
 }

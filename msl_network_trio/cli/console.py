@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 _HEADING = r"(?m)^\w[\w ]*:$"
@@ -33,6 +34,26 @@ def print_help(text: str, file: TextIO) -> None:
     styled.highlight_regex(_HEADING, "bold yellow")
     styled.highlight_regex(_USAGE, "bold yellow")
     Console(file=file).print(styled, end="", soft_wrap=True)
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on standard output: framed on a terminal, else in columns as msl-network prints them."""
+    file = sys.stdout
+    if is_colourful(file):
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table()
+        for heading in headings:
+            table.add_column(heading)
+        for row in rows:
+            table.add_row(*map(Text, row))
+        Console(file=file).print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    for line in (headings, ["=" * width for width in widths], *rows):
+        file.write(" ".join(map(str.ljust, line, widths)).rstrip() + "\n")
 
 
 def print_error(text: str) -> None:

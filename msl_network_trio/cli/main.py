@@ -10,7 +10,7 @@ from pathlib import Path
 from msl_network_trio import __version__
 from msl_network_trio.cli.commands import COMMANDS
 from msl_network_trio.cli.console import print_error
-from msl_network_trio.cli.parser import Parser
+from msl_network_trio.cli.parser import CommandError, Parser
 from msl_network_trio.exceptions import NetworkError
 
 _DESCRIPTION = """\
@@ -22,6 +22,9 @@ _EPILOG = """\
 Examples:
   # run a Manager with the default settings
   %(prog)s manager
+
+  # add a user who may log in, and make admin requests
+  %(prog)s user add j.doe --admin
 
   # all options of a command
   %(prog)s manager --help
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[options.command].execute(options)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except (NetworkError, OSError) as error:
+    except (CommandError, NetworkError, OSError) as error:
         print_error(_text(error))
         return FAILED
 
@@ -85,8 +88,8 @@ def _program() -> str:
     return "python -m msl_network_trio" if path.name == "__main__.py" else path.stem
 
 
-def _text(error: NetworkError | OSError) -> str:
+def _text(error: CommandError | NetworkError | OSError) -> str:
     """The text of an error, without the number that the operating system gives it."""
-    if isinstance(error, NetworkError) or not error.strerror:
+    if isinstance(error, CommandError | NetworkError) or not error.strerror:
         return str(error) or type(error).__name__
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

@@ -24,13 +24,19 @@ Examples:
   # or the one in the first line of a file, which keeps it out of the history
   %(prog)s --auth-password manager-password.txt
 
+  # everybody has to log in as a user (see the command user)
+  %(prog)s --auth-login
+
+  # only hosts that are trusted may connect (see the command hostname)
+  %(prog)s --auth-hostname
+
   # with a certificate and a key of your own
   %(prog)s --cert-file lab-3.crt --key-file lab-3.key
 
   # on this computer only, without TLS, and with all details in the log
   %(prog)s --host localhost --disable-tls --log-level DEBUG
 
-It uses the certificate, the key and the folder of msl-network, if there are any:
+It uses the certificate, the key and the database of msl-network, if there are any:
 ~/.msl/network, or what the environment variable MSL_NETWORK_HOME says.
 """
 
@@ -50,7 +56,18 @@ def add_arguments(parser: Parser) -> None:
         help="the host name or address to listen on\n(default: all network interfaces)",
     )
     _add_tls_arguments(parser)
-    parser.add_argument(
+    authentication = parser.add_mutually_exclusive_group()
+    authentication.add_argument(
+        "--auth-hostname",
+        action="store_true",
+        help="only hosts that are trusted may connect",
+    )
+    authentication.add_argument(
+        "--auth-login",
+        action="store_true",
+        help="Clients and Services have to log in as a user",
+    )
+    authentication.add_argument(
         "-P",
         "--auth-password",
         nargs="+",
@@ -59,6 +76,13 @@ def add_arguments(parser: Parser) -> None:
         "have spaces. If it is the path of a file, the first line of\n"
         "the file is the password; if there is no such file, the path\n"
         "itself is",
+    )
+    parser.add_argument(
+        "-d",
+        "--database",
+        metavar="FILE",
+        help="the database with the users, the trusted hosts, and who has\n"
+        "connected (default: manager.sqlite3 in the folder\n~/.msl/network)",
     )
     parser.add_argument(
         "-l",

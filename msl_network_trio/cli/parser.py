@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from msl_network_trio.cli.console import print_error, print_help
 
 USAGE_ERROR = 2
 """The exit status when the command line cannot be understood."""
+
+
+class CommandError(Exception):
+    """What a command cannot do, for a reason that the user can mend."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,3 +39,13 @@ class Parser(argparse.ArgumentParser):
 def add_completer(action: argparse.Action, *values: str) -> None:
     """Let tab completion offer values for an argument that takes others, too."""
     action.completer = lambda **_: values  # type: ignore[attr-defined]  # where argcomplete looks for it
+
+
+def add_lookup(action: argparse.Action, look_up: Callable[[argparse.Namespace], Iterable[str]]) -> None:
+    """Let tab completion offer what is looked up when Tab is pressed.
+
+    Args:
+        action: The argument.
+        look_up: Is given what has been typed so far, and returns the values.
+    """
+    action.completer = lambda parsed_args, **_: look_up(parsed_args)  # type: ignore[attr-defined]

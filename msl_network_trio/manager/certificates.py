@@ -32,7 +32,7 @@ _MESSAGES = 10
 _NO_FIT = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
 """What OpenSSL says of a key that is not the one of the certificate; the last if it is of another kind."""
 
-_DEFAULT = "localhost"
+DEFAULT_HOST = "localhost"
 """The host whose key and certificate a Manager has that listens on all interfaces."""
 
 _CERTIFICATE = re.compile(r"-----BEGIN (X509 |TRUSTED )?CERTIFICATE-----")
@@ -75,11 +75,11 @@ def server_context(
         key = certificate if key_file is None else Path(key_file)
         mend = "Pass the key_file that the certificate was made for."
     elif key_file is not None:
-        certificate, key = certificate_file(_DEFAULT), Path(key_file)
+        certificate, key = certificate_file(DEFAULT_HOST), Path(key_file)
         _renew_certificate(certificate, key, password, host)
         mend = "Perhaps another Manager was started at the same moment; start this one again."
     else:
-        certificate = certificate_file(host or _DEFAULT)
+        certificate = certificate_file(host or DEFAULT_HOST)
         key = key_folder() / certificate.with_suffix(".key").name
         _make_what_is_missing(certificate, key, password, host)
         mend = (

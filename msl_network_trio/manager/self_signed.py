@@ -1,6 +1,6 @@
 """Making private keys, and certificates that nobody but their key has signed.
 
-The only module that imports `cryptography`, which takes a while and is needed once in the life of a key.
+It imports `cryptography`, which takes a while and is needed once in the life of a key.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ipaddress
 import socket
 import sys
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -21,10 +22,36 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from msl_network_trio.manager.addresses import local_addresses
 
-_KEY_SIZE = 2048
+KEY_SIZE = 2048
 """Bits, as msl-network 1.0.0 has them."""
 
-_YEARS_VALID = 100 if sys.maxsize > 2**32 else 15
+CURVE = "SECP384R1"
+"""The elliptic curve that msl-network 1.0.0 takes if it is told to take one."""
+
+Hash = (
+    hashes.SHA224
+    | hashes.SHA256
+    | hashes.SHA384
+    | hashes.SHA512
+    | hashes.SHA3_224
+    | hashes.SHA3_256
+    | hashes.SHA3_384
+    | hashes.SHA3_512
+)
+
+HASHES: dict[str, Hash] = {
+    "SHA224": hashes.SHA224(),
+    "SHA256": hashes.SHA256(),
+    "SHA384": hashes.SHA384(),
+    "SHA512": hashes.SHA512(),
+    "SHA3_224": hashes.SHA3_224(),
+    "SHA3_256": hashes.SHA3_256(),
+    "SHA3_384": hashes.SHA3_384(),
+    "SHA3_512": hashes.SHA3_512(),
+}
+"""What a certificate can be signed with."""
+
+YEARS_VALID = 100 if sys.maxsize > 2**32 else 15
 """As in msl-network 1.0.0; 32 bit systems may have a clock that ends in 2038."""
 
 _LONGEST_NAME = 64
@@ -37,23 +64,61 @@ class KeyNotUsable(Exception):
     """A private key cannot be read; the text says why."""
 
 
-def make_key(password: str | None) -> bytes:
+def make_key(
+    password: str | None, *, algorithm: str = "rsa", size: int = KEY_SIZE, curve: str = CURVE
+) -> bytes:
     """Make a private key.
 
     Args:
         password: What to encrypt it with; None: it is not encrypted.
+        algorithm: ``"rsa"``, ``"dsa"`` or ``"ecc"``.
+        size: Bits, unless it is a key of an elliptic curve.
+        curve: The name of the elliptic curve, if it is.
 
     Returns:
         The key as PEM.
+
+    Raises:
+        KeyNotUsable: There is no such key.
     """
-    key = rsa.generate_private_key(public_exponent=65537, key_size=_KEY_SIZE)
+    key: rsa.RSAPrivateKey | dsa.DSAPrivateKey | ec.EllipticCurvePrivateKey
+    try:
+        if algorithm == "rsa":
+            key = rsa.generate_private_key(public_exponent=65537, key_size=size)
+        elif algorithm == "dsa":
+            key = dsa.generate_private_key(size)
+        else:
+            key = ec.generate_private_key(_curve(curve))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise KeyNotUsable(str(error)) from error
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()
     if password is not None:
         encryption = serialization.BestAvailableEncryption(password.encode())
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
 
 
-def make_certificate(key_pem: bytes, password: str | None, host: str | None) -> bytes:
+def _curve(name: str) -> ec.EllipticCurve:
+    curves: dict[str, type[ec.EllipticCurve]] = {
+        each.__name__.upper(): each for each in vars(ec).values() if _is_a(each, ec.EllipticCurve)
+    }
+    if name.upper() not in curves:
+        known = ", ".join(sorted(curves))
+        raise KeyNotUsable(f"{name!r} is no elliptic curve. There are {known}")
+    return curves[name.upper()]()
+
+
+def _is_a(value: Any, base: type) -> bool:
+    return isinstance(value, type) and issubclass(value, base) and value is not base
+
+
+def make_certificate(
+    key_pem: bytes,
+    password: str | None,
+    host: str | None,
+    *,
+    algorithm: str = "SHA256",
+    years: float = YEARS_VALID,
+) -> bytes:
     """Make a certificate of this computer, signed with the key that it is for.
 
     It is no CA, and says nothing about the usage of its key: OpenSSL 1.1.1 takes a certificate whose key
@@ -64,17 +129,25 @@ def make_certificate(key_pem: bytes, password: str | None, host: str | None) -> 
         key_pem: The private key.
         password: What it is encrypted with.
         host: A further name or address that the certificate shall be for.
+        algorithm: With which hash to sign it, one of `HASHES`.
+        years: For how long it shall be valid.
 
     Returns:
         The certificate as PEM.
 
     Raises:
-        KeyNotUsable: The key cannot be read, or not be used to sign.
+        KeyNotUsable: The key cannot be read, or not be used to sign, or the rest makes no sense.
     """
     key = _load_key(key_pem, password)
+    if algorithm.upper() not in HASHES:
+        raise KeyNotUsable(f"{algorithm!r} is no algorithm to sign with. There are {', '.join(HASHES)}")
     hostname = socket.gethostname()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:_LONGEST_NAME] or "localhost")])
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    try:
+        until = now + years * 365.25 * _DAY
+    except OverflowError:
+        raise KeyNotUsable(f"no calendar goes on for {years:g} years") from None
     public_key = key.public_key()
     identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
     certificate = (
@@ -84,7 +157,7 @@ def make_certificate(key_pem: bytes, password: str | None, host: str | None) -> 
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _DAY)  # the clocks of computers in a laboratory differ
-        .not_valid_after(now + _YEARS_VALID * 365.25 * _DAY)
+        .not_valid_after(until)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(identifier, critical=False)
@@ -94,7 +167,9 @@ def make_certificate(key_pem: bytes, password: str | None, host: str | None) -> 
         .add_extension(x509.SubjectAlternativeName(_alternative_names(hostname, host)), critical=False)
         .sign(
             key,
-            None if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256(),
+            None
+            if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
+            else HASHES[algorithm.upper()],
         )
     )
     return certificate.public_bytes(serialization.Encoding.PEM)

@@ -7,6 +7,7 @@ there, since administrators call them by name. All of them block.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import re
@@ -28,6 +29,9 @@ IN_MEMORY = ":memory:"
 
 _BUSY = 5.0
 """For how many seconds to wait for other programs that use the database."""
+
+_GLANCE = 0.2
+"""The same when somebody has pressed the Tab key."""
 
 _INVALID_USERNAME = re.compile(r":\d+$")
 
@@ -85,6 +89,25 @@ def cannot_be_used(path: str, error: Exception) -> DatabaseError:
 def is_readable_by_others(path: str) -> bool:
     """Whether other users may read the file; on Windows, the user's profile folder is what keeps them out."""
     return path != IN_MEMORY and sys.platform != "win32" and bool(Path(path).stat().st_mode & 0o077)
+
+
+def glance(path: str | os.PathLike[str] | None, column: str, table: str) -> list[str]:
+    """Return what is in a column of a database, if that takes no time; nothing is made, and nothing raised.
+
+    For tab completion.
+
+    Args:
+        path: The file; None: the default one.
+        column: The name of the column.
+        table: The name of the table.
+    """
+    file = database_file() if path is None else Path(path)
+    try:
+        uri = f"{file.absolute().as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_GLANCE)) as connection:
+            return [str(value) for (value,) in connection.execute(f"SELECT {column} FROM {table};")]
+    except (OSError, ValueError, sqlite3.Error):
+        return []
 
 
 class Table:
@@ -297,6 +320,19 @@ class UsersTable(Table):
         """Return whether a user is an administrator; False, too, if there is no such user."""
         user = self.get_user(username)
         return user is not None and bool(user[4])
+
+    def check_can_be(self, username: str, *, is_new: bool) -> None:
+        """Check that a user can be added, or that there is such a user.
+
+        Raises:
+            ValueError: Why it cannot be, or is not.
+        """
+        if is_new:
+            _check_username(username)
+            if self.is_user_registered(username):
+                raise ValueError(f"A user with the name {username!r} already exists")
+        else:
+            self._check_exists(username, "update")
 
     def _check_exists(self, username: str, action: str) -> None:
         if not self.is_user_registered(username):

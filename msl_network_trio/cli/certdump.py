@@ -1,0 +1,44 @@
+"""The command ``certdump``: show what is in a certificate."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Final
+
+from msl_network_trio.cli.parser import CommandError, Parser
+
+HELP: Final = "Show what is in a certificate"
+
+EPILOG: Final = """\
+Examples:
+  # show it
+  %(prog)s lab-3.crt
+
+  # write it to a file
+  %(prog)s lab-3.crt --out lab-3.txt
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """See `Command`."""
+    parser.add_argument("certfile", metavar="FILE", help="the certificate, in PEM")
+    parser.add_argument("-o", "--out", metavar="FILE", help="the file to write to (default: the terminal)")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """See `Command`."""
+    from msl_network_trio.manager.describing import NotACertificate, describe
+
+    try:
+        text = describe(Path(options.certfile).read_bytes())
+    except NotACertificate as error:
+        raise CommandError(f"{options.certfile}: {error}") from error
+    if options.out is None:
+        print(text)
+        return 0
+    out = Path(options.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(f"Certificate details for {options.certfile}\n{text}\n", encoding="utf-8")
+    print(f"Dumped the certificate details to {out}")
+    return 0

@@ -1,0 +1,82 @@
+"""Making keys and certificates because somebody has asked for them, other than when a Manager lacks them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from msl_network_trio.constants import key_folder
+from msl_network_trio.exceptions import CertificateError
+from msl_network_trio.manager.certificates import DEFAULT_HOST
+from msl_network_trio.manager.files import PRIVATE, PUBLIC, replace
+from msl_network_trio.manager.self_signed import KeyNotUsable, make_certificate, make_key
+from msl_network_trio.transport.trust import certificate_file
+
+
+def default_key_file() -> Path:
+    """Where the key of this computer's Manager is kept."""
+    return key_folder() / f"{DEFAULT_HOST}.key"
+
+
+def generate_key(
+    path: str | os.PathLike[str] | None, *, algorithm: str, password: str | None, size: int, curve: str
+) -> Path:
+    """Make a private key, and replace the file if there is one.
+
+    Args:
+        path: The file; None: the default one.
+        algorithm: See `make_key`, also for the others.
+        password: What to encrypt it with; None: it is not encrypted.
+        size: Bits.
+        curve: The elliptic curve.
+
+    Returns:
+        The file.
+
+    Raises:
+        CertificateError: There is no such key.
+        OSError: The file cannot be written.
+    """
+    file = default_key_file() if path is None else Path(path)
+    try:
+        pem = make_key(password, algorithm=algorithm, size=size, curve=curve)
+    except KeyNotUsable as error:
+        raise CertificateError(f"The private key cannot be made: {error}") from error
+    replace(file, pem, mode=PRIVATE)
+    return file
+
+
+def generate_certificate(
+    path: str | os.PathLike[str] | None,
+    *,
+    key_file: str | os.PathLike[str] | None,
+    key_file_password: str | None,
+    algorithm: str,
+    years: float,
+) -> Path:
+    """Make a self-signed certificate, and replace the file if there is one.
+
+    Args:
+        path: The file; None: the default one.
+        key_file: The private key that it is for; None: the default one, which is made if it does not exist.
+        key_file_password: What the key is encrypted with.
+        algorithm: See `make_certificate`.
+        years: For how long it shall be valid.
+
+    Returns:
+        The file.
+
+    Raises:
+        CertificateError: The key cannot be used, or the rest makes no sense.
+        OSError: A file cannot be read or written.
+    """
+    file = certificate_file(DEFAULT_HOST) if path is None else Path(path)
+    key = default_key_file() if key_file is None else Path(key_file)
+    if key_file is None and not key.exists():
+        replace(key, make_key(key_file_password), mode=PRIVATE)
+    try:
+        pem = make_certificate(key.read_bytes(), key_file_password, None, algorithm=algorithm, years=years)
+    except KeyNotUsable as error:
+        raise CertificateError(f"No certificate can be made for the private key {key}: {error}") from error
+    replace(file, pem, mode=PUBLIC)
+    return file
