@@ -210,11 +210,16 @@ class Client(trio.abc.AsyncResource):
         """Do what `disconnect` does."""
         await self._connection.disconnect()
 
-    def shutdown_handler(self) -> Any:
-        """Does nothing; assign a plain or async function to be called when the connection has ended.
+    if TYPE_CHECKING:
+        # A method that is there to be replaced, which type checkers do not allow.
+        shutdown_handler: Callable[[], Any] | None = attrs.field(init=False)
+    else:
 
-        It is called once, however the connection ended, and has two seconds; what it raises is logged.
-        """
+        def shutdown_handler(self) -> Any:
+            """Does nothing; assign a plain or async function to be called when the connection has ended.
+
+            It is called once, however the connection ended, and has two seconds; what it raises is logged.
+            """
 
     # ---- for links ----
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -32,6 +32,10 @@ class RemoteMethod:
     """A method of a Service, ready to be called: ``await link.add(1, 2)``."""
 
     __slots__ = ("_link", "_name")
+
+    def __init_subclass__(cls) -> None:
+        # The docstring of a class would hide what is told of the method.
+        cls.__doc__ = RemoteMethod.__doc__  # type: ignore[method-assign]
 
     def __init__(self, link: Link, name: str) -> None:
         self._link = link
@@ -183,19 +187,24 @@ class Link:
 
     # ---- notifications ----
 
-    def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Does nothing; assign a function to be called for every notification of the Service.
+    if TYPE_CHECKING:
+        # A method that is there to be replaced, which type checkers do not allow.
+        notification_handler: Callable[..., Any] | None = attrs.field(init=False)
+    else:
 
-        ``link.notification_handler = function`` works at any time, with a plain function, an async one or a
-        bound method (`types.MethodType`). It is called in the order of the notifications, one after the
-        other, in a task of its own, so it may take its time and may use the link. An exception in it is
-        logged, and ends nothing. If it is slower than notifications come, the oldest ones are dropped,
-        which is logged too. A plain function runs in the event loop, so it must not block.
+        def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
+            """Does nothing; assign a function to be called for every notification of the Service.
 
-        Args:
-            *args: What the Service emitted.
-            **kwargs: What the Service emitted.
-        """
+            ``link.notification_handler = function`` works at any time, with a plain function, an async one or
+            a bound method (`types.MethodType`). It is called in the order of the notifications, one after
+            the other, in a task of its own, so it may take its time and may use the link. An exception in it
+            is logged, and ends nothing. If it is slower than notifications come, the oldest ones are
+            dropped, which is logged too. A plain function runs in the event loop, so it must not block.
+
+            Args:
+                *args: What the Service emitted.
+                **kwargs: What the Service emitted.
+            """
 
     def notifications(self, max_buffer_size: float = MAX_BUFFER_SIZE) -> NotificationStream:
         """Iterate over the notifications of the Service.

@@ -136,9 +136,9 @@ class LinkedClient:
         self._client = self._last_client = client
         self._link = self._last_link = link
         if self._early_notification_handler is not None:
-            link.notification_handler = self._early_notification_handler  # type: ignore[method-assign]
+            link.notification_handler = self._early_notification_handler
         elif type(self).notification_handler is not LinkedClient.notification_handler:
-            link.notification_handler = self.notification_handler  # type: ignore[method-assign]
+            link.notification_handler = self.notification_handler
 
         self._warn_of_hidden_names(link)
 
@@ -208,8 +208,13 @@ class LinkedClient:
 
     # ---- notifications ----
 
-    def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Does nothing; assign a function, or override it, to handle notifications as `Link` says."""
+    if TYPE_CHECKING:
+        # A method that is there to be replaced, which type checkers do not allow.
+        notification_handler: Callable[..., Any] | None = attrs.field(init=False)
+    else:
+
+        def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
+            """Does nothing; assign a function, or override it, to handle notifications as `Link` says."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "notification_handler":
@@ -217,7 +222,7 @@ class LinkedClient:
         elif self._last_link is None:
             self._early_notification_handler = value  # for the link that is to come
         else:
-            self._linked(name).notification_handler = value  # type: ignore[method-assign]
+            self._linked(name).notification_handler = value
 
     def notifications(self, max_buffer_size: float = MAX_BUFFER_SIZE) -> NotificationStream:
         """See `Link.notifications`."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
 
 from msl_network_trio.client.client import Client as AsyncClient
 from msl_network_trio.client.client import connect as async_connect
@@ -90,8 +91,10 @@ class Client:
         """Make another connection with the same arguments; see `msl_network_trio.Client.spawn`."""
         return self._portal.open(self._twin.spawn, AsyncClient.disconnect, name).sync
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(dropped(type(self), name))
+    if not TYPE_CHECKING:  # or mypy would let every misspelt name pass
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(dropped(type(self), name))
 
     # ---- the end ----
 
@@ -105,13 +108,18 @@ class Client:
         """Whether there is nothing to disconnect any more; perhaps not even a Trio run that would do it."""
         return self._portal.is_inherited or self._twin._connection.closed.is_set()
 
-    def shutdown_handler(self) -> Any:
-        """Does nothing; assign a function to be called, in a thread of its own, when the connection ended."""
+    if TYPE_CHECKING:
+        # A method that is there to be replaced, which type checkers do not allow.
+        shutdown_handler: Callable[[], Any] | None
+    else:
+
+        def shutdown_handler(self) -> Any:
+            """Does nothing; assign a function to be called, in its own thread, when the connection ended."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
         if name == "shutdown_handler":
-            self._twin.shutdown_handler = ThreadHandler.of(value)  # type: ignore[method-assign]
+            self._twin.shutdown_handler = ThreadHandler.of(value)
 
     def __enter__(self) -> Self:
         return self

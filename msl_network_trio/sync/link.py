@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -128,23 +128,29 @@ class Link(Facts):
 
     # ---- notifications ----
 
-    def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Does nothing; assign a function to be called for every notification of the Service.
+    if TYPE_CHECKING:
+        # A method that is there to be replaced, which type checkers do not allow.
+        notification_handler: Callable[..., Any] | None
+    else:
 
-        ``link.notification_handler = function`` works at any time, also with a bound method
-        (`types.MethodType`). It is called in the order of the notifications, one after the other, always in
-        the same thread, so it may take its time and may use the link. An exception in it is logged, and ends
-        nothing. If it is slower than notifications come, the oldest ones are dropped, which is logged too.
+        def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
+            """Does nothing; assign a function to be called for every notification of the Service.
 
-        Args:
-            *args: What the Service emitted.
-            **kwargs: What the Service emitted.
-        """
+            ``link.notification_handler = function`` works at any time, also with a bound method
+            (`types.MethodType`). It is called in the order of the notifications, one after the other, always
+            in the same thread, so it may take its time and may use the link. An exception in it is logged,
+            and ends nothing. If it is slower than notifications come, the oldest ones are dropped, which is
+            logged too.
+
+            Args:
+                *args: What the Service emitted.
+                **kwargs: What the Service emitted.
+            """
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
         if name == "notification_handler":
-            self._twin.notification_handler = ThreadHandler.of(value)  # type: ignore[method-assign]
+            self._twin.notification_handler = ThreadHandler.of(value)
 
     # ---- locks ----
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
@@ -67,7 +67,7 @@ class LinkedClient(Facts):
         self._twin = AsyncLinkedClient(service_name, **kwargs)
         handler = self.notification_handler
         if getattr(handler, "__func__", None) is not LinkedClient.notification_handler:
-            setattr(self, "notification_handler", handler)  # noqa: B010 - mypy forbids the other way
+            self.notification_handler = handler
         self._portal.open(_open, AsyncLinkedClient.disconnect, self._twin)
         self._disconnect_when_forgotten()
 
@@ -114,12 +114,17 @@ class LinkedClient(Facts):
 
     # ---- notifications ----
 
-    def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
-        """Does nothing; assign a function, or override it, to handle notifications as `Link` says."""
+    if TYPE_CHECKING:
+        # A method that is there to be replaced, which type checkers do not allow.
+        notification_handler: Callable[..., Any] | None
+    else:
+
+        def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
+            """Does nothing; assign a function, or override it, to handle notifications as `Link` says."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "notification_handler" and "_twin" in self.__dict__:
-            self._twin.notification_handler = ThreadHandler.of(value)  # type: ignore[method-assign]
+            self._twin.notification_handler = ThreadHandler.of(value)
         object.__setattr__(self, name, value)
 
     # ---- the link ----
@@ -246,7 +251,10 @@ class LinkedClientView(LinkedClient):
 
 
 async def _open(client: AsyncLinkedClient) -> AsyncLinkedClient:
-    return await client
+    await client
+    # Now, since subclasses disconnect in their __del__: when the interpreter ends nothing can be imported.
+    _ = client._linked("sync").sync
+    return client
 
 
 def _disconnect_soon(portal: Portal, client: AsyncLinkedClient) -> None:

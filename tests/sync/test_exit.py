@@ -54,6 +54,16 @@ def test_a_program_that_does_not_disconnect_says_goodbye_and_nothing_else(manage
     assert_goodbye(manager)
 
 
+def test_a_linked_client_that_disconnects_when_it_is_deleted_does_so_without_a_word(manager: FakeManager):
+    program = (
+        "class Camera(LinkedClient):\n"
+        "    def __del__(self):\n"
+        "        self.disconnect()\n"
+        "camera = Camera('Echo', host='127.0.0.1', port=int(sys.argv[1]), disable_tls=True)\n"
+    )
+    assert run(manager, program) == ("", "")
+
+
 def test_it_ends_at_once(manager: FakeManager):
     out, _ = run(
         manager,

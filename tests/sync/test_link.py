@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from msl_network_trio import ConnectionLost, Notification
-from msl_network_trio.sync import Client, Link, connect, notifications, to_async
+from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
 from tests.sync.manager import FakeManager
 
 
@@ -60,6 +60,13 @@ def test_a_link_tells_what_the_service_tells(link: Link):
     assert {"add", "const"} <= set(dir(link))
     assert str(inspect.signature(link.add)) == "(x, y)"
     assert repr(link.add) == "<Echo.add(x, y)>"
+
+
+def test_a_method_tells_what_the_identity_tells_of_it(link: Link, manager: FakeManager):
+    with LinkedClient("Echo", **manager.arguments()) as linked:
+        for method in (link.add, linked.add):
+            assert inspect.getdoc(method) == "<Echo.add(x, y)>, requested from a Service of MSL-Network."
+            assert str(inspect.signature(method)) == "(x, y)"
 
 
 def test_copying_and_pickling_do_not_call_the_service(client: Client, link: Link, manager: FakeManager):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import queue
+import signal
+import sys
 import types
 from typing import Any
 
@@ -116,6 +118,24 @@ def test_one_that_is_forgotten_leaves_the_network(manager: FakeManager):
     assert linked.add(1, 2) == 3
     del linked
     gc.collect()
+    assert session.ended.wait(10)
+    assert session.said_goodbye
+
+
+def test_ctrl_c_does_not_keep_one_that_is_forgotten(manager: FakeManager, monkeypatch):
+    linked = LinkedClient("Echo", **manager.arguments())
+    session, portal, unraisable = manager.session(), linked._portal, []
+    post = portal.post
+
+    def interrupted(*args: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        post(*args)
+
+    monkeypatch.setattr(portal, "post", interrupted)
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: unraisable.append(what.exc_type))
+    del linked
+    gc.collect()
+    assert unraisable == [KeyboardInterrupt]  # Python has nobody to give it to
     assert session.ended.wait(10)
     assert session.said_goodbye
 

@@ -127,12 +127,25 @@ def check() -> None:
         for notification in stream:
             assert_type(notification, async_api.Notification)
     assert_type(to_async(client), async_api.Client)
+
+def handle(*args: object, **kwargs: object) -> None: ...
+
+def assign(client: Client, link: Link, linked: LinkedClient, other: async_api.Link) -> None:
+    link.notification_handler = handle
+    link.notification_handler = None
+    linked.notification_handler = handle
+    other.notification_handler = handle
+    client.shutdown_handler = handle
+
+class Subclass(LinkedClient):
+    def notification_handler(self, *args: Any, **kwargs: Any) -> None: ...
 """
 WRONG = {
     'connect(hots="lab-3")': "hots",
     'client.link("Echo", timout=1)': "timout",
     'link.release_lock(timeout="5")': "timeout",
     "client.identities(indent='2')": "indent",
+    "client.identites()": "identites",
 }
 
 
