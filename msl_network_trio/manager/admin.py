@@ -7,7 +7,7 @@ what would harm the Manager: statements of SQL, and closing its database.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from msl_network_trio.manager.database import ManagerDatabase
@@ -125,7 +125,7 @@ def _without_secrets(user: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _names_by_service(
-    protocol: ManagerProtocol, peers: Callable[[Peer], dict[Peer, None]]
+    protocol: ManagerProtocol, peers: Callable[[Peer], Iterable[Peer]]
 ) -> dict[str, list[str]]:
     return {
         name: sorted(peer.name for peer in peers(service))

@@ -18,11 +18,11 @@ from typing import Any
 import attrs
 
 from msl_network_trio.protocol import answers, codec, terminal
+from msl_network_trio.protocol.logins import Logins
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
+from msl_network_trio.protocol.records import Records
 from msl_network_trio.protocol.registry import Peer, Registry
 from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Waiting
-
-logger = logging.getLogger(__name__)
 
 VERDICT = "a verdict"
 """What `Peer.waits_for` is while the peer itself has nothing to say."""
@@ -32,6 +32,9 @@ _ANSWER_LIMIT = 65_536
 
 _IDENTITY_LIMIT = 16_777_216
 """The largest line with an identity, in bytes: a Service says there what its attributes are."""
+
+_LINES = 1000
+"""How many lines a peer may send before it has said who it is: blank ones, for those that count need few."""
 
 _ADMIN_REQUESTS = 100
 """How many requests for which it has to be an administrator a peer may make before it has logged in."""
@@ -72,7 +75,10 @@ class Admission:
         put: Writes to a peer.
         refuse: Answers a request with an error: a peer, the uid, the text.
         handle: Handles a line of a peer that is connected.
+        admitted: Is told of a peer that has been let in.
         record: Keeps for later what happened to a peer when it connected.
+        records: The log.
+        logins: The attempts to log in that have failed.
     """
 
     def __init__(
@@ -85,7 +91,10 @@ class Admission:
         put: Callable[[Peer, bytes], None],
         refuse: Callable[[Peer, Any, str], None],
         handle: Callable[[Peer, bytes], None],
+        admitted: Callable[[Peer], None],
         record: Callable[[Peer, str], None],
+        records: Records,
+        logins: Logins,
     ) -> None:
         self._name = name
         self._registry = registry
@@ -94,7 +103,10 @@ class Admission:
         self._put = put
         self._refuse = refuse
         self._handle = handle
+        self._admitted = admitted
         self._record = record
+        self._records = records
+        self._logins = logins
 
     def begin(self, peer: Peer) -> None:
         """Take up the conversation with a new peer."""
@@ -127,7 +139,9 @@ class Admission:
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             self._refuse(peer, routed.uid, 'TypeError: "args" are an array, and "kwargs" an object')
             return
-        logger.info("received an admin request %r from %s", routed.attribute, peer.name)
+        text = "received an admin request %r from %s"
+        name = routed.attribute
+        self._records.write(peer, logging.INFO, "admin_request", text, name, peer.name, attribute=name)
         if peer.waiting is None:
             peer.waiting = Waiting()
         requests = peer.waiting.requests
@@ -141,8 +155,9 @@ class Admission:
     def take(self, peer: Peer, line: bytes) -> None:
         """Take a line of a peer that `Peer.waits_for` something."""
         assert peer.waiting is not None
-        if peer.waiting.undecided is not None:
-            peer.waiting.lines.append(line)
+        assert peer.waiting.undecided is None
+        if not peer.kind and peer.lines_received > _LINES:
+            self.reject(peer, ValueError(f"{peer.waits_for!r} was not answered by any of {_LINES:,} lines"))
             return
         if not line.strip():
             return
@@ -168,6 +183,9 @@ class Admission:
         assert waiting is not None
         question, waiting.undecided = waiting.undecided, None
         peer.waits_for = ""
+        failed = verdict is None or (isinstance(question, KnowUser) and not verdict)
+        if isinstance(question, KnowUser | LogIn) and not failed:
+            self._logins.succeeded(peer.host.address)
         if isinstance(question, AdminRequest):
             self._answer_request(peer, question, verdict)
         elif isinstance(verdict, Exception):
@@ -198,7 +216,8 @@ class Admission:
             record: What to keep of it for later.
         """
         reason = f"{type(error).__name__}: {error}"
-        logger.warning("%s is rejected: %s", peer.name, reason)
+        text = "%s is rejected: %s"
+        self._records.write(peer, logging.WARNING, "rejected", text, peer.name, reason, reason=reason)
         if record:
             self._record(peer, record)
         # Who has logged in while connected made a request, whose answer this is.
@@ -246,10 +265,13 @@ class Admission:
         assert peer.waiting is not None
         if peer.waits_for == "identity":
             self._check_identity(peer, answer)
-        elif peer.waits_for == "password":
-            self._check_password(peer, answer)
         elif peer.kind and (answer is None or answer == ""):
             self._next_request(peer, refused=True)  # nobody logs in
+        elif seconds := self._logins.begin(peer.host.address):
+            text = f"Too many logins from {peer.host.name} have failed, the next one may begin in {seconds} s"
+            self.reject(peer, ValueError(text), "rejected: too many failed logins")
+        elif peer.waits_for == "password":
+            self._check_password(peer, answer)
         elif peer.waits_for == "username":
             self._wait_for_verdict(peer, KnowUser(_text(answer)))
         else:
@@ -259,6 +281,7 @@ class Admission:
         assert self._authentication.password is not None
         right = self._authentication.password.encode("utf-8", "surrogatepass")
         if hmac.compare_digest(_text(answer).encode("utf-8", "surrogatepass"), right):
+            self._logins.succeeded(peer.host.address)
             self._ask_identity(peer)
         else:
             self.reject(peer, ValueError("Wrong Manager password"), "rejected: wrong Manager password")
@@ -273,12 +296,15 @@ class Admission:
         peer.waiting = None
         peer.lines.limit = self._read_limit
         peer.tail = b',"requester":' + codec.encode(peer.name)[:-1] + b"}\r\n"
+        self._admitted(peer)
         self._record(peer, f"connected as a {peer.kind}")
-        logger.info("%s is a new %s", peer.name, peer.kind)
+        text = "%s is a new %s"
+        self._records.write(peer, logging.INFO, "connected", text, peer.name, peer.kind, kind=peer.kind)
 
     def _undecidable(self, peer: Peer, error: Exception) -> None:
         """There is no verdict on a peer that wants to be let in, or to log in."""
-        logger.error("cannot decide about %s: %s", peer.name, error)
+        text = "cannot decide about %s: %s"
+        self._records.write(peer, logging.ERROR, "undecided", text, peer.name, str(error), reason=str(error))
         reason = RuntimeError(f"The Manager cannot check who you are: {error}")
         if peer.kind:
             self._next_request(peer, refused=True, why=f"RuntimeError: {reason}")
@@ -288,7 +314,9 @@ class Admission:
     def _logged_in(self, peer: Peer, is_admin: bool) -> None:
         assert peer.waiting is not None
         peer.is_admin = is_admin
-        logger.info("%s has logged in as %r", peer.name, peer.waiting.username)
+        peer.user = peer.waiting.username
+        text = "%s has logged in as %r"
+        self._records.write(peer, logging.INFO, "logged_in", text, peer.name, peer.user, admin=is_admin)
         if not peer.kind:
             self._ask_identity(peer)
         else:

@@ -49,7 +49,9 @@ class LineBuffer:
             lines[0] = b"".join(self._chunks)
             self._chunks.clear()
             self._size = 0
-        if self.overflow is not None or self.limit is not None:
+        if self.overflow is not None or (
+            self.limit is not None and (end > self.limit or len(lines[0]) > self.limit)
+        ):
             lines = self._within_limit(lines)
         if end + 1 < len(data):
             self._keep(data[end + 1 :])

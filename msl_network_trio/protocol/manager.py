@@ -20,13 +20,18 @@ Requests and replies pass through as they came: of a request only the end is rep
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from msl_network_trio.constants import DISCONNECT_REQUEST, MANAGER, NOTIFICATION_UID
 from msl_network_trio.protocol import answers, codec, terminal
 from msl_network_trio.protocol.admission import Admission, Authentication
+from msl_network_trio.protocol.logins import Logins
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine, departure, refusal
+from msl_network_trio.protocol.records import Records
 from msl_network_trio.protocol.registry import Peer, Registry
 from msl_network_trio.protocol.verdicts import Undecided
 
@@ -37,6 +42,12 @@ LARGE = 131_072
 
 BUSY = 1_048_576
 """How many bytes may wait to be written to a peer before those that send to it have to wait."""
+
+TURN = 256
+"""How many lines of a peer are handled before others have their turn, if there are so many at once."""
+
+_TELL_EVERY = 10.0
+"""How many seconds there are at least between two words to a Service that its notifications are dropped."""
 
 _CLOSING_BRACE = ord("}")
 
@@ -52,10 +63,20 @@ class ManagerProtocol:
         read_limit: The largest line to accept, in bytes, without its end; None: no limit.
         max_backlog: How many bytes may wait to be written to a peer before it is dropped. A single line may
             be larger.
+        max_links: With how many Services a peer may be linked; None: any number.
+        max_requests: How many requests of a peer may wait for their answers; None: any number.
+        notification_rate: How many notifications per second a Service may emit; None: any number.
+        login_attempts: How many logins from one host may fail at once; None: any number.
+        login_memory: After how many seconds a failed login is forgotten.
+        login_delay: For how many seconds a login waits for each one that has failed.
+        clock: Gives the time in seconds, of which only differences count.
 
     Attributes:
         registry: Who is connected.
+        records: The log.
+        logins: The attempts to log in that have failed.
         touched: Peers to which there is something to write since the list was last emptied.
+        hits: How often something was refused or dropped since it exceeded a limit, by the limit's name.
     """
 
     def __init__(
@@ -67,10 +88,24 @@ class ManagerProtocol:
         record: Callable[[Peer, str], None] = lambda _peer, _text: None,
         read_limit: int | None = None,
         max_backlog: int,
+        max_links: int | None = None,
+        max_requests: int | None = None,
+        notification_rate: int | None = None,
+        login_attempts: int | None = None,
+        login_memory: float = 60.0,
+        login_delay: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self.registry = Registry()
+        self.records = Records(clock)
+        self.registry = Registry(self.records, max_links)
+        self.logins = Logins(login_attempts, login_memory, login_delay, clock)
         self.touched: list[Peer] = []
+        self.hits: Counter[str] = Counter()
+        self._clock = clock
+        self._max_requests = sys.maxsize if max_requests is None else max_requests
+        self._notification_rate = sys.maxsize if notification_rate is None else notification_rate
+        self._told = (-1, b"")
         self._identity = identity
         self._max_backlog = max_backlog
         self._admission = Admission(
@@ -81,10 +116,13 @@ class ManagerProtocol:
             put=self._put,
             refuse=self._refuse,
             handle=self._handle,
+            admitted=self._admitted,
             record=record,
+            records=self.records,
+            logins=self.logins,
         )
-        self._answers: dict[str, Callable[[Peer, bytes], Any]] = {
-            "identity": lambda _peer, _line: self.identity(),
+        self._answers: dict[str, Callable[[Peer, bytes], bytes]] = {
+            "identity": self._tell,
             "link": self._link,
             "unlink": self._unlink,
             "acquire_lock": self._acquire_lock,
@@ -100,32 +138,72 @@ class ManagerProtocol:
 
     def connect(self, peer: Peer) -> None:
         """Take up the conversation with a new peer: the Manager speaks first."""
+        peer.since = self._clock()
         self._admission.begin(peer)
 
-    def receive(self, peer: Peer, data: bytes) -> None:
-        """Take what a peer has sent."""
-        while data and not peer.closing:
-            end = len(data)
-            if peer.waits_for:
-                if peer.waiting is not None and peer.waiting.undecided is not None:
-                    peer.waiting.data += data
-                    return
-                # One line at a time, since each may change how long the one behind it may be.
-                end = data.find(b"\n") + 1 or end
-            self._receive(peer, data[:end])
-            data = data[end:]
+    def receive(self, peer: Peer, data: bytes, at_most: int = sys.maxsize) -> None:
+        """Take what a peer has sent.
 
-    def _receive(self, peer: Peer, data: bytes) -> None:
-        for line in peer.lines.feed(data):
-            if peer.waits_for:
+        Args:
+            peer: The peer.
+            data: What it has sent.
+            at_most: How many lines to handle. If there are more, they are in `Peer.unread`, and it is for
+                `receive_more` to go on with them before more is received.
+        """
+        peer.received += len(data)
+        if not peer.kind:
+            data = self._shake_hands(peer, data)
+        if peer.closing:
+            return
+        lines = peer.lines.feed(data)
+        count = len(lines)
+        peer.lines_received += count
+        if count > at_most:
+            lines, peer.unread = lines[:at_most], lines[at_most:]
+        self._handle_all(peer, lines)
+
+    def receive_more(self, peer: Peer, at_most: int = sys.maxsize) -> None:
+        """Go on with `Peer.unread`; see `receive`."""
+        lines, peer.unread = peer.unread[:at_most], peer.unread[at_most:]
+        if not peer.closing:
+            self._handle_all(peer, lines)
+
+    def _handle_all(self, peer: Peer, lines: Iterable[bytes]) -> None:
+        lines = iter(lines)
+        handle = self._handle
+        for line in lines:
+            if not peer.waits_for:
+                handle(peer, line)
+            elif self.undecided(peer) is None:
                 self._admission.take(peer, line)
             else:
-                self._handle(peer, line)
+                peer.unread = [line, *lines, *peer.unread]
             if peer.closing:
                 return
-        if peer.lines.overflow is not None:
-            limit = peer.lines.limit
-            self.reject(peer, ValueError(f"The line is longer than the limit of {limit:,} bytes"))
+        if peer.lines.overflow is not None and not peer.unread:
+            self._too_long(peer)
+
+    def _shake_hands(self, peer: Peer, data: bytes) -> bytes:
+        """Take what a peer has sent before it was let in, and return what it has sent later."""
+        begin, end = 0, len(data)
+        while begin < end and not (peer.kind or peer.closing):
+            if self.undecided(peer) is not None:
+                assert peer.waiting is not None
+                peer.waiting.data += data[begin:]
+                return b""
+            # One line at a time, since each may change how long the one behind it may be.
+            line_end = data.find(b"\n", begin) + 1 or end
+            for line in peer.lines.feed(data[begin:line_end]):
+                peer.lines_received += 1
+                self._admission.take(peer, line)
+            if peer.lines.overflow is not None and not peer.closing:
+                self._too_long(peer)
+            begin = line_end
+        return data[begin:]
+
+    def _too_long(self, peer: Peer) -> None:
+        self.hits["read_limit"] += 1
+        self.reject(peer, ValueError(f"The line is longer than the limit of {peer.lines.limit:,} bytes"))
 
     def undecided(self, peer: Peer) -> Undecided | None:
         """Return what somebody has to decide before a peer can be served on."""
@@ -141,16 +219,12 @@ class ManagerProtocol:
         waiting = peer.waiting
         assert waiting is not None
         self._admission.decide(peer, verdict)
-        lines, waiting.lines = waiting.lines, []
         data, waiting.data = waiting.data, b""
-        for line in lines:
-            if peer.closing:
-                return
-            if peer.waits_for:
-                self._admission.take(peer, line)
-            else:
-                self._handle(peer, line)
-        self.receive(peer, data)
+        peer.received -= len(data)  # which has been counted
+        if peer.kind:
+            self.receive_more(peer)
+        elif data:
+            self.receive(peer, data)
 
     def reject(self, peer: Peer, error: Exception) -> None:
         """Tell a peer why it is not served, and have its connection closed."""
@@ -163,10 +237,19 @@ class ManagerProtocol:
         if peer.kind != "service":
             return
         text = departure(peer.service, self.name)
-        for client in self.registry.peers.values():
-            for uid in list(client.open):
-                while _close_request(client, uid, peer):
+        peer.askers.pop(peer, None)  # itself need not be told
+        for client in peer.askers:
+            if client.asked is peer:
+                client.asked = None
+            for uid in [uid for uid, owner in client.open.items() if _owes(owner, peer)]:
+                for _ in range(_close_requests(client, uid, peer)):
                     self._put(client, answers.error(text, uid, client.name))
+        peer.askers.clear()
+        peer.open.clear()
+
+    def _admitted(self, peer: Peer) -> None:
+        peer.notifications_left = self._notification_rate
+        peer.notifications_when = self._clock()
 
     # ---- lines ----
 
@@ -221,10 +304,15 @@ class ManagerProtocol:
             except ValueError as error:
                 self._refuse(peer, uid, str(error))
                 return
-        if uid not in peer.open:
-            peer.open[uid] = service
-        else:
-            _open_again(peer, uid, service)
+        asked = peer.open
+        if uid not in asked and len(asked) < self._max_requests:
+            asked[uid] = service
+        elif uid not in asked or not self._open_again(peer, uid, service):
+            self._too_many_requests(peer, uid)
+            return
+        if peer.asked is not service:
+            peer.asked = service
+            service.askers[peer] = None
         if len(line) < LARGE:
             if line[-1] != _CLOSING_BRACE:
                 line = line.rstrip()
@@ -237,18 +325,71 @@ class ManagerProtocol:
     def _reply(self, peer: Peer, routed: RoutedLine, line: bytes) -> None:
         """Pass a reply on to who made the request, or a notification to all that are linked."""
         if routed.uid == NOTIFICATION_UID:
-            if peer.service and routed.service == peer.service:
+            if not peer.service or routed.service != peer.service:
+                name = routed.service
+                text = "%s sent a notification in the name of %r, dropped"
+                self.records.write(peer, logging.WARNING, "forged", text, peer.name, name, service=name)
+            elif routed.error:
+                # The client of msl-network takes it for the answer to a request of somebody.
+                text = "%s sent a notification that is an error, dropped"
+                self.records.write(peer, logging.WARNING, "forged", text, peer.name, service=peer.service)
+            elif peer.notifications_left > 0 or self._renew_notifications(peer):
+                peer.notifications_left -= 1
                 for linked in peer.links:
                     self._put_line(linked, line)
-            else:
-                logger.warning("%s sent a notification in the name of %r, dropped", peer.name, routed.service)
             return
         requester = routed.requester
         client = self.registry.peers.get(requester) if isinstance(requester, str) else None
-        if client is not None and _close_request(client, routed.uid, peer):
+        owner = client.open.pop(routed.uid, None) if client is not None else None
+        if client is not None and (owner is peer or _close_one(client, routed.uid, owner, peer)):
             self._put_line(client, line)
+            if routed.error:
+                text = "a request of %s to %r has failed"
+                name = peer.service
+                self.records.write(client, logging.INFO, "failed", text, client.name, name, service=name)
         else:
-            logger.debug("%s sent a reply to %r that nobody waits for, dropped", peer.name, requester)
+            logger.debug("%s sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
+
+    def _open_again(self, client: Peer, uid: Any, service: Peer) -> bool:
+        """Note one more open request with the same uid: people who type requests give none.
+
+        Returns:
+            False if it is one too many.
+        """
+        owner = client.open[uid]
+        if isinstance(owner, Peer):
+            owner = client.open[uid] = {owner: 1}
+        elif sum(owner.values()) >= self._max_requests:
+            return False
+        owner[service] = owner.get(service, 0) + 1
+        return True
+
+    def _too_many_requests(self, peer: Peer, uid: Any) -> None:
+        self.hits["max_requests"] += 1
+        count = self._max_requests
+        text = f"{count:,} requests of {peer.name} wait for their answers, as many as this Manager allows"
+        self._refuse(peer, uid, f"RuntimeError: {text} (max_requests)")
+
+    def _renew_notifications(self, peer: Peer) -> bool:
+        """Allow more notifications of a Service if there is time for more; False if not."""
+        now = self._clock()
+        rate = self._notification_rate
+        allowed = min(rate, int((now - peer.notifications_when) * rate))
+        if allowed:
+            peer.notifications_left = allowed
+            peer.notifications_when = now
+            return True
+        self.hits["notification_rate"] += 1
+        peer.notifications_dropped += 1
+        if now - peer.notifications_told >= _TELL_EVERY:
+            text = (
+                f"RuntimeError: {peer.notifications_dropped:,} of your notifications have been dropped: "
+                f"this Manager passes on {rate:,} per second (notification_rate)"
+            )
+            peer.notifications_told = now
+            peer.notifications_dropped = 0
+            self._refuse(peer, "", text)
+        return False
 
     # ---- requests to the Manager itself ----
 
@@ -262,25 +403,50 @@ class ManagerProtocol:
         except (KeyError, PermissionError, TypeError, ValueError) as error:
             self._refuse(peer, routed.uid, f"{type(error).__name__}: {error}")
         else:
-            self._put(peer, answers.result(result, routed.uid, peer.name))
+            self._put_result(peer, routed.uid, result)
 
-    def _link(self, peer: Peer, line: bytes) -> dict[str, Any]:
-        return self.registry.link(peer, _service_argument(line))
+    def _put_result(self, peer: Peer, uid: Any, result: bytes) -> None:
+        """Answer a request to the Manager with a value that is encoded."""
+        start = b'{"error":false,"requester":%b,"result":' % codec.encode_value(peer.name)
+        end = b',"uid":%b}\r\n' % codec.encode_value(uid)
+        if len(result) < LARGE:
+            self._put(peer, b"".join((start, result, end)))
+        else:
+            self._put(peer, start)
+            self._put_large(peer, memoryview(result), end)
 
-    def _unlink(self, peer: Peer, line: bytes) -> bool:
-        return self.registry.unlink(peer, _service_argument(line))
+    def _tell(self, peer: Peer, line: bytes) -> bytes:
+        # Encoded once for all who ask before somebody comes or goes: in a large network it takes long.
+        changes, told = self._told
+        if changes != self.registry.changes:
+            told = codec.encode_value(self.identity())
+            self._told = (self.registry.changes, told)
+        return told
 
-    def _acquire_lock(self, peer: Peer, line: bytes) -> list[str]:
+    def _link(self, peer: Peer, line: bytes) -> bytes:
+        name = _service_argument(line)
+        info = self.registry.link(peer, name)
+        service = self.registry.services[name]
+        if not service.told:
+            service.told = codec.encode_value(info)
+        return service.told
+
+    def _unlink(self, peer: Peer, line: bytes) -> bytes:
+        return codec.encode_value(self.registry.unlink(peer, _service_argument(line)))
+
+    def _acquire_lock(self, peer: Peer, line: bytes) -> bytes:
         shared = codec.decode_object(line)["kwargs"]["shared"]
-        return self.registry.acquire_lock(peer, _service_argument(line), shared=bool(shared))
+        links = self.registry.acquire_lock(peer, _service_argument(line), shared=bool(shared))
+        return codec.encode_value(links)
 
-    def _release_lock(self, peer: Peer, line: bytes) -> list[str]:
-        return self.registry.release_lock(peer, _service_argument(line))
+    def _release_lock(self, peer: Peer, line: bytes) -> bytes:
+        return codec.encode_value(self.registry.release_lock(peer, _service_argument(line)))
 
     # ---- what goes out ----
 
     def _refuse(self, peer: Peer, uid: Any, message: str) -> None:
-        logger.info("refused a request of %s: %s", peer.name, message)
+        text = "refused a request of %s: %s"
+        self.records.write(peer, logging.INFO, "refused", text, peer.name, message, error=message)
         self._put(peer, answers.error(message, uid, peer.name))
 
     def _put_line(self, peer: Peer, line: bytes) -> None:
@@ -313,11 +479,13 @@ class ManagerProtocol:
         if peer.closing:
             return
         self.touched.append(peer)
+        self.hits["max_backlog"] += 1
         reason = (
             f"BufferError: {peer.backlog:,} bytes wait to be read by {peer.name}, "
             f"more than the {self._max_backlog:,} that this Manager keeps for one peer"
         )
-        logger.warning("%s does not read and is dropped: %s", peer.name, reason)
+        text = "%s does not read and is dropped: %s"
+        self.records.write(peer, logging.WARNING, "dropped", text, peer.name, reason, reason=reason)
         peer.backlog -= sum(map(len, peer.outgoing))
         peer.outgoing = [answers.error(reason, "", self.name)]
         peer.backlog += len(peer.outgoing[0])
@@ -340,23 +508,37 @@ def _without_requester(line: bytes) -> bytes:
     return codec.encode(fields)[:-1]
 
 
-def _open_again(client: Peer, uid: Any, service: Peer) -> None:
-    """Note one more open request with the same uid: people who type requests give none."""
-    owner = client.open[uid]
-    if isinstance(owner, list):
-        owner.append(service)
-    else:
-        client.open[uid] = [owner, service]
+def _owes(owner: Peer | dict[Peer, int], service: Peer) -> bool:
+    """Whether a Service is one of those that have yet to answer."""
+    return owner is service or (isinstance(owner, dict) and service in owner)
 
 
-def _close_request(client: Peer, uid: Any, service: Peer) -> bool:
-    """Note that a Service has answered a request; False if it was not asked."""
-    owner = client.open.pop(uid, None)
-    if owner is service:
-        return True
-    asked = isinstance(owner, list) and service in owner
-    if isinstance(owner, list) and asked:
-        owner.remove(service)
+def _close_one(client: Peer, uid: Any, owner: Peer | dict[Peer, int] | None, service: Peer) -> bool:
+    """Note that a Service has answered one of several requests with a uid; False if it was not asked.
+
+    Args:
+        client: Who has asked.
+        uid: The uid.
+        owner: What ``client.open`` has had for it, which goes back there if others have yet to answer.
+        service: Who has answered.
+    """
+    if owner is None:
+        return False
+    if isinstance(owner, Peer) or service not in owner:
+        client.open[uid] = owner
+        return False
+    owner[service] -= 1
+    if not owner[service]:
+        del owner[service]
     if owner:
-        client.open[uid] = owner  # still open: others have yet to answer
-    return asked
+        client.open[uid] = owner
+    return True
+
+
+def _close_requests(client: Peer, uid: Any, service: Peer) -> int:
+    """Note that a Service will answer none of the requests with this uid, and return how many those are."""
+    owner = client.open[uid]
+    count = 1 if isinstance(owner, Peer) else owner.pop(service)
+    if isinstance(owner, Peer) or not owner:
+        del client.open[uid]
+    return count

@@ -7,6 +7,9 @@ and locks belong to a client and a Service, not to single Link objects of a prog
 from __future__ import annotations
 
 import logging
+import math
+import time
+from itertools import islice
 from typing import Any
 
 import attrs
@@ -14,12 +17,20 @@ import attrs
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.framing import LineBuffer
+from msl_network_trio.protocol.records import Records
 from msl_network_trio.protocol.verdicts import Waiting
-
-logger = logging.getLogger(__name__)
 
 _MARGIN = 100
 """How many levels deeper than an identity the answers that contain it may be nested."""
+
+_LONGEST_NAME = 1000
+"""How many characters a name may have, which is a part of every request that its peer makes."""
+
+_LARGEST_CLIENT = 65_536
+"""How many bytes there may be to tell about a client, which everybody is told who asks who is there."""
+
+_LISTED = 100
+"""How many linked clients an error lists at the most."""
 
 
 @attrs.frozen
@@ -54,9 +65,26 @@ class Peer:
         kind: ``"client"``, ``"service"``, or empty before it has said.
         service: The name of the Service, if the peer is one.
         info: What the Manager's identity says about it.
-        links: If it is a Service, the peers that are linked with it, in the order in which they linked.
-        locks: If it is a Service, the peers that hold a lock.
-        open: The Services that have yet to answer a request of this peer, by the uid of the request.
+        told: What others are told of it if it is a Service, encoded; empty: it was not yet.
+        links: If it is a Service, the peers that are linked with it, in the order in which they linked, and
+            since when.
+        locks: If it is a Service, the peers that hold a lock, and since when.
+        linked_with: The number of Services with which it is linked.
+        open: The Services that have yet to answer a request of this peer, by the uid of the request; if there
+            are several of one uid, how many requests each of them has to answer.
+        asked: The Service that it has sent a request to last.
+        askers: If it is a Service, the peers that have sent requests to it.
+        since: When it connected.
+        received: How many bytes it has sent.
+        lines_received: How many lines these were.
+        sent: How many bytes have been sent to it.
+        unread: Lines that were received and not looked at yet, since there were too many at once, or since
+            the peer waits for a verdict.
+        user: As whom the peer has logged in; empty: it has not.
+        notifications_left: How many notifications it may emit before the time is looked at.
+        notifications_when: When that was set.
+        notifications_dropped: How many were too many since it was told so.
+        notifications_told: When it was told so.
         outgoing: What waits to be written, in order: whole lines, or the pieces of large ones.
         large: Whether `outgoing` has such pieces.
         backlog: How many bytes wait to be written: those in `outgoing`, and those that the I/O layer has
@@ -75,6 +103,8 @@ class Peer:
     __slots__ = (
         "__weakref__",
         "address",
+        "asked",
+        "askers",
         "backlog",
         "busy",
         "closing",
@@ -84,14 +114,26 @@ class Peer:
         "kind",
         "large",
         "lines",
+        "lines_received",
+        "linked_with",
         "links",
         "locks",
         "name",
+        "notifications_dropped",
+        "notifications_left",
+        "notifications_told",
+        "notifications_when",
         "open",
         "outgoing",
         "port",
+        "received",
+        "sent",
         "service",
+        "since",
         "tail",
+        "told",
+        "unread",
+        "user",
         "waiting",
         "waits_for",
     )
@@ -104,9 +146,23 @@ class Peer:
         self.kind = ""
         self.service = ""
         self.info: dict[str, Any] = {}
-        self.links: dict[Peer, None] = {}
-        self.locks: dict[Peer, None] = {}
-        self.open: dict[Any, Peer | list[Peer]] = {}
+        self.told = b""
+        self.links: dict[Peer, float] = {}
+        self.locks: dict[Peer, float] = {}
+        self.linked_with = 0
+        self.open: dict[Any, Peer | dict[Peer, int]] = {}
+        self.asked: Peer | None = None
+        self.askers: dict[Peer, None] = {}
+        self.since = 0.0
+        self.received = 0
+        self.lines_received = 0
+        self.sent = 0
+        self.unread: list[bytes] = []
+        self.user = ""
+        self.notifications_left = 0
+        self.notifications_when = 0.0
+        self.notifications_dropped = 0
+        self.notifications_told = -math.inf
         self.outgoing: list[bytes | memoryview] = []
         self.large = False
         self.backlog = 0
@@ -128,14 +184,25 @@ class Peer:
 class Registry:
     """The peers of one Manager.
 
+    Args:
+        records: Where to write what happens; None: nobody wants to know.
+        max_links: With how many Services a peer may be linked; None: any number.
+
     Attributes:
         peers: All that have said who they are, by network name.
         services: Those of them that are Services, by the name of the Service.
+        max_links: See above.
+        links_refused: How often a peer was linked with too many already.
+        changes: How often somebody has come or gone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, records: Records | None = None, max_links: int | None = None) -> None:
         self.peers: dict[str, Peer] = {}
         self.services: dict[str, Peer] = {}
+        self.max_links = max_links
+        self.links_refused = 0
+        self.changes = 0
+        self._records = records or Records(time.monotonic)
 
     def add(self, peer: Peer, identity: Any) -> None:
         """Enter a peer by what it says about itself.
@@ -156,6 +223,8 @@ class Registry:
             raise TypeError(f'Unknown connection type {identity["type"]!r}. Must be "client" or "service"')
         if not name:
             raise ValueError('The "name" of an identity is empty')
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f'The "name" of an identity has more than {_LONGEST_NAME:,} characters')
         info = {
             "name": name,
             "address": peer.address,
@@ -167,11 +236,14 @@ class Registry:
             if name in self.services or name == MANAGER:
                 raise NameError(f"A {name!r} service is already running on the Manager")
         network_name = f"{name}[{peer.address}]"
-        _check_can_be_told({network_name: info})
+        size = _check_can_be_told({network_name: info})
+        if kind == "client" and size > _LARGEST_CLIENT:
+            raise ValueError(f"The identity of a client has more than {_LARGEST_CLIENT:,} bytes")
         if network_name in self.peers:
             raise NameError(f"A peer with the name {network_name!r} is already connected")
         peer.name, peer.kind, peer.info = network_name, kind, info
         self.peers[network_name] = peer
+        self.changes += 1
         if kind == "service":
             peer.service = name
             self.services[name] = peer
@@ -181,18 +253,24 @@ class Registry:
         if self.peers.get(peer.name) is not peer:
             return
         del self.peers[peer.name]
+        self.changes += 1
         if peer.kind == "service":
             del self.services[peer.service]
+            for linked in list(peer.links):
+                self._end_link(linked, peer)
         for service in self.services.values():
-            service.links.pop(peer, None)
-            service.locks.pop(peer, None)
+            service.askers.pop(peer, None)
+            if peer in service.links:
+                self._end_link(peer, service)
+        peer.asked = None
 
     def link(self, peer: Peer, name: str) -> dict[str, Any]:
         """Link a peer with a Service, and return what is known about the Service.
 
         Raises:
             KeyError: There is no such Service.
-            PermissionError: The Service is locked, or has as many links as it wants.
+            PermissionError: The Service is locked, or has as many links as it wants, or the peer has as many
+                as it may have.
         """
         service = self.services.get(name)
         if service is None:
@@ -204,8 +282,19 @@ class Registry:
                 raise PermissionError(
                     f"The maximum number of Clients are already linked with {name!r}{_listed(service.links)}"
                 )
-            service.links[peer] = None
-            logger.info("%s is linked with %r [%d link(s)]", peer.name, name, len(service.links))
+            if self.max_links is not None and peer.linked_with >= self.max_links:
+                self.links_refused += 1
+                raise PermissionError(
+                    f"{peer.name} is linked with {peer.linked_with:,} services, "
+                    "as many as this Manager allows (max_links)"
+                )
+            service.links[peer] = self._records.clock()
+            peer.linked_with += 1
+            count = len(service.links)
+            text = "%s is linked with %r [%d link(s)]"
+            self._records.write(
+                peer, logging.INFO, "linked", text, peer.name, name, count, service=name, links=count
+            )
         return service.info
 
     def unlink(self, peer: Peer, name: str) -> bool:
@@ -218,10 +307,47 @@ class Registry:
         if service is not None:
             if peer not in service.links:
                 raise KeyError(f"cannot unlink {peer.name}, it was not linked with {name!r}")
-            del service.links[peer]
-            service.locks.pop(peer, None)
-            logger.info("%s is not linked with %r any more [%d link(s)]", peer.name, name, len(service.links))
+            self._end_link(peer, service)
         return True
+
+    def _end_link(self, peer: Peer, service: Peer) -> None:
+        self._end_lock(peer, service)
+        seconds = self._records.clock() - service.links.pop(peer)
+        peer.linked_with -= 1
+        count = len(service.links)
+        self._records.write(
+            peer,
+            logging.INFO,
+            "unlinked",
+            "%s is not linked with %r any more, after %.3f s [%d link(s)]",
+            peer.name,
+            service.service,
+            seconds,
+            count,
+            service=service.service,
+            seconds=round(seconds, 3),
+            links=count,
+        )
+
+    def _end_lock(self, peer: Peer, service: Peer) -> None:
+        since = service.locks.pop(peer, None)
+        if since is None:
+            return
+        seconds = self._records.clock() - since
+        count = len(service.locks)
+        self._records.write(
+            peer,
+            logging.INFO,
+            "unlocked",
+            "%s holds no lock on %r any more, after %.3f s [%d lock(s)]",
+            peer.name,
+            service.service,
+            seconds,
+            count,
+            service=service.service,
+            seconds=round(seconds, 3),
+            locks=count,
+        )
 
     def acquire_lock(self, peer: Peer, name: str, *, shared: bool) -> list[str]:
         """Lock a Service against new links, and return the names of those that are linked with it.
@@ -248,8 +374,22 @@ class Registry:
                 f"{peer.name} cannot acquire an exclusive lock, "
                 f"there are {len(links)} links with the {name!r} service{_listed(links)}"
             )
-        service.locks[peer] = None
-        logger.info("%s holds a lock on %r [%d lock(s)]", peer.name, name, len(service.locks))
+        if peer not in service.locks:
+            service.locks[peer] = self._records.clock()
+            count = len(service.locks)
+            self._records.write(
+                peer,
+                logging.INFO,
+                "locked",
+                "%s holds a %s lock on %r [%d lock(s)]",
+                peer.name,
+                "shared" if shared else "exclusive",
+                name,
+                count,
+                service=name,
+                shared=shared,
+                locks=count,
+            )
         return [linked.name for linked in links]
 
     def release_lock(self, peer: Peer, name: str) -> list[str]:
@@ -261,9 +401,7 @@ class Registry:
         service = self.services.get(name)
         if service is None:
             raise KeyError(f"{name!r} service does not exist, {peer.name} cannot release the lock")
-        if peer in service.locks:
-            del service.locks[peer]
-            logger.info("%s has released its lock on %r", peer.name, name)
+        self._end_lock(peer, service)
         return [holder.name for holder in service.locks]
 
     def clients(self) -> dict[str, dict[str, Any]]:
@@ -271,15 +409,18 @@ class Registry:
         return {name: peer.info for name, peer in self.peers.items() if peer.kind == "client"}
 
 
-def _check_can_be_told(told: Any) -> None:
+def _check_can_be_told(told: Any) -> int:
     """Encode what a peer says about itself: what fails later would cost others their answers.
+
+    Returns:
+        How many bytes it has.
 
     Raises:
         ValueError: It is nested too deeply, or contains text that is not Unicode.
     """
     for _ in range(_MARGIN):
         told = [told]
-    codec.encode(told)
+    return len(codec.encode(told))
 
 
 def _service_info(identity: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
@@ -298,6 +439,8 @@ def _service_info(identity: dict[str, Any], info: dict[str, Any]) -> dict[str, A
     }
 
 
-def _listed(links: dict[Peer, None]) -> str:
-    names = "\n  ".join(sorted(peer.name for peer in links))
-    return f"\nThe linked Clients are:\n  {names}"
+def _listed(links: dict[Peer, float]) -> str:
+    names = sorted(peer.name for peer in islice(links, _LISTED))
+    if len(links) > _LISTED:
+        names.append(f"and {len(links) - _LISTED:,} more")
+    return "\nThe linked Clients are:\n  " + "\n  ".join(names)

@@ -56,11 +56,8 @@ class Waiting:
     undecided: Undecided | None = None
     """What the verdict is about that the peer waits for."""
 
-    lines: list[bytes] = attrs.field(factory=list)
-    """What it has sent since: these lines,"""
-
     data: bytes = b""
-    """and behind them these bytes, which have not been split into lines yet."""
+    """What it has sent since, before it was let in; later that is in `Peer.unread`."""
 
     username: str = ""
     """Who it says it is."""
