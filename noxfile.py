@@ -94,5 +94,5 @@ def failures(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Compare with msl-network 1.0.0 and others; options such as ``--quick`` behind ``--``."""
-    session.install(".[bench]")
+    session.install(".[bench,bench-more]")
     session.run("python", "-m", "benchmarks", *session.posargs)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from benchmarks.cases import Case, Contestant
+from benchmarks.peers import peer_named
 from benchmarks.results import Skipped
 
 
@@ -18,14 +19,14 @@ def _missing(module: str) -> bool:
 
 def why_not(contestant: Contestant) -> str | None:
     """Return why a contestant cannot be measured here; None if it can be."""
-    if REFERENCE_NEEDED & {contestant.server, contestant.name} and _missing("msl.network"):
+    if "reference" in (contestant.server, contestant.name) and _missing("msl.network"):
         return "msl-network is not installed"
+    peer = peer_named(contestant.server)
+    if peer is not None and (reason := peer.missing()):
+        return reason
     if contestant.transport == "websocket" and _missing("msl_network_trio.transport.websocket"):
         return "this version of msl-network-trio has no WebSocket"
     return None
-
-
-REFERENCE_NEEDED = frozenset({"reference"})
 
 
 def available(cases: Sequence[Case]) -> tuple[list[Case], list[Skipped]]:

@@ -77,6 +77,9 @@ class Comparison:
     difference: bool = False
     """Whether the cost of `one` itself is what counts; then it is to be at most that of the goals."""
 
+    times: float = 1.0
+    """How many calls of `other` are compared with one of `one`."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -99,14 +102,14 @@ class Case:
     background: str = ""
     """What goes on meanwhile: ``bulk``, or nothing."""
 
+    heavy: bool = False
+    """Whether it takes so long that it is measured in every third round only, and not in a quick run."""
+
     curve: str = ""
     """The name of the curve of which this is a point, which has the same name in all points."""
 
     x: float = 0.0
     """Where on the curve."""
-
-    per: str = "call"
-    """What the costs are of."""
 
     @property
     def key(self) -> str:

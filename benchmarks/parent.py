@@ -1,4 +1,4 @@
-"""What a process of a network owes its parent: to say that it is ready, and to end with it."""
+"""What the process of a server owes its parent: to say that it is ready, and to end with it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, TextIO
 
 
@@ -26,6 +27,14 @@ def say_ready(for_parent: TextIO, facts: dict[str, Any]) -> None:
     print("ready", json.dumps(facts), file=for_parent, flush=True)
 
 
+_to_do_at_end: list[Callable[[], object]] = []
+
+
+def at_end(function: Callable[[], object]) -> None:
+    """Have a function called when this process ends with its parent, the last one first."""
+    _to_do_at_end.append(function)
+
+
 def end_with_parent() -> None:
     """End this process, whatever it is doing, when standard input ends."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
@@ -34,4 +43,8 @@ def end_with_parent() -> None:
 def _wait_for_parent() -> None:
     while os.read(sys.stdin.fileno(), 4096):
         pass
-    os._exit(0)
+    try:
+        for function in reversed(_to_do_at_end):
+            function()
+    finally:
+        os._exit(0)

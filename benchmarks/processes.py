@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,8 +20,16 @@ START = 60.0
 ANSWER = 30.0
 """How many seconds a child may take for one answer."""
 
+LONG = 180.0
+"""The same for what is known to take long."""
+
 _END = 5.0
 """How many seconds a child has to end by itself."""
+
+
+def venv_program(name: str) -> str | None:
+    """Return the path of a program: beside the Python that runs, or anywhere; None if there is none."""
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
 class ChildFailed(RuntimeError):
@@ -74,11 +83,11 @@ class Child:
         """The number of the process."""
         return self._popen.pid
 
-    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, question: dict[str, Any], seconds: float = ANSWER) -> dict[str, Any]:
         """Send a line and return the answer.
 
         Raises:
-            ChildFailed: There is none, or not within `ANSWER` seconds.
+            ChildFailed: There is none, or not within so many seconds.
         """
         assert self._popen.stdin is not None
         try:
@@ -86,7 +95,7 @@ class Child:
             self._popen.stdin.flush()
         except OSError:
             pass  # it has ended: reading says so, and why
-        answer: dict[str, Any] = json.loads(self._line(ANSWER))
+        answer: dict[str, Any] = json.loads(self._line(seconds))
         return answer
 
     def _line(self, seconds: float) -> str:

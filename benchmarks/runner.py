@@ -18,7 +18,7 @@ from typing import Final
 
 from benchmarks.cases import Case, Contestant, Measured
 from benchmarks.placement import ALLOWED, one_cpu, pin
-from benchmarks.processes import Child
+from benchmarks.processes import ANSWER, LONG, Child
 from benchmarks.servers import network
 from benchmarks.servers.fake_manager import make_certificate
 from benchmarks.tasks import Address, Task
@@ -46,6 +46,10 @@ class Plan:
     def calls(self, contestant: Contestant) -> int:
         """Return how many calls a contestant makes in a round."""
         return max(1, contestant.calls // QUICK) if self.quick else contestant.calls
+
+    def measures(self, case: Case, number: int) -> bool:
+        """Tell whether a case is measured in the round of this number, from 0."""
+        return not case.heavy or (not self.quick and number % 3 == 0)
 
     def pins(self, case: Case) -> bool:
         """Tell whether the processes of a case share one CPU."""
@@ -90,7 +94,7 @@ class _Stage:
             cpu=cpu,
         )
         with self._background(case, address), _pinned(address.pids, cpu):
-            return self.clients[contestant.client].ask(asdict(task))
+            return self.clients[contestant.client].ask(asdict(task), LONG if case.heavy else ANSWER)
 
     @contextmanager
     def _background(self, case: Case, address: Address) -> Iterator[None]:
@@ -126,7 +130,12 @@ def groups(cases: Sequence[Case]) -> list[list[Case]]:
 
 def steps(cases: Sequence[Case], plan: Plan) -> int:
     """Return how many times a contestant does its load."""
-    return plan.rounds * sum(len(case.contestants) for case in cases)
+    return sum(
+        len(case.contestants)
+        for number in range(plan.rounds)
+        for case in cases
+        if plan.measures(case, number)
+    )
 
 
 def run(cases: Sequence[Case], plan: Plan, progress: Progress) -> list[Measured]:
@@ -142,7 +151,7 @@ def run(cases: Sequence[Case], plan: Plan, progress: Progress) -> list[Measured]
         home = Path(folder)
         files = network.Files(home, *make_certificate(home))
         for number in range(plan.rounds):
-            for group in groups(cases):
+            for group in groups([case for case in cases if plan.measures(case, number)]):
                 _round(number, group, plan, files, measured, progress)
     return list(measured.values())
 

@@ -81,6 +81,7 @@ def rows(measured: Measured) -> list[Row]:
         costs = measured.costs.get(comparison.one, {}).get(comparison.figure)
         others = measured.costs.get(comparison.other, {}).get(comparison.figure)
         if costs and others:
+            others = [cost * comparison.times for cost in others]
             values = list(costs) if comparison.difference else paired_ratios(costs, others)
             found.append(Row(comparison, values, spread(values)))
     return found

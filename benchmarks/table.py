@@ -14,7 +14,7 @@ HEADER = ("", "than", "min", "median", "max", "CPU", "floor", "target", "goal", 
 _LEFT = (0, 1, len(HEADER) - 1)
 """The columns that hold words."""
 
-_NOTES = {"seconds": "", "median": "median", "p99": "p99", "bytes": "memory", "threads": "threads"}
+_NOTES = {"seconds": "", "median": "median", "p99": "p99", "bytes": "memory for one", "threads": "threads"}
 
 
 @dataclass(frozen=True)

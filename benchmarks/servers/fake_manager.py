@@ -22,14 +22,13 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 
+from benchmarks import event_loop
 from benchmarks.tasks import HOST, SERVICE
 
 _HELLO = (
@@ -151,14 +150,6 @@ def make_certificate(home: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-def _fastest_loop() -> tuple[str, Callable[[Coroutine[Any, Any, None]], None]]:
-    try:
-        import uvloop
-    except ImportError:
-        return "asyncio", asyncio.run
-    return f"uvloop {version('uvloop')}", uvloop.run
-
-
 async def _serve(certificate: Path, key: Path, loop_name: str, *, until_eof: bool) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
@@ -197,7 +188,7 @@ def main() -> None:
         parser.error("--certificate and --key belong together")
     # As Ctrl-C does, so that the folder is removed then, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    loop_name, run = _fastest_loop()
+    loop_name, run = event_loop.fastest()
     with ExitStack() as stack:
         if options.certificate is not None:
             files = options.certificate, options.key

@@ -6,6 +6,8 @@ smaller than those of Manager and Service alone. Managers run at their default l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from benchmarks.cases import OURS, REFERENCE, Case, Comparison, Contestant, Goals
 
 _TRANSPORTS = ("tcp", "tls")
@@ -14,15 +16,19 @@ _KINDS = ("async", "plain")
 
 
 def networks(
-    load: str, transport: str, ours: int, reference: int, *, size: int = 0
+    load: str,
+    transport: str,
+    ours: int,
+    reference: int,
+    *,
+    size: int = 0,
+    client: str = "benchmarks.clients.ours",
+    kinds: Sequence[str] = _KINDS,
 ) -> tuple[Contestant, ...]:
-    """Return our client at each network."""
+    """Return the same client at each network."""
     return (
-        *(
-            Contestant(kind, "benchmarks.clients.ours", f"ours-{kind}", transport, load, ours, size)
-            for kind in _KINDS
-        ),
-        Contestant(REFERENCE, "benchmarks.clients.ours", "reference", transport, load, reference, size),
+        *(Contestant(kind, client, f"ours-{kind}", transport, load, ours, size) for kind in kinds),
+        Contestant(REFERENCE, client, "reference", transport, load, reference, size),
     )
 
 
@@ -76,6 +82,30 @@ def _whole(
     )
 
 
+IDLE = 1000
+"""How many clients are connected and linked that do nothing."""
+
+
+def _idle(transport: str) -> Case:
+    """Return the case of what a Manager holds for a client, and how fast it tells them all something."""
+    floor = {"tcp": 1 / 0.7, "tls": 10.0}[transport]
+    contestants = networks(
+        "fan-out", transport, 20, 20, size=IDLE, client="benchmarks.clients.bare", kinds=("async",)
+    )
+    return Case(
+        "network",
+        "idle",
+        f"a notification to {IDLE:,} idle clients",
+        transport,
+        contestants,
+        (
+            Comparison("async", REFERENCE, figure="median"),
+            Comparison("async", REFERENCE, Goals(floor), "bytes"),
+        ),
+        heavy=True,
+    )
+
+
 def _over(transport: str) -> list[Case]:
     return [
         _case(
@@ -109,6 +139,7 @@ def _over(transport: str) -> list[Case]:
             background="bulk",
             figure="median",
         ),
+        _idle(transport),
         _whole("one", "one call at a time", (2000, 1000, 1000), transport, pinned=True),
         _whole("flight", "100 in flight", (8000, 2000, 2000), transport),
     ]

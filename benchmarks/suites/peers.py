@@ -1,10 +1,46 @@
-"""Other packages for calls between processes."""
+"""Other packages for calls between processes, beside the whole of our network.
+
+Ours is client, Manager and Service: three processes, and two hops each way. So are that of the reference and
+NATS; the others are a client and a server, with nothing between them.
+"""
 
 from __future__ import annotations
 
-from benchmarks.cases import Case
+from benchmarks.cases import OURS, REFERENCE, TITLES, Case, Comparison, Contestant
+from benchmarks.peers import PEERS
+
+_CALLS = {"one": 1000, "flight": 4000, "floats": 5}
+"""How many calls a round has, by load."""
+
+_LOADS = {
+    "one": ("one call at a time", True),
+    "flight": ("100 in flight", False),
+    "floats": ("100k floats, there and back", False),
+}
+
+
+def _case(load: str, transport: str) -> Case:
+    title, pinned = _LOADS[load]
+    calls = _CALLS[load]
+    peers = [peer for peer in PEERS if transport in peer.transports]
+    figure = "median" if load == "one" else "seconds"
+    return Case(
+        "peers",
+        load,
+        title,
+        transport,
+        (
+            Contestant(OURS, "benchmarks.clients.ours", "ours-async", transport, load, calls),
+            Contestant(REFERENCE, "benchmarks.clients.reference", REFERENCE, transport, load, calls),
+            *(Contestant(peer.name, peer.module, peer.name, transport, load, calls) for peer in peers),
+        ),
+        tuple(
+            Comparison(OURS, other, figure=figure) for other in (REFERENCE, *(peer.name for peer in peers))
+        ),
+        pinned=pinned,
+    )
 
 
 def cases() -> list[Case]:
     """Return the cases of this suite."""
-    return []
+    return [_case(load, transport) for transport in TITLES if transport != "websocket" for load in _LOADS]

@@ -18,7 +18,6 @@ def _connection(transport: str) -> Case:
             Comparison(OURS, REFERENCE, Goals(3.0, target), "bytes"),
             Comparison(OURS, OURS, Goals(0), "threads", difference=True),
         ),
-        per="connection",
     )
 
 
@@ -38,7 +37,6 @@ def _import() -> Case:
             Comparison(OURS, REFERENCE, Goals(1 / 1.5, 1 / 1.25)),
             Comparison(OURS, "trio"),
         ),
-        per="import",
     )
 
 

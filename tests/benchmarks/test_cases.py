@@ -5,11 +5,14 @@ import pytest
 from benchmarks import suites
 from benchmarks.availability import available
 from benchmarks.cases import Comparison, choose
-from benchmarks.clients import importing, ours, reference
+from benchmarks.clients import asynchronous, bare, importing, ours, reference
+from benchmarks.peers import PEERS
 from tests.benchmarks.conftest import case, contestant
 
 CASES = suites.all_cases()
 LOADS = {
+    **{peer.module: asynchronous.PEER_LOADS for peer in PEERS},
+    "benchmarks.clients.bare": bare.LOADS,
     "benchmarks.clients.ours": ours.LOADS,
     "benchmarks.clients.reference": reference.LOADS,
     "benchmarks.clients.importing": importing.PROGRAMS,
@@ -27,8 +30,7 @@ def test_a_case_compares_its_contestants_and_each_can_do_its_load(each):
     for comparison in each.comparisons:
         assert {comparison.one, comparison.other} <= set(names)
     for each_one in each.contestants:
-        if each_one.client in LOADS:
-            assert each_one.load in LOADS[each_one.client]
+        assert each_one.load in LOADS[each_one.client]
         assert each_one.calls > 0
 
 

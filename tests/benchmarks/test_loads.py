@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import json
+import os
 import threading
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from functools import partial
 
+import psutil
 import pytest
 import trio
 
-from benchmarks.clients import asynchronous, blocking, importing, ours, reference
+from benchmarks.clients import asynchronous, bare, blocking, importing, ours, reference
+from benchmarks.peers import PEERS
+from benchmarks.processes import Child
 from benchmarks.servers.fake_manager import Conversation
 from benchmarks.servers.service import service_of
 from benchmarks.tasks import HOST, SERVICE, Address, Run, Task, check, sum_of
@@ -20,6 +27,8 @@ SIZES = {"line": 1000, "connections": 3}
 
 
 def task_of(load, port, calls=7):
+    if load == "floats":
+        calls = 1  # of 2 MB
     return Task(load, calls, "tcp", Address(port), SIZES.get(load, 0))
 
 
@@ -66,6 +75,24 @@ async def test_our_client_does_every_load_at_our_network(load):
 def test_the_clients_do_the_same_at_the_fake_manager(load, fake_port):
     for measure in (ours.measure, reference.measure):
         assert measure(task_of(load, fake_port))["seconds"] > 0
+
+
+async def test_bare_clients_are_told_and_what_they_cost_the_manager_is_measured():
+    async with our_network() as port:
+        task = Task("fan-out", 3, "tcp", Address(port, pids=(os.getpid(),)), size=5)
+        costs = await trio.to_thread.run_sync(bare.measure, task)
+    assert costs["bytes"] > 0
+    assert 0 < costs["median"] <= costs["p99"]
+
+
+@pytest.mark.parametrize("peer", [peer for peer in PEERS if not peer.missing()], ids=lambda peer: peer.name)
+def test_every_peer_that_is_installed_does_what_all_can_do(peer, tmp_path):
+    measure = importlib.import_module(peer.module).measure
+    with Child(peer.name, "benchmarks.peers.serve", peer.name, home=tmp_path) as server:
+        address = Address(server.ready["port"], pids=tuple(server.ready["pids"]))
+        for load in asynchronous.PEER_LOADS:
+            assert measure(Task(load, 3, "tcp", address))["seconds"] > 0
+    assert not any(psutil.pid_exists(pid) for pid in server.ready["pids"])
 
 
 @pytest.mark.parametrize("kind", ["ours-plain", "reference"])
@@ -139,8 +166,5 @@ def test_a_window_of_futures_is_never_wider_than_it_says(load):
 
 
 def test_tasks_are_the_same_when_they_were_sent():
-    import json
-    from dataclasses import asdict
-
     task = Task("one", 5, "tls", Address(1, "file", (2, 3)), size=4, cpu=0)
     assert Task.from_json(json.loads(json.dumps(asdict(task)))) == task

@@ -18,33 +18,35 @@ from benchmarks.cases import REFERENCE
 from benchmarks.commands import run as command
 from benchmarks.placement import one_cpu
 from benchmarks.processes import Child, ChildFailed
-from benchmarks.suites import client, network
 from tests.benchmarks.conftest import case, contestant
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def small(of):
-    """A case with just a few calls."""
-    fewer = tuple(type(each)(**{**each.__dict__, "calls": 20}) for each in of.contestants)
-    return type(of)(**{**of.__dict__, "contestants": fewer})
-
-
 @pytest.mark.interop
-def test_a_round_of_both_clients_and_of_all_networks():
+def test_a_round_with_clients_a_fake_manager_and_a_network():
+    of = case(
+        contestants=(
+            contestant("ours", client="benchmarks.clients.ours"),
+            contestant("reference", client="benchmarks.clients.reference"),
+            contestant("network", client="benchmarks.clients.ours", server="ours-async"),
+        )
+    )
     told = []
-    cases = [
-        small(next(each for each in found if each.key == key))
-        for found, key in ((client.cases(), "client-one-tls"), (network.cases(), "network-one-tcp"))
-    ]
-    measured = runner.run(cases, runner.Plan(rounds=1), lambda what, done: told.append(done))
-    assert [len(each.costs) for each in measured] == [2, 3]
-    for each in measured:
-        for costs in each.costs.values():
-            assert {name: len(of) for name, of in costs.items()} == dict.fromkeys(
-                ("seconds", "cpu", "server_cpu", "median", "p99"), 1
-            )
-    assert sum(told) == runner.steps(cases, runner.Plan(rounds=1)) == 5
+    (measured,) = runner.run([of], runner.Plan(rounds=1), lambda what, done: told.append(done))
+    assert set(measured.costs) == {"ours", "reference", "network"}
+    for costs in measured.costs.values():
+        assert {name: len(values) for name, values in costs.items()} == dict.fromkeys(
+            ("seconds", "cpu", "server_cpu", "median", "p99"), 1
+        )
+    assert sum(told) == runner.steps([of], runner.Plan(rounds=1)) == 3
+
+
+def test_heavy_cases_are_measured_in_every_third_round_and_not_in_a_quick_run():
+    heavy = case(heavy=True)
+    assert [number for number in range(7) if runner.Plan(7).measures(heavy, number)] == [0, 3, 6]
+    assert not runner.Plan(7, quick=True).measures(heavy, 0)
+    assert runner.steps([heavy, case()], runner.Plan(6)) == 2 * 2 + 6 * 2
 
 
 def test_a_quick_run_makes_fewer_calls_and_all_can_be_pinned():

@@ -51,6 +51,12 @@ def test_a_row_is_the_other_one_divided_by_the_one():
     assert [name for name, _, met, _ in row.verdicts if met] == ["floor"]
 
 
+def test_several_calls_of_the_other_may_be_compared_with_one():
+    of = case(comparisons=(Comparison("ours", "reference", times=10),))
+    (row,) = statistics.rows(measured(of, {"ours": [{"seconds": 5.0}], "reference": [{"seconds": 0.4}]}))
+    assert row.values == [0.8]
+
+
 def test_of_what_was_not_measured_there_is_no_row():
     of = case(
         contestants=(contestant("ours"), contestant("reference"), contestant("third")),

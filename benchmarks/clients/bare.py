@@ -1,0 +1,160 @@
+"""Many bare clients in one process, which cost next to nothing, so that what they cost a Manager shows.
+
+They connect, tell who they are, link, and from then on only count the lines that come.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import ssl
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from time import monotonic, perf_counter
+from typing import Any, Final
+
+import trio
+
+from benchmarks.clients.idle import Holdings, opened_first
+from benchmarks.clients.ours import connect_arguments
+from benchmarks.tasks import HOST, SERVICE, Run, Task, sum_of
+from benchmarks.tasks import measure as measure_async
+from msl_network_trio import Link, connect
+
+_PATIENCE = 30.0
+"""For how many seconds nothing may come."""
+
+_AT_A_TIME = 16
+"""How many connections are opened at a time."""
+
+_IDENTITY: Final = {"type": "client", "name": "bare", "language": "none", "os": "none"}
+
+
+class _Client:
+    """A connection, and how many lines came."""
+
+    def __init__(self, address: tuple[str, int], context: ssl.SSLContext | None) -> None:
+        plain = socket.create_connection(address, _PATIENCE)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket = context.wrap_socket(plain, server_hostname=HOST) if context else plain
+        self.lines = 0
+        self._receive_lines(1)
+        self._send({"error": False, "requester": None, "result": _IDENTITY, "uid": ""})
+        self._send(
+            {
+                "args": [SERVICE],
+                "attribute": "link",
+                "error": False,
+                "kwargs": {},
+                "service": "Manager",
+                "uid": "1",
+            }
+        )
+        self._receive_lines(2)
+
+    def receive(self) -> None:
+        """Count what has come."""
+        try:
+            while data := self.socket.recv(65536):
+                self.lines += data.count(b"\n")
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        raise ConnectionError("the Manager has closed a connection")
+
+    def _send(self, message: dict[str, Any]) -> None:
+        self.socket.sendall(json.dumps(message).encode() + b"\r\n")
+
+    def _receive_lines(self, lines: int) -> None:
+        while self.lines < lines:
+            data = self.socket.recv(65536)
+            if not data:
+                raise ConnectionError("the Manager has closed a connection")
+            self.lines += data.count(b"\n")
+
+
+class _Clients:
+    """Clients that take what comes.
+
+    Args:
+        task: Where to connect.
+        stack: Closes the connections.
+    """
+
+    def __init__(self, task: Task, stack: ExitStack) -> None:
+        certificate = task.address.certificate
+        self._context = ssl.create_default_context(cafile=certificate) if certificate else None
+        self._address = (HOST, task.address.port)
+        self._stack = stack
+        self._clients: list[_Client] = []
+        self._selector = stack.enter_context(selectors.DefaultSelector())
+
+    def open(self, count: int) -> None:
+        """Open so many more, and link them."""
+        with ThreadPoolExecutor(_AT_A_TIME) as threads:
+            opened = [threads.submit(_Client, self._address, self._context) for _ in range(count)]
+        for future in opened:
+            client = future.result()
+            self._stack.callback(client.socket.close)
+            client.socket.setblocking(False)
+            self._selector.register(client.socket, selectors.EVENT_READ, client)
+            self._clients.append(client)
+
+    def count_from_here(self) -> None:
+        """Forget how many lines have come so far."""
+        for client in self._clients:
+            client.lines = 0
+
+    def wait_for(self, lines: int) -> None:
+        """Wait until so many lines have come at each of them."""
+        give_up = monotonic() + _PATIENCE
+        missing = sum(client.lines < lines for client in self._clients)
+        while missing:
+            events = self._selector.select(_PATIENCE)
+            if not events and monotonic() > give_up:
+                raise TimeoutError(f"{missing} clients have not been told")
+            for key, _ in events:
+                client = key.data
+                before = client.lines
+                client.receive()
+                missing -= before < lines <= client.lines
+
+
+async def _measure(task: Task) -> dict[str, float]:
+    """Have notifications emitted, one at a time, and wait until each of many clients was told.
+
+    What each of them costs the Manager, which is the first process, is measured as well.
+    """
+    with ExitStack() as stack:
+        clients = _Clients(task, stack)
+        await trio.to_thread.run_sync(clients.open, opened_first(task.size))
+        before = Holdings(task.address.pids[0])
+        await trio.to_thread.run_sync(clients.open, task.size)
+        held = before.grown(task.size)
+        async with connect(**connect_arguments(task)) as client, client.link(SERVICE) as link:
+            return held | await measure_async(task, _fan_out(link, clients))
+
+
+def _fan_out(link: Link, clients: _Clients) -> Callable[[Run], Any]:
+    async def load(run: Run) -> int:
+        clients.count_from_here()
+        for number in range(run.calls):
+            began = perf_counter()
+            reply = link.emit(number, number + 1, asynchronous=True)
+            await trio.lowlevel.checkpoint()
+            clients.wait_for(number + 1)  # which is all that there is to do meanwhile
+            run.latencies.append(perf_counter() - began)
+            await reply
+        return sum_of(run.calls)
+
+    return load
+
+
+LOADS: Final = frozenset({"fan-out"})
+"""What it can do."""
+
+
+def measure(task: Task) -> dict[str, float]:
+    """Carry out a task and return the costs of one of its notifications."""
+    return trio.run(_measure, task)
