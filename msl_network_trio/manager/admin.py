@@ -49,6 +49,15 @@ _TABLES: Final[dict[str, tuple[Callable[[Database], Table], frozenset[str]]]] = 
     ),
 }
 
+_NOT_TO_BE_SENT: Final = {
+    "client_writers": "StreamWriter",
+    "service_writers": "StreamWriter",
+    "users_table": "UsersTable",
+    "hostnames_table": "HostnamesTable",
+    "connections_table": "ConnectionsTable",
+}
+"""What msl-network's Manager has, too, but cannot send, and of which type it says that it is."""
+
 
 class AdminRequests:
     """Answers the requests of administrators.
@@ -80,6 +89,7 @@ class AdminRequests:
 
         Raises:
             AttributeError: There is no such request.
+            TypeError: What it asks for cannot be sent.
             Exception: What has gone wrong.
         """
         owner, _, name = request.attribute.partition(".")
@@ -91,6 +101,9 @@ class AdminRequests:
             return await self._hostnames()
         if request.attribute == "set_logging_level":
             return set_logging_level(*request.args, **request.kwargs)
+        if request.attribute in _NOT_TO_BE_SENT:
+            kind = _NOT_TO_BE_SENT[request.attribute]
+            raise TypeError(f"Object of type {kind} is not JSON serializable")
         raise AttributeError(f"'Manager' object has no attribute {request.attribute!r}")
 
     async def _hostnames(self) -> list[str] | None:

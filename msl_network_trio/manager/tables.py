@@ -33,6 +33,8 @@ _BUSY = 5.0
 _GLANCE = 0.2
 """The same when somebody has pressed the Tab key."""
 
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+
 _INVALID_USERNAME = re.compile(r":\d+$")
 
 
@@ -194,7 +196,8 @@ class ConnectionsTable(Table):
         for limit, comparison in ((start, ">="), (end, "<=")):
             if limit is not None:
                 sql += f" {'AND' if parameters else 'WHERE'} datetime {comparison} ?"
-                parameters.append(limit.isoformat() if isinstance(limit, dt.datetime) else limit)
+                text = limit.isoformat() if isinstance(limit, dt.datetime) else _text(limit, "time")
+                parameters.append(f"{text}T00:00:00" if _DATE.fullmatch(text) else text)
         return self._rows(f"{sql};", *parameters)
 
 

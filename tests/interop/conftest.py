@@ -22,18 +22,6 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return home
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the tests that need users with our own Manager, which has none."""
-    left_out = {item for item in items if item.get_closest_marker("logins") and _has_our_manager(item)}
-    config.hook.pytest_deselected(items=list(left_out))
-    items[:] = [item for item in items if item not in left_out]
-
-
-def _has_our_manager(item: pytest.Item) -> bool:
-    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return any(isinstance(value, str) and value.startswith("ours") for value in parameters)
-
-
 @pytest.fixture(scope="session", params=["tcp", "tls", "ours-tcp", "ours-tls"])
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
     """A Manager with the Services Echo and One (at most one client), which no test may end."""

@@ -208,7 +208,7 @@ def start_manager(
 
     Args:
         home: Its home folder.
-        ours: Whether to start our own Manager, which has no users, instead of the reference's.
+        ours: Whether to start our own Manager instead of the reference's. Its database is made by the reference, too.
         tls: Whether it uses TLS.
         users: (name, password, whether an administrator) of the users in its database.
         port: The port; None: any free one.
@@ -216,7 +216,7 @@ def start_manager(
     """
     home.mkdir(exist_ok=True)
     database = home / "manager.sqlite3"
-    if users and not ours:
+    if users:
         subprocess.run(
             [sys.executable, "-c", _ADD_USER, str(database), json.dumps(users)],
             check=True,

@@ -193,7 +193,6 @@ async def test_a_stopped_manager_does_not_hold_up_the_end_of_a_scope(start_eithe
             manager.process.pause()
 
 
-@pytest.mark.logins
 async def test_an_administrator_shuts_the_manager_down(start_either):
     manager: Manager = start_either(users=(("alice", "pw", True),))
     async with connect(**manager.arguments()) as other:

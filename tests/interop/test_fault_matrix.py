@@ -146,15 +146,7 @@ OUTCOMES = {"lost": ConnectionLost, "gone": ServiceLost}
 
 @pytest.mark.parametrize(
     ("moment", "fault", "cell"),
-    [
-        pytest.param(
-            *row,
-            id=f"{row[0]}: {row[1]}",
-            marks=[pytest.mark.logins] if row[0].startswith("admin") else [],
-        )
-        for row in rows(TABLE)
-        if row[2] != "-"
-    ],
+    [pytest.param(*row, id=f"{row[0]}: {row[1]}") for row in rows(TABLE) if row[2] != "-"],
 )
 async def test_whatever_goes_wrong_the_caller_is_told(start, shared: Manager, moment, fault, cell: str):
     break_it, arguments = FAULTS[fault]

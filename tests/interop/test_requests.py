@@ -258,7 +258,6 @@ async def test_many_requests_to_a_service_that_is_not_there_all_fail_and_no_othe
 # ---- admin requests ----
 
 
-@pytest.mark.logins
 @pytest.mark.parametrize(
     ("attribute", "args", "expected"),
     [
@@ -272,14 +271,12 @@ async def test_admin_requests(client: Client, attribute, args, expected):
     assert await client.admin_request(attribute, *args) == expected
 
 
-@pytest.mark.logins
 async def test_an_admin_request_for_what_others_may_ask_too(client: Client, lab: Manager):
     assert (await client.admin_request("identity"))["port"] == lab.port
     assert (await client.admin_request("link", "Echo"))["attributes"]
     assert await client.admin_request("port") == lab.port
 
 
-@pytest.mark.logins
 @pytest.mark.parametrize(
     ("attribute", "args", "type_name"),
     [
@@ -296,7 +293,6 @@ async def test_admin_requests_that_fail(client: Client, echo: Link, attribute, a
     assert await echo.add(1, 2) == 3
 
 
-@pytest.mark.logins
 async def test_admin_and_other_requests_started_together_each_get_their_own_answer(
     client: Client, echo: Link
 ):
@@ -317,7 +313,6 @@ async def test_admin_and_other_requests_started_together_each_get_their_own_answ
     assert [outcome.value for outcome, _ in calls] == [expected for _, expected in calls]
 
 
-@pytest.mark.logins
 async def test_two_administrators_get_their_own_answers(client: Client):
     async with client.spawn("Second") as second, trio.open_nursery() as nursery:
         calls = []
@@ -330,7 +325,6 @@ async def test_two_administrators_get_their_own_answers(client: Client):
     assert [outcome.value for outcome, _ in calls] == [expected for _, expected in calls]
 
 
-@pytest.mark.logins
 async def test_who_is_no_administrator_is_told_so_and_stays_connected(lab: Manager):
     async with connect(**lab.arguments(username="bob", password="pw-b")) as client:
         for _ in range(2):
@@ -339,7 +333,6 @@ async def test_who_is_no_administrator_is_told_so_and_stays_connected(lab: Manag
         assert await (await client.link("Echo")).add(1, 2) == 3
 
 
-@pytest.mark.logins
 @pytest.mark.parametrize(
     ("username", "password", "message"),
     [("zed", "x", "Unregistered user"), ("alice", "x", "Wrong login password")],
@@ -379,7 +372,6 @@ class Undecided:
 
 
 @pytest.mark.parametrize("question", ["username", "password"])
-@pytest.mark.logins
 async def test_an_admin_login_cancelled_half_way_leaves_the_connection_usable(lab: Manager, question: str):
     undecided = Undecided(question)
     async with connect(**lab.arguments(prompts=undecided)) as client:

@@ -347,7 +347,6 @@ async def test_identities_are_word_for_word_those_of_the_reference(client, linke
     assert set(identities["services"]) == {"Echo", "Two"}
 
 
-@pytest.mark.logins
 @shows("Client.admin_request", "LinkedClient.admin_request")
 async def test_admin_requests_of_the_seeds_examples(client: Client, linked: LinkedClient, manager: Manager):
     for admin in (client, linked):
@@ -366,8 +365,8 @@ async def test_admin_requests_of_the_seeds_examples(client: Client, linked: Link
 
 @shows("Client.admin_request", "LinkedClient.admin_request")
 @pytest.mark.parametrize("linked", [False, True])
-async def test_an_administrator_can_shut_down_the_manager(start, linked: bool):
-    manager: Manager = start(users=USERS)
+async def test_an_administrator_can_shut_down_the_manager(start_either, linked: bool):
+    manager: Manager = start_either(users=USERS)
     manager.start_service("Echo")
     arguments = manager.arguments(username="alice", password="pw-a")
     opening = LinkedClient("Echo", **arguments) if linked else connect(**arguments)

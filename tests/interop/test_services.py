@@ -371,8 +371,8 @@ async def test_a_wrong_password_is_a_rejection(start):
         assert str(running.service).startswith("Echo[")
 
 
-async def test_a_manager_with_logins(start):
-    manager: Manager = start(auth_login=True, users=(("alice", "pw-a", False),))
+async def test_a_manager_with_logins(start_either):
+    manager: Manager = start_either(auth_login=True, users=(("alice", "pw-a", False),))
     with pytest.raises(AuthenticationError, match="Unregistered user"):
         await Echo().run(**manager.arguments(username="bob", password="x"))
     async with run(manager, Echo(), username="alice", password="pw-a"):

@@ -1,0 +1,427 @@
+"""A Manager in memory with a database in a file: logins, admin requests, and a database that does not work."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import asynccontextmanager, closing
+
+import pytest
+import trio
+
+from msl_network_trio import AuthenticationError, connect
+from msl_network_trio.constants import SHUTDOWN_MANAGER
+from msl_network_trio.exceptions import ConnectionLost, DatabaseError, ManagerError
+from msl_network_trio.manager import database as database_module
+from msl_network_trio.manager import tables
+from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.tables import Database
+from msl_network_trio.service.service import Service
+from tests.manager.wires import Wire, dial
+from tests.protocol.network import request
+
+
+class Echo(Service):
+    async def same(self, value):
+        return value
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "lab.sqlite3"
+    with Database(path) as database:
+        database.users.insert("alice", "pw-a", True)
+        database.users.insert("bob", "pw-b", False)
+    return path
+
+
+@pytest.fixture
+def open_lab(path):
+    """Open a Manager in memory with the database."""
+
+    @asynccontextmanager
+    async def open_one(**settings):
+        with trio.fail_after(60):
+            async with open_manager(in_memory=True, database=path, **settings) as manager:
+                yield manager
+
+    return open_one
+
+
+def admin(manager, **more):
+    return connect(**{**manager.connect_kwargs(), "username": "alice", "password": "pw-a", **more})
+
+
+@asynccontextmanager
+async def locked(path):
+    """Keep the database from all others."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+# ---- authentication ----
+
+
+async def test_clients_and_services_log_in(open_lab):
+    async with open_lab(auth_login=True) as manager, trio.open_nursery() as nursery:
+        run = Echo().run
+        kwargs = {**manager.connect_kwargs(), "username": "bob", "password": "pw-b"}
+        nursery.start_soon(lambda: _run(run, kwargs))
+        async with connect(**kwargs) as client:
+            while not (await client.identities())["services"]:
+                await trio.sleep(0.01)
+            link = await client.link("Echo")
+            assert await link.same(5) == 5
+        for username, password, text in (
+            ("zed", "x", "Unregistered user"),
+            ("alice", "pw-b", "Wrong login password"),
+        ):
+            with pytest.raises(AuthenticationError, match=f"ValueError: {text}"):
+                await admin(manager, username=username, password=password)
+        nursery.cancel_scope.cancel()
+
+
+async def _run(run, kwargs):
+    await run(**kwargs)
+
+
+async def test_a_user_who_is_added_meanwhile_can_log_in_at_once(open_lab, path):
+    async with open_lab(auth_login=True) as manager:
+        with Database(path) as database:
+            database.users.insert("eve", "pw-e", False)
+        async with admin(manager, username="eve", password="pw-e") as client:
+            assert client.is_connected()
+
+
+async def test_a_login_without_users_makes_no_sense(tmp_path):
+    with pytest.raises(AuthenticationError, match="'auth_users' table of the database is empty"):
+        async with open_manager(in_memory=True, database=tmp_path / "new.sqlite3", auth_login=True):
+            pass
+    with pytest.raises(ValueError, match="Cannot specify multiple authentication methods"):
+        open_manager(in_memory=True, auth_login=True, auth_hostname=True)
+
+
+async def test_hosts_are_trusted_or_not_as_the_database_says_now(open_lab):
+    async with open_lab(auth_hostname=True) as manager, admin(manager) as client:
+        assert "localhost" in await client.admin_request("hostnames")
+        await client.admin_request("hostnames_table.delete", "localhost")
+        with pytest.raises(AuthenticationError, match="ValueError: 'localhost' is not a trusted hostname"):
+            await admin(manager)
+        await client.admin_request("hostnames_table.insert", "localhost")
+        async with admin(manager) as other:
+            assert other.is_connected()
+
+
+# ---- admin requests ----
+
+
+@pytest.mark.parametrize(
+    ("attribute", "args", "kwargs", "expected"),
+    [
+        ("users_table.usernames", (), {}, ["alice", "bob"]),
+        ("users_table.users", (), {}, [["alice", True], ["bob", False]]),
+        ("users_table.is_admin", ("bob",), {}, False),
+        ("users_table.is_user_registered", (), {"username": "alice"}, True),
+        ("users_table.is_password_valid", ("alice", "pw-a"), {}, True),
+        ("users_table.is_password_valid", ("zed", "pw-a"), {}, False),
+        ("users_table.get_user", ("alice",), {}, [1, "alice", None, None, True]),
+        ("users_table.get_user", ("zed",), {}, None),
+        ("users_table.records", (), {}, [[1, "alice", None, None, True], [2, "bob", None, None, False]]),
+        ("users_table.NAME", (), {}, "auth_users"),
+        ("users_table.tables", (), {}, ["auth_hostnames", "auth_users", "connections"]),
+        ("hostnames_table.column_names", ("auth_hostnames",), {}, ["hostname"]),
+        (
+            "connections_table.column_datatypes",
+            ("auth_users",),
+            {},
+            ["INTEGER", "TEXT", "BLOB", "BLOB", "BOOLEAN"],
+        ),
+        ("port", (), {}, 0),
+        ("port", ("ignored",), {}, 0),
+        ("login", (), {}, None),
+        ("hostnames", (), {}, None),
+        ("password", (), {}, None),
+        ("services", (), {}, {}),
+        ("service_links", (), {}, {}),
+        ("service_locks", (), {}, {}),
+        ("set_logging_level", ("20",), {}, True),
+        ("set_logging_level", ("loud",), {}, False),
+    ],
+)
+async def test_results(open_lab, attribute, args, kwargs, expected):
+    level = logging.getLogger("msl_network_trio").level
+    try:
+        async with open_lab() as manager, admin(manager) as client:
+            assert await client.admin_request(attribute, *args, **kwargs) == expected
+    finally:
+        logging.getLogger("msl_network_trio").setLevel(level)
+
+
+async def test_what_depends_on_how_the_manager_was_started(open_lab, path):
+    async with open_lab(auth_login=True) as manager, admin(manager) as client:
+        assert await client.admin_request("login") is True
+    async with open_lab(auth_password="secret") as manager, admin(manager) as client:
+        assert await client.admin_request("password") == "secret"
+        assert await client.admin_request("users_table.path") == str(path)
+        assert list(await client.admin_request("clients")) == [str(client)]
+
+
+async def test_links_and_locks_are_told(open_lab):
+    async with open_lab() as manager, admin(manager) as client:
+        service = await dial(manager, "Echo", "service")
+        link = await client.link("Echo")
+        assert await client.admin_request("service_links") == {"Echo": [str(client)]}
+        assert await client.admin_request("service_locks") == {"Echo": []}
+        await link.acquire_lock()
+        assert await client.admin_request("service_locks") == {"Echo": [str(client)]}
+        assert list(await client.admin_request("services")) == ["Echo"]
+        service.transport.close()
+
+
+@pytest.mark.parametrize(
+    ("attribute", "args", "message"),
+    [
+        ("nope", (), "AttributeError: 'Manager' object has no attribute 'nope'"),
+        ("users_table.nope", (), "AttributeError: 'UsersTable' object has no attribute 'nope'"),
+        ("users_table.execute", ("DROP TABLE auth_users",), "AttributeError"),
+        ("users_table.close", (), "AttributeError"),
+        ("users_table._connection", (), "AttributeError"),
+        ("users_table.__class__", (), "AttributeError"),
+        ("users_table.usernames.__self__", (), "AttributeError"),
+        ("users_table.connection.close", (), "AttributeError"),
+        ("hostnames.remove", ("localhost",), "AttributeError"),
+        ("__class__", (), "AttributeError"),
+        ("_database", (), "AttributeError"),
+        ("shutdown", (), "AttributeError"),
+        ("users_table", (), "TypeError: Object of type UsersTable is not JSON serializable"),
+        ("users_table.is_admin", (), "TypeError: UsersTable.is_admin() missing 1 required positional"),
+        ("users_table.is_admin", ({},), "ProgrammingError|InterfaceError"),
+        ("users_table.is_admin", (2**70,), "OverflowError"),
+        ("users_table.is_admin", ("x", "y"), "TypeError"),
+        ("users_table.delete", ("zed",), "ValueError: Cannot delete 'zed'. This user is not in the table."),
+        (
+            "users_table.insert",
+            ("alice", "x", True),
+            "ValueError: A user with the name 'alice' already exists",
+        ),
+        (
+            "hostnames_table.delete",
+            ("x",),
+            "ValueError: Cannot delete 'x'. This hostname is not in the table.",
+        ),
+        ("connections_table.connections", ("2026",), "TypeError"),
+        ("set_logging_level", (), "TypeError"),
+    ],
+)
+async def test_errors(open_lab, attribute, args, message):
+    async with open_lab() as manager, admin(manager) as client:
+        with pytest.raises(ManagerError) as caught:
+            await client.admin_request(attribute, *args)
+        found = f"{caught.value.type_name}: {caught.value.message}"
+        assert any(found.startswith(each) for each in message.split("|"))
+        assert await client.admin_request("users_table.usernames") == ["alice", "bob"]
+
+
+async def test_users_are_managed_from_afar(open_lab, path):
+    async with open_lab() as manager, admin(manager) as client:
+        assert await client.admin_request("users_table.insert", "eve", "pw-e", True) is None
+        async with admin(manager, username="eve", password="pw-e") as eve:
+            assert await eve.admin_request("port") == 0
+        await client.admin_request("users_table.update", "eve", password="new", is_admin=False)
+        await client.admin_request("users_table.delete", "bob")
+    with Database(path) as database:
+        assert database.users.users() == [("alice", True), ("eve", False)]
+        assert database.users.is_password_valid("eve", "new")
+
+
+async def test_secrets_are_not_logged(open_lab, caplog):
+    caplog.set_level(logging.DEBUG)
+    async with open_lab(auth_password="geheim-1") as manager, admin(manager) as client:
+        await client.admin_request("users_table.insert", "eve", "geheim-2", False)
+        await client.admin_request("users_table.update", "eve", password="geheim-3")
+    async with open_lab(auth_login=True) as manager:
+        with pytest.raises(AuthenticationError):
+            await admin(manager, password="geheim-4")
+    assert "geheim" not in caplog.text
+    assert "pw-a" not in caplog.text
+
+
+async def test_an_administrator_shuts_the_manager_down(open_lab):
+    async with open_lab() as manager, connect(**manager.connect_kwargs()) as other:
+        async with admin(manager) as client:
+            assert await client.admin_request(SHUTDOWN_MANAGER) is None
+        await manager.wait_closed()
+        with pytest.raises(ConnectionLost):
+            await other.identities()
+
+
+async def test_who_is_no_administrator_shuts_nothing_down(open_lab):
+    async with open_lab() as manager, admin(manager, username="bob", password="pw-b") as client:
+        with pytest.raises(ManagerError, match="You must be an administrator"):
+            await client.admin_request(SHUTDOWN_MANAGER)
+        assert client.is_connected()
+
+
+# ---- who has connected ----
+
+
+async def test_connections_are_recorded_and_told(open_lab, path):
+    async with open_lab() as manager, admin(manager) as client:
+        wire = await dial(manager, "Echo", "service")
+        wire.transport.close()
+        while manager.identity()["services"]:
+            await trio.sleep(0.01)
+        records = await client.admin_request("connections_table.connections")
+        assert [record[0] for record in records] == list(range(1, len(records) + 1))
+        assert {tuple(record[2:5]) for record in records if record[4] == client.port} == {
+            ("127.0.0.1", "localhost", client.port)
+        }
+        messages = [record[5] for record in records]
+        assert messages == [
+            "new connection request",
+            "connected as a client",
+            "new connection request",
+            "connected as a service",
+            "disconnected",
+        ]
+        year = records[0][1][:4]
+        assert await client.admin_request("connections_table.connections", start=year) == records
+        assert await client.admin_request("connections_table.connections", end=year) == []
+    with Database(path) as database:
+        assert database.connections.connections()[-1][5] == "disconnected"  # written in the end
+
+
+async def test_a_manager_in_memory_keeps_nothing_unless_it_is_told_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path / "home"))
+    async with open_manager(in_memory=True) as manager, admin(manager) as client:
+        with pytest.raises(ManagerError, match="Unregistered user"):
+            await client.admin_request("port")
+    assert not (tmp_path / "home").exists()
+
+
+# ---- a database that does not work ----
+
+
+async def test_a_database_that_cannot_be_used_is_told_when_the_manager_starts(tmp_path):
+    path = tmp_path / "text"
+    path.write_text("no database " * 1000)
+    with pytest.raises(DatabaseError, match="cannot be used: file is not a database"):
+        async with open_manager(in_memory=True, database=path):
+            pass
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(tables, "_BUSY", 0.05)
+
+
+@pytest.mark.parametrize("settings", [{"auth_login": True}, {"auth_hostname": True}])
+async def test_while_the_database_is_locked_who_connects_is_told_and_afterwards_all_is_well(
+    open_lab, path, impatient, settings
+):
+    async with open_lab(**settings) as manager:
+        async with locked(path):
+            with pytest.raises(AuthenticationError, match="cannot check who you are") as caught:
+                await admin(manager)
+            assert "database is locked" in str(caught.value)
+            assert str(path) not in str(caught.value)
+        async with admin(manager) as client:
+            assert await client.admin_request("port") == 0
+
+
+async def test_while_the_database_is_locked_everything_else_goes_on(open_lab, path, impatient, caplog):
+    async with open_lab() as manager, admin(manager) as client:
+        assert await client.admin_request("port") == 0
+        async with locked(path):
+            with pytest.raises(ManagerError, match="database is locked"):
+                await client.admin_request("users_table.usernames")
+            async with connect(**manager.connect_kwargs()) as other:
+                assert await other.identities()
+            with pytest.raises(ManagerError, match="database is locked"):
+                await client.admin_request("users_table.insert", "eve", "x", False)
+        assert await client.admin_request("users_table.usernames") == ["alice", "bob"]
+    assert caplog.text.count("connections cannot be recorded") <= 2
+
+
+async def test_a_slow_database_does_not_hold_up_anybody_but_who_asks(open_lab, monkeypatch):
+    started, go_on = trio.Event(), trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    real = tables.UsersTable.usernames
+
+    def slow(self):
+        trio.from_thread.run_sync(started.set, trio_token=token)
+        trio.from_thread.run(go_on.wait, trio_token=token)
+        return real(self)
+
+    async with open_lab() as manager, admin(manager) as client, trio.open_nursery() as nursery:
+        assert await client.admin_request("port") == 0
+        monkeypatch.setattr(tables.UsersTable, "usernames", slow)
+
+        async def ask():
+            assert await client.admin_request("users_table.usernames") == ["alice", "bob"]
+            answered.set()
+
+        answered = trio.Event()
+        nursery.start_soon(ask)
+        await started.wait()
+        async with connect(**manager.connect_kwargs()) as other:
+            for _ in range(10):
+                await other.identities()
+        assert not answered.is_set()
+        go_on.set()
+        await answered.wait()
+
+
+async def test_a_database_that_never_answers_is_given_up(open_lab, monkeypatch):
+    go_on = trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def stuck(self):
+        trio.from_thread.run(go_on.wait, trio_token=token)
+
+    async with open_lab() as manager, admin(manager) as client:
+        assert await client.admin_request("port") == 0
+        monkeypatch.setattr(database_module, "WAIT", 0.1)
+        monkeypatch.setattr(tables.UsersTable, "usernames", stuck)
+        for attribute in ("users_table.usernames", "hostnames_table.hostnames"):
+            with pytest.raises(ManagerError, match="the database does not answer within 0.1 seconds"):
+                await client.admin_request(attribute)
+        go_on.set()
+        monkeypatch.setattr(database_module, "WAIT", 10)
+        assert "localhost" in await client.admin_request("hostnames_table.hostnames")
+
+
+async def test_the_manager_may_end_while_the_database_is_at_work(open_lab, monkeypatch):
+    started, go_on = trio.Event(), trio.Event()
+    token = trio.lowlevel.current_trio_token()
+    monkeypatch.setattr(database_module, "_LAST_WAIT", 0.1)
+
+    def stuck(self):
+        trio.from_thread.run_sync(started.set, trio_token=token)
+        trio.from_thread.run(go_on.wait, trio_token=token)
+
+    monkeypatch.setattr(tables.HostnamesTable, "hostnames", lambda self: ["localhost"])
+    async with open_lab() as manager:
+        monkeypatch.setattr(tables.UsersTable, "usernames", stuck)
+        wire = await dial(manager)
+        for line in (request("Manager", "users_table.usernames"), {"result": "alice"}, {"result": "pw-a"}):
+            await wire.send(line)
+        await started.wait()
+        manager.shutdown()
+        await manager.wait_closed()
+    go_on.set()
+
+
+async def test_a_peer_that_goes_while_its_password_is_checked_harms_nobody(open_lab):
+    async with open_lab(auth_login=True) as manager:
+        for _ in range(5):
+            wire = Wire(await manager.dial())
+            await wire.send(
+                {"result": "alice"}, {"result": "pw-a"}, {"result": {"type": "client", "name": "C"}}
+            )
+            wire.transport.close()
+        async with admin(manager) as client:
+            assert await client.admin_request("port") == 0
+            while len(manager.identity()["clients"]) > 1:
+                await trio.sleep(0.01)
