@@ -158,6 +158,9 @@ class ManagerProtocol:
         lines = peer.lines.feed(data)
         count = len(lines)
         peer.lines_received += count
+        if peer.unread:
+            peer.unread = [*peer.unread, *lines]  # what came before is handled before
+            return
         if count > at_most:
             lines, peer.unread = lines[:at_most], lines[at_most:]
         self._handle_all(peer, lines)
