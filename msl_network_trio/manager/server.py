@@ -350,7 +350,7 @@ def _database(settings: ManagerSettings) -> str | os.PathLike[str] | None:
 
 
 async def _open(database: ManagerDatabase, settings: ManagerSettings) -> None:
-    if settings.in_memory and settings.database is None:
+    if settings.in_memory and settings.database is None and not settings.auth_login:
         return  # it is opened when it is needed
     await database.open()
     if settings.auth_login and not await database.has_users():

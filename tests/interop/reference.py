@@ -28,13 +28,13 @@ _START_EXAMPLE = (
     "    service.add_tasks(service.emit())\n"
     "service.start(**json.loads(sys.argv[1]))\n"
 )
-_ADD_USER = (
+_MAKE_DATABASE = (
     "import json, sys\n"
-    "from msl.network.database import UsersTable\n"
-    "table = UsersTable(database=sys.argv[1])\n"
+    "from msl.network.database import ConnectionsTable, HostnamesTable, UsersTable\n"
+    "for table in (ConnectionsTable, HostnamesTable, UsersTable):\n"
+    "    table = table(database=sys.argv[1])\n"
     "for user in json.loads(sys.argv[2]):\n"
     "    table.insert(*user)\n"
-    "table.close()\n"
 )
 START = 30.0
 """How many seconds a process may take to start."""
@@ -218,7 +218,7 @@ def start_manager(
     database = home / "manager.sqlite3"
     if users:
         subprocess.run(
-            [sys.executable, "-c", _ADD_USER, str(database), json.dumps(users)],
+            [sys.executable, "-c", _MAKE_DATABASE, str(database), json.dumps(users)],
             check=True,
             env=_environment(home),
             stdout=subprocess.DEVNULL,

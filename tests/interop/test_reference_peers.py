@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.interop.conftest import USERS
 from tests.interop.reference import Manager, _environment, start_manager
 
 pytestmark = pytest.mark.interop
@@ -66,10 +67,28 @@ class ReferenceClient:
                 pass
 
 
-@pytest.fixture(scope="module", params=["tcp", "tls"])
+CREDENTIALS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "password": {"auth_password": "se cret"},
+    "hostname": {"auth_hostname": True},
+    "login": {"auth_login": True},
+}
+"""How a Manager is told to ask who is there."""
+
+
+@pytest.fixture(
+    scope="module", params=["tcp none", "tls password", "tls hostname", "tcp login"], ids=lambda name: name
+)
 def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
-    tls = request.param == "tls"
-    manager = start_manager(tmp_path_factory.mktemp("peers"), tls=tls, ours=True, auth_password="se cret")
+    """Our Manager with each kind of authentication, and a database that the reference has made."""
+    transport, authentication = request.param.split()
+    manager = start_manager(
+        tmp_path_factory.mktemp("peers"),
+        tls=transport == "tls",
+        ours=True,
+        users=USERS,
+        **CREDENTIALS[authentication],
+    )
     try:
         manager.start_service("Echo")
         manager.start_service("One", max_clients=1)
@@ -79,9 +98,10 @@ def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         manager.end()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(manager: Manager) -> Iterator[ReferenceClient]:
-    client = ReferenceClient(manager, password_manager="se cret")
+    """A client that is an administrator, if it is asked, and that has a link with Echo."""
+    client = ReferenceClient(manager, password_manager="se cret", username="alice", password="pw-a")
     client("cxn = connect(**arguments)")
     client("echo = cxn.link('Echo')")
     yield client
@@ -156,6 +176,7 @@ def test_links_and_locks_of_two_clients(client):
     client("other.disconnect()")
     client("third.link('Echo')")  # who vanishes frees its locks
     client("third.link('One')")
+    client("third.disconnect()")
 
 
 def test_notifications_come_in_order_and_before_the_reply(client):
@@ -182,13 +203,101 @@ def test_a_linked_client(client):
     client("linked.disconnect()")
 
 
-def test_a_wrong_password_is_told(manager):
-    client = ReferenceClient(manager, password_manager="guess")
-    try:
+# ---- administrators ----
+
+
+@pytest.mark.parametrize(
+    ("code", "value"),
+    [
+        ("cxn.admin_request('users_table.usernames')", ["alice", "bob"]),
+        ("cxn.admin_request('users_table.users')", [["alice", True], ["bob", False]]),
+        ("cxn.admin_request('users_table.is_user_registered', 'N.Bohr')", False),
+        ("cxn.admin_request('users_table.is_password_valid', 'bob', password='pw-b')", True),
+        ("cxn.admin_request('users_table.get_user', 'bob')", [2, "bob", None, None, False]),
+        ("'localhost' in cxn.admin_request('hostnames_table.hostnames')", True),
+        ("cxn.admin_request('connections_table.connections', start='2020-01-01')[0][0]", 1),
+        ("cxn.admin_request('connections_table.connections', end='2020-01-01')", []),
+        ("sorted(cxn.admin_request('services')) == sorted(cxn.identities()['services'])", True),
+        ("str(cxn) in cxn.admin_request('clients')", True),
+        ("cxn.admin_request('set_logging_level', 'INFO')", True),
+        ("cxn.admin_request('identity')['hostname'] == cxn.identities()['hostname']", True),
+    ],
+)
+def test_admin_requests(client, code, value):
+    assert client(code) == value
+
+
+def test_what_the_manager_is_started_with_is_told(client, manager, request):
+    authentication = request.node.callspec.params["manager"].split()[1]
+    assert client("cxn.admin_request('port')") == manager.port
+    assert client("cxn.admin_request('login')") == (authentication == "login" or None)
+    assert client("cxn.admin_request('password')") == ("se cret" if authentication == "password" else None)
+    assert bool(client("cxn.admin_request('hostnames')")) == (authentication == "hostname")
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("cxn.admin_request('nope')", "AttributeError: 'Manager' object has no attribute 'nope'"),
+        (
+            "cxn.admin_request('users_table.nope')",
+            "AttributeError: 'UsersTable' object has no attribute 'nope'",
+        ),
+        ("cxn.admin_request('users_table.is_admin')", "TypeError: UsersTable.is_admin.. missing 1 required"),
+        ("cxn.admin_request('users_table.delete', 'zed')", "ValueError: Cannot delete 'zed'"),
+        ("cxn.admin_request('client_writers')", "TypeError: Object of type StreamWriter is not JSON"),
+    ],
+)
+def test_admin_requests_that_fail(client, code, text):
+    with pytest.raises(RemoteFailure, match=f"(?s)RuntimeError: .*{text}"):
+        client(code)
+    assert client("echo.add(1, 2)") == 3
+
+
+def test_users_are_managed_by_admin_requests(client):
+    client("cxn.admin_request('users_table.insert', 'eve', 'pw-e', False)")
+    client("cxn.admin_request('users_table.update', 'eve', is_admin=True)")
+    client("eve = connect(**{**arguments, 'username': 'eve', 'password': 'pw-e'})")
+    assert client("eve.admin_request('users_table.is_admin', 'eve')") is True
+    client("eve.disconnect()")
+    client("cxn.admin_request('users_table.delete', 'eve')")
+    assert client("cxn.admin_request('users_table.usernames')") == ["alice", "bob"]
+
+
+def test_who_is_no_administrator_is_told_so_and_stays_connected(client):
+    client("bob = connect(**{**arguments, 'username': 'bob', 'password': 'pw-b'})")
+    for _ in range(2):
+        with pytest.raises(RemoteFailure, match="ValueError: You must be an administrator"):
+            client("bob.admin_request('port')")
+    assert client("bob.link('Echo').add(1, 2)") == 3
+    client("bob.disconnect()")
+
+
+@pytest.mark.parametrize(
+    ("username", "password", "text"),
+    [("zed", "x", "ValueError: Unregistered user"), ("alice", "x", "ValueError: Wrong login password")],
+)
+def test_a_wrong_login_is_told(client, username, password, text):
+    code = f"connect(**{{**arguments, 'username': {username!r}, 'password': {password!r}}})"
+    with pytest.raises(RemoteFailure, match=text):
+        client(f"{code}.admin_request('port')")
+
+
+def test_a_wrong_password_is_told(client, request):
+    if request.node.callspec.params["manager"].endswith("password"):
         with pytest.raises(RemoteFailure, match="ValueError: Wrong Manager password"):
-            client("connect(**arguments)")
-    finally:
-        client.end()
+            client("connect(**{**arguments, 'password_manager': 'guess'})")
+    else:
+        client("connect(**{**arguments, 'password_manager': 'guess'}).disconnect()")  # nobody asks for it
+
+
+def test_admin_requests_and_others_do_not_disturb_each_other(client):
+    client("mixed = cxn.spawn('Mixed')")
+    client("link = mixed.link('Echo')")
+    client("futures = [link.add(n, 1, asynchronous=True) for n in range(20)]")
+    assert client("mixed.admin_request('users_table.usernames')") == ["alice", "bob"]
+    assert client("[f.result() for f in futures]") == list(range(1, 21))
+    client("mixed.disconnect()")
 
 
 def test_a_service_that_dies_does_not_hang_its_callers(client, manager):
@@ -214,3 +323,10 @@ def test_a_name_that_is_taken_is_told_to_the_service(manager):
     process = manager.start_service("Echo")  # it says that it is connected before it is told
     process.popen.wait(15)
     process.wait_for("A 'Echo' service is already running on the Manager")
+
+
+def test_an_administrator_shuts_the_manager_down(client, manager):
+    """The last one, since the Manager is gone then."""
+    assert client("cxn.admin_request('shutdown_manager')") is None
+    assert manager.process.popen.wait(20) == 0
+    manager.process.wait_for("shutting down the Network Manager")

@@ -95,9 +95,10 @@ async def test_a_user_who_is_added_meanwhile_can_log_in_at_once(open_lab, path):
 
 
 async def test_a_login_without_users_makes_no_sense(tmp_path):
-    with pytest.raises(AuthenticationError, match="'auth_users' table of the database is empty"):
-        async with open_manager(in_memory=True, database=tmp_path / "new.sqlite3", auth_login=True):
-            pass
+    for database in (tmp_path / "new.sqlite3", None):
+        with pytest.raises(AuthenticationError, match="'auth_users' table of the database is empty"):
+            async with open_manager(in_memory=True, database=database, auth_login=True):
+                pass
     with pytest.raises(ValueError, match="Cannot specify multiple authentication methods"):
         open_manager(in_memory=True, auth_login=True, auth_hostname=True)
 
