@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from enum import Enum, auto
+from inspect import CO_COROUTINE
 from types import FunctionType, MethodType
 from typing import Any, Final
 
@@ -59,6 +60,10 @@ class How(Enum):
     """Look it up in a worker thread, and call it there if it can be called."""
 
 
+_TASK: Final = How.TASK
+_THREAD: Final = How.THREAD
+
+
 def look_up(service: object, name: str) -> tuple[How, Any]:
     """Find out how to carry out a request.
 
@@ -80,9 +85,12 @@ def look_up(service: object, name: str) -> tuple[How, Any]:
     found: Any = getattr(type(service), name, _MISSING)
     kind = type(found)
     own = service.__dict__
+    if kind is FunctionType and name not in own:
+        # What nearly all requests are for, so it is decided with as little as possible.
+        return (_TASK if found.__code__.co_flags & CO_COROUTINE else _THREAD), getattr(service, name)
     if name in own and not hasattr(kind, "__set__"):
         found = own[name]
-    elif kind is FunctionType or kind is MethodType:
+    elif kind is MethodType:
         found = getattr(service, name)
     elif found is _MISSING:
         if hasattr(type(service), "__getattr__"):
@@ -99,7 +107,7 @@ def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling it gives a coroutine, as far as can be told without calling it."""
     code = getattr(function, "__code__", None)
     if code is not None:
-        return bool(code.co_flags & inspect.CO_COROUTINE)
+        return bool(code.co_flags & CO_COROUTINE)
     if isinstance(function, type):
         return False
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)

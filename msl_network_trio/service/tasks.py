@@ -20,9 +20,6 @@ from msl_network_trio.service.threads import failed
 _IDLE = 100
 """How many tasks to keep for the next requests: to wake one costs half of what it costs to start one."""
 
-_FLUSH_EVERY = 16
-"""After how many answers to send them: then those who are to pass them on can begin while we go on."""
-
 _REMEMBERED = 1000
 """Of how many names at the most to remember that their functions wait."""
 
@@ -132,15 +129,11 @@ class WorkerTasks:
             while True:
                 if worker.call is not None and worker.function is not None:
                     outlet.add(await self._carry_out(worker, worker.call, worker.function))
-                answers = 0
                 while self._leader is worker:
                     if not queue:
                         self._leader = None
                         break
                     outlet.add(await self._carry_out(worker, *queue.popleft()))
-                    answers += 1
-                    if answers % _FLUSH_EVERY == 0:
-                        outlet.flush()
                 # The last of those that came together sends what all of them have answered.
                 if self._busy or queue:
                     outlet.flush_soon()

@@ -7,7 +7,7 @@ import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final
 
 from msl_network_trio.protocol.service import (
     Call,
@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 _NOT_THEIRS = ("msl_network_trio.service.", "msl_network_trio.protocol.", "trio.", "outcome.", "json.")
 """The modules whose frames, above those of a method, nobody wants to see in a traceback."""
+
+_NOTHING_TO_AWAIT: Final = frozenset({type(None), bool, int, float, str, list, tuple, dict})
+"""What most methods return."""
 
 _Job = tuple[Call, Callable[..., Any] | None]
 
@@ -164,7 +167,8 @@ class WorkerThreads:
                     result = result(*call.args, **call.kwargs)
             else:
                 result = function(*call.args, **call.kwargs)
-            if not hasattr(type(result), "__await__"):
+            # To look for what is not there costs as much as to encode a number.
+            if type(result) in _NOTHING_TO_AWAIT or not hasattr(type(result), "__await__"):
                 return encode_result(call, result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the client has to be told
             return failed(call, error)
