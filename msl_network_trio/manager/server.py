@@ -235,13 +235,13 @@ class Manager:
             protocol.reject(peer, TimeoutError(text))
             self._flush()
         while not peer.closing:
+            if peer.waits_for:
+                await self._decide(peer)
             data = await receive()
             if not data:
                 return
             protocol.receive(peer, data)
             self._flush()
-            if peer.waits_for:
-                await self._decide(peer)
             if peer.busy is not None:
                 # Who sends more than its Service takes has to wait. The Service itself never has to: it may
                 # be about to send the answers that make room.

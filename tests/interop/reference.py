@@ -236,6 +236,6 @@ def start_manager(
     service_arguments: dict[str, Any] = {"host": "localhost", "port": port, "disable_tls": not tls}
     if options.get("auth_password"):
         service_arguments["password_manager"] = options["auth_password"]
-    if options.get("auth_login"):
+    if options.get("auth_login") and users:
         service_arguments |= {"username": users[0][0], "password": users[0][1]}
     return Manager(process, home, port, tls, service_arguments, ours=ours)

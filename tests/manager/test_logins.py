@@ -86,6 +86,47 @@ async def _run(run, kwargs):
     await run(**kwargs)
 
 
+async def test_everything_from_the_login_to_the_first_admin_request_may_come_at_once(open_lab):
+    async with open_lab(auth_login=True) as manager:
+        wire = Wire(await manager.dial())
+        identity = {"result": {"type": "client", "name": "C"}}
+        lines = [request("Manager", "port", uid="7"), request("Manager", "login", uid="8")]
+        await wire.send({"result": "alice"}, {"result": "pw-a"}, identity, *lines)
+        told = [await wire.line() for _ in range(5)]
+        assert [line.get("attribute") for line in told[:3]] == ["username", "password", "identity"]
+        assert [(line["uid"], line["result"]) for line in told[3:]] == [("7", 0), ("8", True)]
+        wire.transport.close()
+
+
+async def test_an_admin_request_of_who_has_logged_in_right_behind_the_identity_is_answered(open_lab):
+    async with open_lab(auth_login=True) as manager:
+        wire = Wire(await manager.dial())
+        await wire.send({"result": "alice"}, {"result": "pw-a"})
+        told = [await wire.line() for _ in range(3)]
+        assert told[-1]["attribute"] == "identity"
+        await wire.send({"result": {"type": "client", "name": "C"}}, request("Manager", "port", uid="7"))
+        assert (await wire.line())["uid"] == "7"
+        wire.transport.close()
+
+
+async def test_an_admin_request_right_behind_the_identity_is_answered(open_lab):
+    async with open_lab() as manager:
+        wire = Wire(await manager.dial())
+        await wire.line()
+        await wire.send({"result": {"type": "client", "name": "C"}}, request("Manager", "port", uid="7"))
+        assert (await wire.line())["attribute"] == "username"
+        await wire.send(
+            {"result": "alice"}, request("Manager", "unlink", "nobody", uid="8"), {"result": "pw-a"}
+        )
+        told = [await wire.line() for _ in range(3)]
+        assert [(line.get("attribute"), line["uid"]) for line in told] == [
+            ("password", ""),
+            (None, "8"),
+            (None, "7"),
+        ]
+        wire.transport.close()
+
+
 async def test_a_user_who_is_added_meanwhile_can_log_in_at_once(open_lab, path):
     async with open_lab(auth_login=True) as manager:
         with Database(path) as database:
