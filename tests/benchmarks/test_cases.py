@@ -5,7 +5,7 @@ import pytest
 from benchmarks import suites
 from benchmarks.availability import available
 from benchmarks.cases import Comparison, choose
-from benchmarks.clients import asynchronous, bare, importing, ours, reference
+from benchmarks.clients import asynchronous, bare, importing, lean, ours, reference
 from benchmarks.peers import PEERS
 from tests.benchmarks.conftest import case, contestant
 
@@ -13,6 +13,7 @@ CASES = suites.all_cases()
 LOADS = {
     **{peer.module: asynchronous.PEER_LOADS for peer in PEERS},
     "benchmarks.clients.bare": bare.LOADS,
+    "benchmarks.clients.lean": lean.LOADS,
     "benchmarks.clients.ours": ours.LOADS,
     "benchmarks.clients.reference": reference.LOADS,
     "benchmarks.clients.importing": importing.PROGRAMS,

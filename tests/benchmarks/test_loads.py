@@ -15,13 +15,13 @@ import psutil
 import pytest
 import trio
 
-from benchmarks.clients import asynchronous, bare, blocking, importing, ours, reference
+from benchmarks.clients import asynchronous, bare, blocking, importing, lean, ours, reference
 from benchmarks.peers import PEERS
 from benchmarks.processes import Child
 from benchmarks.servers.fake_manager import Conversation
 from benchmarks.servers.service import service_of
 from benchmarks.tasks import HOST, SERVICE, Address, Run, Task, check, sum_of
-from msl_network_trio import open_manager
+from msl_network_trio import Service, open_manager
 
 SIZES = {"line": 1000, "connections": 3}
 
@@ -75,6 +75,26 @@ async def test_our_client_does_every_load_at_our_network(load):
 def test_the_clients_do_the_same_at_the_fake_manager(load, fake_port):
     for measure in (ours.measure, reference.measure):
         assert measure(task_of(load, fake_port))["seconds"] > 0
+
+
+@pytest.mark.parametrize("load", sorted(lean.LOADS))
+async def test_the_lean_client_does_every_load_at_our_network(load):
+    async with our_network() as port:
+        costs = await trio.to_thread.run_sync(lean.measure, task_of(load, port, 130))
+    assert costs["seconds"] > 0
+    assert ("median" in costs) == (load == "one")
+
+
+async def test_the_lean_client_does_not_take_a_wrong_answer():
+    class Wrong(Service):
+        async def add(self, a, b):
+            return a + b + (a == 3)
+
+    async with open_manager(host=HOST, port=0, disable_tls=True) as manager, trio.open_nursery() as nursery:
+        await nursery.start(partial(Wrong(name=SERVICE).run, **manager.connect_kwargs()))
+        with pytest.raises(RuntimeError, match="not each its own"):
+            await trio.to_thread.run_sync(lean.measure, task_of("flight", manager.port, 7))
+        nursery.cancel_scope.cancel()
 
 
 async def test_bare_clients_are_told_and_what_they_cost_the_manager_is_measured():
