@@ -8,6 +8,13 @@ const MARK = `exactly ${[...crypto.getRandomValues(new Uint32Array(4))].join("."
 
 const typeOf = (value) => Object.prototype.toString.call(value).slice(8, -1);
 
+/** A number that Python is to read as a float also if it is whole, such as 1.0. */
+export class Float extends Number {
+  toString() {
+    return Number.isInteger(Number(this)) ? Number(this).toExponential() : String(Number(this));
+  }
+}
+
 /** Read JSON. Throws a SyntaxError if it is none. */
 export function parse(text) {
   if (!/(?:^|[^\d.])\d{16}|NaN|Infinity/.test(text)) return JSON.parse(text);
@@ -39,9 +46,9 @@ export function stringify(value) {
     if (ArrayBuffer.isView(item) && item.length >= 0) return Array.from(item);
     if (/^(Null|Boolean|String|Array|Object)$/.test(typeOf(item)) || (item === undefined && key)) return item;
     if (!/^(Number|BigInt)$/.test(typeOf(item))) throw new TypeError(`A ${typeOf(item)} is not JSON serializable`);
-    if (Object.is(item, -0)) return `${MARK}-0.0`;
-    // With an exponent it is a float for Python, too, and not the integer with just these digits.
-    return MARK + (Number.isInteger(item) ? item.toExponential() : item);
+    if (Object.is(Number(item), -0)) return `${MARK}-0.0`;
+    // A number with all its digits would be an integer for Python, and another one.
+    return `${MARK}${typeof item === "number" ? new Float(item) : item}`;
   };
   return JSON.stringify(value, encode).replaceAll(new RegExp(`"${MARK}([^"]*)"`, "g"), "$1");
 }

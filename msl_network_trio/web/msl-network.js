@@ -76,9 +76,9 @@ export class Client extends EventTarget {
   async open() {
     this.#change("connecting");
     const error = await this.#dial().catch((failure) => failure);
-    if (error) this.#change("closed", error);
-    if (error) throw error;
-    return this;
+    if (!error) return this;
+    this.#change("closed", error);
+    throw error;
   }
 
   close() {
@@ -95,16 +95,16 @@ export class Client extends EventTarget {
     const hasMoved = ({ service, address }) => !whereIs(service) || (address && address !== whereIs(service));
     const hasGone = (request) => request.service !== MANAGER && wire.open.has(request.uid) && hasMoved(request);
     for (const request of earlier.filter(hasGone)) this.#fail(wire, request, ServiceLost, "The Service has gone");
-    for (const link of this.#links.values()) {
+    for (const link of this.#links.values())
       if (!whereIs(link.service)) link.address = null;
-      else if (whereIs(link.service) !== link.address) await this.link(link.service, options).catch(ignore); // later
-    }
+      else if (whereIs(link.service) !== link.address) await this.link(link.service, options, true).catch(ignore);
     this.dispatchEvent(new CustomEvent("identity", { detail: identity }));
     return identity;
   }
 
-  async link(service, options) {
+  async link(service, options, isAgain = false) {
     const identity = await this.request(MANAGER, "link", [service], {}, options);
+    if (isAgain && !this.#links.has(service)) return this.unlink(service, options); // as was asked for meanwhile
     const link = this.#links.get(service) ?? makeLink(this, service);
     this.#links.set(service, Object.assign(link, { identity, address: identity.address }));
     return link;
@@ -145,7 +145,7 @@ export class Client extends EventTarget {
       wire.startClock = () => (wire.clock = after(this.options.timeout, late));
       wire.reply = (result) => socket.send(stringify({ error: false, requester: this.manager, result, uid: "" }));
       wire.startClock();
-      socket.onclose = ({ reason, code }) => this.#end(wire, ConnectError, reason || `code ${code}`);
+      socket.onclose = ({ reason, code }) => this.#end(wire, ConnectError, reason || `no connection (code ${code})`);
       socket.onmessage = ({ data }) => {
         wire.isHeard = true;
         try {
@@ -157,14 +157,14 @@ export class Client extends EventTarget {
     });
   }
 
-  /** Look who is there, again and again; give the Manager up when it does not answer and says nothing else. */
+  /** Look who is there, again and again; give the Manager up when it neither answers nor says anything else. */
   async #watch(wire) {
     for (let beat = 0; !wire.hasEnded; beat++) {
       if (beat > 0) this.#delay = FIRST_DELAY;
       wire.isHeard = false;
       const error = await this.identity({ timeout: 3 * this.options.heartbeat }).catch((failure) => failure);
-      const isSilent = error instanceof ReplyTimeout && !wire.isHeard && !wire.isAsking;
-      if (isSilent) this.#end(wire, ConnectError, "it says nothing any more");
+      const isLate = error instanceof ReplyTimeout;
+      if (isLate && !wire.isHeard && !wire.isAsking) this.#end(wire, ConnectError, "it says nothing any more");
       await new Promise((resolve) => after(this.options.heartbeat, resolve));
     }
   }
@@ -194,11 +194,10 @@ export class Client extends EventTarget {
   }
 
   #send(wire, request) {
-    const { service, attribute, uid, text } = request;
-    if (service === MANAGER && !ANSWERED_WITH_UID.has(attribute)) wire.admin = request;
-    wire.open.set(uid, request);
-    wire.socket.send(text);
-    Object.assign(request, { isSent: true, text: "", address: this.#links.get(service)?.address });
+    if (request.service === MANAGER && !ANSWERED_WITH_UID.has(request.attribute)) wire.admin = request;
+    wire.open.set(request.uid, request);
+    wire.socket.send(request.text);
+    Object.assign(request, { isSent: true, text: "", address: this.#links.get(request.service)?.address });
   }
 
   #settle(request, error, result) {
@@ -219,10 +218,12 @@ export class Client extends EventTarget {
   #receive(wire, message) {
     const { uid, service, attribute, result, error, requester } = message;
     const request = wire.open.get(uid);
+    const isNews = uid === "notification" && Array.isArray(result?.[0]) && result[1] instanceof Object;
+    if (typeof message.message !== "string") message.message = "an error without a text";
     if (wire.isGreeting) this.manager = String(requester);
     if (request) this.#answered(wire, request, message);
-    else if (uid === "notification") this.#links.get(service)?.notify({ service, args: result[0], kwargs: result[1] });
-    else if (uid !== "") console.debug("Nobody waits for this reply", message);
+    else if (isNews) this.#links.get(service)?.notify({ service, args: result[0], kwargs: result[1] });
+    else if (uid !== "") console.debug("Nobody waits for this", message);
     else if (error) this.#unaddressedError(wire, message);
     else if (wire.admin && "result" in message) this.#answered(wire, wire.admin, message);
     else if ((wire.admin || wire.isGreeting) && /^(username|password)$/.test(attribute)) this.#question(wire, message);
@@ -273,7 +274,7 @@ export class Client extends EventTarget {
     if (!error) this.#settle(request, null, result);
     else if (isRefusal(message, service) || hasGone) this.#fail(wire, request, ServiceLost, message, hasGone);
     else {
-      const typeName = /^[A-Za-z_][\w.]*(?=: )/.exec(message)?.[0] ?? "";
+      const [typeName] = /^[A-Za-z_][\w.]*(?=: )|^/.exec(message);
       const details = { mayHaveRun: true, service, attribute, typeName, traceback };
       this.#settle(request, new (service === MANAGER ? ManagerError : RemoteError)(message, details));
     }
@@ -281,7 +282,6 @@ export class Client extends EventTarget {
     while (wire.held.length && !wire.admin) this.#send(wire, wire.held.shift());
   }
 
-  /** An error without a uid is about an admin request, a Service that is not there, or the whole connection. */
   #unaddressedError(wire, { message, requester, traceback }) {
     const requests = [...wire.open.values()].filter(({ service }) => service !== MANAGER);
     const refused = requests.filter(({ service }) => isRefusal(message, service));

@@ -33,8 +33,21 @@ _HEADERS: Final = {
 
 _TYPES: Final = {
     "index.html": "text/html; charset=utf-8",
-    "exact-json.js": "text/javascript; charset=utf-8",
-    "msl-network.js": "text/javascript; charset=utf-8",
+    "style.css": "text/css; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+    **dict.fromkeys(
+        (
+            "dom.js",
+            "exact-json.js",
+            "format.js",
+            "literals.js",
+            "method.js",
+            "msl-network.js",
+            "notifications.js",
+            "page.js",
+        ),
+        "text/javascript; charset=utf-8",
+    ),
 }
 
 _FOR_ANY_PAGE: Final = {"exact-json.js", "msl-network.js"}

@@ -5,7 +5,7 @@ import { pathToFileURL } from "node:url";
 const { parse, stringify } = await import(pathToFileURL(`${process.env.MODULES}/exact-json.js`));
 
 test("numbers that JSON.parse changes or refuses are read as they are", () => {
-  const text = '[NaN, Infinity, -Infinity, 12345678901234567890, -9007199254740993, 9007199254740991, 1e400, 0.1]';
+  const text = "[NaN, Infinity, -Infinity, 12345678901234567890, -9007199254740993, 9007199254740991, 1e400, 0.1]";
   const values = [NaN, Infinity, -Infinity, 12345678901234567890n, -9007199254740993n, 9007199254740991, Infinity, 0.1];
   assert.deepEqual(parse(text), values);
 });
@@ -22,7 +22,17 @@ test("a long text with escapes is read beside NaN", () => {
 });
 
 test("what is no JSON is refused, with and without such numbers", () => {
-  for (const text of ["", "[", "nan", "NaN NaN", "[-NaN]", '"NaN', '{"a": Infinity', "[12345678901234567890 1]", "Infinity1"]) {
+  for (const text of [
+    "",
+    "[",
+    "nan",
+    "NaN NaN",
+    "[-NaN]",
+    '"NaN',
+    '{"a": Infinity',
+    "[12345678901234567890 1]",
+    "Infinity1",
+  ]) {
     assert.throws(() => parse(text), SyntaxError, text);
   }
 });
@@ -39,11 +49,21 @@ test("arrays of numbers, dates and undefined members are written as JavaScript d
 });
 
 test("what has no JSON form is refused instead of left out", () => {
-  const bad = [undefined, () => 1, Symbol("x"), new Map(), new Set(), "\ud800", { "\udc00": 1 }, [() => 1], new DataView(new ArrayBuffer(1))];
+  const bad = [
+    undefined,
+    () => 1,
+    Symbol("x"),
+    new Map(),
+    new Set(),
+    "\ud800",
+    { "\udc00": 1 },
+    [() => 1],
+    new DataView(new ArrayBuffer(1)),
+  ];
   for (const value of bad) assert.throws(() => stringify(value), TypeError);
 });
 
 test("what was written is read again", () => {
-  const value = { "": [1, "é😀\u2028\0\"\\", { deep: [[[-5n * 10n ** 30n]]] }], __proto: null, exactly: "exactly NaN" };
+  const value = { "": [1, 'é😀\u2028\0"\\', { deep: [[[-5n * 10n ** 30n]]] }], __proto: null, exactly: "exactly NaN" };
   assert.deepEqual(parse(stringify(value)), value);
 });

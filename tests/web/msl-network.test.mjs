@@ -225,7 +225,14 @@ test("replies find their requests in any order", async () => {
   const [one, two] = [math.add(1, 2), math.request("add", [3], { y: 4 })];
   await settled();
   const [first, second] = socket.sent.slice(-2);
-  assert.deepEqual(first, { args: [1, 2], attribute: "add", error: false, kwargs: {}, service: "Math", uid: first.uid });
+  assert.deepEqual(first, {
+    args: [1, 2],
+    attribute: "add",
+    error: false,
+    kwargs: {},
+    service: "Math",
+    uid: first.uid,
+  });
   assert.deepEqual([second.args, second.kwargs], [[3], { y: 4 }]);
   await socket.answer(7, second);
   await socket.answer(3, first);
@@ -370,7 +377,14 @@ test("nothing is sent between an admin request and its answer, which carries no 
   assert.equal(await admin, 1875);
   const [b, users] = socket.sent.slice(-2);
   assert.deepEqual([b.attribute, users.attribute], ["b", "users"]);
-  await socket.say({ error: true, message: "ValueError: no", requester: "C[lab:2]", result: null, traceback: [], uid: "" });
+  await socket.say({
+    error: true,
+    message: "ValueError: no",
+    requester: "C[lab:2]",
+    result: null,
+    traceback: [],
+    uid: "",
+  });
   await failure(second, network.ManagerError, /ValueError: no/);
   await socket.answer("b", b);
   assert.equal(await held, "b");
@@ -472,13 +486,55 @@ test("notifications reach the handlers of their link, in order, and a handler th
   await notify("Echo", 1);
   await notify("Other", 2);
   await notify("Echo", 3);
-  assert.deepEqual(got, [["Echo", [1], { a: 1 }], ["Echo", [3], { a: 1 }]]);
+  assert.deepEqual(got, [
+    ["Echo", [1], { a: 1 }],
+    ["Echo", [3], { a: 1 }],
+  ]);
   assert.equal(errors.mock.callCount(), 2);
   stop();
   await notify("Echo", 4);
   assert.equal(got.length, 2);
   assert.equal(client.state, "connected");
   mock.restoreAll();
+});
+
+test("malformed notifications and errors disturb nothing", async () => {
+  mock.method(console, "debug", () => {});
+  const [client, socket] = await connected();
+  const linking = client.link("Echo");
+  await socket.answer({ attributes: {}, address: "lab:9" });
+  const got = [];
+  (await linking).onNotification((news) => got.push(news));
+  for (const result of [null, 5, [], [1, 2], [[1]], [[1], null], { 0: [] }]) {
+    await socket.say({ error: false, result, service: "Echo", uid: "notification" });
+  }
+  const reply = client.request("Echo", "x");
+  await settled();
+  await socket.fail({ toString: 1 }, { uid: socket.request.uid });
+  await failure(reply, network.RemoteError, /an error without a text/, true);
+  assert.deepEqual([client.state, got], ["connected", []]);
+  mock.restoreAll();
+});
+
+test("a link that is given up while it is made again stays given up", async () => {
+  const [client, socket] = await connected();
+  const linking = client.link("Echo");
+  await socket.answer({ attributes: {}, address: "lab:9" });
+  const echo = await linking;
+  await pass(10);
+  await socket.answer({ services: { Echo: { address: "lab:11" } }, clients: {} });
+  const link = socket.request;
+  const unlinking = echo.unlink();
+  await settled();
+  const unlink = socket.request;
+  await socket.answer({ attributes: {}, address: "lab:11" }, link);
+  await socket.answer(true, unlink);
+  await unlinking;
+  assert.deepEqual([socket.request.attribute, socket.request === unlink], ["unlink", false]);
+  await socket.answer(true);
+  await pass(10);
+  await socket.answer({ services: { Echo: { address: "lab:12" } }, clients: {} });
+  assert.equal(socket.request.attribute, "identity");
 });
 
 // ---- the end of a connection, and the next one ----
@@ -490,7 +546,7 @@ test("when the connection is lost every open request is rejected, and told wheth
   await settled();
   socket.close(1006);
   await settled();
-  await failure(sent, network.ConnectionLost, /code 1006; Echo.x may have been executed/, true);
+  await failure(sent, network.ConnectionLost, /no connection .code 1006.; Echo.x may have been executed/, true);
   await failure(admin, network.ConnectionLost, /port may have been executed/, true);
   await failure(held, network.ConnectionLost, /Echo.y was not executed/, false);
   assert.equal(client.state, "lost");

@@ -1,0 +1,98 @@
+/** Shows values and signatures as texts for people. */
+
+const WIDTH = 76;
+
+/** A value on one line, as JSON has it, with numbers as they are. */
+export function compact(value) {
+  if (Array.isArray(value)) return `[${value.map(compact).join(", ")}]`;
+  if (value === null || typeof value !== "object") return typeof value === "string" ? quote(value) : String(value);
+  return `{${Object.entries(value)
+    .map(([key, member]) => `${quote(key)}: ${compact(member)}`)
+    .join(", ")}}`;
+}
+
+/** A value on as many lines as it needs to be read well; arrays of short items fill their lines. */
+export function pretty(value, indent = "") {
+  const line = compact(value);
+  if (value === null || typeof value !== "object" || line.length + indent.length <= WIDTH) return line;
+  const deeper = `${indent}  `;
+  const [open, close] = Array.isArray(value) ? "[]" : "{}";
+  const parts = Array.isArray(value)
+    ? value.map((item) => pretty(item, deeper))
+    : Object.entries(value).map(([key, member]) => `${quote(key)}: ${pretty(member, deeper)}`);
+  const isFlat = Array.isArray(value) && value.every((item) => item === null || typeof item !== "object");
+  return `${open}\n${deeper}${join(parts, deeper, isFlat)}\n${indent}${close}`;
+}
+
+function join(parts, indent, fillsLines) {
+  if (!fillsLines) return parts.join(`,\n${indent}`);
+  const lines = [];
+  let line = "";
+  for (const part of parts) {
+    if (line && line.length + part.length + 2 > WIDTH - indent.length) {
+      lines.push(line);
+      line = "";
+    }
+    line += line ? `, ${part}` : part;
+  }
+  return [...lines, line].join(`,\n${indent}`);
+}
+
+const quote = (text) => JSON.stringify(text);
+
+/** The arguments of a call and nothing else: `1, 2, key=3`. */
+export function formatArguments(args, kwargs) {
+  const named = Object.entries(kwargs).map(([name, value]) => `${name}=${compact(value)}`);
+  return [...args.map(compact), ...named].join(", ");
+}
+
+/** What somebody tells about itself, on one line that is not too long. */
+export const told = (value, length = 200) => cut(typeof value === "string" ? value : compact(value), length);
+
+export const cut = (text, length) => (text.length > length ? `${text.slice(0, length)}…` : text);
+
+/** Whether what an identity tells of an attribute is the signature of a method, and not a value. */
+export const isSignature = (told) => typeof told === "string" && /^\(.*\)/s.test(told);
+
+/** The names of the parameters in a signature, with their defaults: "x, y=2" for "(x: int, y: int = 2) -> int". */
+export function parameters(signature) {
+  if (signature.length > 2000) return ""; // which nobody would read
+  const inside = signature.slice(1, closing(signature));
+  return split(inside)
+    .map((part) => {
+      const [name] = part.split(/[:=]/, 1);
+      const equals = outside(part).indexOf("=");
+      return equals < 0 ? name.trim() : `${name.trim()}=${part.slice(equals + 1).trim()}`;
+    })
+    .filter((part) => part && part !== "/" && part !== "*")
+    .join(", ");
+}
+
+/** The text with everything inside brackets and quotes made blank, so that positions stay the same. */
+function outside(text) {
+  let depth = 0;
+  return text
+    .replace(/'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"/g, (quoted) => " ".repeat(quoted.length))
+    .replace(/./gs, (character) => {
+      if ("([{".includes(character)) depth += 1;
+      const shown = depth > 0 ? " " : character;
+      if (")]}".includes(character)) depth -= 1;
+      return shown;
+    });
+}
+
+function closing(signature) {
+  const blank = outside(signature);
+  const end = blank.search(/[^ ]/);
+  return signature.slice(0, end < 0 ? undefined : end).trimEnd().length - 1;
+}
+
+function split(text) {
+  const parts = [];
+  let start = 0;
+  for (const { index } of outside(text).matchAll(/,/g)) {
+    parts.push(text.slice(start, index));
+    start = index + 1;
+  }
+  return [...parts, text.slice(start)];
+}
