@@ -21,6 +21,10 @@ _AT_ONCE = 1_048_576
 """How many bytes to send before other tasks get their turn, if the kernel takes them all."""
 
 
+_AHEAD = 1_048_576
+"""How many bytes may wait before a thread that emits notifications has to: answers wait behind them."""
+
+
 class Worker(Protocol):
     """Whoever carries out requests."""
 
@@ -47,6 +51,7 @@ class Outlet:
         self, transport: Transport, max_unsent: int, on_error: Callable[[ConnectionLost], None]
     ) -> None:
         self.max_unsent = max_unsent
+        self._max_ahead = min(max_unsent, _AHEAD)
         self._transport = transport
         self._on_error = on_error
         self._token = trio.lowlevel.current_trio_token()
@@ -134,7 +139,7 @@ class Outlet:
     def emit(self, line: OutgoingLine) -> None:
         """Add a line that nobody has asked for, and see to it that it is sent.
 
-        In another thread than that of Trio this waits while the outlet is full.
+        In another thread than that of Trio this waits while much is waiting to be written.
 
         Raises:
             BacklogFull: It is full, and this is the Trio thread.
@@ -142,7 +147,8 @@ class Outlet:
         """
         in_trio_thread = threading.get_ident() == self._thread
         with self._mutex:
-            while self._unsent > self.max_unsent and not self._closed:
+            most = self.max_unsent if in_trio_thread else self._max_ahead
+            while self._unsent > most and not self._closed:
                 self._wait_for_room(in_trio_thread)
             if self._closed:
                 raise ConnectionLost(
@@ -312,7 +318,7 @@ class Outlet:
 
     def _tell_watchers(self) -> None:
         """Wake those who wait; the mutex is held."""
-        if self._threads_waiting and (self._closed or not self.is_full):
+        if self._threads_waiting and (self._closed or self._unsent <= self._max_ahead):
             self._room.notify_all()
         if self._watched:
             self._watched = False

@@ -124,9 +124,10 @@ async def test_the_trio_thread_is_told_when_too_much_waits(carrier):
         assert (await peer.answer())["result"] == [["again"], {}]
 
 
-async def test_a_thread_waits_when_too_much_waits(carrier):
+@pytest.mark.parametrize("max_unsent", [1_000_000, 64_000_000])
+async def test_a_thread_waits_before_answers_have_to_wait_long_behind_it(carrier, max_unsent):
     service = Emitting()
-    async with running(service, carrier, max_unsent=1_000_000) as peer:
+    async with running(service, carrier, max_unsent=max_unsent) as peer:
         uid = await peer.request("plain", 50, 100_000)
         await trio.to_thread.run_sync(service._emitted.acquire)
         await peer.request("at_once")
