@@ -26,7 +26,8 @@ class Hostnames:
 
     The rules are those of msl-network 1.0.0, whose clients expect their own computer's name in the names of
     local peers: a host is called by the first part of its full name, or by its address if it has none. It is
-    trusted by that name, too, but this computer as ``localhost`` if it uses a loopback address.
+    trusted by that name, too, but this computer as ``localhost`` if it uses a loopback address. For this
+    computer no resolver is asked, which may be one that does not answer.
     """
 
     def __init__(self) -> None:
@@ -41,12 +42,14 @@ class Hostnames:
         """
         ip = ipaddress.ip_address(address.partition("%")[0])
         ip = getattr(ip, "ipv4_mapped", None) or ip
+        own_name = socket.gethostname()
         if ip.is_loopback:
-            return Host(socket.gethostname(), str(ip), "localhost", "localhost")
+            return Host(own_name, str(ip), "localhost", "localhost")
+        if address == own_address:
+            return Host(own_name, str(ip), own_name, own_name)
         domain = await self._domain(address, str(ip))
         hostname = _hostname(domain)
-        called = socket.gethostname() if address == own_address else hostname
-        return Host(called, str(ip), domain, hostname)
+        return Host(hostname, str(ip), domain, hostname)
 
     async def _domain(self, address: str, ip: str) -> str:
         """Return the full name of a host, or its address if it has none."""

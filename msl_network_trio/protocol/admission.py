@@ -134,7 +134,11 @@ class Admission:
 
     def request(self, peer: Peer, routed: RoutedLine, line: bytes) -> None:
         """Take a request for which a peer has to be an administrator."""
-        fields = codec.decode_object(line)
+        try:
+            fields = codec.decode_object(line)
+        except codec.NotALine as error:  # a number of more digits than Python converts, for example
+            self._refuse(peer, routed.uid, str(error))
+            return
         args, kwargs = fields.get("args", []), fields.get("kwargs", {})
         if not isinstance(args, list) or not isinstance(kwargs, dict):
             self._refuse(peer, routed.uid, 'TypeError: "args" are an array, and "kwargs" an object')

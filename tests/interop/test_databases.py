@@ -12,7 +12,7 @@ import trio
 
 from msl_network_trio import AuthenticationError, connect
 from tests.interop.conftest import USERS
-from tests.interop.reference import start_manager
+from tests.interop.reference import Process, free_port, start_manager
 
 pytestmark = pytest.mark.interop
 
@@ -92,6 +92,28 @@ async def test_trusted_hosts_of_ours_count_at_msl_networks_manager(lab):
         manager = lab(ours=ours, auth_hostname=True, users=())
         async with connect(**manager.arguments()) as client:
             assert client.is_connected()
+
+
+_RUN_SERVICES = """
+from msl_network_trio.manager.running import run_services
+from msl_network_trio.examples.echo import Echo
+run_services(Echo(), port=PORT, disable_tls=True, auth_login=True, username="bob", password="pw-b")
+"""
+
+
+async def test_run_services_logs_in(tmp_path):
+    command(tmp_path, "user", "add", "bob", "--password", "pw-b")
+    port = free_port()
+    code = _RUN_SERVICES.replace("PORT", str(port))
+    process = Process.start(["-c", code], tmp_path, "using a login for authentication")
+    try:
+        await trio.to_thread.run_sync(process.wait_for, "Echo[")
+        async with connect(port=port, disable_tls=True, username="bob", password="pw-b") as client:
+            assert "Echo" in (await client.identities())["services"]
+        with pytest.raises(AuthenticationError, match="Unregistered user"):
+            await connect(port=port, disable_tls=True, username="zed", password="x")
+    finally:
+        process.end()
 
 
 async def test_connections_are_recorded_as_msl_network_records_them(start):

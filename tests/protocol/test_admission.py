@@ -505,6 +505,13 @@ def test_an_admin_request_without_arguments_as_they_are_is_refused(lab, fields):
     assert (line["message"].partition(":")[0], line["uid"]) == ("TypeError", "7")
 
 
+def test_an_admin_request_that_python_cannot_hold_is_refused(lab):
+    client = lab.admin()
+    lab.send(client, b'{"service":"Manager","attribute":"x","uid":"7","args":[' + b"9" * 5000 + b"]}")
+    assert [(line["uid"], line["error"]) for line in read(client)] == [("7", True)]
+    assert (client.closing, client.waits_for) == ("", "")
+
+
 def test_a_person_at_a_terminal_logs_in(lab):
     person = lab.peer("Me")
     lab.send(person, b"Manager users_table.usernames")
