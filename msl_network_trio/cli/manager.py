@@ -30,6 +30,9 @@ Examples:
   # only hosts that are trusted may connect (see the command hostname)
   %(prog)s --auth-hostname
 
+  # also for web pages, and for who is behind a proxy that lets only HTTP pass
+  %(prog)s --websocket-port 8875
+
   # with a certificate and a key of your own
   %(prog)s --cert-file lab-3.crt --key-file lab-3.key
 
@@ -55,6 +58,7 @@ def add_arguments(parser: Parser) -> None:
         "--host",
         help="the host name or address to listen on\n(default: all network interfaces)",
     )
+    _add_web_arguments(parser)
     _add_tls_arguments(parser)
     authentication = parser.add_mutually_exclusive_group()
     authentication.add_argument(
@@ -101,6 +105,26 @@ def add_arguments(parser: Parser) -> None:
         "less important is not logged (default: %(default)s)",
     )
     add_completer(level, "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def _add_web_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "-w",
+        "--websocket-port",
+        type=_port,
+        metavar="PORT",
+        help="also listen on this port for WebSocket, and show a page to\n"
+        "browsers (default: do not); 0: any that is free",
+    )
+    parser.add_argument(
+        "--websocket-origin",
+        dest="websocket_origins",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="an origin, like https://lab.example, whose pages may connect\n"
+        "by WebSocket, besides our own one; may be repeated; *: all",
+    )
 
 
 def _add_tls_arguments(parser: Parser) -> None:

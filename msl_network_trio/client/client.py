@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -346,7 +346,10 @@ def connect(
     cert_file: str | os.PathLike[str] | None = None,
     assert_hostname: bool = True,
     auto_save: bool = False,
-    transport: Literal["tcp"] | Dial = "tcp",
+    transport: Literal["tcp", "websocket"] | Dial = "tcp",
+    path: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    ping_interval: float | None = 20,
     nursery: trio.Nursery | None = None,
     prompts: Prompts | None = None,
     request_timeout: float | None = None,
@@ -363,8 +366,10 @@ def connect(
 
     Args:
         name: The name of the client on the network.
-        host: The name or address of the Manager's computer; an IPv6 address may be in brackets.
-        port: The Manager's port.
+        host: The name or address of the Manager's computer; an IPv6 address may be in brackets. Or the URL of
+            a WebSocket, ``"wss://lab.example/msl"`` for example, which says `transport`, `disable_tls`,
+            `path` and `port` (443, or 80 for ``ws``, if there is none in it).
+        port: The Manager's port; that for WebSocket is another one.
         timeout: How many seconds connecting may take in all, not counting those in which a person is asked
             something; None: no limit.
         username: The name of a user, if the Manager asks for one.
@@ -376,8 +381,14 @@ def connect(
             certificate that was saved for the host, or else trust on first use.
         assert_hostname: Whether the certificate must be for this host.
         auto_save: Trust the certificate of a host that has none saved, and save it, without asking.
-        transport: What carries the connection: ``"tcp"``, or an async function without arguments that returns
-            an open `~msl_network_trio.transport.base.Transport`; then `host`, `port` and TLS do not count.
+        transport: What carries the connection: ``"tcp"``; ``"websocket"``, also through proxies; or an async
+            function without arguments that returns an open `~msl_network_trio.transport.base.Transport`; then
+            `host`, `port` and TLS do not count. By WebSocket, certificates for which the system's CAs vouch
+            are trusted, too, if neither `cert_file` nor ``assert_hostname=False`` is given.
+        path: The path of the server's WebSocket; None: ``/``.
+        headers: Further headers to send when a WebSocket is opened: a token for a proxy, for example.
+        ping_interval: After how many seconds to ask the other end of a WebSocket whether it is there, which
+            shows proxies that it is in use, too; it is lost if no answer comes in the same time. None: never.
         nursery: Where the task of the connection runs.
         prompts: Answers the Manager's questions, and the question of trust (`Prompts`); None: a person at
             the terminal does.

@@ -7,13 +7,14 @@ import math
 import os
 import platform
 import socket
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, Protocol
 
 import attrs
 import trio
 
+from msl_network_trio.client import address
 from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.prompts import Credentials, Prompts, TerminalPrompts
 from msl_network_trio.constants import PORT
@@ -22,7 +23,7 @@ from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.messages import Connected, Question
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.tcp import open_tcp
-from msl_network_trio.transport.trust import Certificate, open_trusted
+from msl_network_trio.transport.trust import Certificate, open_trusted, open_trusted_as_browsers
 
 
 def _is_text(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -70,8 +71,22 @@ def _is_port(settings: Settings, attribute: attrs.Attribute[Any], value: int) ->
 
 
 def _is_transport(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
-    if value != "tcp" and not callable(value):
-        raise ValueError(f"transport must be 'tcp' or an async function that connects, not {value!r}")
+    if value not in {"tcp", "websocket"} and not callable(value):
+        raise ValueError(
+            f"transport must be 'tcp', 'websocket' or an async function that connects, not {value!r}"
+        )
+
+
+def _is_path_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None:
+        address.check_path(value)
+
+
+def _are_headers_or_none(
+    settings: Settings, attribute: attrs.Attribute[Any], value: Mapping[str, str] | None
+) -> None:
+    if value is not None:
+        address.check_headers(value)
 
 
 Dial = Callable[[], Awaitable[Transport]]
@@ -94,7 +109,10 @@ class Settings:
     cert_file: str | os.PathLike[str] | None = None
     assert_hostname: bool = True
     auto_save: bool = False
-    transport: Literal["tcp"] | Dial = attrs.field(default="tcp", validator=_is_transport)
+    transport: Literal["tcp", "websocket"] | Dial = attrs.field(default="tcp", validator=_is_transport)
+    path: str | None = attrs.field(default=None, validator=_is_path_or_none)
+    headers: Mapping[str, str] | None = attrs.field(default=None, validator=_are_headers_or_none, repr=False)
+    ping_interval: float | None = attrs.field(default=20, validator=_is_interval_or_none)
     nursery: trio.Nursery | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(trio.Nursery))
     )
@@ -104,6 +122,23 @@ class Settings:
     probe_every: float = attrs.field(default=60, validator=_is_interval)
     unresponsive_after: float | None = attrs.field(default=60, validator=_is_seconds_or_none)
     max_unsent: int = attrs.field(default=64 * 1024 * 1024, validator=_is_size)
+
+    def __attrs_post_init__(self) -> None:
+        if address.is_url(self.host):
+            said = address.from_url(
+                self.host,
+                port=self.port,
+                transport=self.transport,
+                disable_tls=self.disable_tls,
+                cert_file=self.cert_file,
+                path=self.path,
+            )
+            for name, value in said.items():
+                object.__setattr__(self, name, value)  # which is how a frozen class of attrs is made
+        if self.transport != "websocket":
+            for name in ("path", "headers"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for transport='websocket'")
 
     @property
     def manager(self) -> str:
@@ -247,8 +282,40 @@ async def dial(settings: Settings, credentials: Credentials, protocol: Conversat
 
 
 async def _open_transport(settings: Settings, credentials: Credentials, clock: _Clock) -> Transport:
-    if settings.transport != "tcp":
+    if callable(settings.transport):
         return await settings.transport()
+    if settings.transport == "websocket":
+        carrier = await _open_carrier(settings, credentials, clock, open_trusted_as_browsers)
+        clock.phase = "the WebSocket was open"
+        return await _open_websocket(settings, carrier)
+    return await _open_carrier(settings, credentials, clock, open_trusted)
+
+
+async def _open_websocket(settings: Settings, carrier: Transport) -> Transport:
+    try:
+        from msl_network_trio.transport.websocket import open_websocket
+    except BaseException:
+        carrier.close()
+        raise
+    try:
+        return await open_websocket(
+            carrier,
+            address.host_header(settings.host, settings.port, has_tls=not settings.disable_tls),
+            path=settings.path or address.DEFAULT_PATH,
+            headers=settings.headers,
+            read_limit=settings.read_limit,
+            ping_interval=settings.ping_interval,
+        )
+    except ConnectError as error:
+        raise ConnectError(f"{error}\nCannot connect to {settings.manager} by WebSocket") from error
+
+
+async def _open_carrier(
+    settings: Settings,
+    credentials: Credentials,
+    clock: _Clock,
+    open_secure: Callable[..., Awaitable[Transport]],
+) -> Transport:
     if settings.disable_tls:
         return await open_tcp(settings.host, settings.port)
 
@@ -257,7 +324,7 @@ async def _open_transport(settings: Settings, credentials: Credentials, clock: _
             return await credentials.trust(certificate)
 
     clock.phase = "the connection was made secure"
-    return await open_trusted(
+    return await open_secure(
         settings.host,
         settings.port,
         cert_file=settings.cert_file,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import inspect
 import logging
 import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import AsyncIterator, Collection, Generator, Sequence
 from functools import partial
 from typing import Any, Final
 
 import trio
 
 from msl_network_trio.constants import PORT
-from msl_network_trio.exceptions import AuthenticationError, ConnectionLost, NetworkError
+from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
 from msl_network_trio.manager.logs import logging_to
 from msl_network_trio.manager.secret import read_secret
 from msl_network_trio.manager.server import Manager, open_manager
@@ -37,6 +36,8 @@ def run_forever(
     *,
     host: str | None = None,
     port: int = PORT,
+    websocket_port: int | None = None,
+    websocket_origins: Collection[str] = (),
     auth_hostname: bool = False,
     auth_login: bool = False,
     auth_password: str | Sequence[str] | None = None,
@@ -56,6 +57,8 @@ def run_forever(
     Args:
         host: The host name or address at which to listen; None: at all addresses of this computer.
         port: The port at which to listen; 0: any free one, which is in the line that is logged.
+        websocket_port: The port for WebSocket, and for browsers; see `open_manager`.
+        websocket_origins: The origins whose pages may connect; see `open_manager`.
         auth_hostname: Whether only trusted hosts may connect: those in the database.
         auth_login: Whether who connects has to log in as a user that is in the database.
         auth_password: The password that every peer has to know, or the path of a file whose first line it
@@ -81,6 +84,8 @@ def run_forever(
     _run(
         host=host,
         port=port,
+        websocket_port=websocket_port,
+        websocket_origins=websocket_origins,
         auth_hostname=auth_hostname,
         auth_login=auth_login,
         auth_password=auth_password,
@@ -165,12 +170,7 @@ async def _main(services: Sequence[Service], service_kwargs: dict[str, Any], **m
     async with contextlib.AsyncExitStack() as stack:
         # Signals first: who waits for the line that says that it runs may send one at once.
         signals = stack.enter_context(_signal_receiver())
-        try:
-            manager = await stack.enter_async_context(open_manager(**manager_kwargs))
-        except NetworkError:
-            raise
-        except OSError as error:
-            raise _explain(error, manager_kwargs["host"], manager_kwargs["port"]) from error
+        manager = await stack.enter_async_context(open_manager(**manager_kwargs))
         _announce(manager, manager_kwargs)
         failure = None
         async with trio.open_nursery() as nursery:
@@ -245,21 +245,8 @@ def _announce(manager: Manager, kwargs: dict[str, Any]) -> None:
         logger.info("not using authentication")
     state = "DISABLED" if manager.certificate is None else "ENABLED"
     where = kwargs["host"] or socket.gethostname()
-    logger.info("%s %s:%d (TLS %s)", RUNNING, f"[{where}]" if ":" in where else where, manager.port, state)
-
-
-def _explain(error: OSError, host: str | None, port: int) -> OSError:
-    """Return an error of the same class that says what to do."""
-    if error.errno == errno.EADDRINUSE:
-        text = f"Port {port} is in use, perhaps by another Manager. End that one, or choose another port."
-    elif error.errno == errno.EACCES:
-        text = f"Listening on port {port} is not allowed. Choose a port from 1024 on."
-    elif error.errno == errno.EADDRNOTAVAIL:
-        text = f"{host} is no address of this computer. Without a host the Manager listens on all addresses."
-    elif isinstance(error, socket.gaierror):
-        text = (
-            f"There is no host {host!r} ({error.strerror}). Without one the Manager listens on all addresses."
-        )
-    else:
-        text = f"Cannot listen on {host or 'all addresses'}, port {port}: {error.strerror or error}"
-    return type(error)(error.errno, text)
+    where = f"[{where}]" if ":" in where else where
+    if manager.websocket_port is not None:
+        scheme = "http" if manager.certificate is None else "https"
+        logger.info("WebSocket, and a page, at %s://%s:%d/", scheme, where, manager.websocket_port)
+    logger.info("%s %s:%d (TLS %s)", RUNNING, where, manager.port, state)

@@ -7,10 +7,11 @@ import os
 import socket
 import sqlite3
 import ssl
+from collections.abc import Collection
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import trio
 
@@ -28,8 +29,10 @@ from msl_network_trio.protocol.manager import BUSY, ManagerProtocol
 from msl_network_trio.protocol.registry import Host
 from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Undecided
 from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair
 from msl_network_trio.transport.tcp import SocketTransport, accept_tls, take_socket
+from msl_network_trio.web.door import Door, Hall
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +42,8 @@ _TLS_HANDSHAKE = 10.0
 _HANDSHAKE = 300.0
 """How many seconds a peer may take to say who it is: a person may have to type a password."""
 
-_ANY_PORT_TRIES = 10
+_HALF_OPEN = 256
+"""How many connections to the port for WebSocket may be at a time that have not asked for anything yet."""
 
 
 class Manager:
@@ -48,24 +52,28 @@ class Manager:
     Attributes:
         name: What it calls itself, ``"Manager[HOST:port]"``.
         port: The number of its port; 0 if it runs in memory.
+        websocket_port: The number of its port for WebSocket and HTTP; None if it has none.
         certificate: The file with the certificate that clients have to trust; None without TLS.
         closed: Set when it has been shut down and nothing of it runs any more.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - nobody else makes one
         self,
         settings: ManagerSettings,
         port: int,
         context: ssl.SSLContext | None,
         certificate: Path | None,
         database: ManagerDatabase,
+        websocket_port: int | None = None,
     ) -> None:
         self.name = f"Manager[{socket.gethostname()}:{port}]"
         self.port = port
+        self.websocket_port = websocket_port
         self.certificate = certificate
         self._settings = settings
         self._context = context
         self._hostnames = Hostnames()
+        self._hall = Hall(_HALF_OPEN)
         self._memory_ports = count(1)
         # Shielded, since only shutdown() ends it: with what a cancellation from outside would raise here,
         # what the block of `open_manager` itself raises would be lost.
@@ -100,10 +108,21 @@ class Manager:
         """Who it is and who is connected to it, as it answers the ``identity`` request."""
         return self._protocol.identity()
 
-    def connect_kwargs(self) -> dict[str, Any]:
-        """The arguments with which `connect` and `Service.run` reach it from this computer."""
+    def connect_kwargs(self, transport: Literal["tcp", "websocket"] = "tcp") -> dict[str, Any]:
+        """The arguments with which `connect` and `Service.run` reach it from this computer.
+
+        Args:
+            transport: By which of its ports.
+
+        Raises:
+            ValueError: It has no port for WebSocket.
+        """
         kwargs: dict[str, Any] = {"host": self.host}
-        if self._settings.in_memory:
+        if transport == "websocket":
+            if self.websocket_port is None:
+                raise ValueError(f"{self.name} has no websocket_port")
+            kwargs.update(transport=transport, port=self.websocket_port)
+        elif self._settings.in_memory:
             kwargs["transport"] = self.dial
         else:
             kwargs["port"] = self.port
@@ -145,13 +164,26 @@ class Manager:
     # ---- the tasks ----
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self, listeners: list[trio.SocketListener]) -> None:
-        """Serve those who connect, until `shutdown`."""
+    async def run(
+        self, listeners: list[trio.SocketListener], web: tuple[Door, list[trio.SocketListener]] | None = None
+    ) -> None:
+        """Serve those who connect, until `shutdown`.
+
+        Args:
+            listeners: Where they connect.
+            web: Where they do so by WebSocket, and what they find there.
+        """
         try:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
                     self._started.set()
                     self._nursery.start_soon(self._database.keep_records)
+                    if web is not None:
+                        door, doors = web
+                        enter = partial(self._accept, door=door)
+                        self._nursery.start_soon(
+                            partial(trio.serve_listeners, enter, doors, handler_nursery=self._nursery)
+                        )
                     if listeners:
                         await trio.serve_listeners(self._accept, listeners, handler_nursery=self._nursery)
                     await trio.sleep_forever()  # in memory there is nothing to listen to
@@ -160,15 +192,15 @@ class Manager:
             self.closed.set()
 
     @trio.lowlevel.enable_ki_protection
-    async def _accept(self, stream: trio.SocketStream) -> None:
+    async def _accept(self, stream: trio.SocketStream, door: Door | None = None) -> None:
         """Serve one connection that was accepted."""
         try:
-            await self._secure_and_serve(stream)
+            await self._secure_and_serve(stream, door)
         except Exception:
             # A mistake of ours, see _serve().
             logger.exception("a connection failed before it was served")
 
-    async def _secure_and_serve(self, stream: trio.SocketStream) -> None:
+    async def _secure_and_serve(self, stream: trio.SocketStream, door: Door | None) -> None:
         try:
             address, port = stream.socket.getpeername()[:2]
             own_address = stream.socket.getsockname()[0]
@@ -177,21 +209,31 @@ class Manager:
             logger.debug("a connection was closed before it was accepted: %s", error)
             await stream.aclose()
             return
-        if self._context is None:
-            transport = SocketTransport(sock)
+        transport: Transport | None = None
+        if door is None:
+            transport = await self._secure(sock, address, port)
         else:
-            try:
-                with trio.fail_after(_TLS_HANDSHAKE):
-                    transport = await accept_tls(sock, self._context)
-            except (ConnectionLost, trio.TooSlowError) as error:
-                logger.info("no TLS connection with %s:%d: %s", address, port, error)
-                return
+            with self._hall.wait():
+                secured = await self._secure(sock, address, port)
+                transport = secured and await door.enter(secured, self._nursery.start_soon)
+        if transport is None:
+            return
         try:
             host = await self._hostnames.host(address, own_address)
         except BaseException:
             transport.close()
             raise
         await self._serve(transport, host, port)
+
+    async def _secure(self, sock: socket.socket, address: str, port: int) -> SocketTransport | None:
+        if self._context is None:
+            return SocketTransport(sock)
+        try:
+            with trio.fail_after(_TLS_HANDSHAKE):
+                return await accept_tls(sock, self._context)
+        except (ConnectionLost, trio.TooSlowError) as error:
+            logger.info("no TLS connection with %s:%d: %s", address, port, error)
+            return None
 
     @trio.lowlevel.enable_ki_protection
     async def _serve(self, transport: Transport, host: Host, port: int) -> None:
@@ -306,22 +348,28 @@ class ManagerOpening:
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Manager:
         settings = self._settings
-        listeners = [] if settings.in_memory else await _listeners(settings.host, settings.port)
+        door = Door(origins=settings.websocket_origins, read_limit=settings.read_limit)
+        listeners = [] if settings.in_memory else await open_listeners(settings.host, settings.port)
+        doors: list[trio.SocketListener] = []
         database = ManagerDatabase(_database(settings))
         try:
+            if settings.websocket_port is not None:
+                doors = await open_listeners(settings.host, settings.websocket_port)
             context, certificate = await self._secure()
             await _open(database, settings)
         except BaseException:
-            for listener in listeners:
+            for listener in [*listeners, *doors]:
                 listener.socket.close()
             await database.close()
             raise
         port = listeners[0].socket.getsockname()[1] if listeners else 0
-        self._manager = Manager(settings, port, context, certificate, database)
+        websocket_port = doors[0].socket.getsockname()[1] if doors else None
+        self._manager = Manager(settings, port, context, certificate, database, websocket_port)
         # Not with 'async with', so that what the body raises comes out as it is, in no group.
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
-        nursery.start_soon(self._manager.run, listeners, name=self._manager.name)
+        web = (door, doors) if doors else None
+        nursery.start_soon(self._manager.run, listeners, web, name=self._manager.name)
         return self._manager
 
     async def _secure(self) -> tuple[ssl.SSLContext | None, Path | None]:
@@ -360,31 +408,12 @@ async def _open(database: ManagerDatabase, settings: ManagerSettings) -> None:
         )
 
 
-async def _listeners(host: str | None, port: int) -> list[trio.SocketListener]:
-    """Listen at every address of a host, all with the same number of the port.
-
-    Raises:
-        OSError: The port is in use, or the host is none of this computer.
-    """
-    for _ in range(_ANY_PORT_TRIES):
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        chosen = {listener.socket.getsockname()[1] for listener in listeners}
-        if len(chosen) == 1:
-            return listeners
-        # Port 0 gave each address family a number of its own: try to have one of them for all.
-        for listener in listeners:
-            listener.socket.close()  # without a checkpoint, at which those that follow could be forgotten
-        try:
-            return await trio.open_tcp_listeners(chosen.pop(), host=host)
-        except OSError:
-            continue
-    raise OSError(f"no port is free at all addresses of {host or 'this computer'}")
-
-
 def open_manager(
     *,
     host: str | None = None,
     port: int = PORT,
+    websocket_port: int | None = None,
+    websocket_origins: Collection[str] = (),
     auth_hostname: bool = False,
     auth_login: bool = False,
     auth_password: str | None = None,
@@ -403,6 +432,10 @@ def open_manager(
     Args:
         host: The host name or address at which to listen; None: at all addresses of this computer.
         port: The port at which to listen; 0: any free one.
+        websocket_port: The port at which to listen for WebSocket, and to show a page to browsers; 0: any free
+            one; None: none. Whoever connects there is served like those at the other port.
+        websocket_origins: The origins, such as ``"https://lab.example"``, whose pages may connect, besides
+            those of the host and port that they connect to; ``"*"``: all of them.
         auth_hostname: Whether only trusted hosts may connect: those in the database.
         auth_login: Whether who connects has to log in as a user that is in the database.
         auth_password: The password that every peer has to know; None: none. Without any of these three there
@@ -428,6 +461,8 @@ def open_manager(
         ManagerSettings(
             host=host,
             port=port,
+            websocket_port=websocket_port,
+            websocket_origins=websocket_origins,
             auth_hostname=auth_hostname,
             auth_login=auth_login,
             auth_password=auth_password,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Any
 
 import attrs
@@ -22,6 +23,13 @@ def _is_port(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: 
         raise ValueError(f"port must be a number from 1 to 65535, or 0 for any free one, not {value!r}")
 
 
+def _is_port_or_none(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: int | None) -> None:
+    if value is not None and not 0 <= value <= 65535:
+        raise ValueError(
+            f"{attribute.name} must be a number from 1 to 65535, 0 for any free one, or None, not {value!r}"
+        )
+
+
 def _is_password(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: str | None) -> None:
     if value == "":
         raise ValueError("auth_password must not be empty; None: no password is needed")
@@ -38,6 +46,10 @@ class ManagerSettings:
 
     host: str | None = None
     port: int = attrs.field(default=PORT, converter=int, validator=_is_port)
+    websocket_port: int | None = attrs.field(
+        default=None, converter=attrs.converters.optional(int), validator=_is_port_or_none
+    )
+    websocket_origins: Collection[str] = ()
     auth_hostname: bool = False
     auth_login: bool = False
     auth_password: str | None = attrs.field(default=None, validator=_is_password, repr=False)
@@ -53,6 +65,10 @@ class ManagerSettings:
 
     def __attrs_post_init__(self) -> None:
         _ = self.authentication  # which checks that it is one
+        if self.in_memory and self.websocket_port is not None:
+            raise ValueError("A Manager in memory has no websocket_port")
+        if isinstance(self.websocket_origins, str):
+            raise TypeError("websocket_origins must be a list of origins, not text")
 
     @property
     def authentication(self) -> Authentication:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -246,7 +246,10 @@ class Service:
         cert_file: str | os.PathLike[str] | None = None,
         assert_hostname: bool = True,
         auto_save: bool = False,
-        transport: Literal["tcp"] | Dial = "tcp",
+        transport: Literal["tcp", "websocket"] | Dial = "tcp",
+        path: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        ping_interval: float | None = 20,
         prompts: Prompts | None = None,
         max_unsent: int = 64 * 1024 * 1024,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -273,6 +276,9 @@ class Service:
             assert_hostname: Whether the certificate must be for this host.
             auto_save: Trust a certificate that is new without asking.
             transport: What carries the connection.
+            path: The path of the server's WebSocket.
+            headers: Further headers to send when a WebSocket is opened.
+            ping_interval: After how many seconds to ask the other end of a WebSocket whether it is there.
             prompts: Answers questions.
             max_unsent: How many bytes of answers may wait to be written, and of requests to be carried out,
                 before no more requests are read.
@@ -307,6 +313,9 @@ class Service:
             assert_hostname=assert_hostname,
             auto_save=auto_save,
             transport=transport,
+            path=path,
+            headers=headers,
+            ping_interval=ping_interval,
             prompts=prompts,
             max_unsent=max_unsent,
         )

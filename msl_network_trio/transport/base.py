@@ -69,13 +69,10 @@ class Transport(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def send_eof(self, reason: str = "") -> None:
+    def send_eof(self) -> None:
         """Say that nothing more will be sent: the peer receives the end of the stream behind what was sent.
 
         What the peer still sends can be received. Never fails: a peer that is gone need not be told.
-
-        Args:
-            reason: Why, if it is not as usual, for carriers that can tell the peer.
         """
 
     @abstractmethod

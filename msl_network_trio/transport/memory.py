@@ -66,7 +66,7 @@ class MemoryTransport(Transport):
         pipe.wake()
         return received
 
-    def send_eof(self, reason: str = "") -> None:
+    def send_eof(self) -> None:
         """See `Transport.send_eof`."""
         self._outgoing.ended = True
         self._outgoing.wake()

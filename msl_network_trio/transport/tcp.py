@@ -217,7 +217,7 @@ class SocketTransport(Transport):
         self._came_with_others = len(parts) > 1
         return b"".join(parts)
 
-    def send_eof(self, reason: str = "") -> None:
+    def send_eof(self) -> None:
         """See `Transport.send_eof`."""
         with self.lock:
             try:

@@ -123,6 +123,59 @@ async def fetch_certificate(host: str, port: int) -> Certificate:
     return Certificate(host, port, der)
 
 
+async def open_trusted_as_browsers(
+    host: str,
+    port: int,
+    *,
+    cert_file: str | os.PathLike[str] | None,
+    assert_hostname: bool,
+    auto_save: bool,
+    ask: Callable[[Certificate], Awaitable[bool]],
+) -> SocketTransport:
+    """Connect with TLS to a server for which the system's CAs vouch, or else as `open_trusted` does.
+
+    With a `cert_file` only that counts. Without `assert_hostname` the CAs do not: they vouch for names, and
+    would have every server of the world trusted. A certificate that was saved for the host is tried first:
+    the same ones are accepted in the end, but most often at once.
+
+    Args and exceptions are those of `open_trusted`.
+    """
+    open_ = partial(
+        open_trusted,
+        host,
+        port,
+        cert_file=cert_file,
+        assert_hostname=assert_hostname,
+        auto_save=auto_save,
+        ask=ask,
+    )
+    if cert_file is not None or not assert_hostname:
+        return await open_()
+    refused: CertificateError | None = None
+    if await _read(certificate_file(host)) is not None:
+        try:
+            return await open_()
+        except CertificateError as error:
+            refused = error
+    try:
+        transport, _ = await open_tls(host, port, await trio.to_thread.run_sync(_system_context))
+    except ssl.SSLCertVerificationError:
+        if refused is not None:
+            raise refused from None
+        return await open_()
+    return transport
+
+
+def _system_context() -> ssl.SSLContext:
+    """Return a context that trusts the CAs of the operating system, which takes a while to be made.
+
+    OpenSSL's environment variables, SSL_CERT_FILE and SSL_CERT_DIR, count as everywhere.
+    """
+    context = _context()
+    context.load_default_certs()
+    return context
+
+
 async def open_trusted(
     host: str,
     port: int,

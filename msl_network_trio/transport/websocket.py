@@ -49,6 +49,9 @@ _VERDICTS = frozenset(
 )
 """The codes with which trio-websocket gives up on a peer, in most cases without telling it."""
 
+_LEFT_BEHIND = 5.0
+"""How many seconds a connection lives on when the program, or the Manager, ends: goodbyes take some time."""
+
 SpawnTask = Callable[..., object]
 """Starts a task: the ``start_soon`` of a nursery, or `trio.lowlevel.spawn_system_task`."""
 
@@ -228,10 +231,18 @@ class WebSocketTransport(Transport):
         else:
             await self._room.park()
 
-    def send_eof(self, reason: str = "") -> None:
+    def send_eof(self) -> None:
         """See `Transport.send_eof`."""
+        self.say_goodbye(CloseReason.NORMAL_CLOSURE)
+
+    def say_goodbye(self, code: int, reason: str = "") -> None:
+        """`send_eof`, and tell the peer why.
+
+        Args:
+            code: One of the codes of RFC 6455, 7.4.
+            reason: The reason, of which some 40 to 120 characters are sent.
+        """
         if self._goodbye is None:
-            code = CloseReason.POLICY_VIOLATION if reason else CloseReason.NORMAL_CLOSURE
             self._goodbye = (code, reason)
             self._work.unpark_all()
 
@@ -318,17 +329,18 @@ class WebSocketTransport(Transport):
     @trio.lowlevel.enable_ki_protection
     async def _run(self, handshake: _Handshake) -> None:
         try:
-            with self._scope:
-                async with trio.open_nursery() as nursery:
-                    with self._carrier.opening:
-                        self._connection = await handshake(nursery, self._carrier)
-                    if self._connection is not None:
-                        self._settled.set()
-                        if self._ping_interval is not None:
-                            nursery.start_soon(self._keep_alive, self._ping_interval)
-                        await self._send()
-                        await self._part()
-                    nursery.cancel_scope.cancel()
+            async with trio.open_nursery() as outer:
+                outer.start_soon(self._keep_alive)
+                with self._scope:
+                    async with trio.open_nursery() as nursery:
+                        with self._carrier.opening:
+                            self._connection = await handshake(nursery, self._carrier)
+                        if self._connection is not None:
+                            self._settled.set()
+                            await self._send()
+                            await self._part()
+                        nursery.cancel_scope.cancel()
+                outer.cancel_scope.cancel()
         except Exception as error:  # noqa: BLE001 - of trio-websocket, of wsproto, of h11
             # Whatever it is: open() raises what the handshake does, and receive() tells of what comes later.
             self._failure = _single(error)
@@ -368,19 +380,32 @@ class WebSocketTransport(Transport):
             except ConnectionLost:
                 pass  # it has read as much as it wanted
 
-    async def _keep_alive(self, seconds: float) -> None:
-        """Ask the peer again and again whether it is there; a proxy sees that the connection is in use."""
-        while True:
+    async def _keep_alive(self) -> None:
+        """Ask the peer again and again whether it is there; a proxy sees that the connection is in use.
+
+        This is not shielded: if whoever has the connection forgets it, the program's end is not held up.
+        """
+        try:
+            await self._settled.wait()
+            await self._ping()
+            await trio.sleep_forever()
+        finally:
+            self._scope.deadline = trio.current_time() + _LEFT_BEHIND
+
+    async def _ping(self) -> None:
+        seconds = self._ping_interval
+        while seconds is not None and not self._over.is_set():
             await trio.sleep(seconds)
             moved = self._carrier.moved
-            with trio.move_on_after(seconds):
-                try:
+            try:
+                with trio.move_on_after(seconds) as scope:
                     await self._websocket.ping()
-                except ConnectionClosed:
-                    return
-                continue
-            if self._carrier.moved == moved:
-                raise ConnectionLost(f"The peer has not answered a ping for {seconds:g} seconds")
+            except ConnectionClosed:
+                return  # of which receive() tells
+            if scope.cancelled_caught and self._carrier.moved == moved:
+                self._failure = ConnectionLost(f"The peer has not answered a ping for {seconds:g} seconds")
+                self._scope.cancel()
+                return
 
 
 def _single(error: Exception) -> Exception:

@@ -11,7 +11,6 @@ import pytest
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.manager import running
 from msl_network_trio.manager.running import filter_run_forever_kwargs, run_forever, run_services
 from msl_network_trio.service.service import Service
 
@@ -136,15 +135,11 @@ def test_it_runs_in_another_thread_too(runs):
     ],
 )
 def test_why_it_cannot_listen_is_explained_by_an_error_of_the_same_kind(monkeypatch, error, text):
-    class Opening:
-        async def __aenter__(self):
-            await trio.lowlevel.checkpoint()
-            raise error
+    async def open_tcp_listeners(port, *, host):
+        await trio.lowlevel.checkpoint()
+        raise error
 
-        async def __aexit__(self, *args):
-            pytest.fail("it was not entered")
-
-    monkeypatch.setattr(running, "open_manager", lambda **kwargs: Opening())
+    monkeypatch.setattr(trio, "open_tcp_listeners", open_tcp_listeners)
     with pytest.raises(type(error), match=text) as caught:
         run_forever(host="lab", port=80, disable_tls=True)
     assert caught.value.errno == error.errno

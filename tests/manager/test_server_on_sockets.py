@@ -22,6 +22,7 @@ from msl_network_trio.manager.server import Manager, open_manager
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.protocol.registry import Host
 from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.tcp import SocketTransport, open_tcp, open_tls
 from msl_network_trio.transport.trust import client_context
 from tests.manager.wires import Wire
@@ -142,7 +143,7 @@ async def test_a_port_that_is_not_free_at_all_addresses_is_not_taken(monkeypatch
         return opened[-2:]
 
     monkeypatch.setattr(trio, "open_tcp_listeners", open_tcp_listeners)
-    (listener,) = await server._listeners(None, 0)
+    (listener,) = await open_listeners(None, 0)
     assert listener.socket.getsockname()[1] == calls[-1]
     assert [port == 0 for port in calls] == [True, False, True, False]
     assert all(old.socket.fileno() < 0 for old in opened)
@@ -177,7 +178,7 @@ async def test_to_be_cancelled_while_it_looks_for_a_port_leaves_nothing_open(mon
     monkeypatch.setattr(trio, "open_tcp_listeners", open_tcp_listeners)
     with trio.CancelScope() as scope:
         scope.cancel()
-        await server._listeners("127.0.0.1", 0)
+        await open_listeners("127.0.0.1", 0)
     assert scope.cancelled_caught
     assert all(listener.socket.fileno() < 0 for listener in opened)
 

@@ -1,0 +1,126 @@
+"""Where a Manager is, if the URL of a WebSocket says it, and what can be sent to it by HTTP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from msl_network_trio.constants import PORT
+from msl_network_trio.exceptions import ConnectError
+from msl_network_trio.transport.tcp import bare_host
+
+DEFAULT_PATH: Final = "/"
+"""Where a server has its WebSocket if it is not said; one with ``/msl`` has it there, too."""
+
+_SCHEMES = {"ws": (80, True), "wss": (443, False)}
+"""The default port of a scheme, and whether it is without TLS."""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_PATH = re.compile(r"/[!-~]*")
+_VALUE = re.compile(r"([!-~\x80-\xff]([ -~\t\x80-\xff]*[!-~\x80-\xff])?)?")
+_RESERVED = frozenset({"host", "upgrade", "connection"})
+
+
+def is_url(host: str) -> bool:
+    """Return whether a host is the URL of a WebSocket instead."""
+    return "://" in host
+
+
+def from_url(
+    url: str, *, port: int, transport: object, disable_tls: bool, cert_file: object, path: str | None
+) -> dict[str, Any]:
+    """Return what a URL says: host, port, transport, disable_tls and path.
+
+    Args:
+        url: The URL, ``wss://lab.example/msl`` for example.
+        port: The argument of `connect` of this name, like all others; it, too, may say the port.
+        transport: Which may be ``"tcp"``, which it is if nothing was said.
+        disable_tls: Which may be said with ``ws://``.
+        cert_file: Which cannot be with ``ws://``.
+        path: Which may be the same.
+
+    Raises:
+        ValueError: The URL makes no sense, or an argument contradicts it; the text says which.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in _SCHEMES:
+        raise ValueError(f"The URL of a WebSocket begins with ws:// or wss://, not like {url!r}")
+    default_port, is_plain = _SCHEMES[parts.scheme]
+    try:
+        host, its_port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ValueError(f"The URL {url!r} makes no sense: {error}") from error
+    if not host:
+        raise ValueError(f"There is no host in the URL {url!r}")
+    if parts.username is not None or parts.fragment:
+        raise ValueError(
+            f"The URL of a WebSocket has no user, password or fragment (host={url!r}); pass username=, "
+            "password= or headers="
+        )
+    if transport not in {"tcp", "websocket"}:
+        raise ValueError(f"host={url!r} contradicts transport={transport!r}")
+    if disable_tls and not is_plain:
+        raise ValueError(f"host={url!r} contradicts disable_tls=True: write ws:// for no TLS")
+    if cert_file is not None and is_plain:
+        raise ValueError(f"host={url!r} contradicts cert_file: write wss:// for TLS")
+    if port not in {PORT, its_port or default_port}:
+        raise ValueError(f"host={url!r} contradicts port={port}")
+    its_path = (parts.path or DEFAULT_PATH) + (f"?{parts.query}" if parts.query else "")
+    if path is not None and path != its_path:
+        raise ValueError(f"host={url!r} contradicts path={path!r}")
+    return {
+        "host": f"[{host}]" if ":" in host else host,
+        "port": its_port or default_port,
+        "transport": "websocket",
+        "disable_tls": is_plain,
+        "path": its_path,
+    }
+
+
+def host_header(host: str, port: int, *, has_tls: bool) -> str:
+    """Return what the ``Host`` header says: the port is left out if it is what the scheme says.
+
+    Raises:
+        ConnectError: The host cannot be one.
+    """
+    bare = bare_host(host)
+    try:
+        name = f"[{bare}]" if ":" in bare else bare.encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise ConnectError(f"{host!r} cannot be the name of a host: {error}") from error
+    return name if port == (443 if has_tls else 80) else f"{name}:{port}"
+
+
+def check_path(path: str) -> None:
+    """Check a path, which may have a query.
+
+    Raises:
+        ValueError: It cannot be one.
+    """
+    if not _PATH.fullmatch(path) or "#" in path:
+        raise ValueError(f"path must begin with '/', and be ASCII without spaces and '#', not {path!r}")
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Check further headers for a handshake.
+
+    Raises:
+        ValueError: One cannot be sent, or is one of the handshake itself.
+        TypeError: They are not text.
+    """
+    for name, value in headers.items():
+        _check_text(name)
+        _check_text(value)
+        if not _TOKEN.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be the name of a header")
+        if name.lower() in _RESERVED or name.lower().startswith("sec-websocket-"):
+            raise ValueError(f"The header {name!r} belongs to the WebSocket's own handshake")
+        if not _VALUE.fullmatch(value):
+            raise ValueError(f"The value of the header {name!r} has characters that cannot be sent")
+
+
+def _check_text(part: object) -> None:
+    if not isinstance(part, str):
+        raise TypeError(f"headers must be a dictionary of texts, and {part!r} is none")
