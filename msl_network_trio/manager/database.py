@@ -54,6 +54,7 @@ class ManagerDatabase:
         self._keeps_records = path != IN_MEMORY
         self._records: deque[tuple[str, str, str, int, str]] = deque(maxlen=_MOST_RECORDS)
         self._news = trio.Event()
+        self._dropped = 0
         self._is_failing = False
         self._is_used = False
 
@@ -165,6 +166,8 @@ class ManagerDatabase:
         if not self._keeps_records:
             return
         now = dt.datetime.now().replace(microsecond=0).isoformat()
+        if len(self._records) == _MOST_RECORDS:
+            self._dropped += 1
         self._records.append((now, peer.host.address, peer.host.domain, peer.port, message))
         self._news.set()
 
@@ -187,16 +190,25 @@ class ManagerDatabase:
                 self._fail(error)
             else:
                 if self._is_failing:
-                    logger.warning("connections are recorded in the database again")
-                self._is_failing = False
+                    text = "connections are recorded in the database again, %d records are lost"
+                    logger.warning(text, self._dropped)
+                self._is_failing, self._dropped = False, 0
 
     def _write_records(self, database: Database) -> None:
         # Taken here, in the thread, so that none is lost if who waits for this is cancelled before it begins.
         records = []
         while self._records:
             records.append(self._records.popleft())
-        if records:
+        if not records:
+            return
+        try:
             database.connections.insert_all(records)
+        except sqlite3.Error:
+            # They are for the next time, unless there are too many.
+            too_many = max(0, len(self._records) + len(records) - _MOST_RECORDS)
+            self._dropped += too_many
+            self._records.extendleft(reversed(records[too_many:]))
+            raise
 
     def _fail(self, error: Exception) -> None:
         if not self._is_failing:

@@ -39,6 +39,9 @@ _LINES = 1000
 _ADMIN_REQUESTS = 100
 """How many requests for which it has to be an administrator a peer may make before it has logged in."""
 
+_ADMIN_LIMIT = 65_536
+"""The largest line with such a request, in bytes: it is kept until the peer has logged in."""
+
 _NO_ADMIN = "ValueError: You must be an administrator to send this request to the Manager"
 
 
@@ -134,6 +137,10 @@ class Admission:
 
     def request(self, peer: Peer, routed: RoutedLine, line: bytes) -> None:
         """Take a request for which a peer has to be an administrator."""
+        if len(line) > _ADMIN_LIMIT:
+            text = f"ValueError: An admin request is no longer than {_ADMIN_LIMIT:,} bytes"
+            self._refuse(peer, routed.uid, text)
+            return
         try:
             fields = codec.decode_object(line)
         except codec.NotALine as error:  # a number of more digits than Python converts, for example

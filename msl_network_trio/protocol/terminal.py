@@ -91,11 +91,15 @@ def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     position = 0
+    may_nest = True
     while match := _ARGUMENT.match(text, position):
         name, value = match.groups()
         position = match.end()
-        if value[0] in _OPENING:
-            position = _end_of_nested(text, match.start(2)) or position
+        if may_nest and value[0] in _OPENING:
+            # Where one has no end none is looked for again: that would take long for a line of brackets.
+            end = _end_of_nested(text, match.start(2))
+            may_nest = end > 0
+            position = end or position
             value = text[match.start(2) : position]
         if name is None:
             args.append(_value(value))

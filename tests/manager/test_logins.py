@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 from contextlib import asynccontextmanager, closing
 
@@ -383,7 +384,31 @@ async def test_while_the_database_is_locked_everything_else_goes_on(open_lab, pa
             with pytest.raises(ManagerError, match="database is locked"):
                 await client.admin_request("users_table.insert", "eve", "x", False)
         assert await client.admin_request("users_table.usernames") == ["alice", "bob"]
+        other_port = other.port
     assert caplog.text.count("connections cannot be recorded") <= 2
+    with Database(path) as database:  # what could not be written then was later
+        kept = [record[5] for record in database.connections.connections() if record[4] == other_port]
+    assert kept == ["new connection request", "connected as a client", "disconnected"]
+
+
+async def test_records_that_cannot_be_written_do_not_fill_the_memory(
+    open_lab, path, impatient, caplog, monkeypatch
+):
+    monkeypatch.setattr(database_module, "_MOST_RECORDS", 20)
+    async with open_lab() as manager:
+        async with locked(path):
+            for _ in range(30):
+                async with connect(**manager.connect_kwargs()):
+                    pass
+            while "connections cannot be recorded" not in caplog.text:
+                await trio.sleep(0.01)
+        async with admin(manager) as client:
+            # Of 90; as many again may be in the hands of the worker thread.
+            assert len(await client.admin_request("connections_table.connections")) <= 45
+            while "connections are recorded in the database again" not in caplog.text:
+                async with connect(**manager.connect_kwargs()):
+                    pass
+    assert re.search("again, [1-9][0-9]* records are lost", caplog.text)
 
 
 async def test_a_slow_database_does_not_hold_up_anybody_but_who_asks(open_lab, monkeypatch):

@@ -512,6 +512,16 @@ def test_an_admin_request_that_python_cannot_hold_is_refused(lab):
     assert (client.closing, client.waits_for) == ("", "")
 
 
+def test_an_admin_request_that_is_too_long_to_be_kept_is_refused(lab, client):
+    lab.send(client, request("Manager", "x", "y" * 70_000, uid="7"))
+    [line] = read(client)
+    assert (line["message"], line["uid"]) == (
+        "ValueError: An admin request is no longer than 65,536 bytes",
+        "7",
+    )
+    assert client.waits_for == ""
+
+
 def test_a_person_at_a_terminal_logs_in(lab):
     person = lab.peer("Me")
     lab.send(person, b"Manager users_table.usernames")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +114,16 @@ def test_what_nobody_has_typed(line):
 def test_what_somebody_has_typed():
     assert terminal.typed(b"Echo\techo 1 \r") == "Echo\techo 1"
     assert terminal.typed("Echo é".encode()) == "Echo é"
+
+
+@pytest.mark.parametrize(
+    "repeated", ["[ ", "[", "( {", "a= ", "a=[ ", '"', "'x", "=", " ", "[ ]", "9", "[[1]] "]
+)
+def test_no_line_takes_long(repeated):
+    text = ("Echo echo " + repeated * 4096)[:4096]
+    start = time.thread_time()
+    terminal.request(text)
+    assert time.thread_time() - start < 0.1
 
 
 @given(st.text(max_size=60))

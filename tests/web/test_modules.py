@@ -41,7 +41,8 @@ def test_modules_are_short_and_load_nothing_from_elsewhere(path):
     assert len(text.splitlines()) < 300
     assert max(map(len, text.splitlines())) <= 120
     assert all(
-        source.startswith("./") for source in re.findall(r'^(?:import|export) .*from "(.*)";$', text, re.MULTILINE)
+        source.startswith("./")
+        for source in re.findall(r'^(?:import|export) .*from "(.*)";$', text, re.MULTILINE)
     )
     assert not re.search(
         r"\bimport\(|innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function", text
