@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
+from msl_network_trio.cli.limits import add_limits, seconds
 from msl_network_trio.cli.parser import Parser, add_completer
 from msl_network_trio.constants import PORT
 
@@ -105,6 +106,15 @@ def add_arguments(parser: Parser) -> None:
         "less important is not logged (default: %(default)s)",
     )
     add_completer(level, "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+    parser.add_argument(
+        "--drain",
+        type=seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long to wait at the end, at the most, until open requests\n"
+        "have been answered (default: do not wait)",
+    )
+    add_limits(parser)
 
 
 def _add_web_arguments(parser: Parser) -> None:

@@ -25,6 +25,10 @@ _LINGER = 1.0
 """How many seconds to wait for a peer to close its end: what it has not read is lost when we close ours."""
 
 
+class Stalled(ConnectionLost):
+    """A peer does not read what waits for it."""
+
+
 class PeerConnection(Peer):
     """A peer and its carrier.
 
@@ -41,9 +45,18 @@ class PeerConnection(Peer):
     Attributes:
         transport: The carrier.
         reading: Cancels the task that serves the peer.
+        has_stalled: Whether it has been given up because it does not read.
     """
 
-    __slots__ = ("_drained", "_stalled_after", "_start_soon", "_writing", "reading", "transport")
+    __slots__ = (
+        "_drained",
+        "_stalled_after",
+        "_start_soon",
+        "_writing",
+        "has_stalled",
+        "reading",
+        "transport",
+    )
 
     def __init__(
         self,
@@ -58,6 +71,7 @@ class PeerConnection(Peer):
         self.reading = trio.CancelScope()
         self._start_soon = start_soon
         self._stalled_after = stalled_after
+        self.has_stalled = False
         self._writing = False
         self._drained = trio.lowlevel.ParkingLot()
 
@@ -85,6 +99,7 @@ class PeerConnection(Peer):
                 self._lose(repr(error))
                 return
             self.backlog -= sent
+            self.sent += sent
             if sent == len(data):
                 return
             rest = [memoryview(data)[sent:]]
@@ -96,8 +111,12 @@ class PeerConnection(Peer):
         while self.backlog > limit and not self.closing:
             await self._drained.park()
 
-    async def finish(self) -> None:
-        """Have the peer read what it is told last, for as long as that makes sense."""
+    async def finish(self, linger: float = _LINGER) -> None:
+        """Have the peer read what it is told last, for as long as that makes sense.
+
+        Args:
+            linger: How many seconds to wait for it to close its end.
+        """
         with trio.move_on_after(_GRACE):
             while self.backlog > 0:
                 await self._drained.park()
@@ -105,7 +124,7 @@ class PeerConnection(Peer):
             return
         self.transport.send_eof()
         try:
-            with trio.move_on_after(_LINGER):
+            with trio.move_on_after(linger):
                 while await self.transport.receive():
                     pass
         except ConnectionLost:
@@ -140,6 +159,7 @@ class PeerConnection(Peer):
                     pieces = _joined(pieces)
                 self.large = False
         except ConnectionLost as error:
+            self.has_stalled = isinstance(error, Stalled)
             self._lose(str(error))
         except Exception as error:
             # A mistake of ours. It must not cost other peers their connections.
@@ -156,10 +176,11 @@ class PeerConnection(Peer):
                 logger.warning(
                     "%s has read nothing for %g seconds and is dropped", self.name, self._stalled_after
                 )
-                raise ConnectionLost("it does not read")
+                raise Stalled("it does not read")
             sent = self.transport.send_nowait(view)
             view = view[sent:]
             self.backlog -= sent
+            self.sent += sent
             if self.backlog <= BUSY // 2 and self._drained:
                 self._drained.unpark_all()
 

@@ -20,6 +20,10 @@ _REMEMBERED_FOR = 300.0
 _REMEMBERED = 10_000
 """How many addresses to remember at the most."""
 
+_THREADS = 8
+"""How many names to look up at a time. A resolver that is stuck keeps its thread, and must not keep those of
+others: the database has need of some, too."""
+
 
 class Hostnames:
     """Looks up the names of hosts, and remembers them for a while.
@@ -32,6 +36,8 @@ class Hostnames:
 
     def __init__(self) -> None:
         self._names: dict[str, tuple[str, float]] = {}
+        self._asking: dict[str, trio.Event] = {}
+        self._threads = trio.CapacityLimiter(_THREADS)
 
     async def host(self, address: str, own_address: str) -> Host:
         """Return who is at an address.
@@ -53,19 +59,26 @@ class Hostnames:
 
     async def _domain(self, address: str, ip: str) -> str:
         """Return the full name of a host, or its address if it has none."""
+        while address in self._asking:  # for another connection from there: once is enough
+            await self._asking[address].wait()
         name, until = self._names.get(address, ("", -math.inf))
         if until < trio.current_time():
-            name = await _look_up(ip)
-            if len(self._names) >= _REMEMBERED:
-                self._names.clear()
-            self._names[address] = (name, trio.current_time() + _REMEMBERED_FOR)
+            self._asking[address] = trio.Event()
+            try:
+                name = await self._look_up(ip)
+                if len(self._names) >= _REMEMBERED:
+                    self._names.clear()
+                self._names[address] = (name, trio.current_time() + _REMEMBERED_FOR)
+            finally:
+                self._asking.pop(address).set()
         return name
 
-
-async def _look_up(address: str) -> str:
-    with trio.move_on_after(_SECONDS):
-        return await trio.to_thread.run_sync(partial(socket.getfqdn, address), abandon_on_cancel=True)
-    return address
+    async def _look_up(self, address: str) -> str:
+        with trio.move_on_after(_SECONDS):
+            return await trio.to_thread.run_sync(
+                partial(socket.getfqdn, address), abandon_on_cancel=True, limiter=self._threads
+            )
+        return address
 
 
 def _hostname(domain: str) -> str:

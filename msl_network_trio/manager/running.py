@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Collection, Generator, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 import trio
 
@@ -20,6 +20,7 @@ from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
 from msl_network_trio.manager.logs import logging_to
 from msl_network_trio.manager.secret import read_secret
 from msl_network_trio.manager.server import Manager, open_manager
+from msl_network_trio.manager.settings import Limits
 from msl_network_trio.service.filters import filter_service_start_kwargs
 from msl_network_trio.service.service import Service
 
@@ -48,6 +49,8 @@ def run_forever(
     key_file_password: str | Sequence[str] | None = None,
     log_level: str | int = "INFO",
     log_file: str | os.PathLike[str] | None = None,
+    drain: float = 0.0,
+    **limits: Unpack[Limits],
 ) -> None:
     """Run a Manager until SIGINT (Ctrl-C), SIGTERM or, on Windows, CTRL_BREAK; a blocking function.
 
@@ -73,6 +76,8 @@ def run_forever(
             is.
         log_level: From which level on to log, by name or number.
         log_file: The file to log to as well; None: a new one in the folder that is shared with msl-network.
+        drain: For how many seconds to wait after a signal, at the most, until no request is open any more.
+        limits: What to put up with, see `Limits`.
 
     Raises:
         OSError: The port is in use, the host is none of this computer, or a file cannot be used.
@@ -96,6 +101,8 @@ def run_forever(
         key_file_password=key_file_password,
         log_level=log_level,
         log_file=log_file,
+        drain=drain,
+        **limits,
     )
 
 
@@ -129,7 +136,8 @@ def filter_run_forever_kwargs(**kwargs: Any) -> dict[str, Any]:
 
     ``password_manager``, as a Service calls it, becomes ``auth_password``, as a Manager does.
     """
-    known = {name: kwargs[name] for name in inspect.signature(run_forever).parameters if name in kwargs}
+    names = [*inspect.signature(run_forever).parameters, *Limits.__annotations__]
+    known = {name: kwargs[name] for name in names if name in kwargs and name != "limits"}
     if "password_manager" in kwargs:
         known.setdefault("auth_password", kwargs["password_manager"])
     return known

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import trio
 
@@ -23,27 +23,29 @@ from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.database import ManagerDatabase, reason
 from msl_network_trio.manager.hostnames import Hostnames
-from msl_network_trio.manager.settings import MAX_BACKLOG, STALLED_AFTER, ManagerSettings
+from msl_network_trio.manager.lobby import Lobby, Visitor
+from msl_network_trio.manager.settings import Limits, ManagerSettings
 from msl_network_trio.manager.tables import IN_MEMORY
-from msl_network_trio.protocol.manager import BUSY, ManagerProtocol
-from msl_network_trio.protocol.registry import Host
+from msl_network_trio.protocol.manager import BUSY, TURN, ManagerProtocol
+from msl_network_trio.protocol.records import about, emit
+from msl_network_trio.protocol.registry import Host, Peer
 from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Undecided
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair
 from msl_network_trio.transport.tcp import SocketTransport, accept_tls, take_socket
-from msl_network_trio.web.door import Door, Hall
+from msl_network_trio.web.door import Door
 
 logger = logging.getLogger(__name__)
 
-_TLS_HANDSHAKE = 10.0
-"""How many seconds a TLS handshake may take, in which no person is asked anything."""
+_SECRETS = frozenset({"password", "username", "login password"})
+"""What peers are asked for that they may guess."""
 
-_HANDSHAKE = 300.0
-"""How many seconds a peer may take to say who it is: a person may have to type a password."""
+_LAST_WORDS = 0.5
+"""How many seconds peers have at the end of the Manager to read what it says last."""
 
-_HALF_OPEN = 256
-"""How many connections to the port for WebSocket may be at a time that have not asked for anything yet."""
+_LAST_LINGER = 0.1
+"""How many seconds the Manager waits at its end for a peer to close the connection."""
 
 
 class Manager:
@@ -73,11 +75,16 @@ class Manager:
         self._settings = settings
         self._context = context
         self._hostnames = Hostnames()
-        self._hall = Hall(_HALF_OPEN)
         self._memory_ports = count(1)
         # Shielded, since only shutdown() ends it: with what a cancellation from outside would raise here,
         # what the block of `open_manager` itself raises would be lost.
         self._scope = trio.CancelScope(shield=True)
+        self._listening = trio.CancelScope()
+        self._drain = settings.drain
+        self._quiet: trio.Event | None = None
+        self._connections = 0
+        self._all_gone = trio.Event()
+        self._lobby = Lobby(settings.max_unauthenticated)
         self._nursery: trio.Nursery
         self._started = trio.Event()
         self.closed = trio.Event()
@@ -94,6 +101,14 @@ class Manager:
             record=database.record,
             read_limit=settings.read_limit,
             max_backlog=settings.max_backlog,
+            max_connections=settings.max_connections,
+            max_links=settings.max_links,
+            max_requests=settings.max_requests,
+            notification_rate=settings.notification_rate,
+            login_attempts=settings.login_attempts,
+            login_memory=settings.login_memory,
+            login_delay=settings.login_delay,
+            clock=trio.current_time,
         )
         self._database = database
         self._admin = AdminRequests(settings, port, self._protocol, database)
@@ -141,7 +156,7 @@ class Manager:
             ConnectionLost: The Manager has been shut down.
         """
         await self._started.wait()
-        if self._scope.cancel_called:
+        if self._listening.cancel_called:
             raise ConnectionLost(f"{self.name} has been shut down")
         theirs, ours = memory_pair()
         theirs.port = next(self._memory_ports)
@@ -149,9 +164,16 @@ class Manager:
         self._nursery.start_soon(self._serve, ours, host, theirs.port)
         return theirs
 
-    def shutdown(self) -> None:
-        """End it: every peer sees its connection closed. Calling it again does no harm."""
-        self._scope.cancel()
+    def shutdown(self, drain: float | None = None) -> None:
+        """End it: every peer is told so, and sees its connection closed. Calling it again does no harm.
+
+        Args:
+            drain: For how many seconds to wait, at the most, until no request waits for its answer; new ones
+                are refused meanwhile. None: what `open_manager` was told.
+        """
+        if drain is not None:
+            self._drain = drain
+        self._listening.cancel()
 
     async def wait_closed(self) -> None:
         """Wait until it has been shut down and nothing of it runs any more."""
@@ -178,18 +200,46 @@ class Manager:
                 async with trio.open_nursery() as self._nursery:
                     self._started.set()
                     self._nursery.start_soon(self._database.keep_records)
-                    if web is not None:
-                        door, doors = web
-                        enter = partial(self._accept, door=door)
-                        self._nursery.start_soon(
-                            partial(trio.serve_listeners, enter, doors, handler_nursery=self._nursery)
-                        )
-                    if listeners:
-                        await trio.serve_listeners(self._accept, listeners, handler_nursery=self._nursery)
-                    await trio.sleep_forever()  # in memory there is nothing to listen to
+                    with self._listening:
+                        async with trio.open_nursery() as listening:
+                            if web is not None:
+                                door, doors = web
+                                enter = partial(self._accept, door=door)
+                                serve = partial(trio.serve_listeners, enter, doors)
+                                listening.start_soon(partial(serve, handler_nursery=self._nursery))
+                            if listeners:
+                                serve = partial(trio.serve_listeners, self._accept, listeners)
+                                listening.start_soon(partial(serve, handler_nursery=self._nursery))
+                            await trio.sleep_forever()  # in memory there is nothing to listen to
+                    await self._end()
+                    self._nursery.cancel_scope.cancel()
         finally:
+            self._protocol.records.close()
             await self._database.close()
             self.closed.set()
+
+    async def _end(self) -> None:
+        """Let requests that wait be answered, and say goodbye."""
+        protocol = self._protocol
+        if self._drain and not protocol.is_quiet:
+            emit(
+                logging.INFO,
+                "draining",
+                "waiting for open requests to be answered, for %g s at the most",
+                self._drain,
+                seconds=self._drain,
+            )
+            protocol.refuse_requests()
+            self._quiet = trio.Event()
+            with trio.move_on_after(self._drain):
+                await self._quiet.wait()
+        protocol.say_goodbye()
+        self._lobby.close(f"{self.name} is shutting down")
+        self._flush()
+        with trio.move_on_after(_LAST_WORDS):
+            while self._connections:
+                self._all_gone = trio.Event()
+                await self._all_gone.wait()
 
     @trio.lowlevel.enable_ki_protection
     async def _accept(self, stream: trio.SocketStream, door: Door | None = None) -> None:
@@ -209,42 +259,66 @@ class Manager:
             logger.debug("a connection was closed before it was accepted: %s", error)
             await stream.aclose()
             return
-        transport: Transport | None = None
-        if door is None:
-            transport = await self._secure(sock, address, port)
-        else:
-            with self._hall.wait():
-                secured = await self._secure(sock, address, port)
-                transport = secured and await door.enter(secured, self._nursery.start_soon)
-        if transport is None:
-            return
+        with trio.CancelScope() as entering:
+            visitor = self._lobby.enter(address, lambda _reason: entering.cancel())
+            try:
+                transport: Transport | None = await self._secure(sock, address, port)
+                if transport is not None and door is not None:
+                    transport = await door.enter(transport, self._nursery.start_soon)
+                if transport is not None:
+                    await self._name_and_serve(transport, visitor, (address, port), own_address)
+            finally:
+                self._lobby.leave(visitor)
+
+    async def _name_and_serve(
+        self, transport: Transport, visitor: Visitor, where: tuple[str, int], own_address: str
+    ) -> None:
+        address, port = where
         try:
             host = await self._hostnames.host(address, own_address)
         except BaseException:
             transport.close()
             raise
-        await self._serve(transport, host, port)
+        await self._serve(transport, host, port, visitor)
 
     async def _secure(self, sock: socket.socket, address: str, port: int) -> SocketTransport | None:
         if self._context is None:
             return SocketTransport(sock)
         try:
-            with trio.fail_after(_TLS_HANDSHAKE):
+            with trio.fail_after(self._settings.tls_timeout):
                 return await accept_tls(sock, self._context)
         except (ConnectionLost, trio.TooSlowError) as error:
-            logger.info("no TLS connection with %s:%d: %s", address, port, error)
+            nobody = Peer(Host(address, address, address, address), port)
+            text = "no TLS connection with %s: %s"
+            self._protocol.records.write(
+                nobody, logging.INFO, "no_tls", text, nobody.address, str(error), reason=str(error)
+            )
+            if isinstance(error, trio.TooSlowError):
+                self._protocol.hits["tls_timeout"] += 1
             return None
 
     @trio.lowlevel.enable_ki_protection
-    async def _serve(self, transport: Transport, host: Host, port: int) -> None:
+    async def _serve(
+        self, transport: Transport, host: Host, port: int, visitor: Visitor | None = None
+    ) -> None:
         """Serve one connection until it ends."""
         peer = PeerConnection(transport, host, port, self._nursery.start_soon, self._settings.stalled_after)
         logger.debug("new connection from %s", peer.address)
+        self._connections += 1
+
+        def evict(reason: str) -> None:
+            self._protocol.reject(peer, ConnectionAbortedError(reason))
+            self._flush()
+
+        if visitor is None:
+            visitor = self._lobby.enter(host.address, evict)
+        else:
+            visitor.leave = evict
         try:
             with peer.reading:
                 self._protocol.connect(peer)
                 self._flush()
-                await self._read(peer)
+                await self._read(peer, visitor)
         except ConnectionLost as error:
             peer.closing = peer.closing or str(error)
         except Exception as error:
@@ -252,46 +326,114 @@ class Manager:
             logger.exception("%s failed", peer)
             peer.closing = repr(error)
         finally:
+            self._lobby.leave(visitor)
             self._protocol.disconnect(peer)
             self._flush()
-            reason = peer.closing or "it closed the connection"
-            # msl-network logs these words, too, and programs look for them.
-            logger.info("%s connection closed, has been removed from the registry: %s", peer.name, reason)
+            self._note_end(peer)
             try:
-                await peer.finish()
+                if self._listening.cancel_called:
+                    await peer.finish(_LAST_LINGER)
+                else:
+                    await peer.finish()
             finally:
                 peer.close()
+                self._connections -= 1
+                if not self._connections:
+                    self._all_gone.set()
 
-    async def _read(self, peer: PeerConnection) -> None:
+    def _note_end(self, peer: PeerConnection) -> None:
+        """Write into the log that a connection has ended, and look whether the Manager can."""
+        protocol = self._protocol
+        if peer.has_stalled:
+            protocol.hits["stalled_after"] += 1
+        seconds = trio.current_time() - peer.since
+        reason = peer.closing or "it closed the connection"
+        protocol.records.write(
+            peer,
+            logging.INFO,
+            "disconnected",
+            # msl-network logs these words, too, and programs look for them.
+            "%s connection closed, has been removed from the registry after %.1f s: %s",
+            peer.name,
+            seconds,
+            reason,
+            kind=peer.kind or "unknown",
+            seconds=round(seconds, 3),
+            reason=reason,
+            lines=peer.lines_received,
+            received=peer.received,
+            sent=peer.sent,
+        )
+        self._look_whether_quiet()
+
+    def _look_whether_quiet(self) -> None:
+        if self._quiet is not None and self._protocol.is_quiet:
+            self._quiet.set()
+
+    async def _read(self, peer: PeerConnection, visitor: Visitor) -> None:
         receive, protocol = peer.transport.receive, self._protocol
-        with trio.move_on_after(_HANDSHAKE) as handshake:
+        with trio.move_on_after(self._settings.handshake_timeout) as handshake:
             while not (peer.kind or peer.closing):
                 await self._decide(peer)
                 data = await receive()
                 if not data:
                     return
-                protocol.receive(peer, data)
+                await self._slow_down(peer)
+                self._lobby.receive(visitor, len(data))
+                protocol.receive(peer, data, TURN)
                 self._flush()
+        self._lobby.leave(visitor)
         if handshake.cancelled_caught:
-            text = f"{peer.waits_for!r} was not answered within {_HANDSHAKE:g} seconds"
+            seconds = self._settings.handshake_timeout
+            protocol.hits["handshake_timeout"] += 1
+            text = f"{peer.waits_for!r} was not answered within {seconds:g} seconds (handshake_timeout)"
             protocol.reject(peer, TimeoutError(text))
             self._flush()
+        if peer.unread:
+            await self._go_on(peer)
         while not peer.closing:
             if peer.waits_for:
                 await self._decide(peer)
             data = await receive()
             if not data:
                 return
-            protocol.receive(peer, data)
+            if peer.waits_for:
+                await self._slow_down(peer)
+            protocol.receive(peer, data, TURN)
             self._flush()
-            if peer.busy is not None:
-                # Who sends more than its Service takes has to wait. The Service itself never has to: it may
-                # be about to send the answers that make room.
-                busy, peer.busy = peer.busy, None
-                assert isinstance(busy, PeerConnection)
-                await busy.wait_drained()
-            if peer.backlog > BUSY and not peer.service:
-                await peer.wait_drained()
+            if peer.waits_for:
+                await self._decide(peer)
+            if peer.unread:
+                await self._go_on(peer)
+            if self._quiet is not None:
+                self._look_whether_quiet()
+            if peer.busy is not None or peer.backlog > BUSY:
+                await self._make_room(peer)
+
+    async def _go_on(self, peer: PeerConnection) -> None:
+        """Go on with what was too much for one turn, or has come before a verdict."""
+        while peer.unread and not peer.closing:
+            await self._decide(peer)
+            await self._make_room(peer)
+            await trio.lowlevel.checkpoint()
+            self._protocol.receive_more(peer, TURN)
+            self._flush()
+
+    async def _make_room(self, peer: PeerConnection) -> None:
+        """Have a peer wait that sends more than others take, or than it takes itself."""
+        if peer.busy is not None:
+            # Who sends more than its Service takes has to wait. The Service itself never has to: it may
+            # be about to send the answers that make room.
+            busy, peer.busy = peer.busy, None
+            assert isinstance(busy, PeerConnection)
+            await busy.wait_drained()
+        if peer.backlog > BUSY and not peer.service:
+            await peer.wait_drained()
+
+    async def _slow_down(self, peer: PeerConnection) -> None:
+        """Have a peer wait whose host has failed to log in."""
+        if peer.waits_for in _SECRETS and (delay := self._protocol.logins.delay(peer.host.address)):
+            await trio.sleep(delay)
 
     # ---- what has to be looked up ----
 
@@ -299,7 +441,7 @@ class Manager:
         """Find out what a peer waits for. Nothing is read of it meanwhile: what it sends does not pile up."""
         while not peer.closing and (question := self._protocol.undecided(peer)) is not None:
             try:
-                verdict = await self._verdict(question)
+                verdict = await self._verdict(peer, question)
             except DatabaseError as error:
                 logger.error("%s waits for the database in vain: %s", peer.name, error)  # noqa: TRY400 - no mistake of ours
                 verdict = error if isinstance(question, AdminRequest) else RuntimeError(reason(error))
@@ -315,7 +457,7 @@ class Manager:
             self._protocol.decide(peer, verdict)
             self._flush()
 
-    async def _verdict(self, question: Undecided) -> Any:
+    async def _verdict(self, peer: PeerConnection, question: Undecided) -> Any:
         match question:
             case TrustHost():
                 return await self._database.is_trusted(question)
@@ -324,7 +466,8 @@ class Manager:
             case LogIn():
                 return await self._database.log_in(question)
         if question.attribute == SHUTDOWN_MANAGER:
-            logger.info("an administrator shuts down the Manager")
+            text = "%s, an administrator, shuts down the Manager"
+            emit(logging.INFO, "shutdown_requested", text, peer.name, **about(peer))
             self.shutdown()
             await trio.sleep_forever()  # which the shutdown has just cancelled
         return await self._admin.answer(question)
@@ -423,9 +566,8 @@ def open_manager(
     key_file: str | os.PathLike[str] | None = None,
     key_file_password: str | None = None,
     in_memory: bool = False,
-    read_limit: int | None = None,
-    max_backlog: int = MAX_BACKLOG,
-    stalled_after: float = STALLED_AFTER,
+    drain: float = 0.0,
+    **limits: Unpack[Limits],
 ) -> ManagerOpening:
     """Run a Manager for the length of an ``async with`` block, at whose end every connection is closed.
 
@@ -448,9 +590,8 @@ def open_manager(
         key_file: The private key (PEM) of the certificate.
         key_file_password: What the private key is encrypted with, or a file with that in its first line.
         in_memory: Whether to have no network at all: peers connect with ``transport=manager.dial``.
-        read_limit: The largest line to accept, in bytes; None: no limit.
-        max_backlog: How many bytes may wait for a peer that does not read before it is dropped.
-        stalled_after: For how many seconds a peer may take nothing of what waits for it.
+        drain: For how many seconds to wait at the end, at the most, until no request waits for its answer.
+        limits: What to put up with, see `Limits`.
 
     Raises:
         OSError: The port is in use, the host is none of this computer, or a file cannot be used.
@@ -472,8 +613,7 @@ def open_manager(
             key_file=key_file,
             key_file_password=key_file_password,
             in_memory=in_memory,
-            read_limit=read_limit,
-            max_backlog=max_backlog,
-            stalled_after=stalled_after,
+            drain=drain,
+            **limits,
         )
     )

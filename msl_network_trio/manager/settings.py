@@ -4,18 +4,61 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypedDict
 
 import attrs
 
 from msl_network_trio.constants import PORT
 from msl_network_trio.protocol.admission import Authentication
 
-MAX_BACKLOG = 256 * 1024 * 1024
-"""How many bytes may wait for a peer that does not read before it is dropped."""
 
-STALLED_AFTER = 60.0
-"""For how many seconds a peer may take nothing of what waits for it."""
+class Limits(TypedDict, total=False):
+    """What a Manager puts up with, as keyword arguments of `open_manager` and `run_forever`.
+
+    Those that can be None have no limit then. The defaults, in brackets, are far from what the peers of a
+    laboratory need, and near enough to protect the computer. Whoever exceeds one is told so, with its name.
+    """
+
+    read_limit: int | None
+    """The largest line to accept, in bytes (256 MiB). A peer that sends a longer one is dropped."""
+
+    max_backlog: int
+    """How many bytes may wait for a peer that does not read before it is dropped (256 MiB)."""
+
+    stalled_after: float
+    """For how many seconds a peer may take nothing of what waits for it before it is dropped (60)."""
+
+    max_connections: int | None
+    """How many clients and Services may be connected (5,000). More are rejected."""
+
+    max_unauthenticated: int | None
+    """How many connections may be that have not said who they are (200). If there is one more, the oldest of
+    the host that has the most of them has to go."""
+
+    handshake_timeout: float
+    """How many seconds a peer may take to say who it is; a person may have to type a password (300)."""
+
+    tls_timeout: float
+    """How many seconds a TLS handshake may take, in which no person is asked anything (10)."""
+
+    max_links: int | None
+    """With how many Services a client may be linked (1,000). More links are refused."""
+
+    max_requests: int | None
+    """How many requests of a client may wait for their answers (100,000). More are refused."""
+
+    notification_rate: int | None
+    """How many notifications per second a Service may emit (100,000). More are dropped."""
+
+    login_attempts: int | None
+    """How many logins from one host may fail within `login_memory` (10). Then all are refused."""
+
+    login_memory: float
+    """After how many seconds a failed login is forgotten (60)."""
+
+    login_delay: float
+    """For how many seconds a login has to wait for each one of its host that has failed (0.5); 5 at most.
+    Nobody else waits."""
 
 
 def _is_port(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: int) -> None:
@@ -40,6 +83,11 @@ def _is_positive(settings: ManagerSettings, attribute: attrs.Attribute[Any], val
         raise ValueError(f"{attribute.name} must be more than 0, not {value!r}")
 
 
+def _is_not_negative(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"{attribute.name} must be 0 or more, not {value!r}")
+
+
 @attrs.frozen(kw_only=True)
 class ManagerSettings:
     """The arguments of `open_manager`, checked; see there for what they mean."""
@@ -59,9 +107,20 @@ class ManagerSettings:
     key_file: str | os.PathLike[str] | None = None
     key_file_password: str | None = attrs.field(default=None, repr=False)
     in_memory: bool = False
-    read_limit: int | None = attrs.field(default=None, validator=_is_positive)
-    max_backlog: int = attrs.field(default=MAX_BACKLOG, validator=_is_positive)
-    stalled_after: float = attrs.field(default=STALLED_AFTER, validator=_is_positive)
+    drain: float = attrs.field(default=0.0, validator=_is_not_negative)
+    read_limit: int | None = attrs.field(default=256 * 1024 * 1024, validator=_is_positive)
+    max_backlog: int = attrs.field(default=256 * 1024 * 1024, validator=_is_positive)
+    stalled_after: float = attrs.field(default=60.0, validator=_is_positive)
+    max_connections: int | None = attrs.field(default=5_000, validator=_is_positive)
+    max_unauthenticated: int | None = attrs.field(default=200, validator=_is_positive)
+    handshake_timeout: float = attrs.field(default=300.0, validator=_is_positive)
+    tls_timeout: float = attrs.field(default=10.0, validator=_is_positive)
+    max_links: int | None = attrs.field(default=1_000, validator=_is_positive)
+    max_requests: int | None = attrs.field(default=100_000, validator=_is_positive)
+    notification_rate: int | None = attrs.field(default=100_000, validator=_is_positive)
+    login_attempts: int | None = attrs.field(default=10, validator=_is_positive)
+    login_memory: float = attrs.field(default=60.0, validator=_is_positive)
+    login_delay: float = attrs.field(default=0.5, validator=_is_not_negative)
 
     def __attrs_post_init__(self) -> None:
         _ = self.authentication  # which checks that it is one

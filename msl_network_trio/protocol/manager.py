@@ -63,6 +63,7 @@ class ManagerProtocol:
         read_limit: The largest line to accept, in bytes, without its end; None: no limit.
         max_backlog: How many bytes may wait to be written to a peer before it is dropped. A single line may
             be larger.
+        max_connections: How many peers may be connected; None: any number.
         max_links: With how many Services a peer may be linked; None: any number.
         max_requests: How many requests of a peer may wait for their answers; None: any number.
         notification_rate: How many notifications per second a Service may emit; None: any number.
@@ -88,6 +89,7 @@ class ManagerProtocol:
         record: Callable[[Peer, str], None] = lambda _peer, _text: None,
         read_limit: int | None = None,
         max_backlog: int,
+        max_connections: int | None = None,
         max_links: int | None = None,
         max_requests: int | None = None,
         notification_rate: int | None = None,
@@ -98,7 +100,7 @@ class ManagerProtocol:
     ) -> None:
         self.name = name
         self.records = Records(clock)
-        self.registry = Registry(self.records, max_links)
+        self.registry = Registry(self.records, max_links, max_connections)
         self.logins = Logins(login_attempts, login_memory, login_delay, clock)
         self.touched: list[Peer] = []
         self.hits: Counter[str] = Counter()
@@ -106,6 +108,7 @@ class ManagerProtocol:
         self._max_requests = sys.maxsize if max_requests is None else max_requests
         self._notification_rate = sys.maxsize if notification_rate is None else notification_rate
         self._told = (-1, b"")
+        self._is_ending = False
         self._identity = identity
         self._max_backlog = max_backlog
         self._admission = Admission(
@@ -254,6 +257,33 @@ class ManagerProtocol:
         peer.notifications_left = self._notification_rate
         peer.notifications_when = self._clock()
 
+    # ---- the end ----
+
+    def refuse_requests(self) -> None:
+        """Pass no more requests on to Services, since the Manager is about to end."""
+        self._is_ending = True
+        self._max_requests = -1
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no request waits for its answer."""
+        return not any(peer.open for peer in self.registry.peers.values())
+
+    def say_goodbye(self) -> None:
+        """Tell all peers that the Manager ends, and have their connections closed.
+
+        A client of msl-network drops a notification of a Service with which it is not linked, and a Service
+        of msl-network logs what is an error; neither would put up with what the other does.
+        """
+        text = f"{self.name} is shutting down"
+        to_client = answers.line(
+            {"error": False, "result": [[text], {}], "service": MANAGER, "uid": NOTIFICATION_UID}
+        )
+        to_service = answers.error(f"ConnectionAbortedError: {text}", "", self.name)
+        for peer in self.registry.peers.values():
+            self._put(peer, to_client if peer.kind == "client" else to_service)
+            peer.closing = peer.closing or "the Manager is shutting down"
+
     # ---- lines ----
 
     def _handle(self, peer: Peer, line: bytes) -> None:
@@ -368,6 +398,10 @@ class ManagerProtocol:
         return True
 
     def _too_many_requests(self, peer: Peer, uid: Any) -> None:
+        if self._is_ending:
+            text = f"ConnectionAbortedError: {self.name} is shutting down, the request was not executed"
+            self._refuse(peer, uid, text)
+            return
         self.hits["max_requests"] += 1
         count = self._max_requests
         text = f"{count:,} requests of {peer.name} wait for their answers, as many as this Manager allows"

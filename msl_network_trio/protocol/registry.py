@@ -187,20 +187,28 @@ class Registry:
     Args:
         records: Where to write what happens; None: nobody wants to know.
         max_links: With how many Services a peer may be linked; None: any number.
+        max_peers: How many peers there may be; None: any number.
 
     Attributes:
         peers: All that have said who they are, by network name.
         services: Those of them that are Services, by the name of the Service.
         max_links: See above.
         links_refused: How often a peer was linked with too many already.
+        peers_refused: How often there were too many peers already.
+        most: How many peers there were at the same time.
         changes: How often somebody has come or gone.
     """
 
-    def __init__(self, records: Records | None = None, max_links: int | None = None) -> None:
+    def __init__(
+        self, records: Records | None = None, max_links: int | None = None, max_peers: int | None = None
+    ) -> None:
         self.peers: dict[str, Peer] = {}
         self.services: dict[str, Peer] = {}
         self.max_links = max_links
         self.links_refused = 0
+        self.peers_refused = 0
+        self.most = 0
+        self._max_peers = math.inf if max_peers is None else max_peers
         self.changes = 0
         self._records = records or Records(time.monotonic)
 
@@ -211,8 +219,15 @@ class Registry:
             TypeError: The identity is not an object with the fields that it must have.
             KeyError: A field is missing.
             NameError: A Service of this name, or a peer of this name and address, is there already.
-            ValueError: A name is empty, or what the peer says cannot be told to others.
+            ValueError: A name is empty, or what the peer says cannot be told to others, or there are too many
+                peers already.
         """
+        if len(self.peers) >= self._max_peers:
+            self.peers_refused += 1
+            count = len(self.peers)
+            raise ValueError(
+                f"{count:,} peers are connected, as many as this Manager allows (max_connections)"
+            )
         if not isinstance(identity, dict):
             raise TypeError(f"An identity is a JSON object, not {type(identity).__name__}")
         name, kind = identity["name"], identity["type"]
@@ -243,6 +258,7 @@ class Registry:
             raise NameError(f"A peer with the name {network_name!r} is already connected")
         peer.name, peer.kind, peer.info = network_name, kind, info
         self.peers[network_name] = peer
+        self.most = max(self.most, len(self.peers))
         self.changes += 1
         if kind == "service":
             peer.service = name

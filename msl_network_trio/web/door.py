@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections import OrderedDict
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
@@ -230,36 +228,6 @@ class Door:
         raise _refusal(
             HTTPStatus.FORBIDDEN, f"Pages of {', '.join(origins)} may not connect; see --websocket-origin."
         )
-
-
-class Hall:
-    """Where connections wait until they are served: the place in it is limited, and who came first has to go.
-
-    So whoever knows how to open a connection gets in, however many others come and then do nothing.
-
-    Args:
-        room: How many may wait at a time.
-    """
-
-    def __init__(self, room: int) -> None:
-        self._room = room
-        self._waiting: OrderedDict[trio.CancelScope, None] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    @contextmanager
-    def wait(self) -> Generator[None]:
-        """A block in which a connection waits, and which is cancelled if there is no more room for it."""
-        with trio.CancelScope() as scope:
-            self._waiting[scope] = None
-            if len(self._waiting) > self._room:
-                first, _ = self._waiting.popitem(last=False)
-                first.cancel()
-            try:
-                yield
-            finally:
-                self._waiting.pop(scope, None)
 
 
 async def _read(carrier: Transport) -> Request:

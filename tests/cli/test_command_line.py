@@ -237,6 +237,7 @@ DEFAULTS = {
     "key_file_password": None,
     "log_level": "INFO",
     "log_file": None,
+    "drain": 0.0,
 }
 
 
@@ -269,6 +270,63 @@ def test_the_options_of_the_reference_reach_the_manager(run_forever, line, chang
     if given["log_level"] == 20:
         given["log_level"] = "INFO"
     assert given == DEFAULTS | changed
+
+
+@pytest.mark.parametrize(
+    ("line", "changed"),
+    [
+        ("--drain 2.5", {"drain": 2.5}),
+        ("--read-limit 64M", {"read_limit": 64 * 1024**2}),
+        ("--read-limit none --max-backlog 500000", {"read_limit": None, "max_backlog": 500_000}),
+        ("--max-backlog 1g", {"max_backlog": 1024**3}),
+        ("--stalled-after 5", {"stalled_after": 5.0}),
+        (
+            "--max-connections 10 --max-unauthenticated none",
+            {"max_connections": 10, "max_unauthenticated": None},
+        ),
+        ("--handshake-timeout 1 --tls-timeout 0.5", {"handshake_timeout": 1.0, "tls_timeout": 0.5}),
+        ("--max-links 3 --max-requests 4", {"max_links": 3, "max_requests": 4}),
+        ("--notification-rate none", {"notification_rate": None}),
+        (
+            "--login-attempts 1 --login-memory 2 --login-delay 0",
+            {"login_attempts": 1, "login_memory": 2.0, "login_delay": 0.0},
+        ),
+    ],
+)
+def test_limits_reach_the_manager_and_those_not_given_are_left_to_it(run_forever, line, changed):
+    assert main(["manager", *line.split()]) == 0
+    assert run_forever.calls[0] == DEFAULTS | {"log_level": 20} | changed
+
+
+def test_there_is_an_option_for_every_limit(run_forever):
+    from msl_network_trio.cli.limits import _OPTIONS
+    from msl_network_trio.manager.settings import Limits
+
+    assert sorted(name for name, *_ in _OPTIONS) == sorted(Limits.__annotations__)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--read-limit 0",
+        "--read-limit 5X",
+        "--read-limit -1",
+        "--read-limit M",
+        "--max-links 0",
+        "--max-links x",
+        "--tls-timeout 0",
+        "--tls-timeout none",
+        "--drain inf",
+        "--drain nan",
+        "--drain soon",
+    ],
+)
+def test_limits_that_make_no_sense_are_errors(run_forever, line, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["manager", *line.split()])
+    assert caught.value.code == 2
+    assert line.split()[0] in capsys.readouterr().err
+    assert run_forever.calls == []
 
 
 # ---- completion ----

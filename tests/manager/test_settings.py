@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
+
+import attrs
 import pytest
 
 from msl_network_trio.constants import PORT
 from msl_network_trio.manager.server import open_manager
-from msl_network_trio.manager.settings import MAX_BACKLOG, STALLED_AFTER, ManagerSettings
+from msl_network_trio.manager.settings import Limits, ManagerSettings
 
 
 def test_the_defaults_are_those_of_open_manager():
     settings = ManagerSettings()
     assert open_manager()._settings == settings
-    assert (settings.port, settings.host, settings.disable_tls, settings.read_limit) == (
-        PORT,
-        None,
-        False,
-        None,
-    )
-    assert (settings.max_backlog, settings.stalled_after) == (MAX_BACKLOG, STALLED_AFTER)
+    assert (settings.port, settings.host, settings.disable_tls) == (PORT, None, False)
+
+
+def test_every_limit_has_a_default_and_says_in_its_description_which():
+    fields = {field.name: field.default for field in attrs.fields(ManagerSettings)}
+    source = inspect.getsource(Limits)
+    for name in Limits.__annotations__:
+        description = source.partition(f"    {name}: ")[2].partition("\n\n")[0]
+        default = fields[name]
+        shown = "256 MiB" if default == 256 * 1024**2 else f"{default:,g}"
+        assert f"({shown})" in description
+
+
+@pytest.mark.parametrize("name", sorted(Limits.__annotations__))
+def test_every_limit_is_checked(name):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        open_manager(**{name: -1})
 
 
 @pytest.mark.parametrize("port", [0, 1, 65535, "1875"])

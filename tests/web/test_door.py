@@ -10,7 +10,7 @@ import trio.testing
 
 from msl_network_trio.transport.memory import memory_pair
 from msl_network_trio.transport.websocket import WebSocketTransport
-from msl_network_trio.web.door import Door, Hall
+from msl_network_trio.web.door import Door
 from tests.transport.websockets import frame, opened, upgrade_request
 
 __all__ = ["opened"]
@@ -324,25 +324,6 @@ async def test_to_be_cancelled_closes_the_connection():
     with trio.move_on_after(0.01):
         await DOOR.knock(theirs)
     assert theirs._closed
-
-
-async def test_in_a_full_hall_who_came_first_has_to_go():
-    hall = Hall(2)
-    gone = []
-
-    async def wait(name):
-        with hall.wait():
-            await trio.sleep_forever()
-        gone.append(name)
-
-    async with trio.open_nursery() as nursery:
-        for name in "abcd":
-            nursery.start_soon(wait, name)
-            await trio.testing.wait_all_tasks_blocked()
-        assert gone == ["a", "b"]
-        assert len(hall) == 2
-        nursery.cancel_scope.cancel()
-    assert len(hall) == 0
 
 
 async def test_a_refusal_of_the_owner_is_an_answer():

@@ -1,0 +1,91 @@
+"""Those who have connected and have not said yet who they are: few at a time, and with little to say.
+
+Whoever connects needs nothing to get here, so this is what must not be exhausted. If it is full, the one goes
+who has been here longest of those from the host that has the most here: who fills it is in his own way only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+_BYTES: Final = 64 * 1024 * 1024
+"""How many bytes those in the lobby may have sent together."""
+
+
+class Visitor:
+    """One connection that is yet to be admitted.
+
+    Args:
+        host: Where it comes from.
+        leave: Ends the connection; is given the reason.
+    """
+
+    __slots__ = ("host", "leave", "size")
+
+    def __init__(self, host: str, leave: Callable[[str], None]) -> None:
+        self.host = host
+        self.leave = leave
+        self.size = 0
+
+
+class Lobby:
+    """The connections that are yet to be admitted.
+
+    Args:
+        capacity: How many there may be; None: any number.
+
+    Attributes:
+        evicted: How many had to go before their time.
+    """
+
+    def __init__(self, capacity: int | None) -> None:
+        self._capacity = math.inf if capacity is None else capacity
+        self._hosts: dict[str, dict[Visitor, None]] = {}
+        self._count = 0
+        self._size = 0
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def enter(self, host: str, leave: Callable[[str], None]) -> Visitor:
+        """Let somebody in; for the arguments see `Visitor`."""
+        while self._count >= self._capacity:
+            visitors = max(self._hosts.values(), key=len)
+            self._evict(next(iter(visitors)), "max_unauthenticated")
+        visitor = Visitor(host, leave)
+        self._hosts.setdefault(host, {})[visitor] = None
+        self._count += 1
+        return visitor
+
+    def receive(self, visitor: Visitor, size: int) -> None:
+        """Note how many bytes somebody has sent; then it may be that somebody has to go."""
+        visitor.size += size
+        self._size += size
+        while self._size > _BYTES:
+            everybody = (each for visitors in self._hosts.values() for each in visitors)
+            self._evict(max(everybody, key=lambda each: each.size), "they have sent too much")
+
+    def leave(self, visitor: Visitor) -> None:
+        """Note that somebody has been admitted, or has gone; once more does no harm."""
+        visitors = self._hosts.get(visitor.host, {})
+        if visitor not in visitors:
+            return
+        del visitors[visitor]
+        if not visitors:
+            del self._hosts[visitor.host]
+        self._count -= 1
+        self._size -= visitor.size
+
+    def close(self, reason: str) -> None:
+        """Have everybody go."""
+        for visitor in [each for visitors in self._hosts.values() for each in visitors]:
+            self.leave(visitor)
+            visitor.leave(reason)
+
+    def _evict(self, visitor: Visitor, why: str) -> None:
+        self.leave(visitor)
+        self.evicted += 1
+        visitor.leave(f"Too many connections have not said yet who they are ({why})")
