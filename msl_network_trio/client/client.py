@@ -266,7 +266,7 @@ class Client(trio.abc.AsyncResource):
     @trio.lowlevel.enable_ki_protection
     def _forget(self, link: Link) -> bool:
         """Break a link, without telling the Manager, and return whether there is another one."""
-        link._client = None
+        link._break()
         link._end_notifications(None)
         if link not in self._links:
             return True

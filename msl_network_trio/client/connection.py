@@ -114,23 +114,6 @@ class Connection:
         """Whether requests can be made."""
         return self._reason is None and self._write_error is None and self.protocol.lost is None
 
-    def make(
-        self,
-        kind: Callable[[str, str, str, bytes], R],
-        service: str,
-        attribute: str,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any] | None,
-    ) -> R:
-        """Make a request of a kind, without sending it; arguments and exceptions as in `request`.
-
-        Any thread may call this, also without the lock.
-        """
-        uid = self.protocol.next_uid()
-        return kind(
-            service, attribute, uid, self.protocol.encode(service, attribute, args, kwargs or {}, uid)
-        )
-
     async def request(
         self,
         service: str,
@@ -159,8 +142,8 @@ class Connection:
             ReplyTimeout: The time is over.
             ConnectionLost: The connection ended.
         """
-        seconds = self.seconds(timeout)
-        request = self.make(Waiting, service, attribute, args, kwargs)
+        seconds = self._request_timeout if timeout is None else self.seconds(timeout)
+        request = self.protocol.make(Waiting, service, attribute, args, kwargs)
         if seconds == math.inf:
             await self._send_and_wait(request, linking)
         else:
@@ -188,19 +171,15 @@ class Connection:
             BacklogFull: Too much waits to be written.
             ConnectionLost: The connection has ended.
         """
-        seconds = self.seconds(timeout)
-        request = self.make(Handle, service, attribute, args, kwargs)
-        reply = Reply(self.abandon, request, seconds)
-        if trio.current_effective_deadline() == -math.inf:
+        seconds = self._request_timeout if timeout is None else self.seconds(timeout)
+        request = self.protocol.make(Handle, service, attribute, args, kwargs)
+        if _is_cancelled():
             request.abandoned = True  # who is cancelled already must not have anything executed
-        elif self._writer.has_room(len(request.data or b"")):
-            self._writer.queue_now(request)
-            self._watch.wake()
-            if self.threads.turn.is_aside:
-                self.threads.turn.call_back()
+        elif self._writer.put(request):
+            self._look_after_it()
         else:
             raise self.backlog_full(request)
-        return reply
+        return Reply(self.abandon, request, seconds)
 
     def backlog_full(self, request: Request) -> BacklogFull:
         """Return the error of a request that has no room, and cannot wait for it."""
@@ -220,10 +199,10 @@ class Connection:
 
         Nobody need look at the reply. If the connection has ended, there is nothing to be sent.
         """
-        request = self.make(Handle, MANAGER, attribute, args, {})
+        request = self.protocol.make(Handle, MANAGER, attribute, args, None)
         request.watched = True
         try:
-            self._writer.queue_now(request)
+            self._writer.put_in_any_case(request)
             self.threads.turn.call_back()
         except ConnectionLost as error:
             request.settled, request.error = True, error
@@ -257,7 +236,7 @@ class Connection:
         """
         seconds = self.seconds(timeout)
         protocol = self.protocol
-        request = self.make(Waiting, MANAGER, attribute, args, kwargs)
+        request = protocol.make(Waiting, MANAGER, attribute, args, kwargs)
         request.admin = True
         with trio.move_on_after(seconds) as scope:
             await self._send_and_wait(request)
@@ -340,23 +319,26 @@ class Connection:
     async def _send_and_wait(self, request: Waiting, linking: str = "") -> None:
         # Before anything is queued: a call in a cancelled scope must not be executed.
         await trio.lowlevel.checkpoint_if_cancelled()
-        request.task = None
-        assert request.data is not None
         try:
-            if not self.is_open:
-                # It will raise. A program that tries again and again must not stop all others.
-                await trio.lowlevel.checkpoint()
-            if self._writer.has_room(len(request.data)):
-                self._writer.queue_now(request, linking)
-            else:
-                await self._writer.queue(request, linking)
-            self._watch.wake()
-            if self.threads.turn.is_aside:
-                self.threads.turn.call_back()
-            await request.wait()
+            if not self._writer.put(request, linking):
+                await self._writer.put_when_there_is_room(request, linking)
+            self._look_after_it()
+            request.waiter = trio.lowlevel.current_task()  # what request.wait() does, without the call
+            await trio.lowlevel.wait_task_rescheduled(request.forget_waiter)
+        except ConnectionLost:
+            # A program that tries again and again must not stop all others.
+            await trio.lowlevel.checkpoint()
+            raise
         except BaseException:
             self.abandon(request)
             raise
+
+    def _look_after_it(self) -> None:
+        """See to it that somebody cares for a request that has been queued: the watch, and who reads."""
+        if self._watch.is_asleep:
+            self._watch.wake()
+        if self.threads.turn.is_aside:
+            self.threads.turn.call_back()
 
     # ---- the tasks ----
 
@@ -474,3 +456,14 @@ class Connection:
         at_last = self.on_end(reason)
         if at_last is not None:
             self.user_tasks.start_last(at_last, GOODBYE)
+
+
+def _is_cancelled() -> bool:
+    """Whether the calling task is cancelled.
+
+    Its effective deadline would say so as well, but to ask for that takes the longer the more scopes the task
+    is in, and soon longer than all the rest of a request.
+    """
+    for _ in trio.lowlevel.checkpoint_if_cancelled().__await__():  # noqa: ASYNC105 - so that nobody waits
+        return True  # it was about to wait for the cancellation to be delivered
+    return False

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from msl_network_trio.sync.link import Link as BlockingLink
 
 logger = logging.getLogger(__name__)
+
+
+M = TypeVar("M", bound="RemoteMethod")
 
 
 class RemoteMethod:
@@ -54,10 +58,15 @@ class RemoteMethod:
             A coroutine that returns the result; with ``asynchronous=True`` a `Reply`, and the request is
             on its way already.
         """
-        timeout = kwargs.pop("timeout", None)
-        asynchronous = kwargs.pop("asynchronous", False)
+        timeout, asynchronous = None, False
+        if kwargs:
+            timeout = kwargs.pop("timeout", None)
+            asynchronous = kwargs.pop("asynchronous", False)
         link = self._link
-        connection = link._linked(self._name)._connection
+        client = link._client
+        if client is None:
+            client = link._linked(self._name)  # which raises
+        connection = client._connection
         call = connection.start if asynchronous else connection.request
         return call(link._service_name, self._name, args, kwargs, timeout)
 
@@ -86,8 +95,35 @@ class RemoteMethod:
         return f"<{self._link.service_name}.{self._name}{signature}>"
 
 
+class KnownMethods:
+    """Keeps those methods of a Service that have been used where Python finds them by itself.
+
+    To ask `__getattr__` for one takes longer than to make the request.
+    """
+
+    @property
+    @abstractmethod
+    def service_attributes(self) -> dict[str, Any]:
+        """The attributes of the Service; others are not kept, since there is no end to what can be tried."""
+
+    def _keep(self, name: str, method: M) -> M:
+        if name in self.service_attributes:
+            self.__dict__[name] = method
+        return method
+
+    def _drop_methods(self) -> None:
+        """Have `__getattr__` asked again, since the link is broken."""
+        for name in self.service_attributes:
+            if isinstance(self.__dict__.get(name), RemoteMethod):
+                self.__dict__.pop(name, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is to have: methods of its own."""
+        return {name: value for name, value in self.__dict__.items() if not isinstance(value, RemoteMethod)}
+
+
 @attrs.define(eq=False, slots=False, repr=False)
-class Link:
+class Link(KnownMethods):
     """A link between a client and a Service; `Client.link` makes it.
 
     Every attribute that is not listed here is a method (or a property) of the Service: ``await
@@ -167,7 +203,7 @@ class Link:
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         self._linked(name)
-        return RemoteMethod(self, name)
+        return self._keep(name, RemoteMethod(self, name))
 
     async def shutdown_service(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """Ask the Service to shut down, which it must implement, and break the link.
@@ -291,6 +327,13 @@ class Link:
     async def disconnect(self, timeout: float | None = None) -> None:
         """Do what `unlink` does."""
         await self.unlink(timeout=timeout)
+
+    def _break(self) -> None:
+        """Let no more requests be made."""
+        self._client = None
+        self._drop_methods()
+        if self._sync is not None:
+            self._sync._drop_methods()
 
     def _linked(self, name: str) -> Client:
         if self._client is None:

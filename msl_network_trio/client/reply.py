@@ -19,52 +19,52 @@ logger = logging.getLogger(__name__)
 class Waiting(Request):
     """A request whose caller is parked until it is woken."""
 
-    __slots__ = ("task",)
+    __slots__ = ()
 
-    task: trio.lowlevel.Task | None
+    waiter: trio.lowlevel.Task | None
 
     def wake(self) -> None:
         """Let the caller go on."""
-        task = self.task
+        task = self.waiter
         if task is not None:
-            self.task = None
+            self.waiter = None
             trio.lowlevel.reschedule(task)
 
-    def forget_task(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
+    def forget_waiter(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
         """Let Trio cancel the parked caller."""
-        self.task = None
+        self.waiter = None
         return trio.lowlevel.Abort.SUCCEEDED
 
     async def wait(self) -> None:
         """Park the calling task until `wake`."""
-        self.task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self.forget_task)
+        self.waiter = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self.forget_waiter)
 
 
 class Handle(Request):
     """A request whose caller holds a `Reply`, and may or may not wait."""
 
-    __slots__ = ("_arrived", "watched")
+    __slots__ = ("watched",)
 
-    def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
-        super().__init__(service, attribute, uid, data)
-        self.watched = False
-        """Whether somebody has awaited the reply, so that an error is not lost."""
-        self._arrived: trio.Event | None = None  # made by who waits, which most handles need not
+    waiter: trio.Event | None
+    """Made by who waits, which most handles need not."""
+
+    watched: bool
+    """Set once somebody awaits the reply, so that an error is not lost."""
 
     def wake(self) -> None:
         """Tell who waits, if anybody does."""
-        if self._arrived is not None:
-            self._arrived.set()
+        if self.waiter is not None:
+            self.waiter.set()
 
     async def wait(self) -> None:
         """Wait until `wake`."""
-        if self._arrived is None:
-            self._arrived = trio.Event()
-        await self._arrived.wait()
+        if self.waiter is None:
+            self.waiter = trio.Event()
+        await self.waiter.wait()
 
     def __del__(self) -> None:
-        if self.error is not None and not self.watched:
+        if self.error is not None and not hasattr(self, "watched"):
             logger.error(
                 "nobody awaited the reply to %s.%s, which was an error: %s",
                 self.service,
@@ -106,25 +106,14 @@ class Reply:
         return True
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self._wait().__await__()
-
-    async def _wait(self) -> Any:
         request = self._request
         request.watched = True
-        if self.done():
+        if request.settled or request.abandoned:
             # Not a full checkpoint: to let all other tasks run for each of a hundred replies that arrived
             # together would cost more than their requests. A reply that is not there does let them run.
-            await trio.lowlevel.checkpoint_if_cancelled()
-        elif self._deadline == math.inf:
-            await request.wait()
+            yield from trio.lowlevel.checkpoint_if_cancelled().__await__()  # noqa: ASYNC105 - it is awaited
         else:
-            with trio.move_on_at(self._deadline):
-                await request.wait()
-            if not self.done():
-                self._abandon(request)
-                request.error = timed_out(request, self._timeout)
-                request.settled = True
-                request.wake()
+            yield from self._wait().__await__()
         if not request.settled:
             from concurrent.futures import CancelledError
 
@@ -133,6 +122,19 @@ class Reply:
             # It may be awaited again: each time the error starts with a traceback of its own.
             raise request.error.with_traceback(None)
         return request.result
+
+    async def _wait(self) -> None:
+        request = self._request
+        if self._deadline == math.inf:
+            await request.wait()
+            return
+        with trio.move_on_at(self._deadline):
+            await request.wait()
+        if not self.done():
+            self._abandon(request)
+            request.error = timed_out(request, self._timeout)
+            request.settled = True
+            request.wake()
 
     def __repr__(self) -> str:
         request = self._request

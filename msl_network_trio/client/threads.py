@@ -140,9 +140,8 @@ class Threads:
             else:
                 self._read.append(event)
         others_wait = self.stop_reading(request) if request.settled else False
-        return (
-            others_wait or bool(self._read) or self._protocol.has_output or self._protocol.broken is not None
-        )
+        protocol = self._protocol
+        return others_wait or bool(self._read) or bool(protocol.outbox) or protocol.broken is not None
 
     def stop_reading(self, request: Request) -> bool:
         """Leave reading to others; returns as `send` does."""

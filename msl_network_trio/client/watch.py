@@ -85,7 +85,7 @@ class Watch:
             longest_sleep = math.inf
             # Snapshots in half steps: what was given out just after one is `first` old not at the next look,
             # but at the one after it, and has then waited for one and a half times as long at the most.
-            older, newer, asked_about = 0, protocol.last_sequence, 0
+            older, newer, asked_about = 0, protocol.outbox.last_sequence, 0
             interval = self._first
             next_look = math.inf
             while self._is_needed():
@@ -96,19 +96,19 @@ class Watch:
                     is_new = protocol.is_waiting_between(asked_about, older)
                     is_due = trio.current_time() >= next_look and protocol.is_waiting_between(0, older)
                     # What cannot even be written waits for the Manager as well.
-                    is_stuck = protocol.unsent > 0 and protocol.last_sequence == older
+                    is_stuck = protocol.outbox.unsent > 0 and protocol.outbox.last_sequence == older
                 # While a person is asked to log in, the silence is ours.
                 if (is_new or is_due or is_stuck) and not protocol.person_is_asked:
-                    asked_about = protocol.last_sequence
+                    asked_about = protocol.outbox.last_sequence
                     await self._look()
                     interval = min(2 * interval, self._at_most_every)
                     next_look = trio.current_time() + interval
-                older, newer = newer, protocol.last_sequence
+                older, newer = newer, protocol.outbox.last_sequence
 
     def _is_needed(self) -> bool:
         """Whether a request is open; if none is, the next one has to wake us."""
         with self._lock:
-            is_open = self._protocol.in_flight > 0 or self._protocol.unsent > 0
+            is_open = self._protocol.in_flight > 0 or self._protocol.outbox.unsent > 0
             self.is_asleep = not (is_open or self._stays_awake)
             self._stays_awake = False
         return not self.is_asleep

@@ -42,19 +42,21 @@ class Writer:
         self.max_unsent = max_unsent
         self._on_progress = on_progress
         self._protocol = protocol
+        self._outbox = protocol.outbox
         self._transport = transport
         self._lock = transport.lock
         self._rest: memoryview | None = None
         self._parked: trio.lowlevel.Task | None = None
         self._progress = trio.lowlevel.ParkingLot()
         self._queue = trio.StrictFIFOLock()
+        self._waiting = 0
         self._closed = False
 
     @property
     def unsent(self) -> int:
         """How many bytes wait to be written."""
         rest = self._rest
-        return self._protocol.unsent + (0 if rest is None else len(rest))
+        return self._outbox.unsent + (0 if rest is None else len(rest))
 
     @property
     def is_inside_a_message(self) -> bool:
@@ -63,16 +65,16 @@ class Writer:
 
     def has_room(self, size: int) -> bool:
         """Whether a request of this many bytes can be queued now; one larger than all room can if alone."""
-        # If it is locked, others were here first.
-        return not self._queue.locked() and self._fits(size)
+        # If others wait for room, they were here first.
+        return self._waiting == 0 and self._fits(size)
 
     def _fits(self, size: int) -> bool:
-        rest = self._rest  # what `unsent` does, without the call: this is on the way of every request
-        unsent = self._protocol.unsent + (0 if rest is None else len(rest))
+        unsent = self.unsent
         return unsent == 0 or unsent + size <= self.max_unsent
 
-    async def queue(self, request: Request, linking: str = "") -> None:
-        """Queue a request when there is room for it; who came first is served first.
+    @trio.lowlevel.enable_ki_protection
+    def put(self, request: Request, linking: str = "") -> bool:
+        """Queue a request if there is room for it, and return whether there was.
 
         Args:
             request: The request.
@@ -81,32 +83,49 @@ class Writer:
         Raises:
             ConnectionLost: The connection has ended.
         """
-        async with self._queue:
-            while not self._fits(len(request.data or b"")):
-                self._protocol.check_open(request.service)
-                await self._progress.park()
-            self.queue_now(request, linking)
+        assert request.data is not None
+        size = len(request.data)
+        with self._lock:
+            has_room = (  # the usual case, without a call: this is on the way of every request
+                self._rest is None and self._waiting == 0 and self._outbox.unsent + size <= self.max_unsent
+            )
+            if not has_room and not self.has_room(size):
+                return False
+            self._protocol.request(request, linking)
+            if self._parked is not None:
+                self._send_or_wake()
+        return True
+
+    async def put_when_there_is_room(self, request: Request, linking: str = "") -> None:
+        """Queue a request when there is room for it; who came first is served first. See `put`."""
+        assert request.data is not None
+        size = len(request.data)
+        self._waiting += 1
+        try:
+            async with self._queue:
+                while not self._fits(size):
+                    self._protocol.check_open(request.service)
+                    await self._progress.park()
+                self.put_in_any_case(request, linking)
+        finally:
+            self._waiting -= 1
 
     @trio.lowlevel.enable_ki_protection
-    def queue_now(self, request: Request, linking: str = "") -> None:
-        """Queue a request, whatever else waits; arguments as in `queue`.
-
-        Raises:
-            ConnectionLost: The connection has ended.
-        """
+    def put_in_any_case(self, request: Request, linking: str = "") -> None:
+        """Queue a request, whatever else waits. See `put`."""
         with self._lock:
-            self._protocol.request(request, linking=linking)
-            self._flush()
+            self._protocol.request(request, linking)
+            self._send_or_wake()
 
     @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
         """See to it that what the protocol has to write is written, without waiting."""
         with self._lock:
-            self._flush()
+            if self._waiting:
+                self._progress.unpark_all()  # something may have been withdrawn
+            self._send_or_wake()
 
-    def _flush(self) -> None:
-        if self._progress:
-            self._progress.unpark_all()  # something may have been withdrawn
+    def _send_or_wake(self) -> None:
         writer = self._parked
         if writer is not None and self.send_at_once():
             self._parked = None
@@ -127,7 +146,7 @@ class Writer:
             return False  # a writer that is at work looks for more before it parks
         if self._rest is not None:
             return True  # another thread could not send everything
-        if not protocol.has_output:
+        if not self._outbox:
             return False
         if protocol.in_flight == 0 or also_behind_others:
             # A parked writer has nothing left to write, and with nothing in flight nobody else is
@@ -140,7 +159,7 @@ class Writer:
                 pass  # the writer will meet it again, and knows what to do
             if sent < len(data):
                 self._rest = memoryview(data)[sent:]
-            elif not protocol.has_output:
+            elif not self._outbox:
                 return False
         return True
 

@@ -3,7 +3,8 @@ r"""The client's side of the protocol, as pure state.
 The contract, in the order in which a connection uses it:
 
 - hand over what was received, with `ClientProtocol.receive`; it returns events;
-- queue requests, with `ClientProtocol.request`, and give up on them, with `ClientProtocol.abandon`;
+- make requests, with `ClientProtocol.make`, queue them, with `ClientProtocol.request`, and give up on them,
+  with `ClientProtocol.abandon`;
 - after each of these, write what `ClientProtocol.take` returns until it returns nothing;
 - at the end of the connection call `ClientProtocol.lose`, which settles whatever is still open.
 
@@ -28,9 +29,9 @@ import logging
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain, count
-from typing import Any
+from typing import Any, TypeVar
 
 from msl_network_trio.constants import (
     DISCONNECT_REQUEST,
@@ -72,6 +73,8 @@ from msl_network_trio.protocol.presence import Presence
 
 logger = logging.getLogger(__name__)
 
+R = TypeVar("R", bound=Request)
+
 _MANY = 1000
 """After how many abandoned requests of unknown fate to ask the Manager how far it has read."""
 
@@ -79,18 +82,12 @@ _REFUSAL = re.compile(r"KeyError: .the .+ Service is not connected to Manager\["
 
 
 class _Barrier(Request):
-    """A request that changes nothing, whose answer tells that the Manager has read everything before it.
-
-    Args:
-        refused: The Service whose refusals cannot come any more then; None: just to know.
-    """
+    """A request that changes nothing, whose answer tells that the Manager has read everything before it."""
 
     __slots__ = ("refused",)
 
-    def __init__(self, refused: str | None, uid: str) -> None:
-        data = codec.encode_request(MANAGER, "unlink", (f"nobody is called {uid}",), {}, uid)
-        super().__init__(MANAGER, "unlink", uid, data)
-        self.refused = refused
+    refused: str | None
+    """The Service whose refusals cannot come any more then; None: just to know."""
 
 
 Event = Request | Question | Connected | Notification
@@ -109,6 +106,7 @@ class ClientProtocol:
         network_name: ``"name[HOST:port]"`` as the Manager calls us; empty before it said so.
         broken: Why nothing that is received can be understood any more; None while all is well.
         lost: Why the connection ended; None while it has not.
+        outbox: What waits to be written; to be looked at only.
     """
 
     def __init__(self, identity: dict[str, Any], manager: str, read_limit: int | None = None) -> None:
@@ -124,18 +122,14 @@ class ClientProtocol:
         # A prefix that other clients cannot guess, since a Manager lets them forge replies.
         self._uid_prefix = os.urandom(4).hex()
         self._uid_numbers = count(1)
-        self._outbox = Outbox()
-        self._held_bytes = 0
-        self._held: OrderedDict[Request, None] = OrderedDict()
+        self.outbox = Outbox()
         self._open: dict[str | None, Request] = {}
         self._abandoned: OrderedDict[str, Request] = OrderedDict()
-        self._admin: Request | None = None
         self._barriers: dict[str | None, _Barrier] = {}
         self._deferred_barriers: list[_Barrier] = []
         self._ping: _Barrier | None = None
         self._presence = Presence()
         self._linking: dict[str, str] = {}
-        self._sequence = 0
         self._mark = 0
         self._ended = False
 
@@ -167,24 +161,11 @@ class ClientProtocol:
         return self._open.values()
 
     @property
-    def gate_is_shut(self) -> bool:
-        """Whether an admin request is open, so that nothing else may be written."""
-        return self._admin is not None
-
-    @property
-    def unsent(self) -> int:
-        """How many bytes wait to be written, held back or not."""
-        return self._outbox.unsent + self._held_bytes
-
-    @property
-    def has_output(self) -> bool:
-        """Whether `take` has something to give."""
-        return bool(self._outbox)
-
-    @property
-    def last_sequence(self) -> int:
-        """The `Request.sequence` of the last request that was given out."""
-        return self._sequence
+    def _admin(self) -> Request | None:
+        """The open admin request, because of which nothing else may be written."""
+        gate = self.outbox.gate
+        assert gate is None or isinstance(gate, Request)
+        return gate
 
     def is_waiting_between(self, after: int, upto: int) -> bool:
         """Whether a request is open whose `Request.sequence` is more than `after` and at most `upto`."""
@@ -195,22 +176,26 @@ class ClientProtocol:
         """Whether the Manager waits for us to log in."""
         return self._admin is not None and self._admin.question is not None
 
-    def next_uid(self) -> str:
-        """Return a uid that no request of this connection had."""
-        return f"{self._uid_prefix}{next(self._uid_numbers):x}"
+    def make(
+        self,
+        kind: Callable[[str, str, str, bytes], R],
+        service: str,
+        attribute: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+    ) -> R:
+        """Make a request of a kind, with a uid that no other one of this connection has; nothing is queued.
 
-    def encode(self, service: Any, attribute: Any, args: Any, kwargs: Any, uid: str) -> bytes:
-        """Encode a request, which writes nothing.
+        Any thread may call this at any time.
 
         Raises:
             TypeError: An argument has no JSON form, or a name is not text.
             ValueError: An argument cannot be sent, or the attribute is the one that says goodbye.
         """
-        if not isinstance(service, str) or not isinstance(attribute, str):
-            raise TypeError(f"Names must be text: {service!r}, {attribute!r}")
         if attribute == DISCONNECT_REQUEST:
             raise ValueError("Use disconnect() to end the connection")
-        return codec.encode_request(service, attribute, args, kwargs, uid)
+        uid = f"{self._uid_prefix}{next(self._uid_numbers)}"
+        return kind(service, attribute, uid, codec.encode_request(service, attribute, args, kwargs, uid))
 
     def check_open(self, service: str) -> None:
         """Raise the error of a request that is made when the connection has ended.
@@ -223,7 +208,7 @@ class ClientProtocol:
                 f"Disconnected from Manager[{self.manager}], cannot send request to {service!r}"
             ) from self.lost
 
-    def request(self, request: Request, *, linking: str = "") -> None:
+    def request(self, request: Request, linking: str = "") -> None:
         """Queue a request; while the gate is shut, it is held back.
 
         Args:
@@ -233,16 +218,11 @@ class ClientProtocol:
         Raises:
             ConnectionLost: The connection has ended.
         """
-        self.check_open(request.service)
+        if self.lost is not None or self._said_goodbye:
+            self.check_open(request.service)
         if linking:
             self._linking[request.uid] = linking
-        if self._admin is None:
-            self._outbox.add(request)
-            if request.admin:
-                self._admin = request
-        else:
-            self._held[request] = None
-            self._held_bytes += len(request.data or b"")
+        self.outbox.add(request)
 
     def abandon(self, request: Request) -> None:
         """Give up on a request.
@@ -254,12 +234,8 @@ class ClientProtocol:
             return
         request.abandoned = True
         self._linking.pop(request.uid, None)
-        if request in self._held:
-            del self._held[request]
-            self._held_bytes -= len(request.data or b"")
-            request.data = None
-        elif request.waits:
-            self._outbox.withdraw(request)
+        if request.waits:
+            self.outbox.withdraw(request)
             if request is self._admin:
                 self._open_gate()
         elif request is self._admin:
@@ -268,8 +244,8 @@ class ClientProtocol:
         elif self._open.pop(request.uid, None) is not None and request.sequence > self._mark:
             self._abandoned[request.uid] = request
             if len(self._abandoned) >= _MANY and self._ping is None and self._admin is None:
-                self._ping = _Barrier(None, self.next_uid())
-                self._outbox.add(self._ping)
+                self._ping = self._barrier(None)
+                self.outbox.add(self._ping)
 
     def answer(self, text: str) -> None:
         """Answer the Manager's question; it may be empty once the handshake is over.
@@ -281,7 +257,7 @@ class ClientProtocol:
         line = Line(self._handshake.answer(text))
         if self._admin is not None:
             self._admin.question = None
-        self._outbox.add(line)
+        self.outbox.add_first(line)
 
     def say_goodbye(self) -> bool:
         """Queue the request that ends the connection; every further request is refused.
@@ -293,7 +269,7 @@ class ClientProtocol:
         if self._admin is not None or not self._handshake.is_over:
             return False
         name = self.network_name or "Client"
-        self._outbox.add(Line(codec.encode_request(name, DISCONNECT_REQUEST, (), {}, self.next_uid())))
+        self.outbox.add(Line(codec.encode_request(name, DISCONNECT_REQUEST, (), None, "goodbye")))
         return True
 
     def take(self) -> bytes:
@@ -301,29 +277,23 @@ class ClientProtocol:
 
         From here on they count as written.
         """
-        parts: list[bytes] = []
-        for line in self._outbox.take():
-            assert line.data is not None
-            parts.append(line.data)
-            line.data = None
-            self._sequence += 1
-            line.sequence = self._sequence
+        lines, data = self.outbox.take()
+        for line in lines:
             if isinstance(line, Request):
                 self._open[line.uid] = line
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return data
+
+    def _barrier(self, refused: str | None) -> _Barrier:
+        barrier = self.make(_Barrier, MANAGER, "unlink", (f"nobody is called {os.urandom(8).hex()}",), None)
+        barrier.refused = refused
+        return barrier
 
     def _open_gate(self) -> None:
         """Let go what was held back, up to and including the next admin request."""
-        self._admin = None
         for barrier in self._deferred_barriers:
-            self._outbox.add(barrier)
+            self.outbox.add_first(barrier)
         self._deferred_barriers.clear()
-        while self._held and self._admin is None:
-            request, _ = self._held.popitem(last=False)
-            self._held_bytes -= len(request.data or b"")
-            self._outbox.add(request)
-            if request.admin:
-                self._admin = request
+        self.outbox.open_gate()
 
     # ---- what comes in ----
 
@@ -345,26 +315,41 @@ class ClientProtocol:
                         return events
                 continue
             request = self._open.pop(message.uid, None)
-            if request is not None:
-                self._answer(request, message)
-                events.append(request)
-                if request.service == MANAGER:
-                    self._look_who_is_there(request, events)
-            elif self._handshake.is_over:
-                self._unaddressed(message, events)
-            else:
-                try:
-                    events.append(self._handshake.receive(line, message))
-                except (AuthenticationError, HandshakeError) as error:
-                    self.broken = error
+            if request is None or request.service == MANAGER or message.error or message.result is UNSET:
+                self._understand(line, message, request, events)
+                if self.broken is not None:
                     return events
-                if self._handshake.is_over:
-                    self._outbox.add(Line(self._handshake.identity_line))
-                    self._lines.limit = self._read_limit
+            else:  # what _answer() does, without the calls: this is the hot path
+                request.result = message.result
+                request.settled = True
+                if request.sequence > self._mark:
+                    self._read_up_to(request.sequence)
+                events.append(request)
         if self._lines.overflow is not None:
             limit, start = self._lines.limit, self._lines.overflow
             self._break(f"a line of more than {limit:,} bytes (see read_limit)", start)
         return events
+
+    def _understand(
+        self, line: bytes, message: ReceivedLine, request: Request | None, events: list[Event]
+    ) -> None:
+        """Handle a line that is more than the result of a request to a Service."""
+        if request is not None:
+            self._answer(request, message)
+            events.append(request)
+            if request.service == MANAGER:
+                self._look_who_is_there(request, events)
+        elif self._handshake.is_over:
+            self._unaddressed(message, events)
+        else:
+            try:
+                events.append(self._handshake.receive(line, message))
+            except (AuthenticationError, HandshakeError) as error:
+                self.broken = error
+                return
+            if self._handshake.is_over:
+                self.outbox.add(Line(self._handshake.identity_line))
+                self._lines.limit = self._read_limit
 
     def receive_eof(self, last_words: str = "") -> NetworkError:
         """Take the end of the stream and return what it means.
@@ -383,8 +368,8 @@ class ClientProtocol:
             cut_off: Whether the last line that was given out was not written to its end.
         """
         self.lost = reason
-        waiting = [line for line in self._outbox if isinstance(line, Request)]
-        requests = [*self._open.values(), *waiting, *self._held]
+        waiting = [line for line in self.outbox if isinstance(line, Request)]
+        requests = [*self._open.values(), *waiting]
         for request in requests:
             request.settled = True
             if (
@@ -399,10 +384,8 @@ class ClientProtocol:
             what = f"{request.service}.{request.attribute}"
             fate = "may have been executed" if request.may_have_run else "was not sent"
             request.error = type(reason)(f"{reason}; {what} {fate}", may_have_run=request.may_have_run)
-        for queue in (self._outbox, self._held, self._open, self._abandoned, self._linking):
+        for queue in (self.outbox, self._open, self._abandoned, self._linking):
             queue.clear()
-        self._held_bytes = 0
-        self._admin = None
         return requests
 
     def _break(self, what: str, start: bytes) -> None:
@@ -418,7 +401,8 @@ class ClientProtocol:
             return
         # A JSON line all right, but more than this Python can hold: that is one request's misfortune.
         what = f"{request.service}.{request.attribute}"
-        self._settle(request, ProtocolError(f"The reply to {what} cannot be decoded: {error}"))
+        request.error = ProtocolError(f"The reply to {what} cannot be decoded: {error}")
+        self._settle(request)
         events.append(request)
 
     def _answer(self, request: Request, message: ReceivedLine) -> None:
@@ -426,22 +410,21 @@ class ClientProtocol:
         if request.service == MANAGER and message.requester:
             self.network_name = sendable(message.requester)
         if message.error:
-            self._settle(request, self._answered_error(request, message))
+            request.error = self._answered_error(request, message)
         elif message.result is UNSET:
             what = f"{request.service}.{request.attribute}"
-            self._settle(request, ProtocolError(f"The reply to {what} has no result"))
+            request.error = ProtocolError(f"The reply to {what} has no result")
         else:
             request.result = message.result
-            self._settle(request, None)
+        self._settle(request)
 
-    def _settle(self, request: Request, error: NetworkError | None) -> None:
+    def _settle(self, request: Request) -> None:
         """Settle a request that the Manager has read."""
         request.settled = True
-        request.question = None
-        request.error = error
         if request.sequence > self._mark:
             self._read_up_to(request.sequence)
         if request.service == MANAGER:
+            request.question = None
             if request is self._ping:
                 self._ping = None
             elif isinstance(request, _Barrier):
@@ -617,12 +600,12 @@ class ClientProtocol:
         if refused is not None:
             self._read_up_to(refused.sequence)
             return
-        barrier = self._barriers[service] = _Barrier(service, self.next_uid())
+        barrier = self._barriers[service] = self._barrier(service)
         if self._admin is not None and self._admin.may_have_run:
             self._deferred_barriers.append(barrier)
         else:
             # In front of whatever waits to be written, since the refusals of that come after it.
-            self._outbox.add_first(barrier)
+            self.outbox.add_first(barrier)
 
     def _line_unread(self, message: ReceivedLine, events: list[Event]) -> None:
         """The Manager could not parse a line of ours (nested deeper than it can, for example)."""

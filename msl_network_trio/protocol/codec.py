@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import sys
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -106,16 +107,43 @@ def _encode_exactly(value: Any, end: str = "") -> bytes:
 
 
 def encode_request(service: str, attribute: str, args: Any, kwargs: Any, uid: str) -> bytes:
-    """Encode a request as a line. Raises as `encode` does."""
-    request = {
-        "args": args,
-        "attribute": attribute,
-        "error": False,
-        "kwargs": kwargs,
-        "service": service,
-        "uid": uid,
-    }
-    return encode(request)
+    """Encode a request as a line.
+
+    Args:
+        service: The name of the Service.
+        attribute: What is requested.
+        args: The positional arguments.
+        kwargs: The keyword arguments; None: there are none.
+        uid: Letters and digits, which need no escapes.
+
+    Raises:
+        TypeError: As in `encode`; or a name is not text.
+        ValueError: As in `encode`.
+    """
+    try:
+        before, after = _around_kwargs(service, attribute)
+    except TypeError:  # also of the cache, if a name cannot even be hashed
+        raise TypeError(f"Names must be text: {service!r}, {attribute!r}") from None
+    parts = (
+        b'{"args":',
+        encode_value(args),
+        before,
+        encode_value(kwargs) if kwargs else b"{}",
+        after,
+        uid.encode(),
+        b'"}\n',
+    )
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def _around_kwargs(service: Any, attribute: Any) -> tuple[bytes, bytes]:
+    """What is before and behind the keyword arguments: the same in all requests for an attribute."""
+    if not isinstance(service, str) or not isinstance(attribute, str):
+        raise TypeError
+    before = b',"attribute":%b,"error":false,"kwargs":' % encode_value(attribute)
+    after = b',"service":%b,"uid":"' % encode_value(service)
+    return before, after
 
 
 def encode_reply(result: Any, requester: str | None) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -16,16 +16,17 @@ _CHUNK = 262_144
 class Line:
     """A line on its way out."""
 
-    __slots__ = ("data", "sequence", "uid", "waits")
+    __slots__ = ("admin", "data", "sequence", "waits")
 
-    def __init__(self, data: bytes, uid: str = "") -> None:
+    def __init__(self, data: bytes) -> None:
         self.data: bytes | None = data
         """What is to be written; None once it was given out to be written, or was withdrawn."""
         self.sequence = 0
         """The place of the line among all that were given out, from 1; 0: it was not."""
-        self.uid = uid
         self.waits = False
         """Whether the line is in an `Outbox`."""
+        self.admin = False
+        """Whether it is a request that only an administrator may make."""
 
 
 class Request(Line):
@@ -34,12 +35,21 @@ class Request(Line):
     Args:
         service: The name of the Service, or ``"Manager"``.
         attribute: What is requested.
-        uid: As `ClientProtocol.next_uid` gave it.
-        data: As `ClientProtocol.encode` gave it.
-        admin: Whether only an administrator may make it.
+        uid: What tells its reply from those to others; `ClientProtocol.make` gives it one.
+        data: The line.
     """
 
-    __slots__ = ("abandoned", "admin", "attribute", "error", "question", "result", "service", "settled")
+    __slots__ = (
+        "abandoned",
+        "attribute",
+        "error",
+        "question",
+        "result",
+        "service",
+        "settled",
+        "uid",
+        "waiter",
+    )
 
     wakes_anywhere: ClassVar[bool] = False
     """Whether `wake` may be called in any thread."""
@@ -47,20 +57,22 @@ class Request(Line):
     is_patient = False
     """Whether nobody waits for the answer at the moment."""
 
-    def __init__(self, service: str, attribute: str, uid: str, data: bytes, *, admin: bool = False) -> None:
+    def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
         self.data = data  # what Line does, without the call: this is the hot path
         self.sequence = 0
-        self.uid = uid
         self.waits = False
+        self.admin = False
+        self.uid = uid
         self.service = service
         self.attribute = attribute
-        self.admin = admin
         self.settled = False
         self.abandoned = False
         self.result: Any = None
         self.error: NetworkError | None = None
         self.question: Question | None = None
         """What the Manager wants to know before it goes on with this admin request."""
+        self.waiter: Any = None
+        """Who waits for the answer, in the form that is needed to `wake` it."""
 
     @property
     def may_have_run(self) -> bool:
@@ -93,39 +105,61 @@ class Request(Line):
 class Outbox:
     """Lines that wait to be written, in order. A line can be withdrawn at any time, and is gone at once.
 
+    Behind an admin request lines are held back, until the gate that it shuts is opened.
+
     Attributes:
-        unsent: How many bytes wait.
+        unsent: How many bytes wait, held back or not.
+        last_sequence: The `Line.sequence` of the last line that was given out.
+        gate: The admin request behind which lines are held back; None: the gate is open.
     """
 
-    __slots__ = ("_batch", "_waiting", "unsent")
+    __slots__ = ("_batch", "_held", "_waiting", "gate", "last_sequence", "unsent")
 
     def __init__(self) -> None:
         self.unsent = 0
+        self.last_sequence = 0
+        self.gate: Line | None = None
         # A dictionary without values is a set that keeps its order. Lines pass from it into a queue when
         # that is empty, since taking many lines from the front of a dictionary is slow.
         self._waiting: dict[Line, None] = {}
         self._batch: deque[Line] = deque()
+        self._held: OrderedDict[Line, None] = OrderedDict()
 
     def __bool__(self) -> bool:
+        """Whether a line can be given out."""
         return bool(self._waiting or self._batch)
 
     def __iter__(self) -> Iterator[Line]:
         """The lines that wait, in order."""
-        return (line for line in (*self._batch, *self._waiting) if line.data is not None)
+        return (line for line in (*self._batch, *self._waiting, *self._held) if line.data is not None)
 
     def add(self, line: Line) -> None:
         """Add a line behind all others."""
         assert line.data is not None
         line.waits = True
-        self._waiting[line] = None
         self.unsent += len(line.data)
+        if self.gate is None:
+            self._waiting[line] = None
+            if line.admin:
+                self.gate = line
+        else:
+            self._held[line] = None
 
     def add_first(self, line: Line) -> None:
-        """Add a line in front of all others."""
+        """Add a line in front of all others, whether the gate is open or not."""
         assert line.data is not None
         line.waits = True
-        self._batch.appendleft(line)
         self.unsent += len(line.data)
+        self._batch.appendleft(line)
+
+    def open_gate(self) -> None:
+        """Let go what was held back, up to and including the next admin request."""
+        self.gate = None
+        while self._held and self.gate is None:
+            line, _ = self._held.popitem(last=False)
+            self._waiting[line] = None
+            if line.admin:
+                self.gate = line
 
     def withdraw(self, line: Line) -> None:
         """Take a line away again that `waits`."""
@@ -135,30 +169,52 @@ class Outbox:
         line.data = None
         line.waits = False
         self._waiting.pop(line, None)
+        self._held.pop(line, None)
 
-    def take(self) -> list[Line]:
-        """Give out the next lines to write; none if none wait. Their data is the caller's to take."""
-        lines: list[Line] = []
-        size = 0
+    def take(self) -> tuple[list[Line], bytes]:
+        """Give out the next lines to write, and what they are joined; none if none wait."""
+        lines = self._next_lines()
+        parts: list[bytes] = []
+        sequence = self.last_sequence
+        for line in lines:
+            assert line.data is not None
+            parts.append(line.data)
+            line.data = None
+            line.waits = False
+            sequence += 1
+            line.sequence = sequence
+        self.last_sequence = sequence
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        self.unsent -= len(data)
+        return lines, data
+
+    def _next_lines(self) -> list[Line]:
+        """Take the next lines out: as many as make a chunk, or one that is larger."""
         batch = self._batch
+        if not batch and self.unsent <= _CHUNK:
+            lines = [*self._waiting]
+            self._waiting.clear()
+            return lines
+        lines = []
+        size = 0
         while not lines and (batch or self._waiting):
             if not batch:
                 batch.extend(self._waiting)
                 self._waiting.clear()
             while batch:
-                data = batch[0].data
-                if data is not None:  # else it was withdrawn
-                    if lines and size + len(data) > _CHUNK:
+                line = batch[0]
+                if line.data is not None:  # else it was withdrawn
+                    size += len(line.data)
+                    if lines and size > _CHUNK:
                         break
-                    batch[0].waits = False
-                    lines.append(batch[0])
-                    size += len(data)
+                    lines.append(line)
                 batch.popleft()
-        self.unsent -= size
         return lines
 
     def clear(self) -> None:
         """Forget all lines."""
         self._waiting.clear()
         self._batch.clear()
+        self._held.clear()
+        self.gate = None
         self.unsent = 0

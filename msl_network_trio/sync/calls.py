@@ -95,7 +95,7 @@ class Calls:
         check_may_wait(f"Link.{attribute}")
         connection = self.connection
         seconds = connection.seconds(timeout)
-        request = connection.make(Blocking, service, attribute, args, kwargs)
+        request = connection.protocol.make(Blocking, service, attribute, args, kwargs)
         try:
             if not uninterrupted(self._do, self._threads.queue, request):
                 return self._portal.call(connection.request, service, attribute, args, kwargs, timeout)
@@ -129,7 +129,7 @@ class Calls:
             check_cancelled()
         connection = self.connection
         seconds = connection.seconds(timeout)
-        request = connection.make(FutureRequest, service, attribute, args, kwargs)
+        request = connection.protocol.make(FutureRequest, service, attribute, args, kwargs)
         request.is_patient = True
         future = request.future = Future(request, self)
         try:

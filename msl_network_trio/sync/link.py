@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from msl_network_trio.client.link import KnownMethods, RemoteMethod, checked_args
 from msl_network_trio.client.link import Link as AsyncLink
-from msl_network_trio.client.link import RemoteMethod, checked_args
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
 from msl_network_trio.portal import Portal
@@ -37,10 +37,13 @@ class BlockingMethod(RemoteMethod):
         Returns:
             The result; with ``asynchronous=True`` a `concurrent.futures.Future`.
         """
-        timeout = kwargs.pop("timeout", None)
-        asynchronous = kwargs.pop("asynchronous", False)
+        timeout, asynchronous = None, False
+        if kwargs:
+            timeout = kwargs.pop("timeout", None)
+            asynchronous = kwargs.pop("asynchronous", False)
         link, calls = self._link, self._calls
-        link._linked(self._name)
+        if link._client is None:
+            link._linked(self._name)  # which raises
         call = calls.start if asynchronous else calls.request
         return call(link._service_name, self._name, args, kwargs, timeout)
 
@@ -81,7 +84,7 @@ class Facts:
         return self._twin.service_os
 
 
-class Link(Facts):
+class Link(Facts, KnownMethods):
     """A link between a client and a Service; `Client.link` makes it.
 
     Every attribute that is not listed here is a method of the Service, or a property of it, which is read by
@@ -114,7 +117,7 @@ class Link(Facts):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         twin = self._twin
         twin._linked(name)
-        return BlockingMethod(twin, name, self._calls)
+        return self._keep(name, BlockingMethod(twin, name, self._calls))
 
     def _request(
         self, attribute: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, timeout: float | None

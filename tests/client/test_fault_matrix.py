@@ -174,7 +174,7 @@ async def call_in_the_backlog(scene: Scene) -> None:
     give_little_room(scene)
     await scene.also(lambda: scene.link.first("x" * 10_000))
     await scene.wait_in(lambda: scene.link.wait("x" * 1000, timeout=scene.timeout), is_the_answer)
-    assert scene.client._connection.protocol.unsent == 0  # not even queued
+    assert scene.client._connection.protocol.outbox.unsent == 0  # not even queued
 
 
 async def call_half_written(scene: Scene) -> None:
@@ -192,7 +192,7 @@ async def call_held_by_an_admin(scene: Scene) -> None:
     scene.manager.withhold("port")
     await scene.also(lambda: scene.client.admin_request("port"))
     await scene.wait_in(lambda: scene.link.wait(timeout=scene.timeout), is_the_answer)
-    assert scene.client._connection.protocol.unsent > 0
+    assert scene.client._connection.protocol.outbox.unsent > 0
 
 
 async def call_in_a_handler(scene: Scene) -> None:
@@ -254,7 +254,7 @@ async def admin_request_unsent(scene: Scene) -> None:
     await scene.wait_in(
         lambda: scene.client.admin_request("port", timeout=scene.timeout), lambda value: value == 1875
     )
-    assert scene.client._connection.protocol.gate_is_shut
+    assert scene.client._connection.protocol.outbox.gate is not None
 
 
 async def identities(scene: Scene) -> None:
@@ -682,10 +682,10 @@ def check_what_the_caller_was_told(scene: Scene, expected: str) -> None:
 def check_that_nothing_is_open(client: Client) -> None:
     protocol = client._connection.protocol
     assert protocol.in_flight == 0
-    assert protocol.unsent == 0
-    assert not protocol.has_output
-    assert not protocol.gate_is_shut
-    for queue in (protocol._open, protocol._held, protocol._abandoned, protocol._linking, protocol._barriers):
+    assert protocol.outbox.unsent == 0
+    assert not protocol.outbox
+    assert protocol.outbox.gate is None
+    for queue in (protocol._open, protocol._abandoned, protocol._linking, protocol._barriers):
         assert not queue
     assert not client._connection._writer.is_inside_a_message
 

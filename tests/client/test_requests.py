@@ -648,12 +648,41 @@ async def test_a_broken_link_says_so(session: Session):
         await start(nursery, session.link.unlink)
         session.peer.reply(await session.peer.expect("unlink"), True)
     assert repr(session.link) == "<Un-Linked from Echo[vm:1234]>"
-    with pytest.raises(LinkBroken, match="Cannot access 'other' since the link has been broken"):
-        session.link.other
-    assert not hasattr(session.link, "other")
+    for name in ("add", "const", "other"):
+        with pytest.raises(LinkBroken, match=f"Cannot access '{name}' since the link has been broken"):
+            getattr(session.link, name)
+        assert not hasattr(session.link, name)
     with pytest.raises(LinkBroken):
         await add(1, 2)
     await session.link.unlink()
+
+
+async def test_what_the_identity_lists_is_looked_up_once_and_nothing_else_is_kept(session: Session):
+    link = session.link
+    assert link.add is link.add
+    assert link.made_up is not link.made_up
+    assert "made_up" not in {*vars(link), *dir(link)}
+
+
+async def test_what_the_user_has_put_on_a_link_stays_there(session: Session):
+    session.link.add = own = object()  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery:
+        await start(nursery, session.link.unlink)
+        session.peer.reply(await session.peer.expect("unlink"), True)
+    assert session.link.add is own
+
+
+async def test_a_copy_of_a_link_has_methods_of_its_own(session: Session):
+    link = session.link
+    original = link.add
+    copied = copy.copy(link)
+    assert copied.add is not original
+    async with trio.open_nursery() as nursery:
+        await start(nursery, link.unlink)
+        session.peer.reply(await session.peer.expect("unlink"), True)
+        call = await start(nursery, copied.add, 1, 2)
+        session.peer.reply(await session.peer.expect("add"), 3)
+    assert call.value == 3
 
 
 async def test_copying_and_probing_a_link_does_not_call_the_service(session: Session):

@@ -54,9 +54,8 @@ class Peer:
     def request(
         self, service: str = "Echo", attribute: str = "add", *args: object, admin: bool = False
     ) -> Request:
-        uid = self.protocol.next_uid()
-        data = self.protocol.encode(service, attribute, args, {}, uid)
-        request = Request(service, attribute, uid, data, admin=admin)
+        request = self.protocol.make(Request, service, attribute, args, None)
+        request.admin = admin
         self.protocol.request(request)
         return request
 
@@ -230,9 +229,9 @@ def test_replies_find_their_requests_in_any_order():
 
 def test_uids_differ_and_cannot_be_guessed_from_another_connection():
     one, two = ClientProtocol(IDENTITY, "h:1"), ClientProtocol(IDENTITY, "h:1")
-    uids = [one.next_uid() for _ in range(1000)]
+    uids = [one.make(Request, "Echo", "add", (), None).uid for _ in range(1000)]
     assert len(set(uids)) == 1000
-    assert one.next_uid()[:8] != two.next_uid()[:8]
+    assert uids[0][:8] != two.make(Request, "Echo", "add", (), None).uid[:8]
 
 
 def test_an_error_of_the_service_is_a_remote_error_with_the_text_of_the_reference():
@@ -333,7 +332,7 @@ def test_an_admin_reply_that_python_cannot_hold_opens_the_gate():
     data = b'{"result":' + b"1" * 5000 + b',"uid":"' + admin.uid.encode() + b'"}\n'
     assert peer.receive(data) == [admin]
     assert isinstance(admin.error, exc.ProtocolError)
-    assert not peer.protocol.gate_is_shut
+    assert peer.protocol.outbox.gate is None
 
 
 def test_blank_lines_are_skipped():
@@ -439,30 +438,32 @@ def test_a_line_over_the_read_limit_breaks_the_connection_after_what_came_before
 # ---- before anything is written ----
 
 
-@pytest.mark.parametrize(("service", "attribute"), [(5, "add"), ("Echo", None), (b"Echo", "add")])
+@pytest.mark.parametrize(
+    ("service", "attribute"), [(5, "add"), ("Echo", None), (b"Echo", "add"), ("Echo", [])]
+)
 def test_names_must_be_text(service, attribute):
     with pytest.raises(TypeError, match="must be text"):
-        Peer().protocol.encode(service, attribute, (), {}, "1")
+        Peer().protocol.make(Request, service, attribute, (), None)
 
 
 def test_the_goodbye_cannot_be_sent_as_a_request():
     with pytest.raises(ValueError, match="disconnect"):
-        Peer().protocol.encode("Echo", "__disconnect__", (), {}, "1")
+        Peer().protocol.make(Request, "Echo", "__disconnect__", (), None)
 
 
 def test_take_joins_small_lines_and_gives_a_large_one_alone():
     peer = Peer()
     for size in (10, 20, 300_000, 30):
         peer.request("Echo", "size", "x" * size)
-    unsent = peer.protocol.unsent
+    unsent = peer.protocol.outbox.unsent
     pieces = []
     while piece := peer.protocol.take():
         pieces.append(piece)
         unsent -= len(piece)
-        assert peer.protocol.unsent == unsent
+        assert peer.protocol.outbox.unsent == unsent
     assert [piece.count(b"\n") for piece in pieces] == [2, 1, 1]
     assert unsent == 0
-    assert not peer.protocol.has_output
+    assert not peer.protocol.outbox
 
 
 # ---- giving up ----
@@ -475,7 +476,7 @@ def test_a_request_that_is_abandoned_before_it_is_written_never_is():
     peer.protocol.abandon(second)
     assert [sent["uid"] for sent in peer.written()] == [first.uid, third.uid]
     assert not second.may_have_run
-    assert peer.protocol.unsent == 0
+    assert peer.protocol.outbox.unsent == 0
 
 
 def test_a_request_that_is_abandoned_while_a_batch_is_being_written_never_is_written():
@@ -485,7 +486,7 @@ def test_a_request_that_is_abandoned_while_a_batch_is_being_written_never_is_wri
     assert second.uid.encode() not in peer.protocol.take()
     peer.protocol.abandon(second)
     assert peer.written() == []
-    assert peer.protocol.unsent == 0
+    assert peer.protocol.outbox.unsent == 0
 
 
 def test_abandoned_requests_leave_nothing_behind_while_the_manager_reads_nothing():
@@ -493,8 +494,8 @@ def test_abandoned_requests_leave_nothing_behind_while_the_manager_reads_nothing
     peer.sent()
     for _ in range(100):
         peer.protocol.abandon(peer.request())
-    assert not peer.protocol.has_output
-    assert peer.protocol.unsent == 0
+    assert not peer.protocol.outbox
+    assert peer.protocol.outbox.unsent == 0
 
 
 def test_a_late_reply_is_dropped():
@@ -548,10 +549,9 @@ def test_when_many_are_abandoned_the_manager_is_asked_how_far_it_has_read():
 
 def test_abandoning_what_was_never_queued_changes_nothing():
     peer = Peer()
-    uid = peer.protocol.next_uid()
-    request = Request("Echo", "add", uid, peer.protocol.encode("Echo", "add", (), {}, uid))
+    request = peer.protocol.make(Request, "Echo", "add", (), None)
     peer.protocol.abandon(request)
-    assert peer.protocol.unsent == 0
+    assert peer.protocol.outbox.unsent == 0
     assert peer.written() == []
 
 
@@ -562,7 +562,7 @@ def test_nothing_is_written_behind_an_admin_request_until_it_is_answered():
     peer = Peer()
     before, admin, after = peer.request(), peer.admin(), peer.request()
     assert [sent["uid"] for sent in peer.written()] == [before.uid, admin.uid]
-    assert peer.protocol.unsent == len(after.data)
+    assert peer.protocol.outbox.unsent == len(after.data)
     assert peer.receive(reply(before.uid, "before")) == [before]
     assert peer.written() == []
     assert peer.receive(reply("", 1875)) == [admin]
@@ -607,7 +607,7 @@ def test_an_error_without_uid_is_the_admin_requests(requester):
     assert type(admin.error) is exc.ManagerError
     assert admin.error.message == "Wrong login password"
     assert not service.settled
-    assert not peer.protocol.gate_is_shut
+    assert peer.protocol.outbox.gate is None
 
 
 def test_an_admin_request_may_be_answered_with_its_uid():
@@ -748,7 +748,7 @@ def test_a_request_that_waits_to_be_written_when_a_refusal_comes_is_refused_on_i
     peer.receive(refusal("Echo"), reply(str(barrier["uid"]), True))
     assert peer.receive(refusal("Echo")) == [waiting]
     assert waiting.error.may_have_run is False
-    assert peer.protocol.unsent == 0
+    assert peer.protocol.outbox.unsent == 0
 
 
 def test_the_service_that_a_barrier_is_named_after_cannot_exist_twice():
@@ -860,8 +860,7 @@ def test_a_link_tells_where_the_service_is(result):
     asked = peer.sent("Manager", "identity")
     peer.receive(reply(asked.uid, registry(Echo="vm:1")))
     request, other = peer.sent("Echo"), peer.sent("Other")
-    uid = peer.protocol.next_uid()
-    link = Request("Manager", "link", uid, peer.protocol.encode("Manager", "link", ("Echo",), {}, uid))
+    link = peer.protocol.make(Request, "Manager", "link", ("Echo",), None)
     peer.protocol.request(link, linking="Echo")
     peer.written()
     assert peer.receive(reply(link.uid, result)) == [link, request]
@@ -873,8 +872,7 @@ def test_an_error_or_an_abandoned_link_tells_nothing():
     request = peer.sent("Echo")
     links = []
     for _ in range(2):
-        uid = peer.protocol.next_uid()
-        link = Request("Manager", "link", uid, peer.protocol.encode("Manager", "link", ("Echo",), {}, uid))
+        link = peer.protocol.make(Request, "Manager", "link", ("Echo",), None)
         peer.protocol.request(link, linking="Echo")
         links.append(link)
     peer.written()
@@ -889,7 +887,7 @@ def test_how_long_requests_wait_can_be_asked():
     protocol = peer.protocol
     assert not protocol.is_waiting_between(0, 100)
     first, second = peer.sent(), peer.sent()
-    assert protocol.last_sequence == second.sequence
+    assert protocol.outbox.last_sequence == second.sequence
     assert protocol.is_waiting_between(0, first.sequence)
     peer.receive(reply(first.uid, 1))
     assert not protocol.is_waiting_between(0, first.sequence)
@@ -973,7 +971,7 @@ def test_the_end_settles_everything_and_says_what_may_have_run():
     assert [r.error.may_have_run for r in (written, admin, held)] == [True, True, False]
     assert "Echo.add may have been executed" in str(written.error)
     assert "Echo.add was not sent" in str(held.error)
-    assert peer.protocol.unsent == 0
+    assert peer.protocol.outbox.unsent == 0
     assert peer.protocol.in_flight == 0
     with pytest.raises(exc.ConnectionLost) as caught:
         peer.request("X")

@@ -295,6 +295,27 @@ def test_a_request_has_all_six_fields_and_ends_with_a_line_end():
     }
 
 
+@given(st.text(), st.text(), st.lists(values), st.dictionaries(st.text(), values))
+@example("Echo", 'a"b\\%b', [math.nan, None], {"null": math.inf, "b": "null"})
+@example("\u2028", "null", [2**64], {"": [None]})
+def test_a_request_is_encoded_as_the_standard_library_would(service, attribute, args, kwargs):
+    line = codec.encode_request(service, attribute, args, kwargs, "u1")
+    whole = {"args": args, "attribute": attribute, "error": False, "kwargs": kwargs}
+    whole |= {"service": service, "uid": "u1"}
+    assert same(json.loads(line), json.loads(standard(whole)))
+
+
+@pytest.mark.parametrize("kwargs", [None, {}])
+def test_a_request_without_keyword_arguments_has_an_empty_object(kwargs):
+    assert json.loads(codec.encode_request("Echo", "add", (), kwargs, "u1"))["kwargs"] == {}
+
+
+@pytest.mark.parametrize("names", [("\ud800", "add"), ("Echo", "\ud800")])
+def test_a_name_that_is_not_unicode_is_refused(names):
+    with pytest.raises(ValueError, match="surrogates"):
+        codec.encode_request(*names, (), None, "u1")
+
+
 def test_a_reply_has_the_fields_of_the_reference():
     line = codec.encode_reply("pw", "Manager[vm:1]")
     assert line.endswith(b"}\n")

@@ -20,8 +20,10 @@ def test_lines_are_given_out_in_order_and_none_twice():
     assert bool(outbox)
     assert list(outbox) == added
     assert outbox.unsent == 6
-    assert outbox.take() == added
-    assert outbox.take() == []
+    assert outbox.take() == (added, b"xxxxxx")
+    assert [line.sequence for line in added] == [1, 2, 3]
+    assert outbox.take() == ([], b"")
+    assert outbox.last_sequence == 3
     assert not outbox
     assert outbox.unsent == 0
 
@@ -32,10 +34,10 @@ def test_a_line_can_go_first_also_while_others_are_given_out():
     first = Line(b"first")
     for line in added:
         outbox.add(line)
-    assert outbox.take() == added[:1]
+    assert outbox.take()[0] == added[:1]
     outbox.add_first(first)
     assert list(outbox) == [first, added[1]]
-    assert outbox.take() == [first, added[1]]
+    assert outbox.take()[0] == [first, added[1]]
 
 
 def test_a_large_line_comes_alone():
@@ -45,8 +47,9 @@ def test_a_large_line_comes_alone():
         outbox.add(line)
     taken = []
     while outbox:
-        taken.append([len(line.data) for line in outbox.take()])
-    assert taken == [[10, 20], [300_000], [300_000], [30]]
+        taken.append(outbox.take())
+    assert [lines for lines, _ in taken] == [added[:2], added[2:3], added[3:4], added[4:]]
+    assert [len(data) for _, data in taken] == [30, 300_000, 300_000, 30]
 
 
 def test_a_withdrawn_line_is_gone_at_once():
@@ -58,7 +61,7 @@ def test_a_withdrawn_line_is_gone_at_once():
     assert withdrawn.data is None
     assert outbox.unsent == 5
     assert list(outbox) == [kept]
-    assert outbox.take() == [kept]
+    assert outbox.take() == ([kept], b"xxxxx")
 
 
 def test_a_line_can_be_withdrawn_while_others_are_given_out():
@@ -70,7 +73,28 @@ def test_a_line_can_be_withdrawn_while_others_are_given_out():
     outbox.withdraw(added[1])
     assert list(outbox) == [added[2]]
     assert outbox.unsent == 9
-    assert outbox.take() == [added[2]]
+    assert outbox.take() == ([added[2]], b"x" * 9)
+
+
+def test_behind_an_admin_request_lines_are_held_back_to_the_next_one():
+    outbox = Outbox()
+    added = lines(1, 2, 3, 4, 5)
+    added[1].admin = added[3].admin = True
+    for line in added:
+        outbox.add(line)
+    urgent = Line(b"urgent")
+    outbox.add_first(urgent)
+    assert list(outbox) == [urgent, *added]
+    assert outbox.gate is added[1]
+    assert outbox.take()[0] == [urgent]
+    assert outbox.take()[0] == added[:2]
+    assert (bool(outbox), outbox.unsent) == (False, 12)
+    outbox.open_gate()
+    assert outbox.gate is added[3]
+    assert outbox.take()[0] == added[2:4]
+    outbox.withdraw(added[4])
+    outbox.open_gate()
+    assert (outbox.gate, list(outbox), outbox.unsent) == (None, [], 0)
 
 
 def test_clearing_forgets_everything():
@@ -82,7 +106,7 @@ def test_clearing_forgets_everything():
     outbox.clear()
     assert not outbox
     assert outbox.unsent == 0
-    assert outbox.take() == []
+    assert outbox.take() == ([], b"")
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "first", "withdraw", "take"]), st.integers(1, 400_000))))
@@ -100,10 +124,12 @@ def test_whatever_is_done_in_whatever_order_nothing_is_lost_or_doubled(steps):
         elif step == "withdraw" and model:
             outbox.withdraw(model.pop(number % len(model)))
         elif step == "take":
-            taken = outbox.take()
+            sizes = {line: len(line.data) for line in model}
+            taken, data = outbox.take()
             assert bool(taken) == bool(model)
             assert taken == model[: len(taken)]
-            assert len(taken) <= 1 or sum(len(line.data) for line in taken) <= 262_144
+            assert len(data) == sum(sizes[line] for line in taken)
+            assert len(taken) <= 1 or len(data) <= 262_144
             given_out += taken
             model = model[len(taken) :]
         assert list(outbox) == model

@@ -76,11 +76,12 @@ class Replay:
                 self._held_back.add(line["uid"])
 
     def _request(self, line: dict[str, Any]) -> None:
-        service, attribute, uid = line["service"], line["attribute"], self.protocol.next_uid()
-        data = self.protocol.encode(service, attribute, line["args"], line["kwargs"], uid)
-        request = Request(service, attribute, uid, data, admin=is_admin(line))
+        request = self.protocol.make(
+            Request, line["service"], line["attribute"], line["args"], line["kwargs"]
+        )
+        request.admin = is_admin(line)
         self.requests[line["uid"]] = request
-        self._recorded_uids[uid] = line["uid"]
+        self._recorded_uids[request.uid] = line["uid"]
         self.protocol.request(request)
 
     def _receive(self, steps: list[Step]) -> list[Event]:
@@ -209,8 +210,8 @@ def test_a_client_that_was_let_in_is_not_broken_and_any_other_knows_why(
 def test_nothing_is_left_open(replay: Replay) -> None:
     protocol = replay.protocol
     assert all(request.settled and request.question is None for request in replay.requests.values())
-    assert (protocol.in_flight, protocol.unsent, protocol.gate_is_shut) == (0, 0, False)
-    assert (protocol.has_output, protocol.take()) == (False, b"")
+    assert (protocol.in_flight, protocol.outbox.unsent, protocol.outbox.gate) == (0, 0, None)
+    assert (bool(protocol.outbox), protocol.take()) == (False, b"")
 
 
 @pytest.mark.parametrize(

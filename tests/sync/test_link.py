@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from msl_network_trio import ConnectionLost, Notification
+from msl_network_trio import ConnectionLost, LinkBroken, Notification
 from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
 from tests.sync.manager import FakeManager
 
@@ -96,6 +96,17 @@ def test_unlink_wants_a_link(client: Client):
     for wrong in ("Echo", None):
         with pytest.raises(TypeError, match="^Must pass in a Link object"):
             client.unlink(wrong)  # type: ignore[arg-type]
+
+
+def test_a_method_is_looked_up_once_until_the_link_is_broken(link: Link):
+    add = link.add
+    assert link.add is add
+    assert link.made_up is not link.made_up
+    link.unlink()
+    with pytest.raises(LinkBroken, match="Cannot access 'add' since the link has been broken"):
+        _ = link.add
+    with pytest.raises(LinkBroken, match="Cannot access 'add' since the link has been broken"):
+        add(1, 2)
 
 
 def test_the_async_and_the_blocking_form_lead_to_each_other(client: Client, link: Link):
