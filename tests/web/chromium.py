@@ -1,0 +1,135 @@
+"""Chromium without a window, and what a person does with the page in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webdriver import WebDriver
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
+
+PATIENCE = 40.0
+"""For how many seconds to wait for what has to come, on a computer that may be busy."""
+
+_FLAGS = [
+    "--headless",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def start_chromium(profile: Path) -> WebDriver:
+    """Start Chromium with a profile of its own."""
+    binary = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("Chromium and its driver are not installed (Debian: chromium and chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in [*_FLAGS, f"--user-data-dir={profile}"]:
+        options.add_argument(flag)
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        options.add_argument("--no-sandbox")
+    options.accept_insecure_certs = True  # those of our own making, which a person would have to accept
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(executable_path=driver)
+    return webdriver.Chrome(options=options, service=service)
+
+
+@attrs.define
+class Page:
+    """The page of a network, in a tab."""
+
+    driver: WebDriver
+
+    def open(self, url: str) -> None:
+        self.driver.get("about:blank")  # so that also a change behind the # loads the page anew
+        self.driver.get(url)
+
+    def run(self, script: str, *args: Any) -> Any:
+        return self.driver.execute_script(script, *args)
+
+    def run_async(self, script: str, *args: Any) -> Any:
+        """Run JavaScript that may await, and return what it returns; an error becomes its text."""
+        wrapped = (
+            "const [done, ...args] = [arguments[arguments.length - 1], ...arguments];"
+            f"(async () => {{ {script} }})().then(done, (error) => done(`failed: ${{error.stack}}`))"
+        )
+        self.driver.set_script_timeout(PATIENCE)
+        return self.driver.execute_async_script(wrapped, *args)
+
+    def wait_for(self, condition: str) -> Any:
+        """Wait until a JavaScript expression is true, and return it."""
+        text = f"waited for {condition}"
+        return WebDriverWait(self.driver, PATIENCE, 0.05).until(
+            lambda _: self.run(f"return ({condition})"), text
+        )
+
+    def wait_for_state(self, state: str) -> None:
+        self.wait_for(f"document.getElementById('state').dataset.state === '{state}'")
+
+    def choose(self, service: str) -> None:
+        """Choose a Service, and wait until its attributes are shown."""
+        self.wait_for("document.querySelector('#services a') !== null")
+        links = self.driver.find_elements(By.CSS_SELECTOR, "#services a")
+        [link] = [link for link in links if link.find_element(By.CLASS_NAME, "name").text == service]
+        link.click()
+        self.wait_for("document.querySelector('.method') !== null")
+
+    def attribute(self, name: str) -> WebElement:
+        """Return what is shown of an attribute, unfolded."""
+        summaries = self.driver.find_elements(By.CSS_SELECTOR, ".method > summary")
+        [summary] = [each for each in summaries if each.text.startswith((f"{name} ", f"{name}…"))]
+        method = summary.find_element(By.XPATH, "..")
+        if method.get_attribute("open") is None:
+            summary.click()
+        WebDriverWait(self.driver, PATIENCE, 0.05).until(
+            lambda _: method.find_elements(By.CSS_SELECTOR, "button[type=submit]")
+        )
+        return method
+
+    def start_call(self, name: str, arguments: str | None = None) -> WebElement:
+        method = self.attribute(name)
+        if arguments is not None:
+            field = method.find_elements(By.CSS_SELECTOR, "input.mono")[-1]
+            field.clear()
+            field.send_keys(arguments)
+        method.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+        return method
+
+    def call(self, name: str, arguments: str | None = None) -> str:
+        """Call an attribute and return the text of what came of it."""
+        return self.outcome(self.start_call(name, arguments))
+
+    def outcome(self, method: WebElement) -> str:
+        """Wait for what comes of a call."""
+        found = WebDriverWait(self.driver, PATIENCE, 0.05).until(
+            lambda _: method.find_elements(By.CSS_SELECTOR, ".outcome.done, .outcome.failed")
+        )
+        return found[0].text
+
+    def button(self, text: str) -> WebElement:
+        return self.driver.find_element(By.XPATH, f"//button[normalize-space()='{text}']")
+
+    def text(self, selector: str) -> str:
+        return self.driver.find_element(By.CSS_SELECTOR, selector).text
+
+    def complaints(self) -> list[str]:
+        """What the browser had to complain about since the last time, save connections that failed."""
+        entries = self.driver.get_log("browser")
+        return [
+            entry["message"]
+            for entry in entries
+            if entry["level"] in {"WARNING", "SEVERE"} and "WebSocket connection to" not in entry["message"]
+        ]
