@@ -8,7 +8,7 @@
  */
 import { parse, stringify } from "./exact-json.js";
 
-const MANAGER = "Manager";
+const [MANAGER, NEWS] = ["Manager", Symbol("notifications")];
 const ANSWERED_WITH_UID = new Set(["identity", "link", "unlink", "acquire_lock", "release_lock"]);
 const [FIRST_DELAY, LONGEST_DELAY] = [0.5, 30]; // before connecting again
 const random = () => [...crypto.getRandomValues(new Uint32Array(3))].map((n) => n.toString(36)).join("");
@@ -46,7 +46,7 @@ function makeLink(client, service) {
     request: (attribute, args, kwargs, options) => client.request(service, attribute, args, kwargs, options),
     unlink: (options) => client.unlink(service, options),
     onNotification: (handler) => handlers.add(handler) && (() => handlers.delete(handler)), // returns what ends it
-    notify: (news) => handlers.forEach((handler) => Promise.resolve(news).then(handler).catch(console.error)),
+    [NEWS]: (news) => handlers.forEach((handler) => Promise.resolve(news).then(handler).catch(console.error)),
   };
   const isOurs = (name) => typeof name === "symbol" || name in link || /^_|^then$|^toJSON$/.test(name);
   return new Proxy(link, { get: (_, name) => (isOurs(name) ? link[name] : (...args) => link.request(name, args)) });
@@ -222,7 +222,7 @@ export class Client extends EventTarget {
     if (typeof message.message !== "string") message.message = "an error without a text";
     if (wire.isGreeting) this.manager = String(requester);
     if (request) this.#answered(wire, request, message);
-    else if (isNews) this.#links.get(service)?.notify({ service, args: result[0], kwargs: result[1] });
+    else if (isNews) this.#links.get(service)?.[NEWS]({ service, args: result[0], kwargs: result[1] });
     else if (uid !== "") console.debug("Nobody waits for this", message);
     else if (error) this.#unaddressedError(wire, message);
     else if (wire.admin && "result" in message) this.#answered(wire, wire.admin, message);

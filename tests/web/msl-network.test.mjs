@@ -293,6 +293,7 @@ test("a link can be awaited, printed and turned to JSON without calling the Serv
   assert.match(String(echo), /object/);
   JSON.stringify({ echo: { ...echo, client: 0 } });
   assert.equal(echo._private, undefined);
+  assert.deepEqual(Object.keys(echo), ["service", "address", "request", "unlink", "onNotification", "identity"]);
   assert.equal(socket.sent.length, before);
 });
 
