@@ -96,3 +96,10 @@ def bench(session: nox.Session) -> None:
     """Compare with msl-network 1.0.0 and others; options such as ``--quick`` behind ``--``."""
     session.install(".[bench,bench-more]")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(name="bench-quick")
+def bench_quick(session: nox.Session) -> None:
+    """Fail if a change has broken a floor that is recorded: same-run ratios of CPU times, on one CPU."""
+    session.install(".[bench]")
+    session.run("python", "-m", "benchmarks", "guard", *session.posargs)

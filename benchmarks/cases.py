@@ -13,17 +13,6 @@ REFERENCE: Final = "reference"
 TITLES: Final = {"tcp": "TCP", "tls": "TLS", "websocket": "WebSocket"}
 """The transports, and what they are called in tables."""
 
-UNITS: Final = {
-    "seconds": "time per call",
-    "median": "median time of a call",
-    "p99": "99th percentile of the time of a call",
-    "cpu": "CPU time of the client per call",
-    "server_cpu": "CPU time of the servers per call",
-    "bytes": "memory",
-    "threads": "threads",
-}
-"""What is measured, by its name: costs, so that less is better."""
-
 
 @dataclass(frozen=True)
 class Contestant:
@@ -74,6 +63,12 @@ class Comparison:
     other: str
     goals: Goals = Goals()
     figure: str = "seconds"
+    """Which of the costs.
+
+    ``seconds`` of a call on average, ``median`` or ``p99`` of single ones, ``cpu`` of the client or
+    ``server_cpu`` of the other end, ``bytes`` held, or ``threads``.
+    """
+
     difference: bool = False
     """Whether the cost of `one` itself is what counts; then it is to be at most that of the goals."""
 

@@ -35,13 +35,18 @@ def number(value: float | None) -> str:
     return f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
 
 
+def note(figure: str) -> str:
+    """Return what is said of a figure in a table; nothing if it is what everybody expects."""
+    return _NOTES.get(figure, figure)
+
+
 def label(case: Case, comparison: Comparison) -> str:
     """Return what a comparison is called in a table."""
     parts = [case.full_title]
     if comparison.one != OURS:
         parts.append(comparison.one)
-    if note := _NOTES.get(comparison.figure, comparison.figure):
-        parts.append(note)
+    if of := note(comparison.figure):
+        parts.append(of)
     return ", ".join(parts)
 
 
@@ -74,7 +79,7 @@ def cpu_ratio(measured: Measured, comparison: Comparison) -> float | None:
     costs, others = (_total(measured, each.name, figures) for each in (one, other))
     if not costs or not others or min(costs) <= 0:
         return None
-    return spread(paired_ratios(costs, others)).median
+    return spread(paired_ratios(costs, others)).median * comparison.times
 
 
 def _contestant(case: Case, name: str) -> Contestant:

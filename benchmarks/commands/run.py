@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import machine, results, runner, table
 from benchmarks.availability import available
-from benchmarks.cases import Case, choose
+from benchmarks.cases import Case, Measured, choose
 from benchmarks.placement import one_cpu
 from benchmarks.processes import ChildFailed
 from benchmarks.suites import DESCRIPTIONS, all_cases
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks",
         description="Measure contestants side by side, each in processes of its own, in turns, and print the "
         "ratios of what they needed. Other work on the machine makes the ratios of single rounds vary.",
-        epilog="Other commands: 'compare OLD NEW' compares two runs.",
+        epilog="Other commands: 'compare OLD NEW' compares two runs, 'report FILE' makes a page of one.",
     )
     add = parser.add_argument
     add(
@@ -107,6 +107,21 @@ def shown(total: int) -> Iterator[runner.Progress]:
         yield show
 
 
+def measured_or_status(cases: Sequence[Case], plan: runner.Plan) -> list[Measured] | int:
+    """Measure, with a bar; return the exit status if it was interrupted or has failed."""
+    # As Ctrl-C does, so that processes and folders are cleared away then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with shown(runner.steps(cases, plan)) as progress:
+            return runner.run(cases, plan, progress)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except ChildFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
 def main(arguments: list[str]) -> int:
     """Run the benchmarks and return the exit status."""
     found = options(arguments)
@@ -120,18 +135,10 @@ def main(arguments: list[str]) -> int:
         print(*(f"skipped: {each.what}: {each.why}" for each in skipped), sep="\n")
         return 0
     plan = runner.Plan(found.rounds, quick=found.quick, pin=found.pin)
-    # As Ctrl-C does, so that processes and folders are cleared away then, too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     environment = machine.environment()
-    try:
-        with shown(runner.steps(cases, plan)) as progress:
-            measured = runner.run(cases, plan, progress)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except ChildFailed as error:
-        print(error, file=sys.stderr)
-        return 1
+    measured = measured_or_status(cases, plan)
+    if isinstance(measured, int):
+        return measured
     cpu = one_cpu()
     environment["pinned"] = "not possible here" if cpu is None else f"all processes of a case on CPU {cpu}"
     environment["managers"] = "log level INFO, to a file and to a console that is os.devnull"

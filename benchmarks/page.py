@@ -1,0 +1,169 @@
+"""The page of results, in Markdown, made from what a run has measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from benchmarks.cases import REFERENCE, Measured
+from benchmarks.peers import PEERS
+from benchmarks.plots import PACKAGES
+from benchmarks.results import Results
+from benchmarks.suites import DESCRIPTIONS
+from benchmarks.table import HEADER, Line, as_markdown, by_suite, lines, number
+
+_INTRODUCTION: Final = """\
+# What was measured
+
+Made by `python -m benchmarks report`; do not edit. Every figure is a ratio of what two contestants needed
+**in the same run, in turns, on the same machine**: how many times less ours needed than the other one, so
+that more is better and 1 is the same.
+"""
+
+_METHOD: Final = """\
+## Method
+
+- **Turns.** In every round each contestant of a case does its load, one right after the other, and who
+  goes first goes round. A ratio is taken of the two costs of one round; *min*, *median* and *max* are of
+  the rounds.
+- **Processes.** Clients, Managers, Services and the servers of other packages run in processes of their
+  own, new ones in every round: how memory happens to be laid out can make a process slower for all its
+  life.
+- **One CPU.** The latency of a call depends on where the system puts the processes more than on their
+  code. Cases with a * run all their processes on one CPU; the others may use all of them.
+- **CPU** is the same ratio for the CPU time alone, of what differs: of the clients, of what is at the
+  other end, or of both. Other work on the machine hardly touches it; but it says nothing about waiting.
+- **Results are checked.** Every sum and every list that comes back is compared with what it must be.
+- **Warming up.** A twentieth of the calls is made before those that are timed.
+- **client**: both clients against the same bare stand-in for a Manager, one process on uvloop that
+  answers at once, so that the cost of the client is what shows. Its own time is in both, and makes the
+  ratios smaller than those of the clients alone.
+- **network**: the same client, ours, loads whole networks; so what the client costs is in all of them,
+  too. *async* and *plain* are the methods of our Service: plain ones run in worker threads. Managers log
+  at their default level, INFO, to a file and to a console that leads nowhere; at ERROR the reference
+  would be faster. *All of one's own* compares our client, Manager and Service with those of the
+  reference.
+- **resources**: growth of the resident memory and of the number of threads of a process, per connection,
+  for connections after the first ones; what `python -c "import ..."` takes longer than `python -c pass`.
+- **peers**: the whole of our network (client, Manager, Service: three processes) beside other packages,
+  each in the fastest way that its documentation offers.
+"""
+
+_CAUTION: Final = """\
+## What a reader must not conclude
+
+- No figure here is a speed. Times of another machine, another day or another Python are not comparable;
+  the ratios are less so the more the machines differ.
+- The *client* ratios are not what a user gains with a Manager of msl-network 1.0.0 at the other end: that
+  Manager dominates there. See *all of one's own, our client*.
+- Everything ran on one machine, over the loopback interface. A network adds its latency to both sides,
+  and the ratios of single calls go towards 1.
+- A real instrument takes milliseconds. What these figures say matters for programs that make thousands of
+  calls or pass on megabytes, not for one that reads a voltmeter once a second.
+- A ratio of one round may be off by a third for no reason but other work on the machine. Where *min* and
+  *max* lie on both sides of a goal, it is neither met nor missed for certain.
+- Other packages do other things. Who needs no hub, no names, no JSON, no notifications and no locks
+  should not pay for them; who needs them would have to build them on top of the faster ones.
+"""
+
+_LEFT: Final = (0, 1, len(HEADER) - 1)
+
+
+def page(results: Results, pictures: Mapping[str, Path], folder: Path) -> str:
+    """Return the page.
+
+    Args:
+        results: What was measured.
+        pictures: The files of pictures by the name of their suite.
+        folder: Where the page will be, to which the files are relative.
+    """
+    parts = [_INTRODUCTION, _summary(results)]
+    for suite, measured in by_suite(results):
+        parts.append(f"## {suite}: {DESCRIPTIONS.get(suite, '')}\n")
+        if suite in pictures:
+            parts.append(f"![{suite}]({pictures[suite].relative_to(folder).as_posix()})\n")
+        parts.append(_table(lines(measured, results.pin)) + "\n")
+        if suite == "peers":
+            parts.append(_about_peers(measured) + "\n")
+    parts += [_METHOD, _machine(results), _CAUTION, _repeat(results)]
+    return "\n".join(parts)
+
+
+def _table(table: Sequence[Line]) -> str:
+    """Return the table, without columns in which nothing stands."""
+    used = [
+        column
+        for column in range(len(HEADER))
+        if column < len(HEADER) - 4 or any(line.cells[column] not in {"", "-"} for line in table)
+    ]
+    header = ["" if column == 0 else HEADER[column] or "result" for column in used]
+    left = [at for at, column in enumerate(used) if column in _LEFT]
+    rows = [[_worded(line.cells[column], column) for column in used] for line in table]
+    return as_markdown(header, rows, left)
+
+
+def _worded(cell: str, column: int) -> str:
+    if column == 1:
+        return PACKAGES.get(cell, cell)
+    if column == len(HEADER) - 1:
+        return cell.replace("NOT met", "**not met**")
+    return cell.replace(" *", " \\*")
+
+
+def _summary(results: Results) -> str:
+    """Return how many of the goals were met, and which floors were not."""
+    asked: dict[str, list[bool]] = {}
+    missed = []
+    for line in lines(results.cases, results.pin):
+        for name, value, met, _ in line.row.verdicts:
+            asked.setdefault(name, []).append(met)
+            if name == "floor" and not met:
+                missed.append(f"{line.cells[0]} ({number(line.row.spread.median)} of {number(value)})")
+    counts = ", ".join(f"{sum(met)} of {len(met)} {name}s" for name, met in asked.items())
+    text = f"Of what was asked for, met: {counts}. " if asked else ""
+    if asked and not missed:
+        text += "Every floor is met. "
+    text += f"Rounds: {results.rounds}."
+    if results.quick:
+        text += " A quick run, with few calls: rough."
+    if missed:
+        text += "\n\nFloors that are **not met** (median of what was asked for):\n\n"
+        text += "\n".join(f"- {each}" for each in missed)
+    return f"{text}\n"
+
+
+def _about_peers(measured: Sequence[Measured]) -> str:
+    present = {each.name for of in measured for each in of.case.contestants}
+    rows = [
+        (peer.name, ", ".join(peer.transports).upper(), peer.about) for peer in PEERS if peer.name in present
+    ]
+    reference = "Threads and asyncio. A hub; the same protocol and the same things as ours."
+    rows.insert(0, (PACKAGES[REFERENCE], "TCP, TLS", reference))
+    return as_markdown(("", "over", "how it is driven, and what it gives"), rows, (0, 1, 2))
+
+
+def _machine(results: Results) -> str:
+    rows = [(key, value) for key, value in results.environment.items()]
+    text = "## Machine and versions\n\n" + as_markdown(("", ""), rows, (0, 1)) + "\n"
+    for skipped in results.skipped:
+        text += f"\nSkipped: {skipped.what}: {skipped.why}.\n"
+    return text
+
+
+def _repeat(results: Results) -> str:
+    keys = sorted({measured.case.key for measured in results.cases})
+    example = keys[0] if keys else "client-one-tcp"
+    return f"""\
+## Repeat it
+
+From a clone: `python -m nox -s bench` installs what is needed and measures everything; options go behind
+`--`.
+In an environment with `pip install -e ".[bench,bench-more]"`:
+
+    {results.command} --json new.json
+    python -m benchmarks --only {example}     # just one; --list tells all names
+    python -m benchmarks --quick              # everything that is quick, in less than two minutes
+    python -m benchmarks compare benchmarks/results.json new.json
+    python -m benchmarks report benchmarks/results.json
+"""
