@@ -22,7 +22,7 @@ def run_tests(session: nox.Session) -> None:
     here = Path(__file__).parent
     elsewhere = Path(session.create_tmp()) / "away-from-the-source"
     shutil.rmtree(elsewhere, ignore_errors=True)
-    for name in ("tests", "benchmarks"):  # the latter is not in the package, but has tests
+    for name in ("tests", "benchmarks", "docs"):  # of which the latter are not in the package, but have tests
         shutil.copytree(here / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(here / name, elsewhere)

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
 from tests.web.services import NAME
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "browser.md"
 
 IMPORT = "const network = await import(args[0] + 'msl-network.js'); const [page, url, name] = args;"
 
@@ -83,3 +93,46 @@ def test_every_failure_reaches_the_call_that_it_concerns(page, lab):
         "closed": ["ConnectionLost", True, ""],
         "after": ["ConnectionLost", False, ""],
     }
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def pages_of(folder: Path) -> Iterator[str]:
+    """Serve a folder, as somebody else's web server."""
+    (folder / "favicon.ico").touch()  # for which browsers ask
+    with ThreadingHTTPServer(("localhost", 0), functools.partial(_Quiet, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://localhost:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_the_page_of_the_documentation_works_where_the_manager_allows_its_origin(page, start_lab, tmp_path):
+    text = DOCUMENTATION.read_text(encoding="utf-8")
+    [program] = re.findall(r"```html\n(.*?)```", text, re.DOTALL)
+    with pages_of(tmp_path) as origin:
+        lab = start_lab(websocket_origin=origin)
+        lab.manager.start_example_of_ours("heartbeat")
+        program = program.replace("wss://lab-3:8875/msl", lab.websocket_url)
+        program = program.replace("https://lab-3:8875/", lab.url)
+        assert "lab-3:8875" not in program
+        (tmp_path / "dashboard.html").write_text(program, encoding="utf-8")
+        page.open(f"{origin}/dashboard.html")
+        page.wait_for("/^beat \\d+$/.test(document.getElementById('value').textContent)")
+
+
+def test_a_page_of_another_origin_gets_the_module_and_no_connection(page, lab, tmp_path):
+    (tmp_path / "elsewhere.html").write_text("<title>elsewhere</title>", encoding="utf-8")
+    with pages_of(tmp_path) as origin:
+        page.open(f"{origin}/elsewhere.html")
+        script = IMPORT + "return network.connect(url).then(String, (error) => [error.name, error.message])"
+        name, message = page.run_async(script, lab.url, lab.websocket_url, NAME)
+        assert name == "ConnectError"
+        assert message.startswith(f"Cannot connect to {lab.websocket_url}: ")
