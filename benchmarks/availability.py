@@ -24,8 +24,6 @@ def why_not(contestant: Contestant) -> str | None:
     peer = peer_named(contestant.server)
     if peer is not None and (reason := peer.missing()):
         return reason
-    if contestant.transport == "websocket" and _missing("msl_network_trio.transport.websocket"):
-        return "this version of msl-network-trio has no WebSocket"
     return None
 
 

@@ -10,8 +10,11 @@ from typing import Final
 OURS: Final = "ours"
 REFERENCE: Final = "reference"
 
-TITLES: Final = {"tcp": "TCP", "tls": "TLS", "websocket": "WebSocket"}
+TITLES: Final = {"tcp": "TCP", "tls": "TLS", "websocket": "WebSocket", "wss": "WebSocket with TLS"}
 """The transports, and what they are called in tables."""
+
+SECURE: Final = frozenset({"tls", "wss"})
+WEBSOCKET: Final = frozenset({"websocket", "wss"})
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ class Case:
 
     heavy: bool = False
     """Whether it takes so long that it is measured in every third round only, and not in a quick run."""
+
+    quick: bool = True
+    """Whether it is measured in a quick run."""
 
     curve: str = ""
     """The name of the curve of which this is a point, which has the same name in all points."""

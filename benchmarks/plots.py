@@ -13,7 +13,7 @@ from benchmarks.statistics import Spread, rows, spread
 from benchmarks.suites.growth import CURVES
 from benchmarks.table import by_suite, note, number
 
-COLOURS: Final = {"tcp": "#2f6f9f", "tls": "#c2703d", "websocket": "#5a8f4e", "": "#2f6f9f"}
+COLOURS: Final = {"tcp": "#2f6f9f", "tls": "#c2703d", "websocket": "#5a8f4e", "wss": "#8c5a9e", "": "#2f6f9f"}
 """Of transports."""
 
 _OF_CLIENTS: Final = {OURS: "#2f6f9f", REFERENCE: "#8a8a8a"}

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import trio
 
+from benchmarks.cases import WEBSOCKET
 from benchmarks.clients import asynchronous, blocking
 from benchmarks.clients.idle import Holdings, opened_first
 from benchmarks.tasks import (
@@ -181,7 +182,7 @@ def connect_arguments(task: Task) -> dict[str, Any]:
         "cert_file": task.address.certificate,
         "timeout": 30,
     }
-    if task.transport == "websocket":
+    if task.transport in WEBSOCKET:
         arguments["transport"] = "websocket"
     return arguments
 

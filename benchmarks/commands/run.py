@@ -20,7 +20,7 @@ from benchmarks.processes import ChildFailed
 from benchmarks.suites import DESCRIPTIONS, all_cases
 
 ROUNDS = 6
-QUICK_ROUNDS = 2
+QUICK_ROUNDS = 1
 
 
 def _described() -> str:
@@ -45,7 +45,11 @@ def parser() -> argparse.ArgumentParser:
     add("--only", nargs="+", default=[], metavar="NAME", help="just these, see --list; patterns work, too")
     add("--list", action="store_true", help="list what can be measured, and end")
     add("--rounds", type=int, metavar="N", help=f"default {ROUNDS}, if quick {QUICK_ROUNDS}")
-    add("--quick", action="store_true", help="fewer calls: faster, rough ratios")
+    add(
+        "--quick",
+        action="store_true",
+        help="fewer calls, and nothing that takes long: rough ratios in less than two minutes",
+    )
     add(
         "--pin",
         nargs="?",
@@ -130,6 +134,9 @@ def main(arguments: list[str]) -> int:
         print("nothing is both in these suites and called so; --list shows the names", file=sys.stderr)
         return 2
     cases, skipped = available(cases)
+    if found.quick and (long := [case for case in cases if case.heavy or not case.quick]):
+        skipped += [results.Skipped(case.full_title, "it takes too long for a quick run") for case in long]
+        cases = [case for case in cases if case not in long]
     if found.list:
         print(listed(cases))
         print(*(f"skipped: {each.what}: {each.why}" for each in skipped), sep="\n")

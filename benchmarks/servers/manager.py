@@ -1,7 +1,7 @@
 """The process of a Manager: ``python -m benchmarks.servers.manager ours``, or ``reference``.
 
 Each runs as its command line runs it, with its default log level, INFO, to a file and to the console. Once it
-listens it tells its parent the ``port``, on 127.0.0.1.
+listens it tells its parent the ``port``, and if it has one the ``websocket_port``, on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from benchmarks.tasks import HOST
 _RUNNING = re.compile(r"Network Manager running on .*:(\d+) \(TLS")
 """What both of them log when they listen."""
 
+_WEBSOCKET = re.compile(r"WebSocket, and a page, at .*:(\d+)/")
+"""What ours logs before, if it listens for WebSocket, too."""
+
 
 class _Announcement(logging.Handler):
     """Tells the parent when the Manager listens, and goes away then, so that it costs nothing later."""
@@ -28,12 +31,16 @@ class _Announcement(logging.Handler):
         super().__init__()
         self._logger = logger
         self._for_parent = for_parent
+        self._ports: dict[str, int] = {}
         logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if running := _RUNNING.match(record.getMessage()):
+        message = record.getMessage()
+        if websocket := _WEBSOCKET.match(message):
+            self._ports["websocket_port"] = int(websocket[1])
+        elif running := _RUNNING.match(message):
             self._logger.removeHandler(self)
-            say_ready(self._for_parent, {"port": int(running[1])})
+            say_ready(self._for_parent, {"port": int(running[1]), **self._ports})
 
 
 def _free_port() -> int:
@@ -49,6 +56,7 @@ def main() -> None:
     parser.add_argument("--log-file", type=Path, required=True, metavar="FILE")
     parser.add_argument("--certificate", metavar="FILE", help="default: no TLS")
     parser.add_argument("--key", metavar="FILE", help="the key of the certificate")
+    parser.add_argument("--websocket", action="store_true", help="listen for WebSocket, too; just ours can")
     options = parser.parse_args()
     if (options.certificate is None) != (options.key is None):
         parser.error("--certificate and --key belong together")
@@ -65,7 +73,7 @@ def main() -> None:
         from msl_network_trio.manager.running import run_forever
 
         _Announcement(logging.getLogger("msl_network_trio"), for_parent)
-        run_forever(port=0, **arguments)
+        run_forever(port=0, websocket_port=0 if options.websocket else None, **arguments)
     else:
         from msl.network.manager import run_forever as run_reference
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from benchmarks.cases import SECURE, WEBSOCKET
 from benchmarks.processes import Child
 from benchmarks.servers.large_replies import BULK_SERVICE
 from benchmarks.tasks import SERVICE, Address
@@ -46,7 +47,7 @@ def start(kind: str, transport: str, files: Files, stack: ExitStack, *, bulk: bo
         ChildFailed: A process did not start.
     """
     secure = ["--certificate", str(files.certificate), "--key", str(files.key)]
-    certificate = str(files.certificate) if transport != "tcp" else None
+    certificate = str(files.certificate) if transport in SECURE else None
     name = f"{kind}-{transport}"
     if kind == FAKE:
         fake = stack.enter_context(
@@ -57,7 +58,9 @@ def start(kind: str, transport: str, files: Files, stack: ExitStack, *, bulk: bo
     if kind not in NETWORKS:
         peer = stack.enter_context(Child(name, "benchmarks.peers.serve", kind, *options, home=files.home))
         return Address(peer.ready["port"], certificate, tuple(peer.ready.get("pids", (peer.pid,))))
-    return _start_network(kind, name, certificate, options, files, stack, bulk=bulk)
+    if websocket := transport in WEBSOCKET:
+        options = [*options, "--websocket"]
+    return _start_network(kind, name, certificate, options, files, stack, bulk=bulk, websocket=websocket)
 
 
 def _start_network(
@@ -69,6 +72,7 @@ def _start_network(
     stack: ExitStack,
     *,
     bulk: bool,
+    websocket: bool,
 ) -> Address:
     # A name of which those that are shown when something fails are not: it has a line for each call.
     log = str(files.home / f"{name}-manager.everything")
@@ -94,4 +98,6 @@ def _start_network(
                 Child(f"{name}-{service}", "benchmarks.servers.service", of, service, *where, home=files.home)
             )
         )
+    if websocket:
+        port = manager.ready["websocket_port"]
     return Address(port, certificate, tuple(process.pid for process in processes))

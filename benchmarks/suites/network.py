@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.cases import OURS, REFERENCE, Case, Comparison, Contestant, Goals
+from benchmarks.cases import OURS, REFERENCE, TITLES, Case, Comparison, Contestant, Goals
 
 _TRANSPORTS = ("tcp", "tls")
 _LEAN = "benchmarks.clients.lean"
@@ -62,6 +62,7 @@ def _case(
         tuple(comparisons),
         pinned=pinned,
         background=background,
+        quick=not background,
     )
 
 
@@ -83,6 +84,30 @@ def _whole(
             Contestant(REFERENCE, "benchmarks.clients.reference", "reference", transport, load, reference),
         ),
         (Comparison(OURS, REFERENCE, figure=figure), Comparison("our client", REFERENCE, figure=figure)),
+        pinned=pinned,
+    )
+
+
+def _websocket(
+    load: str, title: str, calls: tuple[int, int], transport: str, *, pinned: bool = False
+) -> Case:
+    """Return a case that compares our WebSocket with the plain connection of both, which has as much TLS."""
+    ours, reference = calls
+    below = {"websocket": "tcp", "wss": "tls"}[transport]
+    figure = "median" if load == "one" else "seconds"
+    client = "benchmarks.clients.ours"
+    direct = f"ours, {TITLES[below]}"
+    return Case(
+        "network",
+        f"whole-{load}",
+        f"all of one's own: {title}",
+        transport,
+        (
+            Contestant(OURS, client, "ours-async", transport, load, ours),
+            Contestant(direct, client, "ours-async", below, load, ours),
+            Contestant(REFERENCE, "benchmarks.clients.reference", "reference", below, load, reference),
+        ),
+        (Comparison(OURS, REFERENCE, figure=figure), Comparison(OURS, direct, figure=figure)),
         pinned=pinned,
     )
 
@@ -156,9 +181,21 @@ def _over(transport: str) -> list[Case]:
         _idle(transport),
         _whole("one", "one call at a time", (2000, 1000, 1000), transport, pinned=True),
         _whole("flight", "100 in flight", (8000, 2000, 2000), transport),
+        _whole("floats", "100k floats, there and back", (8, 3, 3), transport),
     ]
 
 
 def cases() -> list[Case]:
     """Return the cases of this suite."""
-    return [case for transport in _TRANSPORTS for case in _over(transport)]
+    return [
+        *(case for transport in _TRANSPORTS for case in _over(transport)),
+        *(
+            case
+            for transport in ("websocket", "wss")
+            for case in (
+                _websocket("one", "one call at a time", (1500, 1000), transport, pinned=True),
+                _websocket("flight", "100 in flight", (5000, 2000), transport),
+                _websocket("floats", "100k floats, there and back", (6, 3), transport),
+            )
+        ),
+    ]

@@ -33,10 +33,13 @@ def task_of(load, port, calls=7):
 
 
 @asynccontextmanager
-async def our_network(kind="ours-async"):
-    async with open_manager(host=HOST, port=0, disable_tls=True) as manager, trio.open_nursery() as nursery:
+async def our_network(kind="ours-async", **settings):
+    async with (
+        open_manager(host=HOST, port=0, disable_tls=True, **settings) as manager,
+        trio.open_nursery() as nursery,
+    ):
         await nursery.start(partial(service_of(kind).run, name=SERVICE, **manager.connect_kwargs()))
-        yield manager.port
+        yield manager.websocket_port or manager.port
         nursery.cancel_scope.cancel()
 
 
@@ -95,6 +98,12 @@ async def test_the_lean_client_does_not_take_a_wrong_answer():
         with pytest.raises(RuntimeError, match="not each its own"):
             await trio.to_thread.run_sync(lean.measure, task_of("flight", manager.port, 7))
         nursery.cancel_scope.cancel()
+
+
+async def test_our_client_does_its_loads_over_websocket():
+    async with our_network(websocket_port=0) as port:
+        task = Task("one", 3, "websocket", Address(port))
+        assert (await trio.to_thread.run_sync(ours.measure, task))["seconds"] > 0
 
 
 async def test_bare_clients_are_told_and_what_they_cost_the_manager_is_measured():

@@ -46,6 +46,8 @@ def test_heavy_cases_are_measured_in_every_third_round_and_not_in_a_quick_run():
     heavy = case(heavy=True)
     assert [number for number in range(7) if runner.Plan(7).measures(heavy, number)] == [0, 3, 6]
     assert not runner.Plan(7, quick=True).measures(heavy, 0)
+    assert not runner.Plan(7, quick=True).measures(case(quick=False), 0)
+    assert runner.Plan(7).measures(case(quick=False), 1)
     assert runner.steps([heavy, case()], runner.Plan(6)) == 2 * 2 + 6 * 2
 
 
@@ -87,6 +89,13 @@ def test_options_that_make_no_sense_are_refused(arguments, message, capsys):
 def test_suites_may_stand_anywhere():
     found = command.options(["client", "--quick", "--only", "one", "flight"])
     assert (found.suites, found.only, found.rounds) == (["client"], ["one", "flight"], command.QUICK_ROUNDS)
+
+
+def test_a_quick_run_leaves_out_what_takes_long_and_says_so(capsys):
+    assert program.main(["network", "--only", "idle-tcp", "one-tcp", "--quick", "--list"]) == 0
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("network-one-tcp")
+    assert last == "skipped: a notification to 1,000 idle clients, TCP: it takes too long for a quick run"
 
 
 def test_what_can_be_measured_is_listed(capsys):
