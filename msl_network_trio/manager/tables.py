@@ -210,8 +210,11 @@ class HostnamesTable(Table):
     def __init__(self, path: str, connection: sqlite3.Connection) -> None:
         super().__init__(path, connection)
         if not self.hostnames():
-            for hostname in _names_of_this_computer():
-                self.insert(hostname)
+            with self._connection:
+                self._connection.executemany(
+                    f"INSERT OR IGNORE INTO {self.NAME} VALUES(?);",
+                    [(hostname,) for hostname in _names_of_this_computer()],
+                )
 
     def insert(self, hostname: str) -> None:
         """Trust a host; if it is trusted already, nothing changes.
