@@ -12,6 +12,9 @@ from typing import Final
 PORT: Final = 1875
 """The default port of a Manager (the year in which the Metre Convention was signed)."""
 
+WEBSOCKET_PORT: Final = 8875
+"""The port at which a gateway listens if nothing else is said."""
+
 WEBSOCKET_SUBPROTOCOL: Final = "msl-network.v1"
 """What clients and servers for WebSocket agree on: a line, without its end, is one text message."""
 

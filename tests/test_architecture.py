@@ -98,7 +98,11 @@ ORDER = [
     "manager.admin",
     "manager.connection",
     "manager.server",
+    "manager.signals",
     "manager.running",
+    "gateway.relay",
+    "gateway.server",
+    "gateway.running",
     "testing",
     "demo",
     "cli.console",
@@ -113,12 +117,24 @@ ORDER = [
     "cli.completion",
     "cli.limits",
     "cli.manager",
+    "cli.gateway",
     "cli.demo",
     "cli.commands",
     "cli.main",
     "__main__",
 ]
-PACKAGES = ["protocol", "transport", "client", "manager", "cli", "service", "examples", "sync", "web"]
+PACKAGES = [
+    "protocol",
+    "transport",
+    "client",
+    "manager",
+    "gateway",
+    "cli",
+    "service",
+    "examples",
+    "sync",
+    "web",
+]
 
 
 def modules() -> dict[str, Path]:

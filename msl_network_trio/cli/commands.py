@@ -11,6 +11,7 @@ from msl_network_trio.cli import (
     completion,
     delete,
     demo,
+    gateway,
     hostname,
     keygen,
     manager,
@@ -43,6 +44,7 @@ class Command(Protocol):
 
 COMMANDS: Final[dict[str, Command]] = {
     "manager": manager,
+    "gateway": gateway,
     "user": user,
     "hostname": hostname,
     "keygen": keygen,

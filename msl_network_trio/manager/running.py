@@ -6,10 +6,8 @@ import contextlib
 import inspect
 import logging
 import os
-import signal
 import socket
-import threading
-from collections.abc import AsyncIterator, Collection, Generator, Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, Final, Unpack
 
@@ -21,6 +19,7 @@ from msl_network_trio.manager.logs import logging_to
 from msl_network_trio.manager.secret import read_secret
 from msl_network_trio.manager.server import Manager, open_manager
 from msl_network_trio.manager.settings import Limits
+from msl_network_trio.manager.signals import end_on_signal, signal_receiver
 from msl_network_trio.service.filters import filter_service_start_kwargs
 from msl_network_trio.service.service import Service
 
@@ -28,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 RUNNING: Final = "Network Manager running on"
 """How the line begins that says that peers may connect; people's scripts wait for it."""
-
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
-"""What ends a Manager; SIGBREAK is what CTRL_BREAK_EVENT is on Windows, where nobody sends a SIGTERM."""
 
 
 def run_forever(
@@ -177,14 +173,14 @@ def _run(
 async def _main(services: Sequence[Service], service_kwargs: dict[str, Any], **manager_kwargs: Any) -> None:
     async with contextlib.AsyncExitStack() as stack:
         # Signals first: who waits for the line that says that it runs may send one at once.
-        signals = stack.enter_context(_signal_receiver())
+        signals = stack.enter_context(signal_receiver())
         manager = await stack.enter_async_context(open_manager(**manager_kwargs))
         _announce(manager, manager_kwargs)
         failure = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_with_manager, manager, nursery.cancel_scope)
             if signals is not None:
-                nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
+                nursery.start_soon(end_on_signal, signals, nursery.cancel_scope)
             if services:
                 # What is trusted is the Manager's own certificate; which names it is for does not matter.
                 kwargs = {"assert_hostname": False, **service_kwargs, **manager.connect_kwargs()}
@@ -216,25 +212,6 @@ async def _run_services(services: Sequence[Service], kwargs: dict[str, Any]) -> 
         for service in services:
             nursery.start_soon(run, service)
     return failure
-
-
-@contextlib.contextmanager
-def _signal_receiver() -> Generator[AsyncIterator[int] | None]:
-    """Receive the signals that end a Manager; None if they cannot be, which is so outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield None
-        return
-    with trio.open_signal_receiver(*_SIGNALS) as signals:
-        yield signals
-
-
-async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    number = await anext(signals)
-    # The next one is for the operating system: it ends the process, whatever it may be waiting for.
-    for each in _SIGNALS:
-        signal.signal(each, signal.SIG_DFL)
-    logger.info("%s received", signal.Signals(number).name)
-    scope.cancel()
 
 
 async def _end_with_manager(manager: Manager, scope: trio.CancelScope) -> None:

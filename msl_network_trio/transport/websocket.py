@@ -161,7 +161,7 @@ class WebSocketTransport(Transport):
         self._carrier = _Carrier(carrier, received, self._wake)
         self._connection: WebSocketConnection | None = None
         self._lines = LineBuffer()
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[tuple[int, str]] = deque()
         self._unsent = 0
         self._room = trio.lowlevel.ParkingLot()
         self._work = trio.lowlevel.ParkingLot()
@@ -218,11 +218,19 @@ class WebSocketTransport(Transport):
             piece = bytes(view[sent : sent + _CAPACITY])
             sent += len(piece)
             for line in self._lines.feed(piece):
-                self._queue.append(line.removesuffix(b"\r"))
-                self._unsent += len(self._queue[-1])
+                self._queue.append((len(line), self._text(line)))
+                self._unsent += len(line)
         if self._queue:
             self._work.unpark_all()
         return sent
+
+    def _text(self, line: bytes) -> str:
+        try:
+            return line.removesuffix(b"\r").decode()
+        except UnicodeDecodeError as error:
+            text = "a line that is no UTF-8 cannot be sent by WebSocket"
+            self.say_goodbye(CloseReason.INTERNAL_ERROR, text)
+            raise ConnectionLost(f"{text}: {error}") from error
 
     async def wait_send(self) -> None:
         """See `Transport.wait_send`; also returns when there is no room yet but progress."""
@@ -354,9 +362,9 @@ class WebSocketTransport(Transport):
         try:
             while self._queue or self._goodbye is None:
                 if self._queue:
-                    line = self._queue.popleft()
-                    await self._websocket.send_message(line.decode())
-                    self._unsent -= len(line)
+                    size, text = self._queue.popleft()
+                    await self._websocket.send_message(text)
+                    self._unsent -= size
                     self._wake()
                 else:
                     await self._work.park()

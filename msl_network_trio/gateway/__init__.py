@@ -1,0 +1,1 @@
+"""The gateway: WebSocket in front of a Manager that has none."""

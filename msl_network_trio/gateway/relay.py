@@ -1,0 +1,118 @@
+"""Lines between two connections, as they are, until one of the two ends."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import attrs
+import trio
+
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.websocket import WebSocketTransport
+
+_GOODBYE = 2.0
+"""How many seconds the end that is left has to read what it is told last, and to say goodbye."""
+
+
+class _Code(IntEnum):
+    """With which codes the WebSocket is closed (RFC 6455, 7.4.1)."""
+
+    GOING_AWAY = 1001
+    INTERNAL_ERROR = 1011
+
+
+@attrs.frozen
+class End:
+    """How a relay has ended."""
+
+    of_manager: bool
+    """Whether it was the Manager's end that did."""
+
+    reason: str
+    """Why."""
+
+    is_lost: bool = False
+    """Whether it was not closed in order."""
+
+
+async def relay(websocket: WebSocketTransport, upstream: Transport, stalled_after: float) -> End:
+    """Pass everything on, both ways, until one end is closed; then close the other one.
+
+    Nothing is read of one end while the other one does not take what was read before.
+
+    Args:
+        websocket: The peer.
+        upstream: The connection to its Manager.
+        stalled_after: After how many seconds in which it takes nothing an end is given up: a Manager of
+            msl-network has all clients of a Service wait for the one that does not read.
+
+    Returns:
+        How it has ended.
+    """
+    ends: list[End] = []
+
+    async def pump(source: Transport, target: Transport, *, of_manager: bool) -> None:
+        ends.append(await _pump(source, target, stalled_after, of_manager=of_manager))
+        nursery.cancel_scope.cancel()
+
+    async def pump_up() -> None:
+        await pump(websocket, upstream, of_manager=False)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(pump_up)
+            await pump(upstream, websocket, of_manager=True)
+        end = ends[0]
+        with trio.move_on_after(_GOODBYE):
+            if end.of_manager:
+                code = _Code.INTERNAL_ERROR if end.is_lost else _Code.GOING_AWAY
+                websocket.say_goodbye(code, end.reason)
+                await _until_end(websocket)
+            else:
+                upstream.send_eof()
+                await _until_end(upstream)
+    finally:
+        websocket.close()
+        upstream.close()
+    return end
+
+
+async def _pump(source: Transport, target: Transport, stalled_after: float, *, of_manager: bool) -> End:
+    """Pass on what comes from one end, until one of the two has ended."""
+    names = {True: "the Manager", False: "the peer"}
+    try:
+        while data := await source.receive():
+            try:
+                reason = await _send(target, data, stalled_after)
+            except ConnectionLost as error:
+                reason = f"lost: {error}"
+            if reason:
+                return End(not of_manager, f"the connection to {names[not of_manager]} was {reason}", True)
+    except ConnectionLost as error:
+        return End(of_manager, f"the connection to {names[of_manager]} was lost: {error}", True)
+    text = f" ({source.last_words})" if source.last_words else ""
+    return End(of_manager, f"{names[of_manager]} closed the connection{text}")
+
+
+async def _send(target: Transport, data: bytes, stalled_after: float) -> str:
+    """Send all of it, and return why that is given up, if it is.
+
+    Raises:
+        ConnectionLost: The target is gone.
+    """
+    rest = memoryview(data)
+    while rest := rest[target.send_nowait(rest) :]:
+        with trio.move_on_after(stalled_after) as scope:
+            await target.wait_send()
+        if scope.cancelled_caught:
+            return f"given up, since it has read nothing for {stalled_after:g} seconds"
+    return ""
+
+
+async def _until_end(transport: Transport) -> None:
+    try:
+        while await transport.receive():
+            pass
+    except ConnectionLost:
+        pass  # which is an end as well

@@ -1,0 +1,58 @@
+"""A gateway as a program: from the start until a signal."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from msl_network_trio.exceptions import CertificateError
+from msl_network_trio.gateway.server import Gateway, open_gateway
+from msl_network_trio.manager.secret import read_secret
+from msl_network_trio.manager.signals import end_on_signal, signal_receiver
+
+logger = logging.getLogger(__name__)
+
+RUNNING: Final = "Gateway running on"
+"""How the line begins that says that peers may connect."""
+
+
+def run_forever(
+    *, log_level: str | int = "INFO", key_file_password: str | Sequence[str] | None = None, **kwargs: Any
+) -> None:
+    """Run a gateway until SIGINT (Ctrl-C), SIGTERM or, on Windows, CTRL_BREAK; a blocking function.
+
+    Args:
+        log_level: From which level on to log, by name or number.
+        key_file_password: See `open_gateway`; or a list of the words of the password.
+        kwargs: As for `open_gateway`, which also says what is raised.
+    """
+    logging.basicConfig(level=log_level, format="%(asctime)s [%(levelname)-5s] %(name)s - %(message)s")
+    if key_file_password is not None:
+        kwargs["key_file_password"] = read_secret(
+            key_file_password, "The password of the private key", CertificateError
+        )
+    trio.run(partial(_main, **kwargs))
+
+
+async def _main(**kwargs: Any) -> None:
+    with signal_receiver() as signals:
+        async with open_gateway(**kwargs) as gateway:
+            _announce(gateway, kwargs.get("host"))
+            with trio.CancelScope() as scope:
+                if signals is None:
+                    await trio.sleep_forever()
+                else:
+                    await end_on_signal(signals, scope)
+            logger.info("shutting down the gateway")
+
+
+def _announce(gateway: Gateway, host: str | None) -> None:
+    where = host or socket.gethostname()
+    scheme = "ws" if gateway.certificate is None else "wss"
+    where = f"[{where}]" if ":" in where else where
+    logger.info("%s %s://%s:%d/ for Manager[%s]", RUNNING, scheme, where, gateway.port, gateway.manager)

@@ -1,0 +1,342 @@
+"""A gateway: one connection to a Manager for each WebSocket, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+import sys
+from collections.abc import Collection
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from msl_network_trio.client.prompts import TerminalPrompts
+from msl_network_trio.constants import PORT, WEBSOCKET_PORT
+from msl_network_trio.exceptions import CertificateError, ConnectionLost, ConnectTimeout, NetworkError
+from msl_network_trio.gateway.relay import relay
+from msl_network_trio.manager.certificates import server_context
+from msl_network_trio.manager.settings import STALLED_AFTER
+from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.listening import open_listeners
+from msl_network_trio.transport.tcp import SocketTransport, accept_tls, open_tcp, take_socket
+from msl_network_trio.transport.trust import Certificate, open_trusted
+from msl_network_trio.web.door import Door, Hall
+
+logger = logging.getLogger(__name__)
+
+_TLS_HANDSHAKE = 10.0
+"""How many seconds a TLS handshake may take."""
+
+_DIAL = 10.0
+"""How many seconds it may take to connect to the Manager."""
+
+_FIRST_LINE = 65_536
+"""More bytes than the first line of a Manager has."""
+
+_HALF_OPEN = 256
+"""How many connections may be at a time that have not asked for anything yet."""
+
+
+def split_address(text: str, default_port: int) -> tuple[str, int]:
+    """Split ``host:port``; each of the two may be missing, and an IPv6 address has to be in brackets.
+
+    Raises:
+        ValueError: It is no address.
+    """
+    try:
+        parts = urlsplit(f"//{text}")
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no address of the form host:port ({error})") from error
+    if parts.path or parts.query or parts.fragment or parts.username is not None:
+        raise ValueError(f"{text!r} is no address of the form host:port")
+    return parts.hostname or "", default_port if port is None else port
+
+
+@attrs.frozen(kw_only=True)
+class GatewaySettings:
+    """The arguments of `open_gateway`; see there for what they mean."""
+
+    manager: str
+    host: str | None
+    port: int
+    origins: Collection[str]
+    disable_tls: bool
+    cert_file: str | os.PathLike[str] | None
+    key_file: str | os.PathLike[str] | None
+    key_file_password: str | None
+    manager_disable_tls: bool
+    manager_cert_file: str | os.PathLike[str] | None
+    manager_assert_hostname: bool
+    manager_auto_save: bool
+    read_limit: int | None
+    stalled_after: float
+
+
+class Gateway:
+    """A gateway that runs, as `open_gateway` gives it.
+
+    Attributes:
+        manager: The address of the Manager, ``"host:port"``.
+        port: The number of its port.
+        certificate: The file with the certificate that clients have to trust; None without TLS.
+    """
+
+    def __init__(
+        self, settings: GatewaySettings, port: int, context: ssl.SSLContext | None, certificate: Path | None
+    ) -> None:
+        self.port = port
+        self.certificate = certificate
+        self._settings = settings
+        self._context = context
+        host, self._manager_port = split_address(settings.manager, PORT)
+        self._manager_host = host or "localhost"
+        self.manager = f"{self._manager_host}:{self._manager_port}"
+        self._door = Door(origins=settings.origins, read_limit=settings.read_limit)
+        self._hall = Hall(_HALF_OPEN)
+        self._may_ask = True
+        # Shielded, as in Manager.
+        self._scope = trio.CancelScope(shield=True)
+        self._nursery: trio.Nursery
+
+    @trio.lowlevel.enable_ki_protection
+    async def look_at_manager(self) -> None:
+        """Connect once, before anybody does, to find out what would not work.
+
+        A Manager that is not there may come. One that lets us in without a question is warned of.
+
+        Raises:
+            CertificateError: Its certificate is not trusted.
+        """
+        try:
+            upstream = await self._dial()
+        except CertificateError:
+            raise
+        except NetworkError as error:
+            logger.warning("the Manager cannot be reached yet: %s", error)
+            return
+        finally:
+            self._may_ask = False
+        received = b""
+        try:
+            with trio.move_on_after(_DIAL):
+                while b"\n" not in received and len(received) < _FIRST_LINE:
+                    data = await upstream.receive()
+                    if not data:
+                        break
+                    received += data
+        except ConnectionLost as error:
+            logger.warning("the Manager closes the connection: %s", error)
+        finally:
+            upstream.close()
+        if b'"identity"' in received:
+            logger.warning(
+                "Manager[%s] asks this computer for no password. If it was started with --auth-hostname, "
+                "everybody who reaches this gateway is trusted: to it, all of them are this computer.",
+                self.manager,
+            )
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self, listeners: list[trio.SocketListener]) -> None:
+        """Serve those who connect, until `shutdown`."""
+        with self._scope:
+            async with trio.open_nursery() as self._nursery:
+                await trio.serve_listeners(self._accept, listeners, handler_nursery=self._nursery)
+
+    def shutdown(self) -> None:
+        """End it, and all connections. Calling it again does no harm."""
+        self._scope.cancel()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _accept(self, stream: trio.SocketStream) -> None:
+        try:
+            await self._serve(stream)
+        except Exception:
+            # A mistake of ours. It must not cost others their connections.
+            logger.exception("a connection failed")
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        try:
+            address, port = stream.socket.getpeername()[:2]
+            sock = take_socket(stream)
+        except OSError as error:  # it is gone again
+            logger.debug("a connection was closed before it was accepted: %s", error)
+            await stream.aclose()
+            return
+        carrier = upgrade = None
+        with self._hall.wait():
+            carrier = await self._secure(sock, address, port)
+            upgrade = None if carrier is None else await self._door.knock(carrier)
+        if carrier is None or upgrade is None:
+            return
+        try:
+            upstream = await self._dial()
+        except NetworkError as error:
+            logger.warning("%s:%d cannot be connected: %s", address, port, error)
+            await self._door.refuse(carrier, f"There is no connection to the Manager: {error}")
+            return
+        except BaseException:
+            carrier.close()
+            raise
+        try:
+            websocket = await self._door.open(carrier, upgrade, self._nursery.start_soon)
+        except BaseException:
+            upstream.close()
+            raise
+        if websocket is None:
+            upstream.close()
+            return
+        logger.info("%s:%d is connected to the Manager, as port %d", address, port, upstream.port)
+        end = await relay(websocket, upstream, self._settings.stalled_after)
+        logger.info("%s:%d is not connected any more: %s", address, port, end.reason)
+
+    async def _secure(self, sock: socket.socket, address: str, port: int) -> Transport | None:
+        if self._context is None:
+            return SocketTransport(sock)
+        try:
+            with trio.fail_after(_TLS_HANDSHAKE):
+                return await accept_tls(sock, self._context)
+        except (ConnectionLost, trio.TooSlowError) as error:
+            logger.info("no TLS connection with %s:%d: %s", address, port, error)
+            return None
+
+    async def _dial(self) -> Transport:
+        """Connect to the Manager.
+
+        Raises:
+            ConnectError: It cannot be reached.
+            CertificateError: Its certificate is not trusted.
+        """
+        settings = self._settings
+        if settings.manager_disable_tls:
+            dial = partial(open_tcp, self._manager_host, self._manager_port)
+        else:
+            dial = partial(
+                open_trusted,
+                self._manager_host,
+                self._manager_port,
+                cert_file=settings.manager_cert_file,
+                assert_hostname=settings.manager_assert_hostname,
+                auto_save=settings.manager_auto_save,
+                ask=self._ask,
+            )
+        if self._may_ask:
+            return await dial()  # a person may have to be asked, who takes as long as it takes
+        with trio.move_on_after(_DIAL):
+            return await dial()
+        raise ConnectTimeout(f"Cannot connect to {self.manager} within {_DIAL:g} seconds")
+
+    async def _ask(self, certificate: Certificate) -> bool:
+        """Ask whether to trust the Manager's certificate: when we start, and if there is a person to ask."""
+        if self._may_ask and sys.stdin is not None and sys.stdin.isatty():
+            return await TerminalPrompts().trust(certificate)
+        raise CertificateError(
+            f"The certificate of the Manager at {self.manager} is not known on this computer (SHA-256 "
+            f"{certificate.fingerprint}). Pass the file of its certificate as --manager-cert-file "
+            "(manager_cert_file), or --manager-auto-save (manager_auto_save) to trust it from now on."
+        )
+
+    def __repr__(self) -> str:
+        return f"<Gateway port={self.port} manager={self.manager}>"
+
+
+class GatewayOpening:
+    """What `open_gateway` returns, to be entered with ``async with``."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self._gateway: Gateway | None = None
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aenter__(self) -> Gateway:
+        settings = self._settings
+        listeners = await open_listeners(settings.host or None, settings.port)
+        try:
+            context, certificate = await self._secure()
+            port = listeners[0].socket.getsockname()[1]
+            self._gateway = Gateway(settings, port, context, certificate)
+            await self._gateway.look_at_manager()
+        except BaseException:
+            for listener in listeners:
+                listener.socket.close()
+            raise
+        # Not with 'async with', so that what the body raises comes out as it is, in no group.
+        self._nursery = trio.open_nursery()
+        nursery = await self._nursery.__aenter__()
+        nursery.start_soon(self._gateway.run, listeners, name=repr(self._gateway))
+        return self._gateway
+
+    async def _secure(self) -> tuple[ssl.SSLContext | None, Path | None]:
+        settings = self._settings
+        if settings.disable_tls:
+            return None, None
+        make = partial(
+            server_context,
+            host=settings.host or None,
+            cert_file=settings.cert_file,
+            key_file=settings.key_file,
+            key_file_password=settings.key_file_password,
+        )
+        return await trio.to_thread.run_sync(make)
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(self, *_: object) -> None:
+        assert self._gateway is not None
+        self._gateway.shutdown()
+        await self._nursery.__aexit__(None, None, None)
+
+
+def open_gateway(
+    *,
+    manager: str = f"localhost:{PORT}",
+    host: str | None = None,
+    port: int = WEBSOCKET_PORT,
+    origins: Collection[str] = (),
+    disable_tls: bool = False,
+    cert_file: str | os.PathLike[str] | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+    key_file_password: str | None = None,
+    manager_disable_tls: bool = False,
+    manager_cert_file: str | os.PathLike[str] | None = None,
+    manager_assert_hostname: bool = True,
+    manager_auto_save: bool = False,
+    read_limit: int | None = None,
+    stalled_after: float = STALLED_AFTER,
+) -> GatewayOpening:
+    """Run a gateway for the length of an ``async with`` block: WebSocket in front of a Manager, of any kind.
+
+    Each WebSocket gets a connection of its own to the Manager, and what is said there is passed on as it is,
+    authentication included. To the Manager all of them come from this computer.
+
+    Args:
+        manager: The address of the Manager, ``"host:port"``.
+        host: The host name or address at which to listen; None: at all addresses of this computer.
+        port: The port at which to listen; 0: any free one.
+        origins: The origins whose pages may connect, besides our own; see `open_manager`.
+        disable_tls: Whether to do without TLS on this side: behind a proxy that has it, for example.
+        cert_file: The certificate of this side (PEM). If neither it nor `key_file` is given, the one of a
+            Manager on this computer is used, and made if there is none.
+        key_file: The private key (PEM) of the certificate.
+        key_file_password: What the private key is encrypted with, or a file with that in its first line.
+        manager_disable_tls: Whether the Manager does without TLS.
+        manager_cert_file: The Manager's certificate, or that of the CA that signed it. None: the one that was
+            saved for its host; if there is none, a person at the terminal is asked when the gateway starts.
+        manager_assert_hostname: Whether the Manager's certificate must be for its host.
+        manager_auto_save: Trust, and save, a certificate of the Manager that is new, without asking.
+        read_limit: The largest message to accept, in bytes; None: no limit.
+        stalled_after: For how many seconds an end may take nothing of what waits for it.
+
+    Raises:
+        OSError: The port is in use, the host is none of this computer, or a file cannot be used.
+        CertificateError: The Manager's certificate is not trusted, or our own one cannot be used.
+        ValueError: An argument makes no sense.
+    """
+    settings = GatewaySettings(**locals())
+    split_address(manager, PORT)
+    Door(origins=origins)
+    return GatewayOpening(settings)

@@ -1,0 +1,210 @@
+"""A gateway on real sockets, in front of our own Manager; tests/interop has it in front of msl-network's."""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+
+import pytest
+import trio
+
+from msl_network_trio import AuthenticationError, ConnectError, ConnectionLost, connect, open_manager
+from msl_network_trio.exceptions import CertificateError
+from msl_network_trio.gateway.server import open_gateway, split_address
+from msl_network_trio.testing import FakeService
+from tests.transport.certificates import ordinary, self_signed
+
+LIMIT = 30.0
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The certificates of a Manager and a gateway, whose names are not those of their files."""
+    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path / "home"))
+    paths = []
+    for name, identity in (("manager", ordinary()), ("gateway", self_signed())):
+        path = tmp_path / f"{name}.pem"
+        path.write_text(identity.key + identity.pem)
+        path.chmod(0o600)
+        paths.append(str(path))
+    return paths
+
+
+@pytest.fixture
+def open_both(files):
+    """A Manager with TLS, and the arguments of a gateway in front of it."""
+    manager_file, gateway_file = files
+    open_it = partial(
+        open_manager, host="127.0.0.1", port=0, cert_file=manager_file, database=manager_file + ".db"
+    )
+
+    def gateway(manager, **kwargs):
+        settings = {
+            "manager": f"127.0.0.1:{manager.port}",
+            "host": "127.0.0.1",
+            "port": 0,
+            "cert_file": gateway_file,
+            "manager_cert_file": manager_file,
+            **kwargs,
+        }
+        return open_gateway(**settings)
+
+    return open_it, gateway
+
+
+def reach(gateway, **kwargs):
+    return {
+        "host": f"wss://127.0.0.1:{gateway.port}/msl",
+        "cert_file": str(gateway.certificate),
+        **kwargs,
+    }
+
+
+async def test_clients_and_services_work_through_it(open_both):
+    open_it, gateway_to = open_both
+    with trio.fail_after(LIMIT):
+        async with open_it() as manager, gateway_to(manager) as gateway, trio.open_nursery() as nursery:
+            service = FakeService("Adder", {"add": lambda x, y: x + y})
+            await nursery.start(partial(service.run, **reach(gateway)))
+            async with connect(**reach(gateway)) as client, client.link("Adder") as adder:
+                assert await adder.add(1, 2) == 3
+                assert client.address_manager == f"127.0.0.1:{gateway.port}"
+            async with connect(**manager.connect_kwargs()) as client, client.link("Adder") as adder:
+                assert await adder.add("x" * 3_000_000, "y") == "x" * 3_000_000 + "y"
+            nursery.cancel_scope.cancel()
+
+
+async def test_authentication_is_between_the_ends(open_both):
+    open_it, gateway_to = open_both
+    with trio.fail_after(LIMIT):
+        async with open_it(auth_password="secret") as manager, gateway_to(manager) as gateway:
+            async with connect(**reach(gateway, password_manager="secret")) as client:
+                assert await client.identities()
+            with pytest.raises(AuthenticationError, match="Wrong Manager password"):
+                await connect(**reach(gateway, password_manager="wrong"))
+
+
+async def test_a_manager_that_asks_for_no_password_is_warned_of(open_both, caplog):
+    open_it, gateway_to = open_both
+    async with open_it(auth_password="secret") as manager, gateway_to(manager):
+        assert "--auth-hostname" not in caplog.text
+    async with open_it() as manager, gateway_to(manager):
+        assert "--auth-hostname" in caplog.text
+
+
+async def test_the_end_of_the_manager_is_told_at_once(open_both):
+    open_it, gateway_to = open_both
+    with trio.fail_after(LIMIT):
+        async with open_it() as manager, gateway_to(manager) as gateway:
+            async with connect(**reach(gateway)) as client:
+                manager.shutdown()
+                await client._connection.closed.wait()
+                with pytest.raises(ConnectionLost):
+                    await client.identities()
+            with pytest.raises(ConnectError, match="HTTP status 502.*There is no connection to the Manager"):
+                await connect(**reach(gateway))
+
+
+async def test_the_end_of_the_gateway_is_told_at_once(open_both):
+    open_it, gateway_to = open_both
+    with trio.fail_after(LIMIT):
+        async with open_it() as manager:
+            async with gateway_to(manager) as gateway:
+                client = await connect(**reach(gateway))
+                assert len((await client.identities())["clients"]) == 1
+            await client._connection.closed.wait()
+            while manager.identity()["clients"]:
+                await trio.sleep(0.01)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", gateway.port))
+
+
+async def test_a_client_that_vanishes_is_forgotten_by_the_manager(open_both):
+    open_it, gateway_to = open_both
+    with trio.fail_after(LIMIT):
+        async with open_it() as manager, gateway_to(manager) as gateway:
+            client = await connect(**reach(gateway))
+            client._connection._transport._inner.close()
+            while manager.identity()["clients"]:
+                await trio.sleep(0.01)
+
+
+async def test_a_manager_that_is_not_there_yet_may_come(files, open_both, caplog):
+    open_it, _ = open_both
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    with trio.fail_after(LIMIT):
+        async with open_gateway(
+            manager=f"127.0.0.1:{port}",
+            host="127.0.0.1",
+            port=0,
+            cert_file=files[1],
+            manager_cert_file=files[0],
+        ) as gateway:
+            assert "cannot be reached yet" in caplog.text
+            with pytest.raises(ConnectError, match="HTTP status 502"):
+                await connect(**reach(gateway))
+            async with open_it(port=port), connect(**reach(gateway)) as client:
+                assert await client.identities()
+
+
+async def test_a_certificate_that_nobody_can_be_asked_about_is_an_error_that_says_what_to_pass(open_both):
+    open_it, gateway_to = open_both
+    with trio.fail_after(LIMIT):
+        async with open_it() as manager:
+            with pytest.raises(CertificateError, match="--manager-cert-file.*--manager-auto-save"):
+                async with gateway_to(manager, manager_cert_file=None):
+                    pytest.fail("entered")
+            saving = gateway_to(manager, manager_cert_file=None, manager_auto_save=True)
+            async with saving as gateway, connect(**reach(gateway)) as client:
+                assert await client.identities()
+
+
+async def test_without_tls_on_either_side(files):
+    plain = {"host": "127.0.0.1", "port": 0, "disable_tls": True}
+    with trio.fail_after(LIMIT):
+        async with open_manager(**plain, database=files[0] + ".db") as manager:
+            opening = open_gateway(manager=f"127.0.0.1:{manager.port}", manager_disable_tls=True, **plain)
+            async with opening as gateway, connect(host=f"ws://127.0.0.1:{gateway.port}") as client:
+                assert await client.identities()
+
+
+async def test_a_mistake_costs_only_one_connection(open_both, monkeypatch, caplog):
+    open_it, gateway_to = open_both
+    with trio.fail_after(LIMIT):
+        async with open_it() as manager, gateway_to(manager) as gateway:
+
+            async def dial():
+                raise RuntimeError("a mistake")
+
+            with monkeypatch.context() as patch:
+                patch.setattr(gateway, "_dial", dial)
+                with pytest.raises(ConnectError, match="closed the connection"):
+                    await connect(**reach(gateway))
+            [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+            assert "a mistake" in str(record.exc_info)
+            async with connect(**reach(gateway)) as client:
+                assert await client.identities()
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("lab-3:1876", "lab-3", 1876),
+        ("lab-3", "lab-3", 7),
+        (":8875", "", 8875),
+        (":0", "", 0),
+        ("[::1]:8875", "::1", 8875),
+        ("[::1]", "::1", 7),
+        ("", "", 7),
+    ],
+)
+def test_addresses(text, host, port):
+    assert split_address(text, 7) == (host, port)
+
+
+@pytest.mark.parametrize("text", ["lab:x", "lab:70000", "lab/path", "a@lab", "[::1", "wss://lab"])
+def test_what_is_no_address(text):
+    with pytest.raises(ValueError, match="no address"):
+        split_address(text, 7)
