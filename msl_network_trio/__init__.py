@@ -31,6 +31,7 @@ from msl_network_trio.protocol.messages import Notification
 from msl_network_trio.transport.trust import Certificate
 
 if TYPE_CHECKING:
+    from msl_network_trio.gateway.server import Gateway, open_gateway
     from msl_network_trio.manager.running import filter_run_forever_kwargs, run_services
     from msl_network_trio.manager.server import Manager, open_manager
     from msl_network_trio.service.filters import filter_service_start_kwargs
@@ -48,6 +49,7 @@ __all__ = [
     "ConnectError",
     "ConnectTimeout",
     "ConnectionLost",
+    "Gateway",
     "HandshakeError",
     "Link",
     "LinkBroken",
@@ -70,15 +72,18 @@ __all__ = [
     "filter_client_connect_kwargs",
     "filter_run_forever_kwargs",
     "filter_service_start_kwargs",
+    "open_gateway",
     "open_manager",
     "run_services",
 ]
 
 _IMPORTED_WHEN_USED: Final = {
+    "Gateway": "gateway.server",
     "Manager": "manager.server",
     "Service": "service.service",
     "filter_run_forever_kwargs": "manager.running",
     "filter_service_start_kwargs": "service.filters",
+    "open_gateway": "gateway.server",
     "open_manager": "manager.server",
     "run_services": "manager.running",
 }

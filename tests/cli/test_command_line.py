@@ -227,6 +227,8 @@ def test_ctrl_c_before_the_manager_listens_to_it_ends_quietly(run_forever, capsy
 DEFAULTS = {
     "host": None,
     "port": 1875,
+    "websocket_port": None,
+    "websocket_origins": [],
     "auth_hostname": False,
     "auth_login": False,
     "auth_password": None,
@@ -256,6 +258,11 @@ DEFAULTS = {
         ("--key-file-password abc", {"key_file_password": ["abc"]}),
         ("-P abc 123 --port 5", {"auth_password": ["abc", "123"], "port": 5}),
         ("--auth-password abc", {"auth_password": ["abc"]}),
+        ("-w 8875", {"websocket_port": 8875}),
+        (
+            "--websocket-port 0 --websocket-origin https://a --websocket-origin http://b:80",
+            {"websocket_port": 0, "websocket_origins": ["https://a", "http://b:80"]},
+        ),
         ("--auth-hostname", {"auth_hostname": True}),
         ("--auth-login", {"auth_login": True}),
         ("-d lab.sqlite3", {"database": "lab.sqlite3"}),
@@ -387,3 +394,51 @@ def test_the_code_for_a_shell_is_printed(shell, text, capsys):
     code = capsys.readouterr().out
     assert text in code
     assert "msl-network-trio" in code
+
+
+@pytest.mark.parametrize(
+    ("line", "changed"),
+    [
+        ("", {}),
+        ("--manager lab-3 --listen :443", {"manager": "lab-3", "port": 443}),
+        ("-m lab-3:1 -L [::1]:0", {"manager": "lab-3:1", "host": "::1", "port": 0}),
+        ("-L localhost --disable-tls", {"host": "localhost", "disable_tls": True}),
+        ("-c a -k b -D c d", {"cert_file": "a", "key_file": "b", "key_file_password": ["c", "d"]}),
+        ("--manager-disable-tls", {"manager_disable_tls": True}),
+        ("--manager-cert-file a", {"manager_cert_file": "a"}),
+        ("--manager-auto-save", {"manager_auto_save": True}),
+        ("--manager-disable-hostname-check", {"manager_assert_hostname": False}),
+        ("--websocket-origin https://a --websocket-origin *", {"origins": ["https://a", "*"]}),
+        ("--read-limit 1000 -G debug", {"read_limit": 1000, "log_level": "DEBUG"}),
+    ],
+)
+def test_the_options_of_the_gateway_reach_it(monkeypatch, line, changed):
+    calls = []
+    monkeypatch.setattr("msl_network_trio.gateway.running.run_forever", lambda **kwargs: calls.append(kwargs))
+    assert main(["gateway", *line.split()]) == 0
+    assert calls == [
+        {
+            "manager": "localhost:1875",
+            "host": None,
+            "port": 8875,
+            "origins": [],
+            "disable_tls": False,
+            "cert_file": None,
+            "key_file": None,
+            "key_file_password": None,
+            "manager_disable_tls": False,
+            "manager_cert_file": None,
+            "manager_auto_save": False,
+            "manager_assert_hostname": True,
+            "read_limit": None,
+            "log_level": "INFO",
+            **changed,
+        }
+    ]
+
+
+@pytest.mark.parametrize("line", ["-m lab:x", "-L wss://lab", "-L a@b:1"])
+def test_what_is_no_address_is_an_error(line, capsys):
+    with pytest.raises(SystemExit):
+        main(["gateway", *line.split()])
+    assert "no address of the form host:port" in capsys.readouterr().err
