@@ -59,8 +59,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--read-limit",
         type=int,
+        default=256 * 1024 * 1024,
         metavar="BYTES",
-        help="the largest message to accept (default: no limit)",
+        help="the largest message to accept (default: %(default)s)",
     )
     level = parser.add_argument(
         "-G",

@@ -20,12 +20,12 @@ from msl_network_trio.constants import PORT, WEBSOCKET_PORT
 from msl_network_trio.exceptions import CertificateError, ConnectionLost, ConnectTimeout, NetworkError
 from msl_network_trio.gateway.relay import relay
 from msl_network_trio.manager.certificates import server_context
-from msl_network_trio.manager.settings import STALLED_AFTER
+from msl_network_trio.manager.lobby import Lobby
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.tcp import SocketTransport, accept_tls, open_tcp, take_socket
 from msl_network_trio.transport.trust import Certificate, open_trusted
-from msl_network_trio.web.door import Door, Hall
+from msl_network_trio.web.door import Door
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,11 @@ _DIAL = 10.0
 _FIRST_LINE = 65_536
 """More bytes than the first line of a Manager has."""
 
-_HALF_OPEN = 256
-"""How many connections may be at a time that have not asked for anything yet."""
+_HALF_OPEN = 200
+"""How many connections may be that have not asked for a WebSocket yet, as in a Manager."""
+
+_READ_LIMIT = 256 * 1024 * 1024
+_STALLED_AFTER = 60.0
 
 
 def split_address(text: str, default_port: int) -> tuple[str, int]:
@@ -98,7 +101,7 @@ class Gateway:
         self._manager_host = host or "localhost"
         self.manager = f"{self._manager_host}:{self._manager_port}"
         self._door = Door(origins=settings.origins, read_limit=settings.read_limit)
-        self._hall = Hall(_HALF_OPEN)
+        self._lobby = Lobby(_HALF_OPEN)
         self._may_ask = True
         # Shielded, as in Manager.
         self._scope = trio.CancelScope(shield=True)
@@ -169,9 +172,14 @@ class Gateway:
             await stream.aclose()
             return
         carrier = upgrade = None
-        with self._hall.wait():
-            carrier = await self._secure(sock, address, port)
-            upgrade = None if carrier is None else await self._door.knock(carrier)
+        entering = trio.CancelScope()
+        visitor = self._lobby.enter(address, lambda _: entering.cancel())
+        try:
+            with entering:
+                carrier = await self._secure(sock, address, port)
+                upgrade = None if carrier is None else await self._door.knock(carrier)
+        finally:
+            self._lobby.leave(visitor)
         if carrier is None or upgrade is None:
             return
         try:
@@ -305,8 +313,8 @@ def open_gateway(
     manager_cert_file: str | os.PathLike[str] | None = None,
     manager_assert_hostname: bool = True,
     manager_auto_save: bool = False,
-    read_limit: int | None = None,
-    stalled_after: float = STALLED_AFTER,
+    read_limit: int | None = _READ_LIMIT,
+    stalled_after: float = _STALLED_AFTER,
 ) -> GatewayOpening:
     """Run a gateway for the length of an ``async with`` block: WebSocket in front of a Manager, of any kind.
 

@@ -430,7 +430,7 @@ def test_the_options_of_the_gateway_reach_it(monkeypatch, line, changed):
             "manager_cert_file": None,
             "manager_auto_save": False,
             "manager_assert_hostname": True,
-            "read_limit": None,
+            "read_limit": 268435456,
             "log_level": "INFO",
             **changed,
         }
