@@ -12,7 +12,7 @@ const [MANAGER, NEWS] = ["Manager", Symbol("notifications")];
 const ANSWERED_WITH_UID = new Set(["identity", "link", "unlink", "acquire_lock", "release_lock"]);
 const [FIRST_DELAY, LONGEST_DELAY] = [0.5, 30]; // before connecting again
 const random = () => [...crypto.getRandomValues(new Uint32Array(3))].map((n) => n.toString(36)).join("");
-const after = (seconds, callback) => (seconds ? setTimeout(callback, seconds * 1000) : null);
+const after = (seconds, callback) => (seconds ? setTimeout(callback, Math.min(seconds * 1000, 2 ** 31 - 1)) : null);
 const ignore = () => {};
 const BARRIER = [MANAGER, "unlink", [`nobody is called ${random()}`], {}, { timeout: 0 }]; // changes nothing
 

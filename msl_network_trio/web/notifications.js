@@ -42,13 +42,13 @@ export class Notifications {
         this.#link = null;
         await unlink();
       }
-      this.#summary.textContent = this.isWatching ? "Watching" : "";
+      this.#show();
+      if (this.received === 0) this.#summary.textContent = this.isWatching ? "Watching" : "";
     } catch (error) {
+      this.#show();
       this.#summary.textContent = error.message;
     }
     this.#watch.disabled = false;
-    this.#show();
-    this.changed();
   }
 
   #add({ args, kwargs }) {

@@ -27,7 +27,7 @@ let hasDeclined = false; // to answer the Manager's question
 
 client.addEventListener("state", showState);
 client.addEventListener("identity", ({ detail }) => {
-  identity = detail;
+  identity = { services: {}, clients: {}, ...detail };
   showWhoIsThere();
 });
 byId("retry").addEventListener("click", () => (client.state === "closed" ? open() : client.retry()));
@@ -47,7 +47,7 @@ function showState() {
   if (manager) document.title = `${manager} – MSL-Network`;
   const isTrouble = ["lost", "closed", "reconnecting"].includes(state) && error !== null;
   byId("trouble").hidden = !isTrouble;
-  if (state === "lost" || state === "closed") byId("login").close("");
+  if (state === "lost" || state === "closed") byId("login").close("lost");
   if (!isTrouble) return;
   const text = hasDeclined ? "The Manager lets nobody in who does not answer its question" : error.message;
   const next = state === "lost" ? ` Trying again in ${Math.ceil(retryIn)} s.` : "";
@@ -69,8 +69,8 @@ function ask({ key, about, manager }) {
     byId("login-cancel").onclick = () => dialog.close("");
     dialog.returnValue = "";
     dialog.onclose = () => {
-      hasDeclined = dialog.returnValue !== "ok";
-      resolve(hasDeclined ? "" : answer.value);
+      hasDeclined = dialog.returnValue === "";
+      resolve(dialog.returnValue === "ok" ? answer.value : "");
     };
     dialog.showModal();
   });
@@ -125,7 +125,7 @@ function showEntry(name) {
 }
 
 function showClients() {
-  const names = Object.keys(identity.clients ?? {}).sort((a, b) => a.localeCompare(b));
+  const names = Object.keys(identity.clients).sort((a, b) => a.localeCompare(b));
   byId("clients-count").textContent = `(${names.length})`;
   byId("clients").replaceChildren(
     ...names.map((name) => {

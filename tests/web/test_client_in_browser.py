@@ -62,6 +62,11 @@ def test_every_failure_reaches_the_call_that_it_concerns(page, lab):
         const mortal = await client.link("Mortal");
         const failures = {
           raised: await told(service.fail("bad")),
+          // A time that is longer than browsers can measure: it must not be over at once.
+          patient: await Promise.race([
+            told(service.request("hang", [], {}, { timeout: 1e9 })),
+            new Promise((resolve) => setTimeout(resolve, 300, "waits")),
+          ]),
           late: await told(service.request("hang", [], {}, { timeout: 0.1 })),
           unknown: await told(client.link("Nobody")),
           gone: await told(client.request("Nobody", "x")),
@@ -82,6 +87,7 @@ def test_every_failure_reaches_the_call_that_it_concerns(page, lab):
     )
     assert result == {
         "raised": ["RemoteError", True, "ValueError"],
+        "patient": "waits",
         "late": ["ReplyTimeout", True, ""],
         "unknown": ["ManagerError", True, "KeyError"],
         "gone": ["ServiceLost", False, ""],

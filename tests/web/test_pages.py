@@ -15,6 +15,10 @@ FILES = sorted(
 )
 
 
+def test_the_files_are_part_of_what_is_installed():
+    assert {"index.html", "style.css", "icon.svg", "page.js", "msl-network.js", "exact-json.js"} <= set(FILES)
+
+
 @pytest.mark.parametrize("path", ["/", "/index.html", "/?from=elsewhere"])
 def test_the_root_is_the_page(path):
     page = find_page(path)
