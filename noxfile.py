@@ -103,3 +103,17 @@ def bench_quick(session: nox.Session) -> None:
     """Fail if a change has broken a floor that is recorded: same-run ratios of CPU times, on one CPU."""
     session.install(".[bench]")
     session.run("python", "-m", "benchmarks", "guard", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Load Managers with all sorts of peers, for an hour or the seconds behind ``--``, and see what stays."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed the Manager's protocol with bytes, guided by what they reach, for a minute or as ``--`` says."""
+    session.install("-e", ".[test,fuzz]")
+    session.run("python", "-m", "tests.fuzz", *session.posargs)

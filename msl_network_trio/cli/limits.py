@@ -51,7 +51,8 @@ def _positive_seconds(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Read a number from 1."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
     return int(text)
@@ -80,13 +81,13 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
     ),
     (
         "max_connections",
-        _or_none(_count),
+        _or_none(count),
         "NUMBER",
         "how many peers may be connected (default: 5000), or none",
     ),
     (
         "max_unauthenticated",
-        _or_none(_count),
+        _or_none(count),
         "NUMBER",
         "how many connections may not have said yet who they are\n(default: 200), or none",
     ),
@@ -99,25 +100,25 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
     ("tls_timeout", _positive_seconds, "SECONDS", "how long a TLS handshake may take (default: 10)"),
     (
         "max_links",
-        _or_none(_count),
+        _or_none(count),
         "NUMBER",
         "with how many Services a client may be linked\n(default: 1000), or none",
     ),
     (
         "max_requests",
-        _or_none(_count),
+        _or_none(count),
         "NUMBER",
         "how many requests of a client may wait for their answers\n(default: 100000), or none",
     ),
     (
         "notification_rate",
-        _or_none(_count),
+        _or_none(count),
         "NUMBER",
         "how many notifications per second a Service may emit\n(default: 100000), or none",
     ),
     (
         "login_attempts",
-        _or_none(_count),
+        _or_none(count),
         "NUMBER",
         "how many logins from one host may fail, until those that have\nare forgotten (default: 10), or none",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from msl_network_trio.cli.limits import add_limits, seconds
+from msl_network_trio.cli.limits import add_limits, count, seconds
 from msl_network_trio.cli.parser import Parser, add_completer
 from msl_network_trio.constants import PORT
 
@@ -107,6 +107,27 @@ def add_arguments(parser: Parser) -> None:
     )
     add_completer(level, "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
     parser.add_argument(
+        "--log-format",
+        choices=["text", "json"],
+        default="text",
+        help="how to write the log (default: %(default)s); json: one object a line",
+    )
+    rotate = parser.add_argument(
+        "--log-rotate",
+        type=_rotation,
+        metavar="WHEN",
+        help="when to begin the log file anew: from a size on, such as 10M,\n"
+        "or hourly, daily, weekly (default: never)",
+    )
+    add_completer(rotate, "10M", "hourly", "daily", "weekly")
+    parser.add_argument(
+        "--log-keep",
+        type=count,
+        default=100,
+        metavar="NUMBER",
+        help="how many old log files to keep then (default: %(default)s)",
+    )
+    parser.add_argument(
         "--drain",
         type=seconds,
         default=0.0,
@@ -177,6 +198,15 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 65535")
     return int(text)
+
+
+def _rotation(text: str) -> str:
+    from msl_network_trio.manager.logs import check_rotation
+
+    try:
+        return check_rotation(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _level(text: str) -> int:

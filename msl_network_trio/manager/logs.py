@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import json
 import logging
+import logging.handlers
 import os
+import re
 import sys
 from collections.abc import Generator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Literal
 
 from msl_network_trio.constants import log_folder
+from msl_network_trio.protocol.records import FIELDS
 
 _CONSOLE_FORMAT = "%(asctime)s [%(levelname)-5s] %(name)s - %(message)s"
 _FILE_FORMAT = "%(asctime)s [%(levelname)-8s] %(name)s - %(message)s"
@@ -23,6 +27,13 @@ _FILE_FORMAT = "%(asctime)s [%(levelname)-8s] %(name)s - %(message)s"
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 """The names of the usual levels."""
+
+KEEP: Final = 100
+"""How many old log files are kept, if the log is begun anew now and then."""
+
+_SIZE = re.compile(r"(\d+)([KMG]?)", re.IGNORECASE)
+_UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
+_TIMES: Final = {"hourly": "H", "daily": "MIDNIGHT", "weekly": "W0"}
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +64,72 @@ def default_log_file() -> Path:
     return log_folder() / f"manager-{now}.log"
 
 
+class JsonFormatter(logging.Formatter):
+    """Makes each record one JSON object on a line of its own.
+
+    It has ``time`` (UTC), ``level``, ``logger`` and ``message``, and if there is one, the traceback as
+    ``exception``. What happened to a peer has an ``event``, and the fields of that; see ``docs/operation.md``.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`."""
+        time = dt.datetime.fromtimestamp(record.created, dt.UTC).isoformat(timespec="milliseconds")
+        fields: dict[str, Any] = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, FIELDS, {}),
+        }
+        if record.exc_info:
+            fields["exception"] = self.formatException(record.exc_info)
+        # What has no JSON form, or is no Unicode, must not cost the record.
+        text = json.dumps(fields, ensure_ascii=False, default=repr)
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _file_handler(path: Path, rotate: str | None, keep: int) -> logging.FileHandler:
+    """Return what writes to a file.
+
+    Raises:
+        ValueError: It makes no sense when to begin the file anew.
+        OSError: The file cannot be written.
+    """
+    if keep < 1:
+        raise ValueError(f"At least one old log file is kept, not {keep}")
+    if rotate is None:
+        return logging.FileHandler(path, encoding="utf-8")
+    text = rotate.strip().lower()
+    if text in _TIMES:
+        when = _TIMES[text]
+        return logging.handlers.TimedRotatingFileHandler(path, when, backupCount=keep, encoding="utf-8")
+    size = _SIZE.fullmatch(text)
+    if size is None or not int(size[1]):
+        raise ValueError(f"{rotate!r} is neither a size, such as 10M, nor one of {', '.join(_TIMES)}")
+    number = int(size[1]) * _UNITS[size[2].upper()]
+    return logging.handlers.RotatingFileHandler(path, maxBytes=number, backupCount=keep, encoding="utf-8")
+
+
+def check_rotation(rotate: str) -> str:
+    """Return what says when to begin a log file anew, as it is.
+
+    Raises:
+        ValueError: It makes no sense.
+    """
+    if rotate.strip().lower() not in _TIMES and not _SIZE.fullmatch(rotate.strip()):
+        raise ValueError(f"{rotate!r} is neither a size, such as 10M, nor one of {', '.join(_TIMES)}")
+    return rotate
+
+
 @contextlib.contextmanager
-def logging_to(level: str | int, file: str | os.PathLike[str] | None) -> Generator[Path]:
+def logging_to(
+    level: str | int,
+    file: str | os.PathLike[str] | None,
+    *,
+    style: Literal["text", "json"] = "text",
+    rotate: str | None = None,
+    keep: int = KEEP,
+) -> Generator[Path]:
     """Log to standard output and to a file within a block; afterwards everything is as it was.
 
     A program that has configured logging already goes on seeing the messages where it wants to; then only
@@ -64,24 +139,32 @@ def logging_to(level: str | int, file: str | os.PathLike[str] | None) -> Generat
     Args:
         level: From which level on, by name or number.
         file: The file, to which is appended if it exists; None: the default one, named after the time.
+        style: ``"text"``, as msl-network has it, or ``"json"``, see `JsonFormatter`.
+        rotate: When to begin the file anew, keeping the old one under another name: from a size on, such as
+            ``"10M"``, or ``"hourly"``, ``"daily"``, ``"weekly"``; None: never.
+        keep: How many old files to keep.
 
     Yields:
         The file.
 
     Raises:
-        ValueError: There is no such level.
+        ValueError: There is no such level or style, or it makes no sense when to begin the file anew.
         OSError: The file cannot be written.
     """
     number = level_number(level)
+    if style not in {"text", "json"}:
+        raise ValueError(f"The log is written as text or json, not as {style!r}")
+    if rotate is not None:
+        check_rotation(rotate)
     path = default_log_file() if file is None else Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
-    to_file = logging.FileHandler(path, encoding="utf-8")
-    to_file.setFormatter(_formatter(_FILE_FORMAT))
+    to_file = _file_handler(path, rotate, keep)
+    to_file.setFormatter(JsonFormatter() if style == "json" else _formatter(_FILE_FORMAT))
     handlers: list[logging.Handler] = [to_file]
     if not root.handlers and sys.stdout is not None:  # None: a program without a console on Windows
         console = logging.StreamHandler(sys.stdout)
-        console.setFormatter(_formatter(_CONSOLE_FORMAT))
+        console.setFormatter(JsonFormatter() if style == "json" else _formatter(_CONSOLE_FORMAT))
         handlers.append(console)
     level_before = root.level
     for handler in handlers:

@@ -9,13 +9,13 @@ import os
 import socket
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any, Final, Unpack
+from typing import Any, Final, Literal, Unpack
 
 import trio
 
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
-from msl_network_trio.manager.logs import logging_to
+from msl_network_trio.manager.logs import KEEP, logging_to
 from msl_network_trio.manager.secret import read_secret
 from msl_network_trio.manager.server import Manager, open_manager
 from msl_network_trio.manager.settings import Limits
@@ -45,6 +45,9 @@ def run_forever(
     key_file_password: str | Sequence[str] | None = None,
     log_level: str | int = "INFO",
     log_file: str | os.PathLike[str] | None = None,
+    log_format: Literal["text", "json"] = "text",
+    log_rotate: str | None = None,
+    log_keep: int = KEEP,
     drain: float = 0.0,
     **limits: Unpack[Limits],
 ) -> None:
@@ -72,6 +75,10 @@ def run_forever(
             is.
         log_level: From which level on to log, by name or number.
         log_file: The file to log to as well; None: a new one in the folder that is shared with msl-network.
+        log_format: How to write the log: ``"text"``, or ``"json"``, one object a line.
+        log_rotate: When to begin the log file anew: from a size on, such as ``"10M"``, or ``"hourly"``,
+            ``"daily"``, ``"weekly"``; None: never.
+        log_keep: How many old log files to keep then.
         drain: For how many seconds to wait after a signal, at the most, until no request is open any more.
         limits: What to put up with, see `Limits`.
 
@@ -97,6 +104,9 @@ def run_forever(
         key_file_password=key_file_password,
         log_level=log_level,
         log_file=log_file,
+        log_format=log_format,
+        log_rotate=log_rotate,
+        log_keep=log_keep,
         drain=drain,
         **limits,
     )
@@ -148,9 +158,12 @@ def _run(
     key_file_password: str | Sequence[str] | None = None,
     log_level: str | int = "INFO",
     log_file: str | os.PathLike[str] | None = None,
+    log_format: Literal["text", "json"] = "text",
+    log_rotate: str | None = None,
+    log_keep: int = KEEP,
     **more: Any,
 ) -> None:
-    with logging_to(log_level, log_file) as path:
+    with logging_to(log_level, log_file, style=log_format, rotate=log_rotate, keep=log_keep) as path:
         logger.info("logging to %s", path)
         if auth_password is not None:
             auth_password = read_secret(auth_password, "The password of the Manager", AuthenticationError)

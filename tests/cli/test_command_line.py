@@ -239,6 +239,9 @@ DEFAULTS = {
     "key_file_password": None,
     "log_level": "INFO",
     "log_file": None,
+    "log_format": "text",
+    "log_rotate": None,
+    "log_keep": 100,
     "drain": 0.0,
 }
 
@@ -283,6 +286,11 @@ def test_the_options_of_the_reference_reach_the_manager(run_forever, line, chang
     ("line", "changed"),
     [
         ("--drain 2.5", {"drain": 2.5}),
+        (
+            "--log-format json --log-rotate daily --log-keep 7",
+            {"log_format": "json", "log_rotate": "daily", "log_keep": 7},
+        ),
+        ("--log-rotate 10M", {"log_rotate": "10M"}),
         ("--read-limit 64M", {"read_limit": 64 * 1024**2}),
         ("--read-limit none --max-backlog 500000", {"read_limit": None, "max_backlog": 500_000}),
         ("--max-backlog 1g", {"max_backlog": 1024**3}),
@@ -323,6 +331,9 @@ def test_there_is_an_option_for_every_limit(run_forever):
         "--max-links x",
         "--tls-timeout 0",
         "--tls-timeout none",
+        "--log-rotate sometimes",
+        "--log-keep 0",
+        "--log-format xml",
         "--drain inf",
         "--drain nan",
         "--drain soon",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import pytest
 
 from msl_network_trio.manager.logs import level_number, logging_to
+from msl_network_trio.protocol.records import emit
 
 LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \[%s\] lab - Größe\n"
 
@@ -111,6 +113,77 @@ def test_a_wrong_level_leaves_no_file(home):
     with pytest.raises(ValueError, match="loud"), logging_to("loud", None):
         pytest.fail("it began")
     assert not home.exists()
+
+
+def test_in_json_each_record_is_an_object_on_a_line_of_its_own(tmp_path, capsys):
+    path = tmp_path / "my.log"
+    with program(), logging_to("INFO", path, style="json"):
+        logging.getLogger("lab").info("Größe\n%s", 5)
+        emit(logging.WARNING, "linked", "%s is linked", "C", peer="C", seconds=1.5, odd=object())
+        logging.getLogger("lab").error("lone \ud800")
+        try:
+            raise ValueError("why")
+        except ValueError:
+            logging.getLogger("lab").exception("failed")
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert lines == [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    first, event, lone, failed = lines
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", first.pop("time"))
+    assert first == {"level": "INFO", "logger": "lab", "message": "Größe\n5"}
+    assert (event["level"], event["event"], event["peer"], event["seconds"]) == (
+        "WARNING",
+        "linked",
+        "C",
+        1.5,
+    )
+    assert event["message"] == "C is linked"
+    assert event["odd"].startswith("<object")
+    assert "lone" in lone["message"]
+    assert failed["exception"].endswith("ValueError: why")
+
+
+@pytest.mark.parametrize("size", ["1K", "1k", "1024"])
+def test_a_log_file_is_begun_anew_when_it_is_large_and_so_many_are_kept(tmp_path, size):
+    path = tmp_path / "my.log"
+    with program(), logging_to("INFO", path, rotate=size, keep=2):
+        for _ in range(100):
+            logging.getLogger("lab").info("x" * 100)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["my.log", "my.log.1", "my.log.2"]
+    assert all(file.stat().st_size <= 1024 for file in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("rotate", "seconds"), [("hourly", 3600), ("daily", 86400), ("WEEKLY", 7 * 86400)])
+def test_a_log_file_is_begun_anew_when_it_is_time(tmp_path, rotate, seconds):
+    with program() as root, logging_to("INFO", tmp_path / "my.log", rotate=rotate, keep=5):
+        handler = root.handlers[0]
+        assert handler.interval == seconds
+        assert handler.backupCount == 5
+        logging.getLogger("lab").info("first")
+        handler.rolloverAt = 0
+        logging.getLogger("lab").info("second")
+    old, new = sorted(tmp_path.iterdir(), key=lambda file: file.name != "my.log", reverse=True)
+    assert "first" in old.read_text()
+    assert "second" in new.read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"rotate": "sometimes"},
+        {"rotate": "0"},
+        {"rotate": "-5M"},
+        {"rotate": "1K", "keep": 0},
+        {"style": "xml"},
+    ],
+)
+def test_what_makes_no_sense_for_a_log_is_an_error_and_changes_nothing(tmp_path, arguments):
+    with program() as root:
+        with (
+            pytest.raises(ValueError, match="neither a size|At least one|text or json"),
+            logging_to("INFO", tmp_path / "my.log", **arguments),
+        ):
+            pytest.fail("it began")
+        assert root.handlers == []
 
 
 def test_importing_configures_nothing():
