@@ -68,7 +68,7 @@ class JsonFormatter(logging.Formatter):
     """Makes each record one JSON object on a line of its own.
 
     It has ``time`` (UTC), ``level``, ``logger`` and ``message``, and if there is one, the traceback as
-    ``exception``. What happened to a peer has an ``event``, and the fields of that; see ``docs/operation.md``.
+    ``exception``. What happened to a peer has an ``event`` and the fields of that, see ``docs/operation.md``.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -1,0 +1,1 @@
+"""Bytes for the Manager's protocol, guided by what they reach: ``python -m tests.fuzz SECONDS``."""
