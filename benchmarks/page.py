@@ -156,14 +156,16 @@ def _machine(results: Results) -> str:
 def _repeat(results: Results) -> str:
     keys = sorted({measured.case.key for measured in results.cases})
     example = keys[0] if keys else "client-one-tcp"
+    commands = "\n".join(f"    {command} --json new.json" for command in results.command.split("; "))
     return f"""\
 ## Repeat it
 
+Every figure can be measured again, alone or with all others.
 From a clone: `python -m nox -s bench` installs what is needed and measures everything; options go behind
 `--`.
 In an environment with `pip install -e ".[bench,bench-more]"`:
 
-    {results.command} --json new.json
+{commands}
     python -m benchmarks --only {example}     # just one; --list tells all names
     python -m benchmarks --quick              # everything that is quick, in less than two minutes
     python -m benchmarks compare benchmarks/results.json new.json

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +45,26 @@ class Results:
     cases: list[Measured] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     schema: int = SCHEMA
+
+
+def merged(runs: Sequence[Results]) -> Results:
+    """Return several runs as one; what was measured in more than one of them is taken from the last.
+
+    Args:
+        runs: At least one; what ratios depend on is taken from the last one.
+    """
+    last = runs[-1]
+    cases = {measured.case.key: measured for run in runs for measured in run.cases}
+    skipped = {each.what: each for run in runs for each in run.skipped}
+    return Results(
+        last.environment,
+        min(run.rounds for run in runs),
+        any(run.quick for run in runs),
+        last.pin,
+        "; ".join(dict.fromkeys(run.command for run in runs)),
+        list(cases.values()),
+        list(skipped.values()),
+    )
 
 
 def as_json(results: Results) -> dict[str, Any]:

@@ -16,21 +16,28 @@ def main(arguments: list[str]) -> int:
     """Write the page and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks report",
-        description="Write RESULTS.md and its pictures from a file that was written with --json.",
+        description="Write RESULTS.md and its pictures from files that were written with --json, and "
+        "results.json, which holds what is in all of them.",
     )
-    parser.add_argument("results", type=Path, metavar="FILE", help="a file written with --json")
+    parser.add_argument(
+        "results",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="written with --json; of a case in several, the last counts",
+    )
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path("benchmarks"),
-        help="where to write RESULTS.md and plots/ (default: benchmarks)",
+        help="where to write RESULTS.md, results.json and plots/ (default: benchmarks)",
     )
     parser.add_argument(
         "--readme", type=Path, metavar="FILE", help="also put the figures into this file, between their marks"
     )
     options = parser.parse_args(arguments)
     try:
-        run = results.load(options.results)
+        run = results.merged([results.load(path) for path in options.results])
         if options.readme is not None:
             text = with_figures(options.readme.read_text(encoding="utf-8"), run)
             options.readme.write_text(text, encoding="utf-8")
@@ -42,6 +49,7 @@ def main(arguments: list[str]) -> int:
     except ImportError:
         print('the pictures need matplotlib: pip install "msl-network-trio[bench]"', file=sys.stderr)
         return 1
+    results.save(run, options.folder / "results.json")
     path = options.folder / "RESULTS.md"
     path.write_text(page(run, pictures, options.folder), encoding="utf-8")
     print(path)

@@ -23,6 +23,15 @@ def test_the_file_tells_the_ratios_to_readers_of_other_kinds(run, tmp_path):
     assert second["ratios"][0]["values"] == [0.0, 0.0, 0.0]
 
 
+def test_of_several_runs_the_last_of_each_case_counts(run):
+    other = results.Results({"machine": "another"}, 2, False, "latency", "again", [run.cases[1]], [])
+    both = results.merged([run, other])
+    assert both.cases == run.cases
+    assert (both.environment, both.rounds, both.skipped) == (other.environment, 2, run.skipped)
+    assert both.command == "python -m benchmarks; again"
+    assert results.merged([run]) == run
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1}', "\x00"])
 def test_another_file_is_refused(text, tmp_path):
     path = tmp_path / "run.json"
