@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from time import perf_counter
 from typing import Any, Final
 
-from benchmarks.tasks import HOST, SERVICE, Run, Stopwatch, Task, check
+from benchmarks.tasks import HOST, SERVICE, Run, Stopwatch, Task, check, sum_of
 
 _RECEIVE = 65_536
 _PATIENCE = 30.0
@@ -81,10 +81,14 @@ def _request(service: str, attribute: str, args: Sequence[Any], uid: str) -> dic
 class _Requests:
     """What is to be sent."""
 
-    def __init__(self, calls: int) -> None:
+    def __init__(self, run: Run) -> None:
+        if run.load in _EMISSIONS:
+            calls = [("emit", [numbers.start, numbers.stop]) for numbers in _emitted(run)]
+        else:
+            calls = [("add", [number, 1]) for number in range(run.calls)]
         self._lines = [
-            json.dumps(_request(SERVICE, "add", [number, 1], str(number))).encode() + b"\r\n"
-            for number in range(calls)
+            json.dumps(_request(SERVICE, name, args, str(uid))).encode() + b"\r\n"
+            for uid, (name, args) in enumerate(calls)
         ]
         self._sent = 0
 
@@ -133,23 +137,55 @@ def _connections(connections: Sequence[_Connection], run: Run, requests: _Reques
                     key.data.send(more)
 
 
+def _emissions(connections: Sequence[_Connection], run: Run, requests: _Requests) -> None:
+    (connection,) = connections
+    for numbers in _emitted(run):
+        connection.send(requests.take(1))
+        missing = len(numbers) + 1  # the notifications and the reply
+        while missing > 0:
+            missing -= connection.receive()
+
+
+def _emitted(run: Run) -> Sequence[range]:
+    """Return the numbers of the notifications that each request has emitted."""
+    size = 1 if run.load == "ticks" else run.in_flight
+    return [range(begin, min(begin + size, run.calls)) for begin in range(0, run.calls, size)]
+
+
 _RUN: Final[dict[str, Callable[[Sequence[_Connection], Run, _Requests], None]]] = {
     "one": _one,
     "flight": _flight,
     "connections": _connections,
+    "burst": _emissions,
+    "ticks": _emissions,
 }
+
+_EMISSIONS: Final = ("burst", "ticks")
+"""The loads whose calls are notifications."""
 
 LOADS: Final = frozenset(_RUN)
 """What it can do."""
 
 
-def _sum(connections: Sequence[_Connection], calls: int) -> int:
-    """Return what all calls came to, each of which must have been answered once, with its own answer."""
-    replies = [json.loads(line) for connection in connections for line in connection.take()]
+def _sum(connections: Sequence[_Connection], run: Run) -> int:
+    """Return what all calls came to.
+
+    Raises:
+        RuntimeError: One was not answered once, with its own answer; or notifications are not those that were
+            emitted, in their order.
+    """
+    lines = [json.loads(line) for connection in connections for line in connection.take()]
+    replies = [line for line in lines if line["uid"] != "notification"]
     answered = {reply["uid"]: reply["result"] for reply in replies}
-    if len(replies) != calls or answered != {str(number): number + 1 for number in range(calls)}:
-        raise RuntimeError(f"{calls} calls had {len(replies)} answers, not each its own")
-    return sum(answered.values())
+    expected = {str(number): number + 1 for number in range(run.calls)}
+    if run.load in _EMISSIONS:
+        notified = [line["result"] for line in lines if line["uid"] == "notification"]
+        if notified != [[[number], {}] for number in range(run.calls)]:
+            raise RuntimeError(f"{len(notified)} notifications came that are not the {run.calls} emitted")
+        expected = {str(uid): len(numbers) for uid, numbers in enumerate(_emitted(run))}
+    if len(replies) != len(expected) or answered != expected:
+        raise RuntimeError(f"{len(expected)} calls had {len(replies)} answers, not each its own")
+    return sum_of(run.calls)
 
 
 def measure(task: Task) -> dict[str, float]:
@@ -162,10 +198,10 @@ def measure(task: Task) -> dict[str, float]:
         for _ in range(task.size if task.load == "connections" else 1):
             connections.append(_Connection((HOST, task.address.port), context))
             stack.callback(connections[-1].socket.close)
-        go(connections, task.warm_up, _Requests(task.warm_up.calls))
-        check(task.warm_up, _sum(connections, task.warm_up.calls))
-        run, requests = task.run, _Requests(task.calls)
+        go(connections, task.warm_up, _Requests(task.warm_up))
+        check(task.warm_up, _sum(connections, task.warm_up))
+        run, requests = task.run, _Requests(task.run)
         with Stopwatch(task, run) as watch:
             go(connections, run, requests)
-        check(run, _sum(connections, run.calls))
+        check(run, _sum(connections, run))
         return watch.figures

@@ -162,12 +162,21 @@ def _over(transport: str) -> list[Case]:
         _case(
             "burst",
             "notifications, 1,000 at once",
-            (20_000, 2000),
+            (40_000, 4000),
             Goals(8.0),
             transport,
             size=1000,
+            client=_LEAN,
         ),
-        _case("ticks", "notifications, one by one", (2000, 1000), Goals(3.0), transport, pinned=True),
+        _case(
+            "ticks",
+            "notifications, one by one",
+            (3000, 1000),
+            Goals(3.0),
+            transport,
+            pinned=True,
+            client=_LEAN,
+        ),
         _case(
             "fixed-times",
             "a call while 20 MB replies pass",
