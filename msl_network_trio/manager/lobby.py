@@ -50,6 +50,9 @@ class Lobby:
     def __len__(self) -> int:
         return self._count
 
+    def __contains__(self, visitor: Visitor) -> bool:
+        return visitor in self._hosts.get(visitor.host, {})
+
     def enter(self, host: str, leave: Callable[[str], None]) -> Visitor:
         """Let somebody in; for the arguments see `Visitor`."""
         while self._count >= self._capacity:
@@ -70,9 +73,9 @@ class Lobby:
 
     def leave(self, visitor: Visitor) -> None:
         """Note that somebody has been admitted, or has gone; once more does no harm."""
-        visitors = self._hosts.get(visitor.host, {})
-        if visitor not in visitors:
+        if visitor not in self:
             return
+        visitors = self._hosts[visitor.host]
         del visitors[visitor]
         if not visitors:
             del self._hosts[visitor.host]

@@ -261,25 +261,26 @@ class Manager:
             return
         with trio.CancelScope() as entering:
             visitor = self._lobby.enter(address, lambda _reason: entering.cancel())
+            host = None
             try:
                 transport: Transport | None = await self._secure(sock, address, port)
                 if transport is not None and door is not None:
                     transport = await door.enter(transport, self._nursery.start_soon)
                 if transport is not None:
-                    await self._name_and_serve(transport, visitor, (address, port), own_address)
+                    host = await self._host_of(transport, address, own_address)
+                    # In a task of its own: what has led here need not be kept, nor gone through every time.
+                    self._nursery.start_soon(self._serve, transport, host, port, visitor)
             finally:
-                self._lobby.leave(visitor)
+                if host is None:
+                    self._lobby.leave(visitor)
 
-    async def _name_and_serve(
-        self, transport: Transport, visitor: Visitor, where: tuple[str, int], own_address: str
-    ) -> None:
-        address, port = where
+    async def _host_of(self, transport: Transport, address: str, own_address: str) -> Host:
+        """Return the computer at the other end; the transport is closed if that fails."""
         try:
-            host = await self._hostnames.host(address, own_address)
+            return await self._hostnames.host(address, own_address)
         except BaseException:
             transport.close()
             raise
-        await self._serve(transport, host, port, visitor)
 
     async def _secure(self, sock: socket.socket, address: str, port: int) -> SocketTransport | None:
         if self._context is None:
@@ -302,6 +303,9 @@ class Manager:
         self, transport: Transport, host: Host, port: int, visitor: Visitor | None = None
     ) -> None:
         """Serve one connection until it ends."""
+        if visitor is not None and visitor not in self._lobby:
+            transport.close()  # it had to go just before this task could begin
+            return
         peer = PeerConnection(transport, host, port, self._nursery.start_soon, self._settings.stalled_after)
         logger.debug("new connection from %s", peer.address)
         self._connections += 1

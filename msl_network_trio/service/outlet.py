@@ -45,12 +45,16 @@ class Outlet:
         transport: Where to.
         max_unsent: How many bytes may wait before it is `is_full`.
         on_error: Called in the Trio thread when nothing can be sent any more.
+
+    Attributes:
+        will_be_flushed: Whether what runs in the Trio thread just now is followed by a `flush` in any case.
     """
 
     def __init__(
         self, transport: Transport, max_unsent: int, on_error: Callable[[ConnectionLost], None]
     ) -> None:
         self.max_unsent = max_unsent
+        self.will_be_flushed = False
         self._max_ahead = min(max_unsent, _AHEAD)
         self._transport = transport
         self._on_error = on_error
@@ -159,10 +163,10 @@ class Outlet:
                 return
             # A notification seldom comes alone: let some of them gather.
             if self._unsent < _CHUNK or not (in_trio_thread or self._transport.threads_may_send):
-                if in_trio_thread:
-                    self.flush_soon()
-                else:
+                if not in_trio_thread:
                     self._flush_in_trio_thread()
+                elif not self.will_be_flushed:
+                    self.flush_soon()
                 return
             self._busy = True
             data = self._take()

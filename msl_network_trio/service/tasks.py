@@ -119,7 +119,6 @@ class WorkerTasks:
         """Have somebody else be the leader, if this one is it."""
         if self._leader is worker:
             self._leader = self._wake() if self._queue else None
-            self._outlet.flush_soon()
 
     @trio.lowlevel.enable_ki_protection
     async def _work(self, worker: _Worker) -> None:
@@ -150,19 +149,24 @@ class WorkerTasks:
 
     async def _carry_out(self, worker: _Worker, call: Call, function: _Function) -> OutgoingLine:
         """Carry out a request and return the answer."""
+        outlet = self._outlet
         worker.call, worker.function = call, None
         self._busy.add(worker)
         current.set((self._service, call))
         try:
             coro = _unprotected(function, call)
+            outlet.will_be_flushed = True  # what it emits goes with its answer, unless it waits
             try:
                 message = coro.send(None)
             except StopIteration as stop:
                 line = encode_result(call, stop.value)
                 self._waits.discard(call.attribute)
             else:
+                outlet.will_be_flushed = False
                 self._remember(call.attribute)
                 self._resign(worker)
+                if outlet.unsent:
+                    outlet.flush_soon()
                 line = encode_result(call, await _resume(coro, message))
         except trio.Cancelled:
             self._cancelled.append(call)
@@ -171,6 +175,7 @@ class WorkerTasks:
             line = failed(call, error)
             if is_interrupt(error):
                 signal.raise_signal(signal.SIGINT)  # we are protected, so it goes to the main task
+        outlet.will_be_flushed = False
         self._done += call.size
         call.forget()
         worker.call = None

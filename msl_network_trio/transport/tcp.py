@@ -94,6 +94,8 @@ class SocketTransport(Transport):
         self._receive_error: OSError | None = None
         self._ended = False
         self._came_with_others = False
+        self._may_be_pending = self._tls is not None
+        """Whether decrypted bytes may be left in the TLS layer, of which the kernel knows nothing."""
         self._small_records = 0
         self.port = int(sock.getsockname()[1])
 
@@ -135,8 +137,7 @@ class SocketTransport(Transport):
 
     async def receive(self) -> bytes:
         """See `Transport.receive`."""
-        # Decrypted bytes may be left in the TLS layer, of which the kernel knows nothing.
-        if self._ended or (self._tls is not None and self._pending(self._tls)):
+        if self._ended or (self._may_be_pending and self._pending()):
             await trio.lowlevel.checkpoint()
             if self._receive_error is not None:
                 raise ConnectionLost(_reason(self._receive_error)) from self._receive_error
@@ -160,7 +161,7 @@ class SocketTransport(Transport):
 
     def wait_in_thread(self, seconds: float) -> bool:
         """See `Transport.wait_in_thread`."""
-        if self._tls is not None and self._pending(self._tls):
+        if self._may_be_pending and self._pending():
             return True
         poller = select.poll()
         try:
@@ -186,14 +187,17 @@ class SocketTransport(Transport):
 
     def _may_be_more(self, data: bytes) -> bool:
         """Whether to look for another TLS record behind this one."""
+        # OpenSSL gives less than it was asked for only if it has no more decrypted.
+        self._may_be_pending = len(data) >= self._size
         if len(data) == _TLS_RECORD or self._came_with_others:
             return bool(data)
         self._small_records += 1
         return self._small_records % _TLS_LOOK_EVERY == 0
 
-    def _pending(self, tls: ssl.SSLSocket) -> int:
+    def _pending(self) -> int:
+        assert self._tls is not None
         with self.lock:
-            return tls.pending()
+            return self._tls.pending()
 
     def _receive_more(self, data: bytes) -> bytes:
         """Add the TLS records that have come behind this one."""
@@ -214,6 +218,7 @@ class SocketTransport(Transport):
                 self._ended = True
             parts.append(data)
             size += len(data)
+            self._may_be_pending = len(data) == _TLS_RECORD
         self._came_with_others = len(parts) > 1
         return b"".join(parts)
 

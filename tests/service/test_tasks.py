@@ -306,3 +306,68 @@ async def test_the_names_of_methods_that_wait_are_remembered_within_bounds(monke
     async with running(Anything(name="Service")) as peer:
         for number in range(20):
             assert await peer.call(f"name_{number}") == f"name_{number}"
+
+
+class Emits(Service):
+    """Methods that emit."""
+
+    def __init__(self) -> None:
+        super().__init__(name="Service")
+        self.gate = trio.Event()
+
+    async def at_once(self):
+        self.emit_notification(1)
+
+    async def wait(self):
+        self.emit_notification(1)
+        await self.gate.wait()
+        self.emit_notification(2)
+        await trio.lowlevel.checkpoint()
+        await self.gate.wait()
+
+    async def fail(self):
+        raise ValueError
+
+    async def begin(self):
+        self.nursery.start_soon(self._later)
+
+    async def _later(self):
+        self.emit_notification(3)
+
+
+async def test_what_a_method_emits_is_sent_together_with_its_answer():
+    sent = []
+    async with running(Emits()) as peer:
+        send = peer.service_end.send_nowait
+
+        def count(data):
+            sent.append(bytes(data).count(b"\n"))
+            return send(data)
+
+        peer.service_end.send_nowait = count
+        await send_together(peer, ("at_once",))
+        assert (await peer.answer())["uid"] == "notification"
+        assert (await peer.answer())["uid"] == "0"
+        assert sent == [2]
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_what_a_method_emits_does_not_wait_for_what_the_method_waits_for(known):
+    service = Emits()
+    async with running(service) as peer:
+        for _ in range(1 + known):
+            await send_together(peer, ("fail",), ("wait",), ("fail",))
+            early = [await peer.answer() for _ in range(3)]
+            assert sorted(answer["uid"] for answer in early) == ["0", "2", "notification"]
+            service.gate.set()
+            assert (await peer.answer())["result"] == [[2], {}]
+            assert (await peer.answer())["uid"] == "1"
+            service.gate = trio.Event()
+
+
+@pytest.mark.parametrize("before", ["at_once", "fail"])
+async def test_what_is_emitted_outside_of_requests_is_sent_though_nobody_asks(before):
+    async with running(Emits()) as peer:
+        await send_together(peer, (before,), ("begin",))
+        answers = [await peer.answer() for _ in range(3 + (before == "at_once"))]
+        assert [answer["result"] for answer in answers if answer["uid"] == "notification"][-1] == [[3], {}]
