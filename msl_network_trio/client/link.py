@@ -145,7 +145,7 @@ class Link(KnownMethods):
         hidden = sorted(_OWN_NAMES.intersection(self.service_attributes))
         if hidden:
             logger.warning(
-                "the %r Service has attributes that Link hides: %s; reach them with link.request(name)",
+                "the %r Service has attributes that Link hides: %s; reach them with request()",
                 self._service_name,
                 ", ".join(hidden),
             )

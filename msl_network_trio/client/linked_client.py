@@ -159,7 +159,7 @@ class LinkedClient:
         hidden = ours.intersection(link.service_attributes) - {*dir(Link), "send", "throw", "close"}
         if hidden:
             logger.warning(
-                "the %r Service has attributes that %s hides: %s; reach them with request(name)",
+                "the %r Service has attributes that %s hides: %s; reach them with request()",
                 self._service_name,
                 type(self).__name__,
                 ", ".join(sorted(hidden)),
