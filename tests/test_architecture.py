@@ -176,6 +176,14 @@ def test_the_protocol_does_no_io(module):
     assert not roots & {"trio", "socket", "ssl", "asyncio", "threading", "selectors"}
 
 
+def test_no_module_has_a_lock_that_a_fork_would_leave_locked():
+    # The thread that holds it does not exist in a process that was forked.
+    for module, path in modules().items():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
+                assert "Lock" not in ast.unparse(node.value.func), module
+
+
 def test_importing_the_protocol_does_not_bring_trio_in():
     code = (
         "import sys, types\n"

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_lock = threading.Lock()
-"""Held while one of several threads becomes the one that cancels."""
-
 
 class FutureRequest(Request):
     """A request whose outcome goes to a `Future`."""
@@ -45,11 +42,12 @@ class Callbacks:
     """Calls what Futures are to call when a reply has come, in a thread of its own."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._worker: Worker | None = None
 
     def prepare(self) -> None:
         """Start the thread, which is not possible any more when the interpreter is about to end."""
-        with _lock:
+        with self._lock:
             if self._worker is None:
                 self._worker = Worker("callbacks of msl_network_trio")
 
@@ -96,7 +94,7 @@ class Future(concurrent.futures.Future[Any]):
         """
         if not super().cancel():
             return False
-        with _lock:
+        with self._condition:  # of several threads, one cancels
             first, self._is_abandoned = not self._is_abandoned, True
         if first:
             self.set_running_or_notify_cancel()  # else wait() and as_completed() would not hear of it
