@@ -15,6 +15,7 @@ from msl_network_trio.cli import (
     hostname,
     keygen,
     manager,
+    status,
     user,
 )
 from msl_network_trio.cli.parser import Parser
@@ -44,6 +45,7 @@ class Command(Protocol):
 
 COMMANDS: Final[dict[str, Command]] = {
     "manager": manager,
+    "status": status,
     "gateway": gateway,
     "user": user,
     "hostname": hostname,

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.settings import ManagerSettings
+from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import Database, Table
 from msl_network_trio.protocol.manager import ManagerProtocol
 from msl_network_trio.protocol.registry import Peer
@@ -67,10 +68,16 @@ class AdminRequests:
         port: The port at which it listens.
         protocol: Its conversations.
         database: Its database.
+        status: How it is doing.
     """
 
     def __init__(
-        self, settings: ManagerSettings, port: int, protocol: ManagerProtocol, database: ManagerDatabase
+        self,
+        settings: ManagerSettings,
+        port: int,
+        protocol: ManagerProtocol,
+        database: ManagerDatabase,
+        status: Status,
     ) -> None:
         self._database = database
         self._values: dict[str, Callable[[], Any]] = {
@@ -81,6 +88,7 @@ class AdminRequests:
             "service_links": lambda: _names_by_service(protocol, lambda service: service.links),
             "service_locks": lambda: _names_by_service(protocol, lambda service: service.locks),
             "services": lambda: protocol.identity()["services"],
+            "status": status.tell,
         }
         self._uses_hostnames = settings.auth_hostname
 

@@ -25,6 +25,7 @@ from msl_network_trio.manager.database import ManagerDatabase, reason
 from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.lobby import Lobby, Visitor
 from msl_network_trio.manager.settings import Limits, ManagerSettings
+from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import IN_MEMORY
 from msl_network_trio.protocol.manager import BUSY, TURN, ManagerProtocol
 from msl_network_trio.protocol.records import about, emit
@@ -111,7 +112,8 @@ class Manager:
             clock=trio.current_time,
         )
         self._database = database
-        self._admin = AdminRequests(settings, port, self._protocol, database)
+        self._status = Status(settings, self._protocol, self._lobby)
+        self._admin = AdminRequests(settings, port, self._protocol, database, self._status)
 
     @property
     def host(self) -> str:
@@ -122,6 +124,10 @@ class Manager:
     def identity(self) -> dict[str, Any]:
         """Who it is and who is connected to it, as it answers the ``identity`` request."""
         return self._protocol.identity()
+
+    def status(self) -> dict[str, Any]:
+        """How it is doing, as it answers the admin request ``status``."""
+        return self._status.tell()
 
     def connect_kwargs(self, transport: Literal["tcp", "websocket"] = "tcp") -> dict[str, Any]:
         """The arguments with which `connect` and `Service.run` reach it from this computer.
@@ -199,6 +205,7 @@ class Manager:
             with self._scope:
                 async with trio.open_nursery() as self._nursery:
                     self._started.set()
+                    self._status.begin()
                     self._nursery.start_soon(self._database.keep_records)
                     with self._listening:
                         async with trio.open_nursery() as listening:
@@ -350,6 +357,7 @@ class Manager:
         protocol = self._protocol
         if peer.has_stalled:
             protocol.hits["stalled_after"] += 1
+        self._status.end(peer)
         seconds = trio.current_time() - peer.since
         reason = peer.closing or "it closed the connection"
         protocol.records.write(

@@ -1,0 +1,127 @@
+"""How a Manager is doing: what the admin request ``status`` answers, and the command ``status`` shows."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+import trio
+
+from msl_network_trio.manager.lobby import Lobby
+from msl_network_trio.manager.settings import Limits, ManagerSettings
+from msl_network_trio.protocol.manager import ManagerProtocol
+from msl_network_trio.protocol.registry import Peer
+
+_TOTALS = ("lines_from_clients", "lines_from_services", "bytes_received", "bytes_sent", "connections")
+
+
+class Status:
+    """What there is to tell about a Manager that runs.
+
+    Args:
+        settings: Its settings.
+        protocol: Its conversations.
+        lobby: Those who have not said yet who they are.
+    """
+
+    def __init__(self, settings: ManagerSettings, protocol: ManagerProtocol, lobby: Lobby) -> None:
+        self._settings = settings
+        self._protocol = protocol
+        self._lobby = lobby
+        self._started = dt.datetime.now(dt.UTC)
+        self._clock = trio.current_time
+        self._began: float | None = None
+        self._gone: Counter[str] = Counter()
+        self._last: tuple[float, dict[str, int]] | None = None
+
+    def begin(self) -> None:
+        """Note that the Manager runs."""
+        self._began = self._clock()
+
+    def end(self, peer: Peer) -> None:
+        """Note that a peer has gone, whose bytes and lines count on."""
+        self._gone.update(_counted([peer]))
+
+    def tell(self) -> dict[str, Any]:
+        """Return the status; see ``docs/operation.md`` for its fields.
+
+        The rates are those since it was asked for last.
+        """
+        now = self._clock()
+        began = now if self._began is None else self._began
+        registry = self._protocol.registry
+        peers = list(registry.peers.values())
+        clients = sum(peer.kind == "client" for peer in peers)
+        totals = self._totals(peers)
+        since, before = self._last or (began, dict.fromkeys(_TOTALS, 0))
+        self._last = (now, totals)
+        seconds = now - since
+        longest = max(peers, key=lambda peer: peer.backlog, default=None)
+        return {
+            "manager": self._protocol.name,
+            "started": self._started.isoformat(timespec="seconds"),
+            "uptime": round(now - began, 3),
+            "peers": {
+                "clients": clients,
+                "services": len(peers) - clients,
+                "unauthenticated": len(self._lobby),
+                "most": registry.most,
+            },
+            "totals": totals,
+            "rates": {
+                "seconds": round(seconds, 3),
+                **{name: _rate(totals[name] - before[name], seconds) for name in _TOTALS},
+            },
+            "open_requests": sum(len(peer.open) for peer in peers),
+            "backlog": {
+                "bytes": sum(peer.backlog for peer in peers),
+                "longest": 0 if longest is None else longest.backlog,
+                "peer": longest.name if longest is not None and longest.backlog else None,
+            },
+            "services": {
+                name: {
+                    "uptime": round(now - peer.since, 3),
+                    "links": len(peer.links),
+                    "locks": len(peer.locks),
+                    "backlog": peer.backlog,
+                }
+                for name, peer in registry.services.items()
+            },
+            "limits": self._limits(),
+        }
+
+    def _totals(self, peers: Iterable[Peer]) -> dict[str, int]:
+        totals = self._gone + _counted(peers)
+        return {name: totals[name] for name in _TOTALS}
+
+    def _limits(self) -> dict[str, dict[str, Any]]:
+        """Each limit, and how often somebody has met it."""
+        protocol = self._protocol
+        hits = {
+            **protocol.hits,
+            "max_connections": protocol.registry.peers_refused,
+            "max_links": protocol.registry.links_refused,
+            "max_unauthenticated": self._lobby.evicted,
+            "login_attempts": protocol.logins.refused,
+        }
+        values = attrs.asdict(self._settings, filter=lambda field, _: field.name in Limits.__annotations__)
+        return {name: {"limit": value, "hits": hits.get(name, 0)} for name, value in values.items()}
+
+
+def _counted(peers: Iterable[Peer]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for peer in peers:
+        counts["connections"] += 1
+        counts["bytes_received"] += peer.received
+        counts["bytes_sent"] += peer.sent
+        if peer.kind:
+            counts[f"lines_from_{peer.kind}s"] += peer.lines_received
+    return counts
+
+
+def _rate(count: int, seconds: float) -> float:
+    """Per second; 0 if no time has passed, in which nothing can have happened that anybody could tell."""
+    return round(count / seconds, 1) if seconds > 0 else 0.0
