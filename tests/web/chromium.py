@@ -47,6 +47,30 @@ def start_chromium(profile: Path) -> WebDriver:
     return webdriver.Chrome(options=options, service=service)
 
 
+_CHOOSE = """
+[...document.querySelectorAll("#services a")].find((link) =>
+  link.querySelector(".name").textContent === arguments[0]).click();
+"""
+
+_UNFOLD = """
+const [name] = args;
+const summary = [...document.querySelectorAll(".method > summary")].find((summary) =>
+  (summary.querySelector(".name") ?? summary).textContent === name);
+const method = summary.parentElement;
+if (!method.open) summary.click();
+while (!method.querySelector("form")) await new Promise((resolve) => setTimeout(resolve, 10));
+return method;
+"""
+
+_SUBMIT = """
+const [method, typed] = arguments;
+const field = [...method.querySelectorAll("input.mono")].at(-1);
+if (typed !== null) field.value = typed;
+if (typed !== null) field.dispatchEvent(new InputEvent("input", { bubbles: true }));
+method.querySelector("button[type=submit]").click();
+"""
+
+
 @attrs.define
 class Page:
     """The page of a network, in a tab."""
@@ -82,30 +106,16 @@ class Page:
     def choose(self, service: str) -> None:
         """Choose a Service, and wait until its attributes are shown."""
         self.wait_for("document.querySelector('#services a') !== null")
-        links = self.driver.find_elements(By.CSS_SELECTOR, "#services a")
-        [link] = [link for link in links if link.find_element(By.CLASS_NAME, "name").text == service]
-        link.click()
+        self.run(_CHOOSE, service)
         self.wait_for("document.querySelector('.method') !== null")
 
     def attribute(self, name: str) -> WebElement:
         """Return what is shown of an attribute, unfolded."""
-        summaries = self.driver.find_elements(By.CSS_SELECTOR, ".method > summary")
-        [summary] = [each for each in summaries if each.text.startswith((f"{name} ", f"{name}…"))]
-        method = summary.find_element(By.XPATH, "..")
-        if method.get_attribute("open") is None:
-            summary.click()
-        WebDriverWait(self.driver, PATIENCE, 0.05).until(
-            lambda _: method.find_elements(By.CSS_SELECTOR, "button[type=submit]")
-        )
-        return method
+        return self.run_async(_UNFOLD, name)
 
     def start_call(self, name: str, arguments: str | None = None) -> WebElement:
         method = self.attribute(name)
-        if arguments is not None:
-            field = method.find_elements(By.CSS_SELECTOR, "input.mono")[-1]
-            field.clear()
-            field.send_keys(arguments)
-        method.find_element(By.CSS_SELECTOR, "button[type=submit]").click()
+        self.run(_SUBMIT, method, arguments)
         return method
 
     def call(self, name: str, arguments: str | None = None) -> str:
@@ -114,16 +124,14 @@ class Page:
 
     def outcome(self, method: WebElement) -> str:
         """Wait for what comes of a call."""
-        found = WebDriverWait(self.driver, PATIENCE, 0.05).until(
-            lambda _: method.find_elements(By.CSS_SELECTOR, ".outcome.done, .outcome.failed")
-        )
-        return found[0].text
+        script = "return arguments[0].querySelector('.outcome.done, .outcome.failed')?.innerText"
+        return WebDriverWait(self.driver, PATIENCE, 0.05).until(lambda _: self.run(script, method))
 
     def button(self, text: str) -> WebElement:
         return self.driver.find_element(By.XPATH, f"//button[normalize-space()='{text}']")
 
     def text(self, selector: str) -> str:
-        return self.driver.find_element(By.CSS_SELECTOR, selector).text
+        return self.run("return document.querySelector(arguments[0]).innerText", selector)
 
     def complaints(self) -> list[str]:
         """What the browser had to complain about since the last time, save connections that failed."""

@@ -82,7 +82,7 @@ def test_what_a_service_raises_is_shown_with_its_traceback_folded(page, lab):
     page.start_call("hang")
     page.button("Stop waiting").click()
     assert "may still be at work" in page.outcome(late)
-    other = page.attribute("Another attribute")
+    other = page.attribute("Another attribute…")
     name = other.find_elements(By.CSS_SELECTOR, "input.mono")[0]
     name.send_keys("_private", Keys.ENTER)
     assert "PermissionError" in page.outcome(other)
@@ -141,7 +141,7 @@ def test_it_can_be_read_and_operated_by_everybody(page, lab):
     for name, arguments in [("add", "1"), ("fail", "'x'"), ("same", "volt"), ("unit", None)]:
         page.start_call(name, arguments)
     page.outcome(page.attribute("fail"))
-    page.attribute("Another attribute")
+    page.attribute("Another attribute…")
     try:
         for scheme in ("light", "dark"):
             features = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -211,36 +211,35 @@ def test_it_comes_back_when_the_manager_does_and_goes_on_watching(page, start_la
     assert page.text("#services .badge") != "0"
 
 
-def test_the_password_of_the_manager_is_asked_for(page, start_lab):
+def test_the_password_of_the_manager_is_asked_for_also_over_tls(page, start_lab):
+    lab = start_lab(auth_password="secret", tls=True)
+
+    def answer(*keys):
+        page.wait_for("document.getElementById('login').open")
+        assert "wants to know its password" in page.text("#login")
+        page.driver.find_element(By.ID, "login-answer").send_keys(*keys)
+
+    page.open(lab.url)
+    answer("wrong", Keys.ENTER)
+    page.wait_for_state("closed")
+    assert "Wrong Manager password" in page.text("#trouble")
+    page.button("Connect").click()
+    answer(Keys.ESCAPE)
+    page.wait_for_state("closed")
+    assert "does not answer its question" in page.text("#trouble")
+    page.button("Connect").click()
+    answer("secret", Keys.ENTER)
+    page.wait_for_state("connected")
+    assert "No Service is connected" in page.text("nav")
+    assert page.text("#address") == lab.websocket_url
+    assert lab.websocket_url.startswith("wss:")
+
+
+def test_a_question_goes_with_the_connection(page, start_lab):
     lab = start_lab(auth_password="secret")
     page.open(lab.url)
     page.wait_for("document.getElementById('login').open")
-    assert "wants to know its password" in page.text("#login")
     lab.manager.process.kill()
     page.wait_for_state("closed")
     page.wait_for("!document.getElementById('login').open")
     assert "question" not in page.text("#trouble")
-    lab.start()
-    page.button("Connect").click()
-    page.wait_for("document.getElementById('login').open")
-    page.driver.find_element(By.ID, "login-answer").send_keys("wrong", Keys.ENTER)
-    page.wait_for_state("closed")
-    assert "Wrong Manager password" in page.text("#trouble")
-    page.button("Connect").click()
-    page.wait_for("document.getElementById('login').open")
-    page.driver.find_element(By.ID, "login-answer").send_keys(Keys.ESCAPE)
-    page.wait_for_state("closed")
-    assert "does not answer its question" in page.text("#trouble")
-    page.button("Connect").click()
-    page.wait_for("document.getElementById('login').open")
-    page.driver.find_element(By.ID, "login-answer").send_keys("secret", Keys.ENTER)
-    page.wait_for_state("connected")
-    assert "No Service is connected" in page.text("nav")
-
-
-def test_it_works_over_tls(page, start_lab):
-    lab = start_lab(tls=True)
-    page.open(lab.url)
-    page.wait_for_state("connected")
-    assert page.text("#address") == lab.websocket_url
-    assert lab.websocket_url.startswith("wss:")
