@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from benchmarks.cases import OURS, REFERENCE, Measured
+from benchmarks.cases import OURS, REFERENCE, TITLES, Measured
 from benchmarks.results import Results
 from benchmarks.statistics import Spread, rows
-from benchmarks.table import as_markdown, by_suite, number
+from benchmarks.table import as_markdown, by_suite, note, number
 
 BEGIN: Final = "<!-- figures: written by `python -m benchmarks report` -->"
 END: Final = "<!-- end of figures -->"
 
 _ALL_OF_ONES_OWN: Final = "all of one's own: "
 
+_ABOUT_WHOLE: Final = """\
+Client, Manager and Service, all of them ours, in the place of those of msl-network 1.0.0; and just the client
+exchanged, in its network (median of the rounds):
+"""
+
 _ABOUT_CLIENTS: Final = """\
-The time of a call with the client of msl-network 1.0.0, divided by the time of ours, both against the same
-bare stand-in for a Manager, so that the client's own cost is what shows (min / median / max of {rounds}
-rounds):
+The clients alone, against the same bare stand-in for a Manager (min / median / max of the rounds):
 """
 
 _ABOUT_NETWORKS: Final = """\
-Whole networks under the load of the same client, ours: the time with the Manager and a Service of msl-network
-1.0.0 (at its default log level), divided by the time with ours, whose methods are async or plain ones:
+Manager and Service alone, under the same load; the methods of our Service are async or plain ones (median of
+the rounds):
 """
 
 Key = tuple[str, str, str]
 """The title of a case, its transport, and who is compared."""
+
+Columns = Sequence[tuple[str, str, str]]
+"""Of each column its heading, a transport, and who is compared."""
 
 
 class NoPlaceForFigures(ValueError):
@@ -41,39 +47,56 @@ def _found(measured: Sequence[Measured]) -> dict[Key, Spread]:
         for row in rows(each):
             comparison = row.comparison
             if comparison.other == REFERENCE and comparison.figure != "p99":
-                found[each.case.title, each.case.transport, comparison.one] = row.spread
+                title = each.case.title
+                if comparison.figure == "bytes":
+                    title = f"{title}, {note(comparison.figure)}"
+                found[title, each.case.transport, comparison.one] = row.spread
     return found
 
 
-def _cell(spread: Spread | None) -> str:
-    return "-" if spread is None else " / ".join(map(number, (spread.min, spread.median, spread.max)))
+def _all_of(spread: Spread) -> str:
+    return " / ".join(map(number, (spread.min, spread.median, spread.max)))
 
 
-def _table(found: dict[Key, Spread], columns: Sequence[tuple[str, str, str]], *, whole: bool) -> str:
-    titles = [title for title, _, _ in found if whole or not title.startswith(_ALL_OF_ONES_OWN)]
+def _median_of(spread: Spread) -> str:
+    return number(spread.median)
+
+
+def _table(found: Mapping[Key, Spread], columns: Columns, cell: Callable[[Spread], str]) -> str:
     body = []
-    for title in dict.fromkeys(titles):
-        cells = [_cell(found.get((title, transport, one))) for _, transport, one in columns]
-        if any(cell != "-" for cell in cells):
-            body.append((title, *cells))
-    return as_markdown(("", *(heading for heading, _, _ in columns)), body, (0,))
+    for title in dict.fromkeys(title for title, _, _ in found):
+        spreads = [found.get((title, transport, one)) for _, transport, one in columns]
+        if any(spreads):
+            name = title.removeprefix(_ALL_OF_ONES_OWN)
+            body.append((name, *("-" if spread is None else cell(spread) for spread in spreads)))
+    return as_markdown(("", *(heading for heading, _, _ in columns)), body, (0,)) + "\n"
+
+
+def _across(transports: Sequence[str], ones: Sequence[str]) -> Columns:
+    return [
+        (TITLES[transport] if one == OURS else f"{TITLES[transport]}, {one}", transport, one)
+        for transport in transports
+        for one in ones
+    ]
 
 
 def figures(results: Results) -> str:
     """Return what the README quotes of a run."""
     suites = dict(by_suite(results))
+    of_networks = _found(suites.get("network", []))
+    whole = {key: spread for key, spread in of_networks.items() if key[0].startswith(_ALL_OF_ONES_OWN)}
+    networks = {key: spread for key, spread in of_networks.items() if key not in whole}
+    clients = _found(suites.get("client", []))
     parts = []
-    if "client" in suites:
-        columns = [(transport.upper(), transport, OURS) for transport in ("tcp", "tls")]
-        table = _table(_found(suites["client"]), columns, whole=True)
-        parts += [_ABOUT_CLIENTS.format(rounds=results.rounds), table + "\n"]
-    if "network" in suites:
-        columns = [
-            (f"{transport.upper()}, {kind}", transport, kind)
-            for transport in ("tcp", "tls")
-            for kind in ("async", "plain")
-        ]
-        parts += [_ABOUT_NETWORKS, _table(_found(suites["network"]), columns, whole=False) + "\n"]
+    if whole:
+        exchanged = _across(("tcp", "tls"), ("our client",))
+        columns = [*_across(("tcp", "tls", "websocket"), (OURS,)), *exchanged]
+        parts += [_ABOUT_WHOLE, _table(whole, columns, _median_of)]
+    if clients:
+        parts += [_ABOUT_CLIENTS, _table(clients, _across(("tcp", "tls"), (OURS,)), _all_of)]
+    if networks:
+        kinds = _across(("tcp", "tls"), ("async", "plain"))
+        parts += [_ABOUT_NETWORKS, _table(networks, kinds, _median_of)]
     return "\n".join(parts)
 
 

@@ -5,9 +5,7 @@ They connect, tell who they are, link, and from then on only count the lines tha
 
 from __future__ import annotations
 
-import json
 import selectors
-import socket
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,59 +17,28 @@ import trio
 
 from benchmarks.clients.idle import Holdings, opened_first
 from benchmarks.clients.ours import connect_arguments
-from benchmarks.tasks import HOST, SERVICE, Run, Task, sum_of
+from benchmarks.clients.raw import PATIENCE, Connection, context_of
+from benchmarks.tasks import SERVICE, Run, Task, sum_of
 from benchmarks.tasks import measure as measure_async
 from msl_network_trio import Link, connect
-
-_PATIENCE = 30.0
-"""For how many seconds nothing may come."""
 
 _AT_A_TIME = 16
 """How many connections are opened at a time."""
 
-_IDENTITY: Final = {"type": "client", "name": "bare", "language": "none", "os": "none"}
 
-
-class _Client:
+class _Client(Connection):
     """A connection, and how many lines came."""
 
-    def __init__(self, address: tuple[str, int], context: ssl.SSLContext | None) -> None:
-        plain = socket.create_connection(address, _PATIENCE)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket = context.wrap_socket(plain, server_hostname=HOST) if context else plain
-        self.lines = 0
-        self._receive_lines(1)
-        self._send({"error": False, "requester": None, "result": _IDENTITY, "uid": ""})
-        self._send(
-            {
-                "args": [SERVICE],
-                "attribute": "link",
-                "error": False,
-                "kwargs": {},
-                "service": "Manager",
-                "uid": "1",
-            }
-        )
-        self._receive_lines(2)
+    lines = 0
 
-    def receive(self) -> None:
-        """Count what has come."""
+    def receive_what_is_there(self) -> None:
+        """Count what has come, and forget it."""
         try:
-            while data := self.socket.recv(65536):
-                self.lines += data.count(b"\n")
+            while True:
+                self.lines += self.receive()
+                self.take()
         except (BlockingIOError, ssl.SSLWantReadError):
             return
-        raise ConnectionError("the Manager has closed a connection")
-
-    def _send(self, message: dict[str, Any]) -> None:
-        self.socket.sendall(json.dumps(message).encode() + b"\r\n")
-
-    def _receive_lines(self, lines: int) -> None:
-        while self.lines < lines:
-            data = self.socket.recv(65536)
-            if not data:
-                raise ConnectionError("the Manager has closed a connection")
-            self.lines += data.count(b"\n")
 
 
 class _Clients:
@@ -83,9 +50,8 @@ class _Clients:
     """
 
     def __init__(self, task: Task, stack: ExitStack) -> None:
-        certificate = task.address.certificate
-        self._context = ssl.create_default_context(cafile=certificate) if certificate else None
-        self._address = (HOST, task.address.port)
+        self._task = task
+        self._context = context_of(task)
         self._stack = stack
         self._clients: list[_Client] = []
         self._selector = stack.enter_context(selectors.DefaultSelector())
@@ -93,7 +59,7 @@ class _Clients:
     def open(self, count: int) -> None:
         """Open so many more, and link them."""
         with ThreadPoolExecutor(_AT_A_TIME) as threads:
-            opened = [threads.submit(_Client, self._address, self._context) for _ in range(count)]
+            opened = [threads.submit(_Client, self._task, self._context) for _ in range(count)]
         for future in opened:
             client = future.result()
             self._stack.callback(client.socket.close)
@@ -108,16 +74,16 @@ class _Clients:
 
     def wait_for(self, lines: int) -> None:
         """Wait until so many lines have come at each of them."""
-        give_up = monotonic() + _PATIENCE
+        give_up = monotonic() + PATIENCE
         missing = sum(client.lines < lines for client in self._clients)
         while missing:
-            events = self._selector.select(_PATIENCE)
+            events = self._selector.select(PATIENCE)
             if not events and monotonic() > give_up:
                 raise TimeoutError(f"{missing} clients have not been told")
             for key, _ in events:
                 client = key.data
                 before = client.lines
-                client.receive()
+                client.receive_what_is_there()
                 missing -= before < lines <= client.lines
 
 

@@ -9,73 +9,16 @@ from __future__ import annotations
 
 import json
 import selectors
-import socket
-import ssl
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
-from benchmarks.tasks import HOST, SERVICE, Run, Stopwatch, Task, check, sum_of
-
-_RECEIVE = 65_536
-_PATIENCE = 30.0
-"""For how many seconds nothing may come."""
+from benchmarks.clients.raw import PATIENCE, Connection, context_of, request
+from benchmarks.tasks import SERVICE, Run, Stopwatch, Task, check, sum_of
 
 _PER_CONNECTION = 2
 """How many requests are on their way at a time on each of many connections."""
-
-_IDENTITY: Final = {"type": "client", "name": "lean", "language": "none", "os": "none"}
-
-
-class _Connection:
-    """A client that is linked."""
-
-    def __init__(self, address: tuple[str, int], context: ssl.SSLContext | None) -> None:
-        plain = socket.create_connection(address, _PATIENCE)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket = context.wrap_socket(plain, server_hostname=HOST) if context else plain
-        self.send = self.socket.sendall
-        self.received: list[bytes] = []
-        self._line()
-        self._tell({"error": False, "requester": None, "result": _IDENTITY, "uid": ""})
-        self._tell(_request("Manager", "link", [SERVICE], "link"))
-        if (answer := json.loads(self._line()))["error"]:
-            raise RuntimeError(f"not linked: {answer['message']}")
-
-    def receive(self) -> int:
-        """Wait for bytes, and return how many lines they end."""
-        data = self.socket.recv(_RECEIVE)
-        if not data:
-            raise ConnectionError("the Manager has closed a connection")
-        self.received.append(data)
-        return data.count(b"\n")
-
-    def take(self) -> list[bytes]:
-        """Return the lines that have come."""
-        *lines, rest = b"".join(self.received).split(b"\n")
-        self.received = [rest] if rest else []
-        return lines
-
-    def _tell(self, message: dict[str, Any]) -> None:
-        self.send(json.dumps(message).encode() + b"\r\n")
-
-    def _line(self) -> bytes:
-        while not self.receive():
-            pass
-        (line,) = self.take()
-        return line
-
-
-def _request(service: str, attribute: str, args: Sequence[Any], uid: str) -> dict[str, Any]:
-    return {
-        "args": args,
-        "attribute": attribute,
-        "error": False,
-        "kwargs": {},
-        "service": service,
-        "uid": uid,
-    }
 
 
 class _Requests:
@@ -87,7 +30,7 @@ class _Requests:
         else:
             calls = [("add", [number, 1]) for number in range(run.calls)]
         self._lines = [
-            json.dumps(_request(SERVICE, name, args, str(uid))).encode() + b"\r\n"
+            json.dumps(request(SERVICE, name, args, str(uid))).encode() + b"\r\n"
             for uid, (name, args) in enumerate(calls)
         ]
         self._sent = 0
@@ -99,7 +42,7 @@ class _Requests:
         return b"".join(self._lines[begin : self._sent])
 
 
-def _one(connections: Sequence[_Connection], run: Run, requests: _Requests) -> None:
+def _one(connections: Sequence[Connection], run: Run, requests: _Requests) -> None:
     (connection,) = connections
     for _ in range(run.calls):
         began = perf_counter()
@@ -109,7 +52,7 @@ def _one(connections: Sequence[_Connection], run: Run, requests: _Requests) -> N
         run.latencies.append(perf_counter() - began)
 
 
-def _flight(connections: Sequence[_Connection], run: Run, requests: _Requests) -> None:
+def _flight(connections: Sequence[Connection], run: Run, requests: _Requests) -> None:
     (connection,) = connections
     missing = run.calls
     connection.send(requests.take(run.in_flight))
@@ -120,14 +63,14 @@ def _flight(connections: Sequence[_Connection], run: Run, requests: _Requests) -
             connection.send(more)
 
 
-def _connections(connections: Sequence[_Connection], run: Run, requests: _Requests) -> None:
+def _connections(connections: Sequence[Connection], run: Run, requests: _Requests) -> None:
     missing = run.calls
     with selectors.DefaultSelector() as selector:
         for connection in connections:
             selector.register(connection.socket, selectors.EVENT_READ, connection)
             connection.send(requests.take(_PER_CONNECTION))
         while missing:
-            ready = selector.select(_PATIENCE)
+            ready = selector.select(PATIENCE)
             if not ready:
                 raise TimeoutError(f"{missing} calls have not been answered")
             for key, _ in ready:
@@ -137,7 +80,7 @@ def _connections(connections: Sequence[_Connection], run: Run, requests: _Reques
                     key.data.send(more)
 
 
-def _emissions(connections: Sequence[_Connection], run: Run, requests: _Requests) -> None:
+def _emissions(connections: Sequence[Connection], run: Run, requests: _Requests) -> None:
     (connection,) = connections
     for numbers in _emitted(run):
         connection.send(requests.take(1))
@@ -152,7 +95,7 @@ def _emitted(run: Run) -> Sequence[range]:
     return [range(begin, min(begin + size, run.calls)) for begin in range(0, run.calls, size)]
 
 
-_RUN: Final[dict[str, Callable[[Sequence[_Connection], Run, _Requests], None]]] = {
+_RUN: Final[dict[str, Callable[[Sequence[Connection], Run, _Requests], None]]] = {
     "one": _one,
     "flight": _flight,
     "connections": _connections,
@@ -167,7 +110,7 @@ LOADS: Final = frozenset(_RUN)
 """What it can do."""
 
 
-def _sum(connections: Sequence[_Connection], run: Run) -> int:
+def _sum(connections: Sequence[Connection], run: Run) -> int:
     """Return what all calls came to.
 
     Raises:
@@ -190,13 +133,12 @@ def _sum(connections: Sequence[_Connection], run: Run) -> int:
 
 def measure(task: Task) -> dict[str, float]:
     """Carry out a task and return the costs of one of its calls."""
-    certificate = task.address.certificate
-    context = ssl.create_default_context(cafile=certificate) if certificate else None
+    context = context_of(task)
     go = _RUN[task.load]
     with ExitStack() as stack:
         connections = []
         for _ in range(task.size if task.load == "connections" else 1):
-            connections.append(_Connection((HOST, task.address.port), context))
+            connections.append(Connection(task, context))
             stack.callback(connections[-1].socket.close)
         go(connections, task.warm_up, _Requests(task.warm_up))
         check(task.warm_up, _sum(connections, task.warm_up))

@@ -91,7 +91,7 @@ def test_the_figures_of_the_readme_are_replaced_and_nothing_else(long_run):
     assert new.endswith(f"{END}\nafter\n")
     assert "old" not in new
     assert "| one call at a time | 2.00 / 2.20 / 3.00 | - |" in new
-    assert "| one call at a time | 1.80 / 1.80 / 1.80 | - | - | - |" in new
+    assert "| one call at a time | 1.80 | - | - | - |" in new
     assert readme.with_figures(new, long_run) == new
 
 
