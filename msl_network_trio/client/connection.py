@@ -200,7 +200,7 @@ class Connection:
         Nobody need look at the reply. If the connection has ended, there is nothing to be sent.
         """
         request = self.protocol.make(Handle, MANAGER, attribute, args, None)
-        request.watched = True
+        request.waiter = trio.Event()  # as if somebody waited: nobody need hear of an error
         try:
             self._writer.put_in_any_case(request)
             self.threads.turn.call_back()

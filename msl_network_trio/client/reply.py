@@ -10,7 +10,7 @@ from typing import Any
 import outcome
 import trio
 
-from msl_network_trio.exceptions import ReplyTimeout
+from msl_network_trio.exceptions import NetworkError, ReplyTimeout
 from msl_network_trio.protocol.outgoing import Request
 
 logger = logging.getLogger(__name__)
@@ -44,18 +44,20 @@ class Waiting(Request):
 class Handle(Request):
     """A request whose caller holds a `Reply`, and may or may not wait."""
 
-    __slots__ = ("watched",)
+    __slots__ = ("unseen",)
 
     waiter: trio.Event | None
     """Made by who waits, which most handles need not."""
 
-    watched: bool
-    """Set once somebody awaits the reply, so that an error is not lost."""
+    unseen: _UnseenError
+    """There is one if an error came when nobody waited, so that it is not lost."""
 
     def wake(self) -> None:
         """Tell who waits, if anybody does."""
         if self.waiter is not None:
             self.waiter.set()
+        elif self.error is not None:
+            self.unseen = _UnseenError(self, self.error)
 
     async def wait(self) -> None:
         """Wait until `wake`."""
@@ -63,14 +65,24 @@ class Handle(Request):
             self.waiter = trio.Event()
         await self.waiter.wait()
 
+
+class _UnseenError:
+    """Says what the error of a handle was, when the handle is gone and nobody has awaited its reply.
+
+    A ``__del__`` of the handles themselves would make each of them, with an error or not, slower.
+    """
+
+    def __init__(self, handle: Handle, error: NetworkError) -> None:
+        self._what = f"{handle.service}.{handle.attribute}"
+        self._error: NetworkError | None = error
+
+    def forget(self) -> None:
+        """Say nothing."""
+        self._error = None
+
     def __del__(self) -> None:
-        if self.error is not None and not hasattr(self, "watched"):
-            logger.error(
-                "nobody awaited the reply to %s.%s, which was an error: %s",
-                self.service,
-                self.attribute,
-                self.error,
-            )
+        if self._error is not None:
+            logger.error("nobody awaited the reply to %s, which was an error: %s", self._what, self._error)
 
 
 class Reply:
@@ -107,7 +119,6 @@ class Reply:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         request = self._request
-        request.watched = True
         if request.settled or request.abandoned:
             # Not a full checkpoint: to let all other tasks run for each of a hundred replies that arrived
             # together would cost more than their requests. A reply that is not there does let them run.
@@ -119,6 +130,8 @@ class Reply:
 
             raise CancelledError(f"The request {request.service}.{request.attribute} was cancelled")
         if request.error is not None:
+            if hasattr(request, "unseen"):
+                request.unseen.forget()
             # It may be awaited again: each time the error starts with a traceback of its own.
             raise request.error.with_traceback(None)
         return request.result

@@ -84,8 +84,9 @@ def encode(value: Any) -> bytes:
         encoded = orjson.dumps(value, default=_replace_fast, option=_LINE_OPTIONS)
     except TypeError:
         return _encode_exactly(value, "\n")
-    # orjson writes NaN and infinities as null; only the standard library can tell them from None.
-    return _encode_exactly(value, "\n") if b"null" in encoded else encoded
+    # orjson writes NaN and infinities as null; only the standard library can tell them from None. (For bytes
+    # "in" takes three times as long as find(): it tries first whether it is asked for a number.)
+    return encoded if encoded.find(b"null") < 0 else _encode_exactly(value, "\n")
 
 
 def encode_value(value: Any) -> bytes:
@@ -96,7 +97,7 @@ def encode_value(value: Any) -> bytes:
         encoded = orjson.dumps(value, default=_replace_fast, option=_OPTIONS)
     except TypeError:
         encoded = b"null"  # what the exact path raises is not to have this error as its context
-    return _encode_exactly(value) if b"null" in encoded else encoded
+    return encoded if encoded.find(b"null") < 0 else _encode_exactly(value)
 
 
 def _encode_exactly(value: Any, end: str = "") -> bytes:
