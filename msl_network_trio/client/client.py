@@ -225,7 +225,7 @@ class Client(trio.abc.AsyncResource):
 
     def _notify(self, notification: Notification) -> None:
         for link in self._links:
-            if link.service_name == notification.service:
+            if link._service_name == notification.service:
                 link._notify(notification, self._connection.user_tasks.start)
 
     def _ended(self, reason: ConnectionLost) -> Callable[[], Awaitable[None]] | None:

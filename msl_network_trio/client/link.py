@@ -263,7 +263,8 @@ class Link(KnownMethods):
         """Give a notification to everybody who wants it; called by the reader."""
         for stream in self._streams:
             stream.put(notification)
-        self._handler_runner.put(notification, start)
+        if "notification_handler" in self.__dict__:
+            self._handler_runner.put(notification, start)
 
     def _end_notifications(self, error: NetworkError | None) -> None:
         """Let no more come, because the connection was lost or, without an error, the link was broken."""

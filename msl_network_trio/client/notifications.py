@@ -34,35 +34,43 @@ class _Mailbox:
         if not size >= 1:
             raise ValueError(f"max_buffer_size must be a number from 1, or math.inf, not {size!r}")
         self._size = size
-        self._queue: deque[Notification] = deque()
+        self.queue: deque[Notification] = deque()
         self._wanted = trio.lowlevel.ParkingLot()
+        self._waiting = 0
         self._ended = False
         self.dropped = 0
 
     def put(self, notification: Notification) -> None:
-        if len(self._queue) >= self._size:
-            self._queue.popleft()
+        if len(self.queue) >= self._size:
+            self.queue.popleft()
             self.dropped += 1
-        self._queue.append(notification)
-        if self._wanted:
+        self.queue.append(notification)
+        if self._waiting:
+            self._waiting -= 1
             self._wanted.unpark()
 
     def end(self, *, drop: bool) -> None:
         """Let no more come; what is there is still given out unless it is dropped."""
         self._ended = True
         if drop:
-            self._queue.clear()
+            self.queue.clear()
+        self._waiting = 0
         self._wanted.unpark_all()
 
     async def get(self) -> Notification | None:
         """Wait for the next one; None: there will be none."""
-        if self._queue or self._ended:
+        if self.queue or self._ended:
             await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._queue:
+        while not self.queue:
             if self._ended:
                 return None
-            await self._wanted.park()
-        return self._queue.popleft()
+            self._waiting += 1
+            try:
+                await self._wanted.park()
+            except BaseException:
+                self._waiting -= 1
+                raise
+        return self.queue.popleft()
 
 
 class NotificationStream:
@@ -81,6 +89,8 @@ class NotificationStream:
         self._subscribers = subscribers
         self._mailbox = _Mailbox(max_buffer_size)
         self._error: NetworkError | None = None
+        self.put = self._mailbox.put
+        """Adds a notification, for the reader."""
 
     @property
     def dropped(self) -> int:
@@ -104,16 +114,15 @@ class NotificationStream:
         return self
 
     async def __anext__(self) -> Notification:
+        if self._mailbox.queue:  # what get() does, without the call: they may come by the thousand
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return self._mailbox.queue.popleft()
         notification = await self._mailbox.get()
         if notification is not None:
             return notification
         if self._error is not None:
             raise self._error
         raise StopAsyncIteration
-
-    def put(self, notification: Notification) -> None:
-        """Add one, for the reader."""
-        self._mailbox.put(notification)
 
     def end(self, error: NetworkError | None) -> None:
         """Let no more come, because the connection was lost or, without an error, the link was unlinked."""

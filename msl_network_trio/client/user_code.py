@@ -41,7 +41,7 @@ async def call(
 @trio.lowlevel.disable_ki_protection
 async def _unprotected(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     result = function(*args, **kwargs)
-    if inspect.isawaitable(result):
+    if result is not None and inspect.isawaitable(result):
         await result
 
 

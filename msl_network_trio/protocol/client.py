@@ -524,8 +524,6 @@ class ClientProtocol:
 
     def _notification(self, message: ReceivedLine, events: list[Event]) -> None:
         match message.result:
-            case [[str() as reason], dict()] if message.service == MANAGER:
-                self._rejection = reason  # the last word of our own Manager, before it closes the connection
             case [list() as args, dict() as kwargs] if message.service is not None:
                 events.append(Notification(message.service, args, kwargs))
             case _:

@@ -53,7 +53,7 @@ class Connected:
     """The name that the Manager gives itself, ``"Manager[HOST:port]"``."""
 
 
-@attrs.frozen
+@attrs.define(on_setattr=attrs.setters.frozen)  # which @attrs.frozen is as well, but slow to be made
 class Notification:
     """A Service emitted a notification."""
 

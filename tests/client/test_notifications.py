@@ -287,12 +287,29 @@ async def test_a_stream_gives_what_has_come_since_it_was_entered(session: Sessio
         await anext(stream)
 
 
+async def test_a_cancelled_consumer_does_not_take_the_place_of_the_next_one(session: Session):
+    async with session.link.notifications() as stream:
+        for _ in range(2):
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    await start(nursery, stream.__anext__)
+                    scope.cancel()
+        async with trio.open_nursery() as nursery:
+            calls = [await start(nursery, stream.__anext__) for _ in range(2)]
+            emit(session, 1)
+            emit(session, 2)
+        assert [call.value.args for call in calls] == [[1], [2]]
+        emit(session, 3)
+        assert (await anext(stream)).args == [3]
+        assert stream._mailbox._waiting == 0
+
+
 async def test_what_came_before_a_reply_is_there_before_the_caller_goes_on(session: Session):
     async with session.link.notifications() as stream, trio.open_nursery() as nursery:
 
         async def call() -> object:
             await session.link.add()
-            return len(stream._mailbox._queue)
+            return len(stream._mailbox.queue)
 
         asked = await start(nursery, call)
         uid = await session.peer.expect("add")

@@ -339,6 +339,22 @@ async def test_the_error_of_a_handle_that_nobody_awaits_is_logged(session: Sessi
     assert "nobody looks" in caplog.text
 
 
+async def test_the_error_of_a_handle_that_was_awaited_is_not_logged(session: Session, caplog):
+    for waits_first in (True, False):
+        reply = session.link.add(asynchronous=True)
+        uid = await session.peer.expect("add")
+        async with trio.open_nursery() as nursery:
+            calls = [await start(nursery, reply._wait)] if waits_first else []
+            session.peer.fail(uid, "ValueError: everybody looks")
+            await trio.testing.wait_all_tasks_blocked()
+        assert all(call.error is None for call in calls)
+        with pytest.raises(RemoteError, match="everybody looks"):
+            await reply
+        del reply
+        gc.collect()
+    assert caplog.text == ""
+
+
 async def test_the_error_of_a_handle_that_was_let_go_is_logged(session: Session, caplog):
     session.link.add(asynchronous=True)
     session.peer.fail(await session.peer.expect("add"), "ValueError: nobody ever looked")

@@ -23,7 +23,7 @@ from msl_network_trio.protocol.messages import (
 @pytest.mark.parametrize("event", [Question("username", "M"), Connected("M"), Notification("Echo", [], {})])
 def test_events_cannot_be_changed(event):
     name = attrs.fields(type(event))[0].name
-    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+    with pytest.raises(attrs.exceptions.FrozenError):
         setattr(event, name, "changed")
 
 
