@@ -73,13 +73,13 @@ class PeerConnection(Peer):
         self._stalled_after = stalled_after
         self.has_stalled = False
         self._writing = False
-        self._drained = trio.lowlevel.ParkingLot()
+        self._drained: trio.lowlevel.ParkingLot | None = None  # made when needed: most peers take all at once
 
     def flush(self) -> None:
         """See `Peer.flush`."""
         if self.closing:
             self.reading.cancel()
-            self._drained.unpark_all()
+            self._wake()
         outgoing = self.outgoing
         if self._writing or not outgoing:
             return
@@ -109,7 +109,17 @@ class PeerConnection(Peer):
     async def wait_drained(self, limit: int = BUSY) -> None:
         """Wait until no more than this many bytes wait to be written, or the peer has gone."""
         while self.backlog > limit and not self.closing:
-            await self._drained.park()
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Wait until somebody should look again how much waits to be written."""
+        if self._drained is None:
+            self._drained = trio.lowlevel.ParkingLot()
+        await self._drained.park()
+
+    def _wake(self) -> None:
+        if self._drained:
+            self._drained.unpark_all()
 
     async def finish(self, linger: float = _LINGER) -> None:
         """Have the peer read what it is told last, for as long as that makes sense.
@@ -119,7 +129,7 @@ class PeerConnection(Peer):
         """
         with trio.move_on_after(_GRACE):
             while self.backlog > 0:
-                await self._drained.park()
+                await self._wait()
         if self.backlog > 0:
             return
         self.transport.send_eof()
@@ -135,7 +145,7 @@ class PeerConnection(Peer):
         self.outgoing = []
         self.backlog = 0
         self.closing = self.closing or "the connection has ended"
-        self._drained.unpark_all()
+        self._wake()
         self.transport.send_eof()
         self.transport.close()
 
@@ -145,7 +155,7 @@ class PeerConnection(Peer):
         self.backlog = 0
         self.closing = self.closing or reason
         self.reading.cancel()
-        self._drained.unpark_all()
+        self._wake()
 
     @trio.lowlevel.enable_ki_protection
     async def _write(self, pieces: list[bytes | memoryview]) -> None:
@@ -181,8 +191,8 @@ class PeerConnection(Peer):
             view = view[sent:]
             self.backlog -= sent
             self.sent += sent
-            if self.backlog <= BUSY // 2 and self._drained:
-                self._drained.unpark_all()
+            if self.backlog <= BUSY // 2:
+                self._wake()
 
 
 def _joined(lines: list[bytes | memoryview]) -> list[bytes | memoryview]:

@@ -81,14 +81,21 @@ class Lobby:
             del self._hosts[visitor.host]
         self._count -= 1
         self._size -= visitor.size
+        visitor.leave = _nobody_is_here
 
     def close(self, reason: str) -> None:
         """Have everybody go."""
         for visitor in [each for visitors in self._hosts.values() for each in visitors]:
+            tell = visitor.leave
             self.leave(visitor)
-            visitor.leave(reason)
+            tell(reason)
 
     def _evict(self, visitor: Visitor, why: str) -> None:
+        tell = visitor.leave
         self.leave(visitor)
         self.evicted += 1
-        visitor.leave(f"Too many connections have not said yet who they are ({why})")
+        tell(f"Too many connections have not said yet who they are ({why})")
+
+
+def _nobody_is_here(_reason: str) -> None:
+    """Take the place of what would end the connection of somebody who has left, and need not be kept."""

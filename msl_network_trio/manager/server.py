@@ -329,7 +329,9 @@ class Manager:
             with peer.reading:
                 self._protocol.connect(peer)
                 self._flush()
-                await self._read(peer, visitor)
+                # What that takes is let go of before the long rest.
+                if await self._let_in(peer, visitor):
+                    await self._read(peer)
         except ConnectionLost as error:
             peer.closing = peer.closing or str(error)
         except Exception as error:
@@ -382,14 +384,15 @@ class Manager:
         if self._quiet is not None and self._protocol.is_quiet:
             self._quiet.set()
 
-    async def _read(self, peer: PeerConnection, visitor: Visitor) -> None:
+    async def _let_in(self, peer: PeerConnection, visitor: Visitor) -> bool:
+        """Have a peer say who it is; False if it went without."""
         receive, protocol = peer.transport.receive, self._protocol
         with trio.move_on_after(self._settings.handshake_timeout) as handshake:
             while not (peer.kind or peer.closing):
                 await self._decide(peer)
                 data = await receive()
                 if not data:
-                    return
+                    return False
                 await self._slow_down(peer)
                 self._lobby.receive(visitor, len(data))
                 protocol.receive(peer, data, TURN)
@@ -401,6 +404,10 @@ class Manager:
             text = f"{peer.waits_for!r} was not answered within {seconds:g} seconds (handshake_timeout)"
             protocol.reject(peer, TimeoutError(text))
             self._flush()
+        return True
+
+    async def _read(self, peer: PeerConnection) -> None:
+        receive, protocol = peer.transport.receive, self._protocol
         if peer.unread:
             await self._go_on(peer)
         while not peer.closing:

@@ -45,16 +45,19 @@ _CLOSED = "The connection has been closed"
 class _Readiness:
     """Waits for one event of a socket, for any number of tasks: Trio allows just one at a time."""
 
+    __slots__ = ("_descriptor", "_others", "_wait", "_waiting")
+
     def __init__(self, wait: Callable[[int], Awaitable[None]], descriptor: int) -> None:
         self._wait = wait
         self._descriptor = descriptor
         self._waiting = False
-        self._others = trio.lowlevel.ParkingLot()
+        self._others: trio.lowlevel.ParkingLot | None = None  # made when needed: it is large, and seldom is
 
     async def wait(self) -> None:
         if self._descriptor < 0:
             raise ConnectionLost(_CLOSED)
         if self._waiting:
+            self._others = self._others or trio.lowlevel.ParkingLot()
             await self._others.park()
             return
         self._waiting = True
