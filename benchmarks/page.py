@@ -39,13 +39,14 @@ _METHOD: Final = """\
 - **client**: both clients against the same bare stand-in for a Manager, one process on uvloop that
   answers at once, so that the cost of the client is what shows. Its own time is in both, and makes the
   ratios smaller than those of the clients alone.
-- **network**: small calls are made, and notifications received, by a generator of load that is the same for
-  all networks and costs next to nothing, so that Manager and Service are what shows; the rest by our client,
-  whose cost is in the times of all. *async* and *plain* are the methods of our Service: plain ones run in worker
-  threads. Managers log at their default level, INFO, to a file and to a console that leads nowhere; at ERROR
-  the reference would be faster. *All of one's own* compares our client, Manager and Service with those of the
-  reference, which is what a user gains; *our client* there is ours in the network of the reference. The
-  reference has no WebSocket: there its plain connection, with TLS if ours has it, is what we compare with.
+- **network**: small calls are made, and notifications received, by a generator of load that is the same
+  for all networks and costs next to nothing, so that Manager and Service are what shows; the rest by our
+  client, whose cost is in the times of all. *async* and *plain* are the methods of our Service: plain
+  ones run in worker threads. Managers log at their default level, INFO, to a file and to a console that
+  leads nowhere; at ERROR the reference would be faster. *All of one's own* compares our client, Manager
+  and Service with those of the reference, which is what a user gains; *our client* there is ours in the
+  network of the reference. The reference has no WebSocket: there its plain connection, with TLS if ours
+  has it, is what we compare with.
 - **resources**: growth of the resident memory and of the number of threads of a process, per connection,
   for connections after the first ones; what `python -c "import ..."` takes longer than `python -c pass`.
 - **peers**: the whole of our network (client, Manager, Service: three processes) beside other packages,

@@ -127,6 +127,27 @@ def _over(transport: str) -> list[Case]:
     ]
 
 
+def _websocket(load: str, title: str, calls: int, *, size: int = 0, pinned: bool = False) -> Case:
+    """Return a case that compares our WebSocket with our TCP, since the reference has none."""
+    ours = pair(load, "websocket", calls, 1, size=size)[0]
+    below = pair(load, "tcp", calls, 1, size=size)[0]
+    return Case(
+        "client",
+        load,
+        title,
+        "websocket",
+        (ours, Contestant(**{**below.__dict__, "name": "ours, TCP"})),
+        (Comparison(OURS, "ours, TCP", figure="median" if pinned else "seconds"),),
+        pinned=pinned,
+    )
+
+
 def cases() -> list[Case]:
     """Return the cases of this suite."""
-    return [case for transport in TRANSPORTS for case in _over(transport)]
+    return [
+        *(case for transport in TRANSPORTS for case in _over(transport)),
+        _websocket("one", "one call at a time", 1500, pinned=True),
+        _websocket("flight", "100 tasks in flight", 4000),
+        _websocket("floats", "100k floats, there and back", 6),
+        _websocket("line", "a line of 10 MB, there and back", 3, size=10_000_000),
+    ]

@@ -1,10 +1,10 @@
 """Whole networks: our Manager and Services against those of the reference, under the same load.
 
-Managers run at their default log level, INFO. Small calls are made, and notifications received, by a generator
-of load that is the same for all networks and costs next to nothing: a client, ours or the reference's, costs
-more per call than our Manager and Service together, and would hide what they cost. What a user gains is what
-those cases say that compare all of one's own. Large lists, and calls while large replies pass, are left to
-our client, whose costs are then in the times of all.
+Managers run at their default log level, INFO. Small calls are made, and notifications received, by a
+generator of load that is the same for all networks and costs next to nothing: a client, ours or the
+reference's, costs more per call than our Manager and Service together, and would hide what they cost. What a
+user gains is what those cases say that compare all of one's own. Large lists, and calls while large replies
+pass, are left to our client, whose costs are then in the times of all.
 """
 
 from __future__ import annotations

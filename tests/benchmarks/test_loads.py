@@ -7,7 +7,7 @@ import importlib
 import json
 import os
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from functools import partial
 
@@ -18,7 +18,8 @@ import trio
 from benchmarks.clients import asynchronous, bare, blocking, importing, lean, ours, reference
 from benchmarks.peers import PEERS
 from benchmarks.processes import Child
-from benchmarks.servers.fake_manager import Conversation
+from benchmarks.servers.fake_conversation import Conversation
+from benchmarks.servers.fake_websocket import WebSocketConversation
 from benchmarks.servers.service import service_of
 from benchmarks.tasks import HOST, SERVICE, Address, Run, Task, check, sum_of
 from msl_network_trio import Service, open_manager
@@ -43,15 +44,15 @@ async def our_network(kind="ours-async", **settings):
         nursery.cancel_scope.cancel()
 
 
-@pytest.fixture
-def fake_port():
+@contextmanager
+def fake_manager(conversation):
     ready = threading.Event()
     found = []
 
     async def serve():
         loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        async with await loop.create_server(Conversation, HOST, 0) as server:
+        async with await loop.create_server(conversation, HOST, 0) as server:
             found.extend((server.sockets[0].getsockname()[1], partial(loop.call_soon_threadsafe, ended.set)))
             ready.set()
             await ended.wait()
@@ -63,6 +64,12 @@ def fake_port():
     yield port
     end()
     thread.join(30)
+
+
+@pytest.fixture
+def fake_port():
+    with fake_manager(Conversation) as port:
+        yield port
 
 
 @pytest.mark.parametrize("load", sorted(ours.LOADS))
@@ -98,6 +105,13 @@ async def test_the_lean_client_does_not_take_a_wrong_answer():
         with pytest.raises(RuntimeError, match="not each its own"):
             await trio.to_thread.run_sync(lean.measure, task_of("flight", manager.port, 7))
         nursery.cancel_scope.cancel()
+
+
+def test_our_client_does_its_loads_over_websocket_at_the_fake_manager():
+    with fake_manager(WebSocketConversation) as port:
+        for load in ("one", "flight", "line", "burst"):
+            task = Task(load, 3, "websocket", Address(port), SIZES.get(load, 0))
+            assert ours.measure(task)["seconds"] > 0
 
 
 async def test_our_client_does_its_loads_over_websocket():
