@@ -57,6 +57,7 @@ class ManagerDatabase:
         self._dropped = 0
         self._is_failing = False
         self._is_used = False
+        self._is_closing = False
 
     async def open(self) -> None:
         """Open the database, which is made if it does not exist.
@@ -88,6 +89,8 @@ class ManagerDatabase:
         """
 
         def work() -> T:
+            if self._is_closing:
+                raise DatabaseError("the Manager has been shut down")
             if self._database is None:
                 self._database = Database(self._path)
             try:
@@ -96,6 +99,9 @@ class ManagerDatabase:
                 raise  # that was a mistake of the caller
             except sqlite3.DatabaseError as error:
                 raise cannot_be_used(self._database.path, error) from error
+            finally:
+                if self._is_closing:  # and perhaps nobody waits any more for this to have an end
+                    self._close()
 
         self._is_used = True
         with trio.move_on_after(WAIT):
@@ -104,21 +110,24 @@ class ManagerDatabase:
 
     async def close(self) -> None:
         """Write what is to be kept, and close the database."""
-
-        def close() -> None:
-            if self._database is not None:
-                try:
-                    self._write_records(self._database)
-                finally:
-                    self._database.close()
-
+        self._is_closing = True
         if not self._is_used:
             return  # without a thread, of which the clocks of tests know nothing
         with trio.move_on_after(_LAST_WAIT, shield=True):
             try:
-                await trio.to_thread.run_sync(close, abandon_on_cancel=True, limiter=self._one_at_a_time)
+                await trio.to_thread.run_sync(
+                    self._close, abandon_on_cancel=True, limiter=self._one_at_a_time
+                )
             except sqlite3.Error as error:
                 self._fail(error)
+
+    def _close(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            try:
+                self._write_records(database)
+            finally:
+                database.close()
 
     # ---- who is let in ----
 
