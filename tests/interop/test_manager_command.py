@@ -172,7 +172,9 @@ def test_a_signal_ends_it_cleanly(run, number):
     peers = [manager.dial() for _ in range(3)]
     assert manager.stop(number) == 0
     for peer in peers:
-        assert peer.recv(4096) == b""
+        with peer.makefile("rb") as file:
+            *told, last = file.readlines() or [b""]
+        assert (told, b"is shutting down" in last) == ([], True)
         peer.close()
     manager.process.wait_for(f"{number.name} received")
     manager.process.wait_for(ENDED)
