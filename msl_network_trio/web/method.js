@@ -119,7 +119,8 @@ function failure(error, seconds) {
   const title = FATES[error.name] ?? (error.typeName ? "The Service raised an error" : "Not done");
   const parts = [h("strong", {}, title), `after ${duration(seconds)}`, ...longText(error.message)];
   if (Array.isArray(error.traceback) && error.traceback.length) {
-    parts.push(h("details", {}, h("summary", {}, "Traceback of the Service"), ...longText(error.traceback.join("\n"))));
+    const lines = error.traceback.map((line) => shorten(line, 2000)); // which are texts if the Service is honest
+    parts.push(h("details", {}, h("summary", {}, "Traceback of the Service"), ...longText(lines.join("\n"))));
   }
   return box("failed", ...parts);
 }

@@ -21,6 +21,7 @@ address.search = address.hash = "";
 const client = new Client(address, { name: "Web page", heartbeat: 5, ask });
 const services = new Map(); // name -> what is shown of it
 let identity = { services: {}, clients: {} };
+let clientsShown = "";
 let hasDeclined = false; // to answer the Manager's question
 
 // ---- the connection ----
@@ -126,6 +127,9 @@ function showEntry(name) {
 
 function showClients() {
   const names = Object.keys(identity.clients).sort((a, b) => a.localeCompare(b));
+  const news = compact([client.name, identity.clients]);
+  if (news === clientsShown) return; // what a person has marked there stays marked
+  clientsShown = news;
   byId("clients-count").textContent = `(${names.length})`;
   byId("clients").replaceChildren(
     ...names.map((name) => {

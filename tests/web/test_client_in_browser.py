@@ -10,7 +10,11 @@ from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import pytest
+
 from tests.web.services import NAME
+
+pytestmark = pytest.mark.timeout(180)
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "browser.md"
 

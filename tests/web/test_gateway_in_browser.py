@@ -8,7 +8,7 @@ import pytest
 
 from tests.interop.reference import Manager, Process, free_port, start_manager
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(180)]
 
 USERS = (("alice", "pw-a", True), ("bob", "pw-b", False))
 IMPORT = "const network = await import(args[0] + 'msl-network.js'); const url = args[0].replace('http', 'ws') + 'msl';"

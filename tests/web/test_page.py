@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.web.chromium import PATIENCE
 from tests.web.services import MARKUP, NAME
+
+pytestmark = pytest.mark.timeout(180)  # a browser takes long to start on a computer that is busy
 
 CONTRAST = """
 const channel = (value) => (value /= 255) <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
@@ -113,6 +116,26 @@ def test_nothing_of_the_network_becomes_markup_and_nothing_comes_from_elsewhere(
 
 def _escaped(text: str) -> str:
     return text.replace('"', '\\"')
+
+
+def test_a_service_that_sends_no_texts_where_texts_belong_is_shown_all_the_same(page, lab):
+    page.open(lab.url)
+    shown = page.run_async(
+        """
+        const { listedAttribute } = await import(args[0] + "method.js");
+        const { RemoteError } = await import(args[0] + "msl-network.js");
+        const failing = async () => { throw new RemoteError("odd", { traceback: [{ toString: 1 }, null, "line"] }); };
+        const details = listedAttribute(failing, "<b>", "(");
+        document.body.append(details);
+        details.open = true;
+        while (!details.querySelector("form")) await new Promise((resolve) => setTimeout(resolve, 10));
+        details.querySelector("form").requestSubmit();
+        while (!details.querySelector(".failed")) await new Promise((resolve) => setTimeout(resolve, 10));
+        return details.querySelector(".failed details pre").textContent;
+        """,
+        lab.url,
+    )
+    assert shown == '{"toString": 1}\nnull\nline'
 
 
 def test_notifications_are_shown_as_they_come_and_the_list_is_bounded(page, lab):
