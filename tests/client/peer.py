@@ -13,6 +13,8 @@ import trio
 
 from msl_network_trio.client import connecting
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair
+from msl_network_trio.transport.websocket import WebSocketTransport
+from tests.transport.websockets import open_websocket_pair
 
 MANAGER = "Manager[vm:1875]"
 ECHO = {
@@ -28,8 +30,8 @@ ECHO = {
 class Peer:
     """The Manager's end."""
 
-    transport: MemoryTransport
-    client_end: MemoryTransport
+    transport: Any
+    client_end: Any
     received: list[dict[str, Any]] = attrs.field(factory=list)
     _buffer: bytes = b""
 
@@ -104,20 +106,54 @@ class Peer:
         self.transport.close()
 
 
+class LinesEnd:
+    """The Manager's end of a WebSocket, with what tests do to a connection in memory.
+
+    Args:
+        websocket: The end.
+        carrier: What carries it.
+    """
+
+    def __init__(self, websocket: WebSocketTransport, carrier: MemoryTransport) -> None:
+        self._websocket = websocket
+        self.send_nowait = websocket.send_nowait
+        self.receive = websocket.receive
+        self.send_eof = websocket.send_eof
+        self.reset = carrier.reset
+
+    def close(self) -> None:
+        """Close it behind what was sent, as a connection in memory does."""
+        self._websocket.send_eof()
+        trio.lowlevel.spawn_system_task(self._close)
+
+    async def _close(self) -> None:
+        with trio.move_on_after(1):
+            await self._websocket.receive()
+        self._websocket.close()
+
+
 @attrs.define
 class Network:
     """Gives every connect() a peer of its own."""
 
     capacity: int = 65_536
-    opened: list[tuple[MemoryTransport, MemoryTransport]] = attrs.field(factory=list)
+    websocket: bool = False
+    """Whether to carry what is said by WebSocket."""
+
+    opened: list[tuple[Any, Any]] = attrs.field(factory=list)
     _send: trio.MemorySendChannel[Peer] = attrs.field(init=False)
     _receive: trio.MemoryReceiveChannel[Peer] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel(100)
 
-    async def dial(self, *_: Any) -> MemoryTransport:
+    async def dial(self, *_: Any) -> Any:
         await trio.lowlevel.checkpoint()
+        if self.websocket:
+            client, server, _, carrier = await open_websocket_pair(self.capacity)
+            self.opened.append((client, server))
+            self._send.send_nowait(Peer(LinesEnd(server, carrier), client))
+            return client
         ours, theirs = memory_pair(self.capacity)
         self.opened.append((ours, theirs))
         self._send.send_nowait(Peer(theirs, ours))
@@ -133,13 +169,15 @@ class Network:
 
 
 @pytest.fixture
-async def network(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Network]:
+async def network(monkeypatch: pytest.MonkeyPatch, carrier: str) -> AsyncIterator[Network]:
     """connect() in this test dials a `Network`; at the end everything must be closed, and no task left."""
     before = trio.lowlevel.current_statistics().tasks_living
-    network = Network()
+    network = Network(websocket=carrier == "websocket")
     monkeypatch.setattr(connecting, "_open_transport", network.dial)
     yield network
     network.assert_all_closed()
+    for _, theirs in network.opened if network.websocket else ():
+        theirs.close()
     await trio.testing.wait_all_tasks_blocked()
     assert trio.lowlevel.current_statistics().tasks_living <= before, "a task was left running"
 

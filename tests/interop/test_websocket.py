@@ -19,7 +19,7 @@ import trustme
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect as open_websocket
 
-from msl_network_trio import ConnectionLost, connect
+from msl_network_trio import ConnectionLost, LinkedClient, connect
 from msl_network_trio.sync import connect as connect_sync
 from tests.interop.reference import Process, free_port, start_manager
 from tests.transport.certificates import LOCAL_NAMES
@@ -137,6 +137,13 @@ async def test_our_clients_use_it(endpoint):
             assert await echo.echo(1, x=[None, float("inf")]) == [[1], {"x": [None, float("inf")]}]
             large = "x" * 2_000_000
             assert (await echo.echo(large))[0] == [large]
+
+
+async def test_a_linked_client_uses_it(endpoint):
+    _, url = endpoint
+    with trio.fail_after(LIMIT):
+        async with LinkedClient("Echo", host=url) as echo:
+            assert await echo.echo(1) == [[1], {}]
 
 
 def test_the_blocking_api_uses_it(endpoint):
