@@ -11,7 +11,7 @@ from benchmarks.peers import PEERS
 from benchmarks.plots import PACKAGES
 from benchmarks.results import Results
 from benchmarks.suites import DESCRIPTIONS
-from benchmarks.table import HEADER, Line, as_markdown, by_suite, lines, number
+from benchmarks.table import HEADER, Line, as_markdown, by_suite, lines, met_of, number
 
 _INTRODUCTION: Final = """\
 # What was measured
@@ -114,20 +114,33 @@ def _worded(cell: str, column: int) -> str:
     return cell.replace(" *", " \\*")
 
 
+def _rounds(results: Results) -> str:
+    """Return how many rounds the cases had; those that take long may have had fewer."""
+    counts = {
+        len(values)
+        for each in results.cases
+        for figures in each.costs.values()
+        for values in figures.values()
+    }
+    least, most = min(counts, default=0), max(counts, default=0)
+    return f"{most}" if least == most else f"{least} to {most}"
+
+
 def _summary(results: Results) -> str:
     """Return how many of the goals were met, and which floors were not."""
-    asked: dict[str, list[bool]] = {}
-    missed = []
-    for line in lines(results.cases, results.pin):
-        for name, value, met, _ in line.row.verdicts:
-            asked.setdefault(name, []).append(met)
-            if name == "floor" and not met:
-                missed.append(f"{line.cells[0]} ({number(line.row.spread.median)} of {number(value)})")
-    counts = ", ".join(f"{sum(met)} of {len(met)} {name}s" for name, met in asked.items())
-    text = f"Of what was asked for, met: {counts}. " if asked else ""
-    if asked and not missed:
+    table = lines(results.cases, results.pin)
+    missed = [
+        f"{line.cells[0]} ({number(line.row.spread.median)} of {number(value)})"
+        for line in table
+        for name, value, met, _ in line.row.verdicts
+        if name == "floor" and not met
+    ]
+    counts = met_of(table)
+    text = "Of what was asked for, met: "
+    text += ", ".join(f"{met} of {asked} {name}s" for name, (met, asked) in counts.items()) + ". "
+    if not missed:
         text += "Every floor is met. "
-    text += f"Rounds: {results.rounds}."
+    text += f"Rounds: {_rounds(results)}."
     if results.quick:
         text += " A quick run, with few calls: rough."
     if missed:

@@ -8,12 +8,17 @@ from typing import Final
 from benchmarks.cases import OURS, REFERENCE, TITLES, Measured
 from benchmarks.results import Results
 from benchmarks.statistics import Spread, rows
-from benchmarks.table import as_markdown, by_suite, note, number
+from benchmarks.table import as_markdown, by_suite, lines, met_of, note, number
 
 BEGIN: Final = "<!-- figures: written by `python -m benchmarks report` -->"
 END: Final = "<!-- end of figures -->"
 
 _ALL_OF_ONES_OWN: Final = "all of one's own: "
+
+_ABOUT_FLOORS: Final = """\
+Of {asked} floors that the design sets for such ratios, this run met {met}; RESULTS names the
+others.
+"""
 
 _ABOUT_WHOLE: Final = """\
 Client, Manager and Service, all of them ours, in the place of those of msl-network 1.0.0; and just the client
@@ -87,7 +92,8 @@ def figures(results: Results) -> str:
     whole = {key: spread for key, spread in of_networks.items() if key[0].startswith(_ALL_OF_ONES_OWN)}
     networks = {key: spread for key, spread in of_networks.items() if key not in whole}
     clients = _found(suites.get("client", []))
-    parts = []
+    met, asked = met_of(lines(results.cases, results.pin)).get("floor", (0, 0))
+    parts = [_ABOUT_FLOORS.format(met=met, asked=asked)]
     if whole:
         exchanged = _across(("tcp", "tls"), ("our client",))
         columns = [*_across(("tcp", "tls", "websocket"), (OURS,)), *exchanged]

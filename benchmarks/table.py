@@ -113,6 +113,16 @@ def lines(measured: Sequence[Measured], plan_pin: str = "latency") -> list[Line]
     return found
 
 
+def met_of(table: Sequence[Line]) -> dict[str, tuple[int, int]]:
+    """Return, by the name of the goals, how many are met, and how many there are."""
+    found: dict[str, tuple[int, int]] = {}
+    for line in table:
+        for name, _, met, _ in line.row.verdicts:
+            before, asked = found.get(name, (0, 0))
+            found[name] = (before + met, asked + 1)
+    return found
+
+
 def as_text(results: Results) -> str:
     """Return the tables for a terminal: the facts above them, what was skipped below."""
     width = max(map(len, results.environment), default=0) + 2
