@@ -169,6 +169,7 @@ class WorkerTasks:
                     outlet.flush_soon()
                 line = encode_result(call, await _resume(coro, message))
         except trio.Cancelled:
+            outlet.will_be_flushed = False
             self._cancelled.append(call)
             raise
         except BaseException as error:  # noqa: BLE001 - the client has to be told
