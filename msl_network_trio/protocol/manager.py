@@ -166,7 +166,17 @@ class ManagerProtocol:
             return
         if count > at_most:
             lines, peer.unread = lines[:at_most], lines[at_most:]
-        self._handle_all(peer, lines)
+        rest = iter(lines)
+        if not peer.waits_for:  # what follows is _handle_all() for most lines, without what they do not need
+            handle = self._handle
+            for line in rest:
+                handle(peer, line)
+                if peer.closing:
+                    return
+                if peer.waits_for:
+                    break
+        if peer.waits_for or peer.lines.overflow is not None:
+            self._handle_all(peer, rest)
 
     def receive_more(self, peer: Peer, at_most: int = sys.maxsize) -> None:
         """Go on with `Peer.unread`; see `receive`."""
@@ -390,10 +400,10 @@ class ManagerProtocol:
             False if it is one too many.
         """
         owner = client.open[uid]
+        if (1 if isinstance(owner, Peer) else sum(owner.values())) >= self._max_requests:
+            return False
         if isinstance(owner, Peer):
             owner = client.open[uid] = {owner: 1}
-        elif sum(owner.values()) >= self._max_requests:
-            return False
         owner[service] = owner.get(service, 0) + 1
         return True
 

@@ -343,3 +343,21 @@ def test_who_was_told_once_is_told_again_of_the_service_that_comes_next():
         assert [(line["uid"], line["message"].split(":")[0]) for line in read(client)] == [
             (uid, "ConnectionError")
         ]
+
+
+@pytest.mark.parametrize("uid", ["1", "2"])
+def test_when_the_manager_is_about_to_end_no_request_is_passed_on(uid):
+    network = Network()
+    echo, client = network.peer("Echo", "service"), network.peer()
+    network.send(client, request("Echo", "e", uid="1"))
+    asked = read(echo)[0]
+    network.protocol.refuse_requests()
+    assert not network.protocol.is_quiet
+    network.send(client, request("Echo", "e", uid=uid), request("Manager", "unlink", "nobody", uid="3"))
+    assert read(echo) == []
+    refused, answered = read(client)
+    assert (refused["uid"], answered["uid"], answered["result"]) == (uid, "3", True)
+    assert refused["message"].endswith("is shutting down, the request was not executed")
+    network.send(echo, reply(asked, 1))
+    assert [line["result"] for line in read(client)] == [1]
+    assert network.protocol.is_quiet
