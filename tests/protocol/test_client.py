@@ -1073,3 +1073,14 @@ def test_a_late_reply_does_not_move_the_mark_back():
     running = peer.sent("Echo")
     assert peer.receive(refusal("Echo")) == [running]
     assert running.error.may_have_run is True  # it may be the refusal of the newer one, which was abandoned
+
+
+def test_while_connected_requests_are_not_refused():
+    Peer().protocol.check_open("Echo")
+
+
+def test_answers_of_the_manager_may_come_in_any_order():
+    peer = Peer()
+    first, second = peer.sent("Manager", "identity"), peer.sent("Manager", "identity")
+    assert peer.receive(reply(second.uid, {}), reply(first.uid, {})) == [second, first]
+    assert first.settled
