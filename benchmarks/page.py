@@ -142,7 +142,7 @@ def _summary(results: Results) -> str:
         text += "Every floor is met. "
     text += f"Rounds: {_rounds(results)}."
     if results.quick:
-        text += " A quick run, with few calls: rough."
+        text += " Some or all of it is from a quick run, with few calls: rough."
     if missed:
         text += "\n\nFloors that are **not met** (median of what was asked for):\n\n"
         text += "\n".join(f"- {each}" for each in missed)
