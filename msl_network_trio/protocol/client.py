@@ -525,7 +525,12 @@ class ClientProtocol:
     def _notification(self, message: ReceivedLine, events: list[Event]) -> None:
         match message.result:
             case [list() as args, dict() as kwargs] if message.service is not None:
-                events.append(Notification(message.service, args, kwargs))
+                if message.service != MANAGER:  # as no Service is called
+                    events.append(Notification(message.service, args, kwargs))
+                elif args:
+                    self._rejection = str(
+                        args[0]
+                    )  # our own Manager's last word before it closes the connection
             case _:
                 logger.warning("dropped a malformed notification from %r", message.service)
 

@@ -1084,3 +1084,11 @@ def test_answers_of_the_manager_may_come_in_any_order():
     first, second = peer.sent("Manager", "identity"), peer.sent("Manager", "identity")
     assert peer.receive(reply(second.uid, {}), reply(first.uid, {})) == [second, first]
     assert first.settled
+
+
+def test_the_last_word_of_our_own_manager_says_why_the_connection_has_ended():
+    peer = Peer()
+    text = f"{MANAGER} is shutting down"
+    goodbye = line(error=False, result=[[text], {}], service="Manager", uid="notification")
+    assert peer.receive(goodbye) == []
+    assert str(peer.protocol.receive_eof()) == f"Manager[localhost:1875] closed the connection: {text}"
