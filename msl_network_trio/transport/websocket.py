@@ -35,6 +35,9 @@ _WAITING_MESSAGES = 64
 _WAITING_BYTES = 64 * 1024 * 1024
 """How many bytes they may have in all, if more than one of the largest message can be."""
 
+_UNREAD = 16 * 1024 * 1024
+"""How many bytes to take of a peer that goes on sending what nobody reads, before it is cut off."""
+
 _QUOTED = 300
 """How many bytes of an answer to show that is not the one that was hoped for."""
 
@@ -383,8 +386,9 @@ class WebSocketTransport(Transport):
         elif websocket.closed is None or websocket.closed.code in _VERDICTS:
             # What the peer is about to send nobody reads, but it would not read why if it were reset.
             try:
-                while await self._inner.receive():
-                    pass
+                unread = 0
+                while unread < _UNREAD and (data := await self._inner.receive()):
+                    unread += len(data)
             except ConnectionLost:
                 pass  # it has read as much as it wanted
 
