@@ -378,12 +378,12 @@ async def test_lines_from_threads_and_tasks_never_mix(service, carrier):
 
 
 async def test_requests_are_logged_at_debug_level_only(service, carrier, caplog):
-    with caplog.at_level(logging.INFO, "msl_network_trio"):
-        async with running(service, carrier) as peer:
+    async with running(service, carrier) as peer:
+        with caplog.at_level(logging.INFO, "msl_network_trio"):
             caplog.clear()
             await peer.call("at_once", 1)
             assert not caplog.records
-            caplog.set_level(logging.DEBUG, "msl_network_trio")
+        with caplog.at_level(logging.DEBUG, "msl_network_trio"):
             await peer.call("at_once", 1)
             assert "requested 'at_once'" in caplog.text
 
