@@ -117,6 +117,7 @@ def test_a_child_that_fails_is_an_error_with_what_it_said(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.timeout(120)
 def test_ctrl_c_ends_it_with_all_its_processes(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "client", "--only", "one", "--rounds", "1000", "--quick"]
     log = tmp_path / "error.txt"
@@ -135,13 +136,8 @@ def test_ctrl_c_ends_it_with_all_its_processes(tmp_path):
             while len(children) < 3:
                 assert process.poll() is None
                 children = psutil.Process(process.pid).children(recursive=True)
-            for _ in range(10):  # Python loses a Ctrl-C that comes within a finalizer; people press it again
-                process.send_signal(signal.SIGINT)
-                try:
-                    process.wait(5)
-                    break
-                except subprocess.TimeoutExpired:
-                    pass
+            process.send_signal(signal.SIGINT)
+            process.wait(60)  # a child that is just being started has some seconds to end by itself
         finally:
             process.kill()
     assert process.returncode == 130
