@@ -1,5 +1,7 @@
 """Settings that all tests share."""
 
+import signal
+
 import pytest
 from hypothesis import settings
 
@@ -14,3 +16,8 @@ def no_traces(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSL_NETWORK_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+# A shell that runs us in the background has Ctrl-C ignored, which the processes that we start would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
