@@ -31,7 +31,7 @@ class Temperature:
 class Everything(Service):
     constant = 42
     nothing = None
-    computer = functools.partial(max, 1)
+    computer = staticmethod(functools.partial(max, 1))
 
     def __init__(self, **kwargs):
         super().__init__(name="Service", **kwargs)
