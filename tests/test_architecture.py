@@ -35,6 +35,7 @@ ORDER = [
     "transport.base",
     "transport.memory",
     "transport.tcp",
+    "transport.tls",
     "transport.trust",
     "transport.websocket",
     "transport.listening",

@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,7 +23,8 @@ from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.lobby import Lobby
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.listening import open_listeners
-from msl_network_trio.transport.tcp import SocketTransport, accept_tls, open_tcp, take_socket
+from msl_network_trio.transport.tcp import SocketTransport, open_tcp, take_socket
+from msl_network_trio.transport.tls import accept_tls
 from msl_network_trio.transport.trust import Certificate, open_trusted
 from msl_network_trio.web.door import Door
 
@@ -221,6 +222,7 @@ class Gateway:
             CertificateError: Its certificate is not trusted.
         """
         settings = self._settings
+        dial: Callable[[], Awaitable[Transport]]
         if settings.manager_disable_tls:
             dial = partial(open_tcp, self._manager_host, self._manager_port)
         else:

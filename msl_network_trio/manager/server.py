@@ -34,7 +34,8 @@ from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, Tr
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair
-from msl_network_trio.transport.tcp import SocketTransport, accept_tls, take_socket
+from msl_network_trio.transport.tcp import SocketTransport, take_socket
+from msl_network_trio.transport.tls import accept_tls
 from msl_network_trio.web.door import Door
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,8 @@ import trio
 
 from msl_network_trio.constants import certificate_folder
 from msl_network_trio.exceptions import CertificateDeclined, CertificateError, ConnectError
-from msl_network_trio.transport.tcp import SocketTransport, bare_host, open_tls
+from msl_network_trio.transport.tcp import bare_host
+from msl_network_trio.transport.tls import TlsTransport, open_tls
 
 _SHOW = 2.0
 """How many seconds to spend on getting the certificate that was not accepted, just to show it."""
@@ -131,7 +132,7 @@ async def open_trusted_as_browsers(
     assert_hostname: bool,
     auto_save: bool,
     ask: Callable[[Certificate], Awaitable[bool]],
-) -> SocketTransport:
+) -> TlsTransport:
     """Connect with TLS to a server for which the system's CAs vouch, or else as `open_trusted` does.
 
     With a `cert_file` only that counts. Without `assert_hostname` the CAs do not: they vouch for names, and
@@ -184,7 +185,7 @@ async def open_trusted(
     assert_hostname: bool,
     auto_save: bool,
     ask: Callable[[Certificate], Awaitable[bool]],
-) -> SocketTransport:
+) -> TlsTransport:
     """Connect with TLS to a Manager that is trusted, or that the user says is.
 
     Args:

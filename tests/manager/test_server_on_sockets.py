@@ -22,7 +22,8 @@ from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.protocol.registry import Host
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.listening import open_listeners
-from msl_network_trio.transport.tcp import SocketTransport, open_tcp, open_tls
+from msl_network_trio.transport.tcp import SocketTransport, open_tcp
+from msl_network_trio.transport.tls import open_tls
 from msl_network_trio.transport.trust import client_context
 from tests.manager.wires import Wire
 from tests.protocol.network import notification, reply, request

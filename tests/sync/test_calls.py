@@ -354,7 +354,7 @@ def test_an_exception_in_the_midst_of_sending_ends_the_connection(link: Link, cl
     class Interrupted(BaseException):
         pass
 
-    monkeypatch.setattr(tcp.SocketTransport, "_send", interrupted)
+    monkeypatch.setattr(tcp.SocketTransport, "send_nowait", interrupted)
     with pytest.raises(Interrupted):
         link.add(1, 2)
     monkeypatch.undo()

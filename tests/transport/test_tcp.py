@@ -16,15 +16,14 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
-from msl_network_trio.transport import tcp
+from msl_network_trio.transport import tls
 from msl_network_trio.transport.tcp import (
     SocketTransport,
-    accept_tls,
     open_socket,
     open_tcp,
-    open_tls,
     take_socket,
 )
+from msl_network_trio.transport.tls import TlsTransport, accept_tls, open_tls
 from msl_network_trio.transport.trust import client_context
 from tests.transport.certificates import ordinary
 from tests.transport.peers import LIMIT, PLAIN, WIRES, connected, reset, serving, socket_of, stay
@@ -395,7 +394,7 @@ async def wait_for(readiness, name, woken):
 
 async def test_two_tasks_that_wait_for_one_socket_both_wake():
     with socket_pair() as (near, far):
-        readiness = tcp._Readiness(trio.lowlevel.wait_readable, near.fileno())
+        readiness = tls._Readiness(trio.lowlevel.wait_readable, near.fileno())
         woken = []
         with trio.fail_after(LIMIT):
             async with trio.open_nursery() as nursery:
@@ -409,7 +408,7 @@ async def test_two_tasks_that_wait_for_one_socket_both_wake():
 
 async def test_when_the_first_of_two_waiting_tasks_is_cancelled_the_second_becomes_the_one_that_waits():
     with socket_pair() as (near, far):
-        readiness = tcp._Readiness(trio.lowlevel.wait_readable, near.fileno())
+        readiness = tls._Readiness(trio.lowlevel.wait_readable, near.fileno())
         received = []
 
         async def receive():
@@ -441,7 +440,7 @@ async def test_when_the_first_of_two_waiting_tasks_is_cancelled_the_second_becom
 
 async def test_when_the_second_of_two_waiting_tasks_is_cancelled_the_first_goes_on_waiting():
     with socket_pair() as (near, far):
-        readiness = tcp._Readiness(trio.lowlevel.wait_readable, near.fileno())
+        readiness = tls._Readiness(trio.lowlevel.wait_readable, near.fileno())
         woken = []
         with trio.fail_after(LIMIT):
             async with trio.open_nursery() as nursery:
@@ -460,6 +459,9 @@ class WantsToRead(socket.socket):
     """A socket whose TLS has to read before it can send, as in a renegotiation."""
 
     wants = 0
+
+    def pending(self):
+        return 0
 
     def send(self, data):
         if self.wants:
@@ -480,7 +482,7 @@ def wants_to_read():
 
 async def test_a_send_that_has_to_read_first_waits_for_the_peer_beside_a_receiver():
     with wants_to_read() as (near, far):
-        transport = SocketTransport(near)
+        transport = TlsTransport(near)
         received = []
         sent = trio.Event()
 
@@ -507,7 +509,7 @@ async def test_a_send_that_has_to_read_first_waits_for_the_peer_beside_a_receive
 async def test_after_a_send_that_had_to_read_the_next_one_waits_for_room_again():
     with wants_to_read() as (near, far):
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
-        transport = SocketTransport(near)
+        transport = TlsTransport(near)
         assert transport.send_nowait(b"x") == 0
         far.send(b"x")
         with trio.fail_after(LIMIT):
@@ -527,6 +529,9 @@ async def test_a_receive_that_has_to_write_first_waits_for_room():
     class WantsToWrite(socket.socket):
         wants = 1
 
+        def pending(self):
+            return 0
+
         def recv(self, size):
             if self.wants:
                 self.wants -= 1
@@ -539,7 +544,7 @@ async def test_a_receive_that_has_to_write_first_waits_for_room():
         near.getsockname = lambda: ("", 0)
         far.send(b"x")
         with trio.fail_after(LIMIT):
-            assert await SocketTransport(near).receive() == b"x"
+            assert await TlsTransport(near).receive() == b"x"
         assert near.wants == 0
 
 
@@ -931,14 +936,14 @@ async def test_a_peer_that_ends_the_tls_handshake_is_a_connect_error_with_a_read
 
 
 async def test_a_peer_that_resets_before_the_tls_handshake_is_a_connect_error(monkeypatch):
-    real = tcp.open_socket
+    real = tls.open_socket
 
     async def wait_for_the_reset(host, port):
         sock = await real(host, port)
         await trio.lowlevel.wait_readable(sock)
         return sock
 
-    monkeypatch.setattr(tcp, "open_socket", wait_for_the_reset)
+    monkeypatch.setattr(tls, "open_socket", wait_for_the_reset)
     async with serving(reset_at_once) as server:
         with trio.fail_after(LIMIT), pytest.raises(ConnectError) as raised:
             await open_tls("127.0.0.1", server.port, trust())
@@ -946,12 +951,12 @@ async def test_a_peer_that_resets_before_the_tls_handshake_is_a_connect_error(mo
 
 
 async def test_a_name_that_tls_refuses_is_a_connect_error(monkeypatch):
-    real = tcp.open_socket
+    real = tls.open_socket
 
     async def resolve(host, port):
         return await real("127.0.0.1", port)
 
-    monkeypatch.setattr(tcp, "open_socket", resolve)
+    monkeypatch.setattr(tls, "open_socket", resolve)
     async with serving() as server:
         with pytest.raises(ConnectError, match=f"Cannot connect to .lab:{server.port}"):
             await open_tls(".lab", server.port, trust())

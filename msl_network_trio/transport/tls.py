@@ -1,0 +1,301 @@
+"""TLS over TCP, by a non-blocking `ssl.SSLSocket`."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from msl_network_trio.exceptions import ConnectError, ConnectionLost
+from msl_network_trio.transport.tcp import CLOSED, PIECE, SocketTransport, bare_host, open_socket, reason
+
+_RECORD = 16_384
+"""The largest TLS record, in bytes, of which OpenSSL gives one at a time."""
+
+_RECEIVE = 16 * _RECORD
+"""How many bytes to gather of records that have come one behind the other."""
+
+_LOOK_EVERY = 16
+"""How seldom to look behind a small record for another one when there was none the last time.
+
+To look costs as much as a record; not to look costs a turn of the event loop for each of many small ones.
+"""
+
+
+class _Readiness:
+    """Waits for one event of a socket, for any number of tasks: Trio allows just one at a time."""
+
+    __slots__ = ("_descriptor", "_others", "_wait", "_waiting")
+
+    def __init__(self, wait: Callable[[int], Awaitable[None]], descriptor: int) -> None:
+        self._wait = wait
+        self._descriptor = descriptor
+        self._waiting = False
+        self._others: trio.lowlevel.ParkingLot | None = None  # made when needed: it is large, and seldom is
+
+    async def wait(self) -> None:
+        if self._descriptor < 0:
+            raise ConnectionLost(CLOSED)
+        if self._waiting:
+            self._others = self._others or trio.lowlevel.ParkingLot()
+            await self._others.park()
+            return
+        self._waiting = True
+        try:
+            await self._wait(self._descriptor)
+        except trio.ClosedResourceError:
+            raise ConnectionLost(CLOSED) from None
+        finally:
+            # Also when cancelled: then another task has to become the one that waits.
+            self._waiting = False
+            if self._others:
+                self._others.unpark_all()
+
+    def close(self) -> None:
+        """Forget the descriptor, which may soon be that of another socket."""
+        self._descriptor = -1
+
+
+class TlsTransport(SocketTransport):
+    """A connected TCP socket with TLS.
+
+    OpenSSL breaks if two threads use one connection at a time, so whatever calls it holds the `lock`.
+
+    Args:
+        sock: A non-blocking socket after its handshake.
+    """
+
+    _size = _RECORD
+    """How many bytes to ask OpenSSL for."""
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        super().__init__(sock)
+        self._tls = sock
+        self._readable = _Readiness(trio.lowlevel.wait_readable, sock.fileno())
+        self._writable = _Readiness(trio.lowlevel.wait_writable, sock.fileno())
+        self._send_waits_for = self._writable
+        self._came_with_others = False
+        self._may_be_pending = True
+        """Whether decrypted bytes may be left in the TLS layer, of which the kernel knows nothing."""
+        self._small_records = 0
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        """See `Transport.send_nowait`.
+
+        OpenSSL wants a record that it could not send offered again as it was: the pieces are counted
+        from the beginning of what is not sent, so they are the same the next time.
+        """
+        if len(data) > PIECE:
+            return self._send_pieces(data)
+        try:
+            with self.lock:
+                return self._sock.send(data)
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            self._send_waits_for = self._writable
+            return 0
+        except ssl.SSLWantReadError:
+            self._send_waits_for = self._readable
+            return 0
+        except OSError as error:
+            raise ConnectionLost(reason(error)) from error
+
+    async def wait_send(self) -> None:
+        """See `Transport.wait_send`."""
+        # What the next call waits for is for the next send to say, which may not do so if it sends a part.
+        waits_for, self._send_waits_for = self._send_waits_for, self._writable
+        await waits_for.wait()
+
+    async def receive(self) -> bytes:
+        """See `Transport.receive`."""
+        if self._ended:
+            return await self._receive_the_end()
+        if self._may_be_pending and self._pending():
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._readable.wait()
+        while True:
+            try:
+                with self.lock:
+                    data = self._sock.recv(self._size)
+            except (BlockingIOError, ssl.SSLWantReadError):
+                await self._readable.wait()
+            except ssl.SSLWantWriteError:
+                await self._writable.wait()
+            except OSError as error:
+                raise ConnectionLost(reason(error)) from error
+            else:
+                self._ended = not data
+                return self._receive_more(data) if self._may_be_more(data) else data
+
+    def wait_in_thread(self, seconds: float) -> bool:
+        """See `Transport.wait_in_thread`."""
+        return bool(self._may_be_pending and self._pending()) or super().wait_in_thread(seconds)
+
+    def receive_nowait(self) -> bytes | None:
+        """See `Transport.receive_nowait`."""
+        if self._ended:
+            return b""
+        try:
+            data = self._sock.recv(self._size)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except OSError as error:
+            self._receive_error = error
+            self._ended = True
+            return b""
+        self._ended = not data
+        return self._receive_more(data) if self._may_be_more(data) else data
+
+    def _may_be_more(self, data: bytes) -> bool:
+        """Whether to look for another TLS record behind this one."""
+        # OpenSSL gives less than it was asked for only if it has no more decrypted.
+        self._may_be_pending = len(data) >= self._size
+        if len(data) == _RECORD or self._came_with_others:
+            return bool(data)
+        self._small_records += 1
+        return self._small_records % _LOOK_EVERY == 0
+
+    def _pending(self) -> int:
+        with self.lock:
+            return self._tls.pending()
+
+    def _receive_more(self, data: bytes) -> bytes:
+        """Add the TLS records that have come behind this one."""
+        parts = [data]
+        size = len(data)
+        while data and size < _RECEIVE:
+            try:
+                with self.lock:
+                    data = self._sock.recv(_RECORD)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                break
+            except OSError as error:
+                # For the next receive(): a socket tells of its end only once.
+                self._receive_error = error
+                self._ended = True
+                break
+            if not data:
+                self._ended = True
+            parts.append(data)
+            size += len(data)
+            self._may_be_pending = len(data) == _RECORD
+        self._came_with_others = len(parts) > 1
+        return b"".join(parts)
+
+    def send_eof(self) -> None:
+        """See `Transport.send_eof`."""
+        with self.lock:
+            try:
+                # Of bytes that the peer has sent already OpenSSL would say that they come too late, and then
+                # read no more. Without its goodbye, the end of the TCP stream is an end as well.
+                if not self._has_unread():
+                    self._tls.unwrap()
+            except (OSError, ValueError):
+                pass  # it is on its way; the peer's own has not come yet, and need not
+            try:
+                # Not the method of SSLSocket, which would have what the peer still sends read undecrypted.
+                socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            except OSError:
+                pass  # the peer is gone
+
+    def _has_unread(self) -> bool:
+        if self._tls.pending():
+            return True
+        try:
+            # Not the method of SSLSocket, which knows no flags.
+            return bool(socket.socket.recv(self._tls, 1, socket.MSG_PEEK))
+        except OSError:
+            return False  # there is nothing, or nobody
+
+    def close(self) -> None:
+        """See `Transport.close`."""
+        self._readable.close()
+        self._writable.close()
+        super().close()
+
+
+async def open_tls(host: str, port: int, context: ssl.SSLContext) -> tuple[TlsTransport, bytes]:
+    """Connect with TLS.
+
+    Returns:
+        The transport and the peer's certificate (DER).
+
+    Raises:
+        ssl.SSLCertVerificationError: The certificate is not what the context wants. It is for the caller,
+            who knows where the context came from, to say what to do.
+        ConnectError: There is no such host, nothing listens there, or it does not speak TLS.
+    """
+    plain = await open_socket(host, port)
+    try:
+        # Checked here, since wrap_socket() does not close the socket if it meets one of these.
+        name = bare_host(host).encode("idna").decode("ascii")
+        if number := plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(number, os.strerror(number))
+        sock = context.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False)
+    except (OSError, ValueError) as error:
+        plain.close()
+        raise _no_tls(error, host, port) from error
+    except BaseException:
+        plain.close()
+        raise
+    try:
+        await _tls_handshake(sock)
+        certificate = sock.getpeercert(binary_form=True)
+        assert certificate is not None  # a TLS server has one
+        return TlsTransport(sock), certificate
+    except ssl.SSLCertVerificationError:
+        sock.close()
+        raise
+    except OSError as error:
+        sock.close()
+        raise _no_tls(error, host, port) from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+async def accept_tls(plain: socket.socket, context: ssl.SSLContext) -> TlsTransport:
+    """Make a connection secure that a peer has opened. The socket is closed if that fails.
+
+    Raises:
+        ConnectionLost: The peer does not speak TLS, does not trust us, or is gone.
+    """
+    try:
+        # See open_tls().
+        if number := plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(number, os.strerror(number))
+        sock = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+    except (OSError, ValueError) as error:
+        plain.close()
+        raise ConnectionLost(reason(error)) from error
+    try:
+        await _tls_handshake(sock)
+    except OSError as error:
+        sock.close()
+        raise ConnectionLost(reason(error)) from error
+    except BaseException:
+        sock.close()
+        raise
+    return TlsTransport(sock)
+
+
+async def _tls_handshake(sock: ssl.SSLSocket) -> None:
+    while True:
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            await trio.lowlevel.wait_readable(sock.fileno())
+        except ssl.SSLWantWriteError:
+            await trio.lowlevel.wait_writable(sock.fileno())
+        else:
+            return
+
+
+def _no_tls(error: OSError | ValueError, host: str, port: int) -> ConnectError:
+    return ConnectError(
+        f"{reason(error)}\nCannot connect to {host}:{port} with TLS. If the Manager was started "
+        "without it:\nTry setting disable_tls=True"
+    )
