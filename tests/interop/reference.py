@@ -165,13 +165,16 @@ class Manager:
         secure = {"cert_file": str(self.certificate)} if self.tls else {"disable_tls": True}
         return {"host": "localhost", "port": self.port, **secure, **more}
 
-    def start_service(self, name: str = "Echo", max_clients: int = -1) -> Process:
-        """Start a Service of `services.py` and wait until the Manager knows it."""
+    def start_service(self, name: str = "Echo", max_clients: int = -1, *, is_wanted: bool = True) -> Process:
+        """Start a Service of `services.py`, and unless the Manager will not have it, wait until it has it."""
         arguments = {**self.service_arguments, "name": name}
         process = Process.start(
             [str(_SERVICES), json.dumps(arguments), str(max_clients)], self.home, "connected to Manager"
         )
         self.services.append(process)
+        if is_wanted:  # it says that it is connected before it says who it is
+            network_name = process.wait_for("connected to Manager").split()[-1]
+            self.process.wait_for(f"{network_name} is a new ")
         return process
 
     def start_example(self, name: str) -> Process:

@@ -334,7 +334,7 @@ def test_a_service_is_shut_down_and_its_name_is_free_again(client, manager):
 
 
 def test_a_name_that_is_taken_is_told_to_the_service(manager):
-    process = manager.start_service("Echo")  # it says that it is connected before it is told
+    process = manager.start_service("Echo", is_wanted=False)
     process.popen.wait(15)
     process.wait_for("A 'Echo' service is already running on the Manager")
 
