@@ -30,7 +30,7 @@ VERDICT = "a verdict"
 _ANSWER_LIMIT = 65_536
 """The largest line of a peer that has not shown yet that it may connect, in bytes."""
 
-_IDENTITY_LIMIT = 16_777_216
+_IDENTITY_LIMIT = 2_097_152
 """The largest line with an identity, in bytes: a Service says there what its attributes are."""
 
 _LINES = 1000
@@ -38,9 +38,6 @@ _LINES = 1000
 
 _ADMIN_REQUESTS = 100
 """How many requests for which it has to be an administrator a peer may make before it has logged in."""
-
-_ADMIN_LIMIT = 65_536
-"""The largest line with such a request, in bytes: it is kept until the peer has logged in."""
 
 _NO_ADMIN = "ValueError: You must be an administrator to send this request to the Manager"
 
@@ -137,10 +134,6 @@ class Admission:
 
     def request(self, peer: Peer, routed: RoutedLine, line: bytes) -> None:
         """Take a request for which a peer has to be an administrator."""
-        if len(line) > _ADMIN_LIMIT:
-            text = f"ValueError: An admin request is no longer than {_ADMIN_LIMIT:,} bytes"
-            self._refuse(peer, routed.uid, text)
-            return
         try:
             fields = codec.decode_object(line)
         except codec.NotALine as error:  # a number of more digits than Python converts, for example
@@ -172,7 +165,7 @@ class Admission:
             return
         if not line.strip():
             return
-        if peer.kind and self._is_no_answer(peer, line):
+        if peer.kind and (len(line) > _ANSWER_LIMIT or self._is_no_answer(peer, line)):
             self._handle(peer, line)
             return
         try:

@@ -176,6 +176,28 @@ class NotALine(ValueError):
 
 _route: Final = msgspec.json.Decoder(RoutedLine).decode
 
+_LARGE: Final = 131_072
+"""From how many bytes on a line that is just to be passed on is not decoded exactly any more. The standard
+library takes forty milliseconds for a megabyte, in which nothing else can be done, not even by a thread."""
+
+_STAND_INS: Final = ((b"-Infinity", b"[       ]"), (b"Infinity", b"[      ]"), (b"NaN", b"[ ]"))
+"""What msgspec does not read, and what to put there, such that a line is JSON with it if, and only if, it is
+a line without it: nothing but a comma or a bracket can be next to it, and in texts it does no harm."""
+
+
+class _RawFields(msgspec.Struct):
+    """The fields of `RoutedLine`, as they are in the line."""
+
+    uid: msgspec.Raw = NO_RESULT
+    service: msgspec.Raw = NO_RESULT
+    attribute: msgspec.Raw = NO_RESULT
+    requester: msgspec.Raw = NO_RESULT
+    error: msgspec.Raw = NO_RESULT
+    result: msgspec.Raw = NO_RESULT
+
+
+_raw_fields: Final = msgspec.json.Decoder(_RawFields).decode
+
 
 def decode_routed(line: bytes) -> RoutedLine:
     """Decode just as much of a line as a Manager has to know to pass it on, and check the rest.
@@ -189,7 +211,28 @@ def decode_routed(line: bytes) -> RoutedLine:
             line.decode("utf-8")  # what msgspec skips it does not check for being UTF-8
         return routed
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _route_exactly(line)
+        return _route_exactly(line) if len(line) < _LARGE else _route_large(line)
+
+
+def _route_large(line: bytes) -> RoutedLine:
+    """Decode the fields that count of a line with NaN, in not much more time than of one without."""
+    known = line
+    for token, stand_in in _STAND_INS:
+        known = known.replace(token, stand_in)
+    try:
+        if not line.isascii():
+            line.decode("utf-8")
+        fields = _raw_fields(known)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as cause:
+        raise _not_a_line(cause, known) from None
+    found = {name: bytes(getattr(fields, name)) for name in fields.__struct_fields__}
+    if found["result"]:
+        found["result"] = b"null"
+    if sum(map(len, found.values())) >= _LARGE:
+        raise NotALine("a line of this length has short names, and a short uid")
+    if any(stand_in in value for value in found.values() for _, stand_in in _STAND_INS):
+        raise NotALine("a line of this length has no NaN and no Infinity in its names or its uid")
+    return _route_exactly(b"{%b}" % b",".join(b'"%b":%b' % (n.encode(), v) for n, v in found.items() if v))
 
 
 def _route_exactly(line: bytes) -> RoutedLine:
@@ -244,15 +287,19 @@ def decode_object(line: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as cause:
-        error = NotALine(f"{type(cause).__name__}: {cause}")
-        try:
-            error.uid = _decode_envelope(line).uid
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            pass  # not even an envelope: nobody's reply
-        raise error from None
+        raise _not_a_line(cause, line) from None
     if not isinstance(fields, dict):
         raise NotALine(f"a JSON object was expected, not {type(fields).__name__}")
     return fields
+
+
+def _not_a_line(cause: Exception, line: bytes) -> NotALine:
+    error = NotALine(f"{type(cause).__name__}: {cause}")
+    try:
+        error.uid = _decode_envelope(line).uid
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        pass  # not even an envelope: nobody's reply
+    return error
 
 
 def _decode_exactly(line: bytes) -> ReceivedLine:

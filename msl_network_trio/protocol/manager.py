@@ -20,6 +20,7 @@ Requests and replies pass through as they came: of a request only the end is rep
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections import Counter
@@ -48,6 +49,21 @@ TURN = 256
 
 _TELL_EVERY = 10.0
 """How many seconds there are at least between two words to a Service that its notifications are dropped."""
+
+_LONGEST_UID = 255
+"""How many characters the uid of a request may have, which is kept until the answer comes."""
+
+_FREE_REQUESTS = 100
+"""How many requests of a peer may be open without those of all others counting."""
+
+_MORE_REQUESTS = 1000
+"""How many more it may make at a time, as long as there are enough for all."""
+
+_MOST_REQUESTS = 1_000_000
+"""How many requests beyond those may be open, of all peers together."""
+
+_LARGEST_QUESTION = 65_536
+"""The largest request to the Manager itself, in bytes: it is decoded as a whole."""
 
 _CLOSING_BRACE = ord("}")
 
@@ -107,6 +123,9 @@ class ManagerProtocol:
         self._clock = clock
         self._max_requests = sys.maxsize if max_requests is None else max_requests
         self._notification_rate = sys.maxsize if notification_rate is None else notification_rate
+        self._free_requests = min(_FREE_REQUESTS, self._max_requests)
+        self._spare_requests = _MOST_REQUESTS
+        self._looked_for_spare = -math.inf
         self._told = (-1, b"")
         self._is_ending = False
         self._identity = identity
@@ -250,6 +269,8 @@ class ManagerProtocol:
         """Forget a peer, and tell those who wait for an answer of it."""
         self._admission.end(peer)
         self.registry.remove(peer)
+        self._spare_requests += max(0, peer.may_ask - self._free_requests)
+        peer.may_ask = 0
         if peer.kind != "service":
             return
         text = departure(peer.service, self.name)
@@ -264,6 +285,7 @@ class ManagerProtocol:
         peer.open.clear()
 
     def _admitted(self, peer: Peer) -> None:
+        peer.may_ask = 0 if self._is_ending else self._free_requests
         peer.notifications_left = self._notification_rate
         peer.notifications_when = self._clock()
 
@@ -272,7 +294,9 @@ class ManagerProtocol:
     def refuse_requests(self) -> None:
         """Pass no more requests on to Services, since the Manager is about to end."""
         self._is_ending = True
-        self._max_requests = -1
+        self._max_requests = 0
+        for peer in self.registry.peers.values():
+            peer.may_ask = 0
 
     @property
     def is_quiet(self) -> bool:
@@ -342,13 +366,20 @@ class ManagerProtocol:
             self._refuse(peer, "", f"ValueError: {NOTIFICATION_UID!r} cannot be the uid of a request")
             return
         if routed.requester is not UNSET:
+            if len(line) >= LARGE:  # to encode it again would hold everybody up
+                self._refuse(peer, uid, "ValueError: A request of this length has no requester")
+                return
             try:
                 line = _without_requester(line)
             except ValueError as error:
                 self._refuse(peer, uid, str(error))
                 return
+        size = len(line)
+        if size > _LONGEST_UID and len(str(uid)) > _LONGEST_UID:  # peers send numbers, too
+            self._refuse(peer, "", f"ValueError: The uid has more than {_LONGEST_UID} characters")
+            return
         asked = peer.open
-        if uid not in asked and len(asked) < self._max_requests:
+        if uid not in asked and (len(asked) < peer.may_ask or self._ask_more(peer)):
             asked[uid] = service
         elif uid not in asked or not self._open_again(peer, uid, service):
             self._too_many_requests(peer, uid)
@@ -356,7 +387,7 @@ class ManagerProtocol:
         if peer.asked is not service:
             peer.asked = service
             service.askers[peer] = None
-        if len(line) < LARGE:
+        if size < LARGE:
             if line[-1] != _CLOSING_BRACE:
                 line = line.rstrip()
             self._put(service, line[:-1] + peer.tail)
@@ -393,6 +424,29 @@ class ManagerProtocol:
         else:
             logger.debug("%s sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
 
+    def _ask_more(self, peer: Peer) -> bool:
+        """Allow a peer more open requests; False: it has as many as it may have, or all together have."""
+        more = min(_MORE_REQUESTS, self._max_requests - len(peer.open))
+        if more > self._spare_requests:
+            self._look_for_spare()
+        if not 0 < more <= self._spare_requests:
+            return False
+        self._spare_requests -= more
+        peer.may_ask += more
+        return True
+
+    def _look_for_spare(self) -> None:
+        """Take from peers what they do not need any more of the number of requests that may be open."""
+        now = self._clock()
+        if now - self._looked_for_spare < 1.0:
+            return  # it takes a while if there are many peers
+        self._looked_for_spare = now
+        for peer in self.registry.peers.values():
+            spare = peer.may_ask - max(len(peer.open), self._free_requests)
+            if spare > 0:
+                peer.may_ask -= spare
+                self._spare_requests += spare
+
     def _open_again(self, client: Peer, uid: Any, service: Peer) -> bool:
         """Note one more open request with the same uid: people who type requests give none.
 
@@ -413,9 +467,12 @@ class ManagerProtocol:
             self._refuse(peer, uid, text)
             return
         self.hits["max_requests"] += 1
-        count = self._max_requests
-        text = f"{count:,} requests of {peer.name} wait for their answers, as many as this Manager allows"
-        self._refuse(peer, uid, f"RuntimeError: {text} (max_requests)")
+        if len(peer.open) >= self._max_requests or uid in peer.open:
+            who, option = f"{self._max_requests:,} requests of {peer.name}", " (max_requests)"
+        else:
+            who, option = "Very many requests of all clients", ""
+        text = f"{who} wait for their answers, as many as this Manager allows{option}"
+        self._refuse(peer, uid, f"RuntimeError: {text}")
 
     def _renew_notifications(self, peer: Peer) -> bool:
         """Allow more notifications of a Service if there is time for more; False if not."""
@@ -442,6 +499,10 @@ class ManagerProtocol:
 
     def _answer(self, peer: Peer, routed: RoutedLine, line: bytes) -> None:
         answer = self._answers.get(routed.attribute)
+        if len(line) > _LARGEST_QUESTION:
+            text = f"ValueError: A request to the Manager has no more than {_LARGEST_QUESTION:,} bytes"
+            self._refuse(peer, routed.uid, text)
+            return
         if answer is None:
             self._admission.request(peer, routed, line)
             return

@@ -29,6 +29,12 @@ _LONGEST_NAME = 1000
 _LARGEST_CLIENT = 65_536
 """How many bytes there may be to tell about a client, which everybody is told who asks who is there."""
 
+_LARGEST_SERVICE = 1_000_000
+"""The same for a Service, which has attributes to tell of."""
+
+_LARGEST_IDENTITIES = 67_108_864
+"""The same for all peers together."""
+
 _LISTED = 100
 """How many linked clients an error lists at the most."""
 
@@ -72,6 +78,7 @@ class Peer:
         linked_with: The number of Services with which it is linked.
         open: The Services that have yet to answer a request of this peer, by the uid of the request; if there
             are several of one uid, how many requests each of them has to answer.
+        may_ask: How many requests of it may be open before somebody has to see whether there may be more.
         asked: The Service that it has sent a request to last.
         askers: If it is a Service, the peers that have sent requests to it.
         since: When it connected.
@@ -97,6 +104,7 @@ class Peer:
             decide first. Empty if it may make requests.
         waiting: The state of that; None when it is over.
         is_admin: Whether the peer has logged in as an administrator.
+        size: How many bytes there are to tell about it.
         tail: What turns a request of this peer into that line which its Service receives.
     """
 
@@ -118,6 +126,7 @@ class Peer:
         "linked_with",
         "links",
         "locks",
+        "may_ask",
         "name",
         "notifications_dropped",
         "notifications_left",
@@ -130,6 +139,7 @@ class Peer:
         "sent",
         "service",
         "since",
+        "size",
         "tail",
         "told",
         "unread",
@@ -151,6 +161,7 @@ class Peer:
         self.locks: dict[Peer, float] = {}
         self.linked_with = 0
         self.open: dict[Any, Peer | dict[Peer, int]] = {}
+        self.may_ask = 0
         self.asked: Peer | None = None
         self.askers: dict[Peer, None] = {}
         self.since = 0.0
@@ -172,6 +183,7 @@ class Peer:
         self.waits_for = "identity"
         self.waiting: Waiting | None = None
         self.is_admin = False
+        self.size = 0
         self.tail = b""
 
     def flush(self) -> None:
@@ -210,6 +222,7 @@ class Registry:
         self.most = 0
         self._max_peers = math.inf if max_peers is None else max_peers
         self.changes = 0
+        self._size = 0
         self._records = records or Records(time.monotonic)
 
     def add(self, peer: Peer, identity: Any) -> None:
@@ -252,11 +265,15 @@ class Registry:
                 raise NameError(f"A {name!r} service is already running on the Manager")
         network_name = f"{name}[{peer.address}]"
         size = _check_can_be_told({network_name: info})
-        if kind == "client" and size > _LARGEST_CLIENT:
-            raise ValueError(f"The identity of a client has more than {_LARGEST_CLIENT:,} bytes")
+        largest = _LARGEST_CLIENT if kind == "client" else _LARGEST_SERVICE
+        if size > largest:
+            raise ValueError(f"The identity of a {kind} has more than {largest:,} bytes")
+        if self._size + size > _LARGEST_IDENTITIES:
+            raise ValueError(f"The identities of all peers have more than {_LARGEST_IDENTITIES:,} bytes")
         if network_name in self.peers:
             raise NameError(f"A peer with the name {network_name!r} is already connected")
-        peer.name, peer.kind, peer.info = network_name, kind, info
+        peer.name, peer.kind, peer.info, peer.size = network_name, kind, info, size
+        self._size += size
         self.peers[network_name] = peer
         self.most = max(self.most, len(self.peers))
         self.changes += 1
@@ -269,6 +286,7 @@ class Registry:
         if self.peers.get(peer.name) is not peer:
             return
         del self.peers[peer.name]
+        self._size -= peer.size
         self.changes += 1
         if peer.kind == "service":
             del self.services[peer.service]

@@ -516,7 +516,7 @@ def test_an_admin_request_that_is_too_long_to_be_kept_is_refused(lab, client):
     lab.send(client, request("Manager", "x", "y" * 70_000, uid="7"))
     [line] = read(client)
     assert (line["message"], line["uid"]) == (
-        "ValueError: An admin request is no longer than 65,536 bytes",
+        "ValueError: A request to the Manager has no more than 65,536 bytes",
         "7",
     )
     assert client.waits_for == ""

@@ -485,6 +485,80 @@ def test_what_has_to_be_known_of_a_line_is_read(line, expected):
     assert {name: getattr(routed, name) for name in ROUTED} == {**ROUTED, **expected}
 
 
+LONG = b"1.5," * 40_000
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "Infinity", "NaN,Infinity,-Infinity,-1"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b'"uid":"1"',
+        b'"uid":7,"error":null',
+        b'"uid":1.5,"service":"S"',
+        b'"service":"E[ 1 ]","attribute":"a","requester":"C[vm:1]","error":true,"result":"NaN"',
+        b'"uid":"1","uid":"2","error":1',
+        b'"u\\u0069d":"\\ud83c\\udf89 \xc3\xa9","result":null',
+        b'"requester":[1],"result":{"a":[Infinity]}',
+        b'"kwargs":{"uid":"NaN","a":"-Infinity \\" NaN"},"args":"\\\\"',
+    ],
+)
+def test_of_a_long_line_with_nan_the_same_is_read_in_less_time(fields, number, monkeypatch):
+    short = b'{"x":[' + number.encode() + b"]," + fields + b"}"
+    expected = codec.decode_routed(short)
+    loads = []
+    monkeypatch.setattr(
+        codec.json, "loads", lambda text: loads.append(len(text)) or json.JSONDecoder().decode(text)
+    )
+    routed = codec.decode_routed(short.replace(b'"x":[', b'"x":[' + LONG))
+    for name in ("uid", "service", "attribute", "requester", "error"):
+        assert getattr(routed, name) == getattr(expected, name)
+    assert (routed.result is NO_RESULT) == (expected.result is NO_RESULT)
+    assert all(size < 1000 for size in loads)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        b"NaN]",
+        b"1NaN]}",
+        b"-NaN]}",
+        b"NaNNaN]}",
+        b"NaN1]}",
+        b"--Infinity]}",
+        b"+Infinity]}",
+        b"1Infinity]}",
+        b"Infinity Infinity]}",
+        b"NaN],NaN:1}",
+        b"nan]}",
+        b'NaN],"a":"\\NaN"}',
+        b'NaN],"a":"\\uNaN0"}',
+        b'NaN],"a":"\xff"}',
+        b'"\\ud800"]}',
+        b"NaN]}x",
+        b"[" * 10_000 + b"]" * 10_000 + b"]}",
+    ],
+)
+def test_a_long_line_that_is_no_line_costs_little_as_well(end, monkeypatch):
+    monkeypatch.setattr(codec.json, "loads", lambda text: pytest.fail("the standard library takes long"))
+    with pytest.raises(codec.NotALine):
+        codec.decode_routed(b'{"uid":"1","args":[' + LONG + end)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b'"uid":"NaN"',
+        b'"uid":"[ ]"',
+        b'"service":"Infinity"',
+        b'"uid":"' + b"x" * 131_072 + b'"',
+        b'"uid":NaN',
+    ],
+)
+def test_what_cannot_be_told_for_sure_of_a_long_line_with_nan_is_not_guessed(field):
+    with pytest.raises(codec.NotALine, match="a line of this length has"):
+        codec.decode_routed(b'{"args":[' + LONG + b"NaN]," + field + b"}")
+
+
 @pytest.mark.parametrize("uid", [b'"1"', b"1"], ids=["fast path", "standard library's path"])
 @pytest.mark.parametrize("result", [b"null", b"NaN", b'{"a":[1]}', b'""', b"false"])
 def test_a_line_with_any_result_has_one(uid, result):

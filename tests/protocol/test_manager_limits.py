@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from msl_network_trio.protocol import codec
+from msl_network_trio.protocol import codec, manager, registry
 from msl_network_trio.protocol.manager import LARGE, TURN
 
 from .network import Network, encoded, notification, raw, read, reply, request
@@ -97,6 +97,55 @@ def test_of_fields_that_come_twice_all_see_the_last():
     assert [line["uid"] for line in read(client)] == ["1"]
     network.send(echo, b'{"uid":"1","service":"Echo","error":false,"result":[[],{}],"uid":"notification"}')
     assert [line["uid"] for line in read(client)] == ["notification"]
+
+
+def test_a_uid_is_of_bounded_length():
+    network = Network()
+    echo, client = network.peer("Echo", "service"), network.peer()
+    network.send(client, request("Echo", "e", uid="x" * 255), request("Echo", "e", uid="x" * 256))
+    assert [line["uid"] for line in read(echo)] == ["x" * 255]
+    assert [line["message"] for line in read(client)] == ["ValueError: The uid has more than 255 characters"]
+    assert list(client.open) == ["x" * 255]
+
+
+def test_all_peers_together_may_have_so_many_open_requests_and_each_some_in_any_case(monkeypatch):
+    monkeypatch.setattr(manager, "_FREE_REQUESTS", 2)
+    monkeypatch.setattr(manager, "_MORE_REQUESTS", 3)
+    monkeypatch.setattr(manager, "_MOST_REQUESTS", 5)
+    clock = Clock()
+    network = Network(max_requests=100, clock=clock)
+    echo, client, other = network.peer("Echo", "service"), network.peer(), network.peer()
+
+    def ask(who, count, start=0):
+        """Return how many of so many requests are passed on."""
+        network.send(who, *[request("Echo", "e", uid=str(start + number)) for number in range(count)])
+        return read(echo)
+
+    asked = ask(client, 10)
+    assert len(asked) == 2 + 3
+    assert read(client)[0]["message"].startswith("RuntimeError: Very many requests of all clients wait")
+    assert len(ask(other, 10)) == 2
+    # When they have been answered others may have them, as soon as somebody looks.
+    network.send(echo, *[reply(line, 0) for line in asked])
+    assert ask(other, 1, 10) == []
+    clock.now += 1
+    assert len(ask(other, 10, 10)) == 3
+    # And when somebody goes.
+    network.protocol.disconnect(other)
+    read(client)
+    assert len(ask(client, 10)) == 2 + 3
+
+
+def test_a_request_to_the_manager_is_of_bounded_length():
+    network = Network()
+    network.peer("Echo", "service")
+    client = network.peer()
+    for attribute in ("identity", "link", "unlink", "acquire_lock", "release_lock", "port"):
+        network.send(client, request("Manager", attribute, "Echo", "x" * 65_536, uid="7"))
+        [line] = read(client)
+        assert line["message"] == "ValueError: A request to the Manager has no more than 65,536 bytes"
+        assert line["uid"] == "7"
+    assert client.linked_with == 0
 
 
 # ---- links ----
@@ -199,6 +248,33 @@ def test_a_name_is_of_bounded_length():
     network.send(peer, {"result": {"name": "x" * 1001, "type": "client"}})
     assert "has more than 1,000 characters" in read(peer)[0]["message"]
     assert peer.closing
+
+
+def test_what_a_service_says_of_itself_is_of_bounded_size():
+    network = Network()
+    network.peer("Small", "service", attributes={"x": "y" * 990_000})
+    large = network.connect()
+    raw(large)
+    attributes = {"x": "y" * 1_000_000}
+    network.send(large, {"result": {"name": "Large", "type": "service", "attributes": attributes}})
+    assert "The identity of a service has more than 1,000,000 bytes" in read(large)[0]["message"]
+    assert list(network.protocol.registry.services) == ["Small"]
+
+
+def test_what_all_say_of_themselves_is_of_bounded_size(monkeypatch):
+    monkeypatch.setattr(registry, "_LARGEST_IDENTITIES", 100_000)
+    network = Network()
+    first = network.peer("First", os="x" * 60_000)
+
+    def enter():
+        peer = network.connect()
+        raw(peer)
+        network.send(peer, {"result": {"name": "Second", "type": "client", "os": "x" * 60_000}})
+        return peer
+
+    assert "The identities of all peers have more than" in read(enter())[0]["message"]
+    network.protocol.disconnect(first)
+    assert enter().kind == "client"
 
 
 @pytest.mark.parametrize("field", ["language", "os"])
