@@ -26,7 +26,7 @@ from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.tcp import SocketTransport, open_tcp, take_socket
 from msl_network_trio.transport.tls import accept_tls
 from msl_network_trio.transport.trust import Certificate, open_trusted
-from msl_network_trio.web.door import Door
+from msl_network_trio.web.door import Door, Upgrade
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,9 @@ _FIRST_LINE = 65_536
 
 _HALF_OPEN = 200
 """How many connections may be that have not asked for a WebSocket yet, as in a Manager."""
+
+_CONNECTED = 5_000
+"""How many connections to the Manager there may be, as there may be peers of a Manager."""
 
 _READ_LIMIT = 256 * 1024 * 1024
 _STALLED_AFTER = 60.0
@@ -103,6 +106,7 @@ class Gateway:
         self.manager = f"{self._manager_host}:{self._manager_port}"
         self._door = Door(origins=settings.origins, read_limit=settings.read_limit)
         self._lobby = Lobby(_HALF_OPEN)
+        self._connected = 0
         self._may_ask = True
         # Shielded, as in Manager.
         self._scope = trio.CancelScope(shield=True)
@@ -183,6 +187,18 @@ class Gateway:
             self._lobby.leave(visitor)
         if carrier is None or upgrade is None:
             return
+        if self._connected >= _CONNECTED:
+            logger.warning("%s:%d cannot be connected: there are %d already", address, port, self._connected)
+            await self._door.refuse(carrier, "There are too many connections.")
+            return
+        self._connected += 1
+        try:
+            await self._connect(carrier, upgrade, address, port)
+        finally:
+            self._connected -= 1
+
+    async def _connect(self, carrier: Transport, upgrade: Upgrade, address: str, port: int) -> None:
+        """Connect a peer to the Manager, until one of them has gone."""
         try:
             upstream = await self._dial()
         except NetworkError as error:

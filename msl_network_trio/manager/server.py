@@ -27,6 +27,7 @@ from msl_network_trio.manager.lobby import Lobby, Visitor
 from msl_network_trio.manager.settings import Limits, ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import IN_MEMORY
+from msl_network_trio.protocol.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.manager import BUSY, TURN, ManagerProtocol
 from msl_network_trio.protocol.records import about, emit
 from msl_network_trio.protocol.registry import Host, Peer
@@ -398,6 +399,7 @@ class Manager:
                 self._lobby.receive(visitor, len(data))
                 protocol.receive(peer, data, TURN)
                 self._flush()
+        peer.transport.keep_at_most(None)
         self._lobby.leave(visitor)
         if handshake.cancelled_caught:
             seconds = self._settings.handshake_timeout
@@ -511,7 +513,11 @@ class ManagerOpening:
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Manager:
         settings = self._settings
-        door = Door(origins=settings.websocket_origins, read_limit=settings.read_limit)
+        door = Door(
+            origins=settings.websocket_origins,
+            read_limit=settings.read_limit,
+            keep_at_most=2 * IDENTITY_LIMIT,  # until a peer has said who it is, see Manager._let_in()
+        )
         listeners = [] if settings.in_memory else await open_listeners(settings.host, settings.port)
         doors: list[trio.SocketListener] = []
         database = ManagerDatabase(_database(settings))

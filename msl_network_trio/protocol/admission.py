@@ -30,7 +30,7 @@ VERDICT = "a verdict"
 _ANSWER_LIMIT = 65_536
 """The largest line of a peer that has not shown yet that it may connect, in bytes."""
 
-_IDENTITY_LIMIT = 2_097_152
+IDENTITY_LIMIT = 2_097_152
 """The largest line with an identity, in bytes: a Service says there what its attributes are."""
 
 _LINES = 1000
@@ -237,7 +237,7 @@ class Admission:
         self._put(peer, answers.question(attribute, args, self._name))
 
     def _ask_identity(self, peer: Peer) -> None:
-        peer.lines.limit = _smaller(self._read_limit, _IDENTITY_LIMIT)
+        peer.lines.limit = _smaller(self._read_limit, IDENTITY_LIMIT)
         self._ask(peer, "identity", "identity")
 
     def _wait_for_verdict(self, peer: Peer, question: TrustHost | KnowUser | LogIn | AdminRequest) -> None:

@@ -54,6 +54,15 @@ class Transport(ABC):
             ConnectionLost: The connection broke.
         """
 
+    def keep_at_most(self, size: int | None) -> None:  # noqa: B027 - most keep nothing
+        """Bound what is kept of what the peer has sent and nobody can receive yet; if it is more, it is lost.
+
+        Most carriers keep nothing: each byte can be received as it comes.
+
+        Args:
+            size: How many bytes may be kept; None: as many as a message may have.
+        """
+
     def wait_in_thread(self, seconds: float) -> bool:
         """Block until there may be something to receive, and return whether it came in time.
 

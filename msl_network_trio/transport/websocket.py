@@ -7,6 +7,7 @@ connection, and what is sent goes through a queue: a caller that is cancelled le
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -58,6 +59,35 @@ _LEFT_BEHIND = 5.0
 SpawnTask = Callable[..., object]
 """Starts a task: the ``start_soon`` of a nursery, or `trio.lowlevel.spawn_system_task`."""
 
+
+class Held:
+    """What many connections hold together of messages that are not complete, or that nobody has taken yet.
+
+    If it is too much, the one that holds most is cut off.
+
+    Args:
+        most: How many bytes that may be; None: any number.
+    """
+
+    def __init__(self, most: int | None) -> None:
+        self._most = math.inf if most is None else most
+        self._sizes: dict[_Carrier, int] = {}
+        self._size = 0
+
+    def hold(self, carrier: _Carrier, size: int) -> None:
+        """Note how many bytes a connection holds; then it may be that one has to go."""
+        self._size += size - self._sizes.get(carrier, 0)
+        self._sizes[carrier] = size
+        while self._size > self._most:
+            largest = max(self._sizes, key=lambda each: self._sizes[each])
+            self.let_go(largest)
+            largest.cut_off("It has sent most, and all connections together have sent too much")
+
+    def let_go(self, carrier: _Carrier) -> None:
+        """Note that a connection holds nothing any more."""
+        self._size -= self._sizes.pop(carrier, 0)
+
+
 _Handshake = Callable[[trio.Nursery, trio.abc.Stream], Awaitable[WebSocketConnection]]
 
 
@@ -68,8 +98,10 @@ class _Carrier(trio.abc.Stream):
         transport: The transport.
         received: What has been received of it already.
         on_progress: Called when the peer has taken something that had to wait, or takes nothing any more.
+        held: What it holds together with others; None: nobody counts that.
 
     Attributes:
+        at_most: How many bytes to take before there is a message; None: as many as it has.
         opening: Is cancelled if the connection ends in the handshake, of which trio-websocket tells nobody.
         heard: How the peer's answer begins.
         moved: Counts up whenever the peer has sent something, or has taken something that had to wait.
@@ -79,7 +111,10 @@ class _Carrier(trio.abc.Stream):
         said_close: Whether the frame that says goodbye has been sent.
     """
 
-    def __init__(self, transport: Transport, received: bytes, on_progress: Callable[[], None]) -> None:
+    def __init__(
+        self, transport: Transport, received: bytes, on_progress: Callable[[], None], held: Held | None
+    ) -> None:
+        self.at_most: int | None = None
         self.opening = trio.CancelScope()
         self.heard = b""
         self.moved = 0
@@ -89,6 +124,8 @@ class _Carrier(trio.abc.Stream):
         self._transport = transport
         self._received = received
         self._on_progress = on_progress
+        self._held = held
+        self._size = 0
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send a frame; trio-websocket gives one at a time. A checkpoint only if it has to wait."""
@@ -132,7 +169,28 @@ class _Carrier(trio.abc.Stream):
         if len(self.heard) < _QUOTED:
             self.heard += data[:_QUOTED]
         self.moved += 1
+        self._size += len(data)
+        if self._size > _CAPACITY:
+            self._look_at_size()
         return data
+
+    def _look_at_size(self) -> None:
+        if self.at_most is not None and self._size > self.at_most:
+            self.cut_off(f"It has sent more than {self.at_most:,} bytes without an end")
+        elif self._held is not None:
+            self._held.hold(self, self._size)
+
+    def take_message(self) -> None:
+        """Note that a message has been taken out of what was received."""
+        if self._size > _CAPACITY and self._held is not None:
+            self._held.let_go(self)
+        self._size = 0
+
+    def cut_off(self, reason: str) -> None:
+        """Receive nothing more, nor send anything."""
+        self.error = self.error or ConnectionLost(reason)
+        self._transport.close()
+        self._on_progress()
 
     async def aclose(self) -> None:
         """Leave closing to the owner of the transport."""
@@ -151,17 +209,24 @@ class WebSocketTransport(Transport):
         received: What has been received from the carrier already.
         ping_interval: After how many seconds to ask the peer whether it is there, and how long it may take to
             answer; None: never.
+        held: What it holds together with others, which is to be counted; None: it is not.
     """
 
     def __init__(
-        self, carrier: Transport, *, is_client: bool, received: bytes = b"", ping_interval: float | None
+        self,
+        carrier: Transport,
+        *,
+        is_client: bool,
+        received: bytes = b"",
+        ping_interval: float | None,
+        held: Held | None = None,
     ) -> None:
         super().__init__()
         self.port = carrier.port
         self._inner = carrier
         self._is_client = is_client
         self._ping_interval = ping_interval
-        self._carrier = _Carrier(carrier, received, self._wake)
+        self._carrier = _Carrier(carrier, received, self._wake, held)
         self._connection: WebSocketConnection | None = None
         self._lines = LineBuffer()
         self._queue: deque[tuple[int, str]] = deque()
@@ -286,10 +351,15 @@ class WebSocketTransport(Transport):
                 if self._goodbye is None:
                     return self._end()
             else:
+                self._carrier.take_message()
                 return self._line(message)
         # After our own goodbye there is only that of the peer to wait for, as long as the caller wants to.
         await self._over.wait()
         return b""
+
+    def keep_at_most(self, size: int | None) -> None:
+        """See `Transport.keep_at_most`."""
+        self._carrier.at_most = size
 
     def _line(self, message: str | bytes) -> bytes:
         if isinstance(message, str):
@@ -323,6 +393,7 @@ class WebSocketTransport(Transport):
         if self._connection is not None:
             self._say_goodbye(CloseReason.GOING_AWAY, "")
         self._inner.close()
+        self._carrier.take_message()
         self._scope.cancel()
         self._wake()
 
@@ -517,6 +588,8 @@ async def accept_websocket(
     *,
     read_limit: int | None = None,
     ping_interval: float | None = None,
+    held: Held | None = None,
+    keep_at_most: int | None = None,
 ) -> WebSocketTransport:
     """Open a WebSocket as its server, for a request that has been received and found good.
 
@@ -527,6 +600,8 @@ async def accept_websocket(
         spawn: Starts the task that owns the WebSocket.
         read_limit: The largest message to accept, in bytes; None: no limit.
         ping_interval: See `WebSocketTransport`.
+        held: See `WebSocketTransport`.
+        keep_at_most: See `WebSocketTransport.keep_at_most`, which this is as long as nothing else is said.
 
     Raises:
         ConnectionLost: The client is gone.
@@ -552,6 +627,8 @@ async def accept_websocket(
         is_client=False,
         received="\r\n".join([*request, "", ""]).encode("ascii"),
         ping_interval=ping_interval,
+        held=held,
     )
+    transport.keep_at_most(keep_at_most)
     await transport.open(handshake, spawn)
     return transport

@@ -16,7 +16,7 @@ import trio
 from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.websocket import SpawnTask, WebSocketTransport, accept_websocket
+from msl_network_trio.transport.websocket import Held, SpawnTask, WebSocketTransport, accept_websocket
 from msl_network_trio.web.pages import find_page
 
 ENDPOINTS: Final = frozenset({"/", "/msl"})
@@ -33,6 +33,10 @@ _HEAD_SIZE = 16_384
 
 _HEAD_SECONDS = 10.0
 """How many seconds a peer may take to send it."""
+
+_HELD = 1024 * 1024 * 1024
+"""How many bytes all WebSockets together may hold of messages that are not complete, if not more are needed
+for two of the largest."""
 
 _ANSWER_SECONDS = 10.0
 """How many seconds a peer may take to read an answer."""
@@ -113,11 +117,18 @@ class Door:
             page, and may always.
         read_limit: The largest message to accept, in bytes; None: no limit.
         ping_interval: See `WebSocketTransport`.
+        keep_at_most: See `accept_websocket`.
     """
 
     origins: frozenset[str] = attrs.field(default=frozenset(), converter=_origins)
     read_limit: int | None = None
     ping_interval: float | None = PING_INTERVAL
+    keep_at_most: int | None = None
+    _held: Held = attrs.field(init=False)
+
+    @_held.default
+    def _held_by_all(self) -> Held:
+        return Held(None if self.read_limit is None else max(_HELD, 2 * self.read_limit))
 
     async def enter(self, carrier: Transport, spawn: SpawnTask) -> WebSocketTransport | None:
         """Answer a request; see `knock` and `open`.
@@ -171,6 +182,8 @@ class Door:
                     spawn,
                     read_limit=self.read_limit,
                     ping_interval=self.ping_interval,
+                    held=self._held,
+                    keep_at_most=self.keep_at_most,
                 )
         except ConnectionLost:
             pass

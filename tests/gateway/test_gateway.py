@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from functools import partial
 
@@ -10,6 +11,7 @@ import trio
 
 from msl_network_trio import AuthenticationError, ConnectError, ConnectionLost, connect, open_manager
 from msl_network_trio.exceptions import CertificateError
+from msl_network_trio.gateway import server
 from msl_network_trio.gateway.server import open_gateway, split_address
 from msl_network_trio.testing import FakeService
 from tests.transport.certificates import ordinary, self_signed
@@ -168,6 +170,22 @@ async def test_without_tls_on_either_side(files):
             opening = open_gateway(manager=f"127.0.0.1:{manager.port}", manager_disable_tls=True, **plain)
             async with opening as gateway, connect(host=f"ws://127.0.0.1:{gateway.port}") as client:
                 assert await client.identities()
+
+
+async def test_so_many_connections_and_no_more(open_both, monkeypatch, caplog):
+    monkeypatch.setattr(server, "_CONNECTED", 1)
+    open_it, gateway_to = open_both
+    with trio.fail_after(LIMIT):
+        async with open_it() as manager, gateway_to(manager) as gateway:
+            async with connect(**reach(gateway)):
+                with pytest.raises(ConnectError, match="502: 'There are too many connections"):
+                    await connect(**reach(gateway))
+            while True:  # until the gateway has seen that one go
+                with contextlib.suppress(ConnectError):
+                    async with connect(**reach(gateway)):
+                        break
+                await trio.sleep(0.01)
+    assert "cannot be connected: there are 1 already" in caplog.text
 
 
 async def test_a_mistake_costs_only_one_connection(open_both, monkeypatch, caplog):

@@ -21,7 +21,7 @@ from msl_network_trio.transport.websocket import open_websocket
 from tests.manager.wires import Wire
 from tests.protocol.network import reply
 from tests.transport.certificates import ordinary
-from tests.transport.websockets import frame, upgrade_request
+from tests.transport.websockets import frame, read_head, upgrade_request
 
 HALF_OPEN = int(os.environ.get("HALF_OPEN", "300"))
 """How many handshakes to leave half done; 10,000 take a while, and 10,000 files that may be open."""
@@ -185,9 +185,7 @@ async def test_a_gigabyte_that_is_announced_is_refused_when_it_has_come_to_the_l
     async with open_here(read_limit=1_000_000) as manager, others_are_served(manager):
         carrier = await carrier_to(manager)
         await carrier.send_all(upgrade_request())
-        received = b""
-        while b"\r\n\r\n" not in received:
-            received += await carrier.receive()
+        await read_head(carrier)
         sent = 0
         with contextlib.suppress(ConnectionLost):
             await carrier.send_all(b"\x81\xff" + (10**9).to_bytes(8, "big") + bytes(4))
@@ -196,6 +194,24 @@ async def test_a_gigabyte_that_is_announced_is_refused_when_it_has_come_to_the_l
                 sent += 100_000
         # What the kernel holds, and what is taken while it closes, is more than the limit, but no gigabyte.
         assert sent < 100_000_000
+
+
+async def test_who_has_not_said_who_it_is_cannot_have_much_kept_of_what_it_sends(open_here):
+    async with open_here() as manager, others_are_served(manager):
+        carrier = await carrier_to(manager)
+        await carrier.send_all(upgrade_request())
+        await read_head(carrier)
+        sent = 0
+        with contextlib.suppress(ConnectionLost):
+            await carrier.send_all(b"\x01\xff" + (10**8).to_bytes(8, "big") + bytes(4))
+            while sent < 10**8:
+                await carrier.send_all(b"x" * 100_000)
+                sent += 100_000
+        assert sent < 50_000_000  # of which the kernel holds the most
+        wire = await reach(manager)  # and who has may send more than that
+        await wire.enter()
+        answer = await wire.ask("Nope", "e", "x" * 5_000_000)
+        assert "not connected" in answer["message"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from functools import partial
@@ -14,7 +15,7 @@ import trio.testing
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.transport import websocket
 from msl_network_trio.transport.memory import memory_pair
-from msl_network_trio.transport.websocket import accept_websocket, open_websocket
+from msl_network_trio.transport.websocket import Held, accept_websocket, open_websocket
 from tests.transport.websockets import accepted, frame, one_end, opened, read_head, websocket_pair
 
 __all__ = ["one_end", "opened", "websocket_pair"]
@@ -539,3 +540,55 @@ async def test_a_client_that_is_gone_before_the_answer_is_lost():
     with pytest.raises(ConnectionLost):
         await accept_websocket(theirs, "AAAAAAAAAAAAAAAAAAAAAA==", None, trio.lowlevel.spawn_system_task)
     assert theirs._closed
+
+
+# ---- what many hold together ----
+
+
+async def test_who_has_sent_most_is_cut_off_when_all_together_have_sent_too_much(websocket_pair):
+    held = Held(3_000_000)
+    pairs = [await websocket_pair(server={"held": held}) for _ in range(3)]
+    carriers = [pair[2] for pair in pairs]
+
+    async def announce(carrier, size, opcode=TEXT):
+        await carrier.send_all(frame(opcode, b"x" * size, final=False))
+        await trio.testing.wait_all_tasks_blocked()
+
+    for carrier, size in zip(carriers, (1_000_000, 1_500_000, 400_000), strict=True):
+        await announce(carrier, size)
+    await announce(carriers[2], 400_000, 0)
+    with pytest.raises(ConnectionLost, match="It has sent most, and all connections together"):
+        await pairs[1][1].receive()
+    # The others go on, and what has been taken does not count any more.
+    for number in (0, 2):
+        await carriers[number].send_all(frame(0, b"y"))
+        assert (await pairs[number][1].receive()).endswith(b"xy\n")
+    await announce(carriers[0], 2_900_000)
+    pairs[0][1].close()
+    await announce(carriers[2], 2_900_000)
+    await carriers[2].send_all(frame(0, b"y"))
+    assert len(await pairs[2][1].receive()) == 2_900_002
+
+
+async def test_without_a_limit_nobody_is_cut_off(websocket_pair):
+    client, server, *_ = await websocket_pair(server={"held": Held(None)})
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.send_all, b"x" * 1_000_000 + b"\n")
+        assert len(await server.receive()) == 1_000_001
+
+
+async def test_so_much_may_come_before_there_is_a_message(websocket_pair):
+    _, server, carrier, _ = await websocket_pair()
+    server.keep_at_most(1_000_000)
+    await carrier.send_all(frame(1, b"x" * 900_000))
+    assert len(await server.receive()) == 900_001
+    await carrier.send_all(frame(1, b"x" * 900_000))
+    assert len(await server.receive()) == 900_001
+    server.keep_at_most(None)
+    await carrier.send_all(frame(1, b"x" * 1_200_000))
+    assert len(await server.receive()) == 1_200_001
+    server.keep_at_most(1_000_000)
+    with trio.fail_after(10), contextlib.suppress(ConnectionLost):
+        await carrier.send_all(frame(1, b"x" * 1_200_000))
+    with pytest.raises(ConnectionLost, match="more than 1,000,000 bytes without an end"):
+        await server.receive()
