@@ -28,6 +28,21 @@ def is_url(host: str) -> bool:
     return "://" in host
 
 
+def without_secrets(url: str) -> str:
+    """Return a URL to be shown: without a user and a password, which it should not have, and its query."""
+    scheme, _, rest = url.partition("://")
+    end = re.search(r"[/?#]", rest)
+    place, path = (rest[: end.start()], rest[end.start() :]) if end else (rest, "")
+    _, at, host = place.rpartition("@")
+    return f"{scheme}://{'***@' if at else ''}{host}{_without_query(path)}"
+
+
+def _without_query(path: str) -> str:
+    """Return a path to be shown; tokens are often in the query."""
+    path, mark, _ = path.partition("?")
+    return f"{path}?***" if mark else path
+
+
 def from_url(
     url: str, *, port: int, transport: object, disable_tls: bool, cert_file: object, path: str | None
 ) -> dict[str, Any]:
@@ -44,32 +59,36 @@ def from_url(
     Raises:
         ValueError: The URL makes no sense, or an argument contradicts it; the text says which.
     """
-    parts = urlsplit(url)
+    shown = without_secrets(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise ValueError(f"The URL {shown!r} makes no sense: {error}") from None
     if parts.scheme not in _SCHEMES:
-        raise ValueError(f"The URL of a WebSocket begins with ws:// or wss://, not like {url!r}")
+        raise ValueError(f"The URL of a WebSocket begins with ws:// or wss://, not like {shown!r}")
     default_port, is_plain = _SCHEMES[parts.scheme]
     try:
         host, its_port = parts.hostname, parts.port
     except ValueError as error:
-        raise ValueError(f"The URL {url!r} makes no sense: {error}") from error
+        raise ValueError(f"The URL {shown!r} makes no sense: {error}") from None
     if not host:
-        raise ValueError(f"There is no host in the URL {url!r}")
+        raise ValueError(f"There is no host in the URL {shown!r}")
     if parts.username is not None or parts.fragment:
         raise ValueError(
-            f"The URL of a WebSocket has no user, password or fragment (host={url!r}); pass username=, "
+            f"The URL of a WebSocket has no user, password or fragment (host={shown!r}); pass username=, "
             "password= or headers="
         )
     if transport not in {"tcp", "websocket"}:
-        raise ValueError(f"host={url!r} contradicts transport={transport!r}")
+        raise ValueError(f"host={shown!r} contradicts transport={transport!r}")
     if disable_tls and not is_plain:
-        raise ValueError(f"host={url!r} contradicts disable_tls=True: write ws:// for no TLS")
+        raise ValueError(f"host={shown!r} contradicts disable_tls=True: write ws:// for no TLS")
     if cert_file is not None and is_plain:
-        raise ValueError(f"host={url!r} contradicts cert_file: write wss:// for TLS")
+        raise ValueError(f"host={shown!r} contradicts cert_file: write wss:// for TLS")
     if port not in {PORT, its_port or default_port}:
-        raise ValueError(f"host={url!r} contradicts port={port}")
+        raise ValueError(f"host={shown!r} contradicts port={port}")
     its_path = (parts.path or DEFAULT_PATH) + (f"?{parts.query}" if parts.query else "")
     if path is not None and path != its_path:
-        raise ValueError(f"host={url!r} contradicts path={path!r}")
+        raise ValueError(f"host={shown!r} contradicts path={_without_query(path)!r}")
     return {
         "host": f"[{host}]" if ":" in host else host,
         "port": its_port or default_port,
@@ -100,7 +119,8 @@ def check_path(path: str) -> None:
         ValueError: It cannot be one.
     """
     if not _PATH.fullmatch(path) or "#" in path:
-        raise ValueError(f"path must begin with '/', and be ASCII without spaces and '#', not {path!r}")
+        shown = _without_query(path)
+        raise ValueError(f"path must begin with '/', and be ASCII without spaces and '#', not {shown!r}")
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
@@ -111,16 +131,14 @@ def check_headers(headers: Mapping[str, str]) -> None:
         TypeError: They are not text.
     """
     for name, value in headers.items():
-        _check_text(name)
-        _check_text(value)
+        if not isinstance(name, str):
+            raise TypeError(f"headers must be a dictionary of texts, and {name!r} is none")
+        if not isinstance(value, str):  # which is not shown: it may be a secret
+            kind = type(value).__name__
+            raise TypeError(f"headers must be a dictionary of texts, and that of {name!r} is {kind}")
         if not _TOKEN.fullmatch(name):
             raise ValueError(f"{name!r} cannot be the name of a header")
         if name.lower() in _RESERVED or name.lower().startswith("sec-websocket-"):
             raise ValueError(f"The header {name!r} belongs to the WebSocket's own handshake")
         if not _VALUE.fullmatch(value):
             raise ValueError(f"The value of the header {name!r} has characters that cannot be sent")
-
-
-def _check_text(part: object) -> None:
-    if not isinstance(part, str):
-        raise TypeError(f"headers must be a dictionary of texts, and {part!r} is none")

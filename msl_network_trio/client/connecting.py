@@ -110,7 +110,7 @@ class Settings:
     assert_hostname: bool = True
     auto_save: bool = False
     transport: Literal["tcp", "websocket"] | Dial = attrs.field(default="tcp", validator=_is_transport)
-    path: str | None = attrs.field(default=None, validator=_is_path_or_none)
+    path: str | None = attrs.field(default=None, validator=_is_path_or_none, repr=False)
     headers: Mapping[str, str] | None = attrs.field(default=None, validator=_are_headers_or_none, repr=False)
     ping_interval: float | None = attrs.field(default=20, validator=_is_interval_or_none)
     nursery: trio.Nursery | None = attrs.field(

@@ -163,8 +163,9 @@ class Credentials:
     async def _ask(self, prompt: Callable[[str], Any], question: Question) -> str:
         answer = await call(prompt, question.about)
         if not isinstance(answer, str):
+            kind = type(answer).__name__  # and not what it is, which is a secret
             raise AuthenticationError(
-                f"The prompt for the {question.kind} of {question.about} gave no text: {answer!r}"
+                f"The prompt for the {question.kind} of {question.about} gave no text, but {kind}"
             )
         return answer
 

@@ -76,7 +76,7 @@ class GatewaySettings:
     disable_tls: bool
     cert_file: str | os.PathLike[str] | None
     key_file: str | os.PathLike[str] | None
-    key_file_password: str | None
+    key_file_password: str | None = attrs.field(repr=False)
     manager_disable_tls: bool
     manager_cert_file: str | os.PathLike[str] | None
     manager_assert_hostname: bool

@@ -74,6 +74,8 @@ def _is_port_or_none(settings: ManagerSettings, attribute: attrs.Attribute[Any],
 
 
 def _is_password(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{attribute.name} must be text or None, not {type(value).__name__}")
     if value == "":
         raise ValueError("auth_password must not be empty; None: no password is needed")
 

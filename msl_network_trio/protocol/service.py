@@ -244,7 +244,8 @@ class ServiceProtocol:
         else:
             if fields.get("uid") == NOTIFICATION_UID:
                 # An answer with this uid would pass for a notification, of which a Manager demands more.
-                logger.error("request without answer, since its uid is %r: %s", NOTIFICATION_UID, quote(line))
+                text = "request for %r without answer, since its uid is %r"
+                logger.error(text, call.attribute, NOTIFICATION_UID)
             else:
                 call.size = len(line)
                 events.append(call)

@@ -56,7 +56,7 @@ class Waiting:
     undecided: Undecided | None = None
     """What the verdict is about that the peer waits for."""
 
-    data: bytes = b""
+    data: bytes = attrs.field(default=b"", repr=False)
     """What it has sent since, before it was let in; later that is in `Peer.unread`."""
 
     username: str = ""
