@@ -65,6 +65,7 @@ ORDER = [
     "sync.link",
     "sync.client",
     "sync.linked_client",
+    "service.holding",
     "service.outlet",
     "service.requests",
     "service.threads",

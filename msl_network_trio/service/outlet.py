@@ -12,6 +12,7 @@ import trio
 
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost
 from msl_network_trio.protocol.service import OutgoingLine
+from msl_network_trio.service.holding import HELD_FOR, Emitter, Holding
 from msl_network_trio.transport.base import Transport
 
 _CHUNK = 262_144
@@ -75,6 +76,9 @@ class Outlet:
         self._threads_waiting = 0
         self._progress = trio.lowlevel.ParkingLot()
         self._watched = False
+        self._emitters: dict[int, Emitter] = {}
+        self._holding = Holding()
+        self._looker: trio.lowlevel.Task | None = None
 
     @property
     def unsent(self) -> int:
@@ -115,7 +119,16 @@ class Outlet:
 
     # ---- in any thread ----
 
-    def send(self, line: OutgoingLine, worker: Worker) -> None:
+    def enter(self, worker: Emitter) -> None:
+        """Note that this thread carries out requests: what it emits may wait for its answers."""
+        if self._transport.threads_may_send:
+            self._emitters[threading.get_ident()] = worker
+
+    def leave(self) -> None:
+        """Note that this thread carries out no more requests."""
+        self._emitters.pop(threading.get_ident(), None)
+
+    def send(self, line: OutgoingLine, worker: Emitter) -> None:
         """Add the answer to a request and send it. To be called in other threads.
 
         Args:
@@ -124,6 +137,8 @@ class Outlet:
                 moment as the answer, so that nobody can miss both, nor see both.
         """
         with self._mutex:
+            if worker.emitted:
+                self._holding.answered(worker)
             worker.call = None
             if self._watched:
                 self._tell_watchers()
@@ -149,7 +164,8 @@ class Outlet:
             BacklogFull: It is full, and this is the Trio thread.
             ConnectionLost: The connection has ended.
         """
-        in_trio_thread = threading.get_ident() == self._thread
+        thread = threading.get_ident()
+        in_trio_thread = thread == self._thread
         with self._mutex:
             most = self.max_unsent if in_trio_thread else self._max_ahead
             while self._unsent > most and not self._closed:
@@ -163,10 +179,11 @@ class Outlet:
                 return
             # A notification seldom comes alone: let some of them gather.
             if self._unsent < _CHUNK or not (in_trio_thread or self._transport.threads_may_send):
-                if not in_trio_thread:
+                if in_trio_thread:
+                    if not self.will_be_flushed:
+                        self.flush_soon()
+                elif (worker := self._emitters.get(thread)) is None or not self._holding.may_wait(worker):
                     self._flush_in_trio_thread()
-                elif not self.will_be_flushed:
-                    self.flush_soon()
                 return
             self._busy = True
             data = self._take()
@@ -240,6 +257,9 @@ class Outlet:
     def _flush_now(self) -> None:
         self._flush_is_due = False
         self.flush()
+        if self._holding.is_worthwhile and self._looker is not None:
+            task, self._looker = self._looker, None
+            trio.lowlevel.reschedule(task)
 
     def _call_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Call a function in the Trio thread."""
@@ -263,6 +283,25 @@ class Outlet:
             else:
                 self._parked = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._forget_task)
+
+    async def look_after_held(self) -> None:
+        """Send notifications that wait for an answer which does not come, until cancelled."""
+        holding = self._holding
+        while True:
+            self._looker = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._forget_looker)
+            holding.is_looked_after = True
+            try:
+                while holding.is_looked_after:
+                    await trio.sleep(HELD_FOR)
+                    with self._mutex:
+                        holding.is_looked_after = holding.is_worthwhile
+                        holding.is_worthwhile = False
+                    self.flush()
+            finally:
+                with self._mutex:
+                    holding.is_looked_after = False
+                self.flush()
 
     async def _send_rest(self) -> None:
         rest = memoryview(self._rest)
@@ -292,6 +331,10 @@ class Outlet:
 
     def _forget_task(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
         self._parked = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _forget_looker(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
+        self._looker = None
         return trio.lowlevel.Abort.SUCCEEDED
 
     # ---- waiting ----

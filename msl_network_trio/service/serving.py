@@ -86,6 +86,7 @@ class Serving:
         self._said_goodbye = False
         self._reading = trio.CancelScope(shield=True)
         self._writing = trio.CancelScope(shield=True)
+        self._looking = trio.CancelScope(shield=True)
         self._read_to_end = trio.Event()
 
     # ---- the life of it ----
@@ -107,10 +108,12 @@ class Serving:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
+                nursery.start_soon(self._look_after_held)
                 try:
                     await self._serve(nursery, early, tasks, started)
                 finally:
                     self._writing.cancel()
+                    self._looking.cancel()
                     self._reading.cancel()
         except BaseExceptionGroup as group:
             failure = _single(group)
@@ -199,6 +202,11 @@ class Serving:
     async def _write(self) -> None:
         with self._writing:
             await self._outlet.run()
+
+    @trio.lowlevel.enable_ki_protection
+    async def _look_after_held(self) -> None:
+        with self._looking:
+            await self._outlet.look_after_held()
 
     def _cannot_send(self, error: ConnectionLost) -> None:
         self._fail(self._broken(error))

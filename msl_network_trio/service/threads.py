@@ -45,10 +45,12 @@ def failed(call: Call, error: BaseException) -> bytes:
 class _Thread:
     """One thread, and what it is doing."""
 
-    __slots__ = ("call", "done", "done_bytes")
+    __slots__ = ("call", "done", "done_bytes", "emitted")
 
     def __init__(self) -> None:
         self.call: Call | None = None
+        self.emitted = 0.0
+        """See `Emitter`."""
         self.done = 0
         """How many requests it has done with."""
         self.done_bytes = 0
@@ -144,6 +146,7 @@ class WorkerThreads:
     def _work(self, thread: _Thread) -> None:
         """Carry out requests, each to its end before the next one is begun."""
         get, send, service = self._jobs.get, self._outlet.send, self._service
+        self._outlet.enter(thread)
         while (job := get()) is not None:
             call, function = job
             thread.call = call
@@ -152,11 +155,13 @@ class WorkerThreads:
             thread.done_bytes += call.size
             thread.done += 1
             if line is None:
+                thread.emitted = 0.0
                 self._outlet.done(thread)
             else:
                 send(line, thread)
             call.forget()
             del job, call, function, line  # the thread may wait for long now
+        self._outlet.leave()
 
     def _answer(self, call: Call, function: Callable[..., Any] | None) -> OutgoingLine | None:
         """Carry out a request and return the answer; None if somebody else will answer."""

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost
+from msl_network_trio.service import holding as holding_module
+from msl_network_trio.service import outlet as outlet_module
+from msl_network_trio.service.holding import Holding
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.transport.base import Transport
+
+LIMIT = 30.0
+"""How many seconds something may take that takes none."""
 
 
 class Worker:
     call = "a request"
+    emitted = 0.0
 
 
 class Scripted(Transport):
@@ -184,3 +192,119 @@ async def test_a_full_outlet_refuses_in_the_trio_thread(errors):
     outlet.close()
     with pytest.raises(ConnectionLost):
         outlet.emit(b"5")
+
+
+# ---- notifications that wait for the answer ----
+
+
+class Call:
+    attribute = "tick"
+
+
+class Thread:
+    """What carries out requests."""
+
+    def __init__(self):
+        self.call = Call()
+        self.emitted = 0.0
+
+
+def requested(outlet, thread, *lines, answer=b"answer", attribute="tick"):
+    """Carry out a request, that emits lines, in another thread."""
+    thread.call = Call()
+    thread.call.attribute = attribute
+    outlet.enter(thread)
+    for line in lines:
+        outlet.emit(line)
+    if answer:
+        outlet.send(answer, thread)
+    outlet.leave()
+
+
+@pytest.fixture
+def looked_after(nursery, errors, monkeypatch):
+    """Return an outlet that has learned that notifications may wait, and what it writes to."""
+
+    async def learn(held_for, nursery=nursery):
+        monkeypatch.setattr(outlet_module, "HELD_FOR", held_for)
+        # What is prompt on a loaded computer is not for a test to know.
+        monkeypatch.setattr(holding_module, "HELD_FOR", LIMIT)
+        transport = Scripted()
+        outlet = Outlet(transport, 1000, errors.append)
+        nursery.start_soon(outlet.run)
+        nursery.start_soon(outlet.look_after_held)
+        await wait_all_tasks_blocked()
+        while not outlet._holding.is_looked_after:
+            await trio.to_thread.run_sync(requested, outlet, Thread(), b"first")
+            await wait_all_tasks_blocked()
+        transport.taken = b""
+        transport.sends.clear()
+        return outlet, transport
+
+    return learn
+
+
+async def test_a_notification_leaves_with_the_answer_of_a_method_that_has_been_prompt(looked_after):
+    outlet, transport = await looked_after(held_for=LIMIT)
+    for _ in range(3):
+        await trio.to_thread.run_sync(requested, outlet, Thread(), b"12", b"3")
+    assert transport.sends == [9, 9, 9]
+
+
+async def test_a_notification_of_a_method_that_goes_on_waits_for_a_moment_only(looked_after):
+    outlet, transport = await looked_after(held_for=0.01)
+    await trio.to_thread.run_sync(partial(requested, outlet, Thread(), b"going", answer=b""))
+    with trio.fail_after(LIMIT):
+        while transport.taken != b"going":
+            await trio.sleep(0.001)
+        # Nothing comes any more, so nobody looks any more.
+        while outlet._holding.is_looked_after:
+            await trio.sleep(0.001)
+
+
+async def test_others_do_not_wait_for_an_answer(looked_after):
+    outlet, transport = await looked_after(held_for=LIMIT)
+    # A method that is not known to be prompt, a thread that carries out nothing, and the thread of Trio.
+    await trio.to_thread.run_sync(partial(requested, outlet, Thread(), b"1", answer=b"", attribute="other"))
+    await wait_all_tasks_blocked()
+    assert transport.taken == b"1"
+    await trio.to_thread.run_sync(outlet.emit, b"2")
+    await wait_all_tasks_blocked()
+    assert transport.taken == b"12"
+    outlet.emit(b"3")
+    await wait_all_tasks_blocked()
+    assert transport.taken == b"123"
+
+
+async def test_what_waits_is_sent_when_nobody_looks_after_it_any_more(looked_after):
+    async with trio.open_nursery() as nursery:
+        outlet, transport = await looked_after(LIMIT, nursery)
+        await trio.to_thread.run_sync(partial(requested, outlet, Thread(), b"held", answer=b""))
+        await wait_all_tasks_blocked()
+        assert transport.taken == b""
+        nursery.cancel_scope.cancel()
+    assert transport.taken == b"held"
+    assert not outlet._holding.is_looked_after
+
+
+def test_a_method_that_has_gone_on_for_long_is_not_prompt_any_more(monkeypatch):
+    holding, thread = Holding(), Thread()
+    holding.is_looked_after = True
+    assert not holding.may_wait(thread)
+    holding.answered(thread)
+    assert holding.may_wait(thread)
+    assert holding.is_worthwhile
+    monkeypatch.setattr(holding_module, "HELD_FOR", 0)
+    holding.answered(thread)
+    assert not holding.may_wait(thread)
+    thread.call = None
+    assert not holding.may_wait(thread)
+
+
+def test_how_many_methods_are_remembered_is_bounded():
+    holding, thread = Holding(), Thread()
+    for number in range(2500):
+        thread.call.attribute = f"name {number}"
+        holding.may_wait(thread)
+        holding.answered(thread)
+    assert len(holding._prompt) <= 1000
