@@ -64,17 +64,10 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def minimums(session: nox.Session) -> None:
     """Run the fast tests with the oldest releases that pyproject.toml allows."""
-    session.install("-e", ".[test]")
-    session.install(
-        "argcomplete==3.2.0",
-        "attrs==23.2.0",
-        "cryptography==42.0.0",
-        "msgspec==0.19.0",
-        "orjson==3.10.0",
-        "rich==13.0.0",
-        "trio==0.30.0",
-    )
-    session.run("python", "-m", "pytest", "-m", "not interop", *session.posargs)
+    dependencies = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
+    oldest = [dependency.replace(">=", "==") for dependency in dependencies]
+    session.install("-e", ".[test]", *oldest)
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "-m", "not interop", *session.posargs)
 
 
 @nox.session

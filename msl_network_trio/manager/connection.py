@@ -162,8 +162,10 @@ class PeerConnection(Peer):
         """Write what the peer did not take at once, and what comes after it."""
         try:
             while pieces:
-                for piece in pieces:
+                self.writing = pieces
+                for number, piece in enumerate(pieces):
                     await self._write_piece(memoryview(piece))
+                    pieces[number] = b""  # it need not be kept until all of them are written
                 pieces, self.outgoing = self.outgoing, []
                 if not self.large:
                     pieces = _joined(pieces)
@@ -177,6 +179,7 @@ class PeerConnection(Peer):
             self._lose(repr(error))
         finally:
             self._writing = False
+            self.writing = []
 
     async def _write_piece(self, view: memoryview) -> None:
         while view:

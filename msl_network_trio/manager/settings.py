@@ -23,7 +23,8 @@ class Limits(TypedDict, total=False):
     """The largest line to accept, in bytes (256 MiB). A peer that sends a longer one is dropped."""
 
     max_backlog: int
-    """How many bytes may wait for a peer that does not read before it is dropped (256 MiB)."""
+    """How many bytes may wait for a peer that does not read before it is dropped (256 MiB). For all together
+    four times as much may; then that one is dropped for whom most does."""
 
     stalled_after: float
     """For how many seconds a peer may take nothing of what waits for it before it is dropped (60)."""

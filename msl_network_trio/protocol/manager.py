@@ -50,6 +50,12 @@ TURN = 256
 _TELL_EVERY = 10.0
 """How many seconds there are at least between two words to a Service that its notifications are dropped."""
 
+_HEAVY = 65_536
+"""From how many bytes on what waits for a peer counts among what waits for all of them together."""
+
+_FOR_ALL = 4
+"""How many times as much may wait for all peers together as for one."""
+
 _LONGEST_UID = 255
 """How many characters the uid of a request may have, which is kept until the answer comes."""
 
@@ -130,6 +136,10 @@ class ManagerProtocol:
         self._is_ending = False
         self._identity = identity
         self._max_backlog = max_backlog
+        self._max_backlogs = _FOR_ALL * max_backlog
+        self._heavy_from = min(_HEAVY, max_backlog)
+        self._heavy: set[Peer] = set()
+        self._unweighed = 0
         self._admission = Admission(
             name,
             self.registry,
@@ -269,6 +279,7 @@ class ManagerProtocol:
         """Forget a peer, and tell those who wait for an answer of it."""
         self._admission.end(peer)
         self.registry.remove(peer)
+        self._heavy.discard(peer)
         self._spare_requests += max(0, peer.may_ask - self._free_requests)
         peer.may_ask = 0
         if peer.kind != "service":
@@ -573,8 +584,8 @@ class ManagerProtocol:
             peer.large = True
 
     def _put(self, peer: Peer, data: bytes | memoryview) -> None:
-        if peer.backlog > self._max_backlog:
-            self._overflow(peer)
+        if peer.backlog > self._heavy_from:
+            self._weigh(peer, len(data))
         if peer.closing:
             return
         if not peer.outgoing:
@@ -582,16 +593,36 @@ class ManagerProtocol:
         peer.outgoing.append(data)
         peer.backlog += len(data)
 
-    def _overflow(self, peer: Peer) -> None:
+    def _weigh(self, peer: Peer, size: int) -> None:
+        """Look whether too much waits for a peer, or for all together.
+
+        Args:
+            peer: The peer.
+            size: How many bytes are about to be added.
+        """
+        if peer.backlog > self._max_backlog:
+            self._overflow(peer, f"more than the {self._max_backlog:,} that this Manager keeps for one peer")
+            return
+        self._heavy.add(peer)
+        self._unweighed += size
+        if self._unweighed * 16 > self._max_backlogs:  # not each time, since there may be many of them
+            self._unweighed = 0
+            self._heavy = {each for each in self._heavy if each.backlog > self._heavy_from}
+            while self._heavy and _kept(self._heavy) > self._max_backlogs:
+                largest = max(self._heavy, key=lambda each: each.backlog)
+                self._heavy.discard(largest)
+                text = (
+                    f"and by all peers together more than the {self._max_backlogs:,} that this Manager keeps"
+                )
+                self._overflow(largest, text)
+
+    def _overflow(self, peer: Peer, excess: str) -> None:
         """Drop a peer that does not read, with a word about it."""
         if peer.closing:
             return
         self.touched.append(peer)
         self.hits["max_backlog"] += 1
-        reason = (
-            f"BufferError: {peer.backlog:,} bytes wait to be read by {peer.name}, "
-            f"more than the {self._max_backlog:,} that this Manager keeps for one peer"
-        )
+        reason = f"BufferError: {peer.backlog:,} bytes wait to be read by {peer.name}, {excess}"
         text = "%s does not read and is dropped: %s"
         self.records.write(peer, logging.WARNING, "dropped", text, peer.name, reason, reason=reason)
         peer.backlog -= sum(map(len, peer.outgoing))
@@ -599,6 +630,20 @@ class ManagerProtocol:
         peer.backlog += len(peer.outgoing[0])
         peer.large = False
         peer.closing = reason
+
+
+def _kept(peers: Iterable[Peer]) -> int:
+    """Return how many bytes are kept for peers: a large line that waits for several of them is kept once."""
+    size = 0
+    seen = set()
+    for peer in peers:
+        size += peer.backlog
+        for piece in (*peer.writing, *peer.outgoing):
+            if isinstance(piece, memoryview):
+                if id(piece.obj) in seen:
+                    size -= len(piece)
+                seen.add(id(piece.obj))
+    return size
 
 
 def _service_argument(line: bytes) -> str:

@@ -93,6 +93,7 @@ class Peer:
         notifications_dropped: How many were too many since it was told so.
         notifications_told: When it was told so.
         outgoing: What waits to be written, in order: whole lines, or the pieces of large ones.
+        writing: What the I/O layer has taken out of `outgoing` and not sent yet.
         large: Whether `outgoing` has such pieces.
         backlog: How many bytes wait to be written: those in `outgoing`, and those that the I/O layer has
             taken out of it and not yet sent.
@@ -146,6 +147,7 @@ class Peer:
         "user",
         "waiting",
         "waits_for",
+        "writing",
     )
 
     def __init__(self, host: Host | str, port: int) -> None:
@@ -175,6 +177,7 @@ class Peer:
         self.notifications_dropped = 0
         self.notifications_told = -math.inf
         self.outgoing: list[bytes | memoryview] = []
+        self.writing: list[bytes | memoryview] = []
         self.large = False
         self.backlog = 0
         self.busy: Peer | None = None

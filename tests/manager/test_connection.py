@@ -85,6 +85,7 @@ async def test_pieces_of_large_lines_are_written_without_anything_between_them(c
     put(peer, b"first\n", large, b"}\n", large=True)
     put(peer, b"second\n")
     await wait_all_tasks_blocked()
+    assert peer.writing == [b"", large, b"}\n"]
     put(peer, b"third\n", large, b"}\n", large=True)
     put(peer, b"fourth\n")
     expected = b"first\n" + b"x" * 300_000 + b"}\nsecond\nthird\n" + b"x" * 300_000 + b"}\nfourth\n"
@@ -93,6 +94,19 @@ async def test_pieces_of_large_lines_are_written_without_anything_between_them(c
     await wait_all_tasks_blocked()
     assert peer.backlog == 0
     assert not peer.large
+    assert peer.writing == []
+
+
+async def test_what_has_been_written_is_not_kept_until_all_is(connect, autojump_clock):
+    peer, far = connect(1000)
+    put(peer, *[memoryview(b"x" * 300_000) for _ in range(3)], large=True)
+    with trio.fail_after(1):
+        await receive(far, 600_000)
+        await wait_all_tasks_blocked()
+        assert list(map(len, peer.writing)) == [0, 0, 300_000]
+        await receive(far, 300_000)
+    await wait_all_tasks_blocked()
+    assert peer.writing == []
 
 
 class Counting(MemoryTransport):

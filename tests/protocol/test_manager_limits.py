@@ -148,6 +148,53 @@ def test_a_request_to_the_manager_is_of_bounded_length():
     assert client.linked_with == 0
 
 
+# ---- what waits for those who do not read ----
+
+
+@pytest.mark.parametrize("size", [30_000, 300_000])
+def test_so_much_and_no_more_waits_for_all_peers_together(size):
+    network = Network(max_backlog=1_000_000)
+    echo = network.peer("Echo", "service")
+    lazy = [network.peer(f"Lazy{number}") for number in range(10)]
+
+    def load(client, total):
+        for _ in range(total // size):
+            network.send(client, request("Echo", "e", uid="1"))
+            network.send(echo, reply(read(echo)[0], "x" * size))
+
+    load(lazy[0], 900_000)
+    for client in lazy[1:]:
+        load(client, 600_000)
+    dropped = [client.name for client in lazy if client.closing]
+    assert dropped[0] == lazy[0].name  # of which there is most
+    assert 2 <= len(dropped) <= 5
+    assert "and by all peers together more than the 4,000,000 that this Manager keeps" in lazy[0].closing
+    assert read(lazy[0])[0]["message"] == lazy[0].closing
+    assert sum(client.backlog for client in lazy) < 4_600_000
+    assert network.protocol.hits == {"max_backlog": len(dropped)}
+    for client in lazy:
+        raw(client)
+        network.protocol.disconnect(client)
+    more = network.peer("More")
+    load(more, 900_000)
+    assert not more.closing
+
+
+def test_what_waits_for_many_is_kept_once_and_counted_once():
+    network = Network(max_backlog=1_000_000)
+    camera = network.peer("Camera", "service")
+    clients = [network.peer(f"C{number}") for number in range(30)]
+    for client in clients:
+        network.send(client, request("Manager", "link", "Camera"))
+    for _ in range(2):
+        network.send(camera, notification("Camera", "x" * 400_000))
+        for client in clients[:15]:  # of these the I/O layer has taken it, and cannot send it yet
+            client.writing += client.outgoing
+            client.outgoing = []
+    assert sum(client.backlog for client in clients) > 20_000_000
+    assert not any(client.closing for client in clients)
+
+
 # ---- links ----
 
 
