@@ -211,6 +211,8 @@ def decode_routed(line: bytes) -> RoutedLine:
             line.decode("utf-8")  # what msgspec skips it does not check for being UTF-8
         return routed
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        if not line or line.isspace():
+            raise NotALine("an empty line") from None  # of which many cost little
         return _route_exactly(line) if len(line) < _LARGE else _route_large(line)
 
 

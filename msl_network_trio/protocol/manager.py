@@ -47,6 +47,9 @@ BUSY = 1_048_576
 TURN = 256
 """How many lines of a peer are handled before others have their turn, if there are so many at once."""
 
+_TURN_ENDS = "the next turn"
+"""What `Peer.waits_for` is when others shall have their turn before the next line."""
+
 _TELL_EVERY = 10.0
 """How many seconds there are at least between two words to a Service that its notifications are dropped."""
 
@@ -219,12 +222,17 @@ class ManagerProtocol:
         for line in lines:
             if not peer.waits_for:
                 handle(peer, line)
+            elif peer.waits_for == _TURN_ENDS:
+                peer.waits_for = ""
+                peer.unread = [line, *lines, *peer.unread]
             elif self.undecided(peer) is None:
                 self._admission.take(peer, line)
             else:
                 peer.unread = [line, *lines, *peer.unread]
             if peer.closing:
                 return
+        if peer.waits_for == _TURN_ENDS:
+            peer.waits_for = ""
         if peer.lines.overflow is not None and not peer.unread:
             self._too_long(peer)
 
@@ -369,6 +377,8 @@ class ManagerProtocol:
             self._refuse(peer, "", f"{type(reason).__name__}: {reason}")
         else:
             self._handle(peer, line)
+        if not peer.waits_for:
+            peer.waits_for = _TURN_ENDS  # since that has taken a thousand times as long as most lines do
 
     def _forward(self, peer: Peer, service: Peer, routed: RoutedLine, line: bytes) -> None:
         """Pass a request on to its Service."""

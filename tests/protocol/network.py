@@ -49,8 +49,10 @@ class Network:
         return peer
 
     def send(self, peer: Peer, *lines: Any) -> None:
-        """Have a peer send lines, all at once: bytes, or fields to be encoded."""
+        """Have a peer send lines, all at once: bytes, or fields to be encoded; it has as many turns as it needs."""
         self.protocol.receive(peer, b"".join(encoded(line) + b"\r\n" for line in lines))
+        while peer.unread and not peer.closing and self.protocol.undecided(peer) is None:
+            self.protocol.receive_more(peer)
 
     def send_in_pieces(self, peer: Peer, data: bytes, sizes: Iterable[int]) -> None:
         """Have a peer send bytes, so many at a time, and then the rest."""

@@ -569,7 +569,8 @@ def test_a_line_with_any_result_has_one(uid, result):
 @pytest.mark.parametrize(
     ("line", "message", "uid"),
     [
-        (b"", "JSONDecodeError", None),
+        (b"", "an empty line", None),
+        (b" \t\r", "an empty line", None),
         (b"[]", "a JSON object was expected, not list", None),
         (b"null", "not NoneType", None),
         (b'{"uid":"1"', "JSONDecodeError", None),

@@ -213,3 +213,26 @@ def test_the_password_of_the_manager_is_typed():
 
 def test_goodbye_has_its_own_word():
     assert terminal.request("exit")["attribute"] == DISCONNECT_REQUEST
+
+
+def test_so_many_arguments_and_no_more_are_read():
+    network = Network()
+    echo, person = network.peer("Echo", "service"), network.peer("Me")
+    network.send(person, b"Echo echo" + b" 1" * 99 + b" x=1", b"Echo echo" + b" 'a'" * 101)
+    [line] = read(echo)
+    assert (len(line["args"]), line["kwargs"]) == (99, {"x": 1})
+    assert read(person)[0]["message"].startswith("JSONDecodeError")
+
+
+def test_others_have_their_turn_after_each_line_that_was_typed():
+    network = Network()
+    echo, person = network.peer("Echo", "service"), network.peer("Me")
+    network.protocol.receive(person, b"Echo echo 1\nEcho echo 2\n")
+    assert [line["args"] for line in read(echo)] == [[1]]
+    network.protocol.receive(person, b"Echo echo 3\n")
+    network.protocol.receive_more(person)
+    network.protocol.receive_more(person)
+    assert [line["args"] for line in read(echo)] == [[2], [3]]
+    network.protocol.receive(person, b"Echo echo 4\n")
+    assert [line["args"] for line in read(echo)] == [[4]]
+    assert person.unread == []
