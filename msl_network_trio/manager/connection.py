@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -23,6 +23,13 @@ _GRACE = 5.0
 
 _LINGER = 1.0
 """How many seconds to wait for a peer to close its end: what it has not read is lost when we close ours."""
+
+
+class Watch(Protocol):
+    """Waits for what peers send."""
+
+    def rouse(self, peer: PeerConnection) -> None:
+        """Have a task of its own serve a peer from now on."""
 
 
 class Stalled(ConnectionLost):
@@ -44,7 +51,8 @@ class PeerConnection(Peer):
 
     Attributes:
         transport: The carrier.
-        reading: Cancels the task that serves the peer.
+        reading: Cancels the task that serves the peer; None: there is none at the moment.
+        watch: What waits for what the peer sends, while no task does.
         has_stalled: Whether it has been given up because it does not read.
     """
 
@@ -56,6 +64,7 @@ class PeerConnection(Peer):
         "has_stalled",
         "reading",
         "transport",
+        "watch",
     )
 
     def __init__(
@@ -68,7 +77,8 @@ class PeerConnection(Peer):
     ) -> None:
         super().__init__(host, port)
         self.transport = transport
-        self.reading = trio.CancelScope()
+        self.reading: trio.CancelScope | None = None
+        self.watch: Watch | None = None
         self._start_soon = start_soon
         self._stalled_after = stalled_after
         self.has_stalled = False
@@ -78,7 +88,7 @@ class PeerConnection(Peer):
     def flush(self) -> None:
         """See `Peer.flush`."""
         if self.closing:
-            self.reading.cancel()
+            self._stop_reading()
             self._wake()
         outgoing = self.outgoing
         if self._writing or not outgoing:
@@ -154,8 +164,15 @@ class PeerConnection(Peer):
         self.outgoing = []
         self.backlog = 0
         self.closing = self.closing or reason
-        self.reading.cancel()
+        self._stop_reading()
         self._wake()
+
+    def _stop_reading(self) -> None:
+        """Have whoever waits for what the peer sends see to its end."""
+        if self.reading is not None:
+            self.reading.cancel()
+        elif self.watch is not None:
+            self.watch.rouse(self)
 
     @trio.lowlevel.enable_ki_protection
     async def _write(self, pieces: list[bytes | memoryview]) -> None:

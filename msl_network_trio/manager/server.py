@@ -20,35 +20,26 @@ from msl_network_trio.constants import PORT, SHUTDOWN_MANAGER
 from msl_network_trio.exceptions import AuthenticationError, ConnectionLost, DatabaseError
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.certificates import server_context
-from msl_network_trio.manager.connection import PeerConnection
+from msl_network_trio.manager.conversations import Conversations
 from msl_network_trio.manager.database import ManagerDatabase, reason
-from msl_network_trio.manager.hostnames import Hostnames
-from msl_network_trio.manager.lobby import Lobby, Visitor
+from msl_network_trio.manager.entrance import Entrance
+from msl_network_trio.manager.lobby import Lobby
 from msl_network_trio.manager.settings import Limits, ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import IN_MEMORY
 from msl_network_trio.protocol.admission import IDENTITY_LIMIT
-from msl_network_trio.protocol.manager import BUSY, TURN, ManagerProtocol
+from msl_network_trio.protocol.manager import ManagerProtocol
 from msl_network_trio.protocol.records import about, emit
 from msl_network_trio.protocol.registry import Host, Peer
 from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Undecided
-from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair
-from msl_network_trio.transport.tcp import SocketTransport, take_socket
-from msl_network_trio.transport.tls import accept_tls
 from msl_network_trio.web.door import Door
 
 logger = logging.getLogger(__name__)
 
-_SECRETS = frozenset({"password", "username", "login password"})
-"""What peers are asked for that they may guess."""
-
 _LAST_WORDS = 0.5
 """How many seconds peers have at the end of the Manager to read what it says last."""
-
-_LAST_LINGER = 0.1
-"""How many seconds the Manager waits at its end for a peer to close the connection."""
 
 
 class Manager:
@@ -76,17 +67,12 @@ class Manager:
         self.websocket_port = websocket_port
         self.certificate = certificate
         self._settings = settings
-        self._context = context
-        self._hostnames = Hostnames()
         self._memory_ports = count(1)
         # Shielded, since only shutdown() ends it: with what a cancellation from outside would raise here,
         # what the block of `open_manager` itself raises would be lost.
         self._scope = trio.CancelScope(shield=True)
         self._listening = trio.CancelScope()
         self._drain = settings.drain
-        self._quiet: trio.Event | None = None
-        self._connections = 0
-        self._all_gone = trio.Event()
         self._lobby = Lobby(settings.max_unauthenticated)
         self._nursery: trio.Nursery
         self._started = trio.Event()
@@ -116,6 +102,12 @@ class Manager:
         self._database = database
         self._status = Status(settings, self._protocol, self._lobby)
         self._admin = AdminRequests(settings, port, self._protocol, database, self._status)
+        self._conversations = Conversations(
+            settings, self._protocol, self._lobby, self._status, self._verdict
+        )
+        self._entrance = Entrance(
+            self._protocol, self._lobby, context, settings.tls_timeout, self._conversations.serve
+        )
 
     @property
     def host(self) -> str:
@@ -169,7 +161,7 @@ class Manager:
         theirs, ours = memory_pair()
         theirs.port = next(self._memory_ports)
         host = Host(socket.gethostname(), "127.0.0.1", "localhost", "localhost")
-        self._nursery.start_soon(self._serve, ours, host, theirs.port)
+        self._nursery.start_soon(self._conversations.serve, ours, host, theirs.port)
         return theirs
 
     def shutdown(self, drain: float | None = None) -> None:
@@ -181,6 +173,7 @@ class Manager:
         """
         if drain is not None:
             self._drain = drain
+        self._conversations.is_ending = True
         self._listening.cancel()
 
     async def wait_closed(self) -> None:
@@ -209,15 +202,16 @@ class Manager:
                     self._started.set()
                     self._status.begin()
                     self._nursery.start_soon(self._database.keep_records)
+                    self._conversations.open(self._nursery)
+                    accept = partial(self._entrance.accept, self._nursery)
                     with self._listening:
                         async with trio.open_nursery() as listening:
                             if web is not None:
                                 door, doors = web
-                                enter = partial(self._accept, door=door)
-                                serve = partial(trio.serve_listeners, enter, doors)
+                                serve = partial(trio.serve_listeners, partial(accept, door), doors)
                                 listening.start_soon(partial(serve, handler_nursery=self._nursery))
                             if listeners:
-                                serve = partial(trio.serve_listeners, self._accept, listeners)
+                                serve = partial(trio.serve_listeners, partial(accept, None), listeners)
                                 listening.start_soon(partial(serve, handler_nursery=self._nursery))
                             await trio.sleep_forever()  # in memory there is nothing to listen to
                     await self._end()
@@ -239,247 +233,30 @@ class Manager:
                 seconds=self._drain,
             )
             protocol.refuse_requests()
-            self._quiet = trio.Event()
-            with trio.move_on_after(self._drain):
-                await self._quiet.wait()
+            await self._conversations.wait_quiet(self._drain)
         protocol.say_goodbye()
         self._lobby.close(f"{self.name} is shutting down")
-        self._flush()
-        with trio.move_on_after(_LAST_WORDS):
-            while self._connections:
-                self._all_gone = trio.Event()
-                await self._all_gone.wait()
+        self._conversations.flush()
+        await self._conversations.wait_all_gone(_LAST_WORDS)
 
-    @trio.lowlevel.enable_ki_protection
-    async def _accept(self, stream: trio.SocketStream, door: Door | None = None) -> None:
-        """Serve one connection that was accepted."""
+    async def _verdict(self, peer: Peer, question: Undecided) -> Any:
+        """Find out what the protocol wants to know, or return the exception because of which nobody can."""
         try:
-            await self._secure_and_serve(stream, door)
-        except Exception:
-            # A mistake of ours, see _serve().
-            logger.exception("a connection failed before it was served")
+            return await self._look_up(peer, question)
+        except DatabaseError as error:
+            logger.error("%s waits for the database in vain: %s", peer.name, error)  # noqa: TRY400 - no mistake of ours
+            return error if isinstance(question, AdminRequest) else RuntimeError(reason(error))
+        except (
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            sqlite3.Error,
+        ) as error:
+            return error  # of the request of an administrator
 
-    async def _secure_and_serve(self, stream: trio.SocketStream, door: Door | None) -> None:
-        try:
-            address, port = stream.socket.getpeername()[:2]
-            own_address = stream.socket.getsockname()[0]
-            sock = take_socket(stream)
-        except OSError as error:  # it is gone again
-            logger.debug("a connection was closed before it was accepted: %s", error)
-            await stream.aclose()
-            return
-        with trio.CancelScope() as entering:
-            visitor = self._lobby.enter(address, lambda _reason: entering.cancel())
-            host = None
-            try:
-                transport: Transport | None = await self._secure(sock, address, port)
-                if transport is not None and door is not None:
-                    transport = await door.enter(transport, self._nursery.start_soon)
-                if transport is not None:
-                    host = await self._host_of(transport, address, own_address)
-                    # In a task of its own: what has led here need not be kept, nor gone through every time.
-                    self._nursery.start_soon(self._serve, transport, host, port, visitor)
-            finally:
-                if host is None:
-                    self._lobby.leave(visitor)
-
-    async def _host_of(self, transport: Transport, address: str, own_address: str) -> Host:
-        """Return the computer at the other end; the transport is closed if that fails."""
-        try:
-            return await self._hostnames.host(address, own_address)
-        except BaseException:
-            transport.close()
-            raise
-
-    async def _secure(self, sock: socket.socket, address: str, port: int) -> SocketTransport | None:
-        if self._context is None:
-            return SocketTransport(sock)
-        try:
-            with trio.fail_after(self._settings.tls_timeout):
-                return await accept_tls(sock, self._context)
-        except (ConnectionLost, trio.TooSlowError) as error:
-            nobody = Peer(Host(address, address, address, address), port)
-            text = "no TLS connection with %s: %s"
-            self._protocol.records.write(
-                nobody, logging.INFO, "no_tls", text, nobody.address, str(error), reason=str(error)
-            )
-            if isinstance(error, trio.TooSlowError):
-                self._protocol.hits["tls_timeout"] += 1
-            return None
-
-    @trio.lowlevel.enable_ki_protection
-    async def _serve(
-        self, transport: Transport, host: Host, port: int, visitor: Visitor | None = None
-    ) -> None:
-        """Serve one connection until it ends."""
-        if visitor is not None and visitor not in self._lobby:
-            transport.close()  # it had to go just before this task could begin
-            return
-        peer = PeerConnection(transport, host, port, self._nursery.start_soon, self._settings.stalled_after)
-        logger.debug("new connection from %s", peer.address)
-        self._connections += 1
-
-        def evict(reason: str) -> None:
-            self._protocol.reject(peer, ConnectionAbortedError(reason))
-            self._flush()
-
-        if visitor is None:
-            visitor = self._lobby.enter(host.address, evict)
-        else:
-            visitor.leave = evict
-        try:
-            with peer.reading:
-                self._protocol.connect(peer)
-                self._flush()
-                # What that takes is let go of before the long rest.
-                if await self._let_in(peer, visitor):
-                    await self._read(peer)
-        except ConnectionLost as error:
-            peer.closing = peer.closing or str(error)
-        except Exception as error:
-            # A mistake of ours. It must not cost other peers their connections.
-            logger.exception("%s failed", peer)
-            peer.closing = repr(error)
-        finally:
-            self._lobby.leave(visitor)
-            self._protocol.disconnect(peer)
-            self._flush()
-            self._note_end(peer)
-            try:
-                if self._listening.cancel_called:
-                    await peer.finish(_LAST_LINGER)
-                else:
-                    await peer.finish()
-            finally:
-                peer.close()
-                self._connections -= 1
-                if not self._connections:
-                    self._all_gone.set()
-
-    def _note_end(self, peer: PeerConnection) -> None:
-        """Write into the log that a connection has ended, and look whether the Manager can."""
-        protocol = self._protocol
-        if peer.has_stalled:
-            protocol.hits["stalled_after"] += 1
-        self._status.end(peer)
-        seconds = trio.current_time() - peer.since
-        reason = peer.closing or "it closed the connection"
-        protocol.records.write(
-            peer,
-            logging.INFO,
-            "disconnected",
-            # msl-network logs these words, too, and programs look for them.
-            "%s connection closed, has been removed from the registry after %.1f s: %s",
-            peer.name,
-            seconds,
-            reason,
-            kind=peer.kind or "unknown",
-            seconds=round(seconds, 3),
-            reason=reason,
-            lines=peer.lines_received,
-            received=peer.received,
-            sent=peer.sent,
-        )
-        self._look_whether_quiet()
-
-    def _look_whether_quiet(self) -> None:
-        if self._quiet is not None and self._protocol.is_quiet:
-            self._quiet.set()
-
-    async def _let_in(self, peer: PeerConnection, visitor: Visitor) -> bool:
-        """Have a peer say who it is; False if it went without."""
-        receive, protocol = peer.transport.receive, self._protocol
-        with trio.move_on_after(self._settings.handshake_timeout) as handshake:
-            while not (peer.kind or peer.closing):
-                await self._decide(peer)
-                data = await receive()
-                if not data:
-                    return False
-                await self._slow_down(peer)
-                self._lobby.receive(visitor, len(data))
-                protocol.receive(peer, data, TURN)
-                self._flush()
-        peer.transport.keep_at_most(None)
-        self._lobby.leave(visitor)
-        if handshake.cancelled_caught:
-            seconds = self._settings.handshake_timeout
-            protocol.hits["handshake_timeout"] += 1
-            text = f"{peer.waits_for!r} was not answered within {seconds:g} seconds (handshake_timeout)"
-            protocol.reject(peer, TimeoutError(text))
-            self._flush()
-        return True
-
-    async def _read(self, peer: PeerConnection) -> None:
-        receive, protocol = peer.transport.receive, self._protocol
-        if peer.unread:
-            await self._go_on(peer)
-        while not peer.closing:
-            if peer.waits_for:
-                await self._decide(peer)
-            data = await receive()
-            if not data:
-                return
-            if peer.waits_for:
-                await self._slow_down(peer)
-            protocol.receive(peer, data, TURN)
-            self._flush()
-            if peer.waits_for:
-                await self._decide(peer)
-            if peer.unread:
-                await self._go_on(peer)
-            if self._quiet is not None:
-                self._look_whether_quiet()
-            if peer.busy is not None or peer.backlog > BUSY:
-                await self._make_room(peer)
-
-    async def _go_on(self, peer: PeerConnection) -> None:
-        """Go on with what was too much for one turn, or has come before a verdict."""
-        while peer.unread and not peer.closing:
-            await self._decide(peer)
-            await self._make_room(peer)
-            await trio.lowlevel.checkpoint()
-            self._protocol.receive_more(peer, TURN)
-            self._flush()
-
-    async def _make_room(self, peer: PeerConnection) -> None:
-        """Have a peer wait that sends more than others take, or than it takes itself."""
-        if peer.busy is not None:
-            # Who sends more than its Service takes has to wait. The Service itself never has to: it may
-            # be about to send the answers that make room.
-            busy, peer.busy = peer.busy, None
-            assert isinstance(busy, PeerConnection)
-            await busy.wait_drained()
-        if peer.backlog > BUSY and not peer.service:
-            await peer.wait_drained()
-
-    async def _slow_down(self, peer: PeerConnection) -> None:
-        """Have a peer wait whose host has failed to log in."""
-        if peer.waits_for in _SECRETS and (delay := self._protocol.logins.delay(peer.host.address)):
-            await trio.sleep(delay)
-
-    # ---- what has to be looked up ----
-
-    async def _decide(self, peer: PeerConnection) -> None:
-        """Find out what a peer waits for. Nothing is read of it meanwhile: what it sends does not pile up."""
-        while not peer.closing and (question := self._protocol.undecided(peer)) is not None:
-            try:
-                verdict = await self._verdict(peer, question)
-            except DatabaseError as error:
-                logger.error("%s waits for the database in vain: %s", peer.name, error)  # noqa: TRY400 - no mistake of ours
-                verdict = error if isinstance(question, AdminRequest) else RuntimeError(reason(error))
-            except (
-                ArithmeticError,
-                AttributeError,
-                LookupError,
-                TypeError,
-                ValueError,
-                sqlite3.Error,
-            ) as error:
-                verdict = error  # of the request of an administrator
-            self._protocol.decide(peer, verdict)
-            self._flush()
-
-    async def _verdict(self, peer: PeerConnection, question: Undecided) -> Any:
+    async def _look_up(self, peer: Peer, question: Undecided) -> Any:
         match question:
             case TrustHost():
                 return await self._database.is_trusted(question)
@@ -493,14 +270,6 @@ class Manager:
             self.shutdown()
             await trio.sleep_forever()  # which the shutdown has just cancelled
         return await self._admin.answer(question)
-
-    def _flush(self) -> None:
-        """Write what the protocol wants to be written: once to each peer for all that one peer has sent."""
-        protocol = self._protocol
-        while protocol.touched:
-            touched, protocol.touched = protocol.touched, []
-            for peer in touched:
-                peer.flush()
 
 
 class ManagerOpening:
@@ -516,7 +285,7 @@ class ManagerOpening:
         door = Door(
             origins=settings.websocket_origins,
             read_limit=settings.read_limit,
-            keep_at_most=2 * IDENTITY_LIMIT,  # until a peer has said who it is, see Manager._let_in()
+            keep_at_most=2 * IDENTITY_LIMIT,  # until a peer has said who it is, see Conversations
         )
         listeners = [] if settings.in_memory else await open_listeners(settings.host, settings.port)
         doors: list[trio.SocketListener] = []

@@ -77,6 +77,18 @@ class Transport(ABC):
         """
         raise NotImplementedError
 
+    def fileno(self) -> int:
+        """Return the descriptor of a socket that becomes readable when something comes.
+
+        -1 if there is none, or none that may be waited for: then only `receive` can tell. Who has received
+        with `receive_nowait` has to ask `has_received` before that socket is waited for.
+        """
+        return -1
+
+    def has_received(self) -> bool:
+        """Whether `receive` would not have to wait, although the socket need not become readable any more."""
+        return False
+
     @abstractmethod
     def send_eof(self) -> None:
         """Say that nothing more will be sent: the peer receives the end of the stream behind what was sent.

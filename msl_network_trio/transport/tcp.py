@@ -128,6 +128,14 @@ class SocketTransport(Transport):
         self._ended = not data
         return data
 
+    def fileno(self) -> int:
+        """See `Transport.fileno`."""
+        return self._descriptor
+
+    def has_received(self) -> bool:
+        """See `Transport.has_received`."""
+        return self._ended
+
     def send_eof(self) -> None:
         """See `Transport.send_eof`."""
         try:

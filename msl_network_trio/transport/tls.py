@@ -80,6 +80,8 @@ class TlsTransport(SocketTransport):
         self._came_with_others = False
         self._may_be_pending = True
         """Whether decrypted bytes may be left in the TLS layer, of which the kernel knows nothing."""
+        self._wants_to_write = False
+        """Whether OpenSSL has to send something before it can receive more, and nobody waits for that."""
         self._small_records = 0
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -112,7 +114,8 @@ class TlsTransport(SocketTransport):
         """See `Transport.receive`."""
         if self._ended:
             return await self._receive_the_end()
-        if self._may_be_pending and self._pending():
+        if self._wants_to_write or (self._may_be_pending and self._pending()):
+            self._wants_to_write = False
             await trio.lowlevel.checkpoint()
         else:
             await self._readable.wait()
@@ -140,7 +143,10 @@ class TlsTransport(SocketTransport):
             return b""
         try:
             data = self._sock.recv(self._size)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
+        except ssl.SSLWantWriteError:
+            self._wants_to_write = True
             return None
         except OSError as error:
             self._receive_error = error
@@ -148,6 +154,10 @@ class TlsTransport(SocketTransport):
             return b""
         self._ended = not data
         return self._receive_more(data) if self._may_be_more(data) else data
+
+    def has_received(self) -> bool:
+        """See `Transport.has_received`."""
+        return self._ended or self._wants_to_write or bool(self._may_be_pending and self._pending())
 
     def _may_be_more(self, data: bytes) -> bool:
         """Whether to look for another TLS record behind this one."""

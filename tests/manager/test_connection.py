@@ -19,7 +19,9 @@ STALLED_AFTER = 60.0
 def connect(nursery):
     def connect(capacity=1000):
         near, far = memory_pair(capacity)
-        return PeerConnection(near, "vm", 7, nursery.start_soon, STALLED_AFTER), far
+        peer = PeerConnection(near, "vm", 7, nursery.start_soon, STALLED_AFTER)
+        peer.reading = trio.CancelScope()
+        return peer, far
 
     return connect
 

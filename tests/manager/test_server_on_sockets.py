@@ -7,7 +7,6 @@ import errno
 import socket
 import ssl
 import struct
-from functools import partial
 
 import pytest
 import trio
@@ -20,17 +19,11 @@ from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.server import Manager, open_manager
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.protocol.registry import Host
-from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.listening import open_listeners
-from msl_network_trio.transport.tcp import SocketTransport, open_tcp
-from msl_network_trio.transport.tls import open_tls
-from msl_network_trio.transport.trust import client_context
-from tests.manager.wires import Wire
-from tests.protocol.network import notification, reply, request
+from msl_network_trio.transport.tcp import SocketTransport
+from tests.manager.sockets import LIMIT, dial, others_are_served, reach
+from tests.protocol.network import notification, request
 from tests.transport.certificates import ordinary
-
-LIMIT = 20.0
-"""How many seconds a step may take before the test has failed."""
 
 
 def has_ipv6() -> bool:
@@ -43,60 +36,6 @@ def has_ipv6() -> bool:
 
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this computer has no IPv6")
-
-
-@pytest.fixture(params=[False, True], ids=["plain", "TLS"])
-def tls(request):
-    return request.param
-
-
-@pytest.fixture
-def open_here(tls, tmp_path):
-    """Open a Manager that is reached from this computer only."""
-    path = tmp_path / "manager.pem"
-    path.write_text(ordinary().key + ordinary().pem)
-    path.chmod(0o600)
-    security = {"cert_file": path} if tls else {"disable_tls": True}
-    return partial(open_manager, host="127.0.0.1", port=0, **security)
-
-
-OPENED: list[Transport] = []
-"""What the test has opened, for `everything_is_closed`."""
-
-
-@pytest.fixture(autouse=True)
-def everything_is_closed():
-    yield
-    while OPENED:
-        OPENED.pop().close()
-
-
-async def reach(manager: Manager, host: str = "127.0.0.1") -> Wire:
-    if manager.certificate is None:
-        transport = await open_tcp(host, manager.port)
-    else:
-        context = client_context(ordinary().pem, check_hostname=True)
-        transport, _ = await open_tls(host, manager.port, context)
-    OPENED.append(transport)
-    return Wire(transport)
-
-
-async def dial(manager: Manager, name: str = "C", kind: str = "client") -> Wire:
-    wire = await reach(manager)
-    await wire.enter(name, kind)
-    return wire
-
-
-@contextlib.asynccontextmanager
-async def others_are_served(manager: Manager):
-    """A client and a Service that must not notice anything."""
-    with trio.fail_after(LIMIT):
-        service, client = await dial(manager, "Echo", "service"), await dial(manager, "Good")
-        await client.ask(MANAGER, "link", "Echo")
-        yield
-        await client.send(request("Echo", "e", 1))
-        await service.send(notification("Echo", 0), reply(await service.line(), 1))
-        assert [(await client.line())["result"] for _ in range(2)] == [[[0], {}], 1]
 
 
 async def until_only_others_are_known(manager: Manager) -> None:

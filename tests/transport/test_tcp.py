@@ -545,7 +545,42 @@ async def test_a_receive_that_has_to_write_first_waits_for_room():
         far.send(b"x")
         with trio.fail_after(LIMIT):
             assert await TlsTransport(near).receive() == b"x"
+            assert near.wants == 0
+            # Without waiting, too, and then it is for receive() to wait for room.
+            near.wants = 2
+            far.send(b"y")
+            transport = TlsTransport(near)
+            with transport.lock:
+                assert transport.receive_nowait() is None
+            assert transport.has_received()
+            assert await transport.receive() == b"y"
+            assert not transport.has_received()
         assert near.wants == 0
+
+
+async def test_what_tls_has_decrypted_is_received_although_the_socket_has_nothing(secure_pair, monkeypatch):
+    near, far = secure_pair
+    monkeypatch.setattr(tls, "_RECEIVE", RECORD)  # else they all come at once
+    with trio.fail_after(LIMIT):
+        await far.send_all(noise(3 * RECORD))
+        data = b""
+        while len(data) < 3 * RECORD:
+            if not near.has_received():
+                await trio.lowlevel.wait_readable(near.fileno())
+            with near.lock:
+                data += near.receive_nowait() or b""
+    assert data == noise(3 * RECORD)
+    near.close()
+    assert near.fileno() == -1
+
+
+async def test_the_end_of_a_stream_is_there_to_be_received_again(pair):
+    near, far = pair
+    assert not near.has_received()
+    await far.aclose()
+    with trio.fail_after(LIMIT):
+        assert await near.receive() == b""
+    assert near.has_received()
 
 
 # ---- the end ----

@@ -1,0 +1,113 @@
+"""How peers come in by the network: TLS, WebSocket, and the name of their host."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.manager.hostnames import Hostnames
+from msl_network_trio.manager.lobby import Lobby, Visitor
+from msl_network_trio.protocol.manager import ManagerProtocol
+from msl_network_trio.protocol.registry import Host, Peer
+from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.tcp import SocketTransport, take_socket
+from msl_network_trio.transport.tls import accept_tls
+from msl_network_trio.web.door import Door
+
+logger = logging.getLogger(__name__)
+
+
+class Entrance:
+    """Accepts connections.
+
+    Args:
+        protocol: The Manager's conversations, for what there is to log and to count.
+        lobby: Where peers are until they are admitted.
+        context: With what connections are secured; None: there is no TLS.
+        tls_timeout: How many seconds a TLS handshake may take.
+        serve: Serves a peer: a transport, the host, the port, and who it is in the lobby.
+    """
+
+    def __init__(
+        self,
+        protocol: ManagerProtocol,
+        lobby: Lobby,
+        context: ssl.SSLContext | None,
+        tls_timeout: float,
+        serve: Callable[[Transport, Host, int, Visitor], Any],
+    ) -> None:
+        self._protocol = protocol
+        self._lobby = lobby
+        self._context = context
+        self._tls_timeout = tls_timeout
+        self._serve = serve
+        self._hostnames = Hostnames()
+
+    @trio.lowlevel.enable_ki_protection
+    async def accept(self, nursery: trio.Nursery, door: Door | None, stream: trio.SocketStream) -> None:
+        """Let a connection in that was accepted.
+
+        Args:
+            nursery: Where it is served.
+            door: Through which it comes, if by WebSocket.
+            stream: The connection.
+        """
+        try:
+            await self._let_in(nursery, door, stream)
+        except Exception:
+            # A mistake of ours. It must not cost other peers their connections.
+            logger.exception("a connection failed before it was served")
+
+    async def _let_in(self, nursery: trio.Nursery, door: Door | None, stream: trio.SocketStream) -> None:
+        try:
+            address, port = stream.socket.getpeername()[:2]
+            own_address = stream.socket.getsockname()[0]
+            sock = take_socket(stream)
+        except OSError as error:  # it is gone again
+            logger.debug("a connection was closed before it was accepted: %s", error)
+            await stream.aclose()
+            return
+        with trio.CancelScope() as entering:
+            visitor = self._lobby.enter(address, lambda _reason: entering.cancel())
+            host = None
+            try:
+                transport: Transport | None = await self._secure(sock, address, port)
+                if transport is not None and door is not None:
+                    transport = await door.enter(transport, nursery.start_soon)
+                if transport is not None:
+                    host = await self._host_of(transport, address, own_address)
+                    # In a task of its own: what has led here need not be kept, nor gone through every time.
+                    nursery.start_soon(self._serve, transport, host, port, visitor)
+            finally:
+                if host is None:
+                    self._lobby.leave(visitor)
+
+    async def _host_of(self, transport: Transport, address: str, own_address: str) -> Host:
+        """Return the computer at the other end; the transport is closed if that fails."""
+        try:
+            return await self._hostnames.host(address, own_address)
+        except BaseException:
+            transport.close()
+            raise
+
+    async def _secure(self, sock: socket.socket, address: str, port: int) -> SocketTransport | None:
+        if self._context is None:
+            return SocketTransport(sock)
+        try:
+            with trio.fail_after(self._tls_timeout):
+                return await accept_tls(sock, self._context)
+        except (ConnectionLost, trio.TooSlowError) as error:
+            nobody = Peer(Host(address, address, address, address), port)
+            text = "no TLS connection with %s: %s"
+            self._protocol.records.write(
+                nobody, logging.INFO, "no_tls", text, nobody.address, str(error), reason=str(error)
+            )
+            if isinstance(error, trio.TooSlowError):
+                self._protocol.hits["tls_timeout"] += 1
+            return None

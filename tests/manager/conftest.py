@@ -1,0 +1,37 @@
+"""Managers on real sockets."""
+
+from __future__ import annotations
+
+import selectors
+from functools import partial
+
+import pytest
+
+from msl_network_trio.manager.server import open_manager
+from tests.manager.sockets import OPENED
+from tests.transport.certificates import ordinary
+
+
+@pytest.fixture(params=["plain", "TLS", "without a watch"])
+def tls(request, monkeypatch):
+    """Whether there is TLS; once more without it where each peer has a task all the time."""
+    if request.param == "without a watch":
+        monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
+    return request.param == "TLS"
+
+
+@pytest.fixture
+def open_here(tls, tmp_path):
+    """Open a Manager that is reached from this computer only."""
+    path = tmp_path / "manager.pem"
+    path.write_text(ordinary().key + ordinary().pem)
+    path.chmod(0o600)
+    security = {"cert_file": path} if tls else {"disable_tls": True}
+    return partial(open_manager, host="127.0.0.1", port=0, **security)
+
+
+@pytest.fixture(autouse=True)
+def everything_is_closed():
+    yield
+    while OPENED:
+        OPENED.pop().close()
