@@ -94,13 +94,15 @@ def listed(cases: Sequence[Case]) -> str:
 def shown(total: int) -> Iterator[runner.Progress]:
     """Show a bar on a terminal, and nothing elsewhere."""
     console = Console(stderr=True)
+    if not console.is_terminal:  # where older releases of rich print an empty line
+        yield lambda what, done: None
+        return
     with Progress(
         BarColumn(30),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
         console=console,
-        disable=not console.is_terminal,
         transient=True,
     ) as bar:
         task = bar.add_task("", total=total)

@@ -559,6 +559,61 @@ def test_what_cannot_be_told_for_sure_of_a_long_line_with_nan_is_not_guessed(fie
         codec.decode_routed(b'{"args":[' + LONG + b"NaN]," + field + b"}")
 
 
+PIECES = st.sampled_from(
+    [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "-",
+        "1",
+        "1.5",
+        "e4",
+        '"',
+        "\\",
+        "\\u",
+        "\\ud800",
+        "d83d",
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        ":",
+        " ",
+        "[ ]",
+        "null",
+        "true",
+        '"uid":',
+        '"error":',
+        '"service":',
+        '"result":',
+        '"a":',
+        '"b"',
+        "é",
+        "\t",
+        "\x00",
+    ]
+)
+
+
+@given(
+    st.lists(PIECES, max_size=12),
+    st.sampled_from(["{%s}", '{"x":[%s]}', '{"x":[%s],"uid":"1"}', '{"uid":%s}']),
+)
+@example(["NaN", "Infinity"], '{"x":[%s]}')
+@example(['"a":', '"', "\\", '"', "NaN", '"'], "{%s}")
+def test_nothing_is_read_of_a_long_line_that_is_not_in_it(pieces, around):
+    line = (around % "".join(pieces)).encode()
+    try:
+        routed = codec._route_large(line)
+    except codec.NotALine:
+        return
+    exact = codec._route_exactly(line)  # which it is as well
+    for name in ("uid", "service", "attribute", "requester", "error"):
+        assert getattr(routed, name) == getattr(exact, name)
+    assert (routed.result is NO_RESULT) == (exact.result is NO_RESULT)
+
+
 @pytest.mark.parametrize("uid", [b'"1"', b"1"], ids=["fast path", "standard library's path"])
 @pytest.mark.parametrize("result", [b"null", b"NaN", b'{"a":[1]}', b'""', b"false"])
 def test_a_line_with_any_result_has_one(uid, result):
