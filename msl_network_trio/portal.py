@@ -256,6 +256,17 @@ class Portal:
         call = partial(function, *args, **kwargs)
         return trio.from_thread.run(call) if self._is_home() else _Errand(self, call, close).run()
 
+    def do(self, function: Callable[[], None]) -> None:
+        """Call a plain function in the Trio thread, be it this one or not, and wait for it; see `call`."""
+        if threading.get_ident() == self.thread_id:
+            function()
+            return
+
+        async def call() -> None:
+            function()
+
+        self.call(call)
+
     def _is_home(self) -> bool:
         """Whether this is a worker thread of this portal's Trio run."""
         try:

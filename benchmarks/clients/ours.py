@@ -90,11 +90,14 @@ async def _cancelled(link: Link, run: Run) -> int:
 async def _receive(stream: NotificationStream, numbers: range) -> int:
     """Receive the notifications of these numbers, and return what the same calls of ``add`` come to."""
     total = 0
-    for expected in numbers:
-        notification = await anext(stream)
-        if notification.args != [expected]:
-            raise RuntimeError(f"the notification is {notification!r:.80} and not {expected}")
-        total += expected + 1
+    expected, last = iter(numbers), numbers[-1]
+    async for notification in stream:
+        number = notification.args[0]
+        if number != next(expected):
+            raise RuntimeError(f"the notification is {notification!r:.80} and not the next of {numbers}")
+        total += number + 1
+        if number == last:
+            break
     return total
 
 

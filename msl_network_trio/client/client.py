@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -47,7 +47,7 @@ class Client(trio.abc.AsyncResource):
 
     def __attrs_post_init__(self) -> None:
         self._locks = Locks(self._connection)
-        self._connection.on_notification = self._notify
+        self._connection.on_notifications = self._notify
         self._connection.on_end = self._ended
 
     # ---- who and where ----
@@ -223,10 +223,10 @@ class Client(trio.abc.AsyncResource):
 
     # ---- for links ----
 
-    def _notify(self, notification: Notification) -> None:
+    def _notify(self, service: str, notifications: Sequence[Notification]) -> None:
         for link in self._links:
-            if link._service_name == notification.service:
-                link._notify(notification, self._connection.user_tasks.start)
+            if link._service_name == service:
+                link._notify(notifications, self._connection.user_tasks.start)
 
     def _ended(self, reason: ConnectionLost) -> Callable[[], Awaitable[None]] | None:
         for link in self._links:

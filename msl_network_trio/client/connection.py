@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from msl_network_trio.client.reply import Handle, Reply, Waiting, timed_out
+from msl_network_trio.client.reply import Reply, Waiting, timed_out
 from msl_network_trio.client.threads import Threads
 from msl_network_trio.client.user_code import UserTasks
 from msl_network_trio.client.watch import Watch
@@ -62,7 +62,7 @@ class Connection:
         portal: The way from threads to the connection.
         threads: What threads may do.
         user_tasks: Runs code of the user, for as long as the connection's own task.
-        on_notification: Called by the reader for every notification; must not wait.
+        on_notifications: Called by the reader with the name of a Service and what it emitted; must not wait.
         on_end: Called once when the connection has ended, with the reason; may return an async function for
             the connection's task to run at the very last, for `GOODBYE` at the most.
     """
@@ -83,7 +83,7 @@ class Connection:
         self.opened_in = opened_in
         self.closed = trio.Event()
         self.port = transport.port
-        self.on_notification: Callable[[Notification], None] = lambda _: None
+        self.on_notifications: Callable[[str, Sequence[Notification]], None] = lambda _, __: None
         self.on_end: Callable[[ConnectionLost], Callable[[], Awaitable[None]] | None] = lambda _: None
         self.lock = transport.lock
         self.portal = Portal.here()
@@ -151,7 +151,7 @@ class Connection:
                 await self._send_and_wait(request, linking)
             if not request.settled:
                 raise timed_out(request, seconds)
-        return request.outcome()
+        return request.result if request.error is None else request.outcome()
 
     def start(
         self,
@@ -172,14 +172,18 @@ class Connection:
             ConnectionLost: The connection has ended.
         """
         seconds = self._request_timeout if timeout is None else self.seconds(timeout)
-        request = self.protocol.make(Handle, service, attribute, args, kwargs)
-        if _is_cancelled():
+        request = self.protocol.make(Reply, service, attribute, args, kwargs)
+        for _ in trio.lowlevel.checkpoint_if_cancelled().__await__():  # noqa: ASYNC105 - so that nobody waits
+            # It was about to wait for the cancellation to be delivered. (The effective deadline would say so
+            # as well, but to ask for that takes the longer the more scopes the task is in.)
             request.abandoned = True  # who is cancelled already must not have anything executed
-        elif self._writer.put(request):
-            self._look_after_it()
+            return request.begin(self.abandon, seconds)
+        if self._writer.put(request):
+            if self._watch.is_asleep or self.threads.turn.is_aside:
+                self._look_after_it()
         else:
             raise self.backlog_full(request)
-        return Reply(self.abandon, request, seconds)
+        return request.begin(self.abandon, seconds)
 
     def backlog_full(self, request: Request) -> BacklogFull:
         """Return the error of a request that has no room, and cannot wait for it."""
@@ -199,14 +203,14 @@ class Connection:
 
         Nobody need look at the reply. If the connection has ended, there is nothing to be sent.
         """
-        request = self.protocol.make(Handle, MANAGER, attribute, args, None)
+        request = self.protocol.make(Reply, MANAGER, attribute, args, None)
         request.waiter = trio.Event()  # as if somebody waited: nobody need hear of an error
         try:
             self._writer.put_in_any_case(request)
             self.threads.turn.call_back()
         except ConnectionLost as error:
             request.settled, request.error = True, error
-        return Reply(self.abandon, request, math.inf)
+        return request.begin(self.abandon, math.inf)
 
     async def say(self, attribute: str, *args: Any) -> None:
         """`post`, at the end of a scope: wait a little, whoever is cancelled, and raise nothing."""
@@ -322,7 +326,8 @@ class Connection:
         try:
             if not self._writer.put(request, linking):
                 await self._writer.put_when_there_is_room(request, linking)
-            self._look_after_it()
+            if self._watch.is_asleep or self.threads.turn.is_aside:
+                self._look_after_it()
             request.waiter = trio.lowlevel.current_task()  # what request.wait() does, without the call
             await trio.lowlevel.wait_task_rescheduled(request.forget_waiter)
         except ConnectionLost:
@@ -335,10 +340,8 @@ class Connection:
 
     def _look_after_it(self) -> None:
         """See to it that somebody cares for a request that has been queued: the watch, and who reads."""
-        if self._watch.is_asleep:
-            self._watch.wake()
-        if self.threads.turn.is_aside:
-            self.threads.turn.call_back()
+        self._watch.wake()
+        self.threads.turn.call_back()
 
     # ---- the tasks ----
 
@@ -371,7 +374,8 @@ class Connection:
                         return
                     self._watch.hear()
                     stand_aside = self._deliver(data)
-                    self._writer.flush()
+                    if protocol.outbox or self._writer.is_waited_for:
+                        self._writer.flush()
                     if stand_aside and protocol.broken is None:
                         await self.threads.stand_aside()
                     if protocol.broken is not None:
@@ -382,9 +386,13 @@ class Connection:
 
     def _deliver(self, data: bytes) -> bool:
         """Tell everybody what has arrived for them, and return whether to let threads read what comes."""
-        with self.lock:
+        stand_aside = False
+        if self.threads.are_there:
+            with self.lock:
+                events = self.protocol.receive(data)
+                stand_aside = self.threads.is_to_stand_aside(events)
+        else:
             events = self.protocol.receive(data)
-            stand_aside = self.threads.are_there and self.threads.is_to_stand_aside(events)
         self._dispatch(events)
         return stand_aside
 
@@ -392,8 +400,8 @@ class Connection:
         for event in events:
             if isinstance(event, Request):
                 event.wake()
-            elif isinstance(event, Notification):
-                self.on_notification(event)
+            elif isinstance(event, list):
+                self.on_notifications(event[0].service, event)
 
     def _fail(self, error: NetworkError) -> None:
         """Remember why the connection ended; the first reason is the one that counts."""
@@ -456,14 +464,3 @@ class Connection:
         at_last = self.on_end(reason)
         if at_last is not None:
             self.user_tasks.start_last(at_last, GOODBYE)
-
-
-def _is_cancelled() -> bool:
-    """Whether the calling task is cancelled.
-
-    Its effective deadline would say so as well, but to ask for that takes the longer the more scopes the task
-    is in, and soon longer than all the rest of a request.
-    """
-    for _ in trio.lowlevel.checkpoint_if_cancelled().__await__():  # noqa: ASYNC105 - so that nobody waits
-        return True  # it was about to wait for the cancellation to be delivered
-    return False

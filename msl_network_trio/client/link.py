@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -259,12 +259,12 @@ class Link(KnownMethods):
         self._linked("notifications")
         return NotificationStream(self._streams, max_buffer_size)
 
-    def _notify(self, notification: Notification, start: StartTask) -> None:
-        """Give a notification to everybody who wants it; called by the reader."""
+    def _notify(self, notifications: Sequence[Notification], start: StartTask) -> None:
+        """Give notifications to everybody who wants them; called by the reader."""
         for stream in self._streams:
-            stream.put(notification)
+            stream.put(notifications)
         if "notification_handler" in self.__dict__:
-            self._handler_runner.put(notification, start)
+            self._handler_runner.put(notifications, start)
 
     def _end_notifications(self, error: NetworkError | None) -> None:
         """Let no more come, because the connection was lost or, without an error, the link was broken."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -36,25 +36,23 @@ class _Mailbox:
         self._size = size
         self.queue: deque[Notification] = deque()
         self._wanted = trio.lowlevel.ParkingLot()
-        self._waiting = 0
         self._ended = False
         self.dropped = 0
 
-    def put(self, notification: Notification) -> None:
-        if len(self.queue) >= self._size:
-            self.queue.popleft()
+    def put(self, notifications: Sequence[Notification]) -> None:
+        queue = self.queue
+        queue.extend(notifications)
+        while len(queue) > self._size:
+            queue.popleft()
             self.dropped += 1
-        self.queue.append(notification)
-        if self._waiting:
-            self._waiting -= 1
-            self._wanted.unpark()
+        if self._wanted:
+            self._wanted.unpark(count=len(queue))
 
     def end(self, *, drop: bool) -> None:
         """Let no more come; what is there is still given out unless it is dropped."""
         self._ended = True
         if drop:
             self.queue.clear()
-        self._waiting = 0
         self._wanted.unpark_all()
 
     async def get(self) -> Notification | None:
@@ -64,12 +62,7 @@ class _Mailbox:
         while not self.queue:
             if self._ended:
                 return None
-            self._waiting += 1
-            try:
-                await self._wanted.park()
-            except BaseException:
-                self._waiting -= 1
-                raise
+            await self._wanted.park()
         return self.queue.popleft()
 
 
@@ -90,7 +83,7 @@ class NotificationStream:
         self._mailbox = _Mailbox(max_buffer_size)
         self._error: NetworkError | None = None
         self.put = self._mailbox.put
-        """Adds a notification, for the reader."""
+        """Adds notifications, for the reader."""
 
     @property
     def dropped(self) -> int:
@@ -145,16 +138,16 @@ class HandlerRunner:
         self._logged = 0
         self._started = False
 
-    def put(self, notification: Notification, start: StartTask) -> None:
-        """Add one, for the reader.
+    def put(self, notifications: Sequence[Notification], start: StartTask) -> None:
+        """Add some, for the reader.
 
         Args:
-            notification: The notification.
+            notifications: The notifications.
             start: Starts a task of the connection.
         """
         if self._handler() is None:
             return
-        self._mailbox.put(notification)
+        self._mailbox.put(notifications)
         if not self._started:
             self._started = True
             start(self._run)

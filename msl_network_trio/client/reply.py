@@ -1,4 +1,4 @@
-"""The two ways to wait for a reply: at once, parked in the call, or later, with a `Reply` in hand."""
+"""The two ways to wait for a reply: at once, parked in the call, or later, with the `Reply` in hand."""
 
 from __future__ import annotations
 
@@ -41,51 +41,7 @@ class Waiting(Request):
         await trio.lowlevel.wait_task_rescheduled(self.forget_waiter)
 
 
-class Handle(Request):
-    """A request whose caller holds a `Reply`, and may or may not wait."""
-
-    __slots__ = ("unseen",)
-
-    waiter: trio.Event | None
-    """Made by who waits, which most handles need not."""
-
-    unseen: _UnseenError
-    """There is one if an error came when nobody waited, so that it is not lost."""
-
-    def wake(self) -> None:
-        """Tell who waits, if anybody does."""
-        if self.waiter is not None:
-            self.waiter.set()
-        elif self.error is not None:
-            self.unseen = _UnseenError(self, self.error)
-
-    async def wait(self) -> None:
-        """Wait until `wake`."""
-        if self.waiter is None:
-            self.waiter = trio.Event()
-        await self.waiter.wait()
-
-
-class _UnseenError:
-    """Says what the error of a handle was, when the handle is gone and nobody has awaited its reply.
-
-    A ``__del__`` of the handles themselves would make each of them, with an error or not, slower.
-    """
-
-    def __init__(self, handle: Handle, error: NetworkError) -> None:
-        self._what = f"{handle.service}.{handle.attribute}"
-        self._error: NetworkError | None = error
-
-    def forget(self) -> None:
-        """Say nothing."""
-        self._error = None
-
-    def __del__(self) -> None:
-        if self._error is not None:
-            logger.error("nobody awaited the reply to %s, which was an error: %s", self._what, self._error)
-
-
-class Reply:
+class Reply(Request):
     """The reply to a request that was made with ``asynchronous=True``.
 
     Await it, as often as you like and in as many tasks as you like; that returns the result, or raises what
@@ -93,17 +49,33 @@ class Reply:
     a reply that is there already notices cancellation, but does not let other tasks run.
     """
 
-    __slots__ = ("_abandon", "_deadline", "_request", "_timeout")
+    # It is the request itself, since a second object for each would make many of them a tenth slower.
+    __slots__ = ("_abandon", "_deadline", "_timeout", "_unseen")
 
-    def __init__(self, abandon: Callable[[Request], None], request: Handle, timeout: float) -> None:
+    waiter: trio.Event | None
+    """Made by who waits, which most need not."""
+
+    _abandon: Callable[[Request], None]
+    _deadline: float
+    _timeout: float
+    _unseen: _UnseenError
+    """There is one if an error came when nobody waited, so that it is not lost."""
+
+    def begin(self, abandon: Callable[[Request], None], timeout: float) -> Reply:
+        """Begin to wait.
+
+        Args:
+            abandon: Gives up on the request.
+            timeout: How many seconds to wait for the reply.
+        """
         self._abandon = abandon
-        self._request = request
         self._timeout = timeout
         self._deadline = math.inf if timeout == math.inf else trio.current_time() + timeout
+        return self
 
     def done(self) -> bool:
         """Return whether the reply is there, or never will be: awaiting it does not have to wait."""
-        return self._request.settled or self._request.abandoned
+        return self.settled or self.abandoned
 
     def cancel(self) -> bool:
         """Abandon the request. If it was not written yet it never will be; else its reply is dropped.
@@ -113,51 +85,83 @@ class Reply:
         """
         if self.done():
             return False
-        self._abandon(self._request)
-        self._request.wake()
+        self._abandon(self)
+        self.wake()
         return True
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        request = self._request
-        if request.settled or request.abandoned:
+        if self.settled or self.abandoned:
             # Not a full checkpoint: to let all other tasks run for each of a hundred replies that arrived
             # together would cost more than their requests. A reply that is not there does let them run.
             yield from trio.lowlevel.checkpoint_if_cancelled().__await__()  # noqa: ASYNC105 - it is awaited
         else:
             yield from self._wait().__await__()
-        if not request.settled:
+        if not self.settled:
             from concurrent.futures import CancelledError
 
-            raise CancelledError(f"The request {request.service}.{request.attribute} was cancelled")
-        if request.error is not None:
-            if hasattr(request, "unseen"):
-                request.unseen.forget()
+            raise CancelledError(f"The request {self.service}.{self.attribute} was cancelled")
+        if self.error is not None:
+            if hasattr(self, "_unseen"):
+                self._unseen.forget()
             # It may be awaited again: each time the error starts with a traceback of its own.
-            raise request.error.with_traceback(None)
-        return request.result
+            raise self.error.with_traceback(None)
+        return self.result
 
     async def _wait(self) -> None:
-        request = self._request
+        if self.waiter is None:
+            self.waiter = trio.Event()
         if self._deadline == math.inf:
-            await request.wait()
+            await self.waiter.wait()
             return
         with trio.move_on_at(self._deadline):
-            await request.wait()
+            await self.waiter.wait()
         if not self.done():
-            self._abandon(request)
-            request.error = timed_out(request, self._timeout)
-            request.settled = True
-            request.wake()
+            self._abandon(self)
+            self.error = timed_out(self, self._timeout)
+            self.settled = True
+            self.wake()
+
+    def wake(self) -> None:
+        """Tell who waits, if anybody does."""
+        if self.waiter is not None:
+            self.waiter.set()
+        elif self.error is not None:
+            self._unseen = _UnseenError(self, self.error)
+
+    def __dir__(self) -> list[str]:
+        # What a request is to the connection is not for those who wait for the reply.
+        return sorted({*object.__dir__(self)} - _REQUEST_NAMES)
 
     def __repr__(self) -> str:
-        request = self._request
         if not self.done():
             state = "waiting"
-        elif not request.settled:
+        elif not self.settled:
             state = "cancelled"
         else:
-            state = "failed" if request.error else "arrived"
-        return f"<Reply to {request.service}.{request.attribute} {state}>"
+            state = "failed" if self.error else "arrived"
+        return f"<Reply to {self.service}.{self.attribute} {state}>"
+
+
+_REQUEST_NAMES = {name for name in dir(Request) if not name.startswith("_")} | {"begin"}
+
+
+class _UnseenError:
+    """Says what the error of a reply was, when it is gone and nobody has awaited its reply.
+
+    A ``__del__`` of the replies themselves would make each of them, with an error or not, slower.
+    """
+
+    def __init__(self, reply: Reply, error: NetworkError) -> None:
+        self._what = f"{reply.service}.{reply.attribute}"
+        self._error: NetworkError | None = error
+
+    def forget(self) -> None:
+        """Say nothing."""
+        self._error = None
+
+    def __del__(self) -> None:
+        if self._error is not None:
+            logger.error("nobody awaited the reply to %s, which was an error: %s", self._what, self._error)
 
 
 def timed_out(request: Request, seconds: float) -> ReplyTimeout:

@@ -30,7 +30,7 @@ class Threads:
         dispatch: Tells everybody, in the Trio thread, what has arrived for them.
 
     Attributes:
-        are_there: Whether threads use the connection; to be set by what lets them.
+        are_there: Whether threads use the connection.
         turn: Whose turn it is to read.
     """
 
@@ -52,6 +52,12 @@ class Threads:
         self._patient: deque[Request] = deque()
         self._patient_bytes = 0
         self._read: list[Event] = []
+
+    def come(self) -> None:
+        """From now on threads use the connection; to be called in the Trio thread by what lets them."""
+        if not self.are_there:
+            self.are_there = True
+            self._writer.share()
 
     # ---- for threads ----
 
@@ -149,7 +155,7 @@ class Threads:
             return False
         self.turn.give_up(request)
         # If nobody waits for those that are open, somebody soon may, and will read then.
-        return any(not other.is_patient for other in self._protocol.open_requests)
+        return any(not other.is_patient for other in self._protocol.open.values())
 
     # ---- for the Trio thread, with the lock held ----
 
@@ -186,7 +192,7 @@ class Threads:
         return (
             len(requests) == len(events)
             and self.turn.is_to_stand_aside(requests)
-            and all(request.wakes_anywhere for request in self._protocol.open_requests)
+            and all(request.wakes_anywhere for request in self._protocol.open.values())
         )
 
     async def stand_aside(self) -> None:

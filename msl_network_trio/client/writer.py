@@ -12,6 +12,13 @@ from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.transport.base import Transport
 
+_WORTH_SENDING = 4096
+"""How many bytes are sent before all tasks that can go on now have had their turn.
+
+The other end can as well begin with these while we go on with the rest. Fewer wait for what the other tasks
+will have to say, so that it goes out together: to send costs as much as several requests.
+"""
+
 _AT_ONCE = 1_048_576
 """How many bytes to write before other tasks get their turn, if the kernel takes them all."""
 
@@ -51,12 +58,19 @@ class Writer:
         self._queue = trio.StrictFIFOLock()
         self._waiting = 0
         self._closed = False
+        self.put: Callable[..., bool] = self.put_alone
+        """`put_alone`, or after `share` what does the same with the lock, which takes its time."""
 
     @property
     def unsent(self) -> int:
         """How many bytes wait to be written."""
         rest = self._rest
         return self._outbox.unsent + (0 if rest is None else len(rest))
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether requests wait for room."""
+        return self._waiting > 0
 
     @property
     def is_inside_a_message(self) -> bool:
@@ -73,7 +87,7 @@ class Writer:
         return unsent == 0 or unsent + size <= self.max_unsent
 
     @trio.lowlevel.enable_ki_protection
-    def put(self, request: Request, linking: str = "") -> bool:
+    def put_alone(self, request: Request, linking: str = "") -> bool:
         """Queue a request if there is room for it, and return whether there was.
 
         Args:
@@ -85,19 +99,36 @@ class Writer:
         """
         assert request.data is not None
         size = len(request.data)
-        with self._lock:
-            has_room = (  # the usual case, without a call: this is on the way of every request
-                self._rest is None and self._waiting == 0 and self._outbox.unsent + size <= self.max_unsent
-            )
-            if not has_room and not self.has_room(size):
-                return False
-            self._protocol.request(request, linking)
-            if self._parked is not None:
-                self._send_or_wake()
+        unsent = self._outbox.unsent + size
+        nothing_in_front = self._rest is None
+        # The usual case, without a call: this is on the way of every request.
+        has_room = nothing_in_front and self._waiting == 0 and unsent <= self.max_unsent
+        if not has_room and not self.has_room(size):
+            return False
+        protocol = self._protocol
+        is_parked = self._parked is not None
+        # With nothing in flight nobody else is likely to write in the same moment.
+        if nothing_in_front and (unsent >= _WORTH_SENDING or (is_parked and not protocol.open)):
+            self._send(protocol.give_out(request, linking))
+            if is_parked and (self._rest or self._outbox):
+                self._wake()
+        else:
+            protocol.request(request, linking)
+            if is_parked:
+                self._wake()
         return True
 
+    @trio.lowlevel.enable_ki_protection
+    def _put_among_threads(self, request: Request, linking: str = "") -> bool:
+        with self._lock:
+            return self.put_alone(request, linking)
+
+    def share(self) -> None:
+        """From now on threads use the connection as well: hold the lock; in the Trio thread."""
+        self.put = self._put_among_threads
+
     async def put_when_there_is_room(self, request: Request, linking: str = "") -> None:
-        """Queue a request when there is room for it; who came first is served first. See `put`."""
+        """Queue a request when there is room for it; who came first is served first. See `put_alone`."""
         assert request.data is not None
         size = len(request.data)
         self._waiting += 1
@@ -112,7 +143,7 @@ class Writer:
 
     @trio.lowlevel.enable_ki_protection
     def put_in_any_case(self, request: Request, linking: str = "") -> None:
-        """Queue a request, whatever else waits. See `put`."""
+        """Queue a request, whatever else waits. See `put_alone`."""
         with self._lock:
             self._protocol.request(request, linking)
             self._send_or_wake()
@@ -126,10 +157,14 @@ class Writer:
             self._send_or_wake()
 
     def _send_or_wake(self) -> None:
-        writer = self._parked
-        if writer is not None and self.send_at_once():
-            self._parked = None
-            trio.lowlevel.reschedule(writer)
+        if self._parked is not None and self.send_at_once():
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have the task write what waits; it is parked, and this is the Trio thread."""
+        task, self._parked = self._parked, None
+        assert task is not None
+        trio.lowlevel.reschedule(task)
 
     @trio.lowlevel.enable_ki_protection
     def send_at_once(self, *, also_behind_others: bool = False) -> bool:
@@ -141,27 +176,27 @@ class Writer:
         Args:
             also_behind_others: Do so also if others are likely to write in the same moment.
         """
-        protocol = self._protocol
         if self._parked is None:
             return False  # a writer that is at work looks for more before it parks
         if self._rest is not None:
             return True  # another thread could not send everything
         if not self._outbox:
             return False
-        if protocol.in_flight == 0 or also_behind_others:
-            # A parked writer has nothing left to write, and with nothing in flight nobody else is
-            # likely to write in the same moment: the shortest way is to send it here.
-            data = protocol.take()
-            sent = 0
-            try:
-                sent = self._transport.send_nowait(data)
-            except ConnectionLost:
-                pass  # the writer will meet it again, and knows what to do
-            if sent < len(data):
-                self._rest = memoryview(data)[sent:]
-            elif not self._outbox:
-                return False
+        if also_behind_others or not self._protocol.open:
+            # A parked writer has nothing left to write: the shortest way is to send it here.
+            self._send(self._protocol.take())
+            return self.is_inside_a_message or bool(self._outbox)
         return True
+
+    def _send(self, data: bytes) -> None:
+        """Send what nothing is in front of; the task has to do the rest."""
+        sent = 0
+        try:
+            sent = self._transport.send_nowait(data)
+        except ConnectionLost:
+            pass  # the writer will meet it again, and knows what to do
+        if sent < len(data):
+            self._rest = memoryview(data)[sent:]
 
     async def run(self) -> None:
         """Write what there is, park, and so on.

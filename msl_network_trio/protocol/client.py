@@ -28,8 +28,9 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count
 from typing import Any, TypeVar
 
@@ -90,8 +91,11 @@ class _Barrier(Request):
     """The Service whose refusals cannot come any more then; None: just to know."""
 
 
-Event = Request | Question | Connected | Notification
-"""A `Request` has been settled or has a question; a bare `Question` belongs to the handshake."""
+Event = Request | Question | Connected | list[Notification]
+"""A `Request` has been settled or has a question; a bare `Question` belongs to the handshake.
+
+Notifications of one Service that came one behind the other are one event.
+"""
 
 
 class ClientProtocol:
@@ -107,6 +111,8 @@ class ClientProtocol:
         broken: Why nothing that is received can be understood any more; None while all is well.
         lost: Why the connection ended; None while it has not.
         outbox: What waits to be written; to be looked at only.
+        open: The requests, by uid, that were given out to be written and are not yet answered; to be looked
+            at only.
     """
 
     def __init__(self, identity: dict[str, Any], manager: str, read_limit: int | None = None) -> None:
@@ -123,7 +129,7 @@ class ClientProtocol:
         self._uid_prefix = os.urandom(4).hex()
         self._uid_numbers = count(1)
         self.outbox = Outbox()
-        self._open: dict[str | None, Request] = {}
+        self.open: dict[str | None, Request] = {}
         self._abandoned: OrderedDict[str, Request] = OrderedDict()
         self._barriers: dict[str | None, _Barrier] = {}
         self._deferred_barriers: list[_Barrier] = []
@@ -151,25 +157,20 @@ class ClientProtocol:
     # ---- what goes out ----
 
     @property
-    def in_flight(self) -> int:
-        """How many requests were given out to be written and are not yet answered."""
-        return len(self._open)
-
-    @property
-    def open_requests(self) -> Collection[Request]:
-        """The requests that were given out to be written and are not yet answered."""
-        return self._open.values()
-
-    @property
     def _admin(self) -> Request | None:
         """The open admin request, because of which nothing else may be written."""
         gate = self.outbox.gate
         assert gate is None or isinstance(gate, Request)
         return gate
 
+    @property
+    def in_flight(self) -> int:
+        """How many requests were given out to be written and are not yet answered."""
+        return len(self.open)
+
     def is_waiting_between(self, after: int, upto: int) -> bool:
         """Whether a request is open whose `Request.sequence` is more than `after` and at most `upto`."""
-        return any(after < request.sequence <= upto for request in self._open.values())
+        return any(after < request.sequence <= upto for request in self.open.values())
 
     @property
     def person_is_asked(self) -> bool:
@@ -241,7 +242,7 @@ class ClientProtocol:
         elif request is self._admin:
             if request.question is not None:
                 self.answer("")
-        elif self._open.pop(request.uid, None) is not None and request.sequence > self._mark:
+        elif self.open.pop(request.uid, None) is not None and request.sequence > self._mark:
             self._abandoned[request.uid] = request
             if len(self._abandoned) >= _MANY and self._ping is None and self._admin is None:
                 self._ping = self._barrier(None)
@@ -272,6 +273,16 @@ class ClientProtocol:
         self.outbox.add(Line(codec.encode_request(name, DISCONNECT_REQUEST, (), None, "goodbye")))
         return True
 
+    def give_out(self, request: Request, linking: str = "") -> bytes:
+        """Queue a request, and return what `take` would: the way of one that need not wait for others."""
+        if self.outbox or self.outbox.gate is not None or request.admin or linking:
+            self.request(request, linking)
+            return self.take()
+        if self.lost is not None or self._said_goodbye:
+            self.check_open(request.service)
+        self.open[request.uid] = request
+        return self.outbox.pass_by(request)
+
     def take(self) -> bytes:
         """Return the next lines to write, joined; nothing if there are none.
 
@@ -280,7 +291,7 @@ class ClientProtocol:
         lines, data = self.outbox.take()
         for line in lines:
             if isinstance(line, Request):
-                self._open[line.uid] = line
+                self.open[line.uid] = line
         return data
 
     def _barrier(self, refused: str | None) -> _Barrier:
@@ -305,51 +316,67 @@ class ClientProtocol:
         events: list[Event] = []
         if self.broken is not None:
             return events
-        for line in self._lines.feed(data):
+        block = self._lines.feed_block(data)
+        if block:
+            messages = codec.decode_lines(block) if self._handshake.is_over else None
+            if messages is not None:
+                self._understand_all(messages, events)
+            else:
+                self._receive_one_by_one(block, events)
+        if self._lines.overflow is not None and self.broken is None:
+            limit, start = self._lines.limit, self._lines.overflow
+            self._break(f"a line of more than {limit:,} bytes (see read_limit)", start)
+        return events
+
+    def _receive_one_by_one(self, block: bytes, events: list[Event]) -> None:
+        """Take lines at which somebody has to look more closely."""
+        for line in block[:-1].split(b"\n"):
             try:
                 message = codec.decode(line)
             except codec.NotALine as error:
                 if line.strip():
                     self._undecodable(line, error, events)
-                    if self.broken is not None:
-                        return events
-                continue
-            request = self._open.pop(message.uid, None)
-            if request is None or request.service == MANAGER or message.error or message.result is UNSET:
-                self._understand(line, message, request, events)
-                if self.broken is not None:
-                    return events
-            else:  # what _answer() does, without the calls: this is the hot path
-                request.result = message.result
-                request.settled = True
-                if request.sequence > self._mark:
-                    self._read_up_to(request.sequence)
-                events.append(request)
-        if self._lines.overflow is not None:
-            limit, start = self._lines.limit, self._lines.overflow
-            self._break(f"a line of more than {limit:,} bytes (see read_limit)", start)
-        return events
-
-    def _understand(
-        self, line: bytes, message: ReceivedLine, request: Request | None, events: list[Event]
-    ) -> None:
-        """Handle a line that is more than the result of a request to a Service."""
-        if request is not None:
-            self._answer(request, message)
-            events.append(request)
-            if request.service == MANAGER:
-                self._look_who_is_there(request, events)
-        elif self._handshake.is_over:
-            self._unaddressed(message, events)
-        else:
-            try:
-                events.append(self._handshake.receive(line, message))
-            except (AuthenticationError, HandshakeError) as error:
-                self.broken = error
+            else:
+                if self._handshake.is_over:
+                    self._understand_all((message,), events)
+                else:
+                    self._shake_hands(line, message, events)
+            if self.broken is not None:
                 return
-            if self._handshake.is_over:
-                self.outbox.add(Line(self._handshake.identity_line))
-                self._lines.limit = self._read_limit
+
+    def _understand_all(self, messages: Iterable[ReceivedLine], events: list[Event]) -> None:
+        pop = self.open.pop
+        received = 0.0
+        for message in messages:
+            uid = message.uid
+            request = pop(uid, None)
+            if request is not None:
+                if request.service == MANAGER or message.error or message.result is UNSET:
+                    self._answer(request, message)
+                    events.append(request)
+                    if request.service == MANAGER:
+                        self._look_who_is_there(request, events)
+                else:  # what _answer() does, without the calls: this is the hot path
+                    request.result = message.result
+                    request.settled = True
+                    if request.sequence > self._mark:
+                        self._read_up_to(request.sequence)
+                    events.append(request)
+            elif uid == NOTIFICATION_UID:
+                received = received or time.time()
+                self._notification(message, received, events)
+            else:
+                self._unaddressed(message, events)
+
+    def _shake_hands(self, line: bytes, message: ReceivedLine, events: list[Event]) -> None:
+        try:
+            events.append(self._handshake.receive(line, message))
+        except (AuthenticationError, HandshakeError) as error:
+            self.broken = error
+            return
+        if self._handshake.is_over:
+            self.outbox.add(Line(self._handshake.identity_line))
+            self._lines.limit = self._read_limit
 
     def receive_eof(self, last_words: str = "") -> NetworkError:
         """Take the end of the stream and return what it means.
@@ -369,7 +396,7 @@ class ClientProtocol:
         """
         self.lost = reason
         waiting = [line for line in self.outbox if isinstance(line, Request)]
-        requests = [*self._open.values(), *waiting]
+        requests = [*self.open.values(), *waiting]
         for request in requests:
             request.settled = True
             if (
@@ -384,7 +411,7 @@ class ClientProtocol:
             what = f"{request.service}.{request.attribute}"
             fate = "may have been executed" if request.may_have_run else "was not sent"
             request.error = type(reason)(f"{reason}; {what} {fate}", may_have_run=request.may_have_run)
-        for queue in (self.outbox, self._open, self._abandoned, self._linking):
+        for queue in (self.outbox, self.open, self._abandoned, self._linking):
             queue.clear()
         return requests
 
@@ -395,7 +422,7 @@ class ClientProtocol:
             self.broken = self._handshake.no_manager(what, start)
 
     def _undecodable(self, line: bytes, error: codec.NotALine, events: list[Event]) -> None:
-        request = self._open.pop(error.uid, None)
+        request = self.open.pop(error.uid, None)
         if request is None:
             self._break("something that no Manager sends", line)
             return
@@ -437,7 +464,7 @@ class ClientProtocol:
         linked = self._linking.pop(request.uid, "")
         if request.error is not None:
             return
-        earlier = [r for r in self._open.values() if r.service != MANAGER and r.sequence < request.sequence]
+        earlier = [r for r in self.open.values() if r.service != MANAGER and r.sequence < request.sequence]
         if linked:
             address = request.result.get("address") if isinstance(request.result, dict) else None
             gone = {linked} if self._presence.observe(linked, address) else set()
@@ -446,7 +473,7 @@ class ClientProtocol:
         else:
             return
         for lost in (r for r in earlier if r.service in gone):
-            del self._open[lost.uid]
+            del self.open[lost.uid]
             lost.settled = True
             lost.error = self._gone(lost)
             events.append(lost)
@@ -503,9 +530,7 @@ class ClientProtocol:
     def _unaddressed(self, message: ReceivedLine, events: list[Event]) -> None:
         """Handle a line that is not the reply to an open request."""
         uid = message.uid
-        if uid == NOTIFICATION_UID:
-            self._notification(message, events)
-        elif uid:
+        if uid:
             late = self._abandoned.pop(uid, None)
             if late is None:
                 logger.debug("dropped a reply, since no request with uid %r is open", uid)
@@ -522,17 +547,27 @@ class ClientProtocol:
         else:
             logger.warning("Manager[%s] sent a result that nobody asked for, dropped", self.manager)
 
-    def _notification(self, message: ReceivedLine, events: list[Event]) -> None:
-        match message.result:
-            case [list() as args, dict() as kwargs] if message.service is not None:
-                if message.service != MANAGER:  # as no Service is called
-                    events.append(Notification(message.service, args, kwargs))
-                elif args:
-                    self._rejection = str(
-                        args[0]
-                    )  # our own Manager's last word before it closes the connection
-            case _:
-                logger.warning("dropped a malformed notification from %r", message.service)
+    def _notification(self, message: ReceivedLine, received: float, events: list[Event]) -> None:
+        service, result = message.service, message.result
+        if (
+            service is None
+            or type(result) is not list
+            or len(result) != 2
+            or type(result[0]) is not list
+            or type(result[1]) is not dict
+        ):
+            logger.warning("dropped a malformed notification from %r", service)
+        elif service == MANAGER:  # as no Service is called
+            if result[0]:
+                # Our own Manager's last word before it closes the connection.
+                self._rejection = str(result[0][0])
+        else:
+            notification = Notification(service, result[0], result[1], received)
+            latest = events[-1] if events else None
+            if type(latest) is list and latest[0].service == service:
+                latest.append(notification)
+            else:
+                events.append([notification])
 
     def _login_question(self, message: ReceivedLine, events: list[Event]) -> None:
         admin = self._admin
@@ -547,7 +582,7 @@ class ClientProtocol:
             events.append(admin)
 
     def _settle_admin(self, admin: Request, message: ReceivedLine, events: list[Event]) -> None:
-        self._open.pop(admin.uid, None)
+        self.open.pop(admin.uid, None)
         self._answer(admin, message)
         events.append(admin)
 
@@ -576,13 +611,13 @@ class ClientProtocol:
     def _services_that_may_refuse(self) -> Iterator[str | None]:
         """Those that are expected to come first: each look through all open requests takes long."""
         yield from self._barriers
-        yield from {request.service for request in chain(self._open.values(), self._abandoned.values())}
+        yield from {request.service for request in chain(self.open.values(), self._abandoned.values())}
 
     def _unread(self, service: str | None = None) -> list[Request]:
         """The requests, also abandoned ones, that the Manager may not have read yet."""
         return [
             request
-            for request in chain(self._open.values(), self._abandoned.values())
+            for request in chain(self.open.values(), self._abandoned.values())
             if request.sequence > self._mark
             and request.service != MANAGER
             and (service is None or request.service == service)
@@ -593,8 +628,8 @@ class ClientProtocol:
         if service in self._barriers or not suspects:
             return  # one more refusal of requests that have failed already, or a forgery
         refused = suspects[0] if len(suspects) == 1 else None
-        for request in [r for r in self._open.values() if r.service == service]:
-            del self._open[request.uid]
+        for request in [r for r in self.open.values() if r.service == service]:
+            del self.open[request.uid]
             request.settled = True
             request.error = self._not_there(request, may_have_run=request is not refused)
             events.append(request)
@@ -621,7 +656,7 @@ class ClientProtocol:
         )
         for request in suspects:
             self._abandoned.pop(request.uid, None)
-            if self._open.pop(request.uid, None) is not None:
+            if self.open.pop(request.uid, None) is not None:
                 request.settled = True
                 request.error = self._remote_error(request, message)
                 events.append(request)

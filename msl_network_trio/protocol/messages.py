@@ -53,8 +53,7 @@ class Connected:
     """The name that the Manager gives itself, ``"Manager[HOST:port]"``."""
 
 
-@attrs.define(on_setattr=attrs.setters.frozen)  # which @attrs.frozen is as well, but slow to be made
-class Notification:
+class Notification(msgspec.Struct, frozen=True, eq=False):
     """A Service emitted a notification."""
 
     service: str
@@ -66,8 +65,16 @@ class Notification:
     kwargs: dict[str, Any]
     """The keyword arguments that it emitted."""
 
-    received: float = attrs.field(factory=time.time, eq=False)
+    received: float = msgspec.field(default_factory=time.time)
     """When it was received, in seconds since the epoch by the clock of this computer."""
+
+    __hash__ = None  # type: ignore[assignment]  # what it holds can be changed
+
+    # By what it says, whenever it came.
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Notification):
+            return NotImplemented
+        return (self.service, self.args, self.kwargs) == (other.service, other.args, other.kwargs)
 
 
 NO_RESULT = msgspec.Raw()

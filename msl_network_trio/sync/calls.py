@@ -74,7 +74,8 @@ class Calls:
         self._trio_is_told = False
         self._flush_is_planned = False
         self._threads = connection.threads
-        self._threads.are_there = True
+        if not self._threads.are_there:
+            self._portal.do(self._threads.come)
 
     def request(
         self,

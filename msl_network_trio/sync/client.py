@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from msl_network_trio.client.client import Client as AsyncClient
@@ -89,7 +90,8 @@ class Client:
 
     def spawn(self, name: str = "Client") -> Client:
         """Make another connection with the same arguments; see `msl_network_trio.Client.spawn`."""
-        return self._portal.open(self._twin.spawn, AsyncClient.disconnect, name).sync
+        check_may_wait("Client.spawn")
+        return self._portal.open(_opened, _disconnect, partial(self._twin.spawn, name))
 
     if not TYPE_CHECKING:  # or mypy would let every misspelt name pass
 
@@ -140,4 +142,13 @@ def dropped(owner: type, name: str) -> str:
 def connect(**kwargs: Any) -> Client:  # noqa: D103 - it has that of the other one
     check_may_wait("connect")
     kwargs["prompts"] = prompts_for_threads(kwargs.get("prompts"))
-    return current_portal().open(async_connect, AsyncClient.disconnect, **kwargs).sync
+    return current_portal().open(_opened, _disconnect, partial(async_connect, **kwargs))
+
+
+async def _opened(connect: Callable[[], Awaitable[AsyncClient]]) -> Client:
+    """Connect, and make the blocking form in the Trio thread, which has to know that threads come."""
+    return (await connect()).sync
+
+
+async def _disconnect(client: Client) -> None:
+    await client._twin.disconnect()

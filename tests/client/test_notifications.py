@@ -302,7 +302,7 @@ async def test_a_cancelled_consumer_does_not_take_the_place_of_the_next_one(sess
         assert sorted(call.value.args for call in calls) == [[1], [2]]
         emit(session, 3)
         assert (await anext(stream)).args == [3]
-        assert stream._mailbox._waiting == 0
+        assert not stream._mailbox._wanted
 
 
 async def test_what_came_before_a_reply_is_there_before_the_caller_goes_on(session: Session):

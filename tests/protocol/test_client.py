@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -62,8 +63,16 @@ class Peer:
     def admin(self, attribute: str = "port") -> Request:
         return self.request("Manager", attribute, admin=True)
 
-    def sent(self, *args: str, **kwargs: bool) -> Request:
-        request = self.request(*args, **kwargs)
+    def sent(self, *args: str, **kwargs: Any) -> Request:
+        """Make a request that is written at once, in the way that is made for that."""
+        service, attribute, *rest = (*args, *("Echo", "add")[len(args) :])
+        admin = kwargs.pop("admin", False)
+        request = self.protocol.make(Request, service, attribute, rest, None)
+        request.admin = admin
+        data = request.data
+        waiting = bool(self.protocol.outbox)
+        given_out = self.protocol.give_out(request, **kwargs)
+        assert waiting or given_out in {data, b""}
         self.written()
         return request
 
@@ -906,6 +915,41 @@ def test_a_person_is_asked_while_a_login_question_is_open():
     assert not peer.protocol.person_is_asked
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_request_that_is_given_out_at_once_comes_behind_what_waits(at_once):
+    peer = Peer()
+    waits = peer.request("Echo", "waits")
+    if at_once:
+        request = peer.protocol.make(Request, "Echo", "add", (), None)
+        data = peer.protocol.give_out(request)
+    else:
+        request = peer.request("Echo", "add")
+        data = peer.protocol.take()
+    assert [json.loads(text)["uid"] for text in data.splitlines()] == [waits.uid, request.uid]
+    assert (waits.sequence, request.sequence) == (2, 3)
+    assert list(peer.protocol.open) == [waits.uid, request.uid]
+
+
+def test_nothing_is_given_out_at_once_behind_an_admin_request():
+    peer = Peer()
+    admin = peer.sent("Manager", "port", admin=True)
+    request = peer.protocol.make(Request, "Echo", "add", (), None)
+    assert peer.protocol.give_out(request) == b""
+    assert not request.may_have_run
+    peer.receive(reply("", 1875))
+    assert admin.settled
+    assert [text["uid"] for text in peer.written()] == [request.uid]
+
+
+def test_nothing_is_given_out_when_the_connection_has_ended():
+    peer = Peer()
+    peer.protocol.lose(exc.ConnectionLost("gone"))
+    request = peer.protocol.make(Request, "Echo", "add", (), None)
+    with pytest.raises(exc.ConnectionLost, match="cannot send request to 'Echo'"):
+        peer.protocol.give_out(request)
+    assert not request.may_have_run
+
+
 # ---- notifications ----
 
 
@@ -917,9 +961,20 @@ def test_notifications_come_in_order_among_the_replies():
         return line(error=False, result=[[number], {"a": 1}], service="Echo", uid="notification")
 
     assert peer.receive(notify(1), reply(request.uid, 1), notify(2)) == [
-        Notification("Echo", [1], {"a": 1}),
+        [Notification("Echo", [1], {"a": 1})],
         request,
-        Notification("Echo", [2], {"a": 1}),
+        [Notification("Echo", [2], {"a": 1})],
+    ]
+
+
+def test_notifications_of_one_service_that_come_together_are_one_event():
+    def notify(service: str, number: int) -> bytes:
+        return line(error=False, result=[[number], {}], service=service, uid="notification")
+
+    assert Peer().receive(notify("A", 1), notify("A", 2), notify("B", 3), notify("A", 4)) == [
+        [Notification("A", [1], {}), Notification("A", [2], {})],
+        [Notification("B", [3], {})],
+        [Notification("A", [4], {})],
     ]
 
 
@@ -1049,7 +1104,7 @@ def test_the_stream_may_be_split_anywhere(sizes):
     for size in [*sizes, len(stream)]:
         events += peer.receive(stream[position : position + size])
         position += size
-    assert events == [Notification("Echo", [1], {}), admin, one, admin]
+    assert events == [[Notification("Echo", [1], {})], admin, one, admin]
     assert one.result == "é" * 10
     assert [sent["uid"] for sent in peer.written()] == [two.uid]
 

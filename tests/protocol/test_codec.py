@@ -440,6 +440,35 @@ def test_no_bytes_make_the_decoder_fail_in_another_way(line):
         pass
 
 
+@given(st.lists(values, max_size=5), st.sampled_from(["", "\r"]))
+@example([1, math.nan, "\ud800"], "")
+def test_lines_that_come_together_say_what_they_say_one_by_one(many, end):
+    lines = [json.dumps({"result": value, "uid": "1"}).encode() for value in many]
+    together = codec.decode_lines(b"".join(line + end.encode() + b"\n" for line in lines))
+    if together is not None:  # else each has to be looked at
+        assert len(together) == len(lines)
+        for line, message in zip(lines, together, strict=True):
+            assert same(message.result, codec.decode(line).result)
+            assert message.uid == "1"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"\n",
+        b"{}\n\n",
+        b'{"uid":\n"1"}\n',
+        b"{}\nnot JSON\n",
+        b'{"result":NaN}\n',
+        b"\xff\n",
+        b"[]\n",
+        b"[" * 99_999,
+    ],
+)
+def test_lines_of_which_one_is_not_usual_have_to_be_looked_at_one_by_one(block):
+    assert codec.decode_lines(block) is None
+
+
 def test_the_fast_encoder_alone_would_have_changed_values():
     # The reason for the slow path; if this fails one day, codec.encode() can become simpler.
     assert orjson.dumps(math.nan) == b"null"

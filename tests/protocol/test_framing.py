@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,39 +11,57 @@ from hypothesis import strategies as st
 from msl_network_trio.protocol.framing import LineBuffer
 
 
-def feed_in_pieces(data: bytes, sizes: list[int], limit: int | None = None) -> tuple[list[bytes], LineBuffer]:
+def feed_block(buffer: LineBuffer, data: bytes) -> list[bytes]:
+    """The lines of a block, which is to be the same lines as `LineBuffer.feed` gives."""
+    *lines, rest = buffer.feed_block(data).split(b"\n")
+    assert rest == b""
+    return lines
+
+
+FEEDS = pytest.mark.parametrize("feed", [LineBuffer.feed, feed_block])
+
+
+def feed_in_pieces(
+    feed: Callable[[LineBuffer, bytes], list[bytes]],
+    data: bytes,
+    sizes: list[int],
+    limit: int | None = None,
+) -> tuple[list[bytes], LineBuffer]:
     buffer = LineBuffer(limit)
     lines: list[bytes] = []
     position = 0
     for size in [*sizes, len(data)]:
-        lines += buffer.feed(data[position : position + size])
+        lines += feed(buffer, data[position : position + size])
         position += size
     return lines, buffer
 
 
+@FEEDS
 @given(
     st.lists(st.binary(max_size=20).filter(lambda line: b"\n" not in line), max_size=10),
     st.binary(max_size=10).filter(lambda rest: b"\n" not in rest),
     st.lists(st.integers(1, 7), max_size=60),
 )
-def test_lines_come_out_as_they_went_in_however_they_are_split(lines, rest, sizes):
+def test_lines_come_out_as_they_went_in_however_they_are_split(feed, lines, rest, sizes):
     data = b"".join(line + b"\n" for line in lines) + rest
-    received, buffer = feed_in_pieces(data, sizes)
+    received, buffer = feed_in_pieces(feed, data, sizes)
     assert received == lines
     assert len(buffer) == len(rest)
     assert buffer.start == rest
 
 
-def test_nothing_is_given_back_before_the_end_of_the_line():
+@FEEDS
+def test_nothing_is_given_back_before_the_end_of_the_line(feed):
     buffer = LineBuffer()
-    assert buffer.feed(b"abc") == []
-    assert buffer.feed(b"") == []
-    assert buffer.feed(b"def\r") == []
-    assert buffer.feed(b"\n") == [b"abcdef\r"]
+    assert feed(buffer, b"abc") == []
+    assert feed(buffer, b"") == []
+    assert feed(buffer, b"def\r") == []
+    assert feed(buffer, b"\n") == [b"abcdef\r"]
     assert len(buffer) == 0
 
 
-def test_only_new_bytes_are_searched_for_the_end_of_the_line():
+@FEEDS
+def test_only_new_bytes_are_searched_for_the_end_of_the_line(feed):
     class Counted(bytes):
         searched = 0
 
@@ -51,53 +71,59 @@ def test_only_new_bytes_are_searched_for_the_end_of_the_line():
 
     buffer = LineBuffer()
     for _ in range(1000):
-        buffer.feed(Counted(b"x" * 100))
-    assert buffer.feed(Counted(b"\n")) == [b"x" * 100_000]
+        feed(buffer, Counted(b"x" * 100))
+    assert feed(buffer, Counted(b"\n")) == [b"x" * 100_000]
     assert Counted.searched == 100_001
 
 
-def test_the_start_of_an_unfinished_line_is_short_however_long_the_line_is():
+@FEEDS
+def test_the_start_of_an_unfinished_line_is_short_however_long_the_line_is(feed):
     buffer = LineBuffer()
     for _ in range(1000):
-        buffer.feed(b"0123456789")
+        feed(buffer, b"0123456789")
     assert buffer.start == b"0123456789" * 20
 
 
+@FEEDS
 @pytest.mark.parametrize("end", [b"", b"\n", b"\nmore\n"])
-def test_a_line_of_just_the_limit_passes(end):
+def test_a_line_of_just_the_limit_passes(feed, end):
     buffer = LineBuffer(5)
-    lines = buffer.feed(b"12345" + end)
+    lines = feed(buffer, b"12345" + end)
     assert buffer.overflow is None
     assert lines == [b"12345", b"more"][: end.count(b"\n")]
 
 
+@FEEDS
 @pytest.mark.parametrize("sizes", [[], [1] * 20, [3, 3, 3], [9]])
-def test_a_line_over_the_limit_ends_it_and_what_came_before_is_still_given_back(sizes):
-    lines, buffer = feed_in_pieces(b"abc\n123456789\nlater\n", sizes, limit=5)
+def test_a_line_over_the_limit_ends_it_and_what_came_before_is_still_given_back(feed, sizes):
+    lines, buffer = feed_in_pieces(feed, b"abc\n123456789\nlater\n", sizes, limit=5)
     assert lines == [b"abc"]
     assert buffer.overflow is not None
     assert b"123456789".startswith(buffer.overflow)
     assert len(buffer.overflow) > 5
 
 
-def test_behind_a_line_over_the_limit_nothing_is_kept():
+@FEEDS
+def test_behind_a_line_over_the_limit_nothing_is_kept(feed):
     buffer = LineBuffer(10)
     for _ in range(100):
-        assert buffer.feed(b"x" * 9) == []
+        assert feed(buffer, b"x" * 9) == []
     assert buffer.overflow == b"x" * 18
     assert len(buffer) == 0
-    assert buffer.feed(b"a\nb\nc") == []
+    assert feed(buffer, b"a\nb\nc") == []
     assert len(buffer) == 0
 
 
-def test_an_overlong_line_is_quoted_by_its_start_only():
+@FEEDS
+def test_an_overlong_line_is_quoted_by_its_start_only(feed):
     buffer = LineBuffer(10)
-    assert buffer.feed(b"y" * 1_000_000 + b"\n") == []
+    assert feed(buffer, b"y" * 1_000_000 + b"\n") == []
     assert buffer.overflow == b"y" * 200
 
 
-def test_a_limit_that_is_lifted_counts_from_then_on():
+@FEEDS
+def test_a_limit_that_is_lifted_counts_from_then_on(feed):
     buffer = LineBuffer(5)
-    buffer.feed(b"12345")
+    feed(buffer, b"12345")
     buffer.limit = None
-    assert buffer.feed(b"6789\n") == [b"123456789"]
+    assert feed(buffer, b"6789\n") == [b"123456789"]

@@ -97,6 +97,18 @@ def test_behind_an_admin_request_lines_are_held_back_to_the_next_one():
     assert (outbox.gate, list(outbox), outbox.unsent) == (None, [], 0)
 
 
+def test_a_line_that_passes_by_is_counted_among_those_that_were_added():
+    outbox = Outbox()
+    first, second, third = added = lines(1, 2, 3)
+    outbox.add(first)
+    outbox.take()
+    assert outbox.pass_by(second) == b"xx"
+    outbox.add(third)
+    outbox.take()
+    assert [line.sequence for line in added] == [1, 2, 3]
+    assert (second.data, second.waits, outbox.unsent, outbox.last_sequence) == (None, False, 0, 3)
+
+
 def test_clearing_forgets_everything():
     outbox = Outbox()
     for line in lines(300_000, 7):

@@ -121,7 +121,7 @@ class Replay:
         match event:
             case Connected(manager):
                 return ("connected", manager)
-            case Notification(service, args, kwargs):
+            case [Notification(service, args, kwargs)]:
                 return ("notification", service, canonical(args), canonical(kwargs))
             case Request(settled=False, question=Question() as question) | (Question() as question):
                 return ("question", question.kind, question.about, str(question.wants_manager_password))

@@ -56,6 +56,24 @@ def test_a_script_has_one_trio_thread():
     assert threading.active_count() <= before + 1
 
 
+def test_a_plain_function_is_called_in_the_trio_thread_whoever_asks():
+    threads = []
+
+    def note() -> None:
+        threads.append(threading.get_ident())
+
+    async def main() -> None:
+        here = Portal.here()
+        here.do(note)
+        await trio.to_thread.run_sync(here.do, note)
+        assert threads == [here.thread_id] * 2
+
+    trio.run(main)
+    portal = current_portal()
+    portal.do(note)
+    assert threads[2:] == [portal.thread_id] != [threading.get_ident()]
+
+
 def test_a_worker_thread_enters_the_run_of_its_application():
     async def main() -> None:
         here = Portal.here()
