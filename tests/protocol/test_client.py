@@ -1147,3 +1147,32 @@ def test_the_last_word_of_our_own_manager_says_why_the_connection_has_ended():
     goodbye = line(error=False, result=[[text], {}], service="Manager", uid="notification")
     assert peer.receive(goodbye) == []
     assert str(peer.protocol.receive_eof()) == f"Manager[localhost:1875] closed the connection: {text}"
+
+
+# ---- what our own Manager says ----
+
+
+def test_a_service_that_is_not_there_is_told_with_the_uid_of_the_request():
+    peer = Peer()
+    refused, other = peer.sent(), peer.sent()
+    assert set(peer.protocol.open_requests) == {refused, other}
+    text = KeyError(f"the 'Echo' Service is not connected to {MANAGER}")
+    assert peer.receive(error(refused.uid, f"KeyError: {text}")) == [refused]
+    assert isinstance(refused.error, exc.ServiceLost)
+    assert not refused.error.may_have_run
+    assert not other.settled
+
+
+def test_a_service_that_has_gone_is_told_with_the_uid_of_the_request():
+    peer = Peer()
+    request = peer.sent()
+    text = f"ConnectionError: the 'Echo' Service has gone from {MANAGER}, the request may have been executed"
+    assert peer.receive(error(request.uid, text)) == [request]
+    assert isinstance(request.error, exc.ServiceLost)
+    assert request.error.may_have_run
+
+
+def test_a_last_word_without_words_is_none():
+    peer = Peer()
+    peer.receive(line(error=False, result=[[], {}], service="Manager", uid="notification"))
+    assert str(peer.protocol.receive_eof()) == "Manager[localhost:1875] closed the connection"

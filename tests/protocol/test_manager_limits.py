@@ -195,6 +195,21 @@ def test_what_waits_for_many_is_kept_once_and_counted_once():
     assert not any(client.closing for client in clients)
 
 
+def test_so_many_peers_and_no_more_are_connected():
+    network = Network(max_connections=2)
+    first, _ = network.peer(), network.peer()
+    third = network.connect()
+    raw(third)
+    network.send(third, {"result": {"name": "C", "type": "client"}})
+    assert (
+        "2 peers are connected, as many as this Manager allows (max_connections)" in read(third)[0]["message"]
+    )
+    assert third.closing
+    assert network.protocol.registry.peers_refused == 1
+    network.protocol.disconnect(first)
+    assert network.peer().kind == "client"
+
+
 # ---- links ----
 
 
@@ -484,3 +499,18 @@ def test_when_the_manager_is_about_to_end_no_request_is_passed_on(uid):
     network.send(echo, reply(asked, 1))
     assert [line["result"] for line in read(client)] == [1]
     assert network.protocol.is_quiet
+
+
+def test_when_the_manager_ends_each_peer_is_told_in_a_way_that_it_puts_up_with():
+    network = Network()
+    service, client = network.peer("Echo", "service"), network.peer()
+    network.protocol.say_goodbye()
+    assert (service.closing, client.closing) == ("the Manager is shutting down",) * 2
+    [to_client], [to_service] = read(client), read(service)
+    text = "Manager[vm:1875] is shutting down"
+    assert (to_client["uid"], to_client["service"], to_client["result"]) == (
+        "notification",
+        "Manager",
+        [[text], {}],
+    )
+    assert (to_service["error"], to_service["message"]) == (True, f"ConnectionAbortedError: {text}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msl_network_trio.exceptions import ReplyTimeout
 from msl_network_trio.protocol.outgoing import Line, Outbox, Request
 
 
@@ -159,3 +161,17 @@ def test_a_request_shows_where_it_is():
     request.settled = True
     assert repr(request) == "<Request Echo.add settled>"
     request.wake()  # of the base class: nobody waits
+
+
+def test_a_request_that_is_settled_has_a_result_or_raises_its_error_once():
+    request = Request("Echo", "add", "1", b"{}")
+    request.result = 3
+    assert request.outcome() == 3
+    failed = Request("Echo", "add", "2", b"{}")
+    failed.error = error = ReplyTimeout(
+        "too late", service="Echo", attribute="add", seconds=1, may_have_run=True
+    )
+    with pytest.raises(ReplyTimeout) as raised:
+        failed.outcome()
+    assert raised.value is error
+    assert failed.error is None  # else the two would keep each other

@@ -215,6 +215,7 @@ def test_a_fork_does_not_hang_and_may_connect_by_itself(manager: FakeManager):
 def test_ctrl_c_interrupts_a_waiting_call_promptly(manager: FakeManager, call: str):
     program = (
         f"try:\n    {call}\nexcept KeyboardInterrupt:\n    print('interrupted', link.add(1, 2), flush=True)\n"
+        "    print(link.hold())\n"
     )
     process = start(manager, program)
     session, line = manager.next_held()
@@ -223,8 +224,10 @@ def test_ctrl_c_interrupts_a_waiting_call_promptly(manager: FakeManager, call: s
     assert process.stdout is not None
     assert process.stdout.readline() == "interrupted 3\n"
     assert time.monotonic() - began < 10
+    session, later = manager.next_held()
     session.reply(line, "too late")
-    assert finish(process) == ("", "")
+    session.reply(later, "in time")
+    assert finish(process) == ("in time\n", "")
     assert process.returncode == 0
 
 

@@ -195,7 +195,7 @@ async def test_messages_of_any_size_arrive_whole_and_in_order(wire, sizes, reads
 async def test_tls_goes_on_after_want_write_with_the_rest(wire, piece):
     with trio.fail_after(LIMIT):
         async with connected(wire, buffers=20_000) as (transport, peer):
-            data = noise(4_000_000)
+            data = noise(max(400_000, 4 * piece))
             rest = memoryview(data)
             while count := transport.send_nowait(rest[:piece]):
                 rest = rest[count:]
