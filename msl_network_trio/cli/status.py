@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+import re
 import sys
 import time
 from typing import Any, Final
@@ -12,7 +13,7 @@ from typing import Any, Final
 from msl_network_trio.cli import passwords
 from msl_network_trio.cli.console import print_table
 from msl_network_trio.cli.limits import seconds
-from msl_network_trio.cli.parser import Parser
+from msl_network_trio.cli.parser import CommandError, Parser
 from msl_network_trio.constants import PORT
 
 HELP: Final = "Show how a Manager is doing: peers, rates, backlog, limits"
@@ -60,7 +61,7 @@ def add_arguments(parser: Parser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """See `Command`."""
-    from msl_network_trio.exceptions import AuthenticationError
+    from msl_network_trio.exceptions import AuthenticationError, NetworkError
     from msl_network_trio.manager.secret import read_secret
     from msl_network_trio.sync import connect
 
@@ -69,25 +70,37 @@ def execute(options: argparse.Namespace) -> int:
         for name in ("password", "password_manager")
         if (words := getattr(options, name)) is not None
     }
-    with connect(
-        name="status",
-        host=options.host,
-        port=options.port,
-        username=options.username,
-        disable_tls=options.disable_tls,
-        cert_file=options.cert_file,
-        auto_save=options.auto_save,
-        **secrets,
-    ) as client:
-        status = client.admin_request("status")
-        if options.interval:
-            time.sleep(options.interval)
+    try:
+        with connect(
+            name="status",
+            host=options.host,
+            port=options.port,
+            username=options.username,
+            disable_tls=options.disable_tls,
+            cert_file=options.cert_file,
+            auto_save=options.auto_save,
+            **secrets,
+        ) as client:
             status = client.admin_request("status")
+            if options.interval:
+                time.sleep(options.interval)
+                status = client.admin_request("status")
+    except NetworkError as error:
+        raise CommandError(_with_options(str(error))) from error
     if options.json:
         sys.stdout.write(json.dumps(status, indent=2, ensure_ascii=False) + "\n")
     else:
         _show(status)
     return 0
+
+
+def _with_options(text: str) -> str:
+    """Name the options of the command where an error names the arguments of `connect`."""
+
+    def options(found: re.Match[str]) -> str:
+        return "Pass " + re.sub(r"([a-z_]+)=(True)?", lambda each: f"--{each[1].replace('_', '-')}", found[1])
+
+    return re.sub(r"Pass (.+) to connect\(\), or prompts=", options, text)
 
 
 def _show(status: dict[str, Any]) -> None:
@@ -107,10 +120,12 @@ def _show(status: dict[str, Any]) -> None:
             ["to be written", longest],
         ],
     )
+    sys.stdout.write("\n")
     print_table(
         ["Traffic", f"per second (in {rates['seconds']:g} s)", "in total"],
         [[name.replace("_", " "), f"{rates[name]:,}", f"{total:,}"] for name, total in totals.items()],
     )
+    sys.stdout.write("\n")
     if status["services"]:
         print_table(
             ["Service", "up", "links", "locks", "to be written"],
@@ -125,6 +140,7 @@ def _show(status: dict[str, Any]) -> None:
                 for name, service in sorted(status["services"].items())
             ],
         )
+        sys.stdout.write("\n")
     print_table(
         ["Limit", "is", "was met"],
         [

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from msl_network_trio.manager.settings import Limits
 
@@ -29,3 +34,17 @@ def test_every_event_is_on_the_page():
     assert len(events) > 10
     for event in events:
         assert f"`{event}`" in text
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not here")
+def test_systemd_understands_the_unit(tmp_path):
+    text = PAGE.read_text(encoding="utf-8")
+    block = re.search(r"((?:    .*)?\n)*    \[Install\]\n    .*\n", text)[0]
+    unit = re.sub(r"(?m)^    ", "", block).replace("/opt/msl/bin/python", sys.executable)
+    assert "ExecStart=" in unit
+    path = tmp_path / "msl-manager.service"
+    path.write_text(unit.replace("User=msl\n", ""))  # who is not on this computer
+    told = subprocess.run(
+        ["systemd-analyze", "verify", str(path)], capture_output=True, text=True, timeout=50
+    )
+    assert (told.returncode, [line for line in told.stderr.splitlines() if path.name in line]) == (0, [])

@@ -18,6 +18,7 @@ from msl_network_trio.manager.settings import Limits
 from msl_network_trio.manager.tables import Database
 from tests.manager.wires import Wire, dial
 from tests.protocol.network import notification, reply, request
+from tests.transport.certificates import ordinary
 
 
 async def test_it_tells_who_is_there_and_what_is_open_and_for_how_long(autojump_clock):
@@ -181,3 +182,21 @@ async def test_the_command_shows_it_as_tables_and_as_json(database, capsys):
         assert expected in text
     assert status["manager"] == manager.name
     assert 0 < status["rates"]["seconds"] < 30
+
+
+async def test_the_command_names_its_options_where_an_error_names_arguments(
+    database, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path / "home"))
+    certificate = tmp_path / "manager.pem"
+    certificate.write_text(ordinary().key + ordinary().pem)
+    certificate.chmod(0o600)
+    with trio.fail_after(60):
+        async with open_manager(
+            host="127.0.0.1", port=0, cert_file=certificate, database=database
+        ) as manager:
+            words = ["status", "-H", "127.0.0.1", "-p", str(manager.port)]
+            assert await trio.to_thread.run_sync(partial(main, words)) == 1
+            assert "Pass --auto-save or --cert-file" in capsys.readouterr().err
+            assert await trio.to_thread.run_sync(partial(main, [*words, "-c", str(certificate)])) == 1
+            assert "Pass --username" in capsys.readouterr().err
