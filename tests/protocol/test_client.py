@@ -1155,7 +1155,6 @@ def test_the_last_word_of_our_own_manager_says_why_the_connection_has_ended():
 def test_a_service_that_is_not_there_is_told_with_the_uid_of_the_request():
     peer = Peer()
     refused, other = peer.sent(), peer.sent()
-    assert set(peer.protocol.open_requests) == {refused, other}
     text = KeyError(f"the 'Echo' Service is not connected to {MANAGER}")
     assert peer.receive(error(refused.uid, f"KeyError: {text}")) == [refused]
     assert isinstance(refused.error, exc.ServiceLost)

@@ -65,3 +65,7 @@ def test_that_a_service_has_gone_is_told_with_what_it_means():
     text = departure("Echo", "Manager[vm:1]")
     assert text.startswith("ConnectionError: the 'Echo' Service has gone from Manager[vm:1]")
     assert "may have been executed" in text
+
+
+def test_a_notification_is_no_other_thing_that_says_the_same():
+    assert Notification("Echo", [1], {}) != ("Echo", [1], {})
