@@ -293,7 +293,7 @@ async def _open_transport(settings: Settings, credentials: Credentials, clock: _
 
 async def _open_websocket(settings: Settings, carrier: Transport) -> Transport:
     try:
-        from msl_network_trio.transport.websocket import open_websocket
+        from msl_network_trio.transport.opening_handshake import open_websocket
     except BaseException:
         carrier.close()
         raise

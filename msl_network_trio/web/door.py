@@ -16,7 +16,9 @@ import trio
 from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.websocket import Held, SpawnTask, WebSocketTransport, accept_websocket
+from msl_network_trio.transport.held import Held
+from msl_network_trio.transport.opening_handshake import accept_websocket
+from msl_network_trio.transport.websocket import SpawnTask, WebSocketTransport
 from msl_network_trio.web.pages import find_page
 
 ENDPOINTS: Final = frozenset({"/", "/msl"})

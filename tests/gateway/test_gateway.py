@@ -126,7 +126,7 @@ async def test_a_client_that_vanishes_is_forgotten_by_the_manager(open_both):
     with trio.fail_after(LIMIT):
         async with open_it() as manager, gateway_to(manager) as gateway:
             client = await connect(**reach(gateway))
-            client._connection._transport._inner.close()
+            client._connection._transport._carrier.close()
             while manager.identity()["clients"]:
                 await trio.sleep(0.01)
 

@@ -14,7 +14,8 @@ import trio.testing
 
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair
-from msl_network_trio.transport.websocket import WebSocketTransport, accept_websocket, open_websocket
+from msl_network_trio.transport.opening_handshake import accept_websocket, open_websocket
+from msl_network_trio.transport.websocket import WebSocketTransport
 
 
 async def read_head(carrier: Transport) -> tuple[str, dict[str, str], bytes]:
@@ -28,6 +29,19 @@ async def read_head(carrier: Transport) -> tuple[str, dict[str, str], bytes]:
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = dict(line.split(": ", 1) for line in lines)
     return first, {name.lower(): value for name, value in headers.items()}, rest
+
+
+async def receive_lines(end: Transport, count: int) -> list[bytes]:
+    """Receive until there are so many lines, and return them without their ends; there must be no more."""
+    received = b""
+    while received.count(b"\n") < count:
+        data = await end.receive()
+        assert data, f"the stream has ended behind {received[-200:]!r}"
+        assert data.endswith(b"\n"), "half a message"
+        received += data
+    lines = received.splitlines()
+    assert len(lines) == count
+    return lines
 
 
 Pair = tuple[WebSocketTransport, WebSocketTransport, MemoryTransport, MemoryTransport]
