@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from msl_network_trio.protocol.logins import network_of
+
 _BYTES: Final = 64 * 1024 * 1024
 """How many bytes those in the lobby may have sent together."""
 
@@ -18,14 +20,14 @@ class Visitor:
     """One connection that is yet to be admitted.
 
     Args:
-        host: Where it comes from.
+        host: Where it comes from: its IP address. All of an IPv6 network count as one.
         leave: Ends the connection; is given the reason.
     """
 
     __slots__ = ("host", "leave", "size")
 
     def __init__(self, host: str, leave: Callable[[str], None]) -> None:
-        self.host = host
+        self.host = network_of(host)
         self.leave = leave
         self.size = 0
 
@@ -59,7 +61,7 @@ class Lobby:
             visitors = max(self._hosts.values(), key=len)
             self._evict(next(iter(visitors)), "max_unauthenticated")
         visitor = Visitor(host, leave)
-        self._hosts.setdefault(host, {})[visitor] = None
+        self._hosts.setdefault(visitor.host, {})[visitor] = None
         self._count += 1
         return visitor
 

@@ -39,6 +39,9 @@ _LINES = 1000
 _ADMIN_REQUESTS = 100
 """How many requests for which it has to be an administrator a peer may make before it has logged in."""
 
+_UNPROVEN = 16_384
+"""How many bytes these may have."""
+
 _NO_ADMIN = "ValueError: You must be an administrator to send this request to the Manager"
 
 
@@ -149,8 +152,14 @@ class Admission:
         if peer.waiting is None:
             peer.waiting = Waiting()
         requests = peer.waiting.requests
+        peer.waiting.size += len(line)
         if len(requests) >= _ADMIN_REQUESTS:
             self._refuse(peer, routed.uid, f"{_NO_ADMIN}, and {_ADMIN_REQUESTS} of them wait for a login")
+            return
+        if peer.waiting.size > _UNPROVEN and not peer.is_admin:
+            self._refuse(peer, routed.uid, f"{_NO_ADMIN}, and before that no more than {_UNPROVEN:,} bytes")
+            if not requests:
+                peer.waiting = None
             return
         requests.append(AdminRequest(routed.attribute, args, kwargs, routed.uid))
         if len(requests) == 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 _HOSTS: Final = 10_000
@@ -46,12 +47,12 @@ class Logins:
 
     def delay(self, address: str) -> float:
         """Return for how many seconds an attempt of a host has to wait before it is looked at."""
-        failed = len(self._of(_network(address)))
+        failed = len(self._of(network_of(address)))
         return min(failed * self._delay, _LONGEST_DELAY) if failed < self._attempts else 0.0
 
     def begin(self, address: str) -> int:
         """Count an attempt, or return in how many seconds there may be another one; 0: it is counted."""
-        network = _network(address)
+        network = network_of(address)
         failed = self._of(network)
         now = self._clock()
         if len(failed) >= self._attempts:
@@ -67,7 +68,7 @@ class Logins:
 
     def succeeded(self, address: str) -> None:
         """Note that an attempt has not failed."""
-        failed = self._failed.get(_network(address))
+        failed = self._failed.get(network_of(address))
         if failed:
             failed.pop()
 
@@ -86,7 +87,8 @@ class Logins:
         return failed
 
 
-def _network(address: str) -> str:
+@lru_cache(maxsize=1000)
+def network_of(address: str) -> str:
     """Return what tells hosts apart: the IPv4 address, or the IPv6 network."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])

@@ -3,8 +3,8 @@
 Each record is a line of text, and an event with fields (see ``docs/operation.md``) for those who log in JSON.
 No record has the arguments or the results of requests, nor anything that is secret.
 
-A peer decides how often something happens that is worth a record. So each host has an allowance: what exceeds
-it is counted and left out, and the count is logged. Else a single computer could fill the disk.
+A peer decides how often something happens that is worth a record. So each host, or IPv6 network, has an allowance: what
+exceeds it is counted and left out, and the count is logged. Else a single computer could fill the disk.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import logging
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
+
+from msl_network_trio.protocol.logins import network_of
 
 if TYPE_CHECKING:
     from msl_network_trio.protocol.registry import Peer
@@ -99,7 +101,7 @@ class Records:
         if not logger.isEnabledFor(level):
             return
         now = self.clock()
-        address = peer.host.address
+        address = network_of(peer.host.address)
         host = self._hosts.pop(address, None) or _Host(now)
         self._hosts[address] = host  # behind all others: the first is the one that was quiet for longest
         if len(self._hosts) > _HOSTS:

@@ -62,5 +62,8 @@ class Waiting:
     username: str = ""
     """Who it says it is."""
 
+    size: int = 0
+    """How many bytes it has sent of such requests."""
+
     requests: deque[AdminRequest] = attrs.field(factory=deque)
     """The requests for which it has to be an administrator, the first of which is the reason why it waits."""

@@ -64,6 +64,15 @@ def test_who_fills_the_lobby_is_in_his_own_way_only():
     assert (len(full), full.evicted) == (5, 17)
 
 
+def test_all_addresses_of_an_ipv6_network_are_one_host_in_the_lobby():
+    gone: list[str] = []
+    full = Lobby(5)
+    full.enter("2001:db8:1::1", lambda _: gone.append("good"))
+    for number in range(20):
+        full.enter(f"2001:db8:bad::{number:x}", lambda _, number=number: gone.append(f"bad {number}"))
+    assert gone == [f"bad {number}" for number in range(16)]
+
+
 def test_the_lobby_forgets_those_who_leave():
     visitors = [(room := Lobby(None)).enter("h", lambda _: pytest.fail("evicted"))]
     visitors += [room.enter(f"h{number % 3}", lambda _: pytest.fail("evicted")) for number in range(1000)]

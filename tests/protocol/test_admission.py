@@ -534,3 +534,22 @@ def test_a_person_at_a_terminal_logs_in(lab):
     lab.decide(person)
     [line] = read(person)
     assert (line["result"], line["uid"]) == (["users_table.usernames", [], {}], "")
+
+
+def test_of_who_is_no_administrator_yet_little_is_kept(lab, client):
+    lab.send(client, request("Manager", "x", "y" * 16_400, uid="1"))
+    [line] = read(client)
+    assert (line["uid"], "no more than 16,384 bytes" in line["message"]) == ("1", True)
+    assert (client.waits_for, client.waiting) == ("", None)
+    lab.send(client, *[request("Manager", "x", "y" * 6000, uid=str(number)) for number in range(4)])
+    question, *refused = read(client)
+    assert question["attribute"] == "username"
+    assert [line["uid"] for line in refused] == ["2", "3"]
+    assert len(client.waiting.requests) == 2
+
+
+def test_an_administrator_may_send_more(lab):
+    client = lab.admin()
+    lab.send(client, request("Manager", "x", "y" * 60_000, uid="1"))
+    lab.decide(client)
+    assert [line["uid"] for line in read(client)] == ["1"]

@@ -117,6 +117,18 @@ def test_a_host_that_causes_too_many_records_is_summed_up_and_others_are_not(log
     assert len(events(log, "left_out")) == 1  # nothing more to tell
 
 
+def test_all_addresses_of_an_ipv6_network_have_one_allowance(log):
+    network = Network(clock=Clock())
+    for number in range(records.AT_ONCE + 10):
+        peer = network.connect()
+        peer.host = Host("h", f"2001:db8::{number:x}", "h", "h")
+        network.send(peer, 5)
+    assert len(events(log, "rejected")) == records.AT_ONCE
+    network.protocol.records.close()
+    [left_out] = events(log, "left_out")
+    assert (left_out["count"], left_out["host"]) == (10, "2001:db8::/64")
+
+
 def test_what_was_left_out_is_told_in_the_end(log):
     network = Network(clock=Clock())
     loud = network.peer()
