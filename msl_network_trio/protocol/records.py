@@ -3,8 +3,9 @@
 Each record is a line of text, and an event with fields (see ``docs/operation.md``) for those who log in JSON.
 No record has the arguments or the results of requests, nor anything that is secret.
 
-A peer decides how often something happens that is worth a record. So each host, or IPv6 network, has an allowance: what
-exceeds it is counted and left out, and the count is logged. Else a single computer could fill the disk.
+A peer decides how often something happens that is worth a record. So each host, or IPv6 network, has an
+allowance: what exceeds it is counted and left out, and the count is logged. Else a single computer could fill
+the disk.
 """
 
 from __future__ import annotations
