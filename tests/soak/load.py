@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import trio
 
@@ -21,7 +22,10 @@ from msl_network_trio import (
 )
 from msl_network_trio.client.link import Link
 from msl_network_trio.service.service import Service
+from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.tcp import open_tcp
+from msl_network_trio.transport.tls import open_tls
+from msl_network_trio.transport.trust import client_context
 from tests.soak.process import Manager
 
 HONEST = (ServiceLost, ConnectionLost, ConnectError)
@@ -183,10 +187,7 @@ class Load:
 
     async def _read_slowly(self) -> None:
         """Ask for much and read little of it, then vanish."""
-        if self.manager.tls:
-            await self._check_while_idle()
-            return
-        transport = await open_tcp(self.manager.arguments["host"], self.manager.arguments["port"])
+        transport = await self._dial()
         try:
             await transport.receive()
             await transport.send_all(b'{"result":{"name":"slow","type":"client"},"uid":""}\n')
@@ -201,14 +202,18 @@ class Load:
         finally:
             transport.close()
 
-    async def _check_while_idle(self) -> None:
-        async with connect(**self.manager.arguments) as client, client.link("Steady") as link:
-            await self._check(link)
-            await trio.sleep(5)
-            await self._check(link)
+    async def _dial(self) -> Transport:
+        """Connect, and say nothing yet."""
+        arguments = self.manager.arguments
+        if not self.manager.tls:
+            return await open_tcp(arguments["host"], arguments["port"])
+        certificate = Path(arguments["cert_file"]).read_text(encoding="ascii")
+        context = client_context(certificate, check_hostname=False)
+        transport, _ = await open_tls(arguments["host"], arguments["port"], context)
+        return transport
 
     async def _send_rubbish(self) -> None:
-        transport = await open_tcp(self.manager.arguments["host"], self.manager.arguments["port"])
+        transport = await self._dial()
         try:
             with trio.move_on_after(2):
                 await transport.send_all(self._random.randbytes(self._random.randrange(5000)) + b"\n")
