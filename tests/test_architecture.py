@@ -15,7 +15,13 @@ PACKAGE = Path(msl_network_trio.__file__).parent
 ORDER = [
     "exceptions",
     "constants",
-    "portal",
+    "portal.process",
+    "portal.interrupts",
+    "portal.waiting",
+    "portal.errand",
+    "portal.portal",
+    "portal.worker",
+    "portal.script",
     "protocol.messages",
     "protocol.codec",
     "protocol.framing",
@@ -134,6 +140,7 @@ ORDER = [
     "__main__",
 ]
 PACKAGES = [
+    "portal",
     "protocol",
     "transport",
     "client",

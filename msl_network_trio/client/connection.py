@@ -23,7 +23,7 @@ from msl_network_trio.client.watch import Watch
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
-from msl_network_trio.portal import Portal
+from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import Notification, Question
 from msl_network_trio.protocol.outgoing import Request

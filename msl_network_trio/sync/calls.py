@@ -19,15 +19,9 @@ import trio
 from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.reply import timed_out
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
-from msl_network_trio.portal import (
-    check_cancelled,
-    check_may_wait,
-    is_exiting,
-    is_main_thread,
-    stand_still_at_exit,
-    uninterrupted,
-    wait,
-)
+from msl_network_trio.portal.interrupts import uninterrupted
+from msl_network_trio.portal.process import is_exiting, is_main_thread, stand_still_at_exit
+from msl_network_trio.portal.waiting import check_cancelled, check_may_wait, wait
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.sync.futures import Callbacks, Future, FutureRequest
 

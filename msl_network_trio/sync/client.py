@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from msl_network_trio.client.client import Client as AsyncClient
 from msl_network_trio.client.client import connect as async_connect
-from msl_network_trio.portal import Portal, check_may_wait, current_portal
+from msl_network_trio.portal.portal import Portal
+from msl_network_trio.portal.script import current_portal
+from msl_network_trio.portal.waiting import check_may_wait
 from msl_network_trio.sync.calls import Calls
 from msl_network_trio.sync.handlers import ThreadHandler
 from msl_network_trio.sync.link import Link

@@ -11,7 +11,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msl_network_trio.exceptions import NetworkError
-from msl_network_trio.portal import Worker, check_may_wait, is_exiting, stand_still_at_exit
+from msl_network_trio.portal.process import is_exiting, stand_still_at_exit
+from msl_network_trio.portal.waiting import check_may_wait
+from msl_network_trio.portal.worker import Worker
 from msl_network_trio.protocol.outgoing import Request
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from msl_network_trio.portal import Worker
+from msl_network_trio.portal.worker import Worker
 
 
 class ThreadHandler:

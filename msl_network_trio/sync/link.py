@@ -10,7 +10,7 @@ from msl_network_trio.client.link import KnownMethods, RemoteMethod, checked_arg
 from msl_network_trio.client.link import Link as AsyncLink
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
-from msl_network_trio.portal import Portal
+from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.messages import Notification
 from msl_network_trio.sync.calls import Calls
 from msl_network_trio.sync.handlers import ThreadHandler

@@ -11,7 +11,10 @@ import trio
 from msl_network_trio.client import user_code
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.portal import Portal, check_may_wait, current_portal, uninterrupted
+from msl_network_trio.portal.interrupts import uninterrupted
+from msl_network_trio.portal.portal import Portal
+from msl_network_trio.portal.script import current_portal
+from msl_network_trio.portal.waiting import check_may_wait
 from msl_network_trio.sync.client import DROPPED, Client, dropped
 from msl_network_trio.sync.handlers import ThreadHandler
 from msl_network_trio.sync.link import BlockingMethod, Facts, Link, Lock

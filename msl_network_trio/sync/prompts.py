@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from msl_network_trio.client.prompts import Prompts, TerminalPrompts
-from msl_network_trio.portal import in_calling_thread
+from msl_network_trio.portal.errand import in_calling_thread
 from msl_network_trio.transport.trust import Certificate
 
 

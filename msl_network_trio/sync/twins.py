@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from msl_network_trio.portal import Portal
+from msl_network_trio.portal.portal import Portal
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -72,12 +72,12 @@ def test_it_ends_at_once(manager: FakeManager):
         "import atexit\nlink.silent(asynchronous=True)\n"
         # Registered before the first connection was made it would be called last.
         "began = time.monotonic()\n"
-        "from msl_network_trio import portal\n"
-        "end = portal._process.script.end\n"
+        "from msl_network_trio.portal import process\n"
+        "end = process.this.script.end\n"
         "def timed(seconds):\n"
         "    end(seconds)\n"
         "    print(time.monotonic() - began)\n"
-        "portal._process.script.end = timed\n",
+        "process.this.script.end = timed\n",
     )
     assert float(out) < 1.9  # a Manager that does not answer is given two seconds
     assert_goodbye(manager)

@@ -24,8 +24,13 @@ from msl_network_trio import (
     TerminalPrompts,
 )
 from msl_network_trio import connect as async_connect
-from msl_network_trio import portal as portal_module
-from msl_network_trio.portal import Portal, Worker, current_portal, in_calling_thread, uninterrupted, wait
+from msl_network_trio.portal import errand, waiting
+from msl_network_trio.portal.errand import in_calling_thread
+from msl_network_trio.portal.interrupts import uninterrupted
+from msl_network_trio.portal.portal import Portal
+from msl_network_trio.portal.script import current_portal
+from msl_network_trio.portal.waiting import wait
+from msl_network_trio.portal.worker import Worker
 from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
 from tests.sync.manager import NOTHING, FakeManager
 from tests.sync.test_calls import Background
@@ -162,7 +167,7 @@ def test_a_call_that_ctrl_c_interrupts_before_it_begins_holds_nobody_up(monkeypa
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         portal.call(add, 1, 2)
-    assert time.monotonic() - began < portal_module._CLEAN_UP
+    assert time.monotonic() - began < errand._CLEAN_UP
 
 
 @pytest.mark.parametrize("what", ["connect", "spawn", "LinkedClient", "link", "lock", "notifications"])
@@ -180,7 +185,7 @@ def test_nothing_stays_open_that_an_interrupted_thread_will_never_know(
     }
     # The very last moment before the thread takes what was opened.
     with monkeypatch.context() as patch:
-        patch.setattr(portal_module, "stand_still_at_exit", lambda: signal.raise_signal(signal.SIGINT))
+        patch.setattr(errand, "stand_still_at_exit", lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             calls[what]()
     if what in {"connect", "spawn", "LinkedClient"}:
@@ -244,8 +249,8 @@ def test_a_wait_looks_around_where_a_signal_does_not_interrupt_it(monkeypatch, p
 
     monkeypatch.setattr(sys, "platform", platform)
     assert wait(attempt, float("inf"))
-    longest = portal_module.SLICE if platform == "win32" else threading.TIMEOUT_MAX
-    assert waited == [portal_module.SLICE, longest, longest, longest]
+    longest = waiting.SLICE if platform == "win32" else threading.TIMEOUT_MAX
+    assert waited == [waiting.SLICE, longest, longest, longest]
 
 
 # ---- Ctrl-C ----

@@ -1,0 +1,121 @@
+"""The way from threads into one Trio run."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+import trio
+
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.portal import process
+from msl_network_trio.portal.errand import Errand, run_has_ended
+from msl_network_trio.portal.process import stand_still_at_exit
+from msl_network_trio.portal.waiting import check_may_wait
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_here: trio.lowlevel.RunVar[Portal] = trio.lowlevel.RunVar("portal")
+
+
+class Portal:
+    """The way from threads into one Trio run.
+
+    Args:
+        token: The Trio run's.
+
+    Attributes:
+        thread_id: The identifier of the Trio thread.
+    """
+
+    def __init__(self, token: trio.lowlevel.TrioToken) -> None:
+        self._token = token
+        self._process = process.this
+        self.thread_id = threading.get_ident()
+        process.notice_forks()
+
+    @classmethod
+    def here(cls) -> Portal:
+        """Return the portal of the Trio run that this is called in."""
+        try:
+            return _here.get()
+        except LookupError:
+            portal = cls(trio.lowlevel.current_trio_token())
+            _here.set(portal)
+            return portal
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether the Trio run belongs to the process that this one was forked from."""
+        return self._process is not process.this
+
+    def post(self, function: Callable[..., object], *args: Any) -> None:
+        """Have a function called in the Trio thread, soon; it must raise nothing.
+
+        Raises:
+            ConnectionLost: The Trio run has ended.
+        """
+        if self.is_inherited:
+            raise ConnectionLost("The connection belongs to the process that this one was forked from")
+        try:
+            self._token.run_sync_soon(function, *args)
+        except trio.RunFinishedError:
+            stand_still_at_exit()
+            raise run_has_ended() from None
+
+    def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call an async function in the Trio thread, and wait for it.
+
+        In a worker thread of the same Trio run the task that the thread works for calls it, and cancels it
+        when it is cancelled; elsewhere a task of its own does.
+
+        Raises:
+            RuntimeError: This is a Trio thread.
+            KeyboardInterrupt: Ctrl-C was pressed. The function has been cancelled.
+            trio.Cancelled: The task that this worker thread works for was cancelled. So has been the
+                function.
+            ConnectionLost: The Trio run has ended.
+        """
+        return self.open(function, None, *args, **kwargs)
+
+    def open(
+        self,
+        function: Callable[P, Awaitable[R]],
+        close: Callable[[R], Awaitable[object]] | None,
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> R:
+        """Call an async function that opens something; see `call`.
+
+        Args:
+            function: The function.
+            close: Closes what it has opened if the thread was interrupted, and will never get to know it. It
+                must raise nothing.
+            args: The positional arguments of the function.
+            kwargs: Its keyword arguments.
+        """
+        check_may_wait(getattr(function, "__qualname__", repr(function)))
+        call = partial(function, *args, **kwargs)
+        return trio.from_thread.run(call) if self._is_home() else Errand(self, call, close).run()
+
+    def do(self, function: Callable[[], None]) -> None:
+        """Call a plain function in the Trio thread, be it this one or not, and wait for it; see `call`."""
+        if threading.get_ident() == self.thread_id:
+            function()
+            return
+
+        async def call() -> None:
+            function()
+
+        self.call(call)
+
+    def _is_home(self) -> bool:
+        """Whether this is a worker thread of this portal's Trio run."""
+        try:
+            return trio.from_thread.run_sync(trio.lowlevel.current_trio_token) is self._token
+        except RuntimeError:
+            return False

@@ -1,0 +1,78 @@
+"""Waits of threads that can be interrupted.
+
+A thread may wait in three surroundings, and must not be stuck in any of them: the main thread has to notice
+Ctrl-C, a worker thread of a Trio application the cancellation of the task that it works for, and no daemon
+thread may disturb the end of the interpreter.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from time import monotonic
+
+import trio
+
+from msl_network_trio.portal.process import is_main_thread
+
+SLICE = 0.05
+"""For how many seconds to wait before looking around, where nothing else would interrupt a wait."""
+
+
+def check_may_wait(what: str, instead: str = "") -> None:
+    """Refuse to wait where nobody may.
+
+    Args:
+        what: The function that is to be called, for the message.
+        instead: What is to be awaited in the Trio thread; nothing: what has the same name in the async API.
+
+    Raises:
+        RuntimeError: This is a Trio thread, and waiting would stop its event loop.
+        trio.Cancelled: This is a worker thread, and the task that it works for was cancelled.
+    """
+    if trio.lowlevel.in_trio_run():
+        raise RuntimeError(
+            f"{what}() of msl_network_trio.sync would block the event loop that runs in this thread; "
+            f"here, await {instead or f'{what}() of msl_network_trio'}"
+        )
+    check_cancelled()
+
+
+def check_cancelled() -> bool:
+    """Return whether this is a worker thread of Trio.
+
+    Raises:
+        trio.Cancelled: It is, and the task that it works for was cancelled.
+    """
+    if is_main_thread():
+        return False
+    try:
+        trio.from_thread.check_cancelled()
+    except RuntimeError:
+        return False
+    return True
+
+
+def wait(attempt: Callable[[float], bool], seconds: float) -> bool:
+    """Wait for something, interrupted by Ctrl-C and by cancellation, and return whether it came.
+
+    Args:
+        attempt: Waits for as many seconds as it is told to, and returns whether it came.
+        seconds: How long to wait at the most; infinity: no limit.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed, and this is the main thread.
+        trio.Cancelled: This is a worker thread, and the task that it works for was cancelled.
+    """
+    # Most waits are over before it pays to find out where we are.
+    if attempt(min(seconds, SLICE)):
+        return True
+    deadline = monotonic() + seconds - SLICE
+    # On Windows a signal does not interrupt a thread that waits for a lock.
+    longest = SLICE if check_cancelled() or sys.platform == "win32" else threading.TIMEOUT_MAX
+    while (left := deadline - monotonic()) > 0:
+        if attempt(min(left, longest)):
+            return True
+        check_cancelled()
+    return False
