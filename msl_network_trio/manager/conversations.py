@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 _SECRETS = frozenset({"password", "username", "login password"})
 """What peers are asked for that they may guess."""
 
+_MOST_PARTING = 200
+"""How many connections may be about to end, and kept until their peers have read why. Others end at once."""
+
 _LAST_LINGER = 0.1
 """How many seconds the Manager waits at its end for a peer to close the connection."""
 
@@ -60,6 +63,7 @@ class Conversations:
         self._start_soon: Callable[..., None]
         self._quiet: trio.Event | None = None
         self._connections = 0
+        self._parting = 0
         self._all_gone = trio.Event()
 
     def open(self, nursery: trio.Nursery) -> None:
@@ -161,12 +165,14 @@ class Conversations:
         self._protocol.disconnect(peer)
         self.flush()
         self._note_end(peer)
+        self._parting += 1
         try:
             if self.is_ending:
                 await peer.finish(_LAST_LINGER)
-            else:
+            elif self._parting <= _MOST_PARTING:
                 await peer.finish()
         finally:
+            self._parting -= 1
             peer.close()
             self._connections -= 1
             if not self._connections:

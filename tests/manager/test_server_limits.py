@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio import ConnectionLost, RemoteError, connect
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.manager import hostnames, lobby
+from msl_network_trio.manager import conversations, hostnames, lobby
 from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.lobby import Lobby
 from msl_network_trio.manager.server import open_manager
@@ -96,6 +96,24 @@ def test_who_has_sent_most_goes_when_all_together_have_sent_too_much(monkeypatch
     assert gone == ["large"]
     room.receive(small, 899)
     assert gone == ["large"]
+
+
+async def test_not_any_number_of_connections_is_kept_until_their_peers_have_read_why_they_end(
+    autojump_clock, monkeypatch
+):
+    monkeypatch.setattr(conversations, "_MOST_PARTING", 2)
+    async with open_manager(in_memory=True) as manager:
+        wires = []
+        for _ in range(5):
+            wires.append(Wire(await manager.dial()))
+            await wires[-1].line()
+            await wires[-1].send({"result": 5})
+            await wait_all_tasks_blocked()
+        assert manager._conversations._connections == 2
+        for wire in wires:
+            assert "TypeError" in (await wire.rest()).decode()
+        await trio.sleep(5)
+        assert manager._conversations._connections == 0
 
 
 async def test_tls_handshakes_that_stall_are_bounded_in_number_too(tmp_path):
