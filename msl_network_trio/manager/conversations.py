@@ -233,15 +233,15 @@ class Conversations:
 
     def _receive(self, peer: PeerConnection) -> bool:
         """Take what an idle peer has sent; False if it has something to wait for besides the next line."""
+        transport = peer.transport
         try:
-            with peer.transport.lock:
-                data = peer.transport.receive_nowait()
-            if not data:
-                # If it is the end, the task will receive it once more, and know which.
-                return data is None and not peer.transport.has_received()
-            self._protocol.receive(peer, data, TURN)
-            self.flush()
-            return not self._needs_task(peer) and not peer.transport.has_received()
+            with transport.lock:
+                data = transport.receive_nowait()
+            if data:
+                self._protocol.receive(peer, data, TURN)
+                self.flush()
+            # If it is the end, the task will receive it once more, and know which.
+            return not (transport.has_received() or self._needs_task(peer))
         except Exception as error:
             # A mistake of ours. It must not cost other peers their connections.
             logger.exception("%s failed", peer)

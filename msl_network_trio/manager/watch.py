@@ -10,16 +10,59 @@ task all the time, as have those that are not connected by a socket alone, but b
 
 from __future__ import annotations
 
+import select
 import selectors
-from collections.abc import Callable
-from typing import Final
+import sys
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
 
 import trio
 
 from msl_network_trio.manager.connection import PeerConnection
 
-_LOOKS: Final = 4
-"""How often to look for more before other tasks get their turn."""
+_LOOKS: Final = 2
+"""How often to look before other tasks get their turn: what was passed on may have been answered already."""
+
+_AT_ONCE: Final = 1000
+"""How many sockets to be told of by one look."""
+
+
+class _Sockets(Protocol):
+    """A set of sockets that can be waited for as if it were one."""
+
+    def fileno(self) -> int: ...
+    def register(self, fd: int, events: int, /) -> object: ...
+    def unregister(self, fd: int, /) -> object: ...
+    def poll(self, timeout: float, at_most: int, /) -> Iterable[tuple[int, int]]: ...
+    def close(self) -> None: ...
+
+
+class _Selected:
+    """The same by way of a selector, which does just a little more, and on more systems."""
+
+    def __init__(self, selector: selectors.BaseSelector) -> None:
+        self._selector = selector
+        self.fileno: Callable[[], int] = selector.fileno  # type: ignore[attr-defined]
+        self.unregister = selector.unregister
+        self.close = selector.close
+
+    def register(self, fd: int, _events: int, /) -> None:
+        self._selector.register(fd, selectors.EVENT_READ)
+
+    def poll(self, timeout: float, _at_most: int, /) -> Iterable[tuple[int, int]]:
+        return [(key.fd, events) for key, events in self._selector.select(timeout)]
+
+
+def _sockets() -> _Sockets | None:
+    """Return an empty set of sockets; None: this system has none that could be waited for."""
+    if sys.platform == "linux":
+        return select.epoll()
+    if hasattr(selectors.DefaultSelector, "fileno"):
+        return _Selected(selectors.DefaultSelector())
+    return None
+
+
+_READABLE: Final = getattr(select, "EPOLLIN", 1)
 
 
 class SocketWatch:
@@ -35,53 +78,51 @@ class SocketWatch:
     ) -> None:
         self._receive = receive
         self._serve = serve
-        self._selector: selectors.BaseSelector | None = None
+        self._sockets: _Sockets | None = None
+        self._peers: dict[int, PeerConnection] = {}
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Watch, until cancelled; then every peer has a task again."""
-        selector = selectors.DefaultSelector()
-        fileno = getattr(selector, "fileno", None)
+        self._sockets = sockets = _sockets()
+        if sockets is None:
+            return
+        descriptor, poll, peers, receive = sockets.fileno(), sockets.poll, self._peers, self._receive
         try:
-            if fileno is None:
-                return
-            self._selector = selector
-            descriptor = fileno()
             while True:
                 await trio.lowlevel.wait_readable(descriptor)
                 for _ in range(_LOOKS):
-                    ready = selector.select(0)
-                    for key, _events in ready:
-                        peer: PeerConnection = key.data
+                    for number, _events in poll(0, _AT_ONCE):
+                        peer = peers.get(number)
                         # It may have left since, because of what another one has sent.
-                        if peer.watch is self and not self._receive(peer):
+                        if peer is not None and not receive(peer):
                             self.rouse(peer)
-                    if not ready:
-                        break
         finally:
-            self._selector = None
-            for key in [*selector.get_map().values()]:
-                self._rouse(selector, key.data)
-            selector.close()
+            self._sockets = None
+            for peer in [*peers.values()]:
+                self._leave(peer)
+            sockets.close()
 
     def take(self, peer: PeerConnection) -> bool:
         """Watch a peer from now on, in the place of the task that serves it; False: that is not possible."""
         transport = peer.transport
-        descriptor = transport.fileno()
-        if self._selector is None or descriptor < 0 or transport.has_received():
+        number = transport.fileno()
+        if self._sockets is None or number < 0 or transport.has_received():
             return False
-        self._selector.register(descriptor, selectors.EVENT_READ, peer)
+        self._sockets.register(number, _READABLE)
+        self._peers[number] = peer
         peer.reading = None
         peer.watch = self
         return True
 
     def rouse(self, peer: PeerConnection) -> None:
-        """See `connection.Watch.rouse`. To be called only for a peer that is here."""
-        if self._selector is not None and peer.watch is self:
-            self._rouse(self._selector, peer)
+        """See `connection.Watch.rouse`; once more does no harm."""
+        if self._sockets is not None and peer.watch is self:
+            self._sockets.unregister(peer.transport.fileno())
+            self._leave(peer)
 
-    def _rouse(self, selector: selectors.BaseSelector, peer: PeerConnection) -> None:
-        selector.unregister(peer.transport.fileno())
+    def _leave(self, peer: PeerConnection) -> None:
+        del self._peers[peer.transport.fileno()]
         peer.watch = None
         peer.reading = trio.CancelScope()
         self._serve(peer)

@@ -87,6 +87,7 @@ class Serving:
         self._reading = trio.CancelScope(shield=True)
         self._writing = trio.CancelScope(shield=True)
         self._looking = trio.CancelScope(shield=True)
+        self._has_ended = False
         self._read_to_end = trio.Event()
 
     # ---- the life of it ----
@@ -215,30 +216,38 @@ class Serving:
 
     @trio.lowlevel.enable_ki_protection
     async def _read(self) -> None:
-        protocol = self._protocol
-        receive = self._transport.receive
+        """See to it that requests are read, also when the tasks that carry them out are cancelled."""
         try:
             with self._reading:
-                while True:
-                    if self._is_congested():
-                        await self._outlet.wait_until(lambda: not self._is_congested())
-                    data = await receive()
-                    if not data:
-                        self._fail(protocol.receive_eof(self._transport.last_words))
-                        return
-                    self._handle(protocol.receive(data))
-                    if protocol.broken is not None:
-                        self._fail(protocol.broken)
-                        return
+                await self._tasks.read_with(self._read_more)
+                while not self._has_ended:
+                    await self._read_more()
+        finally:
+            self._over.set()
+            self._read_to_end.set()
+
+    async def _read_more(self) -> bool:
+        """Wait for requests and have them carried out; False if there will be no more."""
+        protocol = self._protocol
+        try:
+            if self._is_congested():
+                await self._outlet.wait_until(lambda: not self._is_congested())
+            data = await self._transport.receive()
+            if data:
+                self._handle(protocol.receive(data))
+                if protocol.broken is None:
+                    return True
+                self._fail(protocol.broken)
+            else:
+                self._fail(protocol.receive_eof(self._transport.last_words))
         except ConnectionLost as error:
             self._fail(self._broken(error))
         except Exception as error:
             # A mistake of ours. It must not leave anybody waiting.
             logger.exception("the connection to Manager[%s] failed", protocol.manager)
             self._fail(ConnectionLost(f"The connection to Manager[{protocol.manager}] failed: {error!r}"))
-        finally:
-            self._over.set()
-            self._read_to_end.set()
+        self._has_ended = True
+        return False
 
     def _is_congested(self) -> bool:
         """Whether to read no more requests for now: those that are here take all the room."""
@@ -309,7 +318,7 @@ class Serving:
             return await awaitable
 
         if not self._refusing:
-            self._tasks.submit(call, wait)
+            self._tasks.submit_apart(call, wait)
             return
         _drop(awaitable)
         self._outlet.add(self._refusal(call))

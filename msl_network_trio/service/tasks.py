@@ -52,6 +52,8 @@ class WorkerTasks:
     one waits for, just as if each had its own task from the beginning. That is what requests get whose
     function has waited the last time.
 
+    For the same reason it is the leader that reads requests, see `read_with`.
+
     Args:
         service: Whose requests.
         nursery: Where the tasks run.
@@ -71,24 +73,44 @@ class WorkerTasks:
         self._idle: list[_Worker] = []
         self._busy: set[_Worker] = set()
         self._cancelled: list[Call] = []
+        self._read: Callable[[], Awaitable[bool]] | None = None
+        self._read_no_more = trio.Event()
         self._submitted = self._done = 0
 
     def submit(self, call: Call, function: Callable[..., Awaitable[Any]]) -> None:
-        """Have a request carried out.
+        """Have a request carried out that has just been read.
 
         Args:
             call: The request.
             function: An async function.
         """
-        self._submitted += call.size
         if call.attribute in self._waits:
-            worker = self._wake()
-            worker.call, worker.function = call, function
-            self._busy.add(worker)
+            self.submit_apart(call, function)
         else:
+            self._submitted += call.size
             self._queue.append((call, function))
             if self._leader is None:
                 self._leader = self._wake()
+
+    def submit_apart(self, call: Call, function: Callable[..., Awaitable[Any]]) -> None:
+        """Have a request carried out in a task that does nothing else meanwhile; see `submit`."""
+        self._submitted += call.size
+        worker = self._wake()
+        worker.call, worker.function = call, function
+        self._busy.add(worker)
+
+    async def read_with(self, read: Callable[[], Awaitable[bool]]) -> None:
+        """Have the leader read requests whenever there is none to carry out.
+
+        This waits until there are no more, or until the tasks are cancelled, which this task need not be.
+
+        Args:
+            read: Waits for requests and submits them; returns False if there will be no more.
+        """
+        self._read = read
+        if self._leader is None:
+            self._leader = self._wake()
+        await self._read_no_more.wait()
 
     @property
     def waiting(self) -> int:
@@ -118,7 +140,7 @@ class WorkerTasks:
     def _resign(self, worker: _Worker) -> None:
         """Have somebody else be the leader, if this one is it."""
         if self._leader is worker:
-            self._leader = self._wake() if self._queue else None
+            self._leader = self._wake() if self._queue or self._read is not None else None
 
     @trio.lowlevel.enable_ki_protection
     async def _work(self, worker: _Worker) -> None:
@@ -129,15 +151,14 @@ class WorkerTasks:
                 if worker.call is not None and worker.function is not None:
                     outlet.add(await self._carry_out(worker, worker.call, worker.function))
                 while self._leader is worker:
-                    if not queue:
+                    if queue:
+                        outlet.add(await self._carry_out(worker, *queue.popleft()))
+                    elif self._read is not None:
+                        self._flush()
+                        await self._read_more(self._read)
+                    else:
                         self._leader = None
-                        break
-                    outlet.add(await self._carry_out(worker, *queue.popleft()))
-                # The last of those that came together sends what all of them have answered.
-                if self._busy or queue:
-                    outlet.flush_soon()
-                else:
-                    outlet.flush()
+                self._flush()
                 if len(self._idle) >= _IDLE:
                     return
                 self._idle.append(worker)
@@ -146,6 +167,22 @@ class WorkerTasks:
             self._busy.discard(worker)
             self._resign(worker)
             outlet.done(worker)
+
+    def _flush(self) -> None:
+        """Send what has been answered: the last of those that came together does so for all of them."""
+        if self._busy or self._queue:
+            self._outlet.flush_soon()
+        else:
+            self._outlet.flush()
+
+    async def _read_more(self, read: Callable[[], Awaitable[bool]]) -> None:
+        more = False
+        try:
+            more = await read()
+        finally:
+            if not more:
+                self._read = None
+                self._read_no_more.set()
 
     async def _carry_out(self, worker: _Worker, call: Call, function: _Function) -> OutgoingLine:
         """Carry out a request and return the answer."""

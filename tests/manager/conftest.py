@@ -7,16 +7,21 @@ from functools import partial
 
 import pytest
 
+from msl_network_trio.manager import watch
 from msl_network_trio.manager.server import open_manager
 from tests.manager.sockets import OPENED
 from tests.transport.certificates import ordinary
 
 
-@pytest.fixture(params=["plain", "TLS", "without a watch"])
+@pytest.fixture(params=["plain", "TLS", "by a selector", "without a watch"])
 def tls(request, monkeypatch):
-    """Whether there is TLS; once more without it where each peer has a task all the time."""
+    """Whether there is TLS; without it also as on other systems, of which some have no watch."""
+    if request.param == "by a selector":
+        if not hasattr(selectors.DefaultSelector, "fileno"):
+            pytest.skip("this system cannot wait for a set of sockets as if it were one")
+        monkeypatch.setattr(watch, "_sockets", lambda: watch._Selected(selectors.DefaultSelector()))
     if request.param == "without a watch":
-        monkeypatch.setattr(selectors, "DefaultSelector", selectors.SelectSelector)
+        monkeypatch.setattr(watch, "_sockets", lambda: None)
     return request.param == "TLS"
 
 

@@ -371,3 +371,42 @@ async def test_what_is_emitted_outside_of_requests_is_sent_though_nobody_asks(be
         await send_together(peer, (before,), ("begin",))
         answers = [await peer.answer() for _ in range(3 + (before == "at_once"))]
         assert [answer["result"] for answer in answers if answer["uid"] == "notification"][-1] == [[3], {}]
+
+
+async def test_who_reads_a_request_carries_it_out_and_others_read_when_it_has_to_wait():
+    receivers, tasks = [], []
+
+    class Tells(Service):
+        def __init__(self):
+            super().__init__(name="Service")
+            self._gate = trio.Event()
+
+        async def at_once(self):
+            tasks.append(trio.lowlevel.current_task())
+
+        async def wait(self):
+            tasks.append(trio.lowlevel.current_task())
+            await self._gate.wait()
+
+        async def open(self):
+            tasks.append(trio.lowlevel.current_task())
+            self._gate.set()
+
+    async with running(Tells()) as peer:
+        receive = peer.service_end.receive
+
+        async def note():
+            receivers.append(trio.lowlevel.current_task())
+            return await receive()
+
+        peer.service_end.receive = note
+        for _ in range(3):
+            await peer.call("at_once")
+        assert tasks[1:] == receivers[:2]
+        assert len(set(tasks)) == 1
+        await peer.request("wait")
+        await peer.call("open")
+        assert tasks[-2] is tasks[0]
+        assert tasks[-1] is not tasks[0]
+        assert receivers[-1] is tasks[-1]
+        await peer.answer()
