@@ -129,4 +129,10 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
         "SECONDS",
         "how long a login waits for each one that has failed\n(default: 0.5)",
     ),
+    (
+        "max_records",
+        _or_none(count),
+        "NUMBER",
+        "how many rows to keep in the database of who has connected\n(default: 1000000), or none",
+    ),
 ]

@@ -44,10 +44,12 @@ class ManagerDatabase:
 
     Args:
         path: The file; None: the default one; `IN_MEMORY`: none.
+        max_records: How many rows to keep of who has connected; None: all.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, max_records: int | None = None) -> None:
         self._path = path
+        self._max_records = max_records
         self._database: Database | None = None
         self._one_at_a_time = trio.CapacityLimiter(1)
         self._hashing = trio.CapacityLimiter(_HASHING_THREADS)
@@ -211,7 +213,7 @@ class ManagerDatabase:
         if not records:
             return
         try:
-            database.connections.insert_all(records)
+            database.connections.insert_all(records, self._max_records)
         except sqlite3.Error:
             # They are for the next time, unless there are too many.
             too_many = max(0, len(self._records) + len(records) - _MOST_RECORDS)

@@ -289,7 +289,7 @@ class ManagerOpening:
         )
         listeners = [] if settings.in_memory else await open_listeners(settings.host, settings.port)
         doors: list[trio.SocketListener] = []
-        database = ManagerDatabase(_database(settings))
+        database = ManagerDatabase(_database(settings), settings.max_records)
         try:
             if settings.websocket_port is not None:
                 doors = await open_listeners(settings.host, settings.websocket_port)

@@ -61,6 +61,9 @@ class Limits(TypedDict, total=False):
     """For how many seconds a login has to wait for each one of its host that has failed (0.5); 5 at most.
     Nobody else waits."""
 
+    max_records: int | None
+    """How many rows the database keeps of who has connected (1,000,000). Then the oldest are removed."""
+
 
 def _is_port(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: int) -> None:
     if not 0 <= value <= 65535:
@@ -124,6 +127,7 @@ class ManagerSettings:
     login_attempts: int | None = attrs.field(default=10, validator=_is_positive)
     login_memory: float = attrs.field(default=60.0, validator=_is_positive)
     login_delay: float = attrs.field(default=0.5, validator=_is_not_negative)
+    max_records: int | None = attrs.field(default=1_000_000, validator=_is_positive)
 
     def __attrs_post_init__(self) -> None:
         _ = self.authentication  # which checks that it is one

@@ -33,6 +33,9 @@ _BUSY = 5.0
 _GLANCE = 0.2
 """The same when somebody has pressed the Tab key."""
 
+_REMOVED_AT_ONCE = 20_000
+"""How many old records to remove at a time: more than may be added at a time."""
+
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 _INVALID_USERNAME = re.compile(r":\d+$")
@@ -171,13 +174,28 @@ class ConnectionsTable(Table):
         "domain TEXT NOT NULL, port INTEGER NOT NULL, message TEXT NOT NULL"
     )
 
-    def insert_all(self, records: Iterable[tuple[str, str, str, int, str]]) -> None:
-        """Add records: date and time, address, full name, number of the port, what happened."""
+    def insert_all(
+        self, records: Iterable[tuple[str, str, str, int, str]], at_most: int | None = None
+    ) -> None:
+        """Add records.
+
+        Args:
+            records: For each the date and time, address, full name, number of the port, what happened.
+            at_most: How many to keep in all, the latest; None: all. Of what is too much some is removed each
+                time, so that a table that has become large long ago costs nobody a long wait.
+        """
         with self._connection:
             self._connection.executemany(
                 f"INSERT INTO {self.NAME} VALUES(NULL, ?, ?, ?, ?, ?);",
                 records,
             )
+            if at_most is not None:
+                # Their numbers only grow, and none of them is used again.
+                self._connection.execute(
+                    f"DELETE FROM {self.NAME} WHERE pid IN (SELECT pid FROM {self.NAME} WHERE pid <= "
+                    f"(SELECT max(pid) FROM {self.NAME}) - ? ORDER BY pid LIMIT {_REMOVED_AT_ONCE});",
+                    (at_most,),
+                )
 
     def connections(
         self, *, start: dt.datetime | str | None = None, end: dt.datetime | str | None = None

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 _QUOTED = 200
 
+_SMALL = 1024
+"""Below how many bytes what arrives is put together with what has: a piece costs some dozen bytes itself."""
+
+_GATHERED = 65_536
+"""Up to how many bytes small pieces are put together."""
+
 
 class LineBuffer:
     r"""Collects what arrives and gives it back as lines.
@@ -18,24 +24,30 @@ class LineBuffer:
     Attributes:
         overflow: How the first line that is longer than the limit begins; None if there was none.
             Behind such a line nothing more is given back.
+        size: How many bytes wait for the end of their line.
     """
 
-    __slots__ = ("_chunks", "_size", "limit", "overflow")
+    __slots__ = ("_chunks", "limit", "overflow", "size")
 
     def __init__(self, limit: int | None = None) -> None:
         self.limit = limit
         self.overflow: bytes | None = None
-        self._chunks: list[bytes] = []
-        self._size = 0
+        self._chunks: list[bytes | bytearray] = []
+        self.size = 0
 
     def __len__(self) -> int:
-        """The number of bytes that wait for the end of their line."""
-        return self._size
+        """The same as `size`."""
+        return self.size
 
     @property
     def start(self) -> bytes:
         """How the unfinished line begins, for messages; a few hundred bytes at the most."""
-        return b"".join(self._chunks[:_QUOTED])[:_QUOTED]
+        return b"".join(chunk[:_QUOTED] for chunk in self._chunks[:_QUOTED])[:_QUOTED]
+
+    def clear(self) -> None:
+        """Forget what was received of a line that is not complete."""
+        self._chunks.clear()
+        self.size = 0
 
     def feed(self, data: bytes) -> list[bytes]:
         r"""Add bytes and return the lines that are now complete, without their ``\n``."""
@@ -48,7 +60,7 @@ class LineBuffer:
             self._chunks.append(lines[0])
             lines[0] = b"".join(self._chunks)
             self._chunks.clear()
-            self._size = 0
+            self.size = 0
         if self.overflow is not None or (
             self.limit is not None and (end > self.limit or len(lines[0]) > self.limit)
         ):
@@ -68,7 +80,7 @@ class LineBuffer:
             self._chunks.append(block)
             block = b"".join(self._chunks)
             self._chunks.clear()
-            self._size = 0
+            self.size = 0
         if self.overflow is not None or (self.limit is not None and len(block) > self.limit):
             block = b"".join(line + b"\n" for line in self._within_limit(block[:-1].split(b"\n")))
         if end < len(data):
@@ -88,9 +100,17 @@ class LineBuffer:
     def _keep(self, data: bytes) -> None:
         if self.overflow is not None:
             return
-        self._chunks.append(data)
-        self._size += len(data)
-        if self.limit is not None and self._size > self.limit:
+        size = len(data)
+        if size >= _SMALL:
+            self._chunks.append(data)
+        else:
+            last = self._chunks[-1] if self._chunks else None
+            if isinstance(last, bytearray) and len(last) < _GATHERED:
+                last += data
+            else:
+                self._chunks.append(bytearray(data))
+        self.size += size
+        if self.limit is not None and self.size > self.limit:
             self.overflow = self.start
             self._chunks.clear()
-            self._size = 0
+            self.size = 0

@@ -74,6 +74,9 @@ _MOST_REQUESTS = 1_000_000
 _LARGEST_QUESTION = 65_536
 """The largest request to the Manager itself, in bytes: it is decoded as a whole."""
 
+_MOST_UNFINISHED = 1_073_741_824
+"""How many bytes there may be of lines that are not complete, of all peers together."""
+
 _CLOSING_BRACE = ord("}")
 
 
@@ -136,6 +139,7 @@ class ManagerProtocol:
         self._spare_requests = _MOST_REQUESTS
         self._looked_for_spare = -math.inf
         self._told = (-1, b"")
+        self._unfinished = 0
         self._is_ending = False
         self._identity = identity
         self._max_backlog = max_backlog
@@ -191,6 +195,8 @@ class ManagerProtocol:
         if peer.closing:
             return
         lines = peer.lines.feed(data)
+        if peer.lines.size != peer.unfinished:
+            self._note_unfinished(peer)
         count = len(lines)
         peer.lines_received += count
         if peer.unread:
@@ -254,6 +260,35 @@ class ManagerProtocol:
             begin = line_end
         return data[begin:]
 
+    def _note_unfinished(self, peer: Peer) -> None:
+        """Note how much there is of a line that is not complete. If it is too much of all peers, one goes."""
+        size = peer.lines.size
+        self._unfinished += size - peer.unfinished
+        peer.unfinished = size
+        if self._unfinished > _MOST_UNFINISHED:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Drop who has the longest incomplete line of the host that has the most of them."""
+        hosts: Counter[str] = Counter()
+        longest: dict[str, Peer] = {}
+        for peer in self.registry.peers.values():
+            address = peer.host.address
+            hosts[address] += peer.unfinished
+            if address not in longest or peer.unfinished > longest[address].unfinished:
+                longest[address] = peer
+        ((address, _),) = hosts.most_common(1)
+        peer = longest[address]
+        count = _MOST_UNFINISHED
+        text = f"The lines of all peers that are not complete have more than {count:,} bytes, yours the most"
+        self.reject(peer, ValueError(text))
+        self._forget_unfinished(peer)
+
+    def _forget_unfinished(self, peer: Peer) -> None:
+        peer.lines.clear()
+        self._unfinished -= peer.unfinished
+        peer.unfinished = 0
+
     def _too_long(self, peer: Peer) -> None:
         self.hits["read_limit"] += 1
         self.reject(peer, ValueError(f"The line is longer than the limit of {peer.lines.limit:,} bytes"))
@@ -287,6 +322,7 @@ class ManagerProtocol:
         """Forget a peer, and tell those who wait for an answer of it."""
         self._admission.end(peer)
         self.registry.remove(peer)
+        self._forget_unfinished(peer)
         self._heavy.discard(peer)
         self._spare_requests += max(0, peer.may_ask - self._free_requests)
         peer.may_ask = 0

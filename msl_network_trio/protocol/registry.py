@@ -85,6 +85,7 @@ class Peer:
         received: How many bytes it has sent.
         lines_received: How many lines these were.
         sent: How many bytes have been sent to it.
+        unfinished: How many bytes there were of a line that is not complete.
         unread: Lines that were received and not looked at yet, since there were too many at once, or since
             the peer waits for a verdict.
         user: As whom the peer has logged in; empty: it has not.
@@ -143,6 +144,7 @@ class Peer:
         "size",
         "tail",
         "told",
+        "unfinished",
         "unread",
         "user",
         "waiting",
@@ -170,6 +172,7 @@ class Peer:
         self.received = 0
         self.lines_received = 0
         self.sent = 0
+        self.unfinished = 0
         self.unread: list[bytes] = []
         self.user = ""
         self.notifications_left = 0

@@ -24,7 +24,7 @@ def test_every_limit_has_a_default_and_says_in_its_description_which():
     for name in Limits.__annotations__:
         description = source.partition(f"    {name}: ")[2].partition("\n\n")[0]
         default = fields[name]
-        shown = "256 MiB" if default == 256 * 1024**2 else f"{default:,g}"
+        shown = "256 MiB" if default == 256 * 1024**2 else f"{default:,}".removesuffix(".0")
         assert f"({shown})" in description
 
 

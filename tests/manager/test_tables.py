@@ -217,6 +217,40 @@ def test_connections_of_a_time(database, theirs, kwargs, expected):
             theirs["connections"].connections(**kwargs)
 
 
+def numbered(numbers):
+    return [("2026-11-26T12:00:00", "10.0.0.5", "lab-5", number, "x") for number in numbers]
+
+
+def test_only_the_latest_connections_are_kept_and_the_reference_reads_them(database, theirs):
+    table = database.connections
+    for begin in range(0, 30, 10):
+        table.insert_all(numbered(range(begin, begin + 10)), at_most=15)
+    assert [record[4] for record in table.connections()] == [*range(15, 30)]
+    assert theirs["connections"].connections() == table.connections()
+
+    class Peer:
+        ip_address, domain, port = "10.0.0.5", "lab-5.example.org", 30
+
+    theirs["connections"].insert(Peer, "connected as a client")
+    assert [record[4] for record in table.connections()] == [*range(15, 31)]
+    table.insert_all(numbered([31]), at_most=15)
+    assert [record[4] for record in table.connections()] == [*range(17, 32)]
+    table.insert_all(numbered(range(32, 50)))
+    assert len(table.connections()) == 33
+
+
+def test_a_table_that_is_far_too_large_becomes_smaller_bit_by_bit(database, monkeypatch):
+    monkeypatch.setattr(tables, "_REMOVED_AT_ONCE", 10)
+    table = database.connections
+    table.insert_all(numbered(range(100)))
+    sizes = []
+    for number in range(100, 112):
+        table.insert_all(numbered([number]), at_most=5)
+        sizes.append(len(table.connections()))
+    assert sizes == [91, 82, 73, 64, 55, 46, 37, 28, 19, 10, 5, 5]
+    assert [record[4] for record in table.connections()] == [*range(107, 112)]
+
+
 # ---- passwords ----
 
 

@@ -127,3 +127,25 @@ def test_a_limit_that_is_lifted_counts_from_then_on(feed):
     feed(buffer, b"12345")
     buffer.limit = None
     assert feed(buffer, b"6789\n") == [b"123456789"]
+
+
+def test_what_comes_in_small_pieces_is_kept_in_few():
+    """Each piece has a cost of its own: a line that comes byte by byte must not take forty times its length."""
+    buffer = LineBuffer()
+    for number in range(300_000):
+        assert buffer.feed(b"%d" % (number % 10)) == []
+        if number % 50_000 == 0:
+            assert buffer.feed(b"x" * 2000) == []
+    assert len(buffer._chunks) < 30
+    assert len(buffer) == buffer.size == 312_000
+    expected = b"".join(b"%d" % (n % 10) + (b"x" * 2000 if n % 50_000 == 0 else b"") for n in range(300_000))
+    assert buffer.feed(b"\n") == [expected]
+    assert buffer.size == 0
+
+
+def test_what_is_not_complete_can_be_forgotten():
+    buffer = LineBuffer()
+    buffer.feed(b"begin")
+    buffer.clear()
+    assert buffer.size == 0
+    assert buffer.feed(b"line\n") == [b"line"]

@@ -6,6 +6,7 @@ import pytest
 
 from msl_network_trio.protocol import codec, manager, registry
 from msl_network_trio.protocol.manager import LARGE, TURN
+from msl_network_trio.protocol.registry import Host
 
 from .network import Network, encoded, notification, raw, read, reply, request
 
@@ -424,6 +425,52 @@ def test_a_line_that_is_too_long_comes_to_light_behind_those_before_it(turn):
     assert len(read(echo)) == 3
     assert client.closing
     assert network.protocol.hits == {"read_limit": 1}
+
+
+# ---- incomplete lines ----
+
+
+def send_part(network, peer, size):
+    network.protocol.receive(peer, b"x" * size)
+
+
+def test_lines_of_all_peers_that_are_not_complete_are_bounded_and_who_has_most_goes(monkeypatch):
+    monkeypatch.setattr(manager, "_MOST_UNFINISHED", 10_000)
+    network = Network()
+    echo, honest = network.peer("Echo", "service"), network.peer()
+    honest.host = Host("lab", "10.0.0.1", "lab", "lab")
+    many = [network.peer() for _ in range(10)]
+    send_part(network, honest, 1900)
+    for number, peer in enumerate(many):
+        send_part(network, peer, 600 + number)
+        send_part(network, peer, 200)
+    # The host of these has more than the one of the honest peer, which has the longest line of all.
+    assert not any(peer.closing for peer in many)
+    send_part(network, many[0], 1000)
+    assert [peer.closing for peer in many if peer.closing] == [many[0].closing]
+    assert many[0].closing.startswith("ValueError: The lines of all peers that are not complete")
+    assert read(many[0])[-1]["error"]
+    assert len(many[0].lines) == 0
+    send_part(network, many[0], 5000)  # which nobody looks at any more
+    network.send(honest, b"")  # which ends the line
+    assert [line["error"] for line in read(honest)] == [True]
+    network.send(honest, request("Echo", "e"))
+    assert len(read(echo)) == 1
+
+
+def test_what_was_incomplete_counts_no_more_when_it_is_complete_or_its_peer_has_gone(monkeypatch):
+    monkeypatch.setattr(manager, "_MOST_UNFINISHED", 10_000)
+    network = Network()
+    network.peer("Echo", "service")
+    peer = network.peer()
+    for _ in range(20):
+        send_part(network, peer, 4000)
+        network.send(peer, b"")
+        gone = network.peer()
+        send_part(network, gone, 4000)
+        network.protocol.disconnect(gone)
+    assert not peer.closing
+    assert network.protocol._unfinished == 0
 
 
 class Untouched(dict):
