@@ -23,7 +23,7 @@ from msl_network_trio.manager.connection import PeerConnection
 _LOOKS: Final = 2
 """How often to look before other tasks get their turn: what was passed on may have been answered already."""
 
-_AT_ONCE: Final = 1000
+_AT_ONCE: Final = 256
 """How many sockets to be told of by one look."""
 
 
