@@ -180,7 +180,7 @@ async def test_requests_are_not_read_while_too_much_waits_to_be_written(carrier)
         assert len((await peer.answer())["result"][0][0]) == 10_000_000
         for _ in range(3):
             assert (await peer.answer())["result"] is None
-        assert reached == [0, 1, 2]
+        assert sorted(reached) == [0, 1, 2]  # by threads, in any order
 
 
 @pytest.mark.parametrize("method", ["wait", "async_wait"])
