@@ -131,6 +131,7 @@ ORDER = [
     "cli.delete",
     "cli.completion",
     "cli.limits",
+    "cli.serving",
     "cli.manager",
     "cli.gateway",
     "cli.demo",

@@ -39,6 +39,8 @@ def print_help(text: str, file: TextIO) -> None:
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table on standard output: framed on a terminal, else in columns as msl-network prints them."""
     file = sys.stdout
+    if file is None:
+        return  # as print() does
     if is_colourful(file):
         from rich.console import Console
         from rich.table import Table
@@ -46,7 +48,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
         table = Table()
         for heading in headings:
-            table.add_column(heading)
+            table.add_column(heading, overflow="fold")  # names are not to be cut off
         for row in rows:
             table.add_row(*map(Text, row))
         Console(file=file).print(table)
@@ -59,6 +61,8 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def print_error(text: str) -> None:
     """Print on standard error what went wrong, on one line if the text is one."""
     file = sys.stderr
+    if file is None:
+        return
     if not is_colourful(file):
         file.write(f"error: {text}\n")
         return

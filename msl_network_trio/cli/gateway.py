@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from msl_network_trio.cli.parser import Parser, add_completer
+from msl_network_trio.cli.limits import byte_count, or_none
+from msl_network_trio.cli.parser import Parser
+from msl_network_trio.cli.serving import add_certificate, add_log_level, add_origins
 from msl_network_trio.constants import PORT, WEBSOCKET_PORT
 
 HELP: Final = "Put WebSocket in front of a Manager that has none, until Ctrl-C or SIGTERM"
@@ -45,54 +47,22 @@ def add_arguments(parser: Parser) -> None:
         type=_address,
         help="where to listen; without a host at all network interfaces\n(default: %(default)s)",
     )
-    parser.add_argument(
-        "--websocket-origin",
-        dest="origins",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="an origin, like https://lab.example, whose pages may connect,\n"
-        "besides our own one; may be repeated; *: all",
+    add_origins(parser, "origins")
+    add_certificate(
+        parser,
+        tls="do without TLS on this side: ws:// instead of wss://",
+        certificate="the certificate of this side, in PEM (default: that of a\nManager on this computer)",
+        key="",
     )
-    _add_own_tls_arguments(parser)
     _add_manager_tls_arguments(parser)
     parser.add_argument(
         "--read-limit",
-        type=int,
+        type=or_none(byte_count),
         default=256 * 1024 * 1024,
         metavar="BYTES",
-        help="the largest message to accept (default: %(default)s)",
+        help="the largest message to accept (default: 256M), or none",
     )
-    level = parser.add_argument(
-        "-G",
-        "--log-level",
-        type=str.upper,
-        default="INFO",
-        metavar="LEVEL",
-        choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
-        help="what is less important is not logged (default: %(default)s)",
-    )
-    add_completer(level, "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-
-
-def _add_own_tls_arguments(parser: Parser) -> None:
-    parser.add_argument(
-        "--disable-tls", action="store_true", help="do without TLS on this side: ws:// instead of wss://"
-    )
-    parser.add_argument(
-        "-c",
-        "--cert-file",
-        metavar="FILE",
-        help="the certificate of this side, in PEM (default: that of a\nManager on this computer)",
-    )
-    parser.add_argument("-k", "--key-file", metavar="FILE", help="the private key of the certificate, in PEM")
-    parser.add_argument(
-        "-D",
-        "--key-file-password",
-        nargs="+",
-        metavar=("PASSWORD", "WORD"),
-        help="the password of the private key, or the path of a file that\nholds it",
-    )
+    add_log_level(parser)
 
 
 def _add_manager_tls_arguments(parser: Parser) -> None:

@@ -58,7 +58,9 @@ def count(text: str) -> int:
     return int(text)
 
 
-def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+def or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a function that reads the same, or the word none."""
+
     def read(text: str) -> Any:
         return None if text.lower() == "none" else kind(text)
 
@@ -66,7 +68,7 @@ def _or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
-    ("read_limit", _or_none(byte_count), "BYTES", "the largest line of a peer (default: 256M), or none"),
+    ("read_limit", or_none(byte_count), "BYTES", "the largest line of a peer (default: 256M), or none"),
     (
         "max_backlog",
         byte_count,
@@ -81,13 +83,13 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
     ),
     (
         "max_connections",
-        _or_none(count),
+        or_none(count),
         "NUMBER",
         "how many peers may be connected (default: 5000), or none",
     ),
     (
         "max_unauthenticated",
-        _or_none(count),
+        or_none(count),
         "NUMBER",
         "how many connections may not have said yet who they are\n(default: 200), or none",
     ),
@@ -100,25 +102,25 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
     ("tls_timeout", _positive_seconds, "SECONDS", "how long a TLS handshake may take (default: 10)"),
     (
         "max_links",
-        _or_none(count),
+        or_none(count),
         "NUMBER",
         "with how many Services a client may be linked\n(default: 1000), or none",
     ),
     (
         "max_requests",
-        _or_none(count),
+        or_none(count),
         "NUMBER",
         "how many requests of a client may wait for their answers\n(default: 100000), or none",
     ),
     (
         "notification_rate",
-        _or_none(count),
+        or_none(count),
         "NUMBER",
         "how many notifications per second a Service may emit\n(default: 100000), or none",
     ),
     (
         "login_attempts",
-        _or_none(count),
+        or_none(count),
         "NUMBER",
         "how many logins from one host may fail, until those that have\nare forgotten (default: 10), or none",
     ),
@@ -131,7 +133,7 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
     ),
     (
         "max_records",
-        _or_none(count),
+        or_none(count),
         "NUMBER",
         "how many rows to keep in the database of who has connected\n(default: 1000000), or none",
     ),

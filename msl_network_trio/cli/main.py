@@ -33,6 +33,9 @@ Examples:
 FAILED = 1
 """The exit status of a command that could not do what it was told to."""
 
+BROKEN_PIPE = 141
+"""The exit status when nobody reads what is printed, as of ``head``; shells have it so."""
+
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
@@ -44,17 +47,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words behind the name of the program; None: those of the process.
 
     Returns:
-        The exit status.
+        The exit status; after Ctrl-C, and when nobody reads what is printed, that which shells have for it.
 
     Raises:
         SystemExit: After ``--help``, ``--version``, and, with status 2, words that make no sense.
     """
+    try:
+        try:
+            return _run(arguments)
+        finally:
+            for file in (sys.stdout, sys.stderr):
+                if file is not None:
+                    file.flush()
+    except BrokenPipeError:
+        _print_no_more()
+        return BROKEN_PIPE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
     if "_ARGCOMPLETE" in os.environ:  # the shell wants to know how the line may go on
         import argcomplete
 
         argcomplete.autocomplete(parser)
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    del options.parser
     if options.command is None:
         parser.print_help()
         return 0
@@ -62,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[options.command].execute(options)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        raise
     except (CommandError, NetworkError, OSError) as error:
         print_error(_text(error))
         return FAILED
@@ -70,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def build_parser() -> Parser:
     """Return the parser with all commands."""
     parser = Parser(prog=_program(), description=_DESCRIPTION, epilog=_EPILOG)
+    parser.set_defaults(parser=parser)
     parser.add_argument(
         "-V", "--version", action="version", version=__version__, help="show the version and exit"
     )
@@ -78,8 +100,18 @@ def build_parser() -> Parser:
         subparser = subparsers.add_parser(
             name, help=command.HELP, description=f"{command.HELP}.", epilog=command.EPILOG
         )
+        subparser.set_defaults(parser=subparser)
         command.add_arguments(subparser)
     return parser
+
+
+def _print_no_more() -> None:
+    """Let the interpreter end without complaints about what it cannot print."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for file in (sys.stdout, sys.stderr):
+        if file is not None:
+            os.dup2(nowhere, file.fileno())
+    os.close(nowhere)
 
 
 def _program() -> str:

@@ -7,6 +7,7 @@ from typing import Final
 
 from msl_network_trio.cli.limits import add_limits, count, seconds
 from msl_network_trio.cli.parser import Parser, add_completer
+from msl_network_trio.cli.serving import add_certificate, add_log_level, add_origins
 from msl_network_trio.constants import PORT
 
 HELP: Final = "Run a Manager, until Ctrl-C or SIGTERM ends it"
@@ -60,7 +61,13 @@ def add_arguments(parser: Parser) -> None:
         help="the host name or address to listen on\n(default: all network interfaces)",
     )
     _add_web_arguments(parser)
-    _add_tls_arguments(parser)
+    add_certificate(
+        parser,
+        tls="do without TLS: everything can be read on the way",
+        certificate="the certificate, in PEM (default: one that is made at the\nfirst start)",
+        key=". With a key and\nno certificate, the default certificate is replaced by one\n"
+        "that is made for this key",
+    )
     authentication = parser.add_mutually_exclusive_group()
     authentication.add_argument(
         "--auth-hostname",
@@ -96,16 +103,7 @@ def add_arguments(parser: Parser) -> None:
         help="the file to log to, besides the console (default: a new one\n"
         "named after the time, in the folder ~/.msl/network/logs)",
     )
-    level = parser.add_argument(
-        "-G",
-        "--log-level",
-        type=_level,
-        default="INFO",
-        metavar="LEVEL",
-        help="DEBUG, INFO, WARNING, ERROR, CRITICAL or a number: what is\n"
-        "less important is not logged (default: %(default)s)",
-    )
-    add_completer(level, "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+    add_log_level(parser)
     parser.add_argument(
         "--log-format",
         choices=["text", "json"],
@@ -147,43 +145,7 @@ def _add_web_arguments(parser: Parser) -> None:
         help="also listen on this port for WebSocket, and show a page to\n"
         "browsers (default: do not); 0: any that is free",
     )
-    parser.add_argument(
-        "--websocket-origin",
-        dest="websocket_origins",
-        action="append",
-        default=[],
-        metavar="ORIGIN",
-        help="an origin, like https://lab.example, whose pages may connect\n"
-        "by WebSocket, besides our own one; may be repeated; *: all",
-    )
-
-
-def _add_tls_arguments(parser: Parser) -> None:
-    parser.add_argument(
-        "--disable-tls", action="store_true", help="do without TLS: everything can be read on the way"
-    )
-    parser.add_argument(
-        "-c",
-        "--cert-file",
-        metavar="FILE",
-        help="the certificate, in PEM (default: one that is made at the\nfirst start)",
-    )
-    parser.add_argument(
-        "-k",
-        "--key-file",
-        metavar="FILE",
-        help="the private key of the certificate, in PEM. With a key and\n"
-        "no certificate, the default certificate is replaced by one\n"
-        "that is made for this key",
-    )
-    parser.add_argument(
-        "-D",
-        "--key-file-password",
-        nargs="+",
-        metavar=("PASSWORD", "WORD"),
-        help="the password of the private key, if it has one; also the\n"
-        "path of a file, as with --auth-password",
-    )
+    add_origins(parser, "websocket_origins")
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -205,14 +167,5 @@ def _rotation(text: str) -> str:
 
     try:
         return check_rotation(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _level(text: str) -> int:
-    from msl_network_trio.manager.logs import level_number
-
-    try:
-        return level_number(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None

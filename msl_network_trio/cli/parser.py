@@ -30,8 +30,10 @@ class Parser(argparse.ArgumentParser):
             print_help(message, file or sys.stderr)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the command line, and how to get help, and exit."""
-        self.print_usage(sys.stderr)
+        """Say what is wrong with the command line, and how to get help, and exit.
+
+        The usage would be a screen of options, for some commands, above what is wrong.
+        """
         print_error(f"{message} (try {self.prog} --help)")
         self.exit(USAGE_ERROR)
 

@@ -31,7 +31,8 @@ def describe(pem: bytes) -> str:
         certificate = x509.load_pem_x509_certificate(pem)
         return "\n".join(_lines(certificate))
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise NotACertificate(f"there is no certificate in it that can be read ({error})") from error
+        reason = "" if b"-----BEGIN CERTIFICATE-----" in pem else "; it must be in PEM"
+        raise NotACertificate(f"there is no certificate in it that can be read{reason}") from error
 
 
 def _lines(certificate: x509.Certificate) -> Iterator[str]:

@@ -182,11 +182,11 @@ def test_colours_depend_on_the_terminal_and_on_the_users_wishes(monkeypatch, var
 )
 def test_a_line_that_makes_no_sense_is_explained(arguments, text, capsys):
     printed = usage_error(arguments, capsys)
-    assert printed.startswith("usage: msl-network-trio")
-    last = printed.splitlines()[-1]
-    assert last.startswith("error: ")
-    assert text in last
-    assert "--help)" in last
+    assert printed.count("\n") == 1
+    assert printed.startswith("error: ")
+    assert text in printed
+    command = arguments[0] if arguments[0] in COMMANDS else ""
+    assert printed.endswith(f"(try {f'msl-network-trio {command}'.strip()} --help)\n")
 
 
 @pytest.mark.parametrize(
@@ -420,7 +420,7 @@ def test_the_code_for_a_shell_is_printed(shell, text, capsys):
         ("--manager-auto-save", {"manager_auto_save": True}),
         ("--manager-disable-hostname-check", {"manager_assert_hostname": False}),
         ("--websocket-origin https://a --websocket-origin *", {"origins": ["https://a", "*"]}),
-        ("--read-limit 1000 -G debug", {"read_limit": 1000, "log_level": "DEBUG"}),
+        ("--read-limit 1000 -G debug", {"read_limit": 1000, "log_level": 10}),
     ],
 )
 def test_the_options_of_the_gateway_reach_it(monkeypatch, line, changed):
@@ -442,7 +442,7 @@ def test_the_options_of_the_gateway_reach_it(monkeypatch, line, changed):
             "manager_auto_save": False,
             "manager_assert_hostname": True,
             "read_limit": 268435456,
-            "log_level": "INFO",
+            "log_level": 20,
             **changed,
         }
     ]
@@ -453,3 +453,60 @@ def test_what_is_no_address_is_an_error(line, capsys):
     with pytest.raises(SystemExit):
         main(["gateway", *line.split()])
     assert "no address of the form host:port" in capsys.readouterr().err
+
+
+# ---- where it prints to ----
+
+
+def run_command(*arguments: str, **kwargs) -> subprocess.Popen:
+    environment = {**os.environ, **kwargs.pop("env", {})}
+    return subprocess.Popen(
+        [sys.executable, "-m", "msl_network_trio", *arguments],
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        **kwargs,
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["manager", "--help"], ["completion"], ["user", "list"]])
+def test_who_stops_reading_ends_it_without_a_word(arguments, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = run_command(*arguments, stdout=writing, env={"MSL_NETWORK_HOME": str(tmp_path)})
+    os.close(writing)
+    assert process.communicate() == (None, "")
+    assert process.returncode == 141
+
+
+def test_without_standard_output_nothing_is_printed(monkeypatch, tmp_path):
+    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path))
+    assert main(["user", "add", "j.doe", "--password", "secret"]) == 0
+    monkeypatch.setattr(sys, "stdout", None)
+    assert main(["user", "list"]) == 0
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["user", "remove", "nobody"]) == 1
+
+
+def test_names_are_whole_on_a_narrow_terminal(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "20")
+    console.print_table(["Username", "Administrator"], [["abcdefghijklmnop", "False"]])
+    printed = ESCAPE.sub("", capsys.readouterr().out)
+    assert "…" not in printed
+    columns = [line.split("│")[1].strip() for line in printed.splitlines() if line.startswith("│")]
+    assert "".join(columns) == "abcdefghijklmnop"
+
+
+def test_a_gateway_reads_its_options_as_a_manager_does(monkeypatch, capsys):
+    from msl_network_trio.gateway import running
+
+    calls = []
+    monkeypatch.setattr(running, "run_forever", lambda **kwargs: calls.append(kwargs))
+    assert main(["gateway", "--read-limit", "64M", "--log-level", "debug"]) == 0
+    assert main(["gateway", "--read-limit", "none", "--websocket-origin", "*"]) == 0
+    assert calls[0]["read_limit"] == 64 * 1024**2
+    assert calls[0]["log_level"] == 10
+    assert calls[1]["read_limit"] is None
+    assert calls[1]["origins"] == ["*"]
+    assert "is no number of bytes" in usage_error(["gateway", "--read-limit", "-1"], capsys)
