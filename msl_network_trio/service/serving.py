@@ -88,6 +88,8 @@ class Serving:
         self._writing = trio.CancelScope(shield=True)
         self._looking = trio.CancelScope(shield=True)
         self._has_ended = False
+        self._received = 0
+        self._look_again_at = 0
         self._read_to_end = trio.Event()
 
     # ---- the life of it ----
@@ -234,6 +236,7 @@ class Serving:
                 await self._outlet.wait_until(lambda: not self._is_congested())
             data = await self._transport.receive()
             if data:
+                self._received += len(data)
                 self._handle(protocol.receive(data))
                 if protocol.broken is None:
                     return True
@@ -251,8 +254,15 @@ class Serving:
 
     def _is_congested(self) -> bool:
         """Whether to read no more requests for now: those that are here take all the room."""
+        if self._outlet.is_full:
+            return True
+        if self._received < self._look_again_at:
+            return False
         limit = self._outlet.max_unsent
-        return self._outlet.is_full or self._tasks.waiting > limit or self._threads.waiting > limit
+        waiting = max(self._tasks.waiting, self._threads.waiting)
+        # Before so much more has come there cannot be too much.
+        self._look_again_at = self._received + limit - waiting
+        return waiting > limit
 
     def _fail(self, error: NetworkError) -> None:
         """Remember why the connection ended."""
