@@ -183,7 +183,11 @@ async def open_websocket(
         ping_interval=ping_interval,
         held=None,
     )
-    trio.lowlevel.spawn_system_task(transport.run)
+    try:
+        trio.lowlevel.spawn_system_task(transport.run)
+    except BaseException:
+        carrier.close()
+        raise
     return transport
 
 

@@ -311,11 +311,14 @@ class WebSocketTransport(Transport):
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Send what has to wait, and ask the peer whether it is there, until `close`."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._keep_alive)
-            with self._scope:
-                await self._flush()
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_alive)
+                with self._scope:
+                    await self._flush()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._fail(ConnectionLost("The connection has ended"))  # nobody would send what has to wait
 
     async def _flush(self) -> None:
         while True:

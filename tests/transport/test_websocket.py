@@ -17,6 +17,7 @@ from msl_network_trio.transport.held import Held
 from msl_network_trio.transport.memory import memory_pair
 from msl_network_trio.transport.opening_handshake import accept_websocket, open_websocket
 from tests.transport.websockets import (
+    KEY,
     accepted,
     frame,
     one_end,
@@ -295,6 +296,25 @@ async def test_a_goodbye_that_nobody_answers_can_be_waited_for_as_long_as_one_wa
     with trio.move_on_after(0.05) as scope:
         await end.receive()
     assert scope.cancelled_caught
+
+
+async def test_who_waits_to_send_is_told_when_nobody_will_any_more(autojump_clock, opened):
+    _, theirs = memory_pair(1000)
+    async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
+        end = await accept_websocket(theirs, KEY, None, nursery.start_soon)
+        opened.append(end)
+        assert end.send_nowait(b"x" * 5000 + b"\n") == 5000
+
+        async def wait():
+            with trio.CancelScope(shield=True), pytest.raises(ConnectionLost, match="has ended"):
+                while True:
+                    await end.wait_send()
+                    end.send_nowait(b"\n")
+
+        outer.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert 4 < trio.current_time() < 6
 
 
 # ---- what is not allowed ----
