@@ -60,3 +60,9 @@ def test_what_makes_no_sense_is_refused_before_anything_is_opened(argument, valu
 def test_passwords_are_not_shown():
     text = repr(ManagerSettings(auth_password="pw-1", key_file_password="pw-2"))
     assert "pw-" not in text
+
+
+def test_a_password_that_is_no_text_is_an_error_that_does_not_show_it():
+    with pytest.raises(TypeError, match="auth_password must be text or None, not int") as raised:
+        ManagerSettings(auth_password=271828)
+    assert "271828" not in str(raised.value)

@@ -174,11 +174,24 @@ async def test_the_command_shows_it_as_tables_and_as_json(database, capsys):
         ) as manager:
             words = ["status", "-H", "127.0.0.1", "-p", str(manager.port), "--disable-tls"]
             words += ["-u", "alice", "-P", "pw-a", "-i", "0.01"]
+            stream = await trio.open_tcp_stream("127.0.0.1", manager.port)
+            await stream.send_all(b'{"result":{"type":"service","name":"DMM","attributes":{}}}\n')
+            while not manager.identity()["services"]:
+                await trio.sleep(0.01)
             assert await trio.to_thread.run_sync(partial(main, words)) == 0
             text = capsys.readouterr().out
             assert await trio.to_thread.run_sync(partial(main, [*words, "--json"])) == 0
             status = json.loads(capsys.readouterr().out)
-    for expected in (manager.name, "running since", "lines from clients", "max_links", "none", "268,435,456"):
+            await stream.aclose()
+    for expected in (
+        manager.name,
+        "DMM",
+        "running since",
+        "lines from clients",
+        "max_links",
+        "none",
+        "268,435,456",
+    ):
         assert expected in text
     assert status["manager"] == manager.name
     assert 0 < status["rates"]["seconds"] < 30
