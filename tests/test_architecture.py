@@ -37,6 +37,8 @@ ORDER = [
     "protocol.answers",
     "protocol.terminal",
     "protocol.admission",
+    "protocol.open_requests",
+    "protocol.unfinished",
     "protocol.manager",
     "transport.base",
     "transport.memory",

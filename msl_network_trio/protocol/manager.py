@@ -20,7 +20,6 @@ Requests and replies pass through as they came: of a request only the end is rep
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import time
 from collections import Counter
@@ -28,12 +27,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from msl_network_trio.constants import DISCONNECT_REQUEST, MANAGER, NOTIFICATION_UID
-from msl_network_trio.protocol import answers, codec, terminal
+from msl_network_trio.protocol import answers, codec, open_requests, terminal
 from msl_network_trio.protocol.admission import Admission, Authentication
 from msl_network_trio.protocol.logins import Logins
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine, departure, refusal
+from msl_network_trio.protocol.open_requests import OpenRequests
 from msl_network_trio.protocol.records import Records
 from msl_network_trio.protocol.registry import Peer, Registry
+from msl_network_trio.protocol.unfinished import UnfinishedLines
 from msl_network_trio.protocol.verdicts import Undecided
 
 logger = logging.getLogger(__name__)
@@ -62,20 +63,8 @@ _FOR_ALL = 4
 _LONGEST_UID = 255
 """How many characters the uid of a request may have, which is kept until the answer comes."""
 
-_FREE_REQUESTS = 100
-"""How many requests of a peer may be open without those of all others counting."""
-
-_MORE_REQUESTS = 1000
-"""How many more it may make at a time, as long as there are enough for all."""
-
-_MOST_REQUESTS = 1_000_000
-"""How many requests beyond those may be open, of all peers together."""
-
 _LARGEST_QUESTION = 65_536
 """The largest request to the Manager itself, in bytes: it is decoded as a whole."""
-
-_MOST_UNFINISHED = 1_073_741_824
-"""How many bytes there may be of lines that are not complete, of all peers together."""
 
 _CLOSING_BRACE = ord("}")
 
@@ -133,13 +122,10 @@ class ManagerProtocol:
         self.touched: list[Peer] = []
         self.hits: Counter[str] = Counter()
         self._clock = clock
-        self._max_requests = sys.maxsize if max_requests is None else max_requests
+        self._requests = OpenRequests(self.registry.peers, max_requests, clock)
+        self._unfinished = UnfinishedLines(self.registry.peers, self.reject)
         self._notification_rate = sys.maxsize if notification_rate is None else notification_rate
-        self._free_requests = min(_FREE_REQUESTS, self._max_requests)
-        self._spare_requests = _MOST_REQUESTS
-        self._looked_for_spare = -math.inf
         self._told = (-1, b"")
-        self._unfinished = 0
         self._is_ending = False
         self._identity = identity
         self._max_backlog = max_backlog
@@ -196,7 +182,9 @@ class ManagerProtocol:
             return
         lines = peer.lines.feed(data)
         if peer.lines.size != peer.unfinished:
-            self._note_unfinished(peer)
+            self._unfinished.note(peer)
+            if peer.closing:
+                return
         count = len(lines)
         peer.lines_received += count
         if peer.unread:
@@ -260,35 +248,6 @@ class ManagerProtocol:
             begin = line_end
         return data[begin:]
 
-    def _note_unfinished(self, peer: Peer) -> None:
-        """Note how much there is of a line that is not complete. If it is too much of all peers, one goes."""
-        size = peer.lines.size
-        self._unfinished += size - peer.unfinished
-        peer.unfinished = size
-        if self._unfinished > _MOST_UNFINISHED:
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """Drop who has the longest incomplete line of the host that has the most of them."""
-        hosts: Counter[str] = Counter()
-        longest: dict[str, Peer] = {}
-        for peer in self.registry.peers.values():
-            address = peer.host.address
-            hosts[address] += peer.unfinished
-            if address not in longest or peer.unfinished > longest[address].unfinished:
-                longest[address] = peer
-        ((address, _),) = hosts.most_common(1)
-        peer = longest[address]
-        count = _MOST_UNFINISHED
-        text = f"The lines of all peers that are not complete have more than {count:,} bytes, yours the most"
-        self.reject(peer, ValueError(text))
-        self._forget_unfinished(peer)
-
-    def _forget_unfinished(self, peer: Peer) -> None:
-        peer.lines.clear()
-        self._unfinished -= peer.unfinished
-        peer.unfinished = 0
-
     def _too_long(self, peer: Peer) -> None:
         self.hits["read_limit"] += 1
         self.reject(peer, ValueError(f"The line is longer than the limit of {peer.lines.limit:,} bytes"))
@@ -322,10 +281,9 @@ class ManagerProtocol:
         """Forget a peer, and tell those who wait for an answer of it."""
         self._admission.end(peer)
         self.registry.remove(peer)
-        self._forget_unfinished(peer)
+        self._unfinished.forget(peer)
         self._heavy.discard(peer)
-        self._spare_requests += max(0, peer.may_ask - self._free_requests)
-        peer.may_ask = 0
+        self._requests.forget(peer)
         if peer.kind != "service":
             return
         text = departure(peer.service, self.name)
@@ -333,14 +291,13 @@ class ManagerProtocol:
         for client in peer.askers:
             if client.asked is peer:
                 client.asked = None
-            for uid in [uid for uid, owner in client.open.items() if _owes(owner, peer)]:
-                for _ in range(_close_requests(client, uid, peer)):
-                    self._put(client, answers.error(text, uid, client.name))
+            for uid in open_requests.close_all(client, peer):
+                self._put(client, answers.error(text, uid, client.name))
         peer.askers.clear()
         peer.open.clear()
 
     def _admitted(self, peer: Peer) -> None:
-        peer.may_ask = 0 if self._is_ending else self._free_requests
+        self._requests.admit(peer)
         peer.notifications_left = self._notification_rate
         peer.notifications_when = self._clock()
 
@@ -349,9 +306,7 @@ class ManagerProtocol:
     def refuse_requests(self) -> None:
         """Pass no more requests on to Services, since the Manager is about to end."""
         self._is_ending = True
-        self._max_requests = 0
-        for peer in self.registry.peers.values():
-            peer.may_ask = 0
+        self._requests.stop()
 
     @property
     def is_quiet(self) -> bool:
@@ -436,9 +391,9 @@ class ManagerProtocol:
             self._refuse(peer, "", f"ValueError: The uid has more than {_LONGEST_UID} characters")
             return
         asked = peer.open
-        if uid not in asked and (len(asked) < peer.may_ask or self._ask_more(peer)):
+        if uid not in asked and (len(asked) < peer.may_ask or self._requests.allow_more(peer)):
             asked[uid] = service
-        elif uid not in asked or not self._open_again(peer, uid, service):
+        elif uid not in asked or not self._requests.open_again(peer, uid, service):
             self._too_many_requests(peer, uid)
             return
         if peer.asked is not service:
@@ -472,7 +427,7 @@ class ManagerProtocol:
         requester = routed.requester
         client = self.registry.peers.get(requester) if isinstance(requester, str) else None
         owner = client.open.pop(routed.uid, None) if client is not None else None
-        if client is not None and (owner is peer or _close_one(client, routed.uid, owner, peer)):
+        if client is not None and (owner is peer or open_requests.close_one(client, routed.uid, owner, peer)):
             self._put_line(client, line)
             if routed.error:
                 text = "a request of %s to %r has failed"
@@ -481,51 +436,15 @@ class ManagerProtocol:
         else:
             logger.debug("%s sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
 
-    def _ask_more(self, peer: Peer) -> bool:
-        """Allow a peer more open requests; False: it has as many as it may have, or all together have."""
-        more = min(_MORE_REQUESTS, self._max_requests - len(peer.open))
-        if more > self._spare_requests:
-            self._look_for_spare()
-        if not 0 < more <= self._spare_requests:
-            return False
-        self._spare_requests -= more
-        peer.may_ask += more
-        return True
-
-    def _look_for_spare(self) -> None:
-        """Take from peers what they do not need any more of the number of requests that may be open."""
-        now = self._clock()
-        if now - self._looked_for_spare < 1.0:
-            return  # it takes a while if there are many peers
-        self._looked_for_spare = now
-        for peer in self.registry.peers.values():
-            spare = peer.may_ask - max(len(peer.open), self._free_requests)
-            if spare > 0:
-                peer.may_ask -= spare
-                self._spare_requests += spare
-
-    def _open_again(self, client: Peer, uid: Any, service: Peer) -> bool:
-        """Note one more open request with the same uid: people who type requests give none.
-
-        Returns:
-            False if it is one too many.
-        """
-        owner = client.open[uid]
-        if (1 if isinstance(owner, Peer) else sum(owner.values())) >= self._max_requests:
-            return False
-        if isinstance(owner, Peer):
-            owner = client.open[uid] = {owner: 1}
-        owner[service] = owner.get(service, 0) + 1
-        return True
-
     def _too_many_requests(self, peer: Peer, uid: Any) -> None:
         if self._is_ending:
             text = f"ConnectionAbortedError: {self.name} is shutting down, the request was not executed"
             self._refuse(peer, uid, text)
             return
         self.hits["max_requests"] += 1
-        if len(peer.open) >= self._max_requests or uid in peer.open:
-            who, option = f"{self._max_requests:,} requests of {peer.name}", " (max_requests)"
+        most = self._requests.most
+        if len(peer.open) >= most or uid in peer.open:
+            who, option = f"{most:,} requests of {peer.name}", " (max_requests)"
         else:
             who, option = "Very many requests of all clients", ""
         text = f"{who} wait for their answers, as many as this Manager allows{option}"
@@ -705,39 +624,3 @@ def _without_requester(line: bytes) -> bytes:
     fields = codec.decode_object(line)
     fields.pop("requester", None)
     return codec.encode(fields)[:-1]
-
-
-def _owes(owner: Peer | dict[Peer, int], service: Peer) -> bool:
-    """Whether a Service is one of those that have yet to answer."""
-    return owner is service or (isinstance(owner, dict) and service in owner)
-
-
-def _close_one(client: Peer, uid: Any, owner: Peer | dict[Peer, int] | None, service: Peer) -> bool:
-    """Note that a Service has answered one of several requests with a uid; False if it was not asked.
-
-    Args:
-        client: Who has asked.
-        uid: The uid.
-        owner: What ``client.open`` has had for it, which goes back there if others have yet to answer.
-        service: Who has answered.
-    """
-    if owner is None:
-        return False
-    if isinstance(owner, Peer) or service not in owner:
-        client.open[uid] = owner
-        return False
-    owner[service] -= 1
-    if not owner[service]:
-        del owner[service]
-    if owner:
-        client.open[uid] = owner
-    return True
-
-
-def _close_requests(client: Peer, uid: Any, service: Peer) -> int:
-    """Note that a Service will answer none of the requests with this uid, and return how many those are."""
-    owner = client.open[uid]
-    count = 1 if isinstance(owner, Peer) else owner.pop(service)
-    if isinstance(owner, Peer) or not owner:
-        del client.open[uid]
-    return count

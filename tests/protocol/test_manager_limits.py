@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from msl_network_trio.protocol import codec, manager, registry
+from msl_network_trio.protocol import codec, open_requests, registry, unfinished
 from msl_network_trio.protocol.manager import LARGE, TURN
 from msl_network_trio.protocol.registry import Host
 
@@ -110,9 +110,9 @@ def test_a_uid_is_of_bounded_length():
 
 
 def test_all_peers_together_may_have_so_many_open_requests_and_each_some_in_any_case(monkeypatch):
-    monkeypatch.setattr(manager, "_FREE_REQUESTS", 2)
-    monkeypatch.setattr(manager, "_MORE_REQUESTS", 3)
-    monkeypatch.setattr(manager, "_MOST_REQUESTS", 5)
+    monkeypatch.setattr(open_requests, "_FREE", 2)
+    monkeypatch.setattr(open_requests, "_MORE", 3)
+    monkeypatch.setattr(open_requests, "_MOST", 5)
     clock = Clock()
     network = Network(max_requests=100, clock=clock)
     echo, client, other = network.peer("Echo", "service"), network.peer(), network.peer()
@@ -435,11 +435,13 @@ def send_part(network, peer, size):
 
 
 def test_lines_of_all_peers_that_are_not_complete_are_bounded_and_who_has_most_goes(monkeypatch):
-    monkeypatch.setattr(manager, "_MOST_UNFINISHED", 10_000)
+    monkeypatch.setattr(unfinished, "_MOST", 10_000)
     network = Network()
     echo, honest = network.peer("Echo", "service"), network.peer()
     honest.host = Host("lab", "10.0.0.1", "lab", "lab")
     many = [network.peer() for _ in range(10)]
+    for number, peer in enumerate(many):
+        peer.host = Host("evil", f"2001:db8::{number}", "evil", "evil")
     send_part(network, honest, 1900)
     for number, peer in enumerate(many):
         send_part(network, peer, 600 + number)
@@ -459,7 +461,7 @@ def test_lines_of_all_peers_that_are_not_complete_are_bounded_and_who_has_most_g
 
 
 def test_what_was_incomplete_counts_no_more_when_it_is_complete_or_its_peer_has_gone(monkeypatch):
-    monkeypatch.setattr(manager, "_MOST_UNFINISHED", 10_000)
+    monkeypatch.setattr(unfinished, "_MOST", 10_000)
     network = Network()
     network.peer("Echo", "service")
     peer = network.peer()
@@ -470,7 +472,7 @@ def test_what_was_incomplete_counts_no_more_when_it_is_complete_or_its_peer_has_
         send_part(network, gone, 4000)
         network.protocol.disconnect(gone)
     assert not peer.closing
-    assert network.protocol._unfinished == 0
+    assert network.protocol._unfinished.size == 0
 
 
 class Untouched(dict):
