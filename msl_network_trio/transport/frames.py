@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import attrs
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
@@ -68,15 +66,20 @@ class Frames:
         """Whether there is a part of a message, which waits for the rest."""
         return bool(self._parts)
 
-    def pack(self, lines: Sequence[bytes]) -> bytes | memoryview:
+    def pack(self, lines: list[bytes]) -> bytes | memoryview:
         r"""Return the frames of lines that come without ``\n``: each is a text message, without a ``\r``.
+
+        Args:
+            lines: The lines, one at least. A single one is taken out: it may be large, and each copy of it
+                that lives longer than it need costs time.
 
         Raises:
             UnicodeDecodeError: A line is no UTF-8.
         """
         send = self._protocol.send_data
-        frames = [send(line.removesuffix(b"\r").decode()) for line in lines]
-        return b"".join(frames) if len(frames) > 1 else memoryview(frames[0])
+        if len(lines) == 1:
+            return memoryview(send(lines.pop().removesuffix(b"\r").decode()))
+        return b"".join([send(line.removesuffix(b"\r").decode()) for line in lines])
 
     def pack_ping(self) -> bytes:
         """Return the frame that asks the peer whether it is there."""
@@ -112,11 +115,11 @@ class Frames:
                     if not frame.message_finished:
                         self._parts.append(payload)
                     elif self._parts:
-                        self._parts.append(payload)
+                        self._parts += payload, "\n"
                         messages.append("".join(self._parts))
                         self._parts.clear()
                     else:
-                        messages.append(payload)
+                        messages.append(payload + "\n")
                 elif opcode is Opcode.PING:
                     assert isinstance(payload, bytes)
                     self.ping = payload
@@ -143,8 +146,8 @@ class Frames:
 
 
 def _lines(messages: list[str]) -> bytes:
-    messages.append("")
-    text = "\n".join(messages)
-    if text.count("\n") >= len(messages):
-        text = "\n".join([message.replace("\n", " ") for message in messages])
+    r"""Return messages, each with a ``\n`` at its end, as lines; they may be large, and each copy counts."""
+    text = "".join(messages) if len(messages) > 1 else messages[0]
+    if text.count("\n") > len(messages):
+        text = "".join([message[:-1].replace("\n", " ") + "\n" for message in messages])
     return text.encode()
