@@ -23,16 +23,20 @@ def environment(home: Path) -> dict[str, str]:
     return dict(os.environ, MSL_NETWORK_HOME=str(home), PYTHONUNBUFFERED="1", NO_COLOR="1")
 
 
-def test_the_demo_shows_everything_and_leaves_nothing_behind(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "msl_network_trio", "demo"],
+def run_demo(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "msl_network_trio", "demo", *options],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=50,
-        env=environment(tmp_path),
+        env=environment(home),
         check=False,
     )
+
+
+def test_the_demo_shows_everything_and_leaves_nothing_behind(tmp_path):
+    done = run_demo(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
     positions = [done.stdout.index(f"\n{chapter}") for chapter in CHAPTERS]
@@ -82,15 +86,7 @@ def test_the_demo_says_that_its_port_is_in_use(tmp_path):
     import socket
 
     with socket.create_server(("localhost", 0)) as taken:
-        done = subprocess.run(
-            [sys.executable, "-m", "msl_network_trio", "demo", "--port", str(taken.getsockname()[1])],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=50,
-            env=environment(tmp_path),
-            check=False,
-        )
+        done = run_demo(tmp_path, "--port", str(taken.getsockname()[1]))
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr

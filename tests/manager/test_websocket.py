@@ -181,32 +181,30 @@ async def test_a_message_over_the_limit_is_refused_with_its_code(open_here):
             await wire.rest()
 
 
+async def send_endlessly(manager, announced: int, first: bytes) -> int:
+    """Announce a frame, send as much of it as the Manager takes, and return how many bytes that was."""
+    carrier = await carrier_to(manager)
+    await carrier.send_all(upgrade_request())
+    await read_head(carrier)
+    sent = 0
+    with contextlib.suppress(ConnectionLost):
+        await carrier.send_all(first + announced.to_bytes(8, "big") + bytes(4))
+        while sent < announced:
+            await carrier.send_all(b"x" * 100_000)
+            sent += 100_000
+    return sent
+
+
 async def test_a_gigabyte_that_is_announced_is_refused_when_it_has_come_to_the_limit(open_here):
     async with open_here(read_limit=1_000_000) as manager, others_are_served(manager):
-        carrier = await carrier_to(manager)
-        await carrier.send_all(upgrade_request())
-        await read_head(carrier)
-        sent = 0
-        with contextlib.suppress(ConnectionLost):
-            await carrier.send_all(b"\x81\xff" + (10**9).to_bytes(8, "big") + bytes(4))
-            while sent < 10**9:
-                await carrier.send_all(b"x" * 100_000)
-                sent += 100_000
+        sent = await send_endlessly(manager, 10**9, b"\x81\xff")
         # What the kernel holds, and what is taken while it closes, is more than the limit, but no gigabyte.
         assert sent < 100_000_000
 
 
 async def test_who_has_not_said_who_it_is_cannot_have_much_kept_of_what_it_sends(open_here):
     async with open_here() as manager, others_are_served(manager):
-        carrier = await carrier_to(manager)
-        await carrier.send_all(upgrade_request())
-        await read_head(carrier)
-        sent = 0
-        with contextlib.suppress(ConnectionLost):
-            await carrier.send_all(b"\x01\xff" + (10**8).to_bytes(8, "big") + bytes(4))
-            while sent < 10**8:
-                await carrier.send_all(b"x" * 100_000)
-                sent += 100_000
+        sent = await send_endlessly(manager, 10**8, b"\x01\xff")
         assert sent < 50_000_000  # of which the kernel holds the most
         wire = await reach(manager)  # and who has may send more than that
         await wire.enter()
