@@ -76,6 +76,9 @@ class Notification(msgspec.Struct, frozen=True, eq=False):
             return NotImplemented
         return (self.service, self.args, self.kwargs) == (other.service, other.args, other.kwargs)
 
+    def __ne__(self, other: object) -> bool:  # which a Struct has of its own, and looks at all fields
+        return not self == other
+
 
 NO_RESULT = msgspec.Raw()
 """The result of a line that has none."""

@@ -563,3 +563,17 @@ def test_when_the_manager_ends_each_peer_is_told_in_a_way_that_it_puts_up_with()
         [[text], {}],
     )
     assert (to_service["error"], to_service["message"]) == (True, f"ConnectionAbortedError: {text}")
+
+
+def test_when_a_service_goes_requests_of_the_same_uid_to_others_stay_open():
+    network = Network()
+    one, two, gone = (network.peer(name, "service") for name in ("One", "Two", "Gone"))
+    client = network.peer()
+    network.send(
+        client, *[request(name, "e", uid=uid) for name, uid in (("One", "1"), ("Two", "1"), ("Gone", "2"))]
+    )
+    network.protocol.disconnect(gone)
+    assert [line["uid"] for line in read(client)] == ["2"]
+    for service in (one, two):
+        network.send(service, reply(read(service)[0], 5))
+    assert [(line["uid"], line["result"]) for line in read(client)] == [("1", 5)] * 2

@@ -67,5 +67,8 @@ def test_that_a_service_has_gone_is_told_with_what_it_means():
     assert "may have been executed" in text
 
 
-def test_a_notification_is_no_other_thing_that_says_the_same():
-    assert Notification("Echo", [1], {}) != ("Echo", [1], {})
+def test_notifications_are_equal_if_they_say_the_same_whenever_they_came():
+    first, second = (Notification("Echo", [1], {}, received=float(time)) for time in range(2))
+    other, thing = Notification("Echo", [2], {}), ("Echo", [1], {})
+    assert [first == each for each in (second, other, thing)] == [True, False, False]
+    assert [first != each for each in (second, other, thing)] == [False, True, True]
