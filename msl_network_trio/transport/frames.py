@@ -121,8 +121,8 @@ class Frames:
                     else:
                         messages.append(payload + "\n")
                 elif opcode is Opcode.PING:
-                    assert isinstance(payload, bytes)
-                    self.ping = payload
+                    assert isinstance(payload, bytes | bytearray)  # the latter up to wsproto 1.2
+                    self.ping = bytes(payload)
                 elif opcode is Opcode.CLOSE:
                     assert isinstance(payload, tuple)
                     code, reason = payload
