@@ -1,7 +1,7 @@
 """``python -m benchmarks``: how many times faster than msl-network 1.0.0, and than others, in the same run.
 
 ``python -m benchmarks compare OLD NEW`` compares two runs; ``report FILE`` makes a page of one;
-``guard`` fails if a recorded floor is broken.
+``guard`` fails if a recorded floor is broken; ``profile`` shows where the time of a call goes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ COMMANDS: Final = {
     "run": "benchmarks.commands.run",
     "compare": "benchmarks.commands.compare",
     "guard": "benchmarks.commands.guard",
+    "profile": "benchmarks.commands.profile",
     "report": "benchmarks.commands.report",
 }
 """The modules of the commands, each of which has a ``main``; ``run`` is the default."""

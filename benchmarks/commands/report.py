@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import results
+from benchmarks.attribution import attribute
 from benchmarks.page import page
 from benchmarks.plots import draw
 from benchmarks.readme import NoPlaceForFigures, with_figures
@@ -51,6 +52,6 @@ def main(arguments: list[str]) -> int:
         return 1
     results.save(run, options.folder / "results.json")
     path = options.folder / "RESULTS.md"
-    path.write_text(page(run, pictures, options.folder), encoding="utf-8")
+    path.write_text(page(run, pictures, options.folder, attribute()), encoding="utf-8")
     print(path)
     return 0
