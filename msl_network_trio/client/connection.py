@@ -91,20 +91,23 @@ class Connection:
         self._request_timeout = math.inf if request_timeout is None else request_timeout
         self._reason: ConnectionLost | None = None
         self._write_error: ConnectionLost | None = None
-        self._background = trio.CancelScope(shield=True)
-        self._reading = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._to_start: list[Callable[[], Awaitable[None]]] = []
+        """The tasks that were needed before there was a nursery."""
+        self._last_moment = math.inf
         self.user_tasks = UserTasks()
-        self._finished = trio.Event()
+        self._finished: trio.Event | None = None
         self._watch = Watch(
             protocol,
             transport.lock,
+            self._start_task,
             partial(self.post, "identity"),
             self._give_up,
             first=math.inf if probe_after is None else probe_after,
             at_most_every=probe_every,
             unresponsive_after=math.inf if unresponsive_after is None else unresponsive_after,
         )
-        self._writer = Writer(protocol, transport, max_unsent, self._watch.hear)
+        self._writer = Writer(protocol, transport, max_unsent, self._start_task, self._watch.hear)
         self.threads = Threads(transport, protocol, self._writer, self._watch, self._dispatch)
 
     # ---- for callers ----
@@ -196,7 +199,7 @@ class Connection:
     def break_off(self, reason: str) -> None:
         """End the connection at once, since nothing more may be written."""
         self._fail(ConnectionLost(reason, may_have_run=True))
-        self._reading.cancel()
+        self._end_before(-math.inf)
 
     def post(self, attribute: str, *args: Any) -> Reply:
         """Send a small request to the Manager that has to go out whatever waits and whoever is cancelled.
@@ -298,14 +301,13 @@ class Connection:
                         return
                 await self.closed.wait()
         finally:
-            self._background.cancel()
+            self._end_before(-math.inf)
             self.user_tasks.cancel(but=trio.lowlevel.current_task())
             with trio.CancelScope(shield=True):
                 await self.closed.wait()
 
     def close(self) -> None:
         """Close a connection whose task was never started."""
-        self._background.cancel()
         self._end()
 
     def seconds(self, timeout: float | None) -> float:
@@ -345,44 +347,66 @@ class Connection:
 
     # ---- the tasks ----
 
+    def _start_task(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Start one of our own tasks, which end with the connection."""
+        if self._nursery is None:
+            self._to_start.append(function)
+        else:
+            self._nursery.start_soon(self._run_task, function)
+
     @trio.lowlevel.enable_ki_protection
-    async def _write(self) -> None:
+    async def _run_task(self, function: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._writer.run()
+            await function()
         except ConnectionLost as error:
             # The reader may find a better reason: what the Manager said before it closed the connection.
             self._write_error = self._broken(error)
-            self._reading.deadline = trio.current_time() + _DRAIN
+            self._end_before(trio.current_time() + _DRAIN)
+        except Exception as error:  # noqa: BLE001 - it is logged
+            self._crash(error)
+
+    def _end_before(self, moment: float) -> None:
+        """Let the connection's tasks run no longer than until then, by Trio's clock."""
+        self._last_moment = min(moment, self._last_moment)
+        if self._nursery is not None:
+            self._nursery.cancel_scope.deadline = self._last_moment
+
+    def _crash(self, error: Exception) -> None:
+        """Note a mistake of ours. It must not take the application down, nor leave anybody waiting."""
+        logger.error("the connection to Manager[%s] failed", self.protocol.manager, exc_info=error)
+        self._fail(ConnectionLost(f"The connection to Manager[{self.protocol.manager}] failed: {error!r}"))
+        self._end_before(-math.inf)
 
     def _give_up(self, seconds: float) -> None:
         """End a connection to a Manager that has gone silent."""
         self._fail(
             ConnectionLost(f"Manager[{self.protocol.manager}] has said nothing for {seconds:g} seconds")
         )
-        self._reading.cancel()
+        self._end_before(-math.inf)
 
     async def _read(self) -> None:
         """Read until the connection ends, and hand everything to whom it belongs."""
         protocol = self.protocol
         receive = self._transport.receive
         try:
-            with self._reading:
-                while True:
-                    data = await receive()
-                    if not data:
-                        self._fail(protocol.receive_eof(self._transport.last_words))
-                        return
-                    self._watch.hear()
-                    stand_aside = self._deliver(data)
-                    if protocol.outbox or self._writer.is_waited_for:
-                        self._writer.flush()
-                    if stand_aside and protocol.broken is None:
-                        await self.threads.stand_aside()
-                    if protocol.broken is not None:
-                        self._fail(protocol.broken)
-                        return
+            while True:
+                data = await receive()
+                if not data:
+                    self._fail(protocol.receive_eof(self._transport.last_words))
+                    return
+                self._watch.hear()
+                stand_aside = self._deliver(data)
+                if protocol.outbox or self._writer.is_waited_for:
+                    self._writer.flush()
+                if stand_aside and protocol.broken is None:
+                    await self.threads.stand_aside()
+                if protocol.broken is not None:
+                    self._fail(protocol.broken)
+                    return
         except ConnectionLost as error:
             self._fail(self._broken(error))
+        except Exception as error:  # noqa: BLE001 - it is logged
+            self._crash(error)
 
     def _deliver(self, data: bytes) -> bool:
         """Tell everybody what has arrived for them, and return whether to let threads read what comes."""
@@ -418,6 +442,7 @@ class Connection:
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Run the connection until it ends; when cancelled, say goodbye first."""
+        self._finished = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.move_bytes)
             try:
@@ -433,23 +458,23 @@ class Connection:
 
         Then it waits for the notification handlers that are at work.
         """
-        async with trio.open_nursery() as self.user_tasks.nursery:
-            try:
-                with self._background:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._write)
-                        nursery.start_soon(self._watch.run)
-                        await self._read()
-                        nursery.cancel_scope.cancel()
-            except Exception as error:
-                # A mistake of ours. It must not take the application down, nor leave anybody waiting.
-                logger.exception("the connection to Manager[%s] failed", self.protocol.manager)
-                self._fail(
-                    ConnectionLost(f"The connection to Manager[{self.protocol.manager}] failed: {error!r}")
-                )
-            finally:
-                self._end()
-        self._finished.set()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = self.user_tasks.nursery = nursery
+                nursery.cancel_scope.shield = True
+                nursery.cancel_scope.deadline = self._last_moment
+                for function in self._to_start:
+                    self._start_task(function)
+                self._to_start.clear()
+                try:
+                    await self._read()
+                finally:
+                    self._end()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._nursery = self.user_tasks.nursery = None
+            if self._finished is not None:
+                self._finished.set()
 
     def _end(self) -> None:
         reason = self._reason or self._write_error or self._disconnected()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any, Final
 
 from msl_network_trio.client.turn import LONGEST_TURN, Turn
 from msl_network_trio.client.watch import Watch
@@ -17,6 +18,9 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.transport.base import Transport
+
+_NONE: Final[deque[Any]] = deque(maxlen=0)
+"""What waits while there are no threads; an empty queue of its own would be a tenth of a connection."""
 
 
 class Threads:
@@ -49,7 +53,7 @@ class Threads:
         self._watch = watch
         self._dispatch = dispatch
         self.turn = Turn(transport.lock, threads_may_receive=transport.threads_may_receive)
-        self._patient: deque[Request] = deque()
+        self._patient: deque[Request] = _NONE
         self._patient_bytes = 0
         self._read: list[Event] = []
 
@@ -57,6 +61,7 @@ class Threads:
         """From now on threads use the connection; to be called in the Trio thread by what lets them."""
         if not self.are_there:
             self.are_there = True
+            self._patient = deque()
             self._writer.share()
 
     # ---- for threads ----

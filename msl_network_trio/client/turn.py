@@ -47,7 +47,7 @@ class Turn:
         self._threads_may_receive = threads_may_receive
         self._until = 0.0
         self._turns = 0
-        self._called_back = trio.Event()
+        self._called_back: trio.Event | None = None
         self._last_reply = 0.0
         self._not_before = 0.0
         self._penance = _SHORTEST_PENANCE
@@ -87,13 +87,13 @@ class Turn:
         """Let threads read, until none does any more or the task is called back."""
         with self._lock:
             self.is_aside = True
-            self._called_back = trio.Event()
+            self._called_back = called_back = trio.Event()
             turns_before = turns = self._turns
         look = _FIRST_LOOK
         try:
             while True:
                 with trio.move_on_after(look):
-                    await self._called_back.wait()
+                    await called_back.wait()
                     return
                 if turns == self._turns and (self.reader is None or monotonic() > self._until + LONGEST_TURN):
                     return
@@ -111,5 +111,5 @@ class Turn:
 
     def call_back(self) -> None:
         """Have the task read at once; in the Trio thread."""
-        if self.is_aside:
+        if self.is_aside and self._called_back is not None:
             self._called_back.set()

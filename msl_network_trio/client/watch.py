@@ -8,7 +8,7 @@ at all. So while requests stay open the client asks the Manager who is there: th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 
 import trio
@@ -21,9 +21,12 @@ from msl_network_trio.protocol.client import ClientProtocol
 class Watch:
     """Asks for the Manager's identity while requests stay open.
 
+    The task `run` looks after them, and ends when none is open.
+
     Args:
         protocol: Whose requests.
         lock: Is held by threads that make requests.
+        start: Starts the task `run`.
         ask: Sends the question.
         give_up: Is told that the Manager has been silent for too long.
         first: How many seconds a request has to be open before the first question; infinity: none are asked.
@@ -35,6 +38,7 @@ class Watch:
         self,
         protocol: ClientProtocol,
         lock: AbstractContextManager[object],
+        start: Callable[[Callable[[], Awaitable[None]]], None],
         ask: Callable[[], Reply],
         give_up: Callable[[float], None],
         *,
@@ -44,12 +48,12 @@ class Watch:
     ) -> None:
         self._protocol = protocol
         self._lock = lock
+        self._start = start
         self._ask = ask
         self._give_up = give_up
         self._first = first
         self._at_most_every = max(first, at_most_every)
         self._unresponsive_after = unresponsive_after
-        self._asleep = trio.lowlevel.ParkingLot()
         self._heard = False
         self.is_asleep = first != math.inf
         """Whether it has to be woken when a request is made; read with the lock held."""
@@ -66,44 +70,36 @@ class Watch:
             for_a_while: Stay awake a little also if the request is over at once. Threads, for which it does
                 cost something, must not have to wake the watch for each of many short calls.
         """
-        if self._asleep:
+        if self.is_asleep:
             self.is_asleep = False
             self._stays_awake = for_a_while
-            self._asleep.unpark()
+            self._start(self.run)
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Watch until cancelled."""
-        if self._first == math.inf:
-            return
+        """Watch while requests are open."""
         protocol = self._protocol
-        # The first request may have been made before this task first ran, and has woken nobody then.
-        longest_sleep = self._first
-        while True:
-            with trio.move_on_after(longest_sleep):
-                await self._asleep.park()
-            longest_sleep = math.inf
-            # Snapshots in half steps: what was given out just after one is `first` old not at the next look,
-            # but at the one after it, and has then waited for one and a half times as long at the most.
-            older, newer, asked_about = 0, protocol.outbox.last_sequence, 0
-            interval = self._first
-            next_look = math.inf
-            while self._is_needed():
-                await trio.sleep(self._first / 2)
-                with self._lock:
-                    # Requests that nobody has asked about yet are not made to wait for the sake of older
-                    # ones.
-                    is_new = protocol.is_waiting_between(asked_about, older)
-                    is_due = trio.current_time() >= next_look and protocol.is_waiting_between(0, older)
-                    # What cannot even be written waits for the Manager as well.
-                    is_stuck = protocol.outbox.unsent > 0 and protocol.outbox.last_sequence == older
-                # While a person is asked to log in, the silence is ours.
-                if (is_new or is_due or is_stuck) and not protocol.person_is_asked:
-                    asked_about = protocol.outbox.last_sequence
-                    await self._look()
-                    interval = min(2 * interval, self._at_most_every)
-                    next_look = trio.current_time() + interval
-                older, newer = newer, protocol.outbox.last_sequence
+        # Snapshots in half steps: what was given out just after one is `first` old not at the next look,
+        # but at the one after it, and has then waited for one and a half times as long at the most.
+        older, newer, asked_about = 0, protocol.outbox.last_sequence, 0
+        interval = self._first
+        next_look = math.inf
+        while self._is_needed():
+            await trio.sleep(self._first / 2)
+            with self._lock:
+                # Requests that nobody has asked about yet are not made to wait for the sake of older
+                # ones.
+                is_new = protocol.is_waiting_between(asked_about, older)
+                is_due = trio.current_time() >= next_look and protocol.is_waiting_between(0, older)
+                # What cannot even be written waits for the Manager as well.
+                is_stuck = protocol.outbox.unsent > 0 and protocol.outbox.last_sequence == older
+            # While a person is asked to log in, the silence is ours.
+            if (is_new or is_due or is_stuck) and not protocol.person_is_asked:
+                asked_about = protocol.outbox.last_sequence
+                await self._look()
+                interval = min(2 * interval, self._at_most_every)
+                next_look = trio.current_time() + interval
+            older, newer = newer, protocol.outbox.last_sequence
 
     def _is_needed(self) -> bool:
         """Whether a request is open; if none is, the next one has to wake us."""

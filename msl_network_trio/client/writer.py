@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import outcome
 import trio
@@ -27,7 +27,8 @@ class Writer:
     """Writes what the protocol has to write.
 
     A caller that has queued something calls `flush`, which never waits. The task `run` is the only one that
-    waits in the middle of a message, so no caller can leave half a line behind.
+    waits in the middle of a message, so no caller can leave half a line behind. It is started when it is
+    first needed, which on many a connection is never.
 
     Threads queue requests as well, with the transport's lock held, which is why it is held here around
     whatever changes the protocol or depends on it.
@@ -36,6 +37,7 @@ class Writer:
         protocol: Whose lines to write.
         transport: Where to.
         max_unsent: How many bytes may wait to be written before a request has to wait for room.
+        start: Starts the task `run`.
         on_progress: Called when the peer has taken something that we had to wait with.
     """
 
@@ -44,6 +46,7 @@ class Writer:
         protocol: ClientProtocol,
         transport: Transport,
         max_unsent: int,
+        start: Callable[[Callable[[], Awaitable[None]]], None],
         on_progress: Callable[[], None],
     ) -> None:
         self.max_unsent = max_unsent
@@ -53,6 +56,9 @@ class Writer:
         self._transport = transport
         self._lock = transport.lock
         self._rest: memoryview | None = None
+        self._start = start
+        self._is_idle = True
+        """Whether the task has nothing in its hands: it is parked, or was never needed."""
         self._parked: trio.lowlevel.Task | None = None
         self._progress = trio.lowlevel.ParkingLot()
         self._queue = trio.StrictFIFOLock()
@@ -106,15 +112,15 @@ class Writer:
         if not has_room and not self.has_room(size):
             return False
         protocol = self._protocol
-        is_parked = self._parked is not None
+        is_idle = self._is_idle
         # With nothing in flight nobody else is likely to write in the same moment.
-        if nothing_in_front and (unsent >= _WORTH_SENDING or (is_parked and not protocol.open)):
+        if nothing_in_front and (unsent >= _WORTH_SENDING or (is_idle and not protocol.open)):
             self._send(protocol.give_out(request, linking))
-            if is_parked and (self._rest or self._outbox):
+            if is_idle and (self._rest or self._outbox):
                 self._wake()
         else:
             protocol.request(request, linking)
-            if is_parked:
+            if is_idle:
                 self._wake()
         return True
 
@@ -157,14 +163,17 @@ class Writer:
             self._send_or_wake()
 
     def _send_or_wake(self) -> None:
-        if self._parked is not None and self.send_at_once():
+        if self._is_idle and self.send_at_once():
             self._wake()
 
     def _wake(self) -> None:
-        """Have the task write what waits; it is parked, and this is the Trio thread."""
+        """Have the task write what waits; it is idle, and this is the Trio thread."""
+        self._is_idle = False
         task, self._parked = self._parked, None
-        assert task is not None
-        trio.lowlevel.reschedule(task)
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+        else:
+            self._start(self.run)
 
     @trio.lowlevel.enable_ki_protection
     def send_at_once(self, *, also_behind_others: bool = False) -> bool:
@@ -176,14 +185,14 @@ class Writer:
         Args:
             also_behind_others: Do so also if others are likely to write in the same moment.
         """
-        if self._parked is None:
+        if not self._is_idle:
             return False  # a writer that is at work looks for more before it parks
         if self._rest is not None:
             return True  # another thread could not send everything
         if not self._outbox:
             return False
         if also_behind_others or not self._protocol.open:
-            # A parked writer has nothing left to write: the shortest way is to send it here.
+            # An idle writer has nothing left to write: the shortest way is to send it here.
             self._send(self._protocol.take())
             return self.is_inside_a_message or bool(self._outbox)
         return True
@@ -208,10 +217,11 @@ class Writer:
         at_once = 0
         waited = False
         while True:
-            with self._lock:  # another thread must not find it parked with lines in its hands
+            with self._lock:  # another thread must not find it idle with lines in its hands
                 data = self._rest if self._rest is not None else self._protocol.take()
                 if not data:
                     self._parked = trio.lowlevel.current_task()
+                    self._is_idle = True
             if not data:
                 self._progress.unpark_all()
                 await trio.lowlevel.wait_task_rescheduled(self._forget_task)
@@ -236,11 +246,12 @@ class Writer:
 
     def _forget_task(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
         self._parked = None
+        self._is_idle = False  # nobody shall wake it any more
         return trio.lowlevel.Abort.SUCCEEDED
 
     async def drain(self) -> None:
         """Wait until everything that may be written has been; `close` ends the waiting as well."""
-        while self._parked is None and not self._closed:
+        while not self._is_idle and not self._closed:
             await self._progress.park()
 
     def close(self) -> None:

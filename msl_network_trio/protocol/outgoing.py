@@ -120,10 +120,11 @@ class Outbox:
         self.last_sequence = 0
         self.gate: Line | None = None
         # A dictionary without values is a set that keeps its order. Lines pass from it into a queue when
-        # that is empty, since taking many lines from the front of a dictionary is slow.
+        # that is empty, since taking many lines from the front of a dictionary is slow. What most connections
+        # never need is made when it is needed: empty, it takes more memory than all the rest.
         self._waiting: dict[Line, None] = {}
-        self._batch: deque[Line] = deque()
-        self._held: OrderedDict[Line, None] = OrderedDict()
+        self._batch: deque[Line] | None = None
+        self._held: OrderedDict[Line, None] | None = None
 
     def __bool__(self) -> bool:
         """Whether a line can be given out."""
@@ -131,7 +132,11 @@ class Outbox:
 
     def __iter__(self) -> Iterator[Line]:
         """The lines that wait, in order."""
-        return (line for line in (*self._batch, *self._waiting, *self._held) if line.data is not None)
+        return (
+            line
+            for line in (*(self._batch or ()), *self._waiting, *(self._held or ()))
+            if line.data is not None
+        )
 
     def add(self, line: Line) -> None:
         """Add a line behind all others."""
@@ -143,6 +148,8 @@ class Outbox:
             if line.admin:
                 self.gate = line
         else:
+            if self._held is None:
+                self._held = OrderedDict()
             self._held[line] = None
 
     def add_first(self, line: Line) -> None:
@@ -150,6 +157,8 @@ class Outbox:
         assert line.data is not None
         line.waits = True
         self.unsent += len(line.data)
+        if self._batch is None:
+            self._batch = deque()
         self._batch.appendleft(line)
 
     def open_gate(self) -> None:
@@ -169,7 +178,8 @@ class Outbox:
         line.data = None
         line.waits = False
         self._waiting.pop(line, None)
-        self._held.pop(line, None)
+        if self._held:
+            self._held.pop(line, None)
 
     def pass_by(self, line: Line) -> bytes:
         """Give out a line that was not added, when none waits and the gate is open."""
@@ -202,6 +212,8 @@ class Outbox:
             lines = [*self._waiting]
             self._waiting.clear()
             return lines
+        if batch is None:
+            batch = self._batch = deque()
         lines = []
         size = 0
         while not lines and (batch or self._waiting):
@@ -221,7 +233,7 @@ class Outbox:
     def clear(self) -> None:
         """Forget all lines."""
         self._waiting.clear()
-        self._batch.clear()
-        self._held.clear()
+        self._batch = None
+        self._held = None
         self.gate = None
         self.unsent = 0

@@ -448,6 +448,7 @@ async def sibling(scene: Scene) -> None:
 async def nursery(scene: Scene) -> None:
     """The same, and the connection runs there too."""
     scene.application.tasks.start_soon(scene.application.fail)
+    await trio.testing.wait_all_tasks_blocked()  # or the caller may have what it waits for in the same moment
     scene.lab.managers[0].say_goodbye()
 
 

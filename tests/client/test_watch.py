@@ -32,8 +32,9 @@ async def probe(peer: Peer, answer: object) -> float:
 
 
 @pytest.fixture
-async def session(network: Network, nursery: trio.Nursery):
+async def session(network: Network, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock):
     async for session in open_session(network, nursery):
+        await trio.sleep(60)  # nobody looks after the request for the link any more
         yield session
 
 
