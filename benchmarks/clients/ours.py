@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
@@ -102,7 +102,30 @@ async def _receive(stream: NotificationStream, numbers: range) -> int:
 
 
 async def _burst(link: Link, run: Run) -> int:
-    """Receive notifications, many at once."""
+    """Receive notifications, many at once, by a handler, as the reference has to."""
+    total = 0
+    arrived = trio.Event()
+    expected: Iterator[int] = iter(())
+    last = -1
+
+    def handler(number: int) -> None:
+        nonlocal total
+        if number == next(expected):
+            total += number + 1
+        if number == last:
+            arrived.set()
+
+    link.notification_handler = handler
+    for numbers in run.bursts():
+        expected, last, arrived = iter(numbers), numbers[-1], trio.Event()
+        if await link.emit(numbers.start, numbers.stop) != len(numbers):
+            raise RuntimeError("another number of notifications was emitted")
+        await arrived.wait()
+    return total
+
+
+async def _burst_by_stream(link: Link, run: Run) -> int:
+    """Receive notifications, many at once, by iterating over them."""
     total = 0
     async with link.notifications(max_buffer_size=run.in_flight) as stream:
         for numbers in run.bursts():
@@ -160,6 +183,7 @@ _ON_LINK: dict[str, Callable[[Link, Run], Awaitable[Any]]] = {
     "line": asynchronous.echoes,
     "cancelled": _cancelled,
     "burst": _burst,
+    "burst-stream": _burst_by_stream,
     "ticks": _ticks,
     "fixed-times": _fixed_times,
 }

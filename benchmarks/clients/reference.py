@@ -64,6 +64,7 @@ _ON_LINK: dict[str, Callable[[Any, Run], Any]] = {
     "floats": blocking.echoes,
     "line": blocking.echoes,
     "burst": _burst,
+    "burst-stream": _burst,
 }
 
 

@@ -123,6 +123,15 @@ def _over(transport: str) -> list[Case]:
             name="notifications",
             size=1000,
         ),
+        _case(
+            "burst-stream",
+            "notifications, 1,000 at once, our stream",
+            (40_000, 10_000),
+            {},
+            transport,
+            name="notifications-stream",
+            size=1000,
+        ),
         _case("connect", "connect and disconnect", (40, 40), {}, transport),
     ]
 

@@ -139,9 +139,7 @@ class Link(KnownMethods):
     _sync: BlockingLink | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._handler_runner = HandlerRunner(
-            self._service_name, lambda: self.__dict__.get("notification_handler")
-        )
+        self._handler_runner = HandlerRunner(self._service_name, self.__dict__)
         hidden = sorted(_OWN_NAMES.intersection(self.service_attributes))
         if hidden:
             logger.warning(

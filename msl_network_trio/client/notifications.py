@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -128,12 +128,13 @@ class HandlerRunner:
 
     Args:
         service: The name of the Service, for the log.
-        handler: Returns the handler of the moment, None if there is none.
+        attributes: Those of the link. ``notification_handler`` is the handler of the moment; if it is
+            missing or None, there is none.
     """
 
-    def __init__(self, service: str, handler: Callable[[], Callable[..., Any] | None]) -> None:
+    def __init__(self, service: str, attributes: Mapping[str, Any]) -> None:
         self._service = service
-        self._handler = handler
+        self._attributes = attributes
         self._mailbox = _Mailbox(MAX_BUFFER_SIZE)
         self._logged = 0
         self._started = False
@@ -145,7 +146,7 @@ class HandlerRunner:
             notifications: The notifications.
             start: Starts a task of the connection.
         """
-        if self._handler() is None:
+        if self._attributes.get("notification_handler") is None:
             return
         self._mailbox.put(notifications)
         if not self._started:
@@ -165,7 +166,15 @@ class HandlerRunner:
 
     async def _run(self) -> None:
         what = f"the notification handler for {self._service!r}:"
+        queue = self._mailbox.queue
+        attributes = self._attributes
         while (notification := await self._mailbox.get()) is not None:
-            handler = self._handler()
-            if handler is not None:
-                await user_code.call(handler, notification.args, notification.kwargs, what)
+            while True:
+                handler = attributes.get("notification_handler")  # it may be changed at any time
+                if handler is not None:
+                    awaitable = user_code.begin(handler, notification.args, notification.kwargs, what)
+                    if awaitable is not None:
+                        await user_code.finish(handler, awaitable, what)
+                if not queue:
+                    break
+                notification = queue.popleft()

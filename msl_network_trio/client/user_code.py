@@ -27,22 +27,50 @@ async def call(
         kwargs: Its keyword arguments.
         what: What the function is, for the log.
     """
+    awaitable = begin(function, args, kwargs, what)
+    if awaitable is not None:
+        await finish(function, awaitable, what)
+
+
+@trio.lowlevel.enable_ki_protection
+def begin(
+    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], what: str
+) -> Awaitable[object] | None:
+    """Do what `call` does, but for awaiting what an async function returns: that is for `finish` to do."""
     try:
-        await _unprotected(function, args, kwargs)
+        result = _call(function, args, kwargs)
+    except BaseException as error:  # noqa: BLE001 - it is logged
+        _report(error, function, what)
+        return None
+    return result if result is not None and inspect.isawaitable(result) else None
+
+
+@trio.lowlevel.enable_ki_protection
+async def finish(function: Callable[..., Any], awaitable: Awaitable[object], what: str) -> None:
+    """Await what `begin` returned."""
+    try:
+        await _await(awaitable)
     except trio.Cancelled:
         raise
-    except BaseException as error:
-        if is_interrupt(error):
-            signal.raise_signal(signal.SIGINT)  # we are protected, so Trio takes it to the main task
-        else:
-            logger.exception("exception in %s %r", what, function)
+    except BaseException as error:  # noqa: BLE001 - it is logged
+        _report(error, function, what)
+
+
+def _report(error: BaseException, function: Callable[..., Any], what: str) -> None:
+    if is_interrupt(error):
+        signal.raise_signal(signal.SIGINT)  # we are protected, so Trio takes it to the main task
+    else:
+        logger.error("exception in %s %r", what, function, exc_info=error)
 
 
 @trio.lowlevel.disable_ki_protection
-async def _unprotected(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    result = function(*args, **kwargs)
-    if result is not None and inspect.isawaitable(result):
-        await result
+def _call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    return function(*args, **kwargs)
+
+
+@trio.lowlevel.disable_ki_protection
+async def _await(awaitable: Awaitable[object]) -> None:
+    await awaitable
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -347,10 +347,13 @@ class ClientProtocol:
     def _understand_all(self, messages: Iterable[ReceivedLine], events: list[Event]) -> None:
         pop = self.open.pop
         received = 0.0
+        run: list[Notification] | None = None
+        run_of = ""
         for message in messages:
             uid = message.uid
             request = pop(uid, None)
             if request is not None:
+                run = None
                 if request.service == MANAGER or message.error or message.result is UNSET:
                     self._answer(request, message)
                     events.append(request)
@@ -364,8 +367,24 @@ class ClientProtocol:
                     events.append(request)
             elif uid == NOTIFICATION_UID:
                 received = received or time.time()
-                self._notification(message, received, events)
+                emitted = message.result
+                if (  # the usual case, without a call: they may come by the thousand
+                    type(emitted) is list
+                    and len(emitted) == 2
+                    and type(emitted[0]) is list
+                    and type(emitted[1]) is dict
+                    and message.service is not None
+                    and message.service != MANAGER
+                ):
+                    service = message.service
+                    if run is None or run_of != service:
+                        run, run_of = [], service
+                        events.append(run)
+                    run.append(Notification(service, emitted[0], emitted[1], received))
+                else:
+                    self._unusual_notification(message)
             else:
+                run = None
                 self._unaddressed(message, events)
 
     def _shake_hands(self, line: bytes, message: ReceivedLine, events: list[Event]) -> None:
@@ -547,27 +566,14 @@ class ClientProtocol:
         else:
             logger.warning("Manager[%s] sent a result that nobody asked for, dropped", self.manager)
 
-    def _notification(self, message: ReceivedLine, received: float, events: list[Event]) -> None:
-        service, result = message.service, message.result
-        if (
-            service is None
-            or type(result) is not list
-            or len(result) != 2
-            or type(result[0]) is not list
-            or type(result[1]) is not dict
-        ):
-            logger.warning("dropped a malformed notification from %r", service)
-        elif service == MANAGER:  # as no Service is called
-            if result[0]:
-                # Our own Manager's last word before it closes the connection.
-                self._rejection = str(result[0][0])
-        else:
-            notification = Notification(service, result[0], result[1], received)
-            latest = events[-1] if events else None
-            if type(latest) is list and latest[0].service == service:
-                latest.append(notification)
-            else:
-                events.append([notification])
+    def _unusual_notification(self, message: ReceivedLine) -> None:
+        match message.result:
+            case [[*args], {}] if message.service == MANAGER:  # as no Service is called
+                if args:
+                    # Our own Manager's last word before it closes the connection.
+                    self._rejection = str(args[0])
+            case _:
+                logger.warning("dropped a malformed notification from %r", message.service)
 
     def _login_question(self, message: ReceivedLine, events: list[Event]) -> None:
         admin = self._admin
