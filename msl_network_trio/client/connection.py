@@ -176,17 +176,20 @@ class Connection:
         """
         seconds = self._request_timeout if timeout is None else self.seconds(timeout)
         request = self.protocol.make(Reply, service, attribute, args, kwargs)
+        request.abandon_by = self.abandon
+        if seconds != math.inf:
+            request.limit(seconds)
         for _ in trio.lowlevel.checkpoint_if_cancelled().__await__():  # noqa: ASYNC105 - so that nobody waits
             # It was about to wait for the cancellation to be delivered. (The effective deadline would say so
             # as well, but to ask for that takes the longer the more scopes the task is in.)
             request.abandoned = True  # who is cancelled already must not have anything executed
-            return request.begin(self.abandon, seconds)
+            return request
         if self._writer.put(request):
             if self._watch.is_asleep or self.threads.turn.is_aside:
                 self._look_after_it()
         else:
             raise self.backlog_full(request)
-        return request.begin(self.abandon, seconds)
+        return request
 
     def backlog_full(self, request: Request) -> BacklogFull:
         """Return the error of a request that has no room, and cannot wait for it."""
@@ -207,13 +210,14 @@ class Connection:
         Nobody need look at the reply. If the connection has ended, there is nothing to be sent.
         """
         request = self.protocol.make(Reply, MANAGER, attribute, args, None)
+        request.abandon_by = self.abandon
         request.waiter = trio.Event()  # as if somebody waited: nobody need hear of an error
         try:
             self._writer.put_in_any_case(request)
             self.threads.turn.call_back()
         except ConnectionLost as error:
             request.settled, request.error = True, error
-        return request.begin(self.abandon, math.inf)
+        return request
 
     async def say(self, attribute: str, *args: Any) -> None:
         """`post`, at the end of a scope: wait a little, whoever is cancelled, and raise nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -50,28 +49,23 @@ class Reply(Request):
     """
 
     # It is the request itself, since a second object for each would make many of them a tenth slower.
-    __slots__ = ("_abandon", "_deadline", "_timeout", "_unseen")
+    __slots__ = ("_deadline", "_timeout", "_unseen", "abandon_by")
 
     waiter: trio.Event | None
     """Made by who waits, which most need not."""
 
-    _abandon: Callable[[Request], None]
+    abandon_by: Callable[[Request], None]
+    """Gives up on the request; to be set by who makes it."""
+
     _deadline: float
     _timeout: float
     _unseen: _UnseenError
     """There is one if an error came when nobody waited, so that it is not lost."""
 
-    def begin(self, abandon: Callable[[Request], None], timeout: float) -> Reply:
-        """Begin to wait.
-
-        Args:
-            abandon: Gives up on the request.
-            timeout: How many seconds to wait for the reply.
-        """
-        self._abandon = abandon
-        self._timeout = timeout
-        self._deadline = math.inf if timeout == math.inf else trio.current_time() + timeout
-        return self
+    def limit(self, seconds: float) -> None:
+        """Wait for the reply no longer than so many seconds from now."""
+        self._timeout = seconds
+        self._deadline = trio.current_time() + seconds
 
     def done(self) -> bool:
         """Return whether the reply is there, or never will be: awaiting it does not have to wait."""
@@ -85,7 +79,7 @@ class Reply(Request):
         """
         if self.done():
             return False
-        self._abandon(self)
+        self.abandon_by(self)
         self.wake()
         return True
 
@@ -110,13 +104,13 @@ class Reply(Request):
     async def _wait(self) -> None:
         if self.waiter is None:
             self.waiter = trio.Event()
-        if self._deadline == math.inf:
+        if not hasattr(self, "_deadline"):
             await self.waiter.wait()
             return
         with trio.move_on_at(self._deadline):
             await self.waiter.wait()
         if not self.done():
-            self._abandon(self)
+            self.abandon_by(self)
             self.error = timed_out(self, self._timeout)
             self.settled = True
             self.wake()
@@ -142,7 +136,7 @@ class Reply(Request):
         return f"<Reply to {self.service}.{self.attribute} {state}>"
 
 
-_REQUEST_NAMES = {name for name in dir(Request) if not name.startswith("_")} | {"begin"}
+_REQUEST_NAMES = {name for name in dir(Request) if not name.startswith("_")} | {"abandon_by", "limit"}
 
 
 class _UnseenError:
