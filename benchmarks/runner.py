@@ -123,10 +123,15 @@ def _pinned(pids: Sequence[int], cpu: int | None) -> Iterator[None]:
 
 
 def groups(cases: Sequence[Case]) -> list[list[Case]]:
-    """Return the cases of each suite and transport, which share processes, in their order."""
-    found: dict[tuple[str, str], list[Case]] = {}
+    """Return the cases of each suite and transport, which share processes, in their order.
+
+    But memory is measured in processes that have done nothing else: what they had used before, and given
+    back, would be used again or grow by accident.
+    """
+    found: dict[tuple[str, str, str], list[Case]] = {}
     for case in cases:
-        found.setdefault((case.suite, case.transport), []).append(case)
+        alone = any(comparison.figure == "bytes" for comparison in case.comparisons)
+        found.setdefault((case.suite, case.transport, case.key if alone else ""), []).append(case)
     return list(found.values())
 
 

@@ -172,9 +172,14 @@ class HandlerRunner:
             while True:
                 handler = attributes.get("notification_handler")  # it may be changed at any time
                 if handler is not None:
-                    awaitable = user_code.begin(handler, notification.args, notification.kwargs, what)
-                    if awaitable is not None:
-                        await user_code.finish(handler, awaitable, what)
+                    try:  # what user_code.call() does, without the call: they may come by the thousand
+                        result = user_code.unprotected(handler, notification.args, notification.kwargs)
+                        if result is not None:
+                            await user_code.finish(result)
+                    except trio.Cancelled:
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - it is logged
+                        user_code.report(error, handler, what)
                 if not queue:
                     break
                 notification = queue.popleft()

@@ -27,36 +27,18 @@ async def call(
         kwargs: Its keyword arguments.
         what: What the function is, for the log.
     """
-    awaitable = begin(function, args, kwargs, what)
-    if awaitable is not None:
-        await finish(function, awaitable, what)
-
-
-@trio.lowlevel.enable_ki_protection
-def begin(
-    function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], what: str
-) -> Awaitable[object] | None:
-    """Do what `call` does, but for awaiting what an async function returns: that is for `finish` to do."""
     try:
-        result = _call(function, args, kwargs)
-    except BaseException as error:  # noqa: BLE001 - it is logged
-        _report(error, function, what)
-        return None
-    return result if result is not None and inspect.isawaitable(result) else None
-
-
-@trio.lowlevel.enable_ki_protection
-async def finish(function: Callable[..., Any], awaitable: Awaitable[object], what: str) -> None:
-    """Await what `begin` returned."""
-    try:
-        await _await(awaitable)
+        result = unprotected(function, args, kwargs)
+        if result is not None:
+            await finish(result)
     except trio.Cancelled:
         raise
     except BaseException as error:  # noqa: BLE001 - it is logged
-        _report(error, function, what)
+        report(error, function, what)
 
 
-def _report(error: BaseException, function: Callable[..., Any], what: str) -> None:
+def report(error: BaseException, function: Callable[..., Any], what: str) -> None:
+    """Log what a function has raised; Ctrl-C goes to the main task. Arguments as in `call`."""
     if is_interrupt(error):
         signal.raise_signal(signal.SIGINT)  # we are protected, so Trio takes it to the main task
     else:
@@ -64,13 +46,16 @@ def _report(error: BaseException, function: Callable[..., Any], what: str) -> No
 
 
 @trio.lowlevel.disable_ki_protection
-def _call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+def unprotected(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Call a function, in which Ctrl-C may interrupt."""
     return function(*args, **kwargs)
 
 
 @trio.lowlevel.disable_ki_protection
-async def _await(awaitable: Awaitable[object]) -> None:
-    await awaitable
+async def finish(result: object) -> None:
+    """Await what a function has returned, if it is to be awaited; Ctrl-C may interrupt it."""
+    if inspect.isawaitable(result):
+        await result
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -119,7 +119,10 @@ class Writer:
             if is_idle and (self._rest or self._outbox):
                 self._wake()
         else:
-            protocol.request(request, linking)
+            if linking or protocol.is_over:
+                protocol.request(request, linking)
+            else:  # what that does then, without the call
+                self._outbox.add(request)
             if is_idle:
                 self._wake()
         return True

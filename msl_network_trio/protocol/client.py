@@ -110,7 +110,8 @@ class ClientProtocol:
         network_name: ``"name[HOST:port]"`` as the Manager calls us; empty before it said so.
         broken: Why nothing that is received can be understood any more; None while all is well.
         lost: Why the connection ended; None while it has not.
-        outbox: What waits to be written; to be looked at only.
+        is_over: Whether no further requests are taken: the connection has ended, or we have said goodbye.
+        outbox: What waits to be written; who adds requests to it looks at `is_over` first.
         open: The requests, by uid, that were given out to be written and are not yet answered; to be looked
             at only.
     """
@@ -123,7 +124,7 @@ class ClientProtocol:
         self._handshake = Handshake(identity, manager)
         self._read_limit = read_limit
         self._lines = LineBuffer(_smaller(read_limit, HANDSHAKE_LINE_LIMIT))
-        self._said_goodbye = False
+        self.is_over = False
         self._rejection = ""
         # A prefix that other clients cannot guess, since a Manager lets them forge replies.
         self._uid_prefix = os.urandom(4).hex()
@@ -204,7 +205,7 @@ class ClientProtocol:
         Raises:
             ConnectionLost: The connection has ended, or `say_goodbye` was called.
         """
-        if self.lost is not None or self._said_goodbye:
+        if self.is_over:
             raise ConnectionLost(
                 f"Disconnected from Manager[{self.manager}], cannot send request to {service!r}"
             ) from self.lost
@@ -219,7 +220,7 @@ class ClientProtocol:
         Raises:
             ConnectionLost: The connection has ended.
         """
-        if self.lost is not None or self._said_goodbye:
+        if self.is_over:
             self.check_open(request.service)
         if linking:
             self._linking[request.uid] = linking
@@ -266,7 +267,7 @@ class ClientProtocol:
         Returns:
             False if the gate is shut, so that it cannot be written: close without it.
         """
-        self._said_goodbye = True
+        self.is_over = True
         if self._admin is not None or not self._handshake.is_over:
             return False
         name = self.network_name or "Client"
@@ -278,7 +279,7 @@ class ClientProtocol:
         if self.outbox or self.outbox.gate is not None or request.admin or linking:
             self.request(request, linking)
             return self.take()
-        if self.lost is not None or self._said_goodbye:
+        if self.is_over:
             self.check_open(request.service)
         self.open[request.uid] = request
         return self.outbox.pass_by(request)
@@ -414,6 +415,7 @@ class ClientProtocol:
             cut_off: Whether the last line that was given out was not written to its end.
         """
         self.lost = reason
+        self.is_over = True
         waiting = [line for line in self.outbox if isinstance(line, Request)]
         requests = [*self.open.values(), *waiting]
         for request in requests:

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import __main__ as program
 from benchmarks import runner
-from benchmarks.cases import REFERENCE
+from benchmarks.cases import REFERENCE, Comparison
 from benchmarks.commands import run as command
 from benchmarks.placement import one_cpu
 from benchmarks.processes import Child, ChildFailed
@@ -69,6 +69,14 @@ def test_cases_of_a_suite_and_transport_share_processes():
         ["client-one-tcp", "client-two-tcp"],
         ["client-one-tls"],
         ["network-one-tcp"],
+    ]
+
+
+def test_memory_is_measured_in_processes_that_have_done_nothing_else():
+    memory = case(name="idle", comparisons=(Comparison("ours", "reference", figure="bytes"),))
+    assert [[each.key for each in group] for group in runner.groups([case(), memory, case(name="two")])] == [
+        ["client-one-tcp", "client-two-tcp"],
+        ["client-idle-tcp"],
     ]
 
 
