@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import ssl
+import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,8 +42,25 @@ def environment() -> dict[str, str]:
         "machine": f"{processor()}, {os.cpu_count()} CPUs, {memory:.0f} GiB{load}",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}, {ssl.OPENSSL_VERSION}",
+        "commit": commit(Path(__file__).parent),
         "packages": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
     }
+
+
+def commit(folder: Path) -> str:
+    """Return the commit that is checked out in a folder, and whether anything differs from it."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty=, with changes"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown: not in a clone"
+    return described.stdout.strip()
 
 
 def processor() -> str:

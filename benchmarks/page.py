@@ -75,9 +75,9 @@ _ATTRIBUTION: Final = """\
 
 The shares of the CPU time of our client, measured when this page was made, without a network (by
 `python -m benchmarks profile`). Where a floor or a target is missed, this is why: what is Trio's is no
-smaller in any client on Trio, and with 100 tasks in flight it is half of a call. The other half buys exact
-values, cancellation that sends nothing for who is cancelled already, and errors that reach the right caller.
-In a process with a kernel and another process beside it, both halves cost more: they find colder caches.
+smaller in any client on Trio, and the largest part of a call when 100 tasks are in flight. The rest buys
+exact values, cancellation that sends nothing for who is cancelled already, and errors that reach the right
+caller. With a kernel and another process beside it everything costs more, since it finds colder caches.
 """
 
 Shares = Sequence[tuple[str, float]]

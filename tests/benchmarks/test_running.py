@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import psutil
 import pytest
 
 from benchmarks import __main__ as program
-from benchmarks import runner
+from benchmarks import machine, runner
 from benchmarks.cases import REFERENCE, Comparison
 from benchmarks.commands import run as command
 from benchmarks.placement import one_cpu
@@ -161,3 +163,17 @@ def test_a_file_of_results_is_json(tmp_path, monkeypatch, capsys):
     assert program.main(["client", "--only", "one", "--json", str(path)]) == 0
     assert json.loads(path.read_text(encoding="utf-8"))["command"] == "python -m benchmarks client --only one"
     assert "packages" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_run_names_the_commit_that_was_measured(tmp_path):
+    assert machine.commit(tmp_path) == "unknown: not in a clone"
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@localhost", "-C", str(tmp_path)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "file").write_text("one", encoding="utf-8")
+    subprocess.run([*git, "add", "file"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "one"], check=True)
+    name = machine.commit(tmp_path)
+    assert re.fullmatch("[0-9a-f]{7,40}", name)
+    (tmp_path / "file").write_text("two", encoding="utf-8")
+    assert machine.commit(tmp_path) == f"{name}, with changes"
