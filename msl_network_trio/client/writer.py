@@ -202,6 +202,8 @@ class Writer:
 
     def _send(self, data: bytes) -> None:
         """Send what nothing is in front of; the task has to do the rest."""
+        if not data:
+            return  # all is held back
         sent = 0
         try:
             sent = self._transport.send_nowait(data)

@@ -632,6 +632,27 @@ async def test_many_requests_set_out_before_their_maker_has_made_them_all(sessio
     assert [handle.cancel() for handle in [first, *handles]] == [True] * 101
 
 
+async def test_what_an_admin_request_holds_back_is_not_sent_however_much_it_is(session, monkeypatch):
+    sizes = []
+    send_nowait = session.peer.client_end.send_nowait
+    monkeypatch.setattr(
+        session.peer.client_end, "send_nowait", lambda data: sizes.append(len(data)) or send_nowait(data)
+    )
+    async with trio.open_nursery() as nursery:
+        admin = await start(nursery, session.client.admin_request, "port")
+        before = len(sizes)
+        handles = [session.link.size("x" * 2000, asynchronous=True) for _ in range(10)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(sizes) == before
+        await session.peer.expect("port")
+        session.peer.reply("", 1875)
+        for number in range(10):
+            session.peer.reply(await session.peer.expect("size"), number)
+        assert [await handle for handle in handles] == list(range(10))
+    assert admin.value == 1875
+    assert min(sizes) > 0
+
+
 async def test_the_writer_lets_other_tasks_run(session, monkeypatch):
     turns = []
 
