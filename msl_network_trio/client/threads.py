@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
 
 from msl_network_trio.client.turn import LONGEST_TURN, Turn
 from msl_network_trio.client.watch import Watch
@@ -18,9 +17,6 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.transport.base import Transport
-
-_NONE: Final[deque[Any]] = deque(maxlen=0)
-"""What waits while there are no threads; an empty queue of its own would be a tenth of a connection."""
 
 
 class Threads:
@@ -53,7 +49,8 @@ class Threads:
         self._watch = watch
         self._dispatch = dispatch
         self.turn = Turn(transport.lock, threads_may_receive=transport.threads_may_receive)
-        self._patient: deque[Request] = _NONE
+        self._patient: deque[Request] | None = None
+        """What waits for other requests; made for threads: empty, it would be a tenth of a connection."""
         self._patient_bytes = 0
         self._read: list[Event] = []
 
@@ -79,6 +76,7 @@ class Threads:
         if not self._writer.has_room(self._patient_bytes + size):
             return False
         self._protocol.check_open(request.service)
+        assert self._patient is not None  # threads have come
         # Two threads may count but one request here; it counts when it is queued.
         self._patient_bytes += size
         self._patient.append(request)

@@ -119,10 +119,7 @@ class Writer:
             if is_idle and (self._rest or self._outbox):
                 self._wake()
         else:
-            if linking or protocol.is_over:
-                protocol.request(request, linking)
-            else:  # what that does then, without the call
-                self._outbox.add(request)
+            protocol.request(request, linking)
             if is_idle:
                 self._wake()
         return True

@@ -111,7 +111,7 @@ class ClientProtocol:
         broken: Why nothing that is received can be understood any more; None while all is well.
         lost: Why the connection ended; None while it has not.
         is_over: Whether no further requests are taken: the connection has ended, or we have said goodbye.
-        outbox: What waits to be written; who adds requests to it looks at `is_over` first.
+        outbox: What waits to be written; to be looked at only.
         open: The requests, by uid, that were given out to be written and are not yet answered; to be looked
             at only.
     """

@@ -122,11 +122,15 @@ class SocketTransport(Transport):
         except BlockingIOError:
             return None
         except OSError as error:
-            self._receive_error = error
-            self._ended = True
+            self._break(error)
             return b""
         self._ended = not data
         return data
+
+    def _break(self, error: OSError) -> None:
+        """Note for `receive` that the stream has broken: a socket tells of its end only once."""
+        self._receive_error = error
+        self._ended = True
 
     def fileno(self) -> int:
         """See `Transport.fileno`."""

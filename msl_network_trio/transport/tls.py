@@ -149,8 +149,7 @@ class TlsTransport(SocketTransport):
             self._wants_to_write = True
             return None
         except OSError as error:
-            self._receive_error = error
-            self._ended = True
+            self._break(error)
             return b""
         self._ended = not data
         return self._receive_more(data) if self._may_be_more(data) else data
@@ -183,9 +182,7 @@ class TlsTransport(SocketTransport):
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 break
             except OSError as error:
-                # For the next receive(): a socket tells of its end only once.
-                self._receive_error = error
-                self._ended = True
+                self._break(error)
                 break
             if not data:
                 self._ended = True
