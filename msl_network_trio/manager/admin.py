@@ -15,7 +15,7 @@ from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import Database, Table
 from msl_network_trio.protocol.manager import ManagerProtocol
-from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.verdicts import AdminRequest
 from msl_network_trio.service.logging_level import set_logging_level
 

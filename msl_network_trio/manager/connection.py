@@ -10,7 +10,7 @@ import trio
 
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.manager import BUSY
-from msl_network_trio.protocol.registry import Host, Peer
+from msl_network_trio.protocol.peer import Host, Peer
 from msl_network_trio.transport.base import Transport
 
 logger = logging.getLogger(__name__)

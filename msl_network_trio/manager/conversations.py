@@ -15,7 +15,7 @@ from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.watch import SocketWatch
 from msl_network_trio.protocol.manager import BUSY, TURN, ManagerProtocol
-from msl_network_trio.protocol.registry import Host
+from msl_network_trio.protocol.peer import Host
 from msl_network_trio.protocol.verdicts import Undecided
 from msl_network_trio.transport.base import Transport
 

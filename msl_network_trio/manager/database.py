@@ -19,7 +19,7 @@ import trio
 from msl_network_trio.exceptions import DatabaseError
 from msl_network_trio.manager.passwords import is_password
 from msl_network_trio.manager.tables import IN_MEMORY, Database, cannot_be_used, is_readable_by_others
-from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.verdicts import KnowUser, LogIn, TrustHost
 
 logger = logging.getLogger(__name__)

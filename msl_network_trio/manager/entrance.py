@@ -14,7 +14,7 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.lobby import Lobby, Visitor
 from msl_network_trio.protocol.manager import ManagerProtocol
-from msl_network_trio.protocol.registry import Host, Peer
+from msl_network_trio.protocol.peer import Host, Peer
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.tcp import SocketTransport, take_socket
 from msl_network_trio.transport.tls import accept_tls

@@ -29,8 +29,8 @@ from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import IN_MEMORY
 from msl_network_trio.protocol.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.manager import ManagerProtocol
+from msl_network_trio.protocol.peer import Host, Peer
 from msl_network_trio.protocol.records import about, emit
-from msl_network_trio.protocol.registry import Host, Peer
 from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Undecided
 from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair

@@ -13,7 +13,7 @@ import trio
 from msl_network_trio.manager.lobby import Lobby
 from msl_network_trio.manager.settings import Limits, ManagerSettings
 from msl_network_trio.protocol.manager import ManagerProtocol
-from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.peer import Peer
 
 _TOTALS = ("lines_from_clients", "lines_from_services", "bytes_received", "bytes_sent", "connections")
 

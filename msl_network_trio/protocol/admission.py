@@ -20,8 +20,9 @@ import attrs
 from msl_network_trio.protocol import answers, codec, terminal
 from msl_network_trio.protocol.logins import Logins
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
+from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
-from msl_network_trio.protocol.registry import Peer, Registry
+from msl_network_trio.protocol.registry import Registry
 from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Waiting
 
 VERDICT = "a verdict"

@@ -32,8 +32,9 @@ from msl_network_trio.protocol.admission import Admission, Authentication
 from msl_network_trio.protocol.logins import Logins
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine, departure, refusal
 from msl_network_trio.protocol.open_requests import OpenRequests
+from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
-from msl_network_trio.protocol.registry import Peer, Registry
+from msl_network_trio.protocol.registry import Registry
 from msl_network_trio.protocol.unfinished import UnfinishedLines
 from msl_network_trio.protocol.verdicts import Undecided
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.peer import Peer
 
 _FREE = 100
 """How many requests of a peer may be open without those of all others counting."""

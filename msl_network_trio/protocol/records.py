@@ -13,12 +13,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from msl_network_trio.protocol.logins import network_of
-
-if TYPE_CHECKING:
-    from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.peer import Peer
 
 logger = logging.getLogger("msl_network_trio.manager")
 
@@ -36,7 +34,6 @@ _HOSTS: Final = 1000
 
 _QUOTED: Final = 300
 """How many characters of a text that a peer can make long."""
-
 
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """What would begin a new line, or make a terminal show something else than there is."""

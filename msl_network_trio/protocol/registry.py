@@ -12,191 +12,16 @@ import time
 from itertools import islice
 from typing import Any
 
-import attrs
-
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.protocol import codec
-from msl_network_trio.protocol.framing import LineBuffer
+from msl_network_trio.protocol.identity import read_identity
+from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
-from msl_network_trio.protocol.verdicts import Waiting
-
-_MARGIN = 100
-"""How many levels deeper than an identity the answers that contain it may be nested."""
-
-_LONGEST_NAME = 1000
-"""How many characters a name may have, which is a part of every request that its peer makes."""
-
-_LARGEST_CLIENT = 65_536
-"""How many bytes there may be to tell about a client, which everybody is told who asks who is there."""
-
-_LARGEST_SERVICE = 1_000_000
-"""The same for a Service, which has attributes to tell of."""
 
 _LARGEST_IDENTITIES = 67_108_864
-"""The same for all peers together."""
+"""How many bytes there may be to tell about all peers together."""
 
 _LISTED = 100
 """How many linked clients an error lists at the most."""
-
-
-@attrs.frozen
-class Host:
-    """The computer at the other end of a connection."""
-
-    name: str
-    """What it is called in the names of its peers."""
-
-    address: str
-    """Its IP address."""
-
-    domain: str
-    """Its full name; the address if it has none."""
-
-    hostname: str
-    """The name by which it is trusted, or not: the first part of the full one, or the address."""
-
-
-class Peer:
-    """What a Manager knows about one connection; the I/O layer's class derives from it.
-
-    Args:
-        host: The computer at the other end, or just its name.
-        port: The number of its port.
-
-    Attributes:
-        host: The computer at the other end.
-        port: The number of its port.
-        address: ``"HOST:port"`` of the peer.
-        name: The network name, ``"name[HOST:port]"``; ``"<Unknown>[HOST:port]"`` before it has said it.
-        kind: ``"client"``, ``"service"``, or empty before it has said.
-        service: The name of the Service, if the peer is one.
-        info: What the Manager's identity says about it.
-        told: What others are told of it if it is a Service, encoded; empty: it was not yet.
-        links: If it is a Service, the peers that are linked with it, in the order in which they linked, and
-            since when.
-        locks: If it is a Service, the peers that hold a lock, and since when.
-        linked_with: The number of Services with which it is linked.
-        open: The Services that have yet to answer a request of this peer, by the uid of the request; if there
-            are several of one uid, how many requests each of them has to answer.
-        may_ask: How many requests of it may be open before somebody has to see whether there may be more.
-        asked: The Service that it has sent a request to last.
-        askers: If it is a Service, the peers that have sent requests to it.
-        since: When it connected.
-        received: How many bytes it has sent.
-        lines_received: How many lines these were.
-        sent: How many bytes have been sent to it.
-        unfinished: How many bytes there were of a line that is not complete.
-        unread: Lines that were received and not looked at yet, since there were too many at once, or since
-            the peer waits for a verdict.
-        user: As whom the peer has logged in; empty: it has not.
-        notifications_left: How many notifications it may emit before the time is looked at.
-        notifications_when: When that was set.
-        notifications_dropped: How many were too many since it was told so.
-        notifications_told: When it was told so.
-        outgoing: What waits to be written, in order: whole lines, or the pieces of large ones.
-        writing: What the I/O layer has taken out of `outgoing` and not sent yet.
-        large: Whether `outgoing` has such pieces.
-        backlog: How many bytes wait to be written: those in `outgoing`, and those that the I/O layer has
-            taken out of it and not yet sent.
-        busy: A peer to which this one has sent a request although a lot waits to be written to it.
-        closing: Why the connection is to be closed when `outgoing` is written; empty: it is not.
-        lines: What was received of a line that is not complete.
-        waits_for: What the peer has yet to say in the handshake or to log in: ``"password"`` (of the
-            Manager), ``"username"``, ``"login password"``, ``"identity"``; or `VERDICT`, when others have to
-            decide first. Empty if it may make requests.
-        waiting: The state of that; None when it is over.
-        is_admin: Whether the peer has logged in as an administrator.
-        size: How many bytes there are to tell about it.
-        tail: What turns a request of this peer into that line which its Service receives.
-    """
-
-    __slots__ = (
-        "__weakref__",
-        "address",
-        "asked",
-        "askers",
-        "backlog",
-        "busy",
-        "closing",
-        "host",
-        "info",
-        "is_admin",
-        "kind",
-        "large",
-        "lines",
-        "lines_received",
-        "linked_with",
-        "links",
-        "locks",
-        "may_ask",
-        "name",
-        "notifications_dropped",
-        "notifications_left",
-        "notifications_told",
-        "notifications_when",
-        "open",
-        "outgoing",
-        "port",
-        "received",
-        "sent",
-        "service",
-        "since",
-        "size",
-        "tail",
-        "told",
-        "unfinished",
-        "unread",
-        "user",
-        "waiting",
-        "waits_for",
-        "writing",
-    )
-
-    def __init__(self, host: Host | str, port: int) -> None:
-        self.host = host if isinstance(host, Host) else Host(host, host, host, host)
-        self.port = port
-        self.address = f"{self.host.name}:{port}"
-        self.name = f"<Unknown>[{self.address}]"
-        self.kind = ""
-        self.service = ""
-        self.info: dict[str, Any] = {}
-        self.told = b""
-        self.links: dict[Peer, float] = {}
-        self.locks: dict[Peer, float] = {}
-        self.linked_with = 0
-        self.open: dict[Any, Peer | dict[Peer, int]] = {}
-        self.may_ask = 0
-        self.asked: Peer | None = None
-        self.askers: dict[Peer, None] = {}
-        self.since = 0.0
-        self.received = 0
-        self.lines_received = 0
-        self.sent = 0
-        self.unfinished = 0
-        self.unread: list[bytes] = []
-        self.user = ""
-        self.notifications_left = 0
-        self.notifications_when = 0.0
-        self.notifications_dropped = 0
-        self.notifications_told = -math.inf
-        self.outgoing: list[bytes | memoryview] = []
-        self.writing: list[bytes | memoryview] = []
-        self.large = False
-        self.backlog = 0
-        self.busy: Peer | None = None
-        self.closing = ""
-        self.lines = LineBuffer()
-        self.waits_for = "identity"
-        self.waiting: Waiting | None = None
-        self.is_admin = False
-        self.size = 0
-        self.tail = b""
-
-    def flush(self) -> None:
-        """Write what is in `outgoing`, and close the connection if it is `closing`; for the I/O layer."""
-
-    def __repr__(self) -> str:
-        return f"<{self.kind or 'peer'} {self.name}, {self.backlog:,} bytes to be written>"
 
 
 class Registry:
@@ -231,15 +56,13 @@ class Registry:
         self._size = 0
         self._records = records or Records(time.monotonic)
 
-    def add(self, peer: Peer, identity: Any) -> None:
+    def add(self, peer: Peer, said: Any) -> None:
         """Enter a peer by what it says about itself.
 
         Raises:
-            TypeError: The identity is not an object with the fields that it must have.
-            KeyError: A field is missing.
+            TypeError, KeyError: See `read_identity`.
+            ValueError: See there; or there are too many peers already, or too much to tell about all of them.
             NameError: A Service of this name, or a peer of this name and address, is there already.
-            ValueError: A name is empty, or what the peer says cannot be told to others, or there are too many
-                peers already.
         """
         if len(self.peers) >= self._max_peers:
             self.peers_refused += 1
@@ -247,45 +70,23 @@ class Registry:
             raise ValueError(
                 f"{count:,} peers are connected, as many as this Manager allows (max_connections)"
             )
-        if not isinstance(identity, dict):
-            raise TypeError(f"An identity is a JSON object, not {type(identity).__name__}")
-        name, kind = identity["name"], identity["type"]
-        if not isinstance(name, str) or not isinstance(kind, str):
-            raise TypeError('The "name" and the "type" of an identity are text')
-        kind = kind.lower()
-        if kind not in {"client", "service"}:
-            raise TypeError(f'Unknown connection type {identity["type"]!r}. Must be "client" or "service"')
-        if not name:
-            raise ValueError('The "name" of an identity is empty')
-        if len(name) > _LONGEST_NAME:
-            raise ValueError(f'The "name" of an identity has more than {_LONGEST_NAME:,} characters')
-        info = {
-            "name": name,
-            "address": peer.address,
-            "language": identity.get("language", "unknown"),
-            "os": identity.get("os", "unknown"),
-        }
-        if kind == "service":
-            info = _service_info(identity, info)
-            if name in self.services or name == MANAGER:
-                raise NameError(f"A {name!r} service is already running on the Manager")
-        network_name = f"{name}[{peer.address}]"
-        size = _check_can_be_told({network_name: info})
-        largest = _LARGEST_CLIENT if kind == "client" else _LARGEST_SERVICE
-        if size > largest:
-            raise ValueError(f"The identity of a {kind} has more than {largest:,} bytes")
-        if self._size + size > _LARGEST_IDENTITIES:
+        identity = read_identity(said, peer.address)
+        is_service = identity.kind == "service"
+        if is_service and (identity.name in self.services or identity.name == MANAGER):
+            raise NameError(f"A {identity.name!r} service is already running on the Manager")
+        if self._size + identity.size > _LARGEST_IDENTITIES:
             raise ValueError(f"The identities of all peers have more than {_LARGEST_IDENTITIES:,} bytes")
-        if network_name in self.peers:
-            raise NameError(f"A peer with the name {network_name!r} is already connected")
-        peer.name, peer.kind, peer.info, peer.size = network_name, kind, info, size
-        self._size += size
-        self.peers[network_name] = peer
+        if identity.network_name in self.peers:
+            raise NameError(f"A peer with the name {identity.network_name!r} is already connected")
+        peer.name, peer.kind = identity.network_name, identity.kind
+        peer.info, peer.size = identity.info, identity.size
+        self._size += peer.size
+        self.peers[peer.name] = peer
         self.most = max(self.most, len(self.peers))
         self.changes += 1
-        if kind == "service":
-            peer.service = name
-            self.services[name] = peer
+        if is_service:
+            peer.service = identity.name
+            self.services[peer.service] = peer
 
     def remove(self, peer: Peer) -> None:
         """Forget a peer, its links and its locks."""
@@ -447,36 +248,6 @@ class Registry:
     def clients(self) -> dict[str, dict[str, Any]]:
         """What is known about the clients, by network name."""
         return {name: peer.info for name, peer in self.peers.items() if peer.kind == "client"}
-
-
-def _check_can_be_told(told: Any) -> int:
-    """Encode what a peer says about itself: what fails later would cost others their answers.
-
-    Returns:
-        How many bytes it has.
-
-    Raises:
-        ValueError: It is nested too deeply, or contains text that is not Unicode.
-    """
-    for _ in range(_MARGIN):
-        told = [told]
-    return len(codec.encode(told))
-
-
-def _service_info(identity: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
-    """What the Manager's identity says about a Service, its name being the key under which it does."""
-    attributes, max_clients = identity["attributes"], identity.get("max_clients", -1)
-    if not isinstance(attributes, dict):
-        raise TypeError('The "attributes" of a Service are a JSON object')
-    if not isinstance(max_clients, int | float):
-        raise TypeError('The "max_clients" of a Service is a number')
-    return {
-        "attributes": attributes,
-        "address": info["address"],
-        "language": info["language"],
-        "os": info["os"],
-        "max_clients": max_clients,
-    }
 
 
 def _listed(links: dict[Peer, float]) -> str:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from msl_network_trio.protocol.logins import network_of
-from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.peer import Peer
 
 _MOST = 1_073_741_824
 """How many bytes there may be of lines that are not complete."""

@@ -7,7 +7,7 @@ from itertools import islice
 
 from msl_network_trio.protocol.admission import Authentication
 from msl_network_trio.protocol.manager import TURN, ManagerProtocol
-from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost
 
 NAME = "Manager[vm:1875]"

@@ -8,7 +8,7 @@ from typing import Any
 
 from msl_network_trio.protocol.admission import Authentication
 from msl_network_trio.protocol.manager import ManagerProtocol
-from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.peer import Peer
 
 NAME = "Manager[vm:1875]"
 

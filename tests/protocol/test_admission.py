@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from msl_network_trio.protocol.admission import VERDICT, Authentication
-from msl_network_trio.protocol.registry import Host, Peer
+from msl_network_trio.protocol.peer import Host, Peer
 from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost
 
 from .network import NAME, Network, encoded, raw, read, reply, request

@@ -8,7 +8,7 @@ from msl_network_trio.protocol import logins
 from msl_network_trio.protocol.admission import Authentication
 from msl_network_trio.protocol.logins import Logins
 from msl_network_trio.protocol.manager import ManagerProtocol
-from msl_network_trio.protocol.registry import Host, Peer
+from msl_network_trio.protocol.peer import Host, Peer
 from msl_network_trio.protocol.verdicts import KnowUser, LogIn
 
 from .network import NAME, encoded, raw, read

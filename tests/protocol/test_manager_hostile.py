@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from msl_network_trio.protocol.manager import LARGE
-from msl_network_trio.protocol.registry import Peer
+from msl_network_trio.protocol.peer import Peer
 
 from .network import Network, encoded, notification, read, reply, request
 

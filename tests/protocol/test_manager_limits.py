@@ -6,7 +6,7 @@ import pytest
 
 from msl_network_trio.protocol import codec, open_requests, registry, unfinished
 from msl_network_trio.protocol.manager import LARGE, TURN
-from msl_network_trio.protocol.registry import Host
+from msl_network_trio.protocol.peer import Host
 
 from .network import Network, encoded, notification, raw, read, reply, request
 

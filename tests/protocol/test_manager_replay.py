@@ -17,7 +17,7 @@ import pytest
 from msl_network_trio.protocol.admission import Authentication
 from msl_network_trio.protocol.manager import ManagerProtocol
 from msl_network_trio.protocol.messages import departure
-from msl_network_trio.protocol.registry import Host, Peer
+from msl_network_trio.protocol.peer import Host, Peer
 from msl_network_trio.protocol.verdicts import KnowUser, LogIn, TrustHost, Undecided
 
 from .network import encoded, notification, raw, read, request

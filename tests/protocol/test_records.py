@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from msl_network_trio.protocol import records
+from msl_network_trio.protocol.peer import Host
 from msl_network_trio.protocol.records import FIELDS, Allowance
-from msl_network_trio.protocol.registry import Host
 
 from .network import Network, notification, read, reply, request
 from .test_manager_limits import Clock

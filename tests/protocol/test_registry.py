@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from msl_network_trio.protocol.registry import Peer, Registry
+from msl_network_trio.protocol.peer import Peer
+from msl_network_trio.protocol.registry import Registry
 
 PORTS = iter(range(1, 100_000))
 
