@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.protocol.manager import BUSY
+from msl_network_trio.protocol.delivery import BUSY
 from msl_network_trio.protocol.peer import Host, Peer
 from msl_network_trio.transport.base import Transport
 

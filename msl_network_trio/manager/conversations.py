@@ -14,7 +14,8 @@ from msl_network_trio.manager.lobby import Lobby, Visitor
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.watch import SocketWatch
-from msl_network_trio.protocol.manager import BUSY, TURN, ManagerProtocol
+from msl_network_trio.protocol.delivery import BUSY
+from msl_network_trio.protocol.manager import TURN, ManagerProtocol
 from msl_network_trio.protocol.peer import Host
 from msl_network_trio.protocol.verdicts import Undecided
 from msl_network_trio.transport.base import Transport
@@ -73,11 +74,10 @@ class Conversations:
 
     def flush(self) -> None:
         """Write what the protocol wants to be written: once to each peer for all that one peer has sent."""
-        protocol = self._protocol
-        while protocol.touched:
-            touched, protocol.touched = protocol.touched, []
-            for peer in touched:
-                peer.flush()
+        touched = self._protocol.touched
+        for peer in touched:
+            peer.flush()
+        touched.clear()
 
     # ---- the end ----
 

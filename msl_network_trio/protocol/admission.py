@@ -18,6 +18,7 @@ from typing import Any
 import attrs
 
 from msl_network_trio.protocol import answers, codec, terminal
+from msl_network_trio.protocol.delivery import Delivery
 from msl_network_trio.protocol.logins import Logins
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
 from msl_network_trio.protocol.peer import Peer
@@ -76,9 +77,7 @@ class Admission:
         registry: Who is connected, to which is added who is let in.
         authentication: What peers have to show.
         read_limit: The largest line to accept of a peer that is connected, in bytes; None: no limit.
-        put: Writes to a peer.
-        refuse: Answers a request with an error: a peer, the uid, the text.
-        handle: Handles a line of a peer that is connected.
+        delivery: Writes to peers.
         admitted: Is told of a peer that has been let in.
         record: Keeps for later what happened to a peer when it connected.
         records: The log.
@@ -92,9 +91,7 @@ class Admission:
         authentication: Authentication,
         read_limit: int | None,
         *,
-        put: Callable[[Peer, bytes], None],
-        refuse: Callable[[Peer, Any, str], None],
-        handle: Callable[[Peer, bytes], None],
+        delivery: Delivery,
         admitted: Callable[[Peer], None],
         record: Callable[[Peer, str], None],
         records: Records,
@@ -104,9 +101,7 @@ class Admission:
         self._registry = registry
         self._authentication = authentication
         self._read_limit = read_limit
-        self._put = put
-        self._refuse = refuse
-        self._handle = handle
+        self._delivery = delivery
         self._admitted = admitted
         self._record = record
         self._records = records
@@ -141,11 +136,11 @@ class Admission:
         try:
             fields = codec.decode_object(line)
         except codec.NotALine as error:  # a number of more digits than Python converts, for example
-            self._refuse(peer, routed.uid, str(error))
+            self._delivery.refuse(peer, routed.uid, str(error))
             return
         args, kwargs = fields.get("args", []), fields.get("kwargs", {})
         if not isinstance(args, list) or not isinstance(kwargs, dict):
-            self._refuse(peer, routed.uid, 'TypeError: "args" are an array, and "kwargs" an object')
+            self._delivery.refuse(peer, routed.uid, 'TypeError: "args" are an array, and "kwargs" an object')
             return
         text = "received an admin request %r from %s"
         name = routed.attribute
@@ -155,10 +150,14 @@ class Admission:
         requests = peer.waiting.requests
         peer.waiting.size += len(line)
         if len(requests) >= _ADMIN_REQUESTS:
-            self._refuse(peer, routed.uid, f"{_NO_ADMIN}, and {_ADMIN_REQUESTS} of them wait for a login")
+            self._delivery.refuse(
+                peer, routed.uid, f"{_NO_ADMIN}, and {_ADMIN_REQUESTS} of them wait for a login"
+            )
             return
         if peer.waiting.size > _UNPROVEN and not peer.is_admin:
-            self._refuse(peer, routed.uid, f"{_NO_ADMIN}, and before that no more than {_UNPROVEN:,} bytes")
+            self._delivery.refuse(
+                peer, routed.uid, f"{_NO_ADMIN}, and before that no more than {_UNPROVEN:,} bytes"
+            )
             if not requests:
                 peer.waiting = None
             return
@@ -166,18 +165,21 @@ class Admission:
         if len(requests) == 1:
             self._next_request(peer)
 
-    def take(self, peer: Peer, line: bytes) -> None:
-        """Take a line of a peer that `Peer.waits_for` something."""
+    def take(self, peer: Peer, line: bytes) -> bool:
+        """Take a line of a peer that `Peer.waits_for` something.
+
+        Returns:
+            False if it is no answer, but to be handled as other lines of a peer that is connected.
+        """
         assert peer.waiting is not None
         assert peer.waiting.undecided is None
         if not peer.kind and peer.lines_received > _LINES:
             self.reject(peer, ValueError(f"{peer.waits_for!r} was not answered by any of {_LINES:,} lines"))
-            return
+            return True
         if not line.strip():
-            return
+            return True
         if peer.kind and (len(line) > _ANSWER_LIMIT or self._is_no_answer(peer, line)):
-            self._handle(peer, line)
-            return
+            return False
         try:
             answer = codec.decode(line).result
         except codec.NotALine as error:
@@ -185,11 +187,12 @@ class Admission:
             answer = terminal.identity(text) if text and peer.waits_for == "identity" else text
             if answer is None:
                 self._no_answer(peer, f"is not a line of JSON: {error}")
-                return
+                return True
         if answer is UNSET:
             self._no_answer(peer, 'has no "result"')
         else:
             self._answer(peer, answer)
+        return True
 
     def decide(self, peer: Peer, verdict: Any) -> None:
         """Take the verdict that a peer waits for, or the exception because of which there is none."""
@@ -237,14 +240,14 @@ class Admission:
         # Who has logged in while connected made a request, whose answer this is.
         requests = peer.waiting.requests if peer.waiting is not None else ()
         uid, requester = (requests[0].uid, peer.name) if requests else ("", self._name)
-        self._put(peer, answers.error(reason, uid, requester))
+        self._delivery.put(peer, answers.error(reason, uid, requester))
         peer.closing = reason
 
     # ---- questions ----
 
     def _ask(self, peer: Peer, waits_for: str, attribute: str, *args: str) -> None:
         peer.waits_for = waits_for
-        self._put(peer, answers.question(attribute, args, self._name))
+        self._delivery.put(peer, answers.question(attribute, args, self._name))
 
     def _ask_identity(self, peer: Peer) -> None:
         peer.lines.limit = _smaller(self._read_limit, IDENTITY_LIMIT)
@@ -343,7 +346,7 @@ class Admission:
         assert peer.waiting is not None
         requests = peer.waiting.requests
         if refused:
-            self._refuse(peer, requests.popleft().uid, why)
+            self._delivery.refuse(peer, requests.popleft().uid, why)
         if not requests:
             peer.waits_for = ""
             peer.waiting = None
@@ -356,14 +359,14 @@ class Admission:
         assert peer.waiting is not None
         peer.waiting.requests.popleft()
         if isinstance(verdict, Exception):
-            self._refuse(peer, request.uid, f"{type(verdict).__name__}: {verdict}")
+            self._delivery.refuse(peer, request.uid, f"{type(verdict).__name__}: {verdict}")
         else:
             try:
                 line = answers.result(verdict, request.uid, peer.name)
             except (TypeError, ValueError) as error:
-                self._refuse(peer, request.uid, f"{type(error).__name__}: {error}")
+                self._delivery.refuse(peer, request.uid, f"{type(error).__name__}: {error}")
             else:
-                self._put(peer, line)
+                self._delivery.put(peer, line)
         self._next_request(peer)
 
 

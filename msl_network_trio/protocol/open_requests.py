@@ -36,6 +36,7 @@ class OpenRequests:
 
     Attributes:
         most: How many of one peer may be open.
+        is_stopped: Whether no more are allowed, since the Manager is about to end.
     """
 
     def __init__(self, peers: Mapping[str, Peer], most: int | None, clock: Callable[[], float]) -> None:
@@ -45,6 +46,7 @@ class OpenRequests:
         self._free = min(_FREE, self.most)
         self._spare = _MOST
         self._looked = -math.inf
+        self.is_stopped = False
 
     def admit(self, peer: Peer) -> None:
         """Allow a new peer some requests."""
@@ -57,6 +59,7 @@ class OpenRequests:
 
     def stop(self) -> None:
         """Allow no more requests."""
+        self.is_stopped = True
         self.most = 0
         for peer in self._peers.values():
             peer.may_ask = 0

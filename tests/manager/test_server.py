@@ -14,7 +14,8 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager import connection
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.manager.settings import ManagerSettings
-from msl_network_trio.protocol.manager import BUSY, LARGE, ManagerProtocol
+from msl_network_trio.protocol.delivery import BUSY, LARGE
+from msl_network_trio.protocol.manager import ManagerProtocol
 from tests.manager.wires import Wire, dial
 from tests.protocol.network import notification, reply, request
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from msl_network_trio.protocol.manager import BUSY, LARGE
+from msl_network_trio.protocol.delivery import BUSY, LARGE
 from msl_network_trio.protocol.messages import departure, refusal
 
 from .network import NAME, Network, encoded, notification, raw, read, reply, request

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from msl_network_trio.protocol.manager import LARGE
+from msl_network_trio.protocol.delivery import LARGE
 from msl_network_trio.protocol.peer import Peer
 
 from .network import Network, encoded, notification, read, reply, request

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from msl_network_trio.protocol import codec, open_requests, registry, unfinished
-from msl_network_trio.protocol.manager import LARGE, TURN
+from msl_network_trio.protocol.delivery import LARGE
+from msl_network_trio.protocol.manager import TURN
 from msl_network_trio.protocol.peer import Host
 
 from .network import Network, encoded, notification, raw, read, reply, request
