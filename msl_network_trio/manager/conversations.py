@@ -212,6 +212,8 @@ class Conversations:
         with trio.move_on_after(self._settings.handshake_timeout) as handshake:
             while not (peer.kind or peer.closing):
                 await self._decide(peer)
+                if peer.kind:
+                    break  # it had said so before it was asked, and need not say anything more
                 data = await receive()
                 if not data:
                     return False
@@ -309,5 +311,5 @@ class Conversations:
     async def _decide(self, peer: PeerConnection) -> None:
         """Find out what a peer waits for. Nothing is read of it meanwhile: what it sends does not pile up."""
         while not peer.closing and (question := self._protocol.undecided(peer)) is not None:
-            self._protocol.decide(peer, await self._verdict(peer, question))
+            self._protocol.decide(peer, await self._verdict(peer, question), TURN)
             self.flush()

@@ -220,12 +220,13 @@ class ManagerProtocol:
         """Return what somebody has to decide before a peer can be served on."""
         return peer.waiting.undecided if peer.waiting is not None else None
 
-    def decide(self, peer: Peer, verdict: Any) -> None:
+    def decide(self, peer: Peer, verdict: Any, at_most: int = sys.maxsize) -> None:
         """Tell what was decided, and handle what the peer has sent meanwhile.
 
         Args:
             peer: The peer.
             verdict: What `undecided` says that it is, or an exception, because of which there is none.
+            at_most: See `receive`.
         """
         waiting = peer.waiting
         assert waiting is not None
@@ -233,9 +234,9 @@ class ManagerProtocol:
         data, waiting.data = waiting.data, b""
         peer.received -= len(data)  # which has been counted
         if peer.kind:
-            self.receive_more(peer)
+            self.receive_more(peer, at_most)
         elif data:
-            self.receive(peer, data)
+            self.receive(peer, data, at_most)
 
     def reject(self, peer: Peer, error: Exception) -> None:
         """Tell a peer why it is not served, and have its connection closed."""

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, closing
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio import AuthenticationError, connect
 from msl_network_trio.constants import SHUTDOWN_MANAGER
@@ -96,6 +97,18 @@ async def test_everything_from_the_login_to_the_first_admin_request_may_come_at_
         told = [await wire.line() for _ in range(5)]
         assert [line.get("attribute") for line in told[:3]] == ["username", "password", "identity"]
         assert [(line["uid"], line["result"]) for line in told[3:]] == [("7", 0), ("8", True)]
+        wire.transport.close()
+
+
+async def test_who_has_said_everything_before_it_was_asked_is_let_in_and_need_not_say_more(open_lab):
+    async with open_lab(auth_login=True) as manager:
+        wire = Wire(await manager.dial())
+        await wire.send({"result": "alice"}, {"result": "pw-a"}, {"result": {"type": "client", "name": "C"}})
+        assert [(await wire.line())["attribute"] for _ in range(3)] == ["username", "password", "identity"]
+        await wait_all_tasks_blocked()
+        peers = manager.status()["peers"]
+        # Else it would have to go when the time for the handshake is over.
+        assert (peers["clients"], peers["unauthenticated"]) == (1, 0)
         wire.transport.close()
 
 

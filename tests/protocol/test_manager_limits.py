@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from msl_network_trio.protocol import codec, open_requests, registry, unfinished
+from msl_network_trio.protocol.admission import Authentication
 from msl_network_trio.protocol.delivery import LARGE
 from msl_network_trio.protocol.manager import TURN
 from msl_network_trio.protocol.peer import Host
@@ -401,6 +402,30 @@ def test_lines_that_come_at_once_are_handled_in_turns():
         counts.append(len(read(echo)))
     assert counts == [TURN, TURN, 5]
     assert client.lines_received == 1 + 2 * TURN + 5  # the first was its identity
+
+
+@pytest.mark.parametrize("is_let_in", [False, True])
+def test_lines_that_wait_for_a_verdict_are_handled_in_turns_when_it_has_come(is_let_in):
+    network = Network(authentication=Authentication(hostname=not is_let_in))
+    echo = network.connect()
+    if not is_let_in:
+        network.protocol.decide(echo, verdict=True)
+    network.send(echo, {"result": {"name": "Echo", "type": "service", "attributes": {}}})
+    read(echo)
+    client = network.connect()
+    lines = [encoded({"result": {"name": "C", "type": "client"}})]
+    if is_let_in:
+        lines += [encoded(request("Manager", "port")), encoded({"result": "alice"})]
+    lines += [encoded(request("Echo", "e", uid=str(n))) for n in range(2 * TURN + 5)]
+    network.protocol.receive(client, b"".join(line + b"\n" for line in lines), TURN)
+    assert read(echo) == []
+    network.protocol.decide(client, True, TURN)
+    counts = [len(read(echo))]
+    while client.unread:
+        network.protocol.receive_more(client, TURN)
+        counts.append(len(read(echo)))
+    assert max(counts) <= TURN
+    assert sum(counts) == 2 * TURN + 5
 
 
 def test_what_comes_behind_the_end_of_a_conversation_is_not_looked_at_in_a_later_turn():
