@@ -25,6 +25,7 @@ from msl_network_trio.protocol.service import (
 )
 from msl_network_trio.service.lookup import How, is_async, look_up
 from msl_network_trio.service.outlet import Outlet
+from msl_network_trio.service.reading import Reading, log_request
 from msl_network_trio.service.tasks import WorkerTasks
 from msl_network_trio.service.threads import WorkerThreads, failed
 from msl_network_trio.transport.base import Transport
@@ -78,7 +79,24 @@ class Serving:
         self._transport = transport
         self._protocol = protocol
         self._token = trio.lowlevel.current_trio_token()
-        self._threads = WorkerThreads(service, name, max_workers, self._outlet, self._await_soon)
+        self._requests = Reading(
+            service,
+            transport,
+            protocol,
+            self._outlet,
+            handle=self._handle,
+            waiting=lambda: max(self._tasks.waiting, self._threads.waiting),
+            is_idle=lambda: self._threads.is_idle,
+        )
+        self._threads = WorkerThreads(
+            service,
+            name,
+            max_workers,
+            self._outlet,
+            on_awaitable=self._await_soon,
+            read=self._requests.read_in_thread,
+            has_taken=self._requests.turn.note,
+        )
         self._tasks: WorkerTasks
         self._reason: ConnectionLost | None = None
         self._over = trio.Event()
@@ -88,8 +106,6 @@ class Serving:
         self._writing = trio.CancelScope(shield=True)
         self._looking = trio.CancelScope(shield=True)
         self._has_ended = False
-        self._received = 0
-        self._look_again_at = 0
         self._read_to_end = trio.Event()
 
     # ---- the life of it ----
@@ -170,6 +186,7 @@ class Serving:
 
     def _refuse_more(self) -> None:
         self._refusing = True
+        self._requests.keep_threads_out()
         for call in self._threads.stop():
             self._outlet.add(self._refusal(call))
         self._outlet.flush()
@@ -232,12 +249,7 @@ class Serving:
         """Wait for requests and have them carried out; False if there will be no more."""
         protocol = self._protocol
         try:
-            if self._is_congested():
-                await self._outlet.wait_until(lambda: not self._is_congested())
-            data = await self._transport.receive()
-            if data:
-                self._received += len(data)
-                self._handle(protocol.receive(data))
+            if await self._requests.read():
                 if protocol.broken is None:
                     return True
                 self._fail(protocol.broken)
@@ -252,18 +264,6 @@ class Serving:
         self._has_ended = True
         return False
 
-    def _is_congested(self) -> bool:
-        """Whether to read no more requests for now: those that are here take all the room."""
-        if self._outlet.is_full:
-            return True
-        if self._received < self._look_again_at:
-            return False
-        limit = self._outlet.max_unsent
-        waiting = max(self._tasks.waiting, self._threads.waiting)
-        # Before so much more has come there cannot be too much.
-        self._look_again_at = self._received + limit - waiting
-        return waiting > limit
-
     def _fail(self, error: NetworkError) -> None:
         """Remember why the connection ended."""
         self._reason = error if isinstance(error, ConnectionLost) else ConnectionLost(str(error))
@@ -276,11 +276,9 @@ class Serving:
 
     def _handle(self, events: Sequence[Event]) -> None:
         """Have requests carried out, and send at once what can be said at once."""
-        debug = logger.isEnabledFor(logging.DEBUG)
         for event in events:
             if isinstance(event, Call):
-                if debug:
-                    logger.debug("%s requested %r", bytes(event.requester).decode(), event.attribute)
+                log_request(event)
                 self._call(event)
             elif isinstance(event, Refused):
                 self._outlet.add(event.answer)

@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any, Final
 
 from msl_network_trio.protocol.service import (
@@ -27,7 +28,8 @@ _NOT_THEIRS = ("msl_network_trio.service.", "msl_network_trio.protocol.", "trio.
 _NOTHING_TO_AWAIT: Final = frozenset({type(None), bool, int, float, str, list, tuple, dict})
 """What most methods return."""
 
-_Job = tuple[Call, Callable[..., Any] | None]
+Job = tuple[Call, Callable[..., Any] | None]
+"""A request, and what to call; None: it has to be looked up."""
 
 
 def default_max_workers() -> int:
@@ -42,19 +44,27 @@ def failed(call: Call, error: BaseException) -> bytes:
     return encode_error(call, error, without=_NOT_THEIRS)
 
 
-class _Thread:
+class Thread:
     """One thread, and what it is doing."""
 
-    __slots__ = ("call", "done", "done_bytes", "emitted")
+    __slots__ = ("began", "call", "done", "done_bytes", "emitted")
 
     def __init__(self) -> None:
+        self.began = 0.0
+        """See `turn.Reader`."""
         self.call: Call | None = None
         self.emitted = 0.0
         """See `Emitter`."""
         self.done = 0
-        """How many requests it has done with."""
+        """How many requests it has done with; one less while it carries out one that it has read itself."""
         self.done_bytes = 0
         """How long their lines were."""
+
+    def take(self, call: Call) -> None:
+        """Note that it has read a request itself, which nobody has submitted."""
+        self.call = call
+        self.done -= 1
+        self.done_bytes -= call.size
 
 
 class WorkerThreads:
@@ -69,6 +79,9 @@ class WorkerThreads:
         outlet: Where the answers go.
         on_awaitable: Called, in a worker thread, when a function has returned something to be awaited; who
             awaits it answers the request.
+        read: Reads the next request in a worker thread that has nothing to do; returns None if that is for
+            others. Requests that are submitted meanwhile are for other threads.
+        has_taken: Told, in a worker thread, of what name a method was and how many seconds it took.
     """
 
     def __init__(
@@ -77,15 +90,20 @@ class WorkerThreads:
         name: str,
         max_workers: int,
         outlet: Outlet,
+        *,
         on_awaitable: Callable[[Call, Awaitable[Any]], None],
+        read: Callable[[Thread], Job | None],
+        has_taken: Callable[[str, float], None],
     ) -> None:
         self._service = service
         self._name = name
         self._max_workers = max_workers
         self._outlet = outlet
         self._on_awaitable = on_awaitable
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._threads: list[_Thread] = []
+        self._read = read
+        self._has_taken = has_taken
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._threads: list[Thread] = []
         self._submitted = self._submitted_bytes = 0
 
     def submit(self, call: Call, function: Callable[..., Any] | None) -> None:
@@ -109,7 +127,7 @@ class WorkerThreads:
         return self._submitted - done
 
     def _start(self) -> None:
-        thread = _Thread()
+        thread = Thread()
         self._threads.append(thread)
         name = f"{self._name}-{len(self._threads)}"
         threading.Thread(target=self._work, args=(thread,), name=name, daemon=True).start()
@@ -123,6 +141,11 @@ class WorkerThreads:
     def running(self) -> list[Call]:
         """The requests that are being carried out."""
         return [call for call in (thread.call for thread in self._threads) if call is not None]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request waits for a thread."""
+        return self._jobs.empty()
 
     @property
     def is_quiet(self) -> bool:
@@ -143,15 +166,19 @@ class WorkerThreads:
             self._jobs.put(None)
         return calls
 
-    def _work(self, thread: _Thread) -> None:
+    def _work(self, thread: Thread) -> None:
         """Carry out requests, each to its end before the next one is begun."""
         get, send, service = self._jobs.get, self._outlet.send, self._service
+        read, has_taken = self._read, self._has_taken
         self._outlet.enter(thread)
-        while (job := get()) is not None:
+        while (job := read(thread) or get()) is not None:
             call, function = job
             thread.call = call
             current.set((service, call))
+            began = thread.began = perf_counter()
             line = self._answer(call, function)
+            has_taken(call.attribute, perf_counter() - began)
+            thread.began = 0.0
             thread.done_bytes += call.size
             thread.done += 1
             if line is None:

@@ -149,6 +149,13 @@ class Peer:
         assert line["service"] == "Service[vm:50123]"
         self.transport.close()
 
+    async def expect_goodbye_or_end(self) -> None:
+        """Whatever the Service still says, up to its goodbye or the end of the stream."""
+        while (line := await self.line()) is not None:
+            if line.get("attribute") == "__disconnect__":
+                break
+        self.transport.close()
+
     async def run(self, service: Service, **kwargs: Any) -> None:
         """Run a Service and keep what it raises."""
         try:

@@ -1,0 +1,182 @@
+"""How requests come in: a task reads them, or a worker thread does, see `Turn`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from msl_network_trio.constants import SHUTDOWN_SERVICE
+from msl_network_trio.protocol.service import Call, Event, ServiceProtocol
+from msl_network_trio.service.lookup import How, look_up
+from msl_network_trio.service.outlet import Outlet
+from msl_network_trio.service.threads import Job, Thread
+from msl_network_trio.service.turn import LONGEST_SILENCE, Turn
+from msl_network_trio.transport.base import Transport
+
+logger = logging.getLogger(__name__)
+
+_IN_THREADS: Final = (How.THREAD, How.UNKNOWN)
+"""How requests are carried out that threads may read themselves."""
+
+
+class Reading:
+    """Reads requests.
+
+    Args:
+        service: Whose requests.
+        transport: Where from.
+        protocol: What they mean.
+        outlet: Where the answers go.
+        handle: Has requests carried out, in the Trio thread.
+        waiting: Tells how many bytes the requests have that are not done with.
+        is_idle: Whether no request waits for a thread.
+
+    Attributes:
+        turn: Whose turn it is.
+    """
+
+    def __init__(
+        self,
+        service: object,
+        transport: Transport,
+        protocol: ServiceProtocol,
+        outlet: Outlet,
+        *,
+        handle: Callable[[Sequence[Event]], object],
+        waiting: Callable[[], int],
+        is_idle: Callable[[], bool],
+    ) -> None:
+        self._service = service
+        self._transport = transport
+        self._protocol = protocol
+        self._outlet = outlet
+        self._handle = handle
+        self._waiting = waiting
+        self._is_idle = is_idle
+        self._token = trio.lowlevel.current_trio_token()
+        self.turn = Turn(transport.lock, self._call_soon, threads_may_receive=transport.threads_may_receive)
+        self._may_stand_aside = True
+        self._received = 0
+        self._look_again_at = 0
+
+    # ---- for the task ----
+
+    async def read(self) -> bool:
+        """Wait for requests and have them carried out; False at the end of the stream.
+
+        Afterwards look whether the protocol is broken.
+
+        Raises:
+            ConnectionLost: The connection broke.
+        """
+        if self._is_congested():
+            await self._outlet.wait_until(lambda: not self._is_congested())
+        data = await self._transport.receive()
+        if not data:
+            return False
+        self._received += len(data)
+        events = self._protocol.receive(data)
+        if self._is_for_threads(events):
+            await self._stand_aside(events)
+        else:
+            self._handle(events)
+        return True
+
+    def keep_threads_out(self) -> None:
+        """Have no thread read any more; what they have read is handled."""
+        self._may_stand_aside = False
+        self._handle(self.turn.take_back())
+
+    def _is_congested(self) -> bool:
+        """Whether to read no more requests for now: those that are here take all the room."""
+        if self._outlet.is_full:
+            return True
+        if self._received < self._look_again_at:
+            return False
+        limit = self._outlet.max_unsent
+        waiting = self._waiting()
+        # Before so much more has come there cannot be too much.
+        self._look_again_at = self._received + limit - waiting
+        return waiting > limit
+
+    def _is_for_threads(self, events: Sequence[Event]) -> bool:
+        """Whether threads are to read on, now that this has come."""
+        if len(events) != 1 or not self._may_stand_aside:
+            return False
+        event = events[0]
+        return isinstance(event, Call) and self.turn.may_stand_aside(event.attribute)
+
+    async def _stand_aside(self, events: Sequence[Event]) -> None:
+        turn = self.turn
+        try:
+            with self._transport.lock:
+                turn.stand_aside()
+                self._handle(events)
+            await turn.wait()
+        finally:
+            self._handle(turn.take_back())
+        if turn.error is not None:
+            raise turn.error
+
+    def _call_soon(self, function: Callable[[], object]) -> None:
+        try:
+            self._token.run_sync_soon(function)
+        except trio.RunFinishedError:
+            pass  # nobody reads any more
+
+    # ---- for threads ----
+
+    def read_in_thread(self, thread: Thread) -> Job | None:
+        """Wait for the next request, and return it if the thread may carry it out itself, at once.
+
+        None: that is for others, who also know why.
+        """
+        turn, transport = self.turn, self._transport
+        if not turn.take(thread, self._is_idle):
+            return None
+        failure = None
+        try:
+            while not self._is_congested() and transport.wait_in_thread(LONGEST_SILENCE):
+                with transport.lock:
+                    if turn.reader is not thread:
+                        return None
+                    data = transport.receive_nowait()
+                    if data is not None:
+                        self._received += len(data)
+                        return self._take(thread, self._protocol.receive(data) if data else ())
+        except Exception as error:  # noqa: BLE001 - it is for the task that reads
+            failure = error
+        turn.give_back(thread, error=failure)
+        return None
+
+    def _take(self, thread: Thread, events: Sequence[Event]) -> Job | None:
+        if (job := self._job(events)) is None:
+            self.turn.give_back(thread, events)
+        else:
+            thread.take(job[0])
+            self.turn.has_read()
+        return job
+
+    def _job(self, events: Sequence[Event]) -> Job | None:
+        if len(events) != 1:
+            return None
+        call = events[0]
+        if not isinstance(call, Call) or not self.turn.is_prompt(call.attribute):
+            return None
+        try:
+            how, what = look_up(self._service, call.attribute)
+        except Exception:  # noqa: BLE001 - the task will find the same, and answer
+            return None
+        if how not in _IN_THREADS or call.attribute == SHUTDOWN_SERVICE:
+            return None
+        log_request(call)
+        return call, what
+
+
+def log_request(call: Call) -> None:
+    """Write into the log what is requested, if that is wanted."""
+    if logger.isEnabledFor(logging.DEBUG):
+        logger.debug("%s requested %r", bytes(call.requester).decode(), call.attribute)

@@ -1,0 +1,189 @@
+"""Whose turn it is to read requests: the task's, or that of a thread that waits for the next one anyway.
+
+To hand a request over to a thread takes longer than to carry out most of them: the event loop and the thread
+wake each other in turns. So while requests for plain methods come one at a time, as they do from a program
+that makes one call after the other, the task stands aside: the thread that has answered a request reads the
+next one itself and carries it out.
+
+Nobody reads while that thread is at work, so there are limits to it:
+
+- It does so only for methods that have returned promptly the last time (`PROMPT`).
+- A task looks every `HELD_UP_FOR` seconds, and reads again if a method takes longer all the same. That is as
+  long as Python lets a thread compute before others have their turn.
+- Whatever is not a single such request is left to the task, which then reads on for a while: when requests
+  come several at a time, they are carried out side by side.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Final, Protocol
+
+import trio
+
+from msl_network_trio.protocol.service import Event
+
+PROMPT: Final = 0.001
+"""How many seconds a method may take whose request a thread reads itself: to be handed over costs a tenth."""
+
+HELD_UP_FOR: Final = 0.005
+"""For how many seconds, at the most, a method holds up other requests because it has been prompt before."""
+
+LONGEST_SILENCE: Final = 0.02
+"""For how many seconds a thread waits for the next request before it leaves that to the task."""
+
+_FREQUENT: Final = 0.05
+"""How many seconds apart, at the most, single requests have to be before the task stands aside."""
+
+_WORTHWHILE: Final = 8
+"""How many requests threads have to read while the task stands aside, or it did so in vain."""
+
+_SHORTEST_PENANCE, _LONGEST_PENANCE = 0.05, 1.6
+"""For how many seconds the task reads when it had stood aside in vain; they double each time."""
+
+_REMEMBERED: Final = 1000
+"""Of how many names at the most to remember that their methods return promptly."""
+
+
+class Reader(Protocol):
+    """A thread that carries out requests."""
+
+    began: float
+    """When it has begun what it is doing, by `time.perf_counter`; 0: it does nothing."""
+
+
+class Turn:
+    """Says whose turn it is to read.
+
+    Args:
+        lock: Held whenever the turn changes, and by who reads.
+        threads_may_receive: Whether threads may read at all.
+        call_soon: Calls something in the Trio thread, from any thread.
+
+    Attributes:
+        is_aside: Whether the task stands aside.
+        reader: The thread that reads; None: none does.
+        error: What has kept a thread from reading on, and will keep the task, too; None: nothing.
+    """
+
+    def __init__(
+        self,
+        lock: threading.RLock,
+        call_soon: Callable[[Callable[[], object]], object],
+        *,
+        threads_may_receive: bool,
+    ) -> None:
+        self.is_aside = False
+        self.reader: Reader | None = None
+        self.error: Exception | None = None
+        self._lock = lock
+        self._call_soon = call_soon
+        self._threads_may_receive = threads_may_receive
+        self._prompt: set[str] = set()
+        self._called_back = trio.Event()
+        self._left: Sequence[Event] = ()
+        self._read = 0
+        self._last = 0.0
+        self._not_before = 0.0
+        self._penance = _SHORTEST_PENANCE
+
+    def is_prompt(self, name: str) -> bool:
+        """Whether a method may be carried out by the thread that has read its request."""
+        return name in self._prompt
+
+    # ---- for threads ----
+
+    def note(self, name: str, seconds: float) -> None:
+        """Note how long a method took."""
+        if seconds > PROMPT:
+            self._prompt.discard(name)
+        elif name not in self._prompt:
+            if len(self._prompt) >= _REMEMBERED:
+                self._prompt.clear()  # clients can ask a Service for any names, if it has a __getattr__
+            self._prompt.add(name)
+
+    def take(self, thread: Reader, is_idle: Callable[[], bool]) -> bool:
+        """Let a thread read, if the task stands aside and no other thread reads.
+
+        Args:
+            thread: The thread, which has done with what it did.
+            is_idle: Whether no request waits for a thread.
+        """
+        if self.reader is thread:
+            return True
+        if not self._is_free():
+            return False
+        with self._lock:
+            if not self._is_free() or not is_idle():
+                return False
+            self.reader = thread
+            return True
+
+    def _is_free(self) -> bool:
+        return self.is_aside and self.reader is None
+
+    def has_read(self) -> None:
+        """Note that the thread whose turn it is carries out what it has read, and will then read on."""
+        self._read += 1
+
+    def give_back(self, thread: Reader, events: Sequence[Event] = (), error: Exception | None = None) -> None:
+        """Leave reading to the task.
+
+        Args:
+            thread: The thread that reads no more.
+            events: What it has read and the task has to see to.
+            error: Why it cannot go on.
+        """
+        with self._lock:
+            if self.reader is thread:
+                self.reader = None
+                self._left, self.error = events, error
+                self._call_soon(self._called_back.set)
+
+    # ---- for the task ----
+
+    def may_stand_aside(self, name: str) -> bool:
+        """Whether to stand aside, now that a single request has come, for a plain method of this name."""
+        if not self._threads_may_receive or name not in self._prompt:
+            return False
+        now = perf_counter()
+        is_frequent, self._last = now - self._last < _FREQUENT, now
+        return is_frequent and now >= self._not_before
+
+    def stand_aside(self) -> None:
+        """Have the next thread that has answered a request read; then `wait`.
+
+        The lock is held until that request is in the queue: it is not to wait for a thread that reads.
+        """
+        self.is_aside = True
+        self._read = 0
+        self._called_back = trio.Event()
+
+    async def wait(self) -> None:
+        """Wait until no thread reads, or the one that does is at work for too long."""
+        while True:
+            with trio.move_on_after(HELD_UP_FOR):
+                await self._called_back.wait()
+                return
+            reader = self.reader
+            if reader is None or 0.0 < reader.began <= perf_counter() - HELD_UP_FOR:
+                return
+
+    def take_back(self) -> Sequence[Event]:
+        """Have the task read again, and return what threads have left to it, which comes first."""
+        with self._lock:
+            if not self.is_aside:
+                return ()
+            self.is_aside = False
+            self.reader = None
+            left, self._left = self._left, ()
+            self._called_back.set()
+        if self._read >= _WORTHWHILE:
+            self._penance = _SHORTEST_PENANCE
+        else:
+            self._not_before = perf_counter() + self._penance
+            self._penance = min(2 * self._penance, _LONGEST_PENANCE)
+        self._last = perf_counter()
+        return left
