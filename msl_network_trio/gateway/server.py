@@ -209,7 +209,7 @@ class Gateway:
             carrier.close()
             raise
         try:
-            websocket = await self._door.open(carrier, upgrade, self._nursery.start_soon)
+            websocket = await self._door.open(carrier, address, upgrade, self._nursery.start_soon)
         except BaseException:
             upstream.close()
             raise

@@ -79,7 +79,7 @@ class Entrance:
             try:
                 transport: Transport | None = await self._secure(sock, address, port)
                 if transport is not None and door is not None:
-                    transport = await door.enter(transport, nursery.start_soon)
+                    transport = await door.enter(transport, address, nursery.start_soon)
                 if transport is not None:
                     host = await self._host_of(transport, address, own_address)
                     # In a task of its own: what has led here need not be kept, nor gone through every time.

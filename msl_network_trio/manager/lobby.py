@@ -1,7 +1,8 @@
 """Those who have connected and have not said yet who they are: few at a time, and with little to say.
 
 Whoever connects needs nothing to get here, so this is what must not be exhausted. If it is full, the one goes
-who has been here longest of those from the host that has the most here: who fills it is in his own way only.
+who has been here longest of those from the host that has the most here; and if they have sent too much, who
+has sent most of the host that has: who fills it is in his own way only.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.protocol.logins import network_of
 
 _BYTES: Final = 64 * 1024 * 1024
@@ -46,7 +48,11 @@ class Lobby:
         self._capacity = math.inf if capacity is None else capacity
         self._hosts: dict[str, dict[Visitor, None]] = {}
         self._count = 0
-        self._size = 0
+        self._said: Holdings[Visitor] = Holdings(
+            _BYTES,
+            lambda visitor: visitor.host,
+            lambda visitor: self._evict(visitor, "they have sent too much"),
+        )
         self.evicted = 0
 
     def __len__(self) -> int:
@@ -68,10 +74,8 @@ class Lobby:
     def receive(self, visitor: Visitor, size: int) -> None:
         """Note how many bytes somebody has sent; then it may be that somebody has to go."""
         visitor.size += size
-        self._size += size
-        while self._size > _BYTES:
-            everybody = (each for visitors in self._hosts.values() for each in visitors)
-            self._evict(max(everybody, key=lambda each: each.size), "they have sent too much")
+        if visitor in self:
+            self._said.hold(visitor, visitor.size)
 
     def leave(self, visitor: Visitor) -> None:
         """Note that somebody has been admitted, or has gone; once more does no harm."""
@@ -82,7 +86,7 @@ class Lobby:
         if not visitors:
             del self._hosts[visitor.host]
         self._count -= 1
-        self._size -= visitor.size
+        self._said.let_go(visitor)
         visitor.leave = _nobody_is_here
 
     def close(self, reason: str) -> None:

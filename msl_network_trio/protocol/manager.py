@@ -22,6 +22,7 @@ from msl_network_trio.constants import MANAGER, NOTIFICATION_UID
 from msl_network_trio.protocol import answers
 from msl_network_trio.protocol.admission import Admission, Authentication
 from msl_network_trio.protocol.delivery import Delivery
+from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.protocol.logins import Logins
 from msl_network_trio.protocol.notification_rate import NotificationRate
 from msl_network_trio.protocol.open_requests import OpenRequests
@@ -30,11 +31,13 @@ from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
 from msl_network_trio.protocol.registry import Registry
 from msl_network_trio.protocol.routing import TURN_ENDS, Router
-from msl_network_trio.protocol.unfinished import UnfinishedLines
 from msl_network_trio.protocol.verdicts import Undecided
 
 TURN = 256
 """How many lines of a peer are handled before others have their turn, if there are so many at once."""
+
+_UNFINISHED = 1_073_741_824
+"""How many bytes there may be of lines that are not complete, of all peers together."""
 
 
 class ManagerProtocol:
@@ -94,7 +97,9 @@ class ManagerProtocol:
         self.touched = self._delivery.touched
         self._requests = OpenRequests(self.registry.peers, max_requests, clock)
         self._notification_rate = NotificationRate(notification_rate, self._delivery, self.hits, clock)
-        self._unfinished = UnfinishedLines(self.registry.peers, self.reject)
+        self._unfinished: Holdings[Peer] = Holdings(
+            _UNFINISHED, lambda peer: peer.host.address, self._drop_line
+        )
         self._admission = Admission(
             name,
             self.registry,
@@ -145,7 +150,8 @@ class ManagerProtocol:
             return
         lines = peer.lines.feed(data)
         if peer.lines.size != peer.unfinished:
-            self._unfinished.note(peer)
+            peer.unfinished = peer.lines.size
+            self._unfinished.hold(peer, peer.unfinished)
             if peer.closing:
                 return
         count = len(lines)
@@ -216,6 +222,13 @@ class ManagerProtocol:
         self.hits["read_limit"] += 1
         self.reject(peer, ValueError(f"The line is longer than the limit of {peer.lines.limit:,} bytes"))
 
+    def _drop_line(self, peer: Peer) -> None:
+        """Drop a peer whose line takes too much of what there is for the lines of all."""
+        peer.lines.clear()
+        peer.unfinished = 0
+        text = f"The lines of all peers that are not complete have more than {_UNFINISHED:,} bytes"
+        self.reject(peer, ValueError(f"{text}, yours the most"))
+
     def undecided(self, peer: Peer) -> Undecided | None:
         """Return what somebody has to decide before a peer can be served on."""
         return peer.waiting.undecided if peer.waiting is not None else None
@@ -246,7 +259,8 @@ class ManagerProtocol:
         """Forget a peer, and tell those who wait for an answer of it."""
         self._admission.end(peer)
         self.registry.remove(peer)
-        self._unfinished.forget(peer)
+        self._unfinished.let_go(peer)
+        peer.lines.clear()
         self._delivery.forget(peer)
         self._router.forget(peer)
 

@@ -10,8 +10,8 @@ from trio_websocket import ConnectionRejected, wrap_client_stream, wrap_server_s
 
 from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
+from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.held import Held
 from msl_network_trio.transport.websocket import SpawnTask, WebSocketTransport
 
 _QUOTED = 300
@@ -220,7 +220,8 @@ async def accept_websocket(
     *,
     read_limit: int | None = None,
     ping_interval: float | None = None,
-    held: Held | None = None,
+    held: Holdings[WebSocketTransport] | None = None,
+    address: str = "",
     keep_at_most: int | None = None,
 ) -> WebSocketTransport:
     """Open a WebSocket as its server, for a request that has been received and found good.
@@ -233,6 +234,7 @@ async def accept_websocket(
         read_limit: The largest message to accept, in bytes; None: no limit.
         ping_interval: See `WebSocketTransport`.
         held: See `WebSocketTransport`.
+        address: The IP address of the host of the client; empty: it is not known.
         keep_at_most: See `Transport.keep_at_most`, which this is as long as nothing else is said.
 
     Raises:
@@ -264,6 +266,7 @@ async def accept_websocket(
             read_limit=read_limit,
             ping_interval=ping_interval,
             held=held,
+            address=address,
         )
         transport.keep_at_most(keep_at_most)
         spawn(transport.run)

@@ -15,9 +15,9 @@ from wsproto.frame_protocol import CloseReason
 
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.framing import LineBuffer
+from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.frames import LOST, Frames
-from msl_network_trio.transport.held import Held
 
 _PIECE = 262_144
 """How many bytes to make frames of at a time."""
@@ -48,8 +48,12 @@ class WebSocketTransport(Transport):
         read_limit: The largest message to accept, in bytes; None: no limit.
         ping_interval: After how many seconds to ask the peer whether it is there, and how long it may take to
             answer; None: never.
-        held: What it holds together with others of messages that are not complete, which is to be counted;
-            None: it is not.
+        held: Counts what it holds together with others of messages that are not complete, see
+            `held_together`; None: nobody does.
+        address: The IP address of the host of the peer; empty: it is not known.
+
+    Attributes:
+        address: See above.
     """
 
     def __init__(
@@ -60,10 +64,12 @@ class WebSocketTransport(Transport):
         received: bytes,
         read_limit: int | None,
         ping_interval: float | None,
-        held: Held | None,
+        held: Holdings[WebSocketTransport] | None,
+        address: str = "",
     ) -> None:
         super().__init__()
         self.port = carrier.port
+        self.address = address
         self._carrier = carrier
         self._is_client = is_client
         self._early = received
@@ -370,3 +376,13 @@ class WebSocketTransport(Transport):
                 self._is_given_up = self._cannot_send is None
                 self.cut_off(f"The peer has not answered a ping for {seconds:g} seconds")
                 return
+
+
+def held_together(most: int | None) -> Holdings[WebSocketTransport]:
+    """Return what counts what many WebSockets hold of messages that are not complete.
+
+    Args:
+        most: How many bytes that may be; None: any number.
+    """
+    text = "It has sent most, and all connections together have sent too much"
+    return Holdings(most, lambda websocket: websocket.address, lambda websocket: websocket.cut_off(text))

@@ -15,10 +15,10 @@ import trio
 
 from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.held import Held
 from msl_network_trio.transport.opening_handshake import accept_websocket
-from msl_network_trio.transport.websocket import SpawnTask, WebSocketTransport
+from msl_network_trio.transport.websocket import SpawnTask, WebSocketTransport, held_together
 from msl_network_trio.web.pages import find_page
 
 ENDPOINTS: Final = frozenset({"/", "/msl"})
@@ -126,20 +126,20 @@ class Door:
     read_limit: int | None = None
     ping_interval: float | None = PING_INTERVAL
     keep_at_most: int | None = None
-    _held: Held = attrs.field(init=False)
+    _held: Holdings[WebSocketTransport] = attrs.field(init=False)
 
     @_held.default
-    def _held_by_all(self) -> Held:
-        return Held(None if self.read_limit is None else max(_HELD, 2 * self.read_limit))
+    def _held_by_all(self) -> Holdings[WebSocketTransport]:
+        return held_together(None if self.read_limit is None else max(_HELD, 2 * self.read_limit))
 
-    async def enter(self, carrier: Transport, spawn: SpawnTask) -> WebSocketTransport | None:
+    async def enter(self, carrier: Transport, address: str, spawn: SpawnTask) -> WebSocketTransport | None:
         """Answer a request; see `knock` and `open`.
 
         Returns:
             The WebSocket; None: there is none, and the connection is closed.
         """
         upgrade = await self.knock(carrier)
-        return None if upgrade is None else await self.open(carrier, upgrade, spawn)
+        return None if upgrade is None else await self.open(carrier, address, upgrade, spawn)
 
     async def knock(self, carrier: Transport) -> Upgrade | None:
         """Read a request, and answer it unless it is one for a WebSocket that may be opened.
@@ -164,11 +164,14 @@ class Door:
                 carrier.close()
         return upgrade
 
-    async def open(self, carrier: Transport, upgrade: Upgrade, spawn: SpawnTask) -> WebSocketTransport | None:
+    async def open(
+        self, carrier: Transport, address: str, upgrade: Upgrade, spawn: SpawnTask
+    ) -> WebSocketTransport | None:
         """Open the WebSocket that was asked for.
 
         Args:
             carrier: The connection, which is closed with the WebSocket.
+            address: The IP address of the host of the peer.
             upgrade: The request.
             spawn: Starts the task that owns the WebSocket.
 
@@ -185,6 +188,7 @@ class Door:
                     read_limit=self.read_limit,
                     ping_interval=self.ping_interval,
                     held=self._held,
+                    address=address,
                     keep_at_most=self.keep_at_most,
                 )
         except ConnectionLost:

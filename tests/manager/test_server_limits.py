@@ -80,7 +80,7 @@ def test_the_lobby_forgets_those_who_leave():
         room.receive(visitor, 10)
         room.leave(visitor)
         room.leave(visitor)
-    assert (len(room), room._hosts, room._size) == (0, {}, 0)
+    assert (len(room), room._hosts, room._said.size) == (0, {}, 0)
 
 
 def test_who_has_sent_most_goes_when_all_together_have_sent_too_much(monkeypatch):
@@ -96,6 +96,19 @@ def test_who_has_sent_most_goes_when_all_together_have_sent_too_much(monkeypatch
     assert gone == ["large"]
     room.receive(small, 899)
     assert gone == ["large"]
+
+
+def test_who_sends_much_from_many_connections_is_in_his_own_way_only(monkeypatch):
+    monkeypatch.setattr(lobby, "_BYTES", 1000)
+    gone: list[str] = []
+    room = Lobby(None)
+    good = room.enter("good", lambda _: gone.append("good"))
+    room.receive(good, 300)
+    for number in range(10):
+        bad = room.enter("bad", lambda _, number=number: gone.append(f"bad {number}"))
+        room.receive(bad, 100 + number)
+    # The one of the good host has sent more than each of the others.
+    assert gone == ["bad 6", "bad 7", "bad 8", "bad 9"]
 
 
 async def test_not_any_number_of_connections_is_kept_until_their_peers_have_read_why_they_end(

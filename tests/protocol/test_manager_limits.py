@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from msl_network_trio.protocol import codec, open_requests, registry, unfinished
+from msl_network_trio.protocol import codec, manager, open_requests, registry
 from msl_network_trio.protocol.admission import Authentication
 from msl_network_trio.protocol.delivery import LARGE
 from msl_network_trio.protocol.manager import TURN
@@ -461,7 +461,7 @@ def send_part(network, peer, size):
 
 
 def test_lines_of_all_peers_that_are_not_complete_are_bounded_and_who_has_most_goes(monkeypatch):
-    monkeypatch.setattr(unfinished, "_MOST", 10_000)
+    monkeypatch.setattr(manager, "_UNFINISHED", 10_000)
     network = Network()
     echo, honest = network.peer("Echo", "service"), network.peer()
     honest.host = Host("lab", "10.0.0.1", "lab", "lab")
@@ -487,7 +487,7 @@ def test_lines_of_all_peers_that_are_not_complete_are_bounded_and_who_has_most_g
 
 
 def test_what_was_incomplete_counts_no_more_when_it_is_complete_or_its_peer_has_gone(monkeypatch):
-    monkeypatch.setattr(unfinished, "_MOST", 10_000)
+    monkeypatch.setattr(manager, "_UNFINISHED", 10_000)
     network = Network()
     network.peer("Echo", "service")
     peer = network.peer()

@@ -13,9 +13,9 @@ import trio
 import trio.testing
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
-from msl_network_trio.transport.held import Held
 from msl_network_trio.transport.memory import memory_pair
 from msl_network_trio.transport.opening_handshake import accept_websocket, open_websocket
+from msl_network_trio.transport.websocket import held_together
 from tests.transport.websockets import (
     KEY,
     accepted,
@@ -595,7 +595,7 @@ async def test_a_client_that_is_gone_before_the_answer_is_lost():
 
 
 async def test_who_has_sent_most_is_cut_off_when_all_together_have_sent_too_much(websocket_pair, nursery):
-    held = Held(3_000_000)
+    held = held_together(3_000_000)
     pairs = [await websocket_pair(server={"held": held}) for _ in range(3)]
     carriers = [pair[2] for pair in pairs]
     results = {}
@@ -625,8 +625,27 @@ async def test_who_has_sent_most_is_cut_off_when_all_together_have_sent_too_much
     assert len(results.pop(2).unwrap()) == 2_900_002
 
 
+async def test_who_has_sent_most_is_looked_for_among_those_of_the_host_that_has(websocket_pair, nursery):
+    held = held_together(3_000_000)
+    addresses = ("10.0.0.1", "2001:db8::1", "2001:db8::2", "2001:db8::3")
+    pairs = [await websocket_pair(server={"held": held, "address": address}) for address in addresses]
+    ended = []
+
+    async def receive(number):
+        with pytest.raises(ConnectionLost):
+            await pairs[number][1].receive()
+        ended.append(number)
+
+    for number, size in enumerate((1_300_000, 600_000, 700_000, 500_000)):
+        nursery.start_soon(receive, number)
+        await pairs[number][2].send_all(frame(TEXT, b"x" * size, final=False))
+        await trio.testing.wait_all_tasks_blocked()
+    assert ended == [2]
+    nursery.cancel_scope.cancel()
+
+
 async def test_without_a_limit_nobody_is_cut_off(websocket_pair):
-    client, server, *_ = await websocket_pair(server={"held": Held(None)})
+    client, server, *_ = await websocket_pair(server={"held": held_together(None)})
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.send_all, b"x" * 1_000_000 + b"\n")
         assert len(await server.receive()) == 1_000_001

@@ -25,7 +25,7 @@ async def knock(request: bytes, door: Door = DOOR, *, end: bool = True) -> tuple
         nursery.start_soon(ours.send_all, request)
         if end:
             nursery.start_soon(close_after, ours)
-        transport = await door.enter(theirs, trio.lowlevel.spawn_system_task)
+        transport = await door.enter(theirs, "10.0.0.1", trio.lowlevel.spawn_system_task)
         nursery.cancel_scope.cancel()
     answer = await until_end(ours) if transport is None else await ours.receive()
     if transport is not None:
@@ -59,7 +59,7 @@ async def close_after(carrier) -> None:
 async def test_a_websocket_is_opened_at_each_endpoint(path, opened):
     ours, theirs = memory_pair()
     await ours.send_all(upgrade_request(path))
-    transport = await DOOR.enter(theirs, trio.lowlevel.spawn_system_task)
+    transport = await DOOR.enter(theirs, "10.0.0.1", trio.lowlevel.spawn_system_task)
     assert isinstance(transport, WebSocketTransport)
     opened.append(transport)
     answer = await ours.receive()
@@ -87,7 +87,7 @@ async def test_a_request_may_come_byte_by_byte(opened):
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        opened.append(await DOOR.enter(theirs, trio.lowlevel.spawn_system_task))
+        opened.append(await DOOR.enter(theirs, "10.0.0.1", trio.lowlevel.spawn_system_task))
     assert (await ours.receive()).startswith(b"HTTP/1.1 101 ")
 
 
