@@ -130,6 +130,7 @@ ORDER = [
     "testing",
     "demo",
     "cli.console",
+    "cli.numbers",
     "cli.parser",
     "cli.passwords",
     "cli.user",

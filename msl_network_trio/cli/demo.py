@@ -6,6 +6,7 @@ import argparse
 from functools import partial
 from typing import Final
 
+from msl_network_trio.cli.numbers import port
 from msl_network_trio.cli.parser import Parser
 
 HELP: Final = "Start a Manager with Services on this computer, and show what a client can do"
@@ -33,7 +34,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "-p",
         "--port",
-        type=int,
+        type=port,
         default=0,
         help="the port of the Manager (default: any that is free)",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from msl_network_trio.cli.limits import byte_count, or_none
+from msl_network_trio.cli.numbers import byte_count, or_none
 from msl_network_trio.cli.parser import Parser
 from msl_network_trio.cli.serving import add_certificate, add_log_level, add_origins
 from msl_network_trio.constants import PORT, WEBSOCKET_PORT

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from msl_network_trio.cli.limits import add_limits, count, seconds
+from msl_network_trio.cli.limits import add_limits
+from msl_network_trio.cli.numbers import count, port, seconds
 from msl_network_trio.cli.parser import Parser, add_completer
 from msl_network_trio.cli.serving import add_certificate, add_log_level, add_origins
 from msl_network_trio.constants import PORT
@@ -51,7 +52,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "-p",
         "--port",
-        type=_port,
+        type=port,
         default=PORT,
         help="the port to listen on (default: %(default)s);\n0: any that is free, which the log then tells",
     )
@@ -140,7 +141,7 @@ def _add_web_arguments(parser: Parser) -> None:
     parser.add_argument(
         "-w",
         "--websocket-port",
-        type=_port,
+        type=port,
         metavar="PORT",
         help="also listen on this port for WebSocket, and show a page to\n"
         "browsers (default: do not); 0: any that is free",
@@ -156,16 +157,11 @@ def execute(options: argparse.Namespace) -> int:
     return 0
 
 
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 65535")
-    return int(text)
-
-
 def _rotation(text: str) -> str:
-    from msl_network_trio.manager.logs import check_rotation
+    from msl_network_trio.manager.logs import read_rotation
 
     try:
-        return check_rotation(text)
+        read_rotation(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+    return text

@@ -18,6 +18,7 @@ def add_origins(parser: Parser, name: str) -> None:
         "--websocket-origin",
         dest=name,
         action="append",
+        type=_origin,
         default=[],
         metavar="ORIGIN",
         help="an origin, like https://lab.example, whose pages may connect\n"
@@ -60,6 +61,16 @@ def add_log_level(parser: Parser) -> None:
         "less important is not logged (default: %(default)s)",
     )
     add_completer(level, "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+
+def _origin(text: str) -> str:
+    from msl_network_trio.web.door import check_origin
+
+    try:
+        check_origin(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _level(text: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from msl_network_trio.cli import passwords
 from msl_network_trio.cli.console import print_table
-from msl_network_trio.cli.limits import seconds
+from msl_network_trio.cli.numbers import port_of_another, seconds
 from msl_network_trio.cli.parser import CommandError, Parser
 from msl_network_trio.constants import PORT
 
@@ -35,7 +35,7 @@ def add_arguments(parser: Parser) -> None:
     """See `Command`."""
     add = parser.add_argument
     add("-H", "--host", default="localhost", help="the host of the Manager (default: %(default)s)")
-    add("-p", "--port", type=int, default=PORT, help="its port (default: %(default)s)")
+    add("-p", "--port", type=port_of_another, default=PORT, help="its port (default: %(default)s)")
     add("-u", "--username", help="who you are (default: you are asked)")
     add("-P", "--password", nargs="+", metavar=("PASSWORD", "WORD"), help=f"your password;\n{passwords.HELP}")
     add(

@@ -92,33 +92,35 @@ def _file_handler(path: Path, rotate: str | None, keep: int) -> logging.FileHand
     """Return what writes to a file.
 
     Raises:
-        ValueError: It makes no sense when to begin the file anew.
         OSError: The file cannot be written.
     """
-    if keep < 1:
-        raise ValueError(f"At least one old log file is kept, not {keep}")
     if rotate is None:
         return logging.FileHandler(path, encoding="utf-8")
-    text = rotate.strip().lower()
-    if text in _TIMES:
-        when = _TIMES[text]
+    when = read_rotation(rotate)
+    if isinstance(when, str):
         return logging.handlers.TimedRotatingFileHandler(path, when, backupCount=keep, encoding="utf-8")
-    size = _SIZE.fullmatch(text)
-    if size is None or not int(size[1]):
-        raise ValueError(f"{rotate!r} is neither a size, such as 10M, nor one of {', '.join(_TIMES)}")
-    number = int(size[1]) * _UNITS[size[2].upper()]
-    return logging.handlers.RotatingFileHandler(path, maxBytes=number, backupCount=keep, encoding="utf-8")
+    return logging.handlers.RotatingFileHandler(path, maxBytes=when, backupCount=keep, encoding="utf-8")
 
 
-def check_rotation(rotate: str) -> str:
-    """Return what says when to begin a log file anew, as it is.
+def read_rotation(rotate: str) -> str | int:
+    """Return when to begin a log file anew.
+
+    Args:
+        rotate: What the user says of it, see `logging_to`.
+
+    Returns:
+        The time as `logging.handlers.TimedRotatingFileHandler` has it, or the size in bytes.
 
     Raises:
         ValueError: It makes no sense.
     """
-    if rotate.strip().lower() not in _TIMES and not _SIZE.fullmatch(rotate.strip()):
+    text = rotate.strip().lower()
+    if text in _TIMES:
+        return _TIMES[text]
+    size = _SIZE.fullmatch(text)
+    if size is None or not int(size[1]):
         raise ValueError(f"{rotate!r} is neither a size, such as 10M, nor one of {', '.join(_TIMES)}")
-    return rotate
+    return int(size[1]) * _UNITS[size[2].upper()]
 
 
 @contextlib.contextmanager
@@ -155,7 +157,9 @@ def logging_to(
     if style not in {"text", "json"}:
         raise ValueError(f"The log is written as text or json, not as {style!r}")
     if rotate is not None:
-        check_rotation(rotate)
+        read_rotation(rotate)  # before a folder is made
+    if keep < 1:
+        raise ValueError(f"At least one old log file is kept, not {keep}")
     path = default_log_file() if file is None else Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()

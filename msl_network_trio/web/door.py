@@ -105,8 +105,17 @@ class Request:
         return token in (value.lower() for value in self.tokens(name))
 
 
+def check_origin(text: str) -> str:
+    """Return an origin in the form in which origins can be compared, or `ANY_ORIGIN`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return text if text == ANY_ORIGIN else _origin(text)
+
+
 def _origins(origins: Iterable[str]) -> frozenset[str]:
-    return frozenset(each if each == ANY_ORIGIN else _origin(each) for each in origins)
+    return frozenset(map(check_origin, origins))
 
 
 @attrs.frozen(kw_only=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import io
 import os
 import re
 import subprocess
 import sys
+from operator import itemgetter
 
 import pytest
 
@@ -15,7 +17,12 @@ import msl_network_trio
 from msl_network_trio.__main__ import main
 from msl_network_trio.cli import console
 from msl_network_trio.cli.commands import COMMANDS
+from msl_network_trio.cli.limits import _OPTIONS
+from msl_network_trio.cli.main import build_parser
 from msl_network_trio.exceptions import CertificateError
+from msl_network_trio.gateway.server import open_gateway
+from msl_network_trio.manager import logs, self_signed
+from msl_network_trio.manager.settings import Limits, ManagerSettings
 
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -177,6 +184,11 @@ def test_colours_depend_on_the_terminal_and_on_the_users_wishes(monkeypatch, var
         (["manager", "-P"], "-P/--auth-password"),
         (["manager", "--auth-login", "--auth-hostname"], "not allowed with argument --auth-login"),
         (["manager", "--auth-login", "-P", "abc"], "not allowed with argument --auth-login"),
+        (["manager", "-w", "0", "--websocket-origin", "lab"], "'lab' is no origin, like https://lab.example"),
+        (["gateway", "--websocket-origin", "http://a:x"], "--websocket-origin"),
+        (["status", "-p", "0"], "'0' is no number from 1 to 65535"),
+        (["status", "-p", "65536"], "'65536' is no number from 1 to 65535"),
+        (["demo", "-p", "65536"], "'65536' is no number from 0 to 65535"),
         (["completion", "tcsh"], "tcsh"),
     ],
 )
@@ -314,10 +326,25 @@ def test_limits_reach_the_manager_and_those_not_given_are_left_to_it(run_forever
 
 
 def test_there_is_an_option_for_every_limit(run_forever):
-    from msl_network_trio.cli.limits import _OPTIONS
-    from msl_network_trio.manager.settings import Limits
-
     assert sorted(name for name, *_ in _OPTIONS) == sorted(Limits.__annotations__)
+
+
+@pytest.mark.parametrize("option", _OPTIONS, ids=itemgetter(0))
+def test_the_help_tells_the_defaults_of_the_limits(option):
+    name, kind, _, text = option
+    told = re.search(r"default:\s*([\w.]+)", text)
+    assert told
+    assert kind(told[1]) == getattr(ManagerSettings(), name)
+
+
+def test_the_defaults_of_options_are_those_of_the_functions():
+    parse = build_parser().parse_args
+    assert parse(["manager"]).log_keep == logs.KEEP
+    read_limit = inspect.signature(open_gateway).parameters["read_limit"].default
+    assert parse(["gateway"]).read_limit == read_limit
+    key, certificate = parse(["keygen"]), parse(["certgen"])
+    assert (key.size, key.curve) == (self_signed.KEY_SIZE, self_signed.CURVE)
+    assert certificate.years_valid == self_signed.YEARS_VALID
 
 
 @pytest.mark.parametrize(
@@ -332,6 +359,7 @@ def test_there_is_an_option_for_every_limit(run_forever):
         "--tls-timeout 0",
         "--tls-timeout none",
         "--log-rotate sometimes",
+        "--log-rotate 0M",
         "--log-keep 0",
         "--log-format xml",
         "--drain inf",
