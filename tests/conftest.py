@@ -18,6 +18,14 @@ def no_traces(tmp_path_factory):
         yield
 
 
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """The folder in which this test has Managers and clients keep what they save; it does not exist yet."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("MSL_NETWORK_HOME", str(folder))
+    return folder
+
+
 # A shell that runs us in the background has Ctrl-C ignored, which the processes that we start would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -20,10 +20,8 @@ from tests.transport.certificates import ordinary, reference_default
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path / "home"))
+def no_terminal(home, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    return tmp_path / "home"
 
 
 def run(line: str, *more) -> int:

@@ -17,12 +17,10 @@ from tests.cli.test_command_line import ESCAPE, Terminal, complete, usage_error
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path / "home"))
+def no_terminal(home, monkeypatch):
     for name in ("NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    return tmp_path / "home"
 
 
 @pytest.fixture

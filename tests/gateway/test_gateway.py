@@ -20,9 +20,8 @@ LIMIT = 30.0
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch):
+def files(tmp_path, home):
     """The certificates of a Manager and a gateway, whose names are not those of their files."""
-    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path / "home"))
     paths = []
     for name, identity in (("manager", ordinary()), ("gateway", self_signed())):
         path = tmp_path / f"{name}.pem"

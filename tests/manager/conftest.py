@@ -9,8 +9,19 @@ import pytest
 
 from msl_network_trio.manager import watch
 from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.tables import Database
 from tests.manager.sockets import OPENED
 from tests.transport.certificates import ordinary
+
+
+@pytest.fixture
+def users(tmp_path):
+    """The file of a database with two users, of whom one is an administrator."""
+    path = tmp_path / "lab.sqlite3"
+    with Database(path) as database:
+        database.users.insert("alice", "pw-a", True)
+        database.users.insert("bob", "pw-b", False)
+    return path
 
 
 @pytest.fixture(params=["plain", "TLS", "by a selector", "without a watch"])

@@ -27,16 +27,11 @@ from msl_network_trio.manager.self_signed import make_key
 from msl_network_trio.transport.trust import client_context
 from tests.transport.certificates import Identity, ordinary, reference_default, self_signed
 
+pytestmark = pytest.mark.usefixtures("home")
+
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes of files")
 
 REPLACED = "clients have to trust the new one"
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    folder = tmp_path / "home"
-    monkeypatch.setenv("MSL_NETWORK_HOME", str(folder))
-    return folder
 
 
 @pytest.fixture(autouse=True)

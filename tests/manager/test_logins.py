@@ -29,22 +29,13 @@ class Echo(Service):
 
 
 @pytest.fixture
-def path(tmp_path):
-    path = tmp_path / "lab.sqlite3"
-    with Database(path) as database:
-        database.users.insert("alice", "pw-a", True)
-        database.users.insert("bob", "pw-b", False)
-    return path
-
-
-@pytest.fixture
-def open_lab(path):
+def open_lab(users):
     """Open a Manager in memory with the database."""
 
     @asynccontextmanager
     async def open_one(**settings):
         with trio.fail_after(60):
-            async with open_manager(in_memory=True, database=path, **settings) as manager:
+            async with open_manager(in_memory=True, database=users, **settings) as manager:
                 yield manager
 
     return open_one
@@ -141,9 +132,9 @@ async def test_an_admin_request_right_behind_the_identity_is_answered(open_lab):
         wire.transport.close()
 
 
-async def test_a_user_who_is_added_meanwhile_can_log_in_at_once(open_lab, path):
+async def test_a_user_who_is_added_meanwhile_can_log_in_at_once(open_lab, users):
     async with open_lab(auth_login=True) as manager:
-        with Database(path) as database:
+        with Database(users) as database:
             database.users.insert("eve", "pw-e", False)
         async with admin(manager, username="eve", password="pw-e") as client:
             assert client.is_connected()
@@ -214,12 +205,12 @@ async def test_results(open_lab, attribute, args, kwargs, expected):
         logging.getLogger("msl_network_trio").setLevel(level)
 
 
-async def test_what_depends_on_how_the_manager_was_started(open_lab, path):
+async def test_what_depends_on_how_the_manager_was_started(open_lab, users):
     async with open_lab(auth_login=True) as manager, admin(manager) as client:
         assert await client.admin_request("login") is True
     async with open_lab(auth_password="secret") as manager, admin(manager) as client:
         assert await client.admin_request("password") == "secret"
-        assert await client.admin_request("users_table.path") == str(path)
+        assert await client.admin_request("users_table.path") == str(users)
         assert list(await client.admin_request("clients")) == [str(client)]
 
 
@@ -279,14 +270,14 @@ async def test_errors(open_lab, attribute, args, message):
         assert await client.admin_request("users_table.usernames") == ["alice", "bob"]
 
 
-async def test_users_are_managed_from_afar(open_lab, path):
+async def test_users_are_managed_from_afar(open_lab, users):
     async with open_lab() as manager, admin(manager) as client:
         assert await client.admin_request("users_table.insert", "eve", "pw-e", True) is None
         async with admin(manager, username="eve", password="pw-e") as eve:
             assert await eve.admin_request("port") == 0
         await client.admin_request("users_table.update", "eve", password="new", is_admin=False)
         await client.admin_request("users_table.delete", "bob")
-    with Database(path) as database:
+    with Database(users) as database:
         assert database.users.users() == [("alice", True), ("eve", False)]
         assert database.users.is_password_valid("eve", "new")
 
@@ -322,7 +313,7 @@ async def test_who_is_no_administrator_shuts_nothing_down(open_lab):
 # ---- who has connected ----
 
 
-async def test_connections_are_recorded_and_told(open_lab, path):
+async def test_connections_are_recorded_and_told(open_lab, users):
     async with open_lab() as manager, admin(manager) as client:
         wire = await dial(manager, "Echo", "service")
         wire.transport.close()
@@ -344,16 +335,15 @@ async def test_connections_are_recorded_and_told(open_lab, path):
         year = records[0][1][:4]
         assert await client.admin_request("connections_table.connections", start=year) == records
         assert await client.admin_request("connections_table.connections", end=year) == []
-    with Database(path) as database:
+    with Database(users) as database:
         assert database.connections.connections()[-1][5] == "disconnected"  # written in the end
 
 
-async def test_a_manager_in_memory_keeps_nothing_unless_it_is_told_where(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path / "home"))
+async def test_a_manager_in_memory_keeps_nothing_unless_it_is_told_where(home):
     async with open_manager(in_memory=True) as manager, admin(manager) as client:
         with pytest.raises(ManagerError, match="Unregistered user"):
             await client.admin_request("port")
-    assert not (tmp_path / "home").exists()
+    assert not home.exists()
 
 
 # ---- a database that does not work ----
@@ -374,22 +364,22 @@ def impatient(monkeypatch):
 
 @pytest.mark.parametrize("settings", [{"auth_login": True}, {"auth_hostname": True}])
 async def test_while_the_database_is_locked_who_connects_is_told_and_afterwards_all_is_well(
-    open_lab, path, impatient, settings
+    open_lab, users, impatient, settings
 ):
     async with open_lab(**settings) as manager:
-        async with locked(path):
+        async with locked(users):
             with pytest.raises(AuthenticationError, match="cannot check who you are") as caught:
                 await admin(manager)
             assert "database is locked" in str(caught.value)
-            assert str(path) not in str(caught.value)
+            assert str(users) not in str(caught.value)
         async with admin(manager) as client:
             assert await client.admin_request("port") == 0
 
 
-async def test_while_the_database_is_locked_everything_else_goes_on(open_lab, path, impatient, caplog):
+async def test_while_the_database_is_locked_everything_else_goes_on(open_lab, users, impatient, caplog):
     async with open_lab() as manager, admin(manager) as client:
         assert await client.admin_request("port") == 0
-        async with locked(path):
+        async with locked(users):
             with pytest.raises(ManagerError, match="database is locked"):
                 await client.admin_request("users_table.usernames")
             async with connect(**manager.connect_kwargs()) as other:
@@ -399,17 +389,17 @@ async def test_while_the_database_is_locked_everything_else_goes_on(open_lab, pa
         assert await client.admin_request("users_table.usernames") == ["alice", "bob"]
         other_port = other.port
     assert caplog.text.count("connections cannot be recorded") <= 2
-    with Database(path) as database:  # what could not be written then was later
+    with Database(users) as database:  # what could not be written then was later
         kept = [record[5] for record in database.connections.connections() if record[4] == other_port]
     assert kept == ["new connection request", "connected as a client", "disconnected"]
 
 
 async def test_records_that_cannot_be_written_do_not_fill_the_memory(
-    open_lab, path, impatient, caplog, monkeypatch
+    open_lab, users, impatient, caplog, monkeypatch
 ):
     monkeypatch.setattr(database_module, "_MOST_RECORDS", 20)
     async with open_lab() as manager:
-        async with locked(path):
+        async with locked(users):
             for _ in range(30):
                 async with connect(**manager.connect_kwargs()):
                     pass

@@ -14,14 +14,9 @@ import pytest
 from msl_network_trio.manager.logs import level_number, logging_to
 from msl_network_trio.protocol.records import emit
 
+pytestmark = pytest.mark.usefixtures("home")
+
 LINE = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \[%s\] lab - Größe\n"
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    folder = tmp_path / "home"
-    monkeypatch.setenv("MSL_NETWORK_HOME", str(folder))
-    return folder
 
 
 @contextlib.contextmanager

@@ -14,10 +14,7 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager.running import filter_run_forever_kwargs, run_forever, run_services
 from msl_network_trio.service.service import Service
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path / "home"))
+pytestmark = pytest.mark.usefixtures("home")
 
 
 class Adder(Service):

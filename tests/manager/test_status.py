@@ -15,7 +15,6 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import ManagerError
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.manager.settings import Limits
-from msl_network_trio.manager.tables import Database
 from tests.manager.wires import Wire, dial
 from tests.protocol.network import notification, reply, request
 from tests.transport.certificates import ordinary
@@ -147,18 +146,9 @@ async def test_it_tells_which_limits_there_are_and_how_often_they_were_met(autoj
         assert len(mute) == 3
 
 
-@pytest.fixture
-def database(tmp_path):
-    path = tmp_path / "lab.sqlite3"
-    with Database(path) as database:
-        database.users.insert("alice", "pw-a", True)
-        database.users.insert("bob", "pw-b", False)
-    return path
-
-
-async def test_administrators_are_told_and_nobody_else(database):
+async def test_administrators_are_told_and_nobody_else(users):
     with trio.fail_after(60):
-        async with open_manager(in_memory=True, database=database) as manager:
+        async with open_manager(in_memory=True, database=users) as manager:
             arguments = manager.connect_kwargs()
             async with connect(**arguments, username="alice", password="pw-a") as client:
                 assert (await client.admin_request("status"))["peers"]["clients"] == 1
@@ -167,10 +157,10 @@ async def test_administrators_are_told_and_nobody_else(database):
                     await client.admin_request("status")
 
 
-async def test_the_command_shows_it_as_tables_and_as_json(database, capsys):
+async def test_the_command_shows_it_as_tables_and_as_json(users, capsys):
     with trio.fail_after(60):
         async with open_manager(
-            host="127.0.0.1", port=0, disable_tls=True, database=database, max_links=None
+            host="127.0.0.1", port=0, disable_tls=True, database=users, max_links=None
         ) as manager:
             words = ["status", "-H", "127.0.0.1", "-p", str(manager.port), "--disable-tls"]
             words += ["-u", "alice", "-P", "pw-a", "-i", "0.01"]
@@ -197,17 +187,12 @@ async def test_the_command_shows_it_as_tables_and_as_json(database, capsys):
     assert 0 < status["rates"]["seconds"] < 30
 
 
-async def test_the_command_names_its_options_where_an_error_names_arguments(
-    database, capsys, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path / "home"))
+async def test_the_command_names_its_options_where_an_error_names_arguments(users, capsys, tmp_path, home):
     certificate = tmp_path / "manager.pem"
     certificate.write_text(ordinary().key + ordinary().pem)
     certificate.chmod(0o600)
     with trio.fail_after(60):
-        async with open_manager(
-            host="127.0.0.1", port=0, cert_file=certificate, database=database
-        ) as manager:
+        async with open_manager(host="127.0.0.1", port=0, cert_file=certificate, database=users) as manager:
             words = ["status", "-H", "127.0.0.1", "-p", str(manager.port)]
             assert await trio.to_thread.run_sync(partial(main, words)) == 1
             assert "Pass --auto-save or --cert-file" in capsys.readouterr().err

@@ -14,18 +14,10 @@ from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT
 from msl_network_trio.protocol.messages import Connected, Notification, Question
 from msl_network_trio.protocol.outgoing import Request
+from tests.protocol.lines import MANAGER, ask, line
 
 IDENTITY = {"type": "client", "name": "C", "language": "Python", "os": "Linux"}
-MANAGER = "Manager[vm:1875]"
 US = "C[vm:50123]"
-
-
-def line(**fields: object) -> bytes:
-    return json.dumps(fields).encode() + b"\r\n"
-
-
-def ask(attribute: str, *args: object) -> bytes:
-    return line(args=args, attribute=attribute, error=False, kwargs={}, requester=MANAGER, uid="")
 
 
 def reply(uid: str, result: object, **more: object) -> bytes:

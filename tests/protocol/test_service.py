@@ -26,19 +26,11 @@ from msl_network_trio.protocol.service import (
     notification_end,
     traceback_lines,
 )
+from tests.protocol.lines import MANAGER, ask, line
 
 IDENTITY = {"type": "service", "name": "S", "attributes": {"add": "(x, y)"}, "max_clients": -1}
-MANAGER = "Manager[vm:1875]"
 US = "S[vm:50123]"
 CLIENT = "C[vm:50124]"
-
-
-def line(**fields: object) -> bytes:
-    return json.dumps(fields).encode() + b"\r\n"
-
-
-def ask(attribute: str, *args: object) -> bytes:
-    return line(args=args, attribute=attribute, error=False, kwargs={}, requester=MANAGER, uid="")
 
 
 def request(attribute: object = "add", *args: object, **more: object) -> bytes:

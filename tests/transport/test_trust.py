@@ -31,16 +31,11 @@ from tests.transport.certificates import (
 )
 from tests.transport.peers import LIMIT, Server, serving, stay
 
+pytestmark = pytest.mark.usefixtures("home")
+
 NEW_CERTIFICATE = "Perhaps the Network Manager is using a new certificate"
 HOSTNAME_HINT = "To disable hostname checking set assert_hostname=False"
 GREETING = b'{"attribute": "identity"}\r\n'
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    folder = tmp_path / "home"
-    monkeypatch.setenv("MSL_NETWORK_HOME", str(folder))
-    return folder
 
 
 async def greet(stream):

@@ -13,9 +13,8 @@ from tests.transport.peers import serving
 
 
 @pytest.fixture
-def system_ca(tmp_path, monkeypatch):
+def system_ca(tmp_path, home, monkeypatch):
     """A CA that this computer trusts, as one in the system's store."""
-    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path / "home"))
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "system.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
