@@ -10,9 +10,8 @@ from typing import Any, Final
 
 import trio
 
-from msl_network_trio.exceptions import CertificateError
 from msl_network_trio.gateway.server import Gateway, open_gateway
-from msl_network_trio.manager.secret import read_secret
+from msl_network_trio.manager.secret import joined
 from msl_network_trio.manager.signals import end_on_signal, signal_receiver
 
 logger = logging.getLogger(__name__)
@@ -33,9 +32,7 @@ def run_forever(
     """
     logging.basicConfig(level=log_level, format="%(asctime)s [%(levelname)-5s] %(name)s - %(message)s")
     if key_file_password is not None:
-        kwargs["key_file_password"] = read_secret(
-            key_file_password, "The password of the private key", CertificateError
-        )
+        kwargs["key_file_password"] = joined(key_file_password)
     trio.run(partial(_main, **kwargs))
 
 

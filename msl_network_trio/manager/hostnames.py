@@ -17,12 +17,19 @@ _SECONDS = 2.0
 _REMEMBERED_FOR = 300.0
 """How many seconds a name counts before it is looked up again."""
 
+_ASK_AGAIN_AFTER = 10.0
+"""The same, in seconds, if the resolver has not answered in time: a host that is trusted by its name must not
+be kept out for long since the resolver was slow once."""
+
 _REMEMBERED = 10_000
 """How many addresses to remember at the most."""
 
 _THREADS = 8
 """How many names to look up at a time. A resolver that is stuck keeps its thread, and must not keep those of
 others: the database has need of some, too."""
+
+_NOT_IN_NAMES = frozenset(" []")
+"""What is part of no name of a host, and would make the name of a peer look like that of another one."""
 
 
 class Hostnames:
@@ -65,20 +72,35 @@ class Hostnames:
         if until < trio.current_time():
             self._asking[address] = trio.Event()
             try:
-                name = await self._look_up(ip)
+                found = await self._look_up(ip)
+                name = ip if found is None else found
+                seconds = _ASK_AGAIN_AFTER if found is None else _REMEMBERED_FOR
                 if len(self._names) >= _REMEMBERED:
                     self._names.clear()
-                self._names[address] = (name, trio.current_time() + _REMEMBERED_FOR)
+                self._names[address] = (name, trio.current_time() + seconds)
             finally:
                 self._asking.pop(address).set()
         return name
 
-    async def _look_up(self, address: str) -> str:
+    async def _look_up(self, address: str) -> str | None:
+        """Return the full name of a host, or its address if it has none; None: not known in time."""
         with trio.move_on_after(_SECONDS):
             return await trio.to_thread.run_sync(
-                partial(socket.getfqdn, address), abandon_on_cancel=True, limiter=self._threads
+                partial(_full_name, address), abandon_on_cancel=True, limiter=self._threads
             )
+        return None
+
+
+def _full_name(address: str) -> str:
+    """Ask the resolver for the full name of a host; its address if it has none, or one that is no name.
+
+    Who owns the address decides what the resolver answers, which becomes a part of names and of the database.
+    """
+    try:
+        name = socket.getfqdn(address)
+    except UnicodeError:
         return address
+    return name if name.isprintable() and not set(name) & _NOT_IN_NAMES else address
 
 
 def _hostname(domain: str) -> str:

@@ -16,7 +16,7 @@ import trio
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
 from msl_network_trio.manager.logs import KEEP, logging_to
-from msl_network_trio.manager.secret import read_secret
+from msl_network_trio.manager.secret import joined, read_secret
 from msl_network_trio.manager.server import Manager, open_manager
 from msl_network_trio.manager.settings import Limits
 from msl_network_trio.manager.signals import end_on_signal, signal_receiver
@@ -167,8 +167,8 @@ def _run(
         logger.info("logging to %s", path)
         if auth_password is not None:
             auth_password = read_secret(auth_password, "The password of the Manager", AuthenticationError)
-        if key_file_password is not None and not isinstance(key_file_password, str):
-            key_file_password = " ".join(key_file_password)
+        if key_file_password is not None:
+            key_file_password = joined(key_file_password)
         trio.run(
             partial(
                 _main,

@@ -9,6 +9,11 @@ from pathlib import Path
 from msl_network_trio.exceptions import NetworkError
 
 
+def joined(value: str | Sequence[str]) -> str:
+    """Return a password, or the path of its file, that may have been given as several words."""
+    return value if isinstance(value, str) else " ".join(value)
+
+
 def read_secret(value: str | Sequence[str], what: str, error: type[NetworkError]) -> str:
     """Return a password.
 
@@ -23,7 +28,7 @@ def read_secret(value: str | Sequence[str], what: str, error: type[NetworkError]
     Raises:
         error: The file cannot be read, or there is no password.
     """
-    text = value if isinstance(value, str) else " ".join(value)
+    text = joined(value)
     # Not Path.is_file(): it raises for a password that is too long to be the name of a file.
     if not os.path.isfile(text):  # noqa: PTH113
         if not text:

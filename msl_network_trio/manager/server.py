@@ -268,7 +268,7 @@ class Manager:
             text = "%s, an administrator, shuts down the Manager"
             emit(logging.INFO, "shutdown_requested", text, peer.name, **about(peer))
             self.shutdown()
-            await trio.sleep_forever()  # which the shutdown has just cancelled
+            await trio.sleep_forever()  # until the shutdown has come to an end, and cancels this
         return await self._admin.answer(question)
 
 

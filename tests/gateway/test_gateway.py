@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import socket
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
+from cryptography.hazmat.primitives import serialization
 
 from msl_network_trio import AuthenticationError, ConnectError, ConnectionLost, connect, open_manager
 from msl_network_trio.exceptions import CertificateError
-from msl_network_trio.gateway import server
+from msl_network_trio.gateway import running, server
 from msl_network_trio.gateway.server import open_gateway, split_address
+from msl_network_trio.manager import running as manager_running
 from msl_network_trio.testing import FakeService
 from tests.transport.certificates import ordinary, self_signed
 
@@ -203,6 +206,42 @@ async def test_a_mistake_costs_only_one_connection(open_both, monkeypatch, caplo
             assert "a mistake" in str(record.exc_info)
             async with connect(**reach(gateway)) as client:
                 assert await client.identities()
+
+
+@pytest.mark.parametrize("run_forever", [manager_running.run_forever, running.run_forever])
+def test_the_password_of_the_key_is_what_the_first_line_of_its_file_says(
+    run_forever, tmp_path, home, monkeypatch
+):
+    """Also if that is the name of another file."""
+    monkeypatch.chdir(tmp_path)
+    Path("my password").write_text("other\n")
+    Path("other").write_text("wrong\n")
+    key = serialization.load_pem_private_key(ordinary().key.encode(), None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"other"),
+    )
+    Path("lab.key").write_bytes(key)
+    Path("lab.crt").write_text(ordinary().pem)
+
+    class Running(Exception):
+        pass
+
+    def announce(*_):
+        raise Running
+
+    for module in (running, manager_running):
+        monkeypatch.setattr(module, "_announce", announce)
+    arguments = {"manager": "127.0.0.1:1"} if run_forever is running.run_forever else {}
+    with pytest.raises(Running):
+        run_forever(
+            **arguments,
+            host="127.0.0.1",
+            port=0,
+            cert_file="lab.crt",
+            key_file="lab.key",
+            key_file_password=["my", "password"],
+        )
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,31 @@ async def test_the_names_of_a_whole_network_do_not_fill_the_memory(resolver, mon
     assert len(resolver) == 99
 
 
+@pytest.mark.parametrize("name", ["C[good:1]", "two words", "new\nline", "caf\udcc3", b"caf\xc3"])
+async def test_an_answer_of_the_resolver_that_is_no_name_does_not_count(monkeypatch, name):
+    monkeypatch.setattr(socket, "getfqdn", lambda _: name if isinstance(name, str) else name.decode())
+    host = await Hostnames().host("10.0.0.5", "10.0.0.1")
+    assert host == Host("10.0.0.5", "10.0.0.5", "10.0.0.5", "10.0.0.5")
+
+
+async def test_a_resolver_that_has_not_answered_once_is_asked_again_soon(monkeypatch):
+    answer = threading.Event()
+
+    def getfqdn(address):
+        answer.wait(30)
+        return "lab-5.example.org"
+
+    monkeypatch.setattr(socket, "getfqdn", getfqdn)
+    monkeypatch.setattr(hostnames, "_ASK_AGAIN_AFTER", 0.0)
+    names = Hostnames()
+    with monkeypatch.context() as patch:
+        patch.setattr(hostnames, "_SECONDS", 0.05)
+        assert (await names.host("10.0.0.5", "10.0.0.1")).name == "10.0.0.5"
+    answer.set()
+    monkeypatch.setattr(hostnames, "_SECONDS", 30.0)
+    assert (await names.host("10.0.0.5", "10.0.0.1")).name == "lab-5"
+
+
 async def test_a_resolver_that_does_not_answer_is_not_waited_for_long(monkeypatch):
     answer = threading.Event()
 
