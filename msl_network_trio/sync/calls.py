@@ -25,8 +25,12 @@ from msl_network_trio.portal.waiting import check_cancelled, check_may_wait, wai
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.sync.futures import Callbacks, Future, FutureRequest
 
-_PATIENCE = 0.002
-"""How many seconds a request that nobody waits for yet may wait for others, if replies are on their way."""
+_PATIENCE, _LONGEST_PATIENCE = 0.002, 0.02
+"""How many seconds a request that nobody waits for yet may wait for others, if replies are on their way.
+
+To have the Trio thread look takes the time of some dozen requests, since two threads want to go on then. So
+it looks the less often, the more often threads have turned out to have sent everything themselves.
+"""
 
 
 class Blocking(Request):
@@ -67,6 +71,7 @@ class Calls:
         self.callbacks = Callbacks()
         self._trio_is_told = False
         self._flush_is_planned = False
+        self._patience = _PATIENCE
         self._threads = connection.threads
         if not self._threads.are_there:
             self._portal.do(self._threads.come)
@@ -133,7 +138,7 @@ class Calls:
             else:
                 has_room = self._threads.put(request)
                 if not self._flush_is_planned:
-                    uninterrupted(self._plan_flush)
+                    uninterrupted(self._plan_flush, request)
         except NetworkError:
             stand_still_at_exit()
             raise
@@ -208,23 +213,25 @@ class Calls:
             self._trio_is_told = False
             self._threads.flush()
 
-    def _plan_flush(self) -> None:
-        """Have the Trio thread send before long what nobody waits for."""
+    def _plan_flush(self, request: Request) -> None:
+        """Have the Trio thread send before long what nobody waits for, of which this is the first."""
         self._flush_is_planned = True
-        self._portal.post(self._flush_later)
+        self._portal.post(self._flush_later, request)
 
-    def _flush_later(self) -> None:
+    def _flush_later(self, request: Request) -> None:
         try:
-            trio.lowlevel.spawn_system_task(self._flush_after_a_while)
+            trio.lowlevel.spawn_system_task(self._flush_after_a_while, request)
         except RuntimeError:
             pass  # the Trio run is ending, and so does every request
 
-    async def _flush_after_a_while(self) -> None:
-        await trio.sleep(_PATIENCE)
+    async def _flush_after_a_while(self, first: Request) -> None:
+        await trio.sleep(self._patience)
         # Before it looks: who finds that it is planned must be able to rely on it.
         self._flush_is_planned = False
         with self._lock:
+            was_left_behind = not (first.may_have_run or first.abandoned)
             self._threads.flush(read=False)
+        self._patience = _PATIENCE if was_left_behind else min(2 * self._patience, _LONGEST_PATIENCE)
 
     def _end_later(self, request: FutureRequest, seconds: float) -> None:
         """Limit the time of a request, in the Trio thread."""

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 import weakref
+from collections import deque
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import trio
 from msl_network_trio import ConnectionLost, RemoteError, ReplyTimeout
 from msl_network_trio import connect as async_connect
 from msl_network_trio.sync import Client, Future, Link, to_async
+from msl_network_trio.sync.calls import _LONGEST_PATIENCE, _PATIENCE
 from tests.sync.manager import NOTHING, FakeManager
 from tests.sync.test_calls import Background
 
@@ -76,6 +78,25 @@ def test_what_nobody_waits_for_is_sent_all_the_same(link: Link, manager: FakeMan
     assert concurrent.futures.wait([second], 10).done == {second}
     assert second.result(0) == "second"
     assert not first.done()
+
+
+def test_who_looks_after_requests_is_looked_after_less_often(link: Link, manager: FakeManager):
+    calls = link._calls
+    deadline = time.monotonic() + 20
+    window: deque[Future] = deque()
+    while calls._patience < _LONGEST_PATIENCE and time.monotonic() < deadline:
+        window.append(link.add(1, 2, asynchronous=True))
+        if len(window) > 50:
+            assert window.popleft().result(10) == 3
+    assert calls._patience == _LONGEST_PATIENCE
+    concurrent.futures.wait(window, 10)
+    while calls._patience > _PATIENCE and time.monotonic() < deadline:
+        left_behind = [link.hold(asynchronous=True), link.hold(asynchronous=True)]
+        for _ in left_behind:  # the second is sent by nobody but the Trio thread
+            session, line = manager.next_held()
+            session.reply(line, "held")
+        assert [future.result(10) for future in left_behind] == ["held", "held"]
+    assert calls._patience == _PATIENCE
 
 
 def test_as_completed_and_wait_work(link: Link):
