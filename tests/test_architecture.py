@@ -58,6 +58,7 @@ ORDER = [
     "client.opening",
     "client.prompts",
     "client.reply",
+    "client.before_waiting",
     "client.writer",
     "client.watch",
     "client.turn",

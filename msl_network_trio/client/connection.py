@@ -107,7 +107,14 @@ class Connection:
             at_most_every=probe_every,
             unresponsive_after=math.inf if unresponsive_after is None else unresponsive_after,
         )
-        self._writer = Writer(protocol, transport, max_unsent, self._start_task, self._watch.hear)
+        self._writer = Writer(
+            protocol,
+            transport,
+            max_unsent,
+            start=self._start_task,
+            look_after=self._look_after_requests,
+            on_progress=self._watch.hear,
+        )
         self.threads = Threads(transport, protocol, self._writer, self._watch, self._dispatch)
 
     # ---- for callers ----
@@ -147,11 +154,13 @@ class Connection:
         """
         seconds = self._request_timeout if timeout is None else self.seconds(timeout)
         request = self.protocol.make(Waiting, service, attribute, args, kwargs)
+        if linking:
+            self.protocol.is_to_link(request, linking)
         if seconds == math.inf:
-            await self._send_and_wait(request, linking)
+            await self._send_and_wait(request)
         else:
             with trio.move_on_after(seconds):
-                await self._send_and_wait(request, linking)
+                await self._send_and_wait(request)
             if not request.settled:
                 raise timed_out(request, seconds)
         return request.result if request.error is None else request.outcome()
@@ -184,10 +193,7 @@ class Connection:
             # as well, but to ask for that takes the longer the more scopes the task is in.)
             request.abandoned = True  # who is cancelled already must not have anything executed
             return request
-        if self._writer.put(request):
-            if self._watch.is_asleep or self.threads.turn.is_aside:
-                self._look_after_it()
-        else:
+        if not self._writer.put(request):
             raise self.backlog_full(request)
         return request
 
@@ -214,7 +220,6 @@ class Connection:
         request.waiter = trio.Event()  # as if somebody waited: nobody need hear of an error
         try:
             self._writer.put_in_any_case(request)
-            self.threads.turn.call_back()
         except ConnectionLost as error:
             request.settled, request.error = True, error
         return request
@@ -326,14 +331,12 @@ class Connection:
             raise ValueError(f"A timeout is a number of seconds from 0, not {timeout!r}")
         return timeout
 
-    async def _send_and_wait(self, request: Waiting, linking: str = "") -> None:
+    async def _send_and_wait(self, request: Waiting) -> None:
         # Before anything is queued: a call in a cancelled scope must not be executed.
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
-            if not self._writer.put(request, linking):
-                await self._writer.put_when_there_is_room(request, linking)
-            if self._watch.is_asleep or self.threads.turn.is_aside:
-                self._look_after_it()
+            if not self._writer.put(request):
+                await self._writer.put_when_there_is_room(request)
             request.waiter = trio.lowlevel.current_task()  # what request.wait() does, without the call
             await trio.lowlevel.wait_task_rescheduled(request.forget_waiter)
         except ConnectionLost:
@@ -344,8 +347,8 @@ class Connection:
             self.abandon(request)
             raise
 
-    def _look_after_it(self) -> None:
-        """See to it that somebody cares for a request that has been queued: the watch, and who reads."""
+    def _look_after_requests(self) -> None:
+        """See to it that somebody cares for requests that have been queued: the watch, and who reads."""
         self._watch.wake()
         self.threads.turn.call_back()
 

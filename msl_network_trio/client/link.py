@@ -45,30 +45,30 @@ class RemoteMethod:
         self._link = link
         self._name = name
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(
+        self, *args: Any, timeout: float | None = None, asynchronous: bool = False, **kwargs: Any
+    ) -> Any:
         """Request it from the Service.
 
         Args:
             *args: Go to the Service.
-            **kwargs: Go to the Service, but for two: ``timeout``, the number of seconds to wait for the
-                reply, and ``asynchronous``. A method that has arguments of these names is reached by
-                `Link.request`.
+            timeout: How many seconds to wait for the reply; see `Link.request`.
+            asynchronous: Whether to return at once.
+            **kwargs: Go to the Service. A method that has arguments of the names of the two above is reached
+                by `Link.request`.
 
         Returns:
             A coroutine that returns the result; with ``asynchronous=True`` a `Reply`, and the request is
             on its way already.
         """
-        timeout, asynchronous = None, False
-        if kwargs:
-            timeout = kwargs.pop("timeout", None)
-            asynchronous = kwargs.pop("asynchronous", False)
         link = self._link
         client = link._client
         if client is None:
             client = link._linked(self._name)  # which raises
         connection = client._connection
-        call = connection.start if asynchronous else connection.request
-        return call(link._service_name, self._name, args, kwargs, timeout)
+        if asynchronous:
+            return connection.start(link._service_name, self._name, args, kwargs, timeout)
+        return connection.request(link._service_name, self._name, args, kwargs, timeout)
 
     @property
     def __signature__(self) -> inspect.Signature:

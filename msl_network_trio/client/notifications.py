@@ -55,15 +55,15 @@ class _Mailbox:
             self.queue.clear()
         self._wanted.unpark_all()
 
-    async def get(self) -> Notification | None:
-        """Wait for the next one; None: there will be none."""
+    async def wait(self) -> bool:
+        """Wait until there are some, and return whether there are: if not, there never will be."""
         if self.queue or self._ended:
             await trio.lowlevel.checkpoint_if_cancelled()
         while not self.queue:
             if self._ended:
-                return None
+                return False
             await self._wanted.park()
-        return self.queue.popleft()
+        return True
 
 
 class NotificationStream:
@@ -107,12 +107,11 @@ class NotificationStream:
         return self
 
     async def __anext__(self) -> Notification:
-        if self._mailbox.queue:  # what get() does, without the call: they may come by the thousand
+        if self._mailbox.queue:  # what wait() does, without the call: they may come by the thousand
             await trio.lowlevel.checkpoint_if_cancelled()
             return self._mailbox.queue.popleft()
-        notification = await self._mailbox.get()
-        if notification is not None:
-            return notification
+        if await self._mailbox.wait():
+            return self._mailbox.queue.popleft()
         if self._error is not None:
             raise self._error
         raise StopAsyncIteration
@@ -138,6 +137,8 @@ class HandlerRunner:
         self._mailbox = _Mailbox(MAX_BUFFER_SIZE)
         self._logged = 0
         self._started = False
+        self._at_work: Callable[..., Any] | None = None
+        """The handler that was called last."""
 
     def put(self, notifications: Sequence[Notification], start: StartTask) -> None:
         """Add some, for the reader.
@@ -166,20 +167,30 @@ class HandlerRunner:
 
     async def _run(self) -> None:
         what = f"the notification handler for {self._service!r}:"
-        queue = self._mailbox.queue
-        attributes = self._attributes
-        while (notification := await self._mailbox.get()) is not None:
-            while True:
-                handler = attributes.get("notification_handler")  # it may be changed at any time
-                if handler is not None:
-                    try:  # what user_code.call() does, without the call: they may come by the thousand
-                        result = user_code.unprotected(handler, notification.args, notification.kwargs)
-                        if result is not None:
-                            await user_code.finish(result)
-                    except trio.Cancelled:
-                        raise
-                    except BaseException as error:  # noqa: BLE001 - it is logged
-                        user_code.report(error, handler, what)
-                if not queue:
-                    break
-                notification = queue.popleft()
+        while await self._mailbox.wait():
+            try:
+                result = self._handle()
+                if result is not None:
+                    await user_code.finish(result)
+            except trio.Cancelled:
+                raise
+            except BaseException as error:  # noqa: BLE001 - it is logged
+                user_code.report(error, self._at_work, what)
+
+    @trio.lowlevel.disable_ki_protection
+    def _handle(self) -> Any:
+        """Call the handler for all that is there, in which Ctrl-C may interrupt.
+
+        Returns:
+            What a call has returned that may have to be awaited, before the others are made; else None.
+        """
+        queue, attributes = self._mailbox.queue, self._attributes
+        while queue:  # without any further call: they may come by the thousand
+            notification = queue.popleft()
+            handler = attributes.get("notification_handler")  # it may be changed at any time
+            if handler is not None:
+                self._at_work = handler
+                result = handler(*notification.args, **notification.kwargs)
+                if result is not None:
+                    return result
+        return None

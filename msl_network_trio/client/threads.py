@@ -72,7 +72,7 @@ class Threads:
         Raises:
             ConnectionLost: The connection has ended.
         """
-        size = len(request.data or b"")
+        size = len(request.data)
         if not self._writer.has_room(self._patient_bytes + size):
             return False
         self._protocol.check_open(request.service)
@@ -98,7 +98,7 @@ class Threads:
         """
         if self._patient:
             self.queue_patient()
-        if not self._writer.has_room(len(request.data or b"")):
+        if not self._writer.has_room(len(request.data)):
             self._protocol.check_open(request.service)
             return None
         self._protocol.request(request)
@@ -195,6 +195,7 @@ class Threads:
         return (
             len(requests) == len(events)
             and self.turn.is_to_stand_aside(requests)
+            and not self._protocol.outbox
             and all(request.wakes_anywhere for request in self._protocol.open.values())
         )
 

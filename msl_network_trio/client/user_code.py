@@ -37,7 +37,7 @@ async def call(
         report(error, function, what)
 
 
-def report(error: BaseException, function: Callable[..., Any], what: str) -> None:
+def report(error: BaseException, function: Callable[..., Any] | None, what: str) -> None:
     """Log what a function has raised; Ctrl-C goes to the main task. Arguments as in `call`."""
     if is_interrupt(error):
         signal.raise_signal(signal.SIGINT)  # we are protected, so Trio takes it to the main task

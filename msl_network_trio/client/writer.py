@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import outcome
 import trio
 
-from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.client.before_waiting import BeforeWaiting
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.transport.base import Transport
@@ -26,9 +26,10 @@ _AT_ONCE = 1_048_576
 class Writer:
     """Writes what the protocol has to write.
 
-    A caller that has queued something calls `flush`, which never waits. The task `run` is the only one that
-    waits in the middle of a message, so no caller can leave half a line behind. It is started when it is
-    first needed, which on many a connection is never.
+    A caller that has queued something calls `flush`, which never waits. What is worth it is sent at once, the
+    rest when all tasks that can go on now have had their turn. The task `run` is the only one that waits in
+    the middle of a message, so no caller can leave half a line behind. It is started when it is first needed,
+    which on many a connection is never.
 
     Threads queue requests as well, with the transport's lock held, which is why it is held here around
     whatever changes the protocol or depends on it.
@@ -38,6 +39,7 @@ class Writer:
         transport: Where to.
         max_unsent: How many bytes may wait to be written before a request has to wait for room.
         start: Starts the task `run`.
+        look_after: Called for requests that go out together, once: sees to it that somebody cares for them.
         on_progress: Called when the peer has taken something that we had to wait with.
     """
 
@@ -46,10 +48,13 @@ class Writer:
         protocol: ClientProtocol,
         transport: Transport,
         max_unsent: int,
+        *,
         start: Callable[[Callable[[], Awaitable[None]]], None],
+        look_after: Callable[[], None],
         on_progress: Callable[[], None],
     ) -> None:
         self.max_unsent = max_unsent
+        self._look_after = look_after
         self._on_progress = on_progress
         self._protocol = protocol
         self._outbox = protocol.outbox
@@ -58,7 +63,10 @@ class Writer:
         self._rest: memoryview | None = None
         self._start = start
         self._is_idle = True
-        """Whether the task has nothing in its hands: it is parked, or was never needed."""
+        """Whether nobody is about to send what waits: `_send_gathered` is not due, and the task `run` has
+        nothing in its hands."""
+        self._token = trio.lowlevel.current_trio_token()
+        self._before_waiting = BeforeWaiting.here()
         self._parked: trio.lowlevel.Task | None = None
         self._progress = trio.lowlevel.ParkingLot()
         self._queue = trio.StrictFIFOLock()
@@ -93,49 +101,46 @@ class Writer:
         return unsent == 0 or unsent + size <= self.max_unsent
 
     @trio.lowlevel.enable_ki_protection
-    def put_alone(self, request: Request, linking: str = "") -> bool:
+    def put_alone(self, request: Request) -> bool:
         """Queue a request if there is room for it, and return whether there was.
 
         Args:
             request: The request.
-            linking: See `ClientProtocol.request`.
 
         Raises:
             ConnectionLost: The connection has ended.
         """
-        assert request.data is not None
-        size = len(request.data)
-        unsent = self._outbox.unsent + size
-        nothing_in_front = self._rest is None
-        # The usual case, without a call: this is on the way of every request.
-        has_room = nothing_in_front and self._waiting == 0 and unsent <= self.max_unsent
-        if not has_room and not self.has_room(size):
-            return False
         protocol = self._protocol
-        is_idle = self._is_idle
-        # With nothing in flight nobody else is likely to write in the same moment.
-        if nothing_in_front and (unsent >= _WORTH_SENDING or (is_idle and not protocol.open)):
-            self._send(protocol.give_out(request, linking))
-            if is_idle and (self._rest or self._outbox):
-                self._wake()
+        unsent = self._outbox.unsent + len(request.data)
+        # Without a call if there is room: this is on the way of every request.
+        if (self._rest is not None or self._waiting or unsent > self.max_unsent) and not self.has_room(
+            len(request.data)
+        ):
+            return False
+        if (protocol.open and unsent < _WORTH_SENDING) or self._rest is not None:
+            protocol.request(request)
+            if self._is_idle:
+                self._gather()
+                self._look_after()
         else:
-            protocol.request(request, linking)
-            if is_idle:
+            # With nothing in flight nobody else is likely to write in the same moment.
+            self._send(protocol.give_out(request))
+            if self._is_idle and (self.is_inside_a_message or self._outbox):
                 self._wake()
+            self._look_after()
         return True
 
     @trio.lowlevel.enable_ki_protection
-    def _put_among_threads(self, request: Request, linking: str = "") -> bool:
+    def _put_among_threads(self, request: Request) -> bool:
         with self._lock:
-            return self.put_alone(request, linking)
+            return self.put_alone(request)
 
     def share(self) -> None:
         """From now on threads use the connection as well: hold the lock; in the Trio thread."""
         self.put = self._put_among_threads
 
-    async def put_when_there_is_room(self, request: Request, linking: str = "") -> None:
+    async def put_when_there_is_room(self, request: Request) -> None:
         """Queue a request when there is room for it; who came first is served first. See `put_alone`."""
-        assert request.data is not None
         size = len(request.data)
         self._waiting += 1
         try:
@@ -143,16 +148,17 @@ class Writer:
                 while not self._fits(size):
                     self._protocol.check_open(request.service)
                     await self._progress.park()
-                self.put_in_any_case(request, linking)
+                self.put_in_any_case(request)
         finally:
             self._waiting -= 1
 
     @trio.lowlevel.enable_ki_protection
-    def put_in_any_case(self, request: Request, linking: str = "") -> None:
+    def put_in_any_case(self, request: Request) -> None:
         """Queue a request, whatever else waits. See `put_alone`."""
         with self._lock:
-            self._protocol.request(request, linking)
-            self._send_or_wake()
+            self._protocol.request(request)
+            self._send_or_gather()
+        self._look_after()
 
     @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
@@ -160,14 +166,34 @@ class Writer:
         with self._lock:
             if self._waiting:
                 self._progress.unpark_all()  # something may have been withdrawn
-            self._send_or_wake()
+            self._send_or_gather()
 
-    def _send_or_wake(self) -> None:
+    def _send_or_gather(self) -> None:
         if self._is_idle and self.send_at_once():
-            self._wake()
+            self._gather()
+
+    def _gather(self) -> None:
+        """Send what waits, and what joins it, when all tasks that can go on now have had their turn."""
+        if self._transport.threads_may_send:
+            self._is_idle = False
+            self._before_waiting.call(self._send_gathered)
+        else:
+            self._wake()  # to send may make tasks go on
+
+    @trio.lowlevel.enable_ki_protection
+    def _send_gathered(self) -> None:
+        with self._lock:
+            if self._rest is None:
+                self._send(self._protocol.take())
+            if self._rest is None and not self._outbox:
+                self._is_idle = True
+                if self._progress:
+                    self._token.run_sync_soon(self._progress.unpark_all)
+            elif not self._closed:
+                self._token.run_sync_soon(self._wake)
 
     def _wake(self) -> None:
-        """Have the task write what waits; it is idle, and this is the Trio thread."""
+        """Have the task write what waits; it is parked, and this is the Trio thread."""
         self._is_idle = False
         task, self._parked = self._parked, None
         if task is not None:
@@ -177,16 +203,16 @@ class Writer:
 
     @trio.lowlevel.enable_ki_protection
     def send_at_once(self, *, also_behind_others: bool = False) -> bool:
-        """Send what can be sent without the writer's task, and return whether it has to be woken.
+        """Send what can be sent at once, and return whether something is left.
 
-        That is for `flush` to do, in the Trio thread. Any thread may call this, if the transport lets threads
-        send, with the transport's lock held.
+        That is for `flush` to see to, in the Trio thread. Any thread may call this, if the transport lets
+        threads send, with the transport's lock held.
 
         Args:
             also_behind_others: Do so also if others are likely to write in the same moment.
         """
         if not self._is_idle:
-            return False  # a writer that is at work looks for more before it parks
+            return False  # whoever is about to send sends this as well
         if self._rest is not None:
             return True  # another thread could not send everything
         if not self._outbox:
@@ -204,8 +230,8 @@ class Writer:
         sent = 0
         try:
             sent = self._transport.send_nowait(data)
-        except ConnectionLost:
-            pass  # the writer will meet it again, and knows what to do
+        except Exception:  # noqa: BLE001 - the task will meet it again, and knows what to do
+            pass
         if sent < len(data):
             self._rest = memoryview(data)[sent:]
 

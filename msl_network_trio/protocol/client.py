@@ -31,7 +31,8 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, count
+from itertools import chain, count, groupby
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from msl_network_trio.constants import (
@@ -63,6 +64,7 @@ from msl_network_trio.protocol.handshake import (
 from msl_network_trio.protocol.messages import (
     UNSET,
     Connected,
+    EmittedLine,
     Notification,
     Question,
     ReceivedLine,
@@ -80,6 +82,9 @@ _MANY = 1000
 """After how many abandoned requests of unknown fate to ask the Manager how far it has read."""
 
 _REFUSAL = re.compile(r"KeyError: .the .+ Service is not connected to Manager\[", re.DOTALL)
+
+
+_service_of = attrgetter("service")
 
 
 class _Barrier(Request):
@@ -112,8 +117,7 @@ class ClientProtocol:
         lost: Why the connection ended; None while it has not.
         is_over: Whether no further requests are taken: the connection has ended, or we have said goodbye.
         outbox: What waits to be written; to be looked at only.
-        open: The requests, by uid, that were given out to be written and are not yet answered; to be looked
-            at only.
+        open: `Outbox.open`; to be looked at only.
     """
 
     def __init__(self, identity: dict[str, Any], manager: str, read_limit: int | None = None) -> None:
@@ -127,10 +131,9 @@ class ClientProtocol:
         self.is_over = False
         self._rejection = ""
         # A prefix that other clients cannot guess, since a Manager lets them forge replies.
-        self._uid_prefix = os.urandom(4).hex()
-        self._uid_numbers = count(1)
+        self._uids = map(os.urandom(4).hex().__add__, map(str, count(1)))
         self.outbox = Outbox()
-        self.open: dict[str | None, Request] = {}
+        self.open = self.outbox.open
         self._abandoned: OrderedDict[str, Request] = OrderedDict()
         self._barriers: dict[str | None, _Barrier] = {}
         self._deferred_barriers: list[_Barrier] = []
@@ -196,7 +199,7 @@ class ClientProtocol:
         """
         if attribute == DISCONNECT_REQUEST:
             raise ValueError("Use disconnect() to end the connection")
-        uid = f"{self._uid_prefix}{next(self._uid_numbers)}"
+        uid = next(self._uids)
         return kind(service, attribute, uid, codec.encode_request(service, attribute, args, kwargs, uid))
 
     def check_open(self, service: str) -> None:
@@ -210,21 +213,19 @@ class ClientProtocol:
                 f"Disconnected from Manager[{self.manager}], cannot send request to {service!r}"
             ) from self.lost
 
-    def request(self, request: Request, linking: str = "") -> None:
+    def request(self, request: Request) -> None:
         """Queue a request; while the gate is shut, it is held back.
-
-        Args:
-            request: The request.
-            linking: The Service with which it asks the Manager to link, if that is what it does.
 
         Raises:
             ConnectionLost: The connection has ended.
         """
         if self.is_over:
             self.check_open(request.service)
-        if linking:
-            self._linking[request.uid] = linking
         self.outbox.add(request)
+
+    def is_to_link(self, request: Request, service: str) -> None:
+        """Note with which Service a request, not yet queued, asks the Manager to link."""
+        self._linking[request.uid] = service
 
     def abandon(self, request: Request) -> None:
         """Give up on a request.
@@ -274,26 +275,22 @@ class ClientProtocol:
         self.outbox.add(Line(codec.encode_request(name, DISCONNECT_REQUEST, (), None, "goodbye")))
         return True
 
-    def give_out(self, request: Request, linking: str = "") -> bytes:
+    def give_out(self, request: Request) -> bytes:
         """Queue a request, and return what `take` would: the way of one that need not wait for others."""
-        if self.outbox or self.outbox.gate is not None or request.admin or linking:
-            self.request(request, linking)
-            return self.take()
+        outbox = self.outbox
+        if outbox or outbox.gate is not None or request.admin:
+            self.request(request)
+            return outbox.take()
         if self.is_over:
             self.check_open(request.service)
-        self.open[request.uid] = request
-        return self.outbox.pass_by(request)
+        return outbox.pass_by(request)
 
     def take(self) -> bytes:
         """Return the next lines to write, joined; nothing if there are none.
 
         From here on they count as written.
         """
-        lines, data = self.outbox.take()
-        for line in lines:
-            if isinstance(line, Request):
-                self.open[line.uid] = line
-        return data
+        return self.outbox.take()
 
     def _barrier(self, refused: str | None) -> _Barrier:
         barrier = self.make(_Barrier, MANAGER, "unlink", (f"nobody is called {os.urandom(8).hex()}",), None)
@@ -319,15 +316,22 @@ class ClientProtocol:
             return events
         block = self._lines.feed_block(data)
         if block:
-            messages = codec.decode_lines(block) if self._handshake.is_over else None
-            if messages is not None:
-                self._understand_all(messages, events)
-            else:
-                self._receive_one_by_one(block, events)
+            self._take_block(block, events)
         if self._lines.overflow is not None and self.broken is None:
             limit, start = self._lines.limit, self._lines.overflow
             self._break(f"a line of more than {limit:,} bytes (see read_limit)", start)
         return events
+
+    def _take_block(self, block: bytes, events: list[Event]) -> None:
+        if self._handshake.is_over:
+            notifications, block = codec.notifications_first(block)
+            if notifications:
+                self._take_notifications(notifications, events)
+            messages = codec.decode_lines(block) if block else ()
+            if messages is not None:
+                self._understand_all(messages, events)
+                return
+        self._receive_one_by_one(block, events)
 
     def _receive_one_by_one(self, block: bytes, events: list[Event]) -> None:
         """Take lines at which somebody has to look more closely."""
@@ -346,47 +350,37 @@ class ClientProtocol:
                 return
 
     def _understand_all(self, messages: Iterable[ReceivedLine], events: list[Event]) -> None:
-        pop = self.open.pop
-        received = 0.0
+        pop, append, unset = self.open.pop, events.append, UNSET
         run: list[Notification] | None = None
-        run_of = ""
         for message in messages:
             uid = message.uid
             request = pop(uid, None)
             if request is not None:
                 run = None
-                if request.service == MANAGER or message.error or message.result is UNSET:
+                result = message.result
+                if result is unset or message.error or request.service == MANAGER:
                     self._answer(request, message)
-                    events.append(request)
+                    append(request)
                     if request.service == MANAGER:
                         self._look_who_is_there(request, events)
                 else:  # what _answer() does, without the calls: this is the hot path
-                    request.result = message.result
+                    request.result = result
                     request.settled = True
-                    if request.sequence > self._mark:
-                        self._read_up_to(request.sequence)
-                    events.append(request)
+                    if request.sequence > self._mark:  # noqa: PLR1730 - to call max() takes longer
+                        self._mark = request.sequence
+                    append(request)
             elif uid == NOTIFICATION_UID:
-                received = received or time.time()
-                emitted = message.result
-                if (  # the usual case, without a call: they may come by the thousand
-                    type(emitted) is list
-                    and len(emitted) == 2
-                    and type(emitted[0]) is list
-                    and type(emitted[1]) is dict
-                    and message.service is not None
-                    and message.service != MANAGER
-                ):
-                    service = message.service
-                    if run is None or run_of != service:
-                        run, run_of = [], service
-                        events.append(run)
-                    run.append(Notification(service, emitted[0], emitted[1], received))
-                else:
-                    self._unusual_notification(message)
+                notification = self._notification(message)
+                if notification is not None:
+                    if run is None or run[0].service != notification.service:
+                        run = []
+                        append(run)
+                    run.append(notification)
             else:
                 run = None
                 self._unaddressed(message, events)
+        if self._abandoned:
+            self._forget_read()
 
     def _shake_hands(self, line: bytes, message: ReceivedLine, events: list[Event]) -> None:
         try:
@@ -469,8 +463,7 @@ class ClientProtocol:
     def _settle(self, request: Request) -> None:
         """Settle a request that the Manager has read."""
         request.settled = True
-        if request.sequence > self._mark:
-            self._read_up_to(request.sequence)
+        self._read_up_to(request.sequence)
         if request.service == MANAGER:
             request.question = None
             if request is self._ping:
@@ -539,12 +532,13 @@ class ClientProtocol:
 
     def _read_up_to(self, sequence: int) -> None:
         """Move the mark: the Manager has read this line, and all before it."""
-        if sequence <= self._mark:
-            return
-        self._mark = sequence
+        self._mark = max(self._mark, sequence)
+
+    def _forget_read(self) -> None:
+        """Forget the abandoned requests up to the mark, which nothing can be about any more."""
         while self._abandoned:
             uid, request = next(iter(self._abandoned.items()))
-            if request.sequence > sequence:
+            if request.sequence > self._mark:
                 break
             del self._abandoned[uid]
 
@@ -568,14 +562,39 @@ class ClientProtocol:
         else:
             logger.warning("Manager[%s] sent a result that nobody asked for, dropped", self.manager)
 
-    def _unusual_notification(self, message: ReceivedLine) -> None:
-        match message.result:
-            case [[*args], {}] if message.service == MANAGER:  # as no Service is called
-                if args:
-                    # Our own Manager's last word before it closes the connection.
-                    self._rejection = str(args[0])
-            case _:
-                logger.warning("dropped a malformed notification from %r", message.service)
+    def _take_notifications(self, lines: Sequence[EmittedLine], events: list[Event]) -> None:
+        """Take notifications, and nothing else, that have come together."""
+        received = time.time()
+        for service, run in groupby(lines, _service_of):
+            if service == MANAGER:
+                for line in run:
+                    self._take_last_word(line.result.args)
+            else:
+                events.append(
+                    [Notification(service, line.result.args, line.result.kwargs, received) for line in run]
+                )
+
+    def _notification(self, message: ReceivedLine) -> Notification | None:
+        """Return the notification of a Service that came among other lines; None if it is something else."""
+        emitted, service = message.result, message.service
+        if (
+            service is not None
+            and type(emitted) is list
+            and len(emitted) == 2
+            and type(emitted[0]) is list
+            and type(emitted[1]) is dict
+        ):
+            if service != MANAGER:
+                return Notification(service, emitted[0], emitted[1])
+            self._take_last_word(emitted[0])
+        else:
+            logger.warning("dropped a malformed notification from %r", service)
+        return None
+
+    def _take_last_word(self, args: list[Any]) -> None:
+        """Take what our own Manager, as which no Service is called, says before it closes the connection."""
+        if args:
+            self._rejection = str(args[0])
 
     def _login_question(self, message: ReceivedLine, events: list[Event]) -> None:
         admin = self._admin

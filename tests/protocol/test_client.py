@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msl_network_trio import exceptions as exc
-from msl_network_trio.protocol.client import ClientProtocol
+from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT
 from msl_network_trio.protocol.messages import Connected, Notification, Question
 from msl_network_trio.protocol.outgoing import Request
@@ -862,7 +862,8 @@ def test_a_link_tells_where_the_service_is(result):
     peer.receive(reply(asked.uid, registry(Echo="vm:1")))
     request, other = peer.sent("Echo"), peer.sent("Other")
     link = peer.protocol.make(Request, "Manager", "link", ("Echo",), None)
-    peer.protocol.request(link, linking="Echo")
+    peer.protocol.is_to_link(link, "Echo")
+    peer.protocol.request(link)
     peer.written()
     assert peer.receive(reply(link.uid, result)) == [link, request]
     assert not other.settled
@@ -874,7 +875,8 @@ def test_an_error_or_an_abandoned_link_tells_nothing():
     links = []
     for _ in range(2):
         link = peer.protocol.make(Request, "Manager", "link", ("Echo",), None)
-        peer.protocol.request(link, linking="Echo")
+        peer.protocol.is_to_link(link, "Echo")
+        peer.protocol.request(link)
         links.append(link)
     peer.written()
     peer.protocol.abandon(links[1])
@@ -957,6 +959,34 @@ def test_notifications_come_in_order_among_the_replies():
         request,
         [Notification("Echo", [2], {"a": 1})],
     ]
+
+
+@given(st.lists(st.sampled_from(["Echo", "Other", "Manager", "malformed", "reply", "late"]), max_size=8))
+def test_what_comes_together_means_what_it_means_line_by_line(kinds):
+    def conversation() -> tuple[Peer, list[bytes]]:
+        peer = Peer()
+        lines = []
+        for number, kind in enumerate(kinds):
+            fields = {"result": [[number], {}], "service": kind, "uid": "notification"}
+            if kind == "malformed":
+                fields["result"] = [number, {}]
+            elif kind in {"reply", "late"}:
+                fields["uid"] = peer.sent("Echo").uid if kind == "reply" else "nobody's"
+            lines.append(line(error=False, **fields))
+        return peer, lines
+
+    def meaning(events: list[Event]) -> list[Any]:
+        return [
+            each
+            for event in events
+            for each in (event if isinstance(event, list) else [(event.attribute, event.result)])
+        ]
+
+    together, lines = conversation()
+    at_once = meaning(together.receive(*lines))
+    one_by_one, lines = conversation()
+    assert at_once == [each for text in lines for each in meaning(one_by_one.receive(text))]
+    assert together.protocol._rejection == one_by_one.protocol._rejection
 
 
 def test_notifications_of_one_service_that_come_together_are_one_event():

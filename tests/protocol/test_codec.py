@@ -469,6 +469,57 @@ def test_lines_of_which_one_is_not_usual_have_to_be_looked_at_one_by_one(block):
     assert codec.decode_lines(block) is None
 
 
+NOTIFIED = (
+    b'{"error": false, "result": [[1, "a"], {"b": null}], "service": "Echo", "uid": "notification"}\r\n'
+)
+COMPACT = b'{"error":false,"result":[[2],{}],"service":"Other","uid":"notification"}\n'
+REPLIED = b'{"error":false,"requester":"C","result":{"uid":5},"uid":"1"}\n'
+TRICKY = REPLIED.replace(b"5", b'"notification"')
+
+
+@pytest.mark.parametrize("rest", [b"", REPLIED, REPLIED * 3])
+def test_notifications_are_decoded_together_whatever_follows_them(rest):
+    found, left = codec.notifications_first(NOTIFIED + COMPACT + NOTIFIED + rest)
+    assert left == rest
+    assert [line.service for line in found] == ["Echo", "Other", "Echo"]
+    assert [(line.result.args, line.result.kwargs) for line in found] == [
+        ([1, "a"], {"b": None}),
+        ([2], {}),
+        ([1, "a"], {"b": None}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        REPLIED,
+        REPLIED + NOTIFIED,
+        NOTIFIED + TRICKY,
+        NOTIFIED + REPLIED + NOTIFIED,
+        NOTIFIED + REPLIED * 20,  # nobody looks that far back
+        NOTIFIED.replace(b'"a"', b"NaN"),
+        NOTIFIED.replace(b'"Echo"', b"null"),
+        NOTIFIED.replace(b"}]", b"}, 3]"),
+        NOTIFIED.replace(b'{"b": null}', b"[]"),
+        NOTIFIED.replace(b"}\r\n", b', "more": 1}\n'),  # not what is plain to see
+        NOTIFIED.replace(b'"a"', b'"\xff"'),
+        NOTIFIED + b"\n" + NOTIFIED,
+        NOTIFIED.replace(b", ", b",\n"),
+        b'{"uid":"1","requester":"notification"}\n',
+    ],
+)
+def test_what_is_not_just_notifications_is_left_to_those_who_look_at_each_line(block):
+    assert codec.notifications_first(block) == ([], block)
+
+
+@given(st.lists(st.sampled_from([NOTIFIED, COMPACT, REPLIED, TRICKY, b"{}\n", b"not JSON\n"])))
+def test_no_line_is_lost_when_notifications_are_decoded_together(lines):
+    found, rest = codec.notifications_first(b"".join(lines))
+    assert rest == b"".join(lines[len(found) :])
+    for line, message in zip(lines, found, strict=False):
+        assert [message.result.args, message.result.kwargs] == codec.decode(line).result
+
+
 def test_the_fast_encoder_alone_would_have_changed_values():
     # The reason for the slow path; if this fails one day, codec.encode() can become simpler.
     assert orjson.dumps(math.nan) == b"null"

@@ -1,0 +1,223 @@
+"""The way out: what goes out together, when, and what becomes of it if the peer takes no more."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from msl_network_trio.client.before_waiting import BeforeWaiting
+from msl_network_trio.client.writer import Writer
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.protocol.client import ClientProtocol
+from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.transport.base import Transport
+
+WHO = b'{"args":[],"attribute":"identity","error":false,"kwargs":{},"requester":"Manager[vm:1]","uid":""}\n'
+
+
+class Recorder(Transport):
+    """Takes what is sent, for as long as there is room, and notes who sends it."""
+
+    threads_may_send = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+        self.senders: list[str] = []
+        self.room = 1_000_000
+        self.error: Exception | None = None
+        self._made_room = trio.Event()
+
+    def send_nowait(self, data: bytes | memoryview) -> int:
+        if self.error is not None:
+            raise self.error
+        taken = bytes(data[: self.room])
+        self.room -= len(taken)
+        if taken:
+            self.sent.append(taken)
+            self.senders.append(_who())
+        return len(taken)
+
+    async def wait_send(self) -> None:
+        await self._made_room.wait()
+        self._made_room = trio.Event()
+
+    def make_room(self, room: int) -> None:
+        self.room += room
+        self._made_room.set()
+
+    async def receive(self) -> bytes:
+        raise AssertionError("nobody reads here")
+
+    def send_eof(self) -> None:
+        raise AssertionError("nobody ends this")
+
+    def close(self) -> None:
+        raise AssertionError("nobody closes this")
+
+
+def _who() -> str:
+    try:
+        return trio.lowlevel.current_task().name
+    except RuntimeError:
+        return "the event loop"
+
+
+class Rig:
+    """A writer with its protocol, and what it asks others to do."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.transport = Recorder()
+        self.protocol = ClientProtocol(
+            {"type": "client", "name": "A", "language": "", "os": ""}, "localhost:1875"
+        )
+        self.protocol.receive(WHO)
+        self.protocol.take()
+        self.looked_after = 0
+        self.started: list[str] = []
+        self.error: Exception | None = None
+        self._nursery = nursery
+        self.writer = Writer(
+            self.protocol,
+            self.transport,
+            1_000_000,
+            start=self._start,
+            look_after=self._look_after,
+            on_progress=lambda: None,
+        )
+
+    def _look_after(self) -> None:
+        self.looked_after += 1
+
+    def _start(self, function: Callable[[], Awaitable[None]]) -> None:
+        async def run() -> None:
+            try:
+                await function()
+            except Exception as error:
+                self.error = error
+
+        self.started.append(function.__name__)
+        self._nursery.start_soon(run, name="the writer")
+
+    def put(self, text: str = "") -> Request:
+        request = self.protocol.make(Request, "Echo", "echo", (text,), None)
+        assert self.writer.put(request)
+        return request
+
+    @property
+    def lines(self) -> int:
+        """How many whole lines were sent."""
+        return b"".join(self.transport.sent).count(b"\n")
+
+
+@pytest.fixture
+async def rig(nursery: trio.Nursery):
+    return Rig(nursery)
+
+
+async def test_a_request_that_is_alone_is_sent_at_once(rig: Rig):
+    rig.put()
+    assert rig.lines == 1
+    assert rig.looked_after == 1
+
+
+async def test_requests_of_many_tasks_go_out_together_before_the_event_loop_waits(rig: Rig):
+    rig.put()
+
+    async def ask() -> None:
+        rig.put()
+
+    async with trio.open_nursery() as tasks:
+        for _ in range(20):
+            tasks.start_soon(ask)
+    # The tasks ran in one turn of the event loop; this one goes on in the next.
+    assert [data.count(b"\n") for data in rig.transport.sent] == [1, 20]
+    assert rig.transport.senders[1] == "the event loop"
+    assert rig.started == []
+    assert rig.looked_after == 2
+
+
+async def test_where_sending_may_wake_tasks_a_task_sends(rig: Rig):
+    rig.transport.threads_may_send = False  # type: ignore[misc]
+    for _ in range(3):
+        rig.put()
+    await trio.testing.wait_all_tasks_blocked()
+    assert [data.count(b"\n") for data in rig.transport.sent] == [1, 2]
+    assert rig.transport.senders[1] == "the writer"
+
+
+async def test_what_the_peer_does_not_take_is_left_to_the_task_and_stays_in_order(rig: Rig):
+    rig.put("first")
+    rig.transport.room = 10
+    requests = [rig.put(str(number)) for number in range(5)]
+    with trio.fail_after(5):  # although no other task makes the event loop go on
+        await trio.testing.wait_all_tasks_blocked()
+    assert rig.started == ["run"]
+    assert rig.writer.is_inside_a_message
+    requests.append(rig.put("last"))
+    rig.transport.make_room(1_000_000)
+    await trio.testing.wait_all_tasks_blocked()
+    lines = b"".join(rig.transport.sent).splitlines()
+    assert [line.split(b'"')[3] for line in lines] == [b"first", b"0", b"1", b"2", b"3", b"4", b"last"]
+    assert [request.sequence for request in requests] == [3, 4, 5, 6, 7, 8]  # the first is our identity
+    assert not rig.writer.is_inside_a_message
+
+
+async def test_more_than_a_chunk_is_left_to_the_task(rig: Rig):
+    rig.put()
+    with rig.transport.lock:
+        for _ in range(3):
+            rig.protocol.request(rig.protocol.make(Request, "Echo", "echo", ("x" * 200_000,), None))
+    rig.writer.flush()
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.lines == 4
+    assert rig.started == ["run"]
+
+
+async def test_an_error_is_met_again_by_the_task_which_can_tell_of_it(rig: Rig):
+    rig.put()
+    rig.transport.error = ConnectionLost("broken")
+    rig.put()
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.error is rig.transport.error
+    assert rig.writer.is_inside_a_message
+
+
+async def test_who_drains_is_told_when_all_is_sent(rig: Rig, nursery: trio.Nursery):
+    rig.put()
+    rig.put()
+    with trio.fail_after(5):
+        await rig.writer.drain()
+    assert rig.lines == 2
+
+
+async def test_what_is_forgotten_before_it_is_sent_is_not_sent(rig: Rig):
+    rig.put()
+    rig.put()
+    rig.protocol.lose(ConnectionLost("lost"))
+    rig.writer.close()
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.lines == 1
+    assert rig.started == []
+
+
+async def test_all_connections_of_a_run_share_what_the_event_loop_calls():
+    assert BeforeWaiting.here() is BeforeWaiting.here()
+    calls: list[int] = []
+    BeforeWaiting.here().call(lambda: calls.append(1))
+    BeforeWaiting.here().call(lambda: calls.append(2))
+    assert calls == []
+    await trio.lowlevel.checkpoint()
+    assert calls == [1, 2]
+    await trio.lowlevel.checkpoint()
+    assert calls == [1, 2]
+
+
+def test_each_run_has_one_of_its_own():
+    async def main() -> BeforeWaiting:
+        return BeforeWaiting.here()
+
+    assert trio.run(main) is not trio.run(main)
