@@ -41,6 +41,9 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     file = sys.stdout
     if file is None:
         return  # as print() does
+    from msl_network_trio.protocol.records import visible
+
+    rows = [[visible(cell) for cell in row] for row in rows]  # in which are names that others have chosen
     if is_colourful(file):
         from rich.console import Console
         from rich.table import Table

@@ -85,7 +85,7 @@ def _delete(kind: str, root: Path, options: argparse.Namespace) -> int:
 def _proceed(what: str) -> bool:
     try:
         answer = input(f"{what}\nProceed (Y/n)? ")
-    except EOFError:
+    except (EOFError, RuntimeError):  # the latter if there is no standard input at all
         raise CommandError("Nobody is there to be asked. Say --yes to delete without a question") from None
     return answer.strip().lower() in {"", "y", "yes"}
 

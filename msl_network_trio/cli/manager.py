@@ -69,6 +69,39 @@ def add_arguments(parser: Parser) -> None:
         key=". With a key and\nno certificate, the default certificate is replaced by one\n"
         "that is made for this key",
     )
+    _add_authentication_arguments(parser)
+    parser.add_argument(
+        "-d",
+        "--database",
+        metavar="FILE",
+        help="the database with the users, the trusted hosts, and who has\n"
+        "connected (default: manager.sqlite3 in the folder\n~/.msl/network)",
+    )
+    _add_log_arguments(parser)
+    parser.add_argument(
+        "--drain",
+        type=seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long to wait at the end, at the most, until open requests\n"
+        "have been answered (default: do not wait)",
+    )
+    add_limits(parser)
+
+
+def _add_web_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "-w",
+        "--websocket-port",
+        type=port,
+        metavar="PORT",
+        help="also listen on this port for WebSocket, and show a page to\n"
+        "browsers (default: do not); 0: any that is free",
+    )
+    add_origins(parser, "websocket_origins")
+
+
+def _add_authentication_arguments(parser: Parser) -> None:
     authentication = parser.add_mutually_exclusive_group()
     authentication.add_argument(
         "--auth-hostname",
@@ -90,13 +123,9 @@ def add_arguments(parser: Parser) -> None:
         "the file is the password; if there is no such file, the path\n"
         "itself is",
     )
-    parser.add_argument(
-        "-d",
-        "--database",
-        metavar="FILE",
-        help="the database with the users, the trusted hosts, and who has\n"
-        "connected (default: manager.sqlite3 in the folder\n~/.msl/network)",
-    )
+
+
+def _add_log_arguments(parser: Parser) -> None:
     parser.add_argument(
         "-l",
         "--log-file",
@@ -126,27 +155,6 @@ def add_arguments(parser: Parser) -> None:
         metavar="NUMBER",
         help="how many old log files to keep then (default: %(default)s)",
     )
-    parser.add_argument(
-        "--drain",
-        type=seconds,
-        default=0.0,
-        metavar="SECONDS",
-        help="how long to wait at the end, at the most, until open requests\n"
-        "have been answered (default: do not wait)",
-    )
-    add_limits(parser)
-
-
-def _add_web_arguments(parser: Parser) -> None:
-    parser.add_argument(
-        "-w",
-        "--websocket-port",
-        type=port,
-        metavar="PORT",
-        help="also listen on this port for WebSocket, and show a page to\n"
-        "browsers (default: do not); 0: any that is free",
-    )
-    add_origins(parser, "websocket_origins")
 
 
 def execute(options: argparse.Namespace) -> int:

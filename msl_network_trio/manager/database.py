@@ -18,7 +18,13 @@ import trio
 
 from msl_network_trio.exceptions import DatabaseError
 from msl_network_trio.manager.passwords import is_password
-from msl_network_trio.manager.tables import IN_MEMORY, Database, cannot_be_used, is_readable_by_others
+from msl_network_trio.manager.tables import (
+    IN_MEMORY,
+    Database,
+    cannot_be_used,
+    is_readable_by_others,
+    is_unusable,
+)
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.verdicts import KnowUser, LogIn, TrustHost
 
@@ -97,10 +103,10 @@ class ManagerDatabase:
                 self._database = Database(self._path)
             try:
                 return function(self._database)
-            except sqlite3.ProgrammingError:
-                raise  # that was a mistake of the caller
-            except sqlite3.DatabaseError as error:
-                raise cannot_be_used(self._database.path, error) from error
+            except sqlite3.Error as error:
+                if is_unusable(error):
+                    raise cannot_be_used(self._database.path, error) from error
+                raise
             finally:
                 if self._is_closing:  # and perhaps nobody waits any more for this to have an end
                     self._close()

@@ -10,6 +10,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
+from msl_network_trio.protocol.records import visible
+
 _WIDTH = 75
 """Characters of a line of hexadecimal digits."""
 
@@ -29,7 +31,8 @@ def describe(pem: bytes) -> str:
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        return "\n".join(_lines(certificate))
+        # Who has made it must not have it look like another one on a terminal.
+        return "\n".join(map(visible, _lines(certificate)))
     except (ValueError, UnsupportedAlgorithm) as error:
         reason = "" if b"-----BEGIN CERTIFICATE-----" in pem else "; it must be in PEM"
         raise NotACertificate(f"there is no certificate in it that can be read{reason}") from error

@@ -81,8 +81,20 @@ class Database:
     def __enter__(self) -> Database:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        """Close it.
+
+        Raises:
+            DatabaseError: The block has failed since the database is locked for long, for example.
+        """
         self.close()
+        if isinstance(error, sqlite3.Error) and is_unusable(error):
+            raise cannot_be_used(self.path, error) from error
+
+
+def is_unusable(error: sqlite3.Error) -> bool:
+    """Return whether an error is one of the database, and no mistake of who has used it."""
+    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError)
 
 
 def cannot_be_used(path: str, error: Exception) -> DatabaseError:

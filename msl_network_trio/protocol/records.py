@@ -149,4 +149,9 @@ def _shown(value: Any) -> Any:
         return value
     if len(value) > _QUOTED:
         value = f"{value[:_QUOTED]}... ({len(value):,} characters)"
-    return _INVISIBLE.sub(lambda found: repr(found[0])[1:-1], value)
+    return visible(value)
+
+
+def visible(text: str) -> str:
+    """Return a text that somebody else has chosen as one line, which a terminal shows as it is."""
+    return _INVISIBLE.sub(lambda found: repr(found[0])[1:-1], text)

@@ -526,6 +526,15 @@ def test_names_are_whole_on_a_narrow_terminal(monkeypatch, capsys):
     assert "".join(columns) == "abcdefghijklmnop"
 
 
+@pytest.mark.parametrize("variable", ["NO_COLOR", "FORCE_COLOR"])
+def test_a_name_that_a_peer_has_chosen_is_shown_on_one_line_as_it_is(monkeypatch, capsys, variable):
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    console.print_table(["Service", "up"], [["Evil\x1b]0;x\x07\nGood", "1"]])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "Evil" in line]
+    assert r"Evil\x1b]0;x\x07\nGood" in line
+
+
 def test_a_gateway_reads_its_options_as_a_manager_does(monkeypatch, capsys):
     from msl_network_trio.gateway import running
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from msl_network_trio.__main__ import main
 from msl_network_trio.manager.certificates import server_context
 from tests.cli.test_command_line import Terminal, usage_error
-from tests.transport.certificates import ordinary, reference_default
+from tests.transport.certificates import ordinary, reference_default, self_signed
 
 
 @pytest.fixture(autouse=True)
@@ -182,6 +182,15 @@ def test_what_is_in_a_certificate(tmp_path, capsys, certificate):
         assert line in text
 
 
+def test_a_certificate_cannot_look_like_another_one(tmp_path, capsys):
+    pem = self_signed(common_name="lab\nVersion: v9\x1b[2J").pem
+    (tmp_path / "my.crt").write_text(pem)
+    assert run("certdump", tmp_path / "my.crt") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert r"  Common Name: lab\nVersion: v9\x1b[2J" in lines
+    assert "Version: v9" not in lines
+
+
 @pytest.mark.parametrize(("kind", "text"), [("rsa", "RSA"), ("ecc", "Elliptic Curve"), ("dsa", "DSA")])
 def test_the_key_of_a_certificate_is_told(tmp_path, capsys, kind, text):
     run(f"keygen {kind} -s 1024 -o", tmp_path / "my.key")
@@ -257,6 +266,12 @@ def test_a_person_is_asked_before(files, answer, deleted, monkeypatch, capsys):
 
 
 def test_if_nobody_can_be_asked_nothing_is_deleted(files, capsys):
+    assert "Say --yes to delete without a question" in fails(capsys, "delete --all")
+    assert left(files) == set(FILES)
+
+
+def test_without_standard_input_nobody_can_be_asked_either(files, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
     assert "Say --yes to delete without a question" in fails(capsys, "delete --all")
     assert left(files) == set(FILES)
 

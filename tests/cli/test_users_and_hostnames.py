@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import getpass
 import io
+import os
+import sqlite3
 import stat
+import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
 from msl_network_trio.__main__ import main
 from msl_network_trio.cli import console
 from msl_network_trio.constants import database_file
+from msl_network_trio.manager import tables
 from msl_network_trio.manager.tables import Database
 from tests.cli.test_command_line import ESCAPE, Terminal, complete, usage_error
 
@@ -239,6 +244,27 @@ def test_without_a_host_nothing_is_done(capsys, line):
 
 def test_an_empty_name_is_no_host(capsys):
     assert "must not be empty" in fails(capsys, "hostname add", "")
+
+
+# ---- what may go wrong ----
+
+
+@pytest.mark.parametrize("line", ["user add a.smith --password a", "hostname add lab-3"])
+def test_a_database_that_another_program_keeps_locked_is_told(capsys, monkeypatch, line):
+    monkeypatch.setattr(tables, "_BUSY", 0.05)
+    run("hostname list")
+    with closing(sqlite3.connect(database_file(), isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # others can read
+        error = fails(capsys, line)
+    assert error == f"error: The database {database_file()} cannot be used: database is locked\n"
+
+
+def test_names_are_shown_also_where_their_characters_cannot_be(capfd):
+    run("user add Größe --password a")
+    command = [sys.executable, "-m", "msl_network_trio", "user", "list"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    printed = subprocess.run(command, env=environment, capture_output=True, check=True).stdout
+    assert rb"Gr\xf6\xdfe" in printed
 
 
 # ---- completion ----

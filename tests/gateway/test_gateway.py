@@ -244,6 +244,11 @@ def test_the_password_of_the_key_is_what_the_first_line_of_its_file_says(
         )
 
 
+def test_what_is_no_level_is_an_error_before_anything_is_opened():
+    with pytest.raises(ValueError, match="'loud' is no level of logging"):
+        running.run_forever(log_level="loud")
+
+
 @pytest.mark.parametrize(
     ("text", "host", "port"),
     [
