@@ -18,6 +18,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import warnings
 from typing import Any
 
 from msl_network_trio.constants import DISCONNECT_REQUEST, MANAGER
@@ -134,12 +135,20 @@ def _value(text: str) -> Any:
     """Return a value: as JSON or Python writes it, or else the text itself."""
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, _literal):
         try:
             return read(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             pass  # then it is something else, in the end text
     return _unquoted(text)
+
+
+def _literal(text: str) -> Any:
+    """Return the value that Python writes like this. Raises as `ast.literal_eval`."""
+    with warnings.catch_warnings():
+        # Somebody else has written it, and cannot see what Python says of "1x" or of a backslash.
+        warnings.simplefilter("ignore")
+        return ast.literal_eval(text)
 
 
 def _unquoted(text: str) -> str:

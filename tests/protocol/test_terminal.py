@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 
 import pytest
 from hypothesis import given
@@ -134,6 +135,15 @@ def test_whatever_is_typed_is_understood_or_not_but_no_error(text):
 
 
 # ---- at a Manager ----
+
+
+def test_what_is_typed_has_the_manager_warn_nobody():
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        fields = terminal.request(r"Echo echo 1if '\d'")
+    assert fields is not None
+    assert fields["args"] == ["1if", r"\d"]
+    assert warned == []
 
 
 def test_a_session_at_a_terminal():
