@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import trio
+from trio.lowlevel import checkpoint_if_cancelled, current_task, wait_task_rescheduled
 
 from msl_network_trio.client.reply import Reply, Waiting, timed_out
 from msl_network_trio.client.threads import Threads
@@ -188,7 +189,7 @@ class Connection:
         request.abandon_by = self.abandon
         if seconds != math.inf:
             request.limit(seconds)
-        for _ in trio.lowlevel.checkpoint_if_cancelled().__await__():  # noqa: ASYNC105 - so that nobody waits
+        for _ in checkpoint_if_cancelled().__await__():  # noqa: ASYNC105 - so that nobody waits
             # It was about to wait for the cancellation to be delivered. (The effective deadline would say so
             # as well, but to ask for that takes the longer the more scopes the task is in.)
             request.abandoned = True  # who is cancelled already must not have anything executed
@@ -333,12 +334,12 @@ class Connection:
 
     async def _send_and_wait(self, request: Waiting) -> None:
         # Before anything is queued: a call in a cancelled scope must not be executed.
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
         try:
             if not self._writer.put(request):
                 await self._writer.put_when_there_is_room(request)
-            request.waiter = trio.lowlevel.current_task()  # what request.wait() does, without the call
-            await trio.lowlevel.wait_task_rescheduled(request.forget_waiter)
+            request.waiter = current_task()  # what request.wait() does, without the call
+            await wait_task_rescheduled(request.forget_waiter)
         except ConnectionLost:
             # A program that tries again and again must not stop all others.
             await trio.lowlevel.checkpoint()

@@ -8,6 +8,7 @@ from typing import Any
 
 import outcome
 import trio
+from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
 
 from msl_network_trio.exceptions import NetworkError, ReplyTimeout
 from msl_network_trio.protocol.outgoing import Request
@@ -27,7 +28,7 @@ class Waiting(Request):
         task = self.waiter
         if task is not None:
             self.waiter = None
-            trio.lowlevel.reschedule(task)
+            reschedule(task)
 
     def forget_waiter(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
         """Let Trio cancel the parked caller."""
@@ -36,8 +37,8 @@ class Waiting(Request):
 
     async def wait(self) -> None:
         """Park the calling task until `wake`."""
-        self.waiter = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(self.forget_waiter)
+        self.waiter = current_task()
+        await wait_task_rescheduled(self.forget_waiter)
 
 
 class Reply(Request):
@@ -87,7 +88,7 @@ class Reply(Request):
         if self.settled or self.abandoned:
             # Not a full checkpoint: to let all other tasks run for each of a hundred replies that arrived
             # together would cost more than their requests. A reply that is not there does let them run.
-            yield from trio.lowlevel.checkpoint_if_cancelled().__await__()  # noqa: ASYNC105 - it is awaited
+            yield from checkpoint_if_cancelled().__await__()  # noqa: ASYNC105 - it is awaited
         else:
             yield from self._wait().__await__()
         if not self.settled:

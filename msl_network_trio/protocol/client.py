@@ -350,18 +350,17 @@ class ClientProtocol:
                 return
 
     def _understand_all(self, messages: Iterable[ReceivedLine], events: list[Event]) -> None:
-        pop, append, unset = self.open.pop, events.append, UNSET
-        run: list[Notification] | None = None
+        pop, append, unset, manager = self.open.pop, events.append, UNSET, MANAGER
+        run: list[Notification] = []
         for message in messages:
             uid = message.uid
             request = pop(uid, None)
             if request is not None:
-                run = None
                 result = message.result
-                if result is unset or message.error or request.service == MANAGER:
+                if result is unset or message.error or request.service == manager:
                     self._answer(request, message)
                     append(request)
-                    if request.service == MANAGER:
+                    if request.service == manager:
                         self._look_who_is_there(request, events)
                 else:  # what _answer() does, without the calls: this is the hot path
                     request.result = result
@@ -372,12 +371,11 @@ class ClientProtocol:
             elif uid == NOTIFICATION_UID:
                 notification = self._notification(message)
                 if notification is not None:
-                    if run is None or run[0].service != notification.service:
+                    if not run or events[-1] is not run or run[0].service != notification.service:
                         run = []
                         append(run)
                     run.append(notification)
             else:
-                run = None
                 self._unaddressed(message, events)
         if self._abandoned:
             self._forget_read()

@@ -188,14 +188,14 @@ class Outbox:
     def take(self) -> bytes:
         """Give out the next lines to write, joined; nothing if none wait."""
         parts: list[bytes] = []
-        sequence = self.last_sequence
+        append, open_requests, sequence = parts.append, self.open, self.last_sequence
         for line in self._next_lines():
-            parts.append(line.data)
+            append(line.data)
             line.data = b""
             sequence += 1
             line.sequence = sequence
             if isinstance(line, Request):
-                self.open[line.uid] = line
+                open_requests[line.uid] = line
         self.last_sequence = sequence
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         self.unsent -= len(data)
