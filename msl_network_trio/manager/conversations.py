@@ -60,10 +60,12 @@ class Conversations:
         self._lobby = lobby
         self._status = status
         self._verdict = verdict
-        self._watch = SocketWatch(self._receive, self._serve_again)
+        self._watch = SocketWatch(self._receive, self._serve_again, self.is_waiting_for_lines)
         self._start_soon: Callable[..., None]
         self._quiet: trio.Event | None = None
         self._connections = 0
+        self._tasks = 0
+        """How many tasks serve or write to peers."""
         self._parting = 0
         self._all_gone = trio.Event()
 
@@ -71,6 +73,13 @@ class Conversations:
         """Begin, with tasks in a nursery."""
         self._start_soon = nursery.start_soon
         nursery.start_soon(self._watch.run)
+
+    def is_waiting_for_lines(self) -> bool:
+        """Whether there is nothing to wait for but the next line of a peer, or one more connection.
+
+        That is only so in a Manager that was told that it is alone in its event loop.
+        """
+        return self._settings.alone and not self._tasks and not len(self._lobby) and not self.is_ending
 
     def flush(self) -> None:
         """Write what the protocol wants to be written: once to each peer for all that one peer has sent."""
@@ -115,7 +124,7 @@ class Conversations:
         if visitor is not None and visitor not in self._lobby:
             transport.close()  # it had to go just before this task could begin
             return
-        peer = PeerConnection(transport, host, port, self._start_soon, self._settings.stalled_after)
+        peer = PeerConnection(transport, host, port, self._start_writer, self._settings.stalled_after)
         peer.reading = trio.CancelScope()
         logger.debug("new connection from %s", peer.address)
         self._connections += 1
@@ -128,11 +137,25 @@ class Conversations:
             visitor = self._lobby.enter(host.address, evict)
         else:
             visitor.leave = evict
+        self._tasks += 1
         await self._converse(peer, visitor)
 
     def _serve_again(self, peer: PeerConnection) -> None:
         """Serve a peer in a task that has been idle."""
+        self._tasks += 1
         self._start_soon(self._converse, peer)
+
+    def _start_writer(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Have a task write to a peer that does not take at once what there is for it."""
+        self._tasks += 1
+        self._start_soon(self._write, write)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _write(self, write: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await write()
+        finally:
+            self._tasks -= 1
 
     @trio.lowlevel.enable_ki_protection
     async def _converse(self, peer: PeerConnection, visitor: Visitor | None = None) -> None:
@@ -155,10 +178,13 @@ class Conversations:
             logger.exception("%s failed", peer)
             peer.closing = repr(error)
         finally:
-            if not is_idle:
-                if visitor is not None:
-                    self._lobby.leave(visitor)
-                await self._part(peer)
+            try:
+                if not is_idle:
+                    if visitor is not None:
+                        self._lobby.leave(visitor)
+                    await self._part(peer)
+            finally:
+                self._tasks -= 1
 
     async def _part(self, peer: PeerConnection) -> None:
         """Forget a peer, and close its connection in order."""
@@ -268,6 +294,8 @@ class Conversations:
         while not peer.closing:
             if self._needs_task(peer):
                 await self._catch_up(peer)
+                if not self._needs_task(peer):
+                    continue  # and be idle again
             elif self._watch.take(peer):
                 return True
             data = await receive()

@@ -187,7 +187,7 @@ async def _main(services: Sequence[Service], service_kwargs: dict[str, Any], **m
     async with contextlib.AsyncExitStack() as stack:
         # Signals first: who waits for the line that says that it runs may send one at once.
         signals = stack.enter_context(signal_receiver())
-        manager = await stack.enter_async_context(open_manager(**manager_kwargs))
+        manager = await stack.enter_async_context(open_manager(alone=not services, **manager_kwargs))
         _announce(manager, manager_kwargs)
         failure = None
         async with trio.open_nursery() as nursery:

@@ -361,6 +361,7 @@ def open_manager(
     key_file: str | os.PathLike[str] | None = None,
     key_file_password: str | None = None,
     in_memory: bool = False,
+    alone: bool = False,
     drain: float = 0.0,
     **limits: Unpack[Limits],
 ) -> ManagerOpening:
@@ -385,6 +386,8 @@ def open_manager(
         key_file: The private key (PEM) of the certificate.
         key_file_password: What the private key is encrypted with, or a file with that in its first line.
         in_memory: Whether to have no network at all: peers connect with ``transport=manager.dial``.
+        alone: Whether nothing else runs in this event loop. Then the Manager is faster: it may stop the loop
+            for up to three milliseconds while it waits for the next line.
         drain: For how many seconds to wait at the end, at the most, until no request waits for its answer.
         limits: What to put up with, see `Limits`.
 
@@ -408,6 +411,7 @@ def open_manager(
             key_file=key_file,
             key_file_password=key_file_password,
             in_memory=in_memory,
+            alone=alone,
             drain=drain,
             **limits,
         )

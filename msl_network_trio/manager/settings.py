@@ -113,6 +113,7 @@ class ManagerSettings:
     key_file: str | os.PathLike[str] | None = None
     key_file_password: str | None = attrs.field(default=None, repr=False)
     in_memory: bool = False
+    alone: bool = False
     drain: float = attrs.field(default=0.0, validator=_is_not_negative)
     read_limit: int | None = attrs.field(default=256 * 1024 * 1024, validator=_is_positive)
     max_backlog: int = attrs.field(default=256 * 1024 * 1024, validator=_is_positive)

@@ -6,6 +6,10 @@ something up for it, while others do not take what it sends, and at its end. In 
 
 Only some systems can wait for a set of sockets as if it were one (Linux, macOS). Elsewhere each peer has its
 task all the time, as have those that are not connected by a socket alone, but by WebSocket for example.
+
+What is passed on is answered soon, and who is answered soon asks again. To go round by the event loop for
+each line takes as long as to handle it; where nothing but the Manager needs the loop, the task therefore
+waits for the next line itself, a moment at a time.
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ from __future__ import annotations
 import select
 import selectors
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Final, Protocol
 
 import trio
@@ -26,6 +31,12 @@ _LOOKS: Final = 2
 _AT_ONCE: Final = 256
 """How many sockets to be told of by one look."""
 
+_MOMENT: Final = 0.001
+"""For how many seconds to wait for the next line before it is the event loop that waits."""
+
+_AT_LENGTH: Final = 0.002
+"""After how many seconds the event loop has its turn in any case."""
+
 
 class _Sockets(Protocol):
     """A set of sockets that can be waited for as if it were one."""
@@ -33,7 +44,7 @@ class _Sockets(Protocol):
     def fileno(self) -> int: ...
     def register(self, fd: int, events: int, /) -> object: ...
     def unregister(self, fd: int, /) -> object: ...
-    def poll(self, timeout: float, at_most: int, /) -> Iterable[tuple[int, int]]: ...
+    def poll(self, timeout: float, at_most: int, /) -> Sequence[tuple[int, int]]: ...
     def close(self) -> None: ...
 
 
@@ -49,7 +60,7 @@ class _Selected:
     def register(self, fd: int, _events: int, /) -> None:
         self._selector.register(fd, selectors.EVENT_READ)
 
-    def poll(self, timeout: float, _at_most: int, /) -> Iterable[tuple[int, int]]:
+    def poll(self, timeout: float, _at_most: int, /) -> Sequence[tuple[int, int]]:
         return [(key.fd, events) for key, events in self._selector.select(timeout)]
 
 
@@ -71,13 +82,18 @@ class SocketWatch:
     Args:
         receive: Takes what a peer has sent; returns False if the peer needs a task now. It raises nothing.
         serve: Starts a task that serves a peer.
+        may_wait: Whether nothing else in this event loop has anything to do that cannot wait for a moment.
     """
 
     def __init__(
-        self, receive: Callable[[PeerConnection], bool], serve: Callable[[PeerConnection], None]
+        self,
+        receive: Callable[[PeerConnection], bool],
+        serve: Callable[[PeerConnection], None],
+        may_wait: Callable[[], bool],
     ) -> None:
         self._receive = receive
         self._serve = serve
+        self._may_wait = may_wait
         self._sockets: _Sockets | None = None
         self._peers: dict[int, PeerConnection] = {}
 
@@ -88,15 +104,24 @@ class SocketWatch:
         if sockets is None:
             return
         descriptor, poll, peers, receive = sockets.fileno(), sockets.poll, self._peers, self._receive
+        may_wait = self._may_wait
         try:
             while True:
                 await trio.lowlevel.wait_readable(descriptor)
-                for _ in range(_LOOKS):
-                    for number, _events in poll(0, _AT_ONCE):
+                seconds, looks, until = 0.0, 0, perf_counter() + _AT_LENGTH
+                while found := poll(seconds, _AT_ONCE):
+                    for number, _events in found:
                         peer = peers.get(number)
                         # It may have left since, because of what another one has sent.
                         if peer is not None and not receive(peer):
                             self.rouse(peer)
+                    looks += 1
+                    if may_wait() and perf_counter() < until:
+                        seconds = _MOMENT
+                    elif looks < _LOOKS:
+                        seconds = 0.0
+                    else:
+                        break
         finally:
             self._sockets = None
             for peer in [*peers.values()]:

@@ -24,7 +24,7 @@ def users(tmp_path):
     return path
 
 
-@pytest.fixture(params=["plain", "TLS", "by a selector", "without a watch"])
+@pytest.fixture(params=["plain", "TLS", "alone", "by a selector", "without a watch"])
 def tls(request, monkeypatch):
     """Whether there is TLS; without it also as on other systems, of which some have no watch."""
     if request.param == "by a selector":
@@ -37,13 +37,14 @@ def tls(request, monkeypatch):
 
 
 @pytest.fixture
-def open_here(tls, tmp_path):
+def open_here(tls, tmp_path, request):
     """Open a Manager that is reached from this computer only."""
     path = tmp_path / "manager.pem"
     path.write_text(ordinary().key + ordinary().pem)
     path.chmod(0o600)
     security = {"cert_file": path} if tls else {"disable_tls": True}
-    return partial(open_manager, host="127.0.0.1", port=0, **security)
+    alone = request.node.callspec.params["tls"] == "alone"
+    return partial(open_manager, host="127.0.0.1", port=0, alone=alone, **security)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import errno
 import inspect
 import socket
 import threading
+from functools import partial
 
 import pytest
 import trio
@@ -91,6 +92,20 @@ def test_services_get_their_arguments_and_the_way_to_the_manager(runs):
         "timeout": 3,
         "assert_hostname": False,
     }
+
+
+@pytest.mark.parametrize("services", [[], [Adder]])
+def test_it_is_alone_in_its_event_loop_unless_services_run_there(monkeypatch, services):
+    class Opening(Exception):
+        pass
+
+    def open_manager(*, alone, **_):
+        raise Opening(alone)
+
+    monkeypatch.setattr("msl_network_trio.manager.running.open_manager", open_manager)
+    run = partial(run_services, *(each() for each in services)) if services else run_forever
+    with pytest.raises(Opening, match=str(not services)):
+        run(host="127.0.0.1", port=0)
 
 
 def test_a_service_whose_connection_has_ended_has_not_failed(monkeypatch, caplog):

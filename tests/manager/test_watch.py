@@ -15,6 +15,7 @@ from msl_network_trio.manager.watch import SocketWatch
 from msl_network_trio.protocol.manager import ManagerProtocol
 from msl_network_trio.transport.tcp import SocketTransport
 from tests.manager.sockets import LIMIT, dial, others_are_served, reach
+from tests.manager.wires import dial as dial_in_memory
 from tests.protocol.network import notification, reply, request
 
 
@@ -173,7 +174,7 @@ def pair():
 
 async def test_when_the_watch_ends_every_peer_has_a_task_again(pair):
     served = []
-    watch = SocketWatch(lambda _: True, served.append)
+    watch = SocketWatch(lambda _: True, served.append, lambda: False)
     peer = Idle(pair[0])
     assert not watch.take(peer)  # it does not run yet
     async with trio.open_nursery() as nursery:
@@ -198,7 +199,7 @@ async def test_a_peer_that_was_roused_by_another_one_is_not_received_from(pair):
         watch.rouse(other)
         return True
 
-    watch = SocketWatch(receive, served.append)
+    watch = SocketWatch(receive, served.append, lambda: False)
     first, second = Idle(pair[0]), Idle(pair[1])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
@@ -216,7 +217,7 @@ async def test_a_peer_that_was_roused_by_another_one_is_not_received_from(pair):
 
 
 async def test_who_is_lost_or_has_ended_is_not_watched(pair):
-    watch = SocketWatch(lambda _: True, lambda _: None)
+    watch = SocketWatch(lambda _: True, lambda _: None, lambda: False)
     ended, closed = Idle(pair[0]), Idle(pair[1])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
@@ -227,3 +228,124 @@ async def test_who_is_lost_or_has_ended_is_not_watched(pair):
         closed.transport.close()
         assert not watch.take(closed)
         nursery.cancel_scope.cancel()
+
+
+# ---- waiting for the next line without the event loop ----
+
+
+class Looks:
+    """A set of sockets that notes how long somebody would wait for it, and does not."""
+
+    def __init__(self, sockets):
+        self.seconds = []
+        self.sockets = sockets
+        self.fileno = sockets.fileno
+        self.register = sockets.register
+        self.unregister = sockets.unregister
+        self.close = sockets.close
+
+    def poll(self, seconds, at_most):
+        self.seconds.append(seconds)
+        return self.sockets.poll(0, at_most)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    sockets = module._sockets()
+    if sockets is None:
+        pytest.skip("this system cannot wait for a set of sockets as if it were one")
+    looks = Looks(sockets)
+    monkeypatch.setattr(module, "_sockets", lambda: looks)
+    return looks
+
+
+@pytest.mark.parametrize(
+    ("may_wait", "at_length", "seconds"),
+    [(True, LIMIT, [0.0, module._MOMENT]), (True, 0.0, [0.0, 0.0]), (False, LIMIT, [0.0, 0.0])],
+)
+async def test_it_waits_for_a_moment_where_it_may_and_not_for_long(
+    pair, looks, monkeypatch, may_wait, at_length, seconds
+):
+    monkeypatch.setattr(module, "_AT_LENGTH", at_length)
+
+    def receive(peer):
+        assert peer.transport.receive_nowait() == b"x"
+        return True
+
+    watch = SocketWatch(receive, lambda _: None, lambda: may_wait)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run)
+        await wait_all_tasks_blocked()
+        assert watch.take(Idle(pair[0]))
+        pair[1].send(b"x")
+        with trio.fail_after(LIMIT):
+            while len(looks.seconds) < 2:
+                await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        assert looks.seconds == seconds
+        nursery.cancel_scope.cancel()
+
+
+async def test_others_have_their_turn_also_while_lines_keep_coming(pair, looks):
+    watch = SocketWatch(lambda _: True, lambda _: None, lambda: True)  # it reads nothing, so there is more
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run)
+        await wait_all_tasks_blocked()
+        assert watch.take(Idle(pair[0]))
+        pair[1].send(b"x")
+        with trio.fail_after(LIMIT):
+            while not looks.seconds:
+                await trio.lowlevel.checkpoint()
+            for _ in range(3):
+                await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+
+
+async def until(condition):
+    with trio.fail_after(LIMIT):
+        while not condition():
+            await trio.sleep(0.001)
+
+
+@pytest.mark.parametrize("tls", ["plain"], indirect=True)
+async def test_it_may_wait_only_if_it_is_alone_and_nobody_else_has_anything_to_do(open_here, watches):
+    if not watches:
+        pytest.skip("this system cannot wait for a set of sockets as if it were one")
+    async with open_here(alone=True) as manager, others_are_served(manager):
+        conversations = manager._conversations
+        await until(conversations.is_waiting_for_lines)
+
+        visitor = manager._lobby.enter("192.0.2.1", lambda reason: None)
+        assert not conversations.is_waiting_for_lines(), "somebody is about to make the connection secure"
+        manager._lobby.leave(visitor)
+        assert conversations.is_waiting_for_lines()
+
+        stranger = await reach(manager)
+        await stranger.line()
+        assert not conversations.is_waiting_for_lines(), "somebody is about to say who it is"
+        await stranger.send({"result": {"name": "S", "type": "service", "attributes": {}}})
+        await stranger.ask(MANAGER, "unlink", "nobody")
+        await until(conversations.is_waiting_for_lines)
+
+        in_memory = await dial_in_memory(manager)
+        assert not conversations.is_waiting_for_lines(), "it is in no set of sockets"
+        in_memory.transport.close()
+        await until(conversations.is_waiting_for_lines)
+
+        client = await dial(manager, "Asks")
+        await client.send(request("S", "e", "x" * 20_000_000))
+        while not manager._protocol.registry.services["S"].writing:
+            await trio.lowlevel.checkpoint()
+        assert not conversations.is_waiting_for_lines(), "somebody does not take what there is for it"
+        await stranger.line()
+        await until(conversations.is_waiting_for_lines)
+        conversations.is_ending = True
+        assert not conversations.is_waiting_for_lines()
+        conversations.is_ending = False
+
+
+@pytest.mark.parametrize("tls", ["plain"], indirect=True)
+async def test_it_never_waits_where_it_is_not_alone(open_here):
+    async with open_here(alone=False) as manager, others_are_served(manager):
+        await wait_all_tasks_blocked(0.01)
+        assert not manager._conversations.is_waiting_for_lines()
