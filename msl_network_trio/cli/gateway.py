@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import Final
 
 from msl_network_trio.cli.numbers import byte_count, or_none
-from msl_network_trio.cli.parser import Parser
+from msl_network_trio.cli.parser import Parser, read_argument
 from msl_network_trio.cli.serving import add_certificate, add_log_level, add_origins
 from msl_network_trio.constants import PORT, WEBSOCKET_PORT
 
@@ -103,8 +104,5 @@ def execute(options: argparse.Namespace) -> int:
 def _address(text: str) -> str:
     from msl_network_trio.gateway.server import split_address
 
-    try:
-        split_address(text, 0)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    read_argument(partial(split_address, default_port=0), text)
     return text

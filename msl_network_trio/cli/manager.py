@@ -7,7 +7,7 @@ from typing import Final
 
 from msl_network_trio.cli.limits import add_limits
 from msl_network_trio.cli.numbers import count, port, seconds
-from msl_network_trio.cli.parser import Parser, add_completer
+from msl_network_trio.cli.parser import Parser, add_completer, read_argument
 from msl_network_trio.cli.serving import add_certificate, add_log_level, add_origins
 from msl_network_trio.constants import PORT
 
@@ -168,8 +168,5 @@ def execute(options: argparse.Namespace) -> int:
 def _rotation(text: str) -> str:
     from msl_network_trio.manager.logs import read_rotation
 
-    try:
-        read_rotation(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    read_argument(read_rotation, text)
     return text

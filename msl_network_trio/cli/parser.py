@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from msl_network_trio.cli.console import print_error, print_help
+
+T = TypeVar("T")
 
 USAGE_ERROR = 2
 """The exit status when the command line cannot be understood."""
@@ -36,6 +38,22 @@ class Parser(argparse.ArgumentParser):
         """
         print_error(f"{message} (try {self.prog} --help)")
         self.exit(USAGE_ERROR)
+
+
+def read_argument(read: Callable[[str], T], text: str) -> T:
+    """Read what somebody has typed, for the ``type`` of an argument.
+
+    Args:
+        read: Returns the value, or raises a ValueError whose text says what is wrong.
+        text: What was typed.
+
+    Raises:
+        argparse.ArgumentTypeError: It makes no sense, which the parser then tells with that text.
+    """
+    try:
+        return read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_completer(action: argparse.Action, *values: str) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-
-from msl_network_trio.cli.parser import Parser, add_completer
+from msl_network_trio.cli.parser import Parser, add_completer, read_argument
 
 
 def add_origins(parser: Parser, name: str) -> None:
@@ -66,17 +64,11 @@ def add_log_level(parser: Parser) -> None:
 def _origin(text: str) -> str:
     from msl_network_trio.web.door import check_origin
 
-    try:
-        check_origin(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    read_argument(check_origin, text)
     return text
 
 
 def _level(text: str) -> int:
     from msl_network_trio.manager.logs import level_number
 
-    try:
-        return level_number(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return read_argument(level_number, text)

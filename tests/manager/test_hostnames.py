@@ -29,6 +29,20 @@ def resolver(monkeypatch):
     return asked
 
 
+@pytest.fixture
+def stuck(monkeypatch):
+    """A resolver that answers when this event is set, at the latest in the end."""
+    answer = threading.Event()
+
+    def getfqdn(_address):
+        answer.wait(30)
+        return "lab-5.example.org"
+
+    monkeypatch.setattr(socket, "getfqdn", getfqdn)
+    yield answer
+    answer.set()
+
+
 @pytest.mark.parametrize(
     ("address", "own_address"),
     [
@@ -100,36 +114,19 @@ async def test_an_answer_of_the_resolver_that_is_no_name_does_not_count(monkeypa
     assert host == Host("10.0.0.5", "10.0.0.5", "10.0.0.5", "10.0.0.5")
 
 
-async def test_a_resolver_that_has_not_answered_once_is_asked_again_soon(monkeypatch):
-    answer = threading.Event()
-
-    def getfqdn(address):
-        answer.wait(30)
-        return "lab-5.example.org"
-
-    monkeypatch.setattr(socket, "getfqdn", getfqdn)
+async def test_a_resolver_that_has_not_answered_once_is_asked_again_soon(stuck, monkeypatch):
     monkeypatch.setattr(hostnames, "_ASK_AGAIN_AFTER", 0.0)
     names = Hostnames()
     with monkeypatch.context() as patch:
         patch.setattr(hostnames, "_SECONDS", 0.05)
         assert (await names.host("10.0.0.5", "10.0.0.1")).name == "10.0.0.5"
-    answer.set()
+    stuck.set()
     monkeypatch.setattr(hostnames, "_SECONDS", 30.0)
     assert (await names.host("10.0.0.5", "10.0.0.1")).name == "lab-5"
 
 
-async def test_a_resolver_that_does_not_answer_is_not_waited_for_long(monkeypatch):
-    answer = threading.Event()
-
-    def getfqdn(address):
-        answer.wait(30)
-        return "late.example.org"
-
-    monkeypatch.setattr(socket, "getfqdn", getfqdn)
+async def test_a_resolver_that_does_not_answer_is_not_waited_for_long(stuck, monkeypatch):
     monkeypatch.setattr(hostnames, "_SECONDS", 0.05)
-    try:
-        with trio.fail_after(10):
-            host = await Hostnames().host("10.0.0.5", "10.0.0.1")
-            assert host == Host("10.0.0.5", "10.0.0.5", "10.0.0.5", "10.0.0.5")
-    finally:
-        answer.set()
+    with trio.fail_after(10):
+        host = await Hostnames().host("10.0.0.5", "10.0.0.1")
+        assert host == Host("10.0.0.5", "10.0.0.5", "10.0.0.5", "10.0.0.5")

@@ -13,6 +13,16 @@ from msl_network_trio.protocol.peer import Peer
 NAME = "Manager[vm:1875]"
 
 
+class Clock:
+    """A clock that goes when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Network:
     """A Manager and its peers.
 

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from msl_network_trio.protocol import codec, manager, open_requests, registry
+from msl_network_trio.protocol import manager, open_requests, registry
 from msl_network_trio.protocol.admission import Authentication
-from msl_network_trio.protocol.delivery import LARGE
 from msl_network_trio.protocol.manager import TURN
 from msl_network_trio.protocol.peer import Host
 
-from .network import Network, encoded, notification, raw, read, reply, request
-
-
-class Clock:
-    """A clock that goes when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
+from .network import Clock, Network, encoded, notification, raw, read, reply, request
 
 # ---- requests ----
 
@@ -139,63 +127,7 @@ def test_all_peers_together_may_have_so_many_open_requests_and_each_some_in_any_
     assert len(ask(client, 10)) == 2 + 3
 
 
-def test_a_request_to_the_manager_is_of_bounded_length():
-    network = Network()
-    network.peer("Echo", "service")
-    client = network.peer()
-    for attribute in ("identity", "link", "unlink", "acquire_lock", "release_lock", "port"):
-        network.send(client, request("Manager", attribute, "Echo", "x" * 65_536, uid="7"))
-        [line] = read(client)
-        assert line["message"] == "ValueError: A request to the Manager has no more than 65,536 bytes"
-        assert line["uid"] == "7"
-    assert client.linked_with == 0
-
-
-# ---- what waits for those who do not read ----
-
-
-@pytest.mark.parametrize("size", [30_000, 300_000])
-def test_so_much_and_no_more_waits_for_all_peers_together(size):
-    network = Network(max_backlog=1_000_000)
-    echo = network.peer("Echo", "service")
-    lazy = [network.peer(f"Lazy{number}") for number in range(10)]
-
-    def load(client, total):
-        for _ in range(total // size):
-            network.send(client, request("Echo", "e", uid="1"))
-            network.send(echo, reply(read(echo)[0], "x" * size))
-
-    load(lazy[0], 900_000)
-    for client in lazy[1:]:
-        load(client, 600_000)
-    dropped = [client.name for client in lazy if client.closing]
-    assert dropped[0] == lazy[0].name  # of which there is most
-    assert 2 <= len(dropped) <= 5
-    assert "and by all peers together more than the 4,000,000 that this Manager keeps" in lazy[0].closing
-    assert read(lazy[0])[0]["message"] == lazy[0].closing
-    assert sum(client.backlog for client in lazy) < 4_600_000
-    assert network.protocol.hits == {"max_backlog": len(dropped)}
-    for client in lazy:
-        raw(client)
-        network.protocol.disconnect(client)
-    more = network.peer("More")
-    load(more, 900_000)
-    assert not more.closing
-
-
-def test_what_waits_for_many_is_kept_once_and_counted_once():
-    network = Network(max_backlog=1_000_000)
-    camera = network.peer("Camera", "service")
-    clients = [network.peer(f"C{number}") for number in range(30)]
-    for client in clients:
-        network.send(client, request("Manager", "link", "Camera"))
-    for _ in range(2):
-        network.send(camera, notification("Camera", "x" * 400_000))
-        for client in clients[:15]:  # of these the I/O layer has taken it, and cannot send it yet
-            client.writing += client.outgoing
-            client.outgoing = []
-    assert sum(client.backlog for client in clients) > 20_000_000
-    assert not any(client.closing for client in clients)
+# ---- connections ----
 
 
 def test_so_many_peers_and_no_more_are_connected():
@@ -350,42 +282,6 @@ def test_what_a_client_says_of_itself_is_of_bounded_size(field):
     network.send(peer, {"result": {"name": "C", "type": "client", field: ["x" * 10_000] * 10}})
     assert "has more than 65,536 bytes" in read(peer)[0]["message"]
     assert network.protocol.registry.peers == {}
-
-
-def test_who_is_connected_is_encoded_once_for_all_who_ask(monkeypatch):
-    network = Network()
-    client = network.peer()
-    network.peer("Echo", "service")
-    network.send(client, request("Manager", "identity"))
-    before = read(client)[0]["result"]
-    calls = []
-    real = codec.encode_value
-    monkeypatch.setattr(codec, "encode_value", lambda value: calls.append(type(value)) or real(value))
-    network.send(client, *[request("Manager", "identity")] * 10)
-    assert [line["result"] for line in read(client)] == [before] * 10
-    assert dict not in calls
-    late = network.peer("late")
-    network.send(client, request("Manager", "identity"))
-    assert late.name in read(client)[0]["result"]["clients"]
-    network.protocol.disconnect(late)
-    network.send(client, request("Manager", "identity"))
-    assert read(client)[0]["result"] == before
-
-
-def test_large_answers_of_the_manager_are_whole():
-    network = Network()
-    client = network.peer()
-    attributes = {"a": "x" * 2 * LARGE}
-    network.peer("Large", "service", attributes=attributes)
-    for _ in range(2):
-        network.send(client, request("Manager", "link", "Large", uid="ü"), request("Manager", "identity"))
-        link, identity = read(client)
-        assert (link["uid"], link["requester"], link["result"]["attributes"]) == (
-            "ü",
-            client.name,
-            attributes,
-        )
-        assert identity["result"]["services"]["Large"]["attributes"] == attributes
 
 
 # ---- the work ----

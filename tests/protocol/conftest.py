@@ -1,0 +1,13 @@
+"""What tests of the Manager's protocol share."""
+
+from __future__ import annotations
+
+import pytest
+
+from .network import Network
+
+
+@pytest.fixture
+def network() -> Network:
+    """A Manager with the default settings, and nobody connected."""
+    return Network()
