@@ -107,7 +107,7 @@ class Reading:
         if len(events) != 1 or not self._may_stand_aside:
             return False
         event = events[0]
-        return isinstance(event, Call) and self.turn.may_stand_aside(event.attribute)
+        return isinstance(event, Call) and self.turn.may_stand_aside(event.attribute) and self._is_idle()
 
     async def _stand_aside(self, events: Sequence[Event]) -> None:
         turn = self.turn
@@ -164,7 +164,7 @@ class Reading:
         if len(events) != 1:
             return None
         call = events[0]
-        if not isinstance(call, Call) or not self.turn.is_prompt(call.attribute):
+        if not isinstance(call, Call) or call.attribute not in self.turn.prompt:
             return None
         try:
             how, what = look_up(self._service, call.attribute)
@@ -172,11 +172,11 @@ class Reading:
             return None
         if how not in _IN_THREADS or call.attribute == SHUTDOWN_SERVICE:
             return None
-        log_request(call)
+        if logger.isEnabledFor(logging.DEBUG):
+            log_request(call)
         return call, what
 
 
 def log_request(call: Call) -> None:
-    """Write into the log what is requested, if that is wanted."""
-    if logger.isEnabledFor(logging.DEBUG):
-        logger.debug("%s requested %r", bytes(call.requester).decode(), call.attribute)
+    """Write into the log what is requested; to be called if that is wanted."""
+    logger.debug("%s requested %r", bytes(call.requester).decode(), call.attribute)

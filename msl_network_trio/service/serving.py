@@ -94,8 +94,8 @@ class Serving:
             max_workers,
             self._outlet,
             on_awaitable=self._await_soon,
+            turn=self._requests.turn,
             read=self._requests.read_in_thread,
-            has_taken=self._requests.turn.note,
         )
         self._tasks: WorkerTasks
         self._reason: ConnectionLost | None = None
@@ -276,9 +276,11 @@ class Serving:
 
     def _handle(self, events: Sequence[Event]) -> None:
         """Have requests carried out, and send at once what can be said at once."""
+        debug = logger.isEnabledFor(logging.DEBUG)
         for event in events:
             if isinstance(event, Call):
-                log_request(event)
+                if debug:
+                    log_request(event)
                 self._call(event)
             elif isinstance(event, Refused):
                 self._outlet.add(event.answer)

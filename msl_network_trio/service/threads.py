@@ -19,6 +19,7 @@ from msl_network_trio.protocol.service import (
 )
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.requests import current
+from msl_network_trio.service.turn import PROMPT, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -79,9 +80,9 @@ class WorkerThreads:
         outlet: Where the answers go.
         on_awaitable: Called, in a worker thread, when a function has returned something to be awaited; who
             awaits it answers the request.
+        turn: Says whether a worker thread may read requests, and is told how long methods take.
         read: Reads the next request in a worker thread that has nothing to do; returns None if that is for
             others. Requests that are submitted meanwhile are for other threads.
-        has_taken: Told, in a worker thread, of what name a method was and how many seconds it took.
     """
 
     def __init__(
@@ -92,16 +93,16 @@ class WorkerThreads:
         outlet: Outlet,
         *,
         on_awaitable: Callable[[Call, Awaitable[Any]], None],
+        turn: Turn,
         read: Callable[[Thread], Job | None],
-        has_taken: Callable[[str, float], None],
     ) -> None:
         self._service = service
         self._name = name
         self._max_workers = max_workers
         self._outlet = outlet
         self._on_awaitable = on_awaitable
+        self._turn = turn
         self._read = read
-        self._has_taken = has_taken
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[Thread] = []
         self._submitted = self._submitted_bytes = 0
@@ -169,15 +170,18 @@ class WorkerThreads:
     def _work(self, thread: Thread) -> None:
         """Carry out requests, each to its end before the next one is begun."""
         get, send, service = self._jobs.get, self._outlet.send, self._service
-        read, has_taken = self._read, self._has_taken
+        turn, read = self._turn, self._read
+        prompt = turn.prompt
         self._outlet.enter(thread)
-        while (job := read(thread) or get()) is not None:
+        while (job := (read(thread) if turn.is_aside else None) or get()) is not None:
             call, function = job
             thread.call = call
             current.set((service, call))
             began = thread.began = perf_counter()
             line = self._answer(call, function)
-            has_taken(call.attribute, perf_counter() - began)
+            seconds = perf_counter() - began
+            if (seconds > PROMPT) is (call.attribute in prompt):
+                turn.note(call.attribute, seconds)
             thread.began = 0.0
             thread.done_bytes += call.size
             thread.done += 1

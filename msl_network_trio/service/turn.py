@@ -65,6 +65,7 @@ class Turn:
     Attributes:
         is_aside: Whether the task stands aside.
         reader: The thread that reads; None: none does.
+        prompt: The names of methods that may be carried out by the thread that has read their request.
         error: What has kept a thread from reading on, and will keep the task, too; None: nothing.
     """
 
@@ -78,10 +79,10 @@ class Turn:
         self.is_aside = False
         self.reader: Reader | None = None
         self.error: Exception | None = None
+        self.prompt: set[str] = set()
         self._lock = lock
         self._call_soon = call_soon
         self._threads_may_receive = threads_may_receive
-        self._prompt: set[str] = set()
         self._called_back = trio.Event()
         self._left: Sequence[Event] = ()
         self._read = 0
@@ -89,20 +90,16 @@ class Turn:
         self._not_before = 0.0
         self._penance = _SHORTEST_PENANCE
 
-    def is_prompt(self, name: str) -> bool:
-        """Whether a method may be carried out by the thread that has read its request."""
-        return name in self._prompt
-
     # ---- for threads ----
 
     def note(self, name: str, seconds: float) -> None:
         """Note how long a method took."""
         if seconds > PROMPT:
-            self._prompt.discard(name)
-        elif name not in self._prompt:
-            if len(self._prompt) >= _REMEMBERED:
-                self._prompt.clear()  # clients can ask a Service for any names, if it has a __getattr__
-            self._prompt.add(name)
+            self.prompt.discard(name)
+        elif name not in self.prompt:
+            if len(self.prompt) >= _REMEMBERED:
+                self.prompt.clear()  # clients can ask a Service for any names, if it has a __getattr__
+            self.prompt.add(name)
 
     def take(self, thread: Reader, is_idle: Callable[[], bool]) -> bool:
         """Let a thread read, if the task stands aside and no other thread reads.
@@ -146,7 +143,7 @@ class Turn:
 
     def may_stand_aside(self, name: str) -> bool:
         """Whether to stand aside, now that a single request has come, for a plain method of this name."""
-        if not self._threads_may_receive or name not in self._prompt:
+        if not self._threads_may_receive or name not in self.prompt:
             return False
         now = perf_counter()
         is_frequent, self._last = now - self._last < _FREQUENT, now

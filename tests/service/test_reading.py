@@ -101,6 +101,15 @@ async def test_a_thread_reads_what_comes_one_at_a_time_and_answers_it_in_order(r
         assert await peer.call("add", 1, 2) == 3
 
 
+async def test_while_requests_wait_for_a_thread_the_task_reads(readings):
+    async with running(Lab(), "tcp") as peer:
+        readings[-1]._is_idle = lambda: False
+        for _ in range(50):
+            assert await peer.call("add", 1, 2) == 3
+        assert "add" in readings[-1].turn.prompt
+        assert not readings[-1].turn._called_back.is_set(), "it has never stood aside"
+
+
 async def test_notifications_of_a_method_come_before_its_answer_whoever_has_read_the_request(readings):
     async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, _):
         for number in range(100):
@@ -116,10 +125,10 @@ async def test_a_method_that_was_prompt_and_goes_on_does_not_hold_up_others(read
         with trio.fail_after(LIMIT):
             assert await peer.call("add", 1, 2) == 3
             assert await peer.call("at_once", 4) == 4
-        assert not turn.is_prompt("at_once")
+        assert "at_once" not in turn.prompt
         service.gate.set()
         assert (await peer.answer())["uid"] == slow
-        assert not turn.is_prompt("wait"), "its next request is read by the task"
+        assert "wait" not in turn.prompt, "its next request is read by the task"
 
 
 async def test_what_comes_together_is_carried_out_side_by_side(readings):
@@ -164,7 +173,7 @@ async def test_a_method_that_becomes_the_one_that_ends_the_service_does_so(readi
 
     async with read_by_a_thread(Changing(), readings, "add", 1, 2) as (peer, turn):
         with trio.fail_after(LIMIT):
-            while not turn.is_prompt("shutdown_service"):
+            while "shutdown_service" not in turn.prompt:
                 assert await peer.call("shutdown_service") == "not yet"
             while turn.reader is None:
                 await peer.call("add", 1, 2)
@@ -174,6 +183,7 @@ async def test_a_method_that_becomes_the_one_that_ends_the_service_does_so(readi
 
 
 async def test_a_thread_reads_no_more_than_there_is_room_for(readings, monkeypatch):
+    monkeypatch.setattr("msl_network_trio.service.threads.PROMPT", 1000.0)
     monkeypatch.setattr("msl_network_trio.service.turn.PROMPT", 1000.0)
     service = Lab()
     async with read_by_a_thread(service, readings, "large", 1) as (peer, turn):
@@ -340,8 +350,8 @@ async def test_where_threads_cannot_read_the_task_never_stands_aside(clock):
 async def test_only_so_many_names_are_remembered(turn):
     for number in range(5000):
         turn.note(f"name {number}", 0.0)
-    assert len(turn._prompt) <= 1000
-    assert turn.is_prompt("name 4999")
+    assert len(turn.prompt) <= 1000
+    assert "name 4999" in turn.prompt
 
 
 async def test_a_thread_for_which_a_request_waits_does_not_read(turn):
