@@ -58,7 +58,6 @@ ORDER = [
     "client.opening",
     "client.prompts",
     "client.reply",
-    "client.before_waiting",
     "client.writer",
     "client.watch",
     "client.turn",

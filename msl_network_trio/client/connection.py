@@ -350,8 +350,10 @@ class Connection:
 
     def _look_after_requests(self) -> None:
         """See to it that somebody cares for requests that have been queued: the watch, and who reads."""
-        self._watch.wake()
-        self.threads.turn.call_back()
+        if self._watch.is_asleep:
+            self._watch.wake()
+        if self.threads.turn.is_aside:
+            self.threads.turn.call_back()
 
     # ---- the tasks ----
 
@@ -404,7 +406,7 @@ class Connection:
                     return
                 self._watch.hear()
                 stand_aside = self._deliver(data)
-                if protocol.outbox or self._writer.is_waited_for:
+                if protocol.outbox.unsent or self._writer.waiting:
                     self._writer.flush()
                 if stand_aside and protocol.broken is None:
                     await self.threads.stand_aside()

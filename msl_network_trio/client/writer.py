@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import outcome
 import trio
 
-from msl_network_trio.client.before_waiting import BeforeWaiting
+from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.transport.base import Transport
@@ -27,9 +27,9 @@ class Writer:
     """Writes what the protocol has to write.
 
     A caller that has queued something calls `flush`, which never waits. What is worth it is sent at once, the
-    rest when all tasks that can go on now have had their turn. The task `run` is the only one that waits in
-    the middle of a message, so no caller can leave half a line behind. It is started when it is first needed,
-    which on many a connection is never.
+    rest by the task `run` when all tasks that can go on now have had their turn. It is the only one that
+    waits in the middle of a message, so no caller can leave half a line behind. It is started when it is
+    first needed, which on many a connection is never.
 
     Threads queue requests as well, with the transport's lock held, which is why it is held here around
     whatever changes the protocol or depends on it.
@@ -63,14 +63,12 @@ class Writer:
         self._rest: memoryview | None = None
         self._start = start
         self._is_idle = True
-        """Whether nobody is about to send what waits: `_send_gathered` is not due, and the task `run` has
-        nothing in its hands."""
-        self._token = trio.lowlevel.current_trio_token()
-        self._before_waiting = BeforeWaiting.here()
+        """Whether the task has nothing in its hands: it is parked, or was never needed."""
         self._parked: trio.lowlevel.Task | None = None
         self._progress = trio.lowlevel.ParkingLot()
         self._queue = trio.StrictFIFOLock()
-        self._waiting = 0
+        self.waiting = 0
+        """How many requests wait for room."""
         self._closed = False
         self.put: Callable[..., bool] = self.put_alone
         """`put_alone`, or after `share` what does the same with the lock, which takes its time."""
@@ -82,11 +80,6 @@ class Writer:
         return self._outbox.unsent + (0 if rest is None else len(rest))
 
     @property
-    def is_waited_for(self) -> bool:
-        """Whether requests wait for room."""
-        return self._waiting > 0
-
-    @property
     def is_inside_a_message(self) -> bool:
         """Whether a message has been written in part."""
         return self._rest is not None
@@ -94,7 +87,7 @@ class Writer:
     def has_room(self, size: int) -> bool:
         """Whether a request of this many bytes can be queued now; one larger than all room can if alone."""
         # If others wait for room, they were here first.
-        return self._waiting == 0 and self._fits(size)
+        return self.waiting == 0 and self._fits(size)
 
     def _fits(self, size: int) -> bool:
         unsent = self.unsent
@@ -113,19 +106,19 @@ class Writer:
         protocol = self._protocol
         unsent = self._outbox.unsent + len(request.data)
         # Without a call if there is room: this is on the way of every request.
-        if (self._rest is not None or self._waiting or unsent > self.max_unsent) and not self.has_room(
+        if (self._rest is not None or self.waiting or unsent > self.max_unsent) and not self.has_room(
             len(request.data)
         ):
             return False
         if (protocol.open and unsent < _WORTH_SENDING) or self._rest is not None:
             protocol.request(request)
             if self._is_idle:
-                self._gather()
+                self._wake()
                 self._look_after()
         else:
             # With nothing in flight nobody else is likely to write in the same moment.
-            self._send(protocol.give_out(request))
-            if self._is_idle and (self.is_inside_a_message or self._outbox):
+            all_sent = self._send(protocol.give_out(request))
+            if (not all_sent or self._outbox.unsent) and self._is_idle:
                 self._wake()
             self._look_after()
         return True
@@ -142,7 +135,7 @@ class Writer:
     async def put_when_there_is_room(self, request: Request) -> None:
         """Queue a request when there is room for it; who came first is served first. See `put_alone`."""
         size = len(request.data)
-        self._waiting += 1
+        self.waiting += 1
         try:
             async with self._queue:
                 while not self._fits(size):
@@ -150,50 +143,30 @@ class Writer:
                     await self._progress.park()
                 self.put_in_any_case(request)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     @trio.lowlevel.enable_ki_protection
     def put_in_any_case(self, request: Request) -> None:
         """Queue a request, whatever else waits. See `put_alone`."""
         with self._lock:
             self._protocol.request(request)
-            self._send_or_gather()
+            self._send_or_wake()
         self._look_after()
 
     @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
         """See to it that what the protocol has to write is written, without waiting."""
         with self._lock:
-            if self._waiting:
+            if self.waiting:
                 self._progress.unpark_all()  # something may have been withdrawn
-            self._send_or_gather()
+            self._send_or_wake()
 
-    def _send_or_gather(self) -> None:
+    def _send_or_wake(self) -> None:
         if self._is_idle and self.send_at_once():
-            self._gather()
-
-    def _gather(self) -> None:
-        """Send what waits, and what joins it, when all tasks that can go on now have had their turn."""
-        if self._transport.threads_may_send:
-            self._is_idle = False
-            self._before_waiting.call(self._send_gathered)
-        else:
-            self._wake()  # to send may make tasks go on
-
-    @trio.lowlevel.enable_ki_protection
-    def _send_gathered(self) -> None:
-        with self._lock:
-            if self._rest is None:
-                self._send(self._protocol.take())
-            if self._rest is None and not self._outbox:
-                self._is_idle = True
-                if self._progress:
-                    self._token.run_sync_soon(self._progress.unpark_all)
-            elif not self._closed:
-                self._token.run_sync_soon(self._wake)
+            self._wake()
 
     def _wake(self) -> None:
-        """Have the task write what waits; it is parked, and this is the Trio thread."""
+        """Have the task write what waits; it is idle, and this is the Trio thread."""
         self._is_idle = False
         task, self._parked = self._parked, None
         if task is not None:
@@ -203,37 +176,37 @@ class Writer:
 
     @trio.lowlevel.enable_ki_protection
     def send_at_once(self, *, also_behind_others: bool = False) -> bool:
-        """Send what can be sent at once, and return whether something is left.
+        """Send what can be sent without the writer's task, and return whether it has to be woken.
 
-        That is for `flush` to see to, in the Trio thread. Any thread may call this, if the transport lets
-        threads send, with the transport's lock held.
+        That is for `flush` to do, in the Trio thread. Any thread may call this, if the transport lets threads
+        send, with the transport's lock held.
 
         Args:
             also_behind_others: Do so also if others are likely to write in the same moment.
         """
         if not self._is_idle:
-            return False  # whoever is about to send sends this as well
+            return False  # a writer that is at work looks for more before it parks
         if self._rest is not None:
             return True  # another thread could not send everything
         if not self._outbox:
             return False
         if also_behind_others or not self._protocol.open:
             # An idle writer has nothing left to write: the shortest way is to send it here.
-            self._send(self._protocol.take())
-            return self.is_inside_a_message or bool(self._outbox)
+            return not self._send(self._protocol.take()) or bool(self._outbox)
         return True
 
-    def _send(self, data: bytes) -> None:
-        """Send what nothing is in front of; the task has to do the rest."""
-        if not data:
-            return  # all is held back
+    def _send(self, data: bytes) -> bool:
+        """Send what nothing is in front of, and return whether all was sent; the rest is for the task."""
         sent = 0
         try:
-            sent = self._transport.send_nowait(data)
-        except Exception:  # noqa: BLE001 - the task will meet it again, and knows what to do
-            pass
-        if sent < len(data):
-            self._rest = memoryview(data)[sent:]
+            if data:  # else all is held back
+                sent = self._transport.send_nowait(data)
+        except ConnectionLost:
+            pass  # the writer will meet it again, and knows what to do
+        if sent == len(data):
+            return True
+        self._rest = memoryview(data)[sent:]
+        return False
 
     async def run(self) -> None:
         """Write what there is, park, and so on.

@@ -278,7 +278,7 @@ class ClientProtocol:
     def give_out(self, request: Request) -> bytes:
         """Queue a request, and return what `take` would: the way of one that need not wait for others."""
         outbox = self.outbox
-        if outbox or outbox.gate is not None or request.admin:
+        if outbox.unsent or outbox.gate is not None or request.admin:
             self.request(request)
             return outbox.take()
         if self.is_over:

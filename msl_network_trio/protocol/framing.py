@@ -71,6 +71,8 @@ class LineBuffer:
 
     def feed_block(self, data: bytes) -> bytes:
         r"""Add bytes and return the lines that are now complete, each with its ``\n``, joined."""
+        if not self._chunks and self.limit is None and data.endswith(b"\n"):
+            return data  # the usual case
         end = data.rfind(b"\n") + 1
         if end == 0:
             self._keep(data)

@@ -8,7 +8,6 @@ import pytest
 import trio
 import trio.testing
 
-from msl_network_trio.client.before_waiting import BeforeWaiting
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol
@@ -124,7 +123,7 @@ async def test_a_request_that_is_alone_is_sent_at_once(rig: Rig):
     assert rig.looked_after == 1
 
 
-async def test_requests_of_many_tasks_go_out_together_before_the_event_loop_waits(rig: Rig):
+async def test_requests_of_many_tasks_go_out_together(rig: Rig):
     rig.put()
 
     async def ask() -> None:
@@ -133,28 +132,18 @@ async def test_requests_of_many_tasks_go_out_together_before_the_event_loop_wait
     async with trio.open_nursery() as tasks:
         for _ in range(20):
             tasks.start_soon(ask)
-    # The tasks ran in one turn of the event loop; this one goes on in the next.
-    assert [data.count(b"\n") for data in rig.transport.sent] == [1, 20]
-    assert rig.transport.senders[1] == "the event loop"
-    assert rig.started == []
-    assert rig.looked_after == 2
-
-
-async def test_where_sending_may_wake_tasks_a_task_sends(rig: Rig):
-    rig.transport.threads_may_send = False  # type: ignore[misc]
-    for _ in range(3):
-        rig.put()
     await trio.testing.wait_all_tasks_blocked()
-    assert [data.count(b"\n") for data in rig.transport.sent] == [1, 2]
+    assert [data.count(b"\n") for data in rig.transport.sent] == [1, 20]
     assert rig.transport.senders[1] == "the writer"
+    assert rig.started == ["run"]
+    assert rig.looked_after == 2
 
 
 async def test_what_the_peer_does_not_take_is_left_to_the_task_and_stays_in_order(rig: Rig):
     rig.put("first")
     rig.transport.room = 10
     requests = [rig.put(str(number)) for number in range(5)]
-    with trio.fail_after(5):  # although no other task makes the event loop go on
-        await trio.testing.wait_all_tasks_blocked()
+    await trio.testing.wait_all_tasks_blocked()
     assert rig.started == ["run"]
     assert rig.writer.is_inside_a_message
     requests.append(rig.put("last"))
@@ -178,12 +167,11 @@ async def test_more_than_a_chunk_is_left_to_the_task(rig: Rig):
 
 
 async def test_an_error_is_met_again_by_the_task_which_can_tell_of_it(rig: Rig):
-    rig.put()
     rig.transport.error = ConnectionLost("broken")
     rig.put()
+    assert rig.writer.is_inside_a_message
     await trio.testing.wait_all_tasks_blocked()
     assert rig.error is rig.transport.error
-    assert rig.writer.is_inside_a_message
 
 
 async def test_who_drains_is_told_when_all_is_sent(rig: Rig, nursery: trio.Nursery):
@@ -201,23 +189,3 @@ async def test_what_is_forgotten_before_it_is_sent_is_not_sent(rig: Rig):
     rig.writer.close()
     await trio.testing.wait_all_tasks_blocked()
     assert rig.lines == 1
-    assert rig.started == []
-
-
-async def test_all_connections_of_a_run_share_what_the_event_loop_calls():
-    assert BeforeWaiting.here() is BeforeWaiting.here()
-    calls: list[int] = []
-    BeforeWaiting.here().call(lambda: calls.append(1))
-    BeforeWaiting.here().call(lambda: calls.append(2))
-    assert calls == []
-    await trio.lowlevel.checkpoint()
-    assert calls == [1, 2]
-    await trio.lowlevel.checkpoint()
-    assert calls == [1, 2]
-
-
-def test_each_run_has_one_of_its_own():
-    async def main() -> BeforeWaiting:
-        return BeforeWaiting.here()
-
-    assert trio.run(main) is not trio.run(main)
