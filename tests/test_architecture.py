@@ -117,6 +117,7 @@ ORDER = [
     "manager.database",
     "manager.status",
     "manager.admin",
+    "manager.verdicts",
     "manager.connection",
     "manager.watch",
     "manager.conversations",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sqlite3
 import ssl
 from collections.abc import Collection
 from functools import partial
@@ -16,27 +15,25 @@ from typing import Any, Literal, Unpack
 import trio
 
 from msl_network_trio.client.connecting import language, operating_system
-from msl_network_trio.constants import PORT, SHUTDOWN_MANAGER
-from msl_network_trio.exceptions import AuthenticationError, ConnectionLost, DatabaseError
+from msl_network_trio.constants import PORT
+from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.conversations import Conversations
-from msl_network_trio.manager.database import ManagerDatabase, reason
+from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.entrance import Entrance
 from msl_network_trio.manager.lobby import Lobby
 from msl_network_trio.manager.settings import Limits, ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import IN_MEMORY
+from msl_network_trio.manager.verdicts import Verdicts
 from msl_network_trio.protocol.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.manager import ManagerProtocol
-from msl_network_trio.protocol.peer import Host, Peer
-from msl_network_trio.protocol.records import about, emit
-from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Undecided
+from msl_network_trio.protocol.peer import Host
+from msl_network_trio.protocol.records import emit
 from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair
 from msl_network_trio.web.door import Door
-
-logger = logging.getLogger(__name__)
 
 _LAST_WORDS = 0.5
 """How many seconds peers have at the end of the Manager to read what it says last."""
@@ -101,9 +98,10 @@ class Manager:
         )
         self._database = database
         self._status = Status(settings, self._protocol, self._lobby)
-        self._admin = AdminRequests(settings, port, self._protocol, database, self._status)
+        admin = AdminRequests(settings, port, self._protocol, database, self._status)
+        self._verdicts = Verdicts(database, admin, self.shutdown)
         self._conversations = Conversations(
-            settings, self._protocol, self._lobby, self._status, self._verdict
+            settings, self._protocol, self._lobby, self._status, self._verdicts.reach
         )
         self._entrance = Entrance(
             self._protocol, self._lobby, context, settings.tls_timeout, self._conversations.serve
@@ -238,38 +236,6 @@ class Manager:
         self._lobby.close(f"{self.name} is shutting down")
         self._conversations.flush()
         await self._conversations.wait_all_gone(_LAST_WORDS)
-
-    async def _verdict(self, peer: Peer, question: Undecided) -> Any:
-        """Find out what the protocol wants to know, or return the exception because of which nobody can."""
-        try:
-            return await self._look_up(peer, question)
-        except DatabaseError as error:
-            logger.error("%s waits for the database in vain: %s", peer.name, error)  # noqa: TRY400 - no mistake of ours
-            return error if isinstance(question, AdminRequest) else RuntimeError(reason(error))
-        except (
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            TypeError,
-            ValueError,
-            sqlite3.Error,
-        ) as error:
-            return error  # of the request of an administrator
-
-    async def _look_up(self, peer: Peer, question: Undecided) -> Any:
-        match question:
-            case TrustHost():
-                return await self._database.is_trusted(question)
-            case KnowUser():
-                return await self._database.is_known(question)
-            case LogIn():
-                return await self._database.log_in(question)
-        if question.attribute == SHUTDOWN_MANAGER:
-            text = "%s, an administrator, shuts down the Manager"
-            emit(logging.INFO, "shutdown_requested", text, peer.name, **about(peer))
-            self.shutdown()
-            await trio.sleep_forever()  # until the shutdown has come to an end, and cancels this
-        return await self._admin.answer(question)
 
 
 class ManagerOpening:

@@ -132,6 +132,18 @@ async def test_an_admin_request_right_behind_the_identity_is_answered(open_lab):
         wire.transport.close()
 
 
+async def test_a_mistake_of_ours_lets_nobody_in_and_is_logged(open_lab, monkeypatch, caplog):
+    async def fail(*_):
+        await trio.lowlevel.checkpoint()
+        raise LookupError("a mistake")
+
+    monkeypatch.setattr(database_module.ManagerDatabase, "is_known", fail)
+    async with open_lab(auth_login=True) as manager:
+        with pytest.raises(AuthenticationError, match="cannot check who you are: a mistake"):
+            await admin(manager)
+    assert any("a mistake" in str(record.exc_info) for record in caplog.records)
+
+
 async def test_a_user_who_is_added_meanwhile_can_log_in_at_once(open_lab, users):
     async with open_lab(auth_login=True) as manager:
         with Database(users) as database:
