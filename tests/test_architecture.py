@@ -28,6 +28,8 @@ ORDER = [
     "protocol.handshake",
     "protocol.outgoing",
     "protocol.presence",
+    "protocol.request_errors",
+    "protocol.unread",
     "protocol.client",
     "protocol.service",
     "protocol.verdicts",

@@ -16,7 +16,7 @@ login questions, and the refusal of a request to a Service that is not there car
 - While an admin request is open nothing else is written (the *gate* is shut): until the client has
   logged in as an administrator, the Manager takes the next line, whatever it is, for the user's name.
 - A refusal ("the 'X' Service is not connected") names the Service but not the request. It can only
-  mean a request behind the last one that is known to have been read (the *mark*). If there is just one,
+  mean a request behind the last one that is known to have been read (the *mark*, see `Unread`). If there is just one,
   the refusal is its own. If there are several, all of them fail, and a *barrier* (an ``unlink`` from a
   service that cannot exist) tells when no further refusal of theirs can follow.
 - Requests to that Service that were read before will never be answered: a Manager forwards what a dying
@@ -27,11 +27,9 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, count, groupby
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count, groupby
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -45,11 +43,8 @@ from msl_network_trio.exceptions import (
     AuthenticationError,
     ConnectionLost,
     HandshakeError,
-    ManagerError,
     NetworkError,
     ProtocolError,
-    RemoteError,
-    ServiceLost,
     StreamCorrupted,
 )
 from msl_network_trio.protocol import codec
@@ -68,21 +63,16 @@ from msl_network_trio.protocol.messages import (
     Notification,
     Question,
     ReceivedLine,
-    departure,
     refusal,
 )
 from msl_network_trio.protocol.outgoing import Line, Outbox, Request
 from msl_network_trio.protocol.presence import Presence
+from msl_network_trio.protocol.request_errors import answered_error, gone, is_refusal, not_there, remote_error
+from msl_network_trio.protocol.unread import Unread
 
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R", bound=Request)
-
-_MANY = 1000
-"""After how many abandoned requests of unknown fate to ask the Manager how far it has read."""
-
-_REFUSAL = re.compile(r"KeyError: .the .+ Service is not connected to Manager\[", re.DOTALL)
-
 
 _service_of = attrgetter("service")
 
@@ -134,13 +124,12 @@ class ClientProtocol:
         self._uids = map(os.urandom(4).hex().__add__, map(str, count(1)))
         self.outbox = Outbox()
         self.open = self.outbox.open
-        self._abandoned: OrderedDict[str, Request] = OrderedDict()
+        self._unread = Unread(self.open)
         self._barriers: dict[str | None, _Barrier] = {}
         self._deferred_barriers: list[_Barrier] = []
         self._ping: _Barrier | None = None
         self._presence = Presence()
         self._linking: dict[str, str] = {}
-        self._mark = 0
         self._ended = False
 
     @property
@@ -244,9 +233,9 @@ class ClientProtocol:
         elif request is self._admin:
             if request.question is not None:
                 self.answer("")
-        elif self.open.pop(request.uid, None) is not None and request.sequence > self._mark:
-            self._abandoned[request.uid] = request
-            if len(self._abandoned) >= _MANY and self._ping is None and self._admin is None:
+        elif self.open.pop(request.uid, None) is not None:
+            self._unread.abandon(request)
+            if self._unread.abandoned_too_many and self._ping is None and self._admin is None:
                 self._ping = self._barrier(None)
                 self.outbox.add(self._ping)
 
@@ -351,6 +340,7 @@ class ClientProtocol:
 
     def _understand_all(self, messages: Iterable[ReceivedLine], events: list[Event]) -> None:
         pop, append, unset, manager = self.open.pop, events.append, UNSET, MANAGER
+        unread = self._unread
         run: list[Notification] = []
         for message in messages:
             uid = message.uid
@@ -365,8 +355,8 @@ class ClientProtocol:
                 else:  # what _answer() does, without the calls: this is the hot path
                     request.result = result
                     request.settled = True
-                    if request.sequence > self._mark:  # noqa: PLR1730 - to call max() takes longer
-                        self._mark = request.sequence
+                    if request.sequence > unread.mark:  # noqa: PLR1730 - to call max() takes longer
+                        unread.mark = request.sequence
                     append(request)
             elif uid == NOTIFICATION_UID:
                 notification = self._notification(message)
@@ -377,8 +367,8 @@ class ClientProtocol:
                     run.append(notification)
             else:
                 self._unaddressed(message, events)
-        if self._abandoned:
-            self._forget_read()
+        if unread.abandoned:
+            unread.forget_read()
 
     def _shake_hands(self, line: bytes, message: ReceivedLine, events: list[Event]) -> None:
         try:
@@ -424,7 +414,7 @@ class ClientProtocol:
             what = f"{request.service}.{request.attribute}"
             fate = "may have been executed" if request.may_have_run else "was not sent"
             request.error = type(reason)(f"{reason}; {what} {fate}", may_have_run=request.may_have_run)
-        for queue in (self.outbox, self.open, self._abandoned, self._linking):
+        for queue in (self.outbox, self.open, self._unread, self._linking):
             queue.clear()
         return requests
 
@@ -450,7 +440,7 @@ class ClientProtocol:
         if request.service == MANAGER and message.requester:
             self.network_name = sendable(message.requester)
         if message.error:
-            request.error = self._answered_error(request, message)
+            request.error = answered_error(request, message, self.manager, self.manager_name)
         elif message.result is UNSET:
             what = f"{request.service}.{request.attribute}"
             request.error = ProtocolError(f"The reply to {what} has no result")
@@ -461,7 +451,7 @@ class ClientProtocol:
     def _settle(self, request: Request) -> None:
         """Settle a request that the Manager has read."""
         request.settled = True
-        self._read_up_to(request.sequence)
+        self._unread.read_up_to(request.sequence)
         if request.service == MANAGER:
             request.question = None
             if request is self._ping:
@@ -479,76 +469,26 @@ class ClientProtocol:
         earlier = [r for r in self.open.values() if r.service != MANAGER and r.sequence < request.sequence]
         if linked:
             address = request.result.get("address") if isinstance(request.result, dict) else None
-            gone = {linked} if self._presence.observe(linked, address) else set()
+            absent = {linked} if self._presence.observe(linked, address) else set()
         elif request.attribute == "identity":
-            gone = set(self._presence.observe_all(request.result, {r.service for r in earlier}))
+            absent = set(self._presence.observe_all(request.result, {r.service for r in earlier}))
         else:
             return
-        for lost in (r for r in earlier if r.service in gone):
+        for lost in (r for r in earlier if r.service in absent):
             del self.open[lost.uid]
             lost.settled = True
-            lost.error = self._gone(lost)
+            lost.error = gone(lost, self.manager_name)
             events.append(lost)
-
-    def _answered_error(self, request: Request, message: ReceivedLine) -> NetworkError:
-        """The error of an answer with a uid. Our own Manager tells so, too, that a Service is not there."""
-        if request.service != MANAGER:
-            if message.message == refusal(request.service, self.manager_name):
-                return self._not_there(request, may_have_run=False)
-            if message.message == departure(request.service, self.manager_name):
-                return self._gone(request)
-        return self._remote_error(request, message)
-
-    def _remote_error(self, request: Request, message: ReceivedLine) -> RemoteError:
-        lines = message.traceback if isinstance(message.traceback, list) else []
-        error_class = ManagerError if request.service == MANAGER else RemoteError
-        return error_class.from_answer(
-            message.message,
-            traceback_lines=tuple(str(line) for line in lines),
-            manager=self.manager,
-            service=request.service,
-            attribute=request.attribute,
-        )
-
-    def _not_there(self, request: Request, *, may_have_run: bool) -> ServiceLost:
-        """The error of a request that was refused, or that may have been."""
-        service, attribute = request.service, request.attribute
-        fate = "may have been executed" if may_have_run else "was refused"
-        text = (
-            f"The {service!r} Service is not connected to {self.manager_name}; {service}.{attribute} {fate}"
-        )
-        return ServiceLost(text, service=service, attribute=attribute, may_have_run=may_have_run)
-
-    def _gone(self, request: Request) -> ServiceLost:
-        """The error of a request whose Service went before it had answered."""
-        service, attribute = request.service, request.attribute
-        text = (
-            f"The {service!r} Service has gone from {self.manager_name}; "
-            f"{service}.{attribute} may have been executed"
-        )
-        return ServiceLost(text, service=service, attribute=attribute, may_have_run=True)
-
-    def _read_up_to(self, sequence: int) -> None:
-        """Move the mark: the Manager has read this line, and all before it."""
-        self._mark = max(self._mark, sequence)
-
-    def _forget_read(self) -> None:
-        """Forget the abandoned requests up to the mark, which nothing can be about any more."""
-        while self._abandoned:
-            uid, request = next(iter(self._abandoned.items()))
-            if request.sequence > self._mark:
-                break
-            del self._abandoned[uid]
 
     def _unaddressed(self, message: ReceivedLine, events: list[Event]) -> None:
         """Handle a line that is not the reply to an open request."""
         uid = message.uid
         if uid:
-            late = self._abandoned.pop(uid, None)
+            late = self._unread.forget(uid)
             if late is None:
                 logger.debug("dropped a reply, since no request with uid %r is open", uid)
             else:
-                self._read_up_to(late.sequence)
+                self._unread.read_up_to(late.sequence)
         elif uid is None:
             logger.warning("Manager[%s] sent a line without uid, dropped", self.manager)
         elif message.result is UNSET and message.attribute is not None:
@@ -617,7 +557,7 @@ class ClientProtocol:
             self._service_refused(service, events)
         elif self._admin is not None and self._admin.may_have_run:
             self._settle_admin(self._admin, message, events)
-        elif _REFUSAL.match(message.message):
+        elif is_refusal(message.message):
             logger.debug("dropped a refusal that no open request can mean: %s", message.message)
         elif message.requester == self.manager_name:
             self._rejection = message.message
@@ -626,42 +566,28 @@ class ClientProtocol:
 
     def _refused_service(self, text: str) -> str | None:
         """Return the Service that this refusal names, if a request of ours can be meant."""
-        if not _REFUSAL.match(text):
-            return None
-        for service in self._services_that_may_refuse():
-            if service is not None and text == refusal(service, self.manager_name):
-                return service
+        if is_refusal(text):
+            # Those that are expected to come first: each look through all open requests takes long.
+            for services in (self._barriers, self._unread.services):
+                for service in services:
+                    if service is not None and text == refusal(service, self.manager_name):
+                        return service
         return None
 
-    def _services_that_may_refuse(self) -> Iterator[str | None]:
-        """Those that are expected to come first: each look through all open requests takes long."""
-        yield from self._barriers
-        yield from {request.service for request in chain(self.open.values(), self._abandoned.values())}
-
-    def _unread(self, service: str | None = None) -> list[Request]:
-        """The requests, also abandoned ones, that the Manager may not have read yet."""
-        return [
-            request
-            for request in chain(self.open.values(), self._abandoned.values())
-            if request.sequence > self._mark
-            and request.service != MANAGER
-            and (service is None or request.service == service)
-        ]
-
     def _service_refused(self, service: str, events: list[Event]) -> None:
-        suspects = self._unread(service)
+        suspects = [request for request in self._unread if request.service == service]
         if service in self._barriers or not suspects:
             return  # one more refusal of requests that have failed already, or a forgery
         refused = suspects[0] if len(suspects) == 1 else None
         for request in [r for r in self.open.values() if r.service == service]:
             del self.open[request.uid]
             request.settled = True
-            request.error = self._not_there(request, may_have_run=request is not refused)
+            request.error = not_there(request, self.manager_name, may_have_run=request is not refused)
             events.append(request)
         for request in suspects:
-            self._abandoned.pop(request.uid, None)
+            self._unread.forget(request.uid)
         if refused is not None:
-            self._read_up_to(refused.sequence)
+            self._unread.read_up_to(refused.sequence)
             return
         barrier = self._barriers[service] = self._barrier(service)
         if self._admin is not None and self._admin.may_have_run:
@@ -672,7 +598,7 @@ class ClientProtocol:
 
     def _line_unread(self, message: ReceivedLine, events: list[Event]) -> None:
         """The Manager could not parse a line of ours (nested deeper than it can, for example)."""
-        suspects = self._unread()
+        suspects = list(self._unread)
         logger.error(
             "Manager[%s] could not read a request (one of %d): %s",
             self.manager,
@@ -680,10 +606,10 @@ class ClientProtocol:
             message.message,
         )
         for request in suspects:
-            self._abandoned.pop(request.uid, None)
+            self._unread.forget(request.uid)
             if self.open.pop(request.uid, None) is not None:
                 request.settled = True
-                request.error = self._remote_error(request, message)
+                request.error = remote_error(request, message, self.manager)
                 events.append(request)
 
 

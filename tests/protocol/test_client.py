@@ -517,10 +517,10 @@ def test_what_is_remembered_of_abandoned_requests_is_forgotten_when_later_ones_a
         peer.protocol.abandon(request)
     peer.receive(reply(newer.uid, 1))
     # newest was abandoned first and is not yet known to be read, so it may be kept, and what is behind it
-    assert newest.uid in peer.protocol._abandoned
+    assert newest.uid in peer.protocol._unread.abandoned
     last = peer.sent()
     peer.receive(reply(last.uid, 1))
-    assert not peer.protocol._abandoned
+    assert not peer.protocol._unread.abandoned
 
 
 def test_a_settled_request_cannot_be_abandoned():
@@ -542,7 +542,7 @@ def test_when_many_are_abandoned_the_manager_is_asked_how_far_it_has_read():
     [ping] = peer.written()
     assert ping["attribute"] == "unlink"
     peer.receive(reply(str(ping["uid"]), True))
-    assert not peer.protocol._abandoned
+    assert not peer.protocol._unread.abandoned
     for _ in range(1000):
         peer.protocol.abandon(peer.sent())
     assert len(peer.written()) == 1

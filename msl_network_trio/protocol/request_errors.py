@@ -1,0 +1,64 @@
+"""The errors of requests: what their answers mean, or that there is none."""
+
+from __future__ import annotations
+
+import re
+
+from msl_network_trio.constants import MANAGER
+from msl_network_trio.exceptions import ManagerError, NetworkError, RemoteError, ServiceLost
+from msl_network_trio.protocol.messages import ReceivedLine, departure, refusal
+from msl_network_trio.protocol.outgoing import Request
+
+_REFUSAL = re.compile(r"KeyError: .the .+ Service is not connected to Manager\[", re.DOTALL)
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a Manager says, whichever it is, that a Service is not there."""
+    return _REFUSAL.match(text) is not None
+
+
+def answered_error(request: Request, message: ReceivedLine, manager: str, manager_name: str) -> NetworkError:
+    """Return the error of an answer with a uid. Our own Manager tells so, too, that a Service is not there.
+
+    Args:
+        request: What was answered.
+        message: The answer.
+        manager: The ``host:port`` of the Manager, for messages.
+        manager_name: What the Manager calls itself.
+    """
+    if request.service != MANAGER:
+        if message.message == refusal(request.service, manager_name):
+            return not_there(request, manager_name, may_have_run=False)
+        if message.message == departure(request.service, manager_name):
+            return gone(request, manager_name)
+    return remote_error(request, message, manager)
+
+
+def remote_error(request: Request, message: ReceivedLine, manager: str) -> RemoteError:
+    """Return the error that a Service or the Manager has answered with; arguments as in `answered_error`."""
+    lines = message.traceback if isinstance(message.traceback, list) else []
+    error_class = ManagerError if request.service == MANAGER else RemoteError
+    return error_class.from_answer(
+        message.message,
+        traceback_lines=tuple(str(line) for line in lines),
+        manager=manager,
+        service=request.service,
+        attribute=request.attribute,
+    )
+
+
+def not_there(request: Request, manager_name: str, *, may_have_run: bool) -> ServiceLost:
+    """Return the error of a request that was refused, or that may have been."""
+    service, attribute = request.service, request.attribute
+    fate = "may have been executed" if may_have_run else "was refused"
+    text = f"The {service!r} Service is not connected to {manager_name}; {service}.{attribute} {fate}"
+    return ServiceLost(text, service=service, attribute=attribute, may_have_run=may_have_run)
+
+
+def gone(request: Request, manager_name: str) -> ServiceLost:
+    """Return the error of a request whose Service went before it had answered."""
+    service, attribute = request.service, request.attribute
+    text = (
+        f"The {service!r} Service has gone from {manager_name}; {service}.{attribute} may have been executed"
+    )
+    return ServiceLost(text, service=service, attribute=attribute, may_have_run=True)
