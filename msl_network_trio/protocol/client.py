@@ -16,9 +16,9 @@ login questions, and the refusal of a request to a Service that is not there car
 - While an admin request is open nothing else is written (the *gate* is shut): until the client has
   logged in as an administrator, the Manager takes the next line, whatever it is, for the user's name.
 - A refusal ("the 'X' Service is not connected") names the Service but not the request. It can only
-  mean a request behind the last one that is known to have been read (the *mark*, see `Unread`). If there is just one,
-  the refusal is its own. If there are several, all of them fail, and a *barrier* (an ``unlink`` from a
-  service that cannot exist) tells when no further refusal of theirs can follow.
+  mean a request behind the last one that is known to have been read (see `Unread`). If there is just
+  one, the refusal is its own. If there are several, all of them fail, and a *barrier* (an ``unlink``
+  from a service that cannot exist) tells when no further refusal of theirs can follow.
 - Requests to that Service that were read before will never be answered: a Manager forwards what a dying
   Service still said before it forgets the Service.
 """
