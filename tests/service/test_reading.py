@@ -13,6 +13,10 @@ from msl_network_trio import ConnectionLost, Service
 from msl_network_trio.service.reading import Reading
 from msl_network_trio.service.turn import Turn
 from msl_network_trio.transport import tcp
+from msl_network_trio.transport.tls import accept_tls, open_tls
+from msl_network_trio.transport.trust import client_context
+from tests.transport.certificates import ordinary
+from tests.transport.peers import serving
 
 from .peer import running
 
@@ -99,6 +103,29 @@ async def test_a_thread_reads_what_comes_one_at_a_time_and_answers_it_in_order(r
         assert (await peer.fail("_private"))["message"].startswith("PermissionError")
         assert "ZeroDivisionError" not in (await peer.fail("add", 1))["message"]
         assert await peer.call("add", 1, 2) == 3
+
+
+async def test_with_tls_threads_and_the_task_take_turns_as_well(readings, monkeypatch):
+    put, take = trio.open_memory_channel(1)
+
+    async def accept(stream):
+        put.send_nowait(await accept_tls(tcp.take_socket(stream), ordinary().server_context()))
+
+    async with serving(accept) as server:
+        trust = client_context(ordinary().pem, check_hostname=True)
+        ours, _ = await open_tls("localhost", server.port, trust)
+        theirs = await take.receive()
+    monkeypatch.setattr("tests.service.peer.tcp_pair", lambda: (ours, theirs))
+    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, _):
+        with trio.fail_after(3 * LIMIT):
+            for size in (1, 16_300, 16_384, 100_000, 5):  # around the size of a TLS record
+                text = "x" * size
+                for number in range(20):
+                    assert await peer.call("add", text, str(number)) == text + str(number)
+                uids = [await peer.request("add", text, str(number)) for number in range(20)]
+                answers = {answer["uid"]: answer["result"] for answer in [await peer.answer() for _ in uids]}
+                assert [answers[uid] for uid in uids] == [text + str(number) for number in range(20)]
+                assert await peer.call("at_once", size) == size
 
 
 async def test_while_requests_wait_for_a_thread_the_task_reads(readings):
