@@ -84,6 +84,7 @@ class Turn:
         self._call_soon = call_soon
         self._threads_may_receive = threads_may_receive
         self._called_back = trio.Event()
+        self._is_given_back = False
         self._left: Sequence[Event] = ()
         self._read = 0
         self._last = 0.0
@@ -119,7 +120,7 @@ class Turn:
             return True
 
     def _is_free(self) -> bool:
-        return self.is_aside and self.reader is None
+        return self.is_aside and self.reader is None and not self._is_given_back
 
     def has_read(self) -> None:
         """Note that the thread whose turn it is carries out what it has read, and will then read on."""
@@ -136,6 +137,7 @@ class Turn:
         with self._lock:
             if self.reader is thread:
                 self.reader = None
+                self._is_given_back = True  # the task has to see to these before anybody reads on
                 self._left, self.error = events, error
                 self._call_soon(self._called_back.set)
 
@@ -155,6 +157,7 @@ class Turn:
         The lock is held until that request is in the queue: it is not to wait for a thread that reads.
         """
         self.is_aside = True
+        self._is_given_back = False
         self._read = 0
         self._called_back = trio.Event()
 
