@@ -103,6 +103,12 @@ class Case:
     heavy: bool = False
     """Whether it takes so long that it is measured in every third round only, and not in a quick run."""
 
+    turns: int = 1
+    """How many times each contestant does its load in a round, but in a quick run.
+
+    They take turns, so that a machine that is slower for some tenths of a second is so for all of them.
+    """
+
     quick: bool = True
     """Whether it is measured in a quick run."""
 
@@ -139,6 +145,10 @@ class Case:
         if not contestants or (self.comparisons and not comparisons):
             return None
         return Case(**{**self.__dict__, "contestants": contestants, "comparisons": comparisons})
+
+
+TURNS: Final = 4
+"""How many `Case.turns` a case has whose contestants do their load in some tenths of a second."""
 
 
 @dataclass

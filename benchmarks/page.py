@@ -24,9 +24,9 @@ that more is better and 1 is the same.
 _METHOD: Final = """\
 ## Method
 
-- **Turns.** In every round each contestant of a case does its load, one right after the other, and who
-  goes first goes round. A ratio is taken of the two costs of one round; *min*, *median* and *max* are of
-  the rounds.
+- **Turns.** In every round each contestant of a case does its load, one right after the other, there and
+  back, several times if that does not take long, and who goes first goes round. A ratio is taken of the
+  two costs of one round; *min*, *median* and *max* are of the rounds.
 - **Processes.** Clients, Managers, Services and the servers of other packages run in processes of their
   own, new ones in every round: how memory happens to be laid out can make a process slower for all its
   life.

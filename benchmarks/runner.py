@@ -21,6 +21,7 @@ from benchmarks.placement import ALLOWED, one_cpu, pin
 from benchmarks.processes import ANSWER, LONG, Child
 from benchmarks.servers import network
 from benchmarks.servers.fake_manager import make_certificate
+from benchmarks.statistics import average
 from benchmarks.tasks import Address, Task
 
 QUICK: Final = 5
@@ -46,6 +47,10 @@ class Plan:
     def calls(self, contestant: Contestant) -> int:
         """Return how many calls a contestant makes in a round."""
         return max(1, contestant.calls // QUICK) if self.quick else contestant.calls
+
+    def turns(self, case: Case) -> int:
+        """Return how many times each contestant of a case does its load in a round."""
+        return 1 if self.quick else case.turns
 
     def measures(self, case: Case, number: int) -> bool:
         """Tell whether a case is measured in the round of this number, from 0."""
@@ -138,7 +143,7 @@ def groups(cases: Sequence[Case]) -> list[list[Case]]:
 def steps(cases: Sequence[Case], plan: Plan) -> int:
     """Return how many times a contestant does its load."""
     return sum(
-        len(case.contestants)
+        len(case.contestants) * plan.turns(case)
         for number in range(plan.rounds)
         for case in cases
         if plan.measures(case, number)
@@ -177,7 +182,13 @@ def _round(
         stage.prepare(group, progress)
         for case in group:
             first = number % len(case.contestants)
-            for contestant in case.contestants[first:] + case.contestants[:first]:
-                progress(f"round {number + 1}: {case.full_title}, {contestant.name}", 0)
-                measured[case.key].add(contestant.name, stage.measure(case, contestant, plan))
-                progress("", 1)
+            order = case.contestants[first:] + case.contestants[:first]
+            found: dict[str, list[dict[str, float]]] = {contestant.name: [] for contestant in order}
+            for turn in range(plan.turns(case)):
+                # There and back: a machine that becomes slower all the time is as bad for each of them.
+                for contestant in reversed(order) if turn % 2 else order:
+                    progress(f"round {number + 1}: {case.full_title}, {contestant.name}", 0)
+                    found[contestant.name].append(stage.measure(case, contestant, plan))
+                    progress("", 1)
+            for name, turns in found.items():
+                measured[case.key].add(name, average(turns))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import median
+from statistics import fmean, median
 
 from benchmarks.cases import Comparison, Goals, Measured
 
@@ -43,6 +43,11 @@ def percentile(values: Sequence[float], hundredths: float) -> float:
     """
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * hundredths / 100))]
+
+
+def average(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the averages of costs that were measured several times, of at least once, figure by figure."""
+    return {name: fmean(each[name] for each in figures) for name in figures[0]}
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.cases import OURS, REFERENCE, Case, Comparison, Contestant, Goals
+from benchmarks.cases import OURS, REFERENCE, TURNS, Case, Comparison, Contestant, Goals
 
 FAKE = "fake"
 TRANSPORTS = ("tcp", "tls")
@@ -41,6 +41,7 @@ def _case(
         pair(load, transport, *calls, size=size),
         tuple(comparisons),
         pinned=pinned,
+        turns=TURNS,
     )
 
 

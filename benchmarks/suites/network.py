@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.cases import OURS, REFERENCE, TITLES, Case, Comparison, Contestant, Goals
+from benchmarks.cases import OURS, REFERENCE, TITLES, TURNS, Case, Comparison, Contestant, Goals
 
 _TRANSPORTS = ("tcp", "tls")
 _LEAN = "benchmarks.clients.lean"
@@ -62,6 +62,7 @@ def _case(
         tuple(comparisons),
         pinned=pinned,
         background=background,
+        turns=1 if background else TURNS,
         quick=not background,
     )
 

@@ -44,6 +44,29 @@ def test_a_round_with_clients_a_fake_manager_and_a_network():
     assert sum(told) == runner.steps([of], runner.Plan(rounds=1)) == 3
 
 
+def test_contestants_take_turns_there_and_back_and_their_costs_are_averaged(monkeypatch):
+    asked = []
+
+    def measure(stage, of, contestant, plan):
+        asked.append(contestant.name)
+        return {"seconds": float(len(asked))}
+
+    monkeypatch.setattr(runner._Stage, "prepare", lambda *_: None)
+    monkeypatch.setattr(runner._Stage, "measure", measure)
+    monkeypatch.setattr(runner, "make_certificate", lambda home: (home, home))
+    of = case(turns=4)
+    told = []
+    (measured,) = runner.run([of], runner.Plan(rounds=2), lambda what, done: told.append(done))
+    there, back = ["ours", "reference"], ["reference", "ours"]
+    assert asked == [*there, *back, *there, *back, *back, *there, *back, *there]
+    assert measured.costs == {
+        "ours": {"seconds": [(1 + 4 + 5 + 8) / 4, (10 + 11 + 14 + 15) / 4]},
+        "reference": {"seconds": [(2 + 3 + 6 + 7) / 4, (9 + 12 + 13 + 16) / 4]},
+    }
+    assert sum(told) == runner.steps([of], runner.Plan(rounds=2)) == 16
+    assert runner.steps([of], runner.Plan(rounds=2, quick=True)) == 4
+
+
 def test_heavy_cases_are_measured_in_every_third_round_and_not_in_a_quick_run():
     heavy = case(heavy=True)
     assert [number for number in range(7) if runner.Plan(7).measures(heavy, number)] == [0, 3, 6]
