@@ -15,6 +15,7 @@ PACKAGE = Path(msl_network_trio.__file__).parent
 ORDER = [
     "exceptions",
     "constants",
+    "resuming",
     "portal.process",
     "portal.interrupts",
     "portal.waiting",

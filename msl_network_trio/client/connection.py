@@ -157,13 +157,24 @@ class Connection:
         request = self.protocol.make(Waiting, service, attribute, args, kwargs)
         if linking:
             self.protocol.is_to_link(request, linking)
-        if seconds == math.inf:
-            await self._send_and_wait(request)
-        else:
-            with trio.move_on_after(seconds):
-                await self._send_and_wait(request)
-            if not request.settled:
-                raise timed_out(request, seconds)
+        # Before anything is queued: a call in a cancelled scope must not be executed.
+        await checkpoint_if_cancelled()
+        try:
+            if seconds == math.inf and self._writer.put(request):
+                request.waiter = current_task()  # what request.wait() does, without the call
+                await wait_task_rescheduled(request.forget_waiter)
+            else:
+                with trio.move_on_after(seconds):
+                    await self._exchange(request)
+                if not request.settled:
+                    raise timed_out(request, seconds)
+        except ConnectionLost:
+            # A program that tries again and again must not stop all others.
+            await trio.lowlevel.checkpoint()
+            raise
+        except BaseException:
+            self.abandon(request)
+            raise
         return request.result if request.error is None else request.outcome()
 
     def start(
@@ -256,8 +267,8 @@ class Connection:
         request = protocol.make(Waiting, MANAGER, attribute, args, kwargs)
         request.admin = True
         with trio.move_on_after(seconds) as scope:
-            await self._send_and_wait(request)
             try:
+                await self._exchange(request)
                 while not request.settled:
                     question = request.question
                     assert question is not None  # the only other reason to be woken
@@ -270,6 +281,9 @@ class Connection:
                             protocol.answer(text)
                             self._writer.flush()
                         await request.wait()
+            except ConnectionLost:
+                await trio.lowlevel.checkpoint()
+                raise
             except BaseException:
                 self.abandon(request)
                 raise
@@ -332,21 +346,12 @@ class Connection:
             raise ValueError(f"A timeout is a number of seconds from 0, not {timeout!r}")
         return timeout
 
-    async def _send_and_wait(self, request: Waiting) -> None:
-        # Before anything is queued: a call in a cancelled scope must not be executed.
-        await checkpoint_if_cancelled()
-        try:
-            if not self._writer.put(request):
-                await self._writer.put_when_there_is_room(request)
-            request.waiter = current_task()  # what request.wait() does, without the call
-            await wait_task_rescheduled(request.forget_waiter)
-        except ConnectionLost:
-            # A program that tries again and again must not stop all others.
-            await trio.lowlevel.checkpoint()
-            raise
-        except BaseException:
-            self.abandon(request)
-            raise
+    async def _exchange(self, request: Waiting) -> None:
+        """Queue a request, when there is room for it, and wait until it is woken."""
+        await checkpoint_if_cancelled()  # also if the time that it has is over already
+        if not self._writer.put(request):
+            await self._writer.put_when_there_is_room(request)
+        await request.wait()
 
     def _look_after_requests(self) -> None:
         """See to it that somebody cares for requests that have been queued: the watch, and who reads."""

@@ -12,6 +12,7 @@ from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wai
 
 from msl_network_trio.exceptions import NetworkError, ReplyTimeout
 from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.resuming import GO_ON
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ class Waiting(Request):
         task = self.waiter
         if task is not None:
             self.waiter = None
-            reschedule(task)
+            reschedule(task, GO_ON)
 
     def forget_waiter(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
         """Let Trio cancel the parked caller."""

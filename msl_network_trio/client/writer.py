@@ -10,6 +10,7 @@ import trio
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.resuming import GO_ON
 from msl_network_trio.transport.base import Transport
 
 _WORTH_SENDING = 4096
@@ -170,7 +171,7 @@ class Writer:
         self._is_idle = False
         task, self._parked = self._parked, None
         if task is not None:
-            trio.lowlevel.reschedule(task)
+            trio.lowlevel.reschedule(task, GO_ON)
         else:
             self._start(self.run)
 

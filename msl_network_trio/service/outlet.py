@@ -12,6 +12,7 @@ import trio
 
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost
 from msl_network_trio.protocol.service import OutgoingLine
+from msl_network_trio.resuming import GO_ON
 from msl_network_trio.service.holding import HELD_FOR, Emitter, Holding
 from msl_network_trio.transport.base import Transport
 
@@ -115,7 +116,7 @@ class Outlet:
         task = self._parked
         if task is not None:
             self._parked = None
-            trio.lowlevel.reschedule(task)
+            trio.lowlevel.reschedule(task, GO_ON)
 
     # ---- in any thread ----
 
@@ -259,7 +260,7 @@ class Outlet:
         self.flush()
         if self._holding.is_worthwhile and self._looker is not None:
             task, self._looker = self._looker, None
-            trio.lowlevel.reschedule(task)
+            trio.lowlevel.reschedule(task, GO_ON)
 
     def _call_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Call a function in the Trio thread."""

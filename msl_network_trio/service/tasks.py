@@ -13,6 +13,7 @@ import trio
 
 from msl_network_trio.client.user_code import is_interrupt
 from msl_network_trio.protocol.service import Call, OutgoingLine, encode_result
+from msl_network_trio.resuming import GO_ON
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.requests import current
 from msl_network_trio.service.threads import failed
@@ -134,7 +135,7 @@ class WorkerTasks:
         if worker.task is None:
             self._nursery.start_soon(self._work, worker)
         else:
-            trio.lowlevel.reschedule(worker.task)
+            trio.lowlevel.reschedule(worker.task, GO_ON)
         return worker
 
     def _resign(self, worker: _Worker) -> None:
