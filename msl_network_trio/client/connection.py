@@ -197,7 +197,7 @@ class Connection:
         """
         seconds = self._request_timeout if timeout is None else self.seconds(timeout)
         request = self.protocol.make(Reply, service, attribute, args, kwargs)
-        request.abandon_by = self.abandon
+        request.owner = self
         if seconds != math.inf:
             request.limit(seconds)
         for _ in checkpoint_if_cancelled().__await__():  # noqa: ASYNC105 - so that nobody waits
@@ -228,7 +228,7 @@ class Connection:
         Nobody need look at the reply. If the connection has ended, there is nothing to be sent.
         """
         request = self.protocol.make(Reply, MANAGER, attribute, args, None)
-        request.abandon_by = self.abandon
+        request.owner = self
         request.waiter = trio.Event()  # as if somebody waited: nobody need hear of an error
         try:
             self._writer.put_in_any_case(request)

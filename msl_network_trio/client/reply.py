@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Protocol
 
 import outcome
 import trio
@@ -42,6 +42,13 @@ class Waiting(Request):
         await wait_task_rescheduled(self.forget_waiter)
 
 
+class Owner(Protocol):
+    """Who makes requests."""
+
+    def abandon(self, request: Request) -> None:
+        """Give up on a request."""
+
+
 class Reply(Request):
     """The reply to a request that was made with ``asynchronous=True``.
 
@@ -51,12 +58,12 @@ class Reply(Request):
     """
 
     # It is the request itself, since a second object for each would make many of them a tenth slower.
-    __slots__ = ("_deadline", "_timeout", "_unseen", "abandon_by")
+    __slots__ = ("_deadline", "_timeout", "_unseen", "owner")
 
     waiter: trio.Event | None
     """Made by who waits, which most need not."""
 
-    abandon_by: Callable[[Request], None]
+    owner: Owner
     """Gives up on the request; to be set by who makes it."""
 
     _deadline: float
@@ -81,7 +88,7 @@ class Reply(Request):
         """
         if self.done():
             return False
-        self.abandon_by(self)
+        self.owner.abandon(self)
         self.wake()
         return True
 
@@ -112,7 +119,7 @@ class Reply(Request):
         with trio.move_on_at(self._deadline):
             await self.waiter.wait()
         if not self.done():
-            self.abandon_by(self)
+            self.owner.abandon(self)
             self.error = timed_out(self, self._timeout)
             self.settled = True
             self.wake()
@@ -138,7 +145,7 @@ class Reply(Request):
         return f"<Reply to {self.service}.{self.attribute} {state}>"
 
 
-_REQUEST_NAMES = {name for name in dir(Request) if not name.startswith("_")} | {"abandon_by", "limit"}
+_REQUEST_NAMES = {name for name in dir(Request) if not name.startswith("_")} | {"limit", "owner"}
 
 
 class _UnseenError:

@@ -120,8 +120,8 @@ class ClientProtocol:
         self._lines = LineBuffer(_smaller(read_limit, HANDSHAKE_LINE_LIMIT))
         self.is_over = False
         self._rejection = ""
-        # A prefix that other clients cannot guess, since a Manager lets them forge replies.
-        self._uids = map(os.urandom(4).hex().__add__, map(str, count(1)))
+        # From where other clients cannot guess, since a Manager lets them forge replies.
+        self._numbers = count(int.from_bytes(os.urandom(7), "big"))
         self.outbox = Outbox()
         self.open = self.outbox.open
         self._unread = Unread(self.open)
@@ -188,7 +188,7 @@ class ClientProtocol:
         """
         if attribute == DISCONNECT_REQUEST:
             raise ValueError("Use disconnect() to end the connection")
-        uid = next(self._uids)
+        uid = hex(next(self._numbers))
         return kind(service, attribute, uid, codec.encode_request(service, attribute, args, kwargs, uid))
 
     def check_open(self, service: str) -> None:
