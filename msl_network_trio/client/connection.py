@@ -27,7 +27,7 @@ from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkErro
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import Notification, Question
-from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.protocol.outgoing import NOBODY, Request
 from msl_network_trio.transport.base import Transport
 
 logger = logging.getLogger(__name__)
@@ -198,6 +198,7 @@ class Connection:
         seconds = self._request_timeout if timeout is None else self.seconds(timeout)
         request = self.protocol.make(Reply, service, attribute, args, kwargs)
         request.owner = self
+        request.waiter = NOBODY
         if seconds != math.inf:
             request.limit(seconds)
         for _ in checkpoint_if_cancelled().__await__():  # noqa: ASYNC105 - so that nobody waits

@@ -11,7 +11,7 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
 
 from msl_network_trio.exceptions import NetworkError, ReplyTimeout
-from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.protocol.outgoing import NOBODY, Request
 from msl_network_trio.resuming import GO_ON
 
 logger = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ class Reply(Request):
     # It is the request itself, since a second object for each would make many of them a tenth slower.
     __slots__ = ("_deadline", "_timeout", "_unseen", "owner")
 
-    waiter: trio.Event | None
-    """Made by who waits, which most need not."""
+    waiter: Any
+    """A `trio.Event` that is made by who waits, which most need not; else `NOBODY`."""
 
     owner: Owner
     """Gives up on the request; to be set by who makes it."""
@@ -111,8 +111,11 @@ class Reply(Request):
         return self.result
 
     async def _wait(self) -> None:
-        if self.waiter is None:
+        if self.waiter is NOBODY:
             self.waiter = trio.Event()
+            if self.settled:
+                # A thread has taken the reply in the same moment, and may have found nobody to tell.
+                self.waiter.set()
         if not hasattr(self, "_deadline"):
             await self.waiter.wait()
             return
@@ -126,7 +129,7 @@ class Reply(Request):
 
     def wake(self) -> None:
         """Tell who waits, if anybody does."""
-        if self.waiter is not None:
+        if self.waiter is not NOBODY:
             self.waiter.set()
         elif self.error is not None:
             self._unseen = _UnseenError(self, self.error)

@@ -13,13 +13,6 @@ from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.resuming import GO_ON
 from msl_network_trio.transport.base import Transport
 
-_WORTH_SENDING = 4096
-"""How many bytes are sent before all tasks that can go on now have had their turn.
-
-The other end can as well begin with these while we go on with the rest. Fewer wait for what the other tasks
-will have to say, so that it goes out together: to send costs as much as several requests.
-"""
-
 _AT_ONCE = 1_048_576
 """How many bytes to write before other tasks get their turn, if the kernel takes them all."""
 
@@ -61,6 +54,7 @@ class Writer:
         self._outbox = protocol.outbox
         self._transport = transport
         self._lock = transport.lock
+        self._worth_sending = transport.worth_sending
         self._rest: memoryview | None = None
         self._start = start
         self._is_idle = True
@@ -111,7 +105,7 @@ class Writer:
             len(request.data)
         ):
             return False
-        if (protocol.open and unsent < _WORTH_SENDING) or self._rest is not None:
+        if (protocol.open and unsent < self._worth_sending) or self._rest is not None:
             protocol.request(request)
             if self._is_idle:
                 self._wake()

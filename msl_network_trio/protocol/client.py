@@ -65,7 +65,7 @@ from msl_network_trio.protocol.messages import (
     ReceivedLine,
     refusal,
 )
-from msl_network_trio.protocol.outgoing import Line, Outbox, Request
+from msl_network_trio.protocol.outgoing import NOBODY, Line, Outbox, Request
 from msl_network_trio.protocol.presence import Presence
 from msl_network_trio.protocol.request_errors import answered_error, gone, is_refusal, not_there, remote_error
 from msl_network_trio.protocol.unread import Unread
@@ -88,6 +88,8 @@ class _Barrier(Request):
 
 Event = Request | Question | Connected | list[Notification]
 """A `Request` has been settled or has a question; a bare `Question` belongs to the handshake.
+
+That a result has come which `NOBODY` waits for is no event.
 
 Notifications of one Service that came one behind the other are one event.
 """
@@ -340,7 +342,7 @@ class ClientProtocol:
 
     def _understand_all(self, messages: Iterable[ReceivedLine], events: list[Event]) -> None:
         pop, append, unset, manager = self.open.pop, events.append, UNSET, MANAGER
-        unread = self._unread
+        unread, nobody = self._unread, NOBODY
         run: list[Notification] = []
         for message in messages:
             uid = message.uid
@@ -357,7 +359,8 @@ class ClientProtocol:
                     request.settled = True
                     if request.sequence > unread.mark:  # noqa: PLR1730 - to call max() takes longer
                         unread.mark = request.sequence
-                    append(request)
+                    if request.waiter is not nobody:
+                        append(request)
             elif uid == NOTIFICATION_UID:
                 notification = self._notification(message)
                 if notification is not None:

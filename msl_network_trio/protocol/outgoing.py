@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.protocol.messages import Question
 
 _CHUNK = 262_144
 """How many bytes `Outbox.take` gives out at a time; a longer line comes alone, so that it is not copied."""
+
+
+NOBODY: Final = object()
+"""The `Request.waiter` of a request whose result is just kept: when it comes, nobody has to be told."""
 
 
 class Line:
@@ -74,7 +78,7 @@ class Request(Line):
         self.question: Question | None = None
         """What the Manager wants to know before it goes on with this admin request."""
         self.waiter: Any = None
-        """Who waits for the answer, in the form that is needed to `wake` it."""
+        """Who waits for the answer, in the form that is needed to `wake` it; or `NOBODY`."""
 
     @property
     def may_have_run(self) -> bool:

@@ -16,6 +16,8 @@ class Transport(ABC):
     Attributes:
         port: The number of our own port, 0 if the carrier has none.
         threads_may_send: Whether `send_nowait` may be called outside the Trio thread.
+        worth_sending: How many bytes to send at once and not with what others will have to say: the other end
+            can begin with them meanwhile, but to send costs as much as several requests.
         threads_may_receive: Whether `wait_in_thread` and `receive_nowait` may be called there, too.
         last_words: What the peer said of the end, when `receive` has met it; empty if nothing, as in TCP.
         lock: Held around everything that is done to the carrier. Who calls `send_nowait` in another thread,
@@ -24,6 +26,7 @@ class Transport(ABC):
 
     threads_may_send: ClassVar[bool] = False
     threads_may_receive: ClassVar[bool] = False
+    worth_sending: ClassVar[int] = 4096
     port: int = 0
     last_words: str = ""
 

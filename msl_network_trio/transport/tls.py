@@ -71,6 +71,8 @@ class TlsTransport(SocketTransport):
     _size = _RECORD
     """How many bytes to ask OpenSSL for."""
 
+    worth_sending = 8192  # what is sent is a record, and to seal one takes its time
+
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(sock)
         self._tls = sock

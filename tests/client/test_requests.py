@@ -329,6 +329,16 @@ async def test_the_timeout_of_a_handle_counts_from_the_request(session, autojump
     assert reply.cancel() is False
 
 
+async def test_a_reply_that_a_thread_takes_just_when_it_is_awaited_is_not_missed(session: Session):
+    handle = session.link.add(1, 2, asynchronous=True)
+    session.peer.reply(await session.peer.expect("add"), 3)
+    while not handle.settled:
+        await trio.testing.wait_all_tasks_blocked()
+    with trio.fail_after(5):
+        await handle._wait()  # what awaiting it does if it was not there when that was looked at
+    assert await handle == 3
+
+
 async def test_the_error_of_a_handle_that_nobody_awaits_is_logged(session: Session, caplog):
     caplog.set_level(logging.ERROR)
     reply = session.link.add(asynchronous=True)

@@ -13,7 +13,7 @@ from msl_network_trio import exceptions as exc
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT
 from msl_network_trio.protocol.messages import Connected, Notification, Question
-from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.protocol.outgoing import NOBODY, Request
 from tests.protocol.lines import MANAGER, ask, line
 
 IDENTITY = {"type": "client", "name": "C", "language": "Python", "os": "Linux"}
@@ -942,6 +942,15 @@ def test_nothing_is_given_out_when_the_connection_has_ended():
     with pytest.raises(exc.ConnectionLost, match="cannot send request to 'Echo'"):
         peer.protocol.give_out(request)
     assert not request.may_have_run
+
+
+def test_that_a_result_has_come_which_nobody_waits_for_is_no_event():
+    peer = Peer()
+    kept, failed, awaited = (peer.sent("Echo") for _ in range(3))
+    kept.waiter = failed.waiter = NOBODY
+    events = peer.receive(reply(kept.uid, 1), error(failed.uid, "ValueError: no"), reply(awaited.uid, 3))
+    assert events == [failed, awaited]
+    assert (kept.settled, kept.result) == (True, 1)
 
 
 # ---- notifications ----
