@@ -16,8 +16,7 @@ END: Final = "<!-- end of figures -->"
 _ALL_OF_ONES_OWN: Final = "all of one's own: "
 
 _ABOUT_FLOORS: Final = """\
-Of {asked} floors that the design sets for such ratios, this run met {met}; RESULTS names the
-others.
+Of {asked} floors that the design sets for such ratios, this run met {met}.
 """
 
 _ABOUT_WHOLE: Final = """\
@@ -93,7 +92,8 @@ def figures(results: Results) -> str:
     networks = {key: spread for key, spread in of_networks.items() if key not in whole}
     clients = _found(suites.get("client", []))
     met, asked = met_of(lines(results.cases, results.pin)).get("floor", (0, 0))
-    parts = [_ABOUT_FLOORS.format(met=met, asked=asked)]
+    which = "all" if met == asked else f"{met}; RESULTS names the others"
+    parts = [_ABOUT_FLOORS.format(met=which, asked=asked)]
     if whole:
         exchanged = _across(("tcp", "tls"), ("our client",))
         columns = [*_across(("tcp", "tls", "websocket"), (OURS,)), *exchanged]

@@ -54,10 +54,12 @@ def merged(runs: Sequence[Results]) -> Results:
         runs: At least one; what ratios depend on is taken from the last one.
     """
     last = runs[-1]
+    # Of what is measured this is the one thing that may well differ: one has gone on in the meantime.
+    commits = dict.fromkeys(run.environment["commit"] for run in runs if "commit" in run.environment)
     cases = {measured.case.key: measured for run in runs for measured in run.cases}
     skipped = {each.what: each for run in runs for each in run.skipped}
     return Results(
-        last.environment,
+        {**last.environment, **({"commit": ", ".join(commits)} if commits else {})},
         min(run.rounds for run in runs),
         any(run.quick for run in runs),
         last.pin,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -30,6 +31,9 @@ def test_of_several_runs_the_last_of_each_case_counts(run):
     assert (both.environment, both.rounds, both.skipped) == (other.environment, 2, run.skipped)
     assert both.command == "python -m benchmarks; again"
     assert results.merged([run]) == run
+    earlier, later = (replace(run, environment={"machine": "m", "commit": name}) for name in ("abc", "def"))
+    merged = results.merged([earlier, later, earlier])
+    assert merged.environment == {"machine": "m", "commit": "abc, def"}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 1}', "\x00"])
