@@ -364,7 +364,12 @@ class Connection:
     # ---- the tasks ----
 
     def _start_task(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Start one of our own tasks, which end with the connection."""
+        """Start one of our own tasks, which end with the connection, and none after it.
+
+        A thread may have asked for one in the very last moment, when its nursery takes none any more.
+        """
+        if self.closed.is_set():
+            return
         if self._nursery is None:
             self._to_start.append(function)
         else:

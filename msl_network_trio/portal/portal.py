@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -14,6 +15,8 @@ from msl_network_trio.portal import process
 from msl_network_trio.portal.errand import Errand, run_has_ended
 from msl_network_trio.portal.process import stand_still_at_exit
 from msl_network_trio.portal.waiting import check_may_wait
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,7 +56,7 @@ class Portal:
         return self._process is not process.this
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
-        """Have a function called in the Trio thread, soon; it must raise nothing.
+        """Have a function called in the Trio thread, soon; what it raises is a mistake of ours, and logged.
 
         Raises:
             ConnectionLost: The Trio run has ended.
@@ -61,7 +64,7 @@ class Portal:
         if self.is_inherited:
             raise ConnectionLost("The connection belongs to the process that this one was forked from")
         try:
-            self._token.run_sync_soon(function, *args)
+            self._token.run_sync_soon(_call, function, *args)
         except trio.RunFinishedError:
             stand_still_at_exit()
             raise run_has_ended() from None
@@ -119,3 +122,11 @@ class Portal:
             return trio.from_thread.run_sync(trio.lowlevel.current_trio_token) is self._token
         except RuntimeError:
             return False
+
+
+def _call(function: Callable[..., object], *args: Any) -> None:
+    """Call a function: an exception in it would end the Trio run, and with it all other connections."""
+    try:
+        function(*args)
+    except Exception:
+        logger.exception("%r failed", function)

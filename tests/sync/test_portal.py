@@ -35,6 +35,34 @@ from msl_network_trio.sync import Client, Link, LinkedClient, connect, notificat
 from tests.sync.manager import NOTHING, FakeManager
 from tests.sync.test_calls import Background
 
+
+async def test_what_fails_in_the_trio_thread_is_logged_and_ends_nothing(caplog):
+    def fail() -> None:
+        raise RuntimeError("a mistake of ours")
+
+    portal = Portal.here()
+    await trio.to_thread.run_sync(portal.post, fail)
+    await trio.testing.wait_all_tasks_blocked()
+    (record,) = caplog.records
+    assert "fail" in record.message
+    assert "a mistake of ours" in record.exc_text
+
+
+async def test_a_thread_that_asks_for_a_task_in_the_last_moment_of_a_connection_ends_nothing(
+    manager: FakeManager,
+):
+    client = await async_connect(**manager.arguments())
+    connection = client._connection
+    await client.disconnect()
+    async with trio.open_nursery() as closed:
+        pass
+    connection._nursery = closed  # which is what it is for a moment, before there is none
+    connection.threads.come()
+    with connection.lock:
+        connection.threads.flush()
+    assert connection._to_start == []
+
+
 # ---- calls ----
 
 
