@@ -155,11 +155,11 @@ class Connection:
         """
         seconds = self._request_timeout if timeout is None else self.seconds(timeout)
         request = self.protocol.make(Waiting, service, attribute, args, kwargs)
-        if linking:
-            self.protocol.is_to_link(request, linking)
         # Before anything is queued: a call in a cancelled scope must not be executed.
         await checkpoint_if_cancelled()
         try:
+            if linking:
+                self.protocol.is_to_link(request, linking)
             if seconds == math.inf and self._writer.put(request):
                 request.waiter = current_task()  # what request.wait() does, without the call
                 await wait_task_rescheduled(request.forget_waiter)

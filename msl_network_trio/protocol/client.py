@@ -28,7 +28,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import count, groupby
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -570,12 +570,15 @@ class ClientProtocol:
     def _refused_service(self, text: str) -> str | None:
         """Return the Service that this refusal names, if a request of ours can be meant."""
         if is_refusal(text):
-            # Those that are expected to come first: each look through all open requests takes long.
-            for services in (self._barriers, self._unread.services):
-                for service in services:
-                    if service is not None and text == refusal(service, self.manager_name):
-                        return service
+            for service in self._services_that_may_refuse():
+                if service is not None and text == refusal(service, self.manager_name):
+                    return service
         return None
+
+    def _services_that_may_refuse(self) -> Iterator[str | None]:
+        """Those that are expected to come first: each look through all open requests takes long."""
+        yield from self._barriers
+        yield from self._unread.services
 
     def _service_refused(self, service: str, events: list[Event]) -> None:
         suspects = [request for request in self._unread if request.service == service]

@@ -826,6 +826,14 @@ async def test_a_link_that_is_given_up_is_undone(session: Session):
         session.peer.reply(late, {})
 
 
+async def test_a_link_in_a_cancelled_scope_leaves_nothing_behind(session: Session):
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await session.client.link("Echo")
+    assert scope.cancelled_caught
+    assert session.client._connection.protocol._linking == {}
+
+
 async def test_a_link_that_is_given_up_is_not_undone_if_there_is_another(session: Session):
     async with trio.open_nursery() as nursery:
 

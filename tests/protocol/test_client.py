@@ -944,6 +944,16 @@ def test_nothing_is_given_out_when_the_connection_has_ended():
     assert not request.may_have_run
 
 
+def test_services_whose_refusals_are_expected_are_looked_at_without_a_look_through_all_requests():
+    peer = Peer()
+    peer.sent("Echo")
+    peer.sent("Echo")
+    peer.receive(refusal("Echo"))  # two are meant, so a barrier is waited for
+    expected = peer.protocol._services_that_may_refuse()
+    peer.protocol._unread = None  # which is not to be asked
+    assert next(expected) == "Echo"
+
+
 def test_that_a_result_has_come_which_nobody_waits_for_is_no_event():
     peer = Peer()
     kept, failed, awaited = (peer.sent("Echo") for _ in range(3))
