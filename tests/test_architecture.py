@@ -16,6 +16,7 @@ ORDER = [
     "exceptions",
     "constants",
     "resuming",
+    "asyncio_advice",
     "portal.process",
     "portal.interrupts",
     "portal.waiting",

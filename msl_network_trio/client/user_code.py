@@ -10,6 +10,8 @@ from typing import Any
 
 import trio
 
+from msl_network_trio.asyncio_advice import explain
+
 logger = logging.getLogger(__name__)
 
 
@@ -42,6 +44,7 @@ def report(error: BaseException, function: Callable[..., Any] | None, what: str)
     if is_interrupt(error):
         signal.raise_signal(signal.SIGINT)  # we are protected, so Trio takes it to the main task
     else:
+        explain(error)
         logger.error("exception in %s %r", what, function, exc_info=error)
 
 

@@ -329,17 +329,20 @@ def encode_result(call: Call, result: Any) -> OutgoingLine:
     return b"".join(pieces[:3]), value, b"".join(pieces[4:])
 
 
-def encode_error(call: Call, error: BaseException, *, without: tuple[str, ...] = ()) -> bytes:
+def encode_error(
+    call: Call, error: BaseException, *, without: tuple[str, ...] = (), advice: str = ""
+) -> bytes:
     """Encode the answer to a request that failed.
 
     Args:
         call: The request.
         error: Why it failed.
         without: See `traceback_lines`.
+        advice: See `sendable_error`.
     """
     fields = {
         "error": True,
-        "message": sendable_error(error),
+        "message": sendable_error(error, advice),
         "requester": msgspec.Raw(call.requester),
         "result": None,
         "traceback": traceback_lines(error, without),
@@ -369,13 +372,18 @@ def encode_notification(args: Any, kwargs: Any, end: bytes) -> OutgoingLine:
     return _NOTIFY + value + end if len(value) < LARGE else (_NOTIFY, value, end)
 
 
-def sendable_error(error: BaseException) -> str:
-    """Return an exception as a client is told of it: its class and its text."""
+def sendable_error(error: BaseException, advice: str = "") -> str:
+    """Return an exception as a client is told of it: its class and its text.
+
+    Args:
+        error: The exception.
+        advice: What to do about it, which goes behind its text; empty: nothing is known.
+    """
     try:
         text = str(error)
     except Exception:  # noqa: BLE001 - it is code of the user, and the client has to be answered
         text = "<its text cannot be made>"
-    return sendable(f"{type(error).__name__}: {text}")
+    return sendable(f"{type(error).__name__}: {text}{advice and f' ({advice})'}")
 
 
 def traceback_lines(error: BaseException, without: tuple[str, ...] = ()) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import trio
 
+from msl_network_trio.asyncio_advice import NoEventLoop, foreign_task, forget_event_loop
 from msl_network_trio.client import user_code
 from msl_network_trio.client.connecting import Dial, Settings, dial, language, operating_system
 from msl_network_trio.client.prompts import Prompts
@@ -150,6 +151,8 @@ class Service:
 
     set_logging_level = staticmethod(set_logging_level)
 
+    _loop = NoEventLoop()  # the event loop of msl-network
+
     # ---- for methods and tasks ----
 
     @property
@@ -217,7 +220,7 @@ class Service:
         """
         for task in tasks:
             if not isinstance(task, Coroutine) and not callable(task):
-                raise TypeError(f"A task is an async function or a coroutine, not {task!r}")
+                raise TypeError(foreign_task(task))
         if self.__is_running:
             raise RuntimeError(f"{self!r} runs already, use its nursery to start tasks")
         self._tasks.extend(tasks)
@@ -416,6 +419,7 @@ class Service:
             assert_hostname=assert_hostname,
             auto_save=auto_save,
         )
+        forget_event_loop()
         try:
             trio.run(run)
         except ConnectionLost as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 import trio
 
+from msl_network_trio.asyncio_advice import explain
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.protocol.service import (
@@ -136,6 +137,7 @@ class Serving:
                     self._reading.cancel()
         except BaseExceptionGroup as group:
             failure = _single(group)
+            explain(failure)
         finally:
             self._outlet.close()
             self._transport.close()

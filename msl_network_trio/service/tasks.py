@@ -6,7 +6,7 @@ import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import coroutine
-from typing import Any
+from typing import Any, Final
 
 import outcome
 import trio
@@ -232,13 +232,42 @@ async def _unprotected(function: Callable[..., Awaitable[Any]], call: Call) -> A
     return await function(*call.args, **call.kwargs)
 
 
+def _message(wait: Coroutine[Any, Any, Any]) -> Any:
+    """Return what an async function of Trio yields to it first."""
+    message = wait.send(None)
+    wait.close()
+    return message
+
+
+_OF_TRIO: Final = frozenset(
+    {
+        type(_message(trio.lowlevel.cancel_shielded_checkpoint())),
+        type(_message(trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED))),
+    }
+)
+"""The classes of what Trio understands."""
+
+
+def _with_repr(message: Any) -> Any:
+    """Return what Trio is to be told instead of a message that is not its own.
+
+    It raises a TypeError in the coroutine that quotes the message. It must be able to: an exception in
+    ``__repr__`` would end all of Trio.
+    """
+    try:
+        repr(message)
+    except Exception:  # noqa: BLE001 - it is code of the user
+        return f"<{type(message).__name__} object>"
+    return message
+
+
 @coroutine
 def _resume(coro: Coroutine[Any, Any, Any], message: Any) -> Generator[Any, Any, Any]:
     """Go on with a coroutine that has said what it waits for first, and tell Trio just that."""
     try:
         while True:
             try:
-                value = yield message
+                value = yield message if type(message) in _OF_TRIO else _with_repr(message)
             except BaseException as error:  # noqa: BLE001 - it is for the coroutine
                 message = coro.throw(error)
             else:

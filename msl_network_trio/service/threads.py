@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any, Final
 
+from msl_network_trio.asyncio_advice import explain
 from msl_network_trio.protocol.service import (
     Call,
     OutgoingLine,
@@ -41,8 +42,9 @@ def default_max_workers() -> int:
 def failed(call: Call, error: BaseException) -> bytes:
     """Return the answer to a request whose method raised an exception, or returned what cannot be sent."""
     requester = bytes(call.requester).decode("utf-8")
-    logger.error("%r, requested by %s: %s", call.attribute, requester, sendable_error(error))
-    return encode_error(call, error, without=_NOT_THEIRS)
+    advice = explain(error)
+    logger.error("%r, requested by %s: %s", call.attribute, requester, sendable_error(error, advice))
+    return encode_error(call, error, without=_NOT_THEIRS, advice=advice)
 
 
 class Thread:

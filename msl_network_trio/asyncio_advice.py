@@ -1,0 +1,176 @@
+"""Tells what to use instead of asyncio, in exceptions raised because no asyncio event loop runs.
+
+Services and handlers that were written for msl-network, where asyncio runs, are called by Trio here. What
+asyncio says then ("no running event loop") helps nobody, nor does what Trio says of an awaitable of asyncio.
+So `explain` is called wherever an exception of the user's code is reported. It runs in any thread, and imports
+no asyncio.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final, Never
+
+_WAY_OUT: Final = (
+    "or call asyncio.run(...) in a worker thread (in a plain method of a Service, or by trio.to_thread.run_sync)"
+)
+_GENERAL: Final = (
+    "Trio runs here, not asyncio: use trio.sleep, trio.Event, trio.open_nursery or trio.to_thread.run_sync; "
+)
+
+_TASKS: Final = "a nursery (trio.open_nursery(), or self.nursery in a Service)"
+_INSTEAD: Final = {
+    "Barrier": "trio.Event",
+    "BoundedSemaphore": "trio.Semaphore",
+    "Condition": "trio.Condition",
+    "Event": "trio.Event",
+    "LifoQueue": "trio.open_memory_channel",
+    "Lock": "trio.Lock",
+    "PriorityQueue": "trio.open_memory_channel",
+    "Queue": "trio.open_memory_channel",
+    "Semaphore": "trio.Semaphore",
+    "TaskGroup": _TASKS,
+    "as_completed": _TASKS,
+    "create_subprocess_exec": "trio.run_process",
+    "create_subprocess_shell": "trio.run_process",
+    "create_task": _TASKS,
+    "ensure_future": _TASKS,
+    "gather": _TASKS,
+    "open_connection": "trio.open_tcp_stream",
+    "open_unix_connection": "trio.open_unix_socket",
+    "shield": "trio.CancelScope(shield=True)",
+    "sleep": "trio.sleep",
+    "start_server": "trio.serve_tcp",
+    "timeout": "trio.fail_after",
+    "to_thread": "trio.to_thread.run_sync",
+    "wait": _TASKS,
+    "wait_for": "trio.fail_after",
+}
+"""What to use instead of the functions and classes of asyncio."""
+
+_OF_TRIO: Final = (
+    "trio.run received unrecognized yield message",
+    "Trio got unexpected",
+    "Trio was expecting an async function",
+)
+"""How texts of Trio begin about awaitables of other libraries."""
+
+_LONGEST_CHAIN: Final = 100
+"""How many causes and members of groups of an exception to look at, at the most."""
+
+_LOOP_RUNS: Final = frozenset({"asyncio.base_events", "asyncio.runners"})
+"""The modules whose frames show that an event loop of asyncio did run."""
+
+
+def explain(error: BaseException) -> str:
+    """Add what to use instead to the text of an exception that was raised since asyncio does not run.
+
+    Args:
+        error: Any exception. It is changed if it, one of its causes or a member of a group is of that kind.
+
+    Returns:
+        What to use instead, if the text of `error` itself does not say it; else an empty string.
+    """
+    for each in _chain(error):
+        if _is_for_lack_of_a_loop(each):
+            advice = _advice(each.__traceback__)
+            each.args = (f"{str(each).rstrip('.')}. {advice}",)
+            return "" if each is error else advice
+    return ""
+
+
+def foreign_task(task: object) -> str:
+    """Return the text of the error about a task that is neither an async function nor a coroutine."""
+    text = f"A task is an async function or a coroutine, not {task!r}: "
+    if hasattr(task, "_asyncio_future_blocking"):  # how asyncio itself recognizes its Futures and Tasks
+        return text + "pass the async function itself, not a Future or Task of asyncio. " + _GENERAL + _WAY_OUT
+    if hasattr(task, "__aiter__"):
+        return text + "pass an async function with the loop (async for) in it, which Trio runs and not asyncio"
+    return text + "pass an async function that awaits it, which Trio runs and not asyncio"
+
+
+def forget_event_loop() -> None:
+    """Have asyncio find no event loop in this thread, which is about to run Trio.
+
+    Up to Python 3.13 asyncio makes one in the main thread for whoever asks for it, and takes on tasks which
+    then never run, without a word. (``start`` of msl-network sets one of its own, and leaves it closed.)
+    """
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None and asyncio._get_running_loop() is None:
+        asyncio.set_event_loop(None)
+
+
+class NoEventLoop:
+    """The attribute in which msl-network keeps its event loop; a subclass may have one of that name."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> Never:
+        """Raise an AttributeError that tells what to use instead."""
+        raise AttributeError(
+            f"There is no _loop of asyncio. {_GENERAL}{_WAY_OUT}; in other threads emit_notification() can be "
+            "called as it is, and trio.from_thread.run() calls async functions",
+            name="_loop",
+            obj=instance,
+        )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Return an exception, and what a traceback shows with it."""
+    seen: set[int] = set()
+    todo: list[BaseException | None] = [error]
+    while todo and len(seen) < _LONGEST_CHAIN:
+        each = todo.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        todo.append(each.__cause__ or (None if each.__suppress_context__ else each.__context__))
+        if isinstance(each, BaseExceptionGroup):
+            todo.extend(each.exceptions)
+
+
+def _is_for_lack_of_a_loop(error: BaseException) -> bool:
+    kind, text = type(error), error.args[0] if error.args else None
+    if not isinstance(text, str) or "not asyncio:" in text or _runs_asyncio(error.__traceback__):
+        return False
+    if kind is RuntimeError:
+        if text == "no running event loop" or text.startswith("There is no current event loop in thread"):
+            return True
+        return text.endswith("is bound to a different event loop") and _is_of_asyncio(error.__traceback__)
+    if kind is AttributeError:
+        # An Event, Lock or Queue that has to wait asks for the running loop, and gets None.
+        return error.obj is None and _is_of_asyncio(error.__traceback__)  # type: ignore[attr-defined]
+    return kind is TypeError and text.startswith(_OF_TRIO)
+
+
+def _advice(frames: TracebackType | None) -> str:
+    """Name what to use instead of the function of asyncio that was called."""
+    for frame in _frames(frames):
+        if _module(frame).startswith("asyncio."):
+            name = frame.tb_frame.f_code.co_qualname.partition(".")[0]
+            name = "timeout" if name == "Timeout" else name
+            if name in _INSTEAD:
+                return f"Trio runs here, not asyncio: instead of asyncio.{name} use {_INSTEAD[name]}; {_WAY_OUT}"
+    return _GENERAL + _WAY_OUT
+
+
+def _runs_asyncio(frames: TracebackType | None) -> bool:
+    return any(_module(frame) in _LOOP_RUNS for frame in _frames(frames))
+
+
+def _is_of_asyncio(frames: TracebackType | None) -> bool:
+    """Whether the innermost frame is one of asyncio."""
+    *_, last = [None, *_frames(frames)]
+    return last is not None and _module(last).startswith("asyncio.")
+
+
+def _frames(frames: TracebackType | None) -> Iterator[TracebackType]:
+    while frames is not None:
+        yield frames
+        frames = frames.tb_next
+
+
+def _module(frame: TracebackType) -> str:
+    name = frame.tb_frame.f_globals.get("__name__")
+    return name if isinstance(name, str) else ""
