@@ -2,23 +2,25 @@
 
 Services and handlers that were written for msl-network, where asyncio runs, are called by Trio here. What
 asyncio says then ("no running event loop") helps nobody, nor does what Trio says of an awaitable of asyncio.
-So `explain` is called wherever an exception of the user's code is reported. It runs in any thread, and imports
-no asyncio.
+So `explain` is called wherever an exception of the user's code is reported. It runs in any thread, and does
+not import asyncio.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Final, Never
 
 _WAY_OUT: Final = (
-    "or call asyncio.run(...) in a worker thread (in a plain method of a Service, or by trio.to_thread.run_sync)"
+    "or call asyncio.run(...) in a worker thread (in a plain method of a Service, or by "
+    "trio.to_thread.run_sync)"
 )
 _GENERAL: Final = (
     "Trio runs here, not asyncio: use trio.sleep, trio.Event, trio.open_nursery or trio.to_thread.run_sync; "
-)
+) + _WAY_OUT
 
 _TASKS: Final = "a nursery (trio.open_nursery(), or self.nursery in a Service)"
 _INSTEAD: Final = {
@@ -50,12 +52,24 @@ _INSTEAD: Final = {
 }
 """What to use instead of the functions and classes of asyncio."""
 
+_AWAIT: Final = (
+    'Trio runs here, not asyncio: return the value itself, by "return await ..." in an async method for '
+    "Trio, or by result() of a Future of concurrent.futures; "
+) + _WAY_OUT
+_RETURN: Final = {
+    "async_generator": "Trio runs here, not asyncio: return a list, or emit_notification() each value"
+}
+"""What to return instead, by the class of what has no JSON form."""
+
 _OF_TRIO: Final = (
     "trio.run received unrecognized yield message",
     "Trio got unexpected",
     "Trio was expecting an async function",
 )
 """How texts of Trio begin about awaitables of other libraries."""
+
+_NO_RESULT: Final = re.compile(r"\b(async_generator|coroutine|Future|Task|_GatheringFuture)\b")
+"""What an async method returns by mistake, in the text of the error that it has no JSON form."""
 
 _LONGEST_CHAIN: Final = 100
 """How many causes and members of groups of an exception to look at, at the most."""
@@ -74,8 +88,7 @@ def explain(error: BaseException) -> str:
         What to use instead, if the text of `error` itself does not say it; else an empty string.
     """
     for each in _chain(error):
-        if _is_for_lack_of_a_loop(each):
-            advice = _advice(each.__traceback__)
+        if advice := _advice(each):
             each.args = (f"{str(each).rstrip('.')}. {advice}",)
             return "" if each is error else advice
     return ""
@@ -85,9 +98,11 @@ def foreign_task(task: object) -> str:
     """Return the text of the error about a task that is neither an async function nor a coroutine."""
     text = f"A task is an async function or a coroutine, not {task!r}: "
     if hasattr(task, "_asyncio_future_blocking"):  # how asyncio itself recognizes its Futures and Tasks
-        return text + "pass the async function itself, not a Future or Task of asyncio. " + _GENERAL + _WAY_OUT
+        return text + "pass the async function itself, not a Future or Task of asyncio. " + _GENERAL
     if hasattr(task, "__aiter__"):
-        return text + "pass an async function with the loop (async for) in it, which Trio runs and not asyncio"
+        return (
+            text + "pass an async function with the loop (async for) in it, which Trio runs and not asyncio"
+        )
     return text + "pass an async function that awaits it, which Trio runs and not asyncio"
 
 
@@ -98,7 +113,7 @@ def forget_event_loop() -> None:
     then never run, without a word. (``start`` of msl-network sets one of its own, and leaves it closed.)
     """
     asyncio = sys.modules.get("asyncio")
-    if asyncio is not None and asyncio._get_running_loop() is None:
+    if asyncio is not None and asyncio._get_running_loop() is None:  # noqa: SLF001 - what is public raises
         asyncio.set_event_loop(None)
 
 
@@ -108,7 +123,7 @@ class NoEventLoop:
     def __get__(self, instance: object, owner: type | None = None) -> Never:
         """Raise an AttributeError that tells what to use instead."""
         raise AttributeError(
-            f"There is no _loop of asyncio. {_GENERAL}{_WAY_OUT}; in other threads emit_notification() can be "
+            f"There is no _loop of asyncio. {_GENERAL}; in other threads emit_notification() can be "
             "called as it is, and trio.from_thread.run() calls async functions",
             name="_loop",
             obj=instance,
@@ -130,10 +145,20 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             todo.extend(each.exceptions)
 
 
-def _is_for_lack_of_a_loop(error: BaseException) -> bool:
-    kind, text = type(error), error.args[0] if error.args else None
+def _advice(error: BaseException) -> str:
+    """Return what to use instead; empty if the exception has another reason, or says it already."""
+    text = error.args[0] if error.args else None
     if not isinstance(text, str) or "not asyncio:" in text or _runs_asyncio(error.__traceback__):
-        return False
+        return ""
+    if _is_for_lack_of_a_loop(error, text):
+        return _instead(error.__traceback__)
+    if type(error) is TypeError and "JSON" in text and (result := _NO_RESULT.search(text)) is not None:
+        return _RETURN.get(result[1], _AWAIT)
+    return ""
+
+
+def _is_for_lack_of_a_loop(error: BaseException, text: str) -> bool:
+    kind = type(error)
     if kind is RuntimeError:
         if text == "no running event loop" or text.startswith("There is no current event loop in thread"):
             return True
@@ -144,15 +169,17 @@ def _is_for_lack_of_a_loop(error: BaseException) -> bool:
     return kind is TypeError and text.startswith(_OF_TRIO)
 
 
-def _advice(frames: TracebackType | None) -> str:
+def _instead(frames: TracebackType | None) -> str:
     """Name what to use instead of the function of asyncio that was called."""
     for frame in _frames(frames):
         if _module(frame).startswith("asyncio."):
             name = frame.tb_frame.f_code.co_qualname.partition(".")[0]
             name = "timeout" if name == "Timeout" else name
             if name in _INSTEAD:
-                return f"Trio runs here, not asyncio: instead of asyncio.{name} use {_INSTEAD[name]}; {_WAY_OUT}"
-    return _GENERAL + _WAY_OUT
+                return (
+                    f"Trio runs here, not asyncio: instead of asyncio.{name} use {_INSTEAD[name]}; {_WAY_OUT}"
+                )
+    return _GENERAL
 
 
 def _runs_asyncio(frames: TracebackType | None) -> bool:
@@ -161,8 +188,8 @@ def _runs_asyncio(frames: TracebackType | None) -> bool:
 
 def _is_of_asyncio(frames: TracebackType | None) -> bool:
     """Whether the innermost frame is one of asyncio."""
-    *_, last = [None, *_frames(frames)]
-    return last is not None and _module(last).startswith("asyncio.")
+    modules = [_module(frame) for frame in _frames(frames)]
+    return bool(modules) and modules[-1].startswith("asyncio.")
 
 
 def _frames(frames: TracebackType | None) -> Iterator[TracebackType]:

@@ -24,6 +24,9 @@ MANAGER: Final = "Manager"
 DISCONNECT_REQUEST: Final = "__disconnect__"
 """The attribute that says goodbye; a Manager answers it by closing the connection."""
 
+NETWORK_MANAGER_RUNNING_PREFIX: Final = "Network Manager running on"
+"""How the line begins that a Manager logs when it listens; programs that start one wait for it."""
+
 NOTIFICATION_UID: Final = "notification"
 """The uid that marks a line as a notification instead of a reply."""
 

@@ -132,6 +132,10 @@ ORDER = [
     "gateway.relay",
     "gateway.server",
     "gateway.running",
+    "ssh.script",
+    "ssh.connecting",
+    "ssh.executing",
+    "ssh.starting",
     "testing",
     "demo",
     "cli.console",
@@ -165,6 +169,7 @@ PACKAGES = [
     "cli",
     "service",
     "examples",
+    "ssh",
     "sync",
     "web",
 ]
@@ -232,7 +237,7 @@ def test_importing_the_protocol_does_not_bring_trio_in():
 def test_importing_the_package_does_not_bring_in_what_is_not_needed():
     code = (
         "import sys, msl_network_trio\n"
-        "unneeded = {'asyncio', 'numpy', 'msl', 'cryptography', 'trio_websocket', 'wsproto', 'h11'} & set(sys.modules)\n"
+        "unneeded = {'asyncio', 'numpy', 'msl', 'cryptography', 'trio_websocket', 'wsproto', 'h11', 'paramiko'} & set(sys.modules)\n"
         "assert not unneeded, unneeded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

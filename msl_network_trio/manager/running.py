@@ -9,11 +9,11 @@ import os
 import socket
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any, Final, Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import trio
 
-from msl_network_trio.constants import PORT
+from msl_network_trio.constants import NETWORK_MANAGER_RUNNING_PREFIX, PORT
 from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
 from msl_network_trio.manager.logs import KEEP, logging_to
 from msl_network_trio.manager.secret import joined, read_secret
@@ -24,9 +24,6 @@ from msl_network_trio.service.filters import filter_service_start_kwargs
 from msl_network_trio.service.service import Service
 
 logger = logging.getLogger(__name__)
-
-RUNNING: Final = "Network Manager running on"
-"""How the line begins that says that peers may connect; people's scripts wait for it."""
 
 
 def run_forever(
@@ -247,4 +244,4 @@ def _announce(manager: Manager, kwargs: dict[str, Any]) -> None:
     if manager.websocket_port is not None:
         scheme = "http" if manager.certificate is None else "https"
         logger.info("WebSocket, and a page, at %s://%s:%d/", scheme, where, manager.websocket_port)
-    logger.info("%s %s:%d (TLS %s)", RUNNING, where, manager.port, state)
+    logger.info("%s %s:%d (TLS %s)", NETWORK_MANAGER_RUNNING_PREFIX, where, manager.port, state)

@@ -232,17 +232,18 @@ async def _unprotected(function: Callable[..., Awaitable[Any]], call: Call) -> A
     return await function(*call.args, **call.kwargs)
 
 
-def _message(wait: Coroutine[Any, Any, Any]) -> Any:
+def _message(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Any:
     """Return what an async function of Trio yields to it first."""
-    message = wait.send(None)
-    wait.close()
+    coro = function(*args)
+    message = coro.send(None)
+    coro.close()
     return message
 
 
 _OF_TRIO: Final = frozenset(
     {
-        type(_message(trio.lowlevel.cancel_shielded_checkpoint())),
-        type(_message(trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED))),
+        type(_message(trio.lowlevel.cancel_shielded_checkpoint)),
+        type(_message(trio.lowlevel.wait_task_rescheduled, print)),
     }
 )
 """The classes of what Trio understands."""

@@ -67,7 +67,7 @@ class Uses(Service):
     async def create_task(self):
         coroutine = self.good()
         try:
-            asyncio.create_task(coroutine)
+            await asyncio.create_task(coroutine)
         finally:
             coroutine.close()
 
@@ -163,6 +163,12 @@ class Uses(Service):
     async def other_loop(self):
         await self._bound_event.wait()
 
+    async def result_future(self):
+        return own_loop_future()
+
+    async def generator(self):
+        yield 1
+
 
 USES = [name for name in vars(Uses) if not name.startswith("_") and name != "good"]
 NAMED = {
@@ -180,6 +186,8 @@ NAMED = {
     "task_group": "self.nursery",
     "open_connection": "trio.open_tcp_stream",
     "subprocess": "trio.run_process",
+    "generator": "emit_notification",
+    "result_future": "return await",
     "in_context": "trio.sleep",
     "in_nursery": "trio.sleep",
     "wrapped": "trio.sleep",
@@ -218,7 +226,7 @@ async def test_the_client_and_the_log_are_told_what_to_use(name, caplog):
             assert names_the_way_out(answer["message"]), answer["message"]
             assert "\n" not in answer["message"]
             assert NAMED.get(name, "trio.") in answer["message"]
-            assert "asyncio.run(" in answer["message"]
+            assert "asyncio.run(" in answer["message"] or name == "generator"
             assert answer["message"].count("Trio runs here") <= 1
             [logged] = [each.getMessage() for each in caplog.records if "requested by" in each.getMessage()]
             assert logged.endswith(answer["message"])
@@ -268,7 +276,9 @@ async def test_a_task_of_the_nursery_that_fails_so_ends_the_service_with_an_erro
         await peer.request("begin")
         await peer.ended.wait()
         error, peer.error = peer.error, None
-    assert str(error).startswith("no running event loop. Trio runs here, not asyncio: instead of asyncio.sleep")
+    assert str(error).startswith(
+        "no running event loop. Trio runs here, not asyncio: instead of asyncio.sleep"
+    )
 
 
 async def agen():
@@ -353,6 +363,9 @@ def test_errors_inside_of_asyncio_run_stay_as_they_are(function):
         RuntimeError(),
         RuntimeError(5),
         RuntimeError("something else"),
+        TypeError("Object of type Tasks is not JSON serializable"),
+        TypeError("Task is wrong"),
+        ValueError("Object of type Task is not JSON serializable"),
         type("Own", (RuntimeError,), {})("no running event loop"),
         AttributeError("'NoneType' object has no attribute 'read'", name="read", obj=None),
         TypeError("Trio"),

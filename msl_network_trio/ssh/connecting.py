@@ -1,0 +1,252 @@
+"""Connecting by SSH: the user, the password, and whether the host key is trusted."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectError, ConnectTimeout
+
+try:
+    import paramiko
+except ImportError as error:
+    raise ImportError(
+        "msl_network_trio.ssh needs paramiko, which its extra installs: pip install msl-network-trio[ssh]",
+        name="paramiko",
+    ) from error
+
+logger = logging.getLogger(__name__)
+
+_FOR_ALL_USERS = (
+    Path(os.environ.get("PROGRAMDATA", "C:\\ProgramData"), "ssh", "ssh_known_hosts")
+    if sys.platform == "win32"
+    else Path("/etc/ssh/ssh_known_hosts")
+)
+"""The host keys that are trusted on this computer by all of its users."""
+
+
+class SSHError(ConnectError, paramiko.SSHException):
+    """There is no SSH connection: refused, no SSH server, lost."""
+
+
+class SSHAuthenticationError(AuthenticationError, paramiko.AuthenticationException):
+    """The SSH server rejected the user, or it is not known who that is."""
+
+
+class HostKeyError(CertificateError, paramiko.SSHException):
+    """The host key of the SSH server is not known, or not the one that is known."""
+
+
+def connect(
+    host: str,
+    *,
+    username: str | None = None,
+    password: str | None = None,
+    timeout: float = 10,
+    missing_host_key_policy: paramiko.MissingHostKeyPolicy
+    | type[paramiko.MissingHostKeyPolicy]
+    | None = None,
+    **kwargs: Any,
+) -> paramiko.SSHClient:
+    """Connect with a remote computer by SSH. Blocks; Ctrl-C ends it.
+
+    The host key must be in ``~/.ssh/known_hosts``, or in the file for all users of this computer. One that is
+    not known is shown at the terminal, and saved if the user says that it is right. One that has changed is
+    refused in any case. (msl-network accepts any key, and sends the password to whoever has it.)
+
+    Args:
+        host: The name or the address of the remote computer: ``"192.168.1.100"``, ``"pi@raspberrypi"``.
+        username: The name of the user, unless it is in `host`; None: ask for it at the terminal.
+        password: The password of the user; None: use the SSH keys of this computer's user, and ask for a
+            password at the terminal only if the remote computer accepts none of them.
+        timeout: Seconds that each step may take: to connect, to exchange keys, to log in.
+        missing_host_key_policy: What to do if the host key is not known: ``paramiko.RejectPolicy()``, or
+            ``paramiko.AutoAddPolicy()`` to trust any, as msl-network does; None: ask at the terminal.
+        kwargs: More arguments of ``paramiko.SSHClient.connect``: `port`, `key_filename`, for example.
+
+    Returns:
+        The connection, to be closed by ``close()``; it is a context manager, too.
+
+    Raises:
+        ConnectTimeout: A step took too long.
+        SSHError: No connection, or not with an SSH server.
+        HostKeyError: The host key is not known, or has changed.
+        SSHAuthenticationError: The remote computer rejects the user, or there is no terminal to ask at.
+        ValueError: The user name or the password is empty, or `timeout` is not positive.
+        RuntimeError: This is the thread of a Trio program.
+    """
+    refuse_in_trio("connect")
+    timeout = seconds(timeout)
+    if "@" in host:
+        username, _, host = host.rpartition("@")
+    if username is None:
+        username = _ask(lambda: input("User name for SSH: "), f"the user of {host}", "username=")
+    if not username:
+        raise ValueError("You must specify the SSH username")
+    if password is not None and not password:
+        raise ValueError("You must specify the SSH password")
+    kwargs = {"banner_timeout": timeout, "auth_timeout": timeout, **kwargs, "timeout": timeout}
+    where = f"{username}@{host}" + (f":{kwargs['port']}" if "port" in kwargs else "")
+    client = paramiko.SSHClient()
+    try:
+        _load_host_keys(client)
+        client.set_missing_host_key_policy(
+            AskPolicy(where) if missing_host_key_policy is None else missing_host_key_policy
+        )
+        with _errors(where, timeout):
+            if password is None:
+                if _log_in_by_key(client, host, username, kwargs):
+                    return client
+                password = _ask_password(where)
+                kwargs |= {"allow_agent": False, "look_for_keys": False}
+            client.connect(host, username=username, password=password, **kwargs)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def refuse_in_trio(name: str) -> None:
+    """Raise RuntimeError in the thread of a Trio program, which must not be blocked.
+
+    Args:
+        name: The name of the function that blocks.
+    """
+    if trio.lowlevel.in_trio_run():
+        raise RuntimeError(f"{name}() blocks; in a Trio program use: await trio.to_thread.run_sync(...)")
+
+
+def seconds(timeout: float) -> float:
+    """Return a timeout as a float; raise a TypeError or a ValueError if it is none."""
+    try:
+        number = float(timeout)
+    except (TypeError, ValueError):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}") from None
+    if not (number > 0 and isfinite(number)):
+        raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
+    return number
+
+
+def visible(text: str) -> str:
+    """Return a text of another computer as one line, without what a terminal would obey."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+class AskPolicy(paramiko.MissingHostKeyPolicy):
+    """Asks at the terminal whether a host key is the right one, and saves it.
+
+    Args:
+        where: The user, the host and the port, for errors.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        """Return if the key is to be trusted; paramiko calls this, with its own form of the host's name.
+
+        Raises:
+            HostKeyError: It is not, or there is no terminal.
+        """
+        what = f"{hostname} ({key.get_name()} {key.fingerprint})"
+        if sys.stdin is None or not sys.stdin.isatty():
+            raise HostKeyError(
+                f"The host key of {what} is not known, and there is no terminal to ask whether to trust it. "
+                f"Connect once by hand (ssh {self._where.replace(':', ' -p ')}), which saves it, or pass "
+                "missing_host_key_policy=paramiko.AutoAddPolicy() to trust any key"
+            )
+        print(f"The host key of {hostname} is not known yet. Its fingerprint is", file=sys.stderr)
+        print(f"\n  {key.get_name()} {key.fingerprint}\n", file=sys.stderr)
+        answer = ""
+        while not answer.startswith(("y", "n")):
+            print("Trust it, and save it in ~/.ssh/known_hosts? y/n: ", end="", file=sys.stderr, flush=True)
+            answer = (sys.stdin.readline() or "n").strip().lower()
+        if answer.startswith("n"):
+            raise HostKeyError(f"The host key of {what} was not trusted")
+        client.get_host_keys().add(hostname, key.get_name(), key)
+        _save_host_key(f"{hostname} {key.get_name()} {key.get_base64()}\n")
+
+
+def _save_host_key(line: str) -> None:
+    """Append a line to the known hosts: paramiko would write the file anew, without what it does not know."""
+    path = Path("~/.ssh/known_hosts").expanduser()
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        before = path.read_bytes() if path.exists() else b""
+        with path.open("ab") as file:
+            file.write(b"\n" if before and not before.endswith(b"\n") else b"")
+            file.write(line.encode())
+    except OSError as error:
+        logger.warning("the host key could not be saved: %s", error)
+
+
+def _load_host_keys(client: paramiko.SSHClient) -> None:
+    client.load_system_host_keys()  # of the user; paramiko ignores it if there are none
+    with contextlib.suppress(OSError):
+        client.load_system_host_keys(str(_FOR_ALL_USERS))
+
+
+def _log_in_by_key(client: paramiko.SSHClient, host: str, username: str, kwargs: dict[str, Any]) -> bool:
+    """Log in without a password; return False if the server does not accept that."""
+    try:
+        client.connect(host, username=username, **kwargs)
+    except paramiko.AuthenticationException:
+        return False
+    except paramiko.SSHException as error:
+        if "No authentication methods available" in str(error):  # there is no key to try
+            return False
+        raise
+    return True
+
+
+def _ask_password(where: str) -> str:
+    reason = f"None of the SSH keys of this user is accepted by {where}"
+    password = _ask(lambda: getpass.getpass(f"{where}'s password: "), "the password", "password=", reason)
+    if not password:
+        raise ValueError("You must specify the SSH password")
+    return password
+
+
+def _ask(ask: Callable[[], str], what: str, argument: str, reason: str = "") -> str:
+    if sys.stdin is None or not sys.stdin.isatty():
+        text = f"there is no terminal to ask for {what}: pass {argument} to connect(), or ssh_{argument} to "
+        text = f"{text}start_manager()"
+        raise SSHAuthenticationError(f"{reason}, and {text}" if reason else text[0].upper() + text[1:])
+    try:
+        return ask()
+    except EOFError:
+        raise SSHAuthenticationError(f"The terminal was closed instead of typing {what}") from None
+
+
+@contextlib.contextmanager
+def _errors(where: str, timeout: float) -> Iterator[None]:
+    """Raise the errors of paramiko as ours, each with one line."""
+    try:
+        yield
+    except (SSHError, SSHAuthenticationError, HostKeyError):
+        raise
+    except paramiko.BadHostKeyException as error:
+        raise HostKeyError(
+            f"The host key of {error.hostname} is not the one that is known: either the computer was set up "
+            f"anew, then remove the old key (ssh-keygen -R {error.hostname}), or somebody pretends to be it"
+        ) from error
+    except paramiko.AuthenticationException as error:
+        raise SSHAuthenticationError(f"{where} does not accept the login: {visible(str(error))}") from error
+    except paramiko.SSHException as error:
+        if isinstance(error.__cause__ or error.__context__, TimeoutError):
+            raise ConnectTimeout(f"{where} does not speak SSH within {timeout:g} s") from error
+        raise SSHError(f"Cannot connect with {where} by SSH: {visible(str(error))}") from error
+    except TimeoutError as error:
+        raise ConnectTimeout(f"Cannot connect with {where} by SSH within {timeout:g} s") from error
+    except (OSError, EOFError) as error:
+        text = visible(str(error)) or "the connection was closed"
+        raise SSHError(f"Cannot connect with {where} by SSH: {text}") from error

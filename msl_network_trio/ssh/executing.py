@@ -1,0 +1,148 @@
+"""Commands on a remote computer: what they print, and how they end."""
+
+from __future__ import annotations
+
+import selectors
+import time
+from typing import TYPE_CHECKING
+
+import attrs
+
+from msl_network_trio.exceptions import NetworkError
+from msl_network_trio.ssh.connecting import SSHError, refuse_in_trio, seconds, visible
+
+if TYPE_CHECKING:
+    import paramiko
+
+_PIECE = 65_536
+"""How many bytes to read at a time."""
+
+
+class RemoteCommandError(NetworkError, RuntimeError):
+    """A command on a remote computer failed, or took too long.
+
+    Attributes:
+        output: The lines that it has printed, as far as they are known.
+    """
+
+    def __init__(self, message: str, output: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.output = output
+
+
+@attrs.frozen
+class Ended:
+    """How a command has ended.
+
+    Attributes:
+        status: Its exit status; -1: none, since a signal ended it, for example.
+        output: The lines of its standard output.
+        errors: The lines of its standard error.
+    """
+
+    status: int
+    output: list[str]
+    errors: list[str]
+
+
+def exec_command(ssh_client: paramiko.SSHClient, command: str, *, timeout: float = 10) -> list[str]:
+    """Execute a command on a remote computer, and wait until it has ended. Blocks; Ctrl-C ends it.
+
+    Args:
+        ssh_client: The connection, which `connect` has returned. It is closed if there is an error, as by
+            msl-network.
+        command: The command, for the shell of the user there. Other users can see it: no place for passwords.
+        timeout: Seconds until it must have ended.
+
+    Returns:
+        The lines of its standard output.
+
+    Raises:
+        RemoteCommandError: It has written to its standard error, or has not ended in time.
+        SSHError: The connection is lost.
+        ValueError: `timeout` is not positive.
+        RuntimeError: This is the thread of a Trio program.
+    """
+    refuse_in_trio("exec_command")
+    timeout = seconds(timeout)
+    try:
+        ended = execute(ssh_client, command, timeout)
+        if ended.errors:
+            first = next((line for line in ended.errors if line.strip()), "")
+            raise RemoteCommandError(
+                f"The remote command {_program(command)} failed: {visible(first)}", tuple(ended.errors)
+            )
+    except BaseException:
+        ssh_client.close()
+        raise
+    return ended.output
+
+
+def execute(client: paramiko.SSHClient, command: str, timeout: float, data: bytes = b"") -> Ended:
+    """Execute a command; see `exec_command`.
+
+    Args:
+        client: The connection.
+        command: The command.
+        timeout: Seconds until it must have ended.
+        data: What the command can read from its standard input.
+
+    Raises:
+        RemoteCommandError: It has not ended in time.
+        SSHError: The connection is lost.
+    """
+    import paramiko
+
+    deadline = time.monotonic() + timeout
+    transport = client.get_transport()
+    if transport is None or not transport.is_active():
+        raise SSHError("The SSH connection is closed")
+    try:
+        channel = transport.open_session(timeout=timeout)
+        try:
+            channel.settimeout(timeout)
+            channel.exec_command(command)
+            channel.sendall(data)
+            channel.shutdown_write()
+            output, errors = _read(channel, deadline)
+            if not channel.status_event.wait(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+        finally:
+            channel.close()
+    except TimeoutError:
+        raise RemoteCommandError(
+            f"The remote command {_program(command)} has not ended within {timeout:g} s"
+        ) from None
+    except (paramiko.SSHException, OSError, EOFError) as error:
+        raise SSHError(f"The SSH connection is lost: {visible(str(error))}") from error
+    if channel.exit_status == -1 and not transport.is_active():
+        raise SSHError(f"The SSH connection was lost while the remote command {_program(command)} ran")
+    return Ended(channel.exit_status, _lines(output), _lines(errors))
+
+
+def _read(channel: paramiko.Channel, deadline: float) -> tuple[bytes, bytes]:
+    """Return what a command writes to its standard output and its standard error, up to their ends."""
+    output, errors = bytearray(), bytearray()
+    with selectors.DefaultSelector() as selector:
+        selector.register(channel, selectors.EVENT_READ)
+        while True:
+            has_ended = (
+                channel.eof_received or channel.closed
+            )  # first, since data may come before the end does
+            if channel.recv_ready():
+                output += channel.recv(_PIECE)
+            elif channel.recv_stderr_ready():
+                errors += channel.recv_stderr(_PIECE)
+            elif has_ended:
+                return bytes(output), bytes(errors)
+            elif not selector.select(max(0.0, deadline - time.monotonic())):
+                raise TimeoutError
+
+
+def _lines(data: bytes) -> list[str]:
+    return data.decode("utf-8", "replace").splitlines()
+
+
+def _program(command: str) -> str:
+    """Return the beginning of a command, for errors: its arguments may be secret."""
+    return repr(command.split(maxsplit=1)[0]) if command.strip() else "''"

@@ -1,0 +1,179 @@
+"""Starting a Manager on a remote computer, and waiting until it runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from msl_network_trio.constants import NETWORK_MANAGER_RUNNING_PREFIX
+from msl_network_trio.exceptions import ConnectTimeout
+from msl_network_trio.ssh.connecting import connect, refuse_in_trio, seconds, visible
+from msl_network_trio.ssh.executing import RemoteCommandError, execute
+from msl_network_trio.ssh.script import ON_STANDARD_INPUT, OPTION
+
+if TYPE_CHECKING:
+    import paramiko
+
+_SECRET = re.compile("password|secret|token|credential", re.IGNORECASE)
+"""Names of keyword arguments whose values nobody else may see."""
+
+_HOME = re.compile(r"~[\w.-]*/")
+
+_SLACK = 10.0
+"""Seconds more than the remote computer waits that we wait for it to say so."""
+
+_ENDED, _SILENT = 3, 4
+
+# What the remote computer runs. The subshell stays the parent of the script, and belongs to the user even if
+# sudo runs the script, so that `kill -0` may ask whether it lives. It holds nothing of the SSH channel open.
+_SCRIPT = """\
+log={log}
+: > "$log" || exit 1
+exec 3<&0
+(trap '' HUP; {command}; exit $?) <&3 >"$log" 2>&1 3<&- &
+pid=$!
+exec 3<&-
+end=$(($(date +%s) + {seconds}))
+while :; do
+  alive=no
+  kill -0 "$pid" 2>/dev/null && alive=yes
+  grep -q {running} "$log" && exit 0
+  if [ $alive = no ]; then
+    wait "$pid"
+    echo "$?"
+    tail -c 50000 "$log"
+    exit {ended}
+  fi
+  if [ "$(date +%s)" -gt "$end" ]; then
+    tail -c 50000 "$log"
+    exit {silent}
+  fi
+  sleep 0.1 2>/dev/null || sleep 1
+done
+"""
+
+
+def start_manager(
+    host: str,
+    console_script_path: str,
+    *,
+    ssh_username: str | None = None,
+    ssh_password: str | None = None,
+    timeout: float = 10,
+    as_sudo: bool = False,
+    missing_host_key_policy: paramiko.MissingHostKeyPolicy
+    | type[paramiko.MissingHostKeyPolicy]
+    | None = None,
+    paramiko_kwargs: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> None:
+    """Start a Manager on a remote computer, and wait until it runs. Blocks; Ctrl-C ends the waiting.
+
+    The remote computer has a script that calls `parse_console_script_kwargs`, of this package or of
+    msl-network, and runs a Manager, maybe with Services, with what that returns. What it prints goes to a
+    file next to it, whose name ends with ``.log``; there the Manager must say that it runs, so its
+    `log_level` must not be above INFO. It goes on running when this function has returned.
+
+    Passwords among the `kwargs` are sent to its standard input, where no other user of the remote computer
+    can see them. The script has to use this package then: msl-network reads its command line only.
+
+    Args:
+        host: See `connect`. It must have a POSIX shell, so it cannot run Windows.
+        console_script_path: The path of the script on the remote computer, which must be executable there.
+        ssh_username: See `connect`.
+        ssh_password: See `connect`.
+        timeout: Seconds to wait for the connection, and again until the Manager runs.
+        as_sudo: Whether the script runs as root. The user must be allowed to do so without a password.
+        missing_host_key_policy: See `connect`.
+        paramiko_kwargs: More arguments of `connect`.
+        kwargs: Keyword arguments for the script: those of `run_forever`, and if it starts Services, of
+            `Service.start`.
+
+    Raises:
+        RemoteCommandError: The script cannot be started, or has ended; `output` has the end of its log.
+        ConnectTimeout: There is no connection within `timeout`; or the Manager does not run within `timeout`,
+            then the script is left running.
+        TypeError: A keyword argument has no JSON form.
+        Exception: See `connect`.
+    """
+    refuse_in_trio("start_manager")
+    timeout = seconds(timeout)
+    encoded = json.dumps(kwargs, default=_as_text)
+    has_secrets = any(_SECRET.search(name) and value is not None for name, value in kwargs.items())
+    argument = ON_STANDARD_INPUT if has_secrets else encoded
+    path = _quoted(console_script_path)
+    client = connect(
+        host,
+        username=ssh_username,
+        password=ssh_password,
+        timeout=timeout,
+        missing_host_key_policy=missing_host_key_policy,
+        **(paramiko_kwargs or {}),
+    )
+    with client:
+        _refuse_windows(client, host)
+        script = _SCRIPT.format(
+            log=_quoted(f"{console_script_path}.log"),
+            command=f"{'sudo -n ' if as_sudo else ''}{path} {OPTION} {shlex.quote(argument)}",
+            running=shlex.quote(NETWORK_MANAGER_RUNNING_PREFIX),
+            seconds=math.ceil(timeout),
+            ended=_ENDED,
+            silent=_SILENT,
+        )
+        data = f"{encoded}\n".encode() if has_secrets else b""
+        ended = execute(client, f"exec sh -c {shlex.quote(script)}", timeout + _SLACK, data)
+    if ended.status == 0:
+        return
+    if ended.status == _SILENT:
+        raise ConnectTimeout(
+            f"The Manager on {host} does not run within {timeout:g} s, but may do so later; its log, "
+            f"{console_script_path}.log on that computer, ends with: {_last(ended.output)}"
+        )
+    if ended.status == _ENDED:
+        status, *lines = ended.output
+        text = (
+            f"Cannot start Manager on {host}: {_last(lines)} (exit status {status} of {console_script_path})"
+        )
+        if has_secrets:
+            text += (
+                "; passwords are sent to standard input, which msl-network's own parse_console_script_kwargs"
+            )
+            text += " does not read, only that of msl_network_trio"
+        raise RemoteCommandError(text, tuple(lines))
+    raise RemoteCommandError(f"Cannot start Manager on {host}: {_last(ended.errors)}", tuple(ended.errors))
+
+
+def _as_text(value: object) -> object:
+    """Return what stands for a value that has no JSON form."""
+    if isinstance(value, PurePath):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):  # a number of NumPy
+        return value.tolist()
+    raise TypeError(f"A keyword argument for the Manager cannot be sent, since it is {type(value).__name__}")
+
+
+def _quoted(path: str) -> str:
+    """Quote a path for the shell, but for the home folder of a user that it may begin with."""
+    home = _HOME.match(path)
+    start = home[0] if home else ""
+    return start + shlex.quote(path[len(start) :])
+
+
+def _refuse_windows(client: paramiko.SSHClient, host: str) -> None:
+    transport = client.get_transport()
+    version = transport.remote_version if transport is not None else ""
+    if "windows" in version.lower():
+        raise RemoteCommandError(
+            f"Cannot start Manager on {host}: it runs Windows, which ends what an SSH connection started; "
+            "run the Manager as a service there, see docs/operation.md"
+        )
+
+
+def _last(lines: list[str]) -> str:
+    """Return the last line that has a text: of a traceback, the one that says why."""
+    return next((visible(line.strip()) for line in reversed(lines) if line.strip()), "it has printed nothing")
