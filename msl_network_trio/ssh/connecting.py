@@ -25,6 +25,7 @@ except ImportError as error:
     ) from error
 
 logger = logging.getLogger(__name__)
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its tracebacks come with our errors
 
 _FOR_ALL_USERS = (
     Path(os.environ.get("PROGRAMDATA", "C:\\ProgramData"), "ssh", "ssh_known_hosts")
@@ -102,7 +103,8 @@ def connect(
         client.set_missing_host_key_policy(
             AskPolicy(where) if missing_host_key_policy is None else missing_host_key_policy
         )
-        with _errors(where, timeout):
+        port = kwargs.get("port", 22)
+        with _errors(where, host if port == 22 else f"[{host}]:{port}", timeout):
             if password is None:
                 if _log_in_by_key(client, host, username, kwargs):
                     return client
@@ -199,13 +201,22 @@ def _log_in_by_key(client: paramiko.SSHClient, host: str, username: str, kwargs:
     """Log in without a password; return False if the server does not accept that."""
     try:
         client.connect(host, username=username, **kwargs)
-    except paramiko.AuthenticationException:
+    except paramiko.AuthenticationException as error:
+        if _is_timeout(error):
+            raise
         return False
     except paramiko.SSHException as error:
         if "No authentication methods available" in str(error):  # there is no key to try
             return False
         raise
     return True
+
+
+def _is_timeout(error: paramiko.SSHException) -> bool:
+    """Whether a step took too long, for which paramiko has no exception of its own."""
+    if isinstance(error.__cause__ or error.__context__, TimeoutError):
+        return True
+    return str(error) in {"Authentication timeout.", "No existing session"}
 
 
 def _ask_password(where: str) -> str:
@@ -228,7 +239,7 @@ def _ask(ask: Callable[[], str], what: str, argument: str, reason: str = "") -> 
 
 
 @contextlib.contextmanager
-def _errors(where: str, timeout: float) -> Iterator[None]:
+def _errors(where: str, known_as: str, timeout: float) -> Iterator[None]:
     """Raise the errors of paramiko as ours, each with one line."""
     try:
         yield
@@ -236,15 +247,15 @@ def _errors(where: str, timeout: float) -> Iterator[None]:
         raise
     except paramiko.BadHostKeyException as error:
         raise HostKeyError(
-            f"The host key of {error.hostname} is not the one that is known: either the computer was set up "
-            f"anew, then remove the old key (ssh-keygen -R {error.hostname}), or somebody pretends to be it"
+            f"The host key of {where} is not the one that is known: either the computer was set up anew, "
+            f"then remove the old key (ssh-keygen -R '{known_as}'), or somebody pretends to be it"
         ) from error
-    except paramiko.AuthenticationException as error:
-        raise SSHAuthenticationError(f"{where} does not accept the login: {visible(str(error))}") from error
     except paramiko.SSHException as error:
-        if isinstance(error.__cause__ or error.__context__, TimeoutError):
+        if _is_timeout(error):
             raise ConnectTimeout(f"{where} does not speak SSH within {timeout:g} s") from error
-        raise SSHError(f"Cannot connect with {where} by SSH: {visible(str(error))}") from error
+        if not isinstance(error, paramiko.AuthenticationException):
+            raise SSHError(f"Cannot connect with {where} by SSH: {visible(str(error))}") from error
+        raise SSHAuthenticationError(f"{where} does not accept the login: {visible(str(error))}") from error
     except TimeoutError as error:
         raise ConnectTimeout(f"Cannot connect with {where} by SSH within {timeout:g} s") from error
     except (OSError, EOFError) as error:
