@@ -123,8 +123,8 @@ class NoEventLoop:
     def __get__(self, instance: object, owner: type | None = None) -> Never:
         """Raise an AttributeError that tells what to use instead."""
         raise AttributeError(
-            f"There is no _loop of asyncio. {_GENERAL}; in other threads emit_notification() can be "
-            "called as it is, and trio.from_thread.run() calls async functions",
+            f"There is no _loop of asyncio. {_GENERAL}; other threads call emit_notification() as it is, "
+            "and async functions by trio.from_thread.run(..., trio_token=...)",
             name="_loop",
             obj=instance,
         )

@@ -315,6 +315,55 @@ async def test_a_handler_of_notifications_that_uses_asyncio_is_logged_with_what_
     assert "instead of asyncio.sleep use trio.sleep" in caplog.records[0].exc_text
 
 
+async def test_what_is_said_to_use_instead_works():
+    """Nothing that the errors and docs/migration.md name is itself an error where they name it."""
+
+    class Works(Service):
+        def __init__(self):
+            super().__init__(name="Service")
+            self.add_tasks(self._begin)
+            self._log = []
+
+        async def _begin(self):
+            self._token = trio.lowlevel.current_trio_token()
+            self.nursery.start_soon(self._note, "nursery")
+
+        async def _note(self, text):
+            await trio.lowlevel.checkpoint()
+            self._log.append(text)
+            return text
+
+        def in_thread(self):
+            return trio.from_thread.run(self._note, "from_thread", trio_token=self._token)
+
+        def run(self):
+            async def main():
+                await asyncio.sleep(0)
+                return "asyncio.run"
+
+            return asyncio.run(main())
+
+        async def to_thread(self):
+            return await trio.to_thread.run_sync(self.run)
+
+        async def others(self):
+            trio.Event().set()
+            async with trio.Lock(), trio.Semaphore(1), trio.Condition():
+                with trio.fail_after(5):
+                    send, receive = trio.open_memory_channel(1)
+                    await send.send(1)
+                    return await receive.receive()
+
+        def log(self):
+            return self._log
+
+    async with running(Works()) as peer:
+        assert await peer.call("in_thread") == "from_thread"
+        assert await peer.call("run") == await peer.call("to_thread") == "asyncio.run"
+        assert await peer.call("others") == 1
+        assert sorted(await peer.call("log")) == ["from_thread", "nursery"]
+
+
 def test_a_subclass_may_have_a_loop_of_its_own():
     class Owns(Uses):
         def __init__(self):

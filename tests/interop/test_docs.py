@@ -1,0 +1,173 @@
+"""The Python in docs/*.md can be compiled, and what can run runs."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import functools
+import re
+import subprocess
+import symtable
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from msl_network_trio.sync import LinkedClient, connect, notifications
+from tests.interop.reference import Manager, Process
+
+pytestmark = pytest.mark.interop
+
+DOCS = Path(__file__).parents[2] / "docs"
+SERVICE = """
+import sys
+import trio
+from msl_network_trio import Service
+
+class BasicMath(Service):
+    def __init__(self):
+        super().__init__()
+        self.add_tasks(self._beat)
+
+    def add(self, a, b):
+        return a + b
+
+    async def _beat(self):
+        while True:
+            self.emit_notification(5)
+            await trio.sleep(0.01)
+
+import logging
+logging.basicConfig(level="INFO")
+BasicMath().start(port=int(sys.argv[1]), disable_tls=True)
+"""
+
+
+@attrs.frozen
+class Block:
+    """A piece of Python in a page."""
+
+    page: str
+    line: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    @property
+    def awaits(self) -> bool:
+        """Whether it is for the middle of an async function."""
+        flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        code = compile(self.source, str(self), "exec", flags)
+        return code.co_flags & 0x80 != 0
+
+    @property
+    def unknown(self) -> set[str]:
+        """The names that it uses and does not define."""
+        table = symtable.symtable(self.source, str(self), "exec")
+        defined = {
+            each.get_name() for each in table.get_symbols() if each.is_assigned() or each.is_imported()
+        }
+        used = {name for each in tables(table) for name in each.get_identifiers() if is_global(each, name)}
+        return used - defined - set(dir(builtins)) - {"__name__"}
+
+
+def tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
+    yield table
+    for child in table.get_children():
+        yield from tables(child)
+
+
+def is_global(table: symtable.SymbolTable, name: str) -> bool:
+    symbol = table.lookup(name)
+    return symbol.is_referenced() and (table.get_type() == "module" or symbol.is_global())
+
+
+def blocks() -> list[Block]:
+    found = []
+    for path in sorted(DOCS.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        for match in re.finditer(r"^ *```python\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE):
+            line = text[: match.start(1)].count("\n") + 1
+            found.append(Block(path.name, line, textwrap.dedent(match[1])))
+    return found
+
+
+BLOCKS = blocks()
+KNOWN = {"client", "connect", "cxn", "link"}
+"""The names that pages use without saying each time where they come from."""
+
+RUN = [block for block in BLOCKS if not block.awaits and block.unknown <= KNOWN]
+
+
+def test_there_are_blocks_of_both_kinds():
+    assert {block.page for block in BLOCKS} >= {"manager.md", "migration.md", "websocket.md"}
+    assert len(RUN) >= 6
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_every_block_can_be_compiled(block):
+    compile(block.source, str(block), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+@pytest.mark.filterwarnings("ignore")  # those of msl-network
+@pytest.mark.parametrize("block", RUN, ids=str)
+def test_what_can_run_runs(block, start):
+    """Programs are only defined here, since their name is not that of a program."""
+    namespace: dict[str, Any] = {"__name__": "docs"}
+    if not block.unknown:
+        exec(compile(block.source, str(block), "exec"), namespace)
+        return
+    manager: Manager = start(ours=True)
+    port = str(manager.port)
+    manager.services.append(Process.start(["-c", SERVICE, port], manager.home, "is connected to Manager"))
+    LinkedClient("BasicMath", **manager.arguments(timeout=20)).disconnect()  # which waits for the Service
+    with connect(**manager.arguments()) as client:
+        printed: list[object] = []
+
+        def show(*values: object) -> None:
+            printed.extend(values)
+            if "link" in namespace:
+                namespace["link"].unlink()  # which ends a loop over notifications
+
+        if "link" in block.unknown:  # else the lock that one takes would have to wait for it
+            namespace["link"] = client.link("BasicMath")
+        namespace |= {"client": client, "cxn": client, "print": show}
+        namespace["connect"] = functools.partial(connect, **manager.arguments())
+        exec(compile(block.source, str(block), "exec"), namespace)
+    assert printed
+
+
+@pytest.mark.parametrize("kind", ["msl.network", "msl_network_trio"])
+def test_the_service_does_the_same_before_and_after(kind, start, tmp_path):
+    [program] = [block.source for block in BLOCKS if f"from {kind} import Service" in block.source]
+    manager: Manager = start(ours=kind == "msl_network_trio")
+    printed = "Thermometer().start(auto_save=True)"
+    assert printed in program
+    path = tmp_path / "thermometer.py"
+    path.write_text(program.replace(printed, f"Thermometer().start(port={manager.port}, disable_tls=True)"))
+    with subprocess.Popen([sys.executable, str(path)], stderr=subprocess.DEVNULL) as process:
+        try:
+            with LinkedClient("Thermometer", **manager.arguments(timeout=20)) as link:
+                assert 40 <= link.read(channel=2) < 41
+                assert link.unit() == "degree Celsius"
+                with notifications(link.link) as stream:
+                    first = next(iter(stream))
+                assert 20 <= first.args[0] < 21
+        finally:
+            process.kill()
+
+
+def test_a_program_that_starts_a_manager_by_ssh_names_what_is_there():
+    [script] = [block for block in BLOCKS if "**parse_console_script_kwargs()" in block.source]
+    [starts] = [block for block in BLOCKS if 'start_manager("' in block.source]
+    assert script in RUN
+    assert starts in RUN
+    path = re.search(r'start_manager\("pi@raspberrypi", "([^"]+)"', starts.source)[1]
+    page = (DOCS / starts.page).read_text(encoding="utf-8")
+    assert f"`{path}`" in page
+    assert f"`{path}.log`" in page
