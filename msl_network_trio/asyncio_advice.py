@@ -8,9 +8,10 @@ not import asyncio.
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from types import TracebackType
 from typing import Final, Never
 
@@ -57,7 +58,7 @@ _AWAIT: Final = (
     "Trio, or by result() of a Future of concurrent.futures; "
 ) + _WAY_OUT
 _RETURN: Final = {
-    "async_generator": "Trio runs here, not asyncio: return a list, or emit_notification() each value"
+    "async_generator": "Trio runs here, not asyncio: return a list, or emit each value as a notification"
 }
 """What to return instead, by the class of what has no JSON form."""
 
@@ -94,12 +95,18 @@ def explain(error: BaseException) -> str:
     return ""
 
 
-def foreign_task(task: object) -> str:
-    """Return the text of the error about a task that is neither an async function nor a coroutine."""
+def check_task(task: object) -> None:
+    """Raise a TypeError that tells what to use instead if a task is neither async function nor coroutine."""
+    if isinstance(task, Coroutine) or (callable(task) and not inspect.isasyncgenfunction(task)):
+        return
+    raise TypeError(_foreign_task(task))
+
+
+def _foreign_task(task: object) -> str:
     text = f"A task is an async function or a coroutine, not {task!r}: "
     if hasattr(task, "_asyncio_future_blocking"):  # how asyncio itself recognizes its Futures and Tasks
         return text + "pass the async function itself, not a Future or Task of asyncio. " + _GENERAL
-    if hasattr(task, "__aiter__"):
+    if hasattr(task, "__aiter__") or inspect.isasyncgenfunction(task):
         return (
             text + "pass an async function with the loop (async for) in it, which Trio runs and not asyncio"
         )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import trio
 
-from msl_network_trio.asyncio_advice import NoEventLoop, foreign_task, forget_event_loop
+from msl_network_trio.asyncio_advice import NoEventLoop, check_task, forget_event_loop
 from msl_network_trio.client import user_code
 from msl_network_trio.client.connecting import Dial, Settings, dial, language, operating_system
 from msl_network_trio.client.prompts import Prompts
@@ -219,8 +219,7 @@ class Service:
             RuntimeError: The Service runs already: use its `nursery`.
         """
         for task in tasks:
-            if not isinstance(task, Coroutine) and not callable(task):
-                raise TypeError(foreign_task(task))
+            check_task(task)
         if self.__is_running:
             raise RuntimeError(f"{self!r} runs already, use its nursery to start tasks")
         self._tasks.extend(tasks)

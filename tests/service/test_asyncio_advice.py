@@ -186,7 +186,7 @@ NAMED = {
     "task_group": "self.nursery",
     "open_connection": "trio.open_tcp_stream",
     "subprocess": "trio.run_process",
-    "generator": "emit_notification",
+    "generator": "notification",
     "result_future": "return await",
     "in_context": "trio.sleep",
     "in_nursery": "trio.sleep",
@@ -285,7 +285,7 @@ async def agen():
     yield 1
 
 
-@pytest.mark.parametrize("make", [own_loop_future, agen, Foreign, int, lambda: "name"])
+@pytest.mark.parametrize("make", [own_loop_future, agen, lambda: agen, Foreign, int, lambda: "name"])
 def test_what_is_no_task_is_refused_with_an_error_that_tells(make):
     service = Uses()
     with pytest.raises(TypeError, match="A task is an async function or a coroutine, not") as caught:
