@@ -25,7 +25,7 @@ _SECRET = re.compile("password|secret|token|credential", re.IGNORECASE)
 _HOME = re.compile(r"~[\w.-]*/")
 
 _SLACK = 10.0
-"""Seconds more than the remote computer waits that we wait for it to say so."""
+"""Seconds more than the remote computer should need until it says how the script is doing."""
 
 _ENDED, _SILENT = 3, 4
 
@@ -38,7 +38,7 @@ exec 3<&0
 (trap '' HUP; {command}; exit $?) <&3 >"$log" 2>&1 3<&- &
 pid=$!
 exec 3<&-
-end=$(($(date +%s) + {seconds}))
+left={tenths}
 while :; do
   alive=no
   kill -0 "$pid" 2>/dev/null && alive=yes
@@ -49,11 +49,11 @@ while :; do
     tail -c 50000 "$log"
     exit {ended}
   fi
-  if [ "$(date +%s)" -gt "$end" ]; then
+  if [ $left -le 0 ]; then
     tail -c 50000 "$log"
     exit {silent}
   fi
-  sleep 0.1 2>/dev/null || sleep 1
+  if sleep 0.1 2>/dev/null; then left=$((left - 1)); else sleep 1; left=$((left - 10)); fi
 done
 """
 
@@ -121,12 +121,13 @@ def start_manager(
             log=_quoted(f"{console_script_path}.log"),
             command=f"{'sudo -n ' if as_sudo else ''}{path} {OPTION} {shlex.quote(argument)}",
             running=shlex.quote(NETWORK_MANAGER_RUNNING_PREFIX),
-            seconds=math.ceil(timeout),
+            tenths=math.ceil(timeout * 10),
             ended=_ENDED,
             silent=_SILENT,
         )
         data = f"{encoded}\n".encode() if has_secrets else b""
-        ended = execute(client, f"exec sh -c {shlex.quote(script)}", timeout + _SLACK, data)
+        # It counts its waits of 0.1 s, each of which may take longer.
+        ended = execute(client, f"exec sh -c {shlex.quote(script)}", 2 * timeout + _SLACK, data)
     if ended.status == 0:
         return
     if ended.status == _SILENT:
