@@ -62,6 +62,11 @@ _RETURN: Final = {
 }
 """What to return instead, by the class of what has no JSON form."""
 
+_A_COROUTINE: Final = "Trio was expecting an async function, but instead it got a coroutine object"
+_CALL: Final = (
+    "Trio runs here, not asyncio: pass the async function and its arguments, start_soon(f, x), not f(x)"
+)
+
 _OF_TRIO: Final = (
     "trio.run received unrecognized yield message",
     "Trio got unexpected",
@@ -90,7 +95,8 @@ def explain(error: BaseException) -> str:
     """
     for each in _chain(error):
         if advice := _advice(each):
-            each.args = (f"{str(each).rstrip('.')}. {advice}",)
+            first_line, *_ = str(each).splitlines()
+            each.args = (f"{first_line.rstrip('.')}. {advice}",)
             return "" if each is error else advice
     return ""
 
@@ -157,6 +163,8 @@ def _advice(error: BaseException) -> str:
     text = error.args[0] if error.args else None
     if not isinstance(text, str) or "not asyncio:" in text or _runs_asyncio(error.__traceback__):
         return ""
+    if type(error) is TypeError and text.startswith(_A_COROUTINE):
+        return _CALL
     if _is_for_lack_of_a_loop(error, text):
         return _instead(error.__traceback__)
     if type(error) is TypeError and "JSON" in text and (result := _NO_RESULT.search(text)) is not None:

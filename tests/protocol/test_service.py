@@ -462,6 +462,11 @@ def test_every_exception_can_be_told(error, text):
     assert decoded(encode_error(CALL, error))["message"] == text
 
 
+def test_advice_goes_behind_the_text_of_an_exception():
+    message = decoded(encode_error(CALL, OSError("no"), advice="do that"))["message"]
+    assert message == "OSError: no (do that)"
+
+
 def test_a_traceback_with_text_that_cannot_be_sent_is_sent():
     def complain() -> None:
         raise ValueError("\ud800 and\nmore")

@@ -147,6 +147,9 @@ class Uses(Service):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(asyncio.sleep, 1)
 
+    async def coroutine_for_nursery(self):
+        self.nursery.start_soon(self.good())
+
     async def future_for_nursery(self):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(own_loop_future)
@@ -186,6 +189,7 @@ NAMED = {
     "task_group": "self.nursery",
     "open_connection": "trio.open_tcp_stream",
     "subprocess": "trio.run_process",
+    "coroutine_for_nursery": "start_soon(f, x)",
     "generator": "notification",
     "result_future": "return await",
     "in_context": "trio.sleep",
@@ -226,7 +230,7 @@ async def test_the_client_and_the_log_are_told_what_to_use(name, caplog):
             assert names_the_way_out(answer["message"]), answer["message"]
             assert "\n" not in answer["message"]
             assert NAMED.get(name, "trio.") in answer["message"]
-            assert "asyncio.run(" in answer["message"] or name == "generator"
+            assert "asyncio.run(" in answer["message"] or name in {"generator", "coroutine_for_nursery"}
             assert answer["message"].count("Trio runs here") <= 1
             [logged] = [each.getMessage() for each in caplog.records if "requested by" in each.getMessage()]
             assert logged.endswith(answer["message"])
