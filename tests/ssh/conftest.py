@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,8 @@ class Sshd:
 
 @pytest.fixture(scope="session")
 def the_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    if sys.platform == "win32":
+        pytest.skip("the sshd of Windows cannot be run as an ordinary process")
     if SSHD is None or shutil.which("ssh-keygen") is None:
         pytest.skip("openssh-server is not installed")
     folder = tmp_path_factory.mktemp("sshd")
