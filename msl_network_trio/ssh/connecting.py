@@ -96,14 +96,16 @@ def connect(
     if password is not None and not password:
         raise ValueError("You must specify the SSH password")
     kwargs = {"banner_timeout": timeout, "auth_timeout": timeout, **kwargs, "timeout": timeout}
+    port = kwargs.get("port", 22)
     where = f"{username}@{host}" + (f":{kwargs['port']}" if "port" in kwargs else "")
     client = paramiko.SSHClient()
     try:
         _load_host_keys(client)
         client.set_missing_host_key_policy(
-            AskPolicy(where) if missing_host_key_policy is None else missing_host_key_policy
+            AskPolicy(f"ssh -p {port} {username}@{host}")
+            if missing_host_key_policy is None
+            else missing_host_key_policy
         )
-        port = kwargs.get("port", 22)
         with _errors(where, host if port == 22 else f"[{host}]:{port}", timeout):
             if password is None:
                 if _log_in_by_key(client, host, username, kwargs):
@@ -147,11 +149,11 @@ class AskPolicy(paramiko.MissingHostKeyPolicy):
     """Asks at the terminal whether a host key is the right one, and saves it.
 
     Args:
-        where: The user, the host and the port, for errors.
+        command: How the user can connect by hand, for errors.
     """
 
-    def __init__(self, where: str) -> None:
-        self._where = where
+    def __init__(self, command: str) -> None:
+        self._command = command
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         """Return if the key is to be trusted; paramiko calls this, with its own form of the host's name.
@@ -163,7 +165,7 @@ class AskPolicy(paramiko.MissingHostKeyPolicy):
         if sys.stdin is None or not sys.stdin.isatty():
             raise HostKeyError(
                 f"The host key of {what} is not known, and there is no terminal to ask whether to trust it. "
-                f"Connect once by hand (ssh {self._where.replace(':', ' -p ')}), which saves it, or pass "
+                f"Connect once by hand ({self._command}), which saves it, or pass "
                 "missing_host_key_policy=paramiko.AutoAddPolicy() to trust any key"
             )
         print(f"The host key of {hostname} is not known yet. Its fingerprint is", file=sys.stderr)

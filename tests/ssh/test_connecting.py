@@ -47,7 +47,7 @@ def test_a_host_key_that_is_not_known_is_refused(sshd, home, monkeypatch):
         monkeypatch.setattr("sys.stdin", stdin)
         text = fails(ssh.HostKeyError, connect, sshd)
         assert "SHA256:" in text
-        assert f"ssh {sshd.user}@127.0.0.1 -p {sshd.port}" in text
+        assert f"(ssh -p {sshd.port} {sshd.user}@127.0.0.1)" in text
         assert "missing_host_key_policy=paramiko.AutoAddPolicy()" in text
     with connect(sshd, missing_host_key_policy=paramiko.AutoAddPolicy()):
         pass
@@ -244,11 +244,18 @@ class Server(paramiko.ServerInterface):
 
     def __init__(self) -> None:
         self.tried: list[str] = []
+        self.answers = threading.Event()
+        self.answers.set()
 
     def get_allowed_auths(self, username: str) -> str:
-        return "password"
+        return "password,publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        self.answers.wait()
+        return paramiko.AUTH_FAILED
 
     def check_auth_password(self, username: str, password: str) -> int:
+        self.answers.wait()
         self.tried.append(password)
         right = (username, password) == ("pi", "right")
         return paramiko.AUTH_SUCCESSFUL if right else paramiko.AUTH_FAILED
@@ -303,6 +310,20 @@ def test_a_password_logs_in(serving):
         ssh.connect("pi@127.0.0.1", password="wrong", port=serving.port)
     assert "wrong" not in str(caught.value)
     assert serving.server.tried == ["right", "wrong"]
+
+
+@pytest.mark.parametrize("by", ["key", "password"])
+def test_a_server_that_does_not_say_whether_it_accepts_the_login_is_named(serving, tmp_path, by):
+    make_key(tmp_path / "key")
+    kwargs = {"password": "right"} if by == "password" else {"key_filename": str(tmp_path / "key")}
+    serving.server.answers.clear()
+    try:
+        text = fails(
+            ConnectTimeout, ssh.connect, "pi@127.0.0.1", port=serving.port, auth_timeout=0.1, **kwargs
+        )
+    finally:
+        serving.server.answers.set()
+    assert "does not speak SSH within" in text
 
 
 def test_at_a_terminal_user_and_password_are_asked_for(serving, monkeypatch):
