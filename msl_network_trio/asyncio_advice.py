@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Coroutine, Iterator
 from types import TracebackType
-from typing import Final, Never
+from typing import Final
 
 _WAY_OUT: Final = (
     "or call asyncio.run(...) in a worker thread (in a plain method of a Service, or by "
@@ -128,19 +128,6 @@ def forget_event_loop() -> None:
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is None:  # noqa: SLF001 - what is public raises
         asyncio.set_event_loop(None)
-
-
-class NoEventLoop:
-    """The attribute in which msl-network keeps its event loop; a subclass may have one of that name."""
-
-    def __get__(self, instance: object, owner: type | None = None) -> Never:
-        """Raise an AttributeError that tells what to use instead."""
-        raise AttributeError(
-            f"There is no _loop of asyncio. {_GENERAL}; other threads call emit_notification() as it is, "
-            "and async functions by trio.from_thread.run(..., trio_token=...)",
-            name="_loop",
-            obj=instance,
-        )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import trio
 
-from msl_network_trio.asyncio_advice import NoEventLoop, check_task, forget_event_loop
+from msl_network_trio.asyncio_advice import check_task, forget_event_loop
 from msl_network_trio.client import user_code
 from msl_network_trio.client.connecting import Dial, Settings, dial, language, operating_system
 from msl_network_trio.client.prompts import Prompts
@@ -150,8 +150,6 @@ class Service:
         return f"<{self._name} Service manager={self._address_manager} port={self._port}>"
 
     set_logging_level = staticmethod(set_logging_level)
-
-    _loop = NoEventLoop()  # the event loop of msl-network
 
     # ---- for methods and tasks ----
 

@@ -154,12 +154,6 @@ class Uses(Service):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(own_loop_future)
 
-    async def loop_attribute(self):
-        self._loop.create_task(self.good())
-
-    def loop_in_thread(self):
-        self._loop.call_soon_threadsafe(print)
-
     def get_event_loop(self):
         asyncio.get_event_loop().run_until_complete(self.good())
 
@@ -366,22 +360,6 @@ async def test_what_is_said_to_use_instead_works():
         assert await peer.call("run") == await peer.call("to_thread") == "asyncio.run"
         assert await peer.call("others") == 1
         assert sorted(await peer.call("log")) == ["from_thread", "nursery"]
-
-
-def test_a_subclass_may_have_a_loop_of_its_own():
-    class Owns(Uses):
-        def __init__(self):
-            super().__init__()
-            self._loop = 5
-
-    class Has(Uses):
-        _loop = 6
-
-    assert Owns()._loop == 5
-    assert Has()._loop == 6
-    assert not hasattr(Uses(), "_loop")
-    with pytest.raises(AttributeError, match="There is no _loop of asyncio"):
-        Uses()._loop
 
 
 # ---- asyncio where it does run, and errors of other kinds ----
