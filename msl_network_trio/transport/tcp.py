@@ -6,6 +6,8 @@ import math
 import select
 import socket
 import ssl
+import struct
+import sys
 
 import trio
 
@@ -24,6 +26,9 @@ PIECE = 262_144
 
 _AT_ONCE = 4 * PIECE
 """How many bytes `SocketTransport.send_nowait` sends before it lets other tasks run."""
+
+_RESET = struct.pack("HH" if sys.platform == "win32" else "ii", 1, 0)
+"""SO_LINGER with no time to linger: closing a socket discards what is not sent, and resets the connection."""
 
 CLOSED = "The connection has been closed"
 
@@ -156,6 +161,15 @@ class SocketTransport(Transport):
             trio.lowlevel.notify_closing(self._sock)
         with self.lock:
             self._sock.close()
+
+    def abort(self) -> None:
+        """See `Transport.abort`."""
+        if self._descriptor >= 0:
+            try:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            except OSError:
+                pass  # the connection has ended already
+            self.close()
 
 
 def reason(error: OSError | ValueError) -> str:

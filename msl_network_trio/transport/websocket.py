@@ -302,12 +302,19 @@ class WebSocketTransport(Transport):
 
     def close(self) -> None:
         """See `Transport.close`; the peer is told if that can be done at once."""
+        self._close(cut_off=self._rest is not None)
+
+    def abort(self) -> None:
+        """See `Transport.abort`: there is no closing frame, so this is an abnormal closure (code 1006)."""
+        self._close(cut_off=True)
+
+    def _close(self, *, cut_off: bool) -> None:
         if self._closed:
             return
         self._closed = True
-        if self._rest is None:  # else a frame has been sent in part
+        if not cut_off:
             self._say_close(CloseReason.GOING_AWAY, "")
-        self._carrier.close()
+        self._carrier.end(cut_off=cut_off or self._rest is not None)
         self._count(0)
         self._scope.cancel()
         self._room.unpark_all()

@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import sys
+from unittest.mock import ANY
 
 import pytest
 import trio
@@ -770,6 +771,55 @@ async def test_close_twice_is_harmless_and_the_peer_sees_the_end(pair):
     transport.close()
     with trio.fail_after(LIMIT):
         assert await peer.receive_some() == b""
+
+
+async def read_to_the_end(peer) -> tuple[int, str]:
+    """Return how many bytes a peer receives, and how it learns that there are no more."""
+    size = 0
+    while True:
+        try:
+            data = await peer.receive_some()
+        except trio.BrokenResourceError as error:
+            cause = error.__cause__
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            return size, "reset" if isinstance(cause, ConnectionResetError) else repr(cause)
+        if not data:
+            return size, "end"
+        size += len(data)
+
+
+@pytest.mark.parametrize("how", ["abort", "end, cut off", "a send that is cancelled"])
+async def test_a_connection_is_reset_in_the_middle_of_a_line(any_pair, how):
+    transport, peer = any_pair
+    with trio.fail_after(LIMIT):
+        if how == "a send that is cancelled":
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await transport.send_all(noise(5_000_000))
+        else:
+            transport.send_nowait(b"half a li")
+            transport.end(cut_off=True) if how == "end, cut off" else transport.abort()
+        assert await read_to_the_end(peer) == (ANY, "reset")
+        with pytest.raises(ConnectionLost, match="The connection has been closed"):
+            await transport.receive()
+    transport.abort()
+    transport.close()
+
+
+async def test_a_connection_is_closed_in_order_behind_a_line(any_pair):
+    transport, peer = any_pair
+    await transport.send_all(b"line\n")
+    transport.end(cut_off=False)
+    transport.abort()  # too late
+    with trio.fail_after(LIMIT):
+        assert await read_to_the_end(peer) == (5, "end")
+
+
+async def test_a_connection_that_the_peer_has_reset_can_be_aborted(pair):
+    transport, peer = pair
+    reset(peer)
+    transport.abort()
 
 
 async def test_a_closed_transport_says_that_the_connection_is_lost(pair):
