@@ -184,6 +184,11 @@ class WebSocketTransport(Transport):
             self._is_leaving = True
             self._say_close(code, reason)
 
+    @property
+    def has_said_goodbye(self) -> bool:
+        """Whether `say_goodbye` was called."""
+        return self._is_leaving
+
     def _say_close(self, code: int, reason: str) -> None:
         if not self._has_said_close:
             self._has_said_close = True

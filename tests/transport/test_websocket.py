@@ -613,6 +613,16 @@ async def test_who_closes_in_the_middle_of_a_frame_breaks_the_connection(one_end
         await carrier.receive()
 
 
+async def test_a_goodbye_in_the_middle_of_a_message_is_no_orderly_end(one_end):
+    end, carrier = await one_end()
+    masked = not end._is_client
+    carrier.send_nowait(frame(TEXT, b"one", masked=masked) + frame(TEXT, b"half", final=False, masked=masked))
+    carrier.send_nowait(frame(CLOSE, (1000).to_bytes(2, "big"), masked=masked))
+    assert await end.receive() == b"one\n"
+    with pytest.raises(ConnectionLost, match="closed in the middle of a message with code 1000"):
+        await end.receive()
+
+
 async def test_the_peer_of_who_aborts_is_told_of_an_abnormal_closure(websocket_pair):
     client, server, *_ = await websocket_pair()
     client.send_nowait(b"half a li")
