@@ -143,7 +143,9 @@ async def test_a_manager_that_ends_in_the_middle_of_a_line_is_lost(ends):
     manager.send_nowait(b"line\nhalf a li")
     manager.close()
     assert await peer.receive() == b"line\n"
-    with pytest.raises(ConnectionLost, match=r"code 1011 .*: the Manager closed the connection in the middle"):
+    with pytest.raises(
+        ConnectionLost, match=r"code 1011 .*: the Manager closed the connection in the middle"
+    ):
         await peer.receive()
     await trio.testing.wait_all_tasks_blocked()
     assert result[0].is_lost
