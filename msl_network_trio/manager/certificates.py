@@ -17,7 +17,7 @@ from pathlib import Path
 
 from msl_network_trio.constants import key_folder
 from msl_network_trio.exceptions import CertificateError
-from msl_network_trio.manager.files import PRIVATE, PUBLIC, replace, write_new
+from msl_network_trio.files import PRIVATE, PUBLIC, replace, user_path, write_new
 from msl_network_trio.manager.secret import read_secret
 from msl_network_trio.transport.trust import certificate_file, client_context
 
@@ -71,11 +71,11 @@ def server_context(
     if key_file_password is not None:
         password = read_secret(key_file_password, "The password of the private key", CertificateError)
     if cert_file is not None:
-        certificate = Path(cert_file)
-        key = certificate if key_file is None else Path(key_file)
+        certificate = user_path(cert_file)
+        key = certificate if key_file is None else user_path(key_file)
         mend = "Pass the key_file that the certificate was made for."
     elif key_file is not None:
-        certificate, key = certificate_file(DEFAULT_HOST), Path(key_file)
+        certificate, key = certificate_file(DEFAULT_HOST), user_path(key_file)
         _renew_certificate(certificate, key, password, host)
         mend = "Perhaps another Manager was started at the same moment; start this one again."
     else:

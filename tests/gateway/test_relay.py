@@ -177,7 +177,7 @@ async def test_a_peer_that_goes_while_the_manager_does_not_take_its_line_is_a_re
 
 
 async def test_a_gateway_that_ends_in_the_middle_of_lines_resets_both_connections(websocket_pair):
-    peer, websocket, carrier, _ = await websocket_pair()
+    peer, websocket, *_ = await websocket_pair()
     upstream, manager = memory_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(relay, websocket, upstream, 60)
