@@ -202,8 +202,8 @@ class Client(trio.abc.AsyncResource):
 
         Args:
             timeout: How many seconds to wait for the Manager to close the connection, which is then closed
-                in any case; None: two. If a request has been written in part by then, the connection is reset,
-                so that the Manager can tell.
+                in any case; None: two. If a request has been written in part by then, the connection is
+                reset, so that the Manager can tell.
         """
         await self._connection.disconnect(timeout)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import socket
 import ssl
 import struct
 import sys
+from collections.abc import Generator
 
 import trio
 
@@ -27,8 +29,10 @@ PIECE = 262_144
 _AT_ONCE = 4 * PIECE
 """How many bytes `SocketTransport.send_nowait` sends before it lets other tasks run."""
 
-_RESET = struct.pack("HH" if sys.platform == "win32" else "ii", 1, 0)
-"""SO_LINGER with no time to linger: closing a socket discards what is not sent, and resets the connection."""
+_LINGER = struct.Struct("HH" if sys.platform == "win32" else "ii")
+_NO_RESET = _LINGER.pack(0, 0)
+_RESET = _LINGER.pack(1, 0)
+"""No time to linger: closing a socket discards what is not sent, and resets the connection."""
 
 CLOSED = "The connection has been closed"
 
@@ -74,6 +78,29 @@ class SocketTransport(Transport):
 
     async def wait_send(self) -> None:
         """See `Transport.wait_send`."""
+        with self._reset_by_system():
+            await self._wait_writable()
+
+    @contextlib.contextmanager
+    def _reset_by_system(self) -> Generator[None]:
+        """Have the connection reset if the program ends meanwhile, however it does: there is a half line.
+
+        The operating system would close it in order, and nobody could tell that a half line is one.
+        """
+        self._set_linger(_RESET)
+        try:
+            yield
+        finally:
+            self._set_linger(_NO_RESET)
+
+    def _set_linger(self, value: bytes) -> None:
+        if self._descriptor >= 0:
+            try:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
+            except OSError:
+                pass  # the connection has ended already
+
+    async def _wait_writable(self) -> None:
         self._check_open()
         try:
             await trio.lowlevel.wait_writable(self._descriptor)
@@ -164,12 +191,8 @@ class SocketTransport(Transport):
 
     def abort(self) -> None:
         """See `Transport.abort`."""
-        if self._descriptor >= 0:
-            try:
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-            except OSError:
-                pass  # the connection has ended already
-            self.close()
+        self._set_linger(_RESET)
+        self.close()
 
 
 def reason(error: OSError | ValueError) -> str:

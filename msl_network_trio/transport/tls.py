@@ -110,7 +110,8 @@ class TlsTransport(SocketTransport):
         """See `Transport.wait_send`."""
         # What the next call waits for is for the next send to say, which may not do so if it sends a part.
         waits_for, self._send_waits_for = self._send_waits_for, self._writable
-        await waits_for.wait()
+        with self._reset_by_system():
+            await waits_for.wait()
 
     async def receive(self) -> bytes:
         """See `Transport.receive`."""

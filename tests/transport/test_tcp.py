@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
-from msl_network_trio.transport import tls
+from msl_network_trio.transport import tcp, tls
 from msl_network_trio.transport.tcp import (
     SocketTransport,
     open_socket,
@@ -805,6 +805,31 @@ async def test_a_connection_is_reset_in_the_middle_of_a_line(any_pair, how):
             await transport.receive()
     transport.abort()
     transport.close()
+
+
+def lingers(transport) -> bool:
+    """Whether the connection is reset when the program ends."""
+    data = transport._sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, tcp._LINGER.size)
+    return tcp._LINGER.unpack(data) == (1, 0)
+
+
+async def test_a_program_that_ends_while_it_waits_to_send_the_rest_resets_the_connection(pair):
+    transport, peer = pair
+    assert not lingers(transport)
+    while transport.send_nowait(BLOCK):
+        pass
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.wait_send)
+            await wait_all_tasks_blocked()
+            assert lingers(transport)
+            nursery.cancel_scope.cancel()
+        assert not lingers(transport)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.wait_send)
+            await peer.receive_some()
+            while lingers(transport):
+                await peer.receive_some()
 
 
 async def test_a_connection_is_closed_in_order_behind_a_line(any_pair):
