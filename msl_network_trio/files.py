@@ -26,6 +26,9 @@ PUBLIC = 0o666
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
+_NO_FSYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
+"""What file systems say that cannot do it, of which some are on a network, or made by a program."""
+
 _IN_USE = 0.05, 20
 """How many seconds to wait, and how often, for others to close a file: Windows replaces none that is open."""
 
@@ -121,7 +124,11 @@ def _temporary(path: Path, data: bytes, mode: int) -> Generator[Path]:
             file.write(data)
             file.flush()
             # After a power cut there must not be a file of the right name with nothing in it.
-            os.fsync(file.fileno())
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                if error.errno not in _NO_FSYNC:
+                    raise
         yield temporary
     except OSError as error:
         error.filename, error.filename2 = str(path), None  # others need not know of the temporary one

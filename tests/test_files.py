@@ -175,6 +175,15 @@ def test_a_write_that_fails_leaves_what_there_was_and_nothing_else(
     assert not exists or path.read_bytes() == OLD
 
 
+def test_a_file_system_that_has_no_fsync_does_no_harm(tmp_path, monkeypatch):
+    def no_fsync(descriptor):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "fsync", no_fsync)
+    assert write_new(tmp_path / "file", NEW, mode=PUBLIC)
+    assert (tmp_path / "file").read_bytes() == NEW
+
+
 @posix_only
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_where_there_are_no_hard_links_a_file_is_complete_or_not_there_either(number, tmp_path, monkeypatch):

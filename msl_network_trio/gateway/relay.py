@@ -74,7 +74,7 @@ async def relay(websocket: WebSocketTransport, upstream: Transport, stalled_afte
                 upstream.send_eof()
                 await _until_end(upstream)
     finally:
-        # After a goodbye it knows that not all was said.
+        # Behind a goodbye it knows that not all was said.
         websocket.end(cut_off=down.is_inside_a_line and not websocket.has_said_goodbye)
         upstream.end(cut_off=up.is_inside_a_line)
     return end

@@ -190,6 +190,20 @@ async def test_a_gateway_that_ends_in_the_middle_of_lines_resets_both_connection
             await end.receive()
 
 
+async def test_a_peer_that_says_goodbye_in_the_middle_of_a_line_of_the_manager_is_answered(ends):
+    peer, manager, result, carrier = ends
+    manager.send_nowait(b"half a li")
+    await trio.testing.wait_all_tasks_blocked()
+    peer.send_eof()
+    assert await manager.receive() == b""
+    manager.close()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not result[0].of_manager
+    answer = await carrier.receive()
+    assert answer[0] & 0xF == 0x8, "a frame that closes it"
+    assert await carrier.receive() == b""
+
+
 async def test_a_manager_that_does_not_close_is_left_after_some_seconds(ends, autojump_clock):
     peer, manager, result, _ = ends
     peer.close()

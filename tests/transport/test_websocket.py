@@ -605,6 +605,16 @@ async def test_who_aborts_says_nothing_and_breaks_the_connection(one_end, size):
         await end.receive()
 
 
+async def test_who_does_not_answer_a_ping_in_the_middle_of_a_frame_is_reset(one_end, nursery, autojump_clock):
+    end, carrier = await one_end(capacity=1000, ping_interval=20)
+    end.send_nowait(b"x" * 5000 + b"\n")
+    with pytest.raises(ConnectionLost, match="has not answered a ping"):
+        await end.receive()
+    with pytest.raises(ConnectionLost, match="Connection reset by peer"):
+        await carrier.receive()
+    end.close()
+
+
 async def test_who_closes_in_the_middle_of_a_frame_breaks_the_connection(one_end):
     end, carrier = await one_end(capacity=1000)
     end.send_nowait(b"x" * 5000 + b"\n")
