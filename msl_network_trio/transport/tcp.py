@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import select
 import socket
 import ssl
 import struct
 import sys
-from collections.abc import Generator
 
 import trio
 
@@ -30,8 +28,8 @@ _AT_ONCE = 4 * PIECE
 """How many bytes `SocketTransport.send_nowait` sends before it lets other tasks run."""
 
 _LINGER = struct.Struct("HH" if sys.platform == "win32" else "ii")
-_NO_RESET = _LINGER.pack(0, 0)
-_RESET = _LINGER.pack(1, 0)
+NO_RESET = _LINGER.pack(0, 0)
+RESET = _LINGER.pack(1, 0)
 """No time to linger: closing a socket discards what is not sent, and resets the connection."""
 
 CLOSED = "The connection has been closed"
@@ -78,34 +76,24 @@ class SocketTransport(Transport):
 
     async def wait_send(self) -> None:
         """See `Transport.wait_send`."""
-        with self._reset_by_system():
-            await self._wait_writable()
-
-    @contextlib.contextmanager
-    def _reset_by_system(self) -> Generator[None]:
-        """Have the connection reset if the program ends meanwhile, however it does: there is a half line.
-
-        The operating system would close it in order, and nobody could tell that a half line is one.
-        """
-        self._set_linger(_RESET)
-        try:
-            yield
-        finally:
-            self._set_linger(_NO_RESET)
-
-    def _set_linger(self, value: bytes) -> None:
-        if self._descriptor >= 0:
-            try:
-                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
-            except OSError:
-                pass  # the connection has ended already
-
-    async def _wait_writable(self) -> None:
         self._check_open()
+        self._linger(RESET)
         try:
             await trio.lowlevel.wait_writable(self._descriptor)
         except trio.ClosedResourceError:
             raise ConnectionLost(CLOSED) from None
+        finally:
+            self._linger(NO_RESET)
+
+    def _linger(self, value: bytes) -> None:
+        """Tell the operating system how to close the connection if the program ends, however it does.
+
+        In the middle of a message that has to be a reset: else nobody could tell that it is a part of one.
+        """
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
+        except OSError:
+            pass  # the connection has ended already, or we have closed it
 
     async def receive(self) -> bytes:
         """See `Transport.receive`."""
@@ -191,7 +179,7 @@ class SocketTransport(Transport):
 
     def abort(self) -> None:
         """See `Transport.abort`."""
-        self._set_linger(_RESET)
+        self._linger(RESET)
         self.close()
 
 
