@@ -15,6 +15,7 @@ PACKAGE = Path(msl_network_trio.__file__).parent
 ORDER = [
     "exceptions",
     "constants",
+    "files",
     "resuming",
     "asyncio_advice",
     "portal.process",
@@ -106,7 +107,6 @@ ORDER = [
     "web.pages",
     "web.door",
     "manager.secret",
-    "manager.files",
     "manager.addresses",
     "manager.self_signed",
     "manager.certificates",

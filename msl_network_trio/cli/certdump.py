@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from msl_network_trio.cli.parser import CommandError, Parser
+from msl_network_trio.files import PUBLIC, replace
 
 HELP: Final = "Show what is in a certificate"
 
@@ -38,7 +39,6 @@ def execute(options: argparse.Namespace) -> int:
         print(text)
         return 0
     out = Path(options.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(f"Certificate details for {options.certfile}\n{text}\n", encoding="utf-8")
+    replace(out, f"Certificate details for {options.certfile}\n{text}\n".encode(), mode=PUBLIC)
     print(f"Dumped the certificate details to {out}")
     return 0

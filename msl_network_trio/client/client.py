@@ -202,7 +202,8 @@ class Client(trio.abc.AsyncResource):
 
         Args:
             timeout: How many seconds to wait for the Manager to close the connection, which is then closed
-                in any case; None: two.
+                in any case; None: two. If a request has been written in part by then, the connection is
+                reset, so that the Manager can tell.
         """
         await self._connection.disconnect(timeout)
 
@@ -378,9 +379,12 @@ def connect(
         read_limit: The largest line to receive, in bytes; None: no limit.
         disable_tls: Whether the Manager was started without TLS.
         cert_file: A file with the Manager's certificate, or that of the CA that signed it (PEM). None: the
-            certificate that was saved for the host, or else trust on first use.
+            certificate that was saved for the host, or else trust on first use. One is saved for each host,
+            so of two Managers on one computer the second needs this.
         assert_hostname: Whether the certificate must be for this host.
-        auto_save: Trust the certificate of a host that has none saved, and save it, without asking.
+        auto_save: Trust the certificate of a host that has none saved, and save it, without asking, if it is
+            good (for this host, not expired). If it cannot be saved, a warning is logged, and it is trusted
+            for this connection only.
         transport: What carries the connection: ``"tcp"``; ``"websocket"``, also through proxies; or an async
             function without arguments that returns an open `~msl_network_trio.transport.base.Transport`; then
             `host`, `port` and TLS do not count. By WebSocket, certificates for which the system's CAs vouch

@@ -500,12 +500,13 @@ class Connection:
     def _end(self) -> None:
         reason = self._reason or self._write_error or self._disconnected()
         with self.lock:
-            requests = self.protocol.lose(reason, cut_off=self._writer.is_inside_a_message)
+            cut_off = self._writer.is_inside_a_message
+            requests = self.protocol.lose(reason, cut_off=cut_off)
             self._writer.close()
             self.threads.queue_patient()  # there is no queue any more, of which they are told
         for request in requests:
             request.wake()
-        self._transport.close()
+        self._transport.end(cut_off=cut_off)
         self.closed.set()
         at_last = self.on_end(reason)
         if at_last is not None:

@@ -51,48 +51,63 @@ async def relay(websocket: WebSocketTransport, upstream: Transport, stalled_afte
         How it has ended.
     """
     ends: list[End] = []
+    up, down = _Way(websocket, upstream), _Way(upstream, websocket)
 
-    async def pump(source: Transport, target: Transport, *, of_manager: bool) -> None:
-        ends.append(await _pump(source, target, stalled_after, of_manager=of_manager))
+    async def pump(way: _Way, *, of_manager: bool) -> None:
+        ends.append(await _pump(way, stalled_after, of_manager=of_manager))
         nursery.cancel_scope.cancel()
 
     async def pump_up() -> None:
-        await pump(websocket, upstream, of_manager=False)
+        await pump(up, of_manager=False)
 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump_up)
-            await pump(upstream, websocket, of_manager=True)
+            await pump(down, of_manager=True)
         end = ends[0]
         with trio.move_on_after(_GOODBYE):
             if end.of_manager:
                 code = _Code.INTERNAL_ERROR if end.is_lost else _Code.GOING_AWAY
                 websocket.say_goodbye(code, end.reason)
                 await _until_end(websocket)
-            else:
+            elif not up.is_inside_a_line:
                 upstream.send_eof()
                 await _until_end(upstream)
     finally:
-        websocket.close()
-        upstream.close()
+        # Behind a goodbye it knows that not all was said.
+        websocket.end(cut_off=down.is_inside_a_line and not websocket.has_said_goodbye)
+        upstream.end(cut_off=up.is_inside_a_line)
     return end
 
 
-async def _pump(source: Transport, target: Transport, stalled_after: float, *, of_manager: bool) -> End:
+@attrs.define
+class _Way:
+    """One of the two ways on which lines are passed on."""
+
+    source: Transport
+    target: Transport
+    is_inside_a_line: bool = False
+    """Whether the target has been sent a part of a line, or may have been."""
+
+
+async def _pump(way: _Way, stalled_after: float, *, of_manager: bool) -> End:
     """Pass on what comes from one end, until one of the two has ended."""
     names = {True: "the Manager", False: "the peer"}
     try:
-        while data := await source.receive():
+        while data := await way.source.receive():
+            way.is_inside_a_line = True
             try:
-                reason = await _send(target, data, stalled_after)
+                reason = await _send(way.target, data, stalled_after)
             except ConnectionLost as error:
                 reason = f"lost: {error}"
             if reason:
                 return End(not of_manager, f"the connection to {names[not of_manager]} was {reason}", True)
+            way.is_inside_a_line = not data.endswith(b"\n")
     except ConnectionLost as error:
         return End(of_manager, f"the connection to {names[of_manager]} was lost: {error}", True)
-    text = f" ({source.last_words})" if source.last_words else ""
-    return End(of_manager, f"{names[of_manager]} closed the connection{text}")
+    where = " in the middle of a line" if way.is_inside_a_line else ""
+    text = f" ({way.source.last_words})" if way.source.last_words else ""
+    return End(of_manager, f"{names[of_manager]} closed the connection{where}{text}", way.is_inside_a_line)
 
 
 async def _send(target: Transport, data: bytes, stalled_after: float) -> str:

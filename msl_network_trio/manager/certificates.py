@@ -15,9 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from msl_network_trio.constants import key_folder
+from msl_network_trio.constants import certificate_folder, home_folder, key_folder
 from msl_network_trio.exceptions import CertificateError
-from msl_network_trio.manager.files import PRIVATE, PUBLIC, replace, write_new
+from msl_network_trio.files import PRIVATE, PUBLIC, replace, user_path, write_new
 from msl_network_trio.manager.secret import read_secret
 from msl_network_trio.transport.trust import certificate_file, client_context
 
@@ -71,11 +71,11 @@ def server_context(
     if key_file_password is not None:
         password = read_secret(key_file_password, "The password of the private key", CertificateError)
     if cert_file is not None:
-        certificate = Path(cert_file)
-        key = certificate if key_file is None else Path(key_file)
+        certificate = user_path(cert_file)
+        key = certificate if key_file is None else user_path(key_file)
         mend = "Pass the key_file that the certificate was made for."
     elif key_file is not None:
-        certificate, key = certificate_file(DEFAULT_HOST), Path(key_file)
+        certificate, key = certificate_file(DEFAULT_HOST), user_path(key_file)
         _renew_certificate(certificate, key, password, host)
         mend = "Perhaps another Manager was started at the same moment; start this one again."
     else:
@@ -147,7 +147,8 @@ def _make_certificate(key: Path, password: str | None, host: str | None) -> byte
     try:
         return make_certificate(pem, password, host)
     except KeyNotUsable as error:
-        raise CertificateError(f"The private key {key} cannot be used: {error}") from error
+        mend = "" if b"ENCRYPTED" in pem else _anew(key)
+        raise CertificateError(f"The private key {key} cannot be used: {error}{mend}") from error
 
 
 def _load(certificate: Path, key: Path, password: str | None, mend: str) -> ssl.SSLContext:
@@ -188,19 +189,31 @@ def _load(certificate: Path, key: Path, password: str | None, mend: str) -> ssl.
         if reason in _NO_FIT:
             text = f"The private key {key} does not fit the certificate {certificate}. {mend}"
         elif not _CERTIFICATE.search(certificate_pem):
-            text = f"There is no certificate in {certificate}, which must be in PEM"
+            text = f"There is no certificate in {certificate}, which must be in PEM{_anew(certificate)}"
         elif not _PRIVATE_KEY.search(key_pem):
-            text = f"There is no private key in {key}, which must be in PEM"
+            text = f"There is no private key in {key}, which must be in PEM{_anew(key)}"
             if key == certificate:
                 text += ". Pass the key's own file as key_file."
         elif encrypted:
             text = f"The password of the private key {key} is wrong"
         else:
-            text = f"The certificate {certificate} with the private key {key} cannot be used: {reason}"
+            text = (
+                f"The certificate {certificate} with the private key {key} cannot be used: {reason}"
+                f"{_anew(certificate)}"
+            )
         raise CertificateError(text) from error
     if password is not None and not encrypted:
         logger.warning("the private key %s is not encrypted, so its password is of no use", key)
     return context
+
+
+def _anew(path: Path) -> str:
+    """Say what mends a damaged file, if it is one that was made here; it may have been copied in part."""
+    if home_folder() not in path.parents:
+        return ""
+    key = key_folder() / path.with_suffix(".key").name
+    certificate = certificate_folder() / path.with_suffix(".crt").name
+    return f". Delete {certificate} and {key} to have both made anew; clients have to trust the new one."
 
 
 def _read(path: Path, what: str) -> str:

@@ -54,6 +54,7 @@ class PeerConnection(Peer):
         reading: Cancels the task that serves the peer; None: there is none at the moment.
         watch: What waits for what the peer sends, while no task does.
         has_stalled: Whether it has been given up because it does not read.
+        cut_off: Whether what has been sent may end in the middle of a line.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class PeerConnection(Peer):
         "_stalled_after",
         "_start_soon",
         "_writing",
+        "cut_off",
         "has_stalled",
         "reading",
         "transport",
@@ -82,6 +84,7 @@ class PeerConnection(Peer):
         self._start_soon = start_soon
         self._stalled_after = stalled_after
         self.has_stalled = False
+        self.cut_off = False
         self._writing = False
         self._drained: trio.lowlevel.ParkingLot | None = None  # made when needed: most peers take all at once
 
@@ -106,6 +109,7 @@ class PeerConnection(Peer):
             except Exception as error:
                 # A mistake of ours. It must not cost the peer whose line this is its connection.
                 logger.exception("%s failed", self)
+                self.cut_off = True
                 self._lose(repr(error))
                 return
             self.backlog -= sent
@@ -140,7 +144,7 @@ class PeerConnection(Peer):
         with trio.move_on_after(_GRACE):
             while self.backlog > 0:
                 await self._wait()
-        if self.backlog > 0:
+        if self.backlog > 0 or self.cut_off:
             return
         self.transport.send_eof()
         try:
@@ -151,13 +155,15 @@ class PeerConnection(Peer):
             pass  # it has read as much as it wanted
 
     def close(self) -> None:
-        """Close the connection, at once."""
+        """Close the connection, at once; it is reset if something still waits to be written."""
+        cut_off = self.cut_off or self.backlog > 0
         self.outgoing = []
         self.backlog = 0
         self.closing = self.closing or "the connection has ended"
         self._wake()
-        self.transport.send_eof()
-        self.transport.close()
+        if not cut_off:
+            self.transport.send_eof()
+        self.transport.end(cut_off=cut_off)
 
     def _lose(self, reason: str) -> None:
         """The peer cannot be reached: nothing is to be written to it any more."""
@@ -188,11 +194,12 @@ class PeerConnection(Peer):
                     pieces = _joined(pieces)
                 self.large = False
         except ConnectionLost as error:
-            self.has_stalled = isinstance(error, Stalled)
+            self.has_stalled = self.cut_off = isinstance(error, Stalled)
             self._lose(str(error))
         except Exception as error:
             # A mistake of ours. It must not cost other peers their connections.
             logger.exception("%s failed", self)
+            self.cut_off = True
             self._lose(repr(error))
         finally:
             self._writing = False

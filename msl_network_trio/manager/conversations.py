@@ -188,6 +188,8 @@ class Conversations:
 
     async def _part(self, peer: PeerConnection) -> None:
         """Forget a peer, and close its connection in order."""
+        if not peer.closing and peer.lines:
+            peer.closing = "it closed the connection in the middle of a line"
         self._protocol.disconnect(peer)
         self.flush()
         self._note_end(peer)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from msl_network_trio.constants import key_folder
 from msl_network_trio.exceptions import CertificateError
+from msl_network_trio.files import PRIVATE, PUBLIC, replace, user_path
 from msl_network_trio.manager.certificates import DEFAULT_HOST
-from msl_network_trio.manager.files import PRIVATE, PUBLIC, replace
 from msl_network_trio.manager.self_signed import KeyNotUsable, make_certificate, make_key
 from msl_network_trio.transport.trust import certificate_file
 
@@ -37,7 +37,7 @@ def generate_key(
         CertificateError: There is no such key.
         OSError: The file cannot be written.
     """
-    file = default_key_file() if path is None else Path(path)
+    file = default_key_file() if path is None else user_path(path)
     try:
         pem = make_key(password, algorithm=algorithm, size=size, curve=curve)
     except KeyNotUsable as error:
@@ -70,8 +70,8 @@ def generate_certificate(
         CertificateError: The key cannot be used, or the rest makes no sense.
         OSError: A file cannot be read or written.
     """
-    file = certificate_file(DEFAULT_HOST) if path is None else Path(path)
-    key = default_key_file() if key_file is None else Path(key_file)
+    file = certificate_file(DEFAULT_HOST) if path is None else user_path(path)
+    key = default_key_file() if key_file is None else user_path(key_file)
     if key_file is None and not key.exists():
         replace(key, make_key(key_file_password), mode=PRIVATE)
     try:

@@ -140,7 +140,7 @@ class Serving:
             explain(failure)
         finally:
             self._outlet.close()
-            self._transport.close()
+            self._transport.end(cut_off=self._outlet.unsent > 0)
         _raise(failure)
         if self._reason is not None and not self._said_goodbye:
             raise self._reason

@@ -6,6 +6,8 @@ import threading
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from msl_network_trio.exceptions import ConnectionLost
+
 
 class Transport(ABC):
     """A stream of bytes to and from one peer.
@@ -101,17 +103,42 @@ class Transport(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give the carrier back, at once; calling it again does no harm."""
+        """Give the carrier back, at once; calling it again does no harm.
+
+        What was sent still arrives, and the end of the stream behind it: the peer takes it that all was said
+        that there was to say. Otherwise `abort`.
+        """
+
+    def abort(self) -> None:
+        """`close` so that the peer can tell that not all was said: its end of the connection breaks.
+
+        What was sent need not arrive. Calling it after `close` does no harm, and has no effect.
+        """
+        self.close()
+
+    def end(self, *, cut_off: bool) -> None:
+        """`close`, but `abort` in the middle of a line: a part of one shall not look like the end of it all.
+
+        Args:
+            cut_off: Whether something has been sent in part, and the rest will not be.
+        """
+        if cut_off:
+            self.abort()
+        else:
+            self.close()
 
     async def send_all(self, data: bytes) -> None:
-        """Send all of it. Cancelled half way, the transport is of no further use but to be closed.
+        """Send all of it. Cancelled while it has to wait, it breaks the connection off with `abort`.
 
         Raises:
             ConnectionLost: The peer is gone.
         """
         rest = memoryview(data)
-        while True:
-            rest = rest[self.send_nowait(rest) :]
-            if not rest:
-                break
-            await self.wait_send()
+        try:
+            while rest := rest[self.send_nowait(rest) :]:
+                await self.wait_send()
+        except ConnectionLost:
+            raise
+        except BaseException:
+            self.abort()  # if nothing was taken, TLS may have sent a part nevertheless
+            raise

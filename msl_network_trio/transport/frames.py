@@ -22,18 +22,22 @@ class Ending:
     is_verdict: bool = False
     """Whether it is us who give up on the peer, which has not closed the connection."""
 
+    cut_off: bool = False
+    """Whether the peer had sent a part of a message, the rest of which does not come."""
+
     @property
     def is_normal(self) -> bool:
         """Whether it is no error."""
-        return self.code in _NORMAL
+        return self.code in _NORMAL and not self.cut_off
 
     def __str__(self) -> str:
         try:
             name = f" ({CloseReason(self.code).name.lower().replace('_', ' ')})"
         except ValueError:
             name = ""  # one of an application's own
+        where = " in the middle of a message" if self.cut_off else ""
         because = f": {self.reason}" if self.reason else ""
-        return f"the WebSocket was closed with code {int(self.code)}{name}{because}"
+        return f"the WebSocket was closed{where} with code {int(self.code)}{name}{because}"
 
 
 LOST = Ending(CloseReason.ABNORMAL_CLOSURE)
@@ -126,7 +130,7 @@ class Frames:
                 elif opcode is Opcode.CLOSE:
                     assert isinstance(payload, tuple)
                     code, reason = payload
-                    self.ending = Ending(code, reason or "")
+                    self.ending = Ending(code, reason or "", cut_off=self.has_unfinished)
                     break
                 elif opcode is Opcode.BINARY:
                     text = "only text messages are understood, and this one is binary"

@@ -78,6 +78,11 @@ class MemoryTransport(Transport):
             pipe.ended = True
             pipe.wake()
 
+    def abort(self) -> None:
+        """See `Transport.abort`."""
+        if not self._closed:
+            self.reset()
+
     def reset(self) -> None:
         """Break the connection, as when the peer's process or cable is gone: both ends get an error."""
         self._closed = True

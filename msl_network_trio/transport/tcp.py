@@ -6,6 +6,8 @@ import math
 import select
 import socket
 import ssl
+import struct
+import sys
 
 import trio
 
@@ -24,6 +26,11 @@ PIECE = 262_144
 
 _AT_ONCE = 4 * PIECE
 """How many bytes `SocketTransport.send_nowait` sends before it lets other tasks run."""
+
+_LINGER = struct.Struct("HH" if sys.platform == "win32" else "ii")
+NO_RESET = _LINGER.pack(0, 0)
+RESET = _LINGER.pack(1, 0)
+"""No time to linger: closing a socket discards what is not sent, and resets the connection."""
 
 CLOSED = "The connection has been closed"
 
@@ -70,10 +77,23 @@ class SocketTransport(Transport):
     async def wait_send(self) -> None:
         """See `Transport.wait_send`."""
         self._check_open()
+        self._linger(RESET)
         try:
             await trio.lowlevel.wait_writable(self._descriptor)
         except trio.ClosedResourceError:
             raise ConnectionLost(CLOSED) from None
+        finally:
+            self._linger(NO_RESET)
+
+    def _linger(self, value: bytes) -> None:
+        """Tell the operating system how to close the connection if the program ends, however it does.
+
+        In the middle of a message that has to be a reset: else nobody could tell that it is a part of one.
+        """
+        try:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
+        except OSError:
+            pass  # the connection has ended already, or we have closed it
 
     async def receive(self) -> bytes:
         """See `Transport.receive`."""
@@ -156,6 +176,11 @@ class SocketTransport(Transport):
             trio.lowlevel.notify_closing(self._sock)
         with self.lock:
             self._sock.close()
+
+    def abort(self) -> None:
+        """See `Transport.abort`."""
+        self._linger(RESET)
+        self.close()
 
 
 def reason(error: OSError | ValueError) -> str:

@@ -10,7 +10,16 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
-from msl_network_trio.transport.tcp import CLOSED, PIECE, SocketTransport, bare_host, open_socket, reason
+from msl_network_trio.transport.tcp import (
+    CLOSED,
+    NO_RESET,
+    PIECE,
+    RESET,
+    SocketTransport,
+    bare_host,
+    open_socket,
+    reason,
+)
 
 _RECORD = 16_384
 """The largest TLS record, in bytes, of which OpenSSL gives one at a time."""
@@ -110,7 +119,11 @@ class TlsTransport(SocketTransport):
         """See `Transport.wait_send`."""
         # What the next call waits for is for the next send to say, which may not do so if it sends a part.
         waits_for, self._send_waits_for = self._send_waits_for, self._writable
-        await waits_for.wait()
+        self._linger(RESET)
+        try:
+            await waits_for.wait()
+        finally:
+            self._linger(NO_RESET)
 
     async def receive(self) -> bytes:
         """See `Transport.receive`."""

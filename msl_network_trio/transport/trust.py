@@ -7,6 +7,7 @@ here, and the other way round: ``certs/{host}.crt`` in PEM, without the port.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import ssl
@@ -20,11 +21,16 @@ import trio
 
 from msl_network_trio.constants import certificate_folder
 from msl_network_trio.exceptions import CertificateDeclined, CertificateError, ConnectError
+from msl_network_trio.files import PUBLIC, user_path, write_new
 from msl_network_trio.transport.tcp import bare_host
 from msl_network_trio.transport.tls import TlsTransport, open_tls
 
+logger = logging.getLogger(__name__)
+
 _SHOW = 2.0
 """How many seconds to spend on getting the certificate that was not accepted, just to show it."""
+
+_NOT_AVAILABLE = "(not available)"
 
 _EXPIRED = 10
 _NOT_YET_VALID = 9
@@ -191,11 +197,15 @@ async def open_trusted(
     Args:
         host: The host.
         port: The port.
-        cert_file: The only file that counts, with the Manager's own certificate or that of a CA. None:
-            the file of the host in the shared folder; if there is none, trust on first use.
+        cert_file: The only file that counts, with the Manager's own certificate or that of a CA; ``~`` at
+            its beginning is the home folder. None: the file of the host in the shared folder; if there is
+            none, trust on first use.
         assert_hostname: Whether the certificate must be for this host.
         auto_save: Trust and save on first use without asking.
         ask: Asks the user whether to trust a certificate.
+
+    A certificate is saved when a handshake has shown that it will be accepted from now on. That it cannot be
+    saved is logged as a warning: then it is trusted for this connection only.
 
     Raises:
         CertificateDeclined: The user does not trust the certificate.
@@ -203,36 +213,71 @@ async def open_trusted(
             file cannot be used.
         ConnectError: No connection, or no TLS there.
     """
-    path = Path(cert_file) if cert_file is not None else certificate_file(host)
+    path = certificate_file(host) if cert_file is None else user_path(cert_file)
     pem = await _read(path)
-    if pem is None:
-        if cert_file is not None:
-            raise CertificateError(f"The cert_file does not exist: {path}")
-        certificate = await fetch_certificate(host, port)
-        if not auto_save and not await ask(certificate):
-            raise CertificateDeclined("SSL certificate required")
-        await trio.to_thread.run_sync(_save, path, certificate.pem)
-        # Another process may have saved one in the meantime: what is in the file is what counts.
-        pem = await _read(path) or certificate.pem
-    else:
-        certificate = None
+    if pem is not None:
+        transport, _ = await _open(host, port, path, pem, assert_hostname, own_file=cert_file is None)
+        return transport
+    if cert_file is not None:
+        raise CertificateError(f"The cert_file does not exist: {path}")
+    certificate = await fetch_certificate(host, port)
+    if not auto_save and not await ask(certificate):
+        raise CertificateDeclined("SSL certificate required")
+    transport, der = await _open(host, port, None, certificate.pem, assert_hostname, own_file=True)
+    try:
+        if der != certificate.der:
+            raise CertificateError(_changed(certificate, _fingerprint(der, "sha256")))
+        if await trio.to_thread.run_sync(_save, path, certificate):
+            return transport
+        saved = await _read(path)
+    except BaseException:
+        transport.close()
+        raise
+    if saved is None or _is_just(saved, der):
+        return transport
+    # Another process has saved another one in the meantime: what is in the file is what counts.
+    transport.close()
+    transport, _ = await _open(host, port, path, saved, assert_hostname, own_file=True)
+    return transport
+
+
+async def _open(
+    host: str, port: int, path: Path | None, pem: str, assert_hostname: bool, *, own_file: bool
+) -> tuple[TlsTransport, bytes]:
+    """Connect to a host that has to show a certificate that is trusted.
+
+    Args:
+        host: The host.
+        port: The port.
+        path: The file that the trusted certificate is in; None: none yet.
+        pem: What is trusted.
+        assert_hostname: Whether the certificate must be for this host.
+        own_file: Whether the file is the one in which the certificate of the host is saved.
+
+    Returns:
+        The connection, and the certificate that was shown.
+    """
     try:
         context = await trio.to_thread.run_sync(partial(client_context, pem, check_hostname=assert_hostname))
     except (ssl.SSLError, ValueError) as error:
-        mend = "Delete it to be asked again" if cert_file is None else "Check cert_file"
+        if path is None:
+            raise CertificateError(f"The certificate of {host}:{port} cannot be used: {error}") from error
+        mend = "Delete it to be asked again" if own_file else "Check cert_file"
         raise CertificateError(f"No certificate can be read from {path}. {mend}.") from error
     try:
-        transport, der = await open_tls(host, port, context)
+        return await open_tls(host, port, context)
     except ssl.SSLCertVerificationError as error:
-        text = await _explain(error, host, port, path, pem, own_file=cert_file is None)
+        text = await _explain(error, host, port, path, pem, own_file=own_file)
         raise CertificateError(text) from error
-    if certificate is not None and der != certificate.der:
-        transport.close()
-        raise CertificateError(
-            f"{host}:{port} showed another certificate than the one that was just trusted:\n"
-            f"  trusted {certificate.fingerprint}\n  shown   {_fingerprint(der, 'sha256')}"
-        )
-    return transport
+
+
+def _is_just(pem: str, der: bytes) -> bool:
+    """Whether a certificate is all that there is in a file."""
+    certificates = _CERTIFICATE.findall(pem)
+    try:
+        return [ssl.PEM_cert_to_DER_cert(each) for each in certificates] == [der]
+    except ValueError:
+        return False
 
 
 async def _read(path: Path) -> str | None:
@@ -250,24 +295,40 @@ async def _read(path: Path) -> str | None:
         raise CertificateError(f"The certificate file cannot be read: {path} ({reason})") from error
 
 
-def _save(path: Path, pem: str) -> None:
-    """Save a certificate, never over another one."""
+def _save(path: Path, certificate: Certificate) -> bool:
+    """Save a certificate, never over another one; False if there is one."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("x", encoding="ascii", newline="\n") as file:
-            file.write(pem)
+        if not write_new(path, certificate.pem.encode("ascii"), mode=PUBLIC):
+            path.stat()  # it may be a link to nowhere
+            return False
     except OSError as error:
-        if isinstance(error, FileExistsError) and path.exists():
-            return
-        reason = error.strerror or str(error)
-        raise CertificateError(
-            f"The certificate cannot be saved as {path} ({reason}). "
-            "Pass cert_file=, or set MSL_NETWORK_HOME to a folder that can be written."
-        ) from error
+        logger.warning(
+            "the certificate of %s:%d cannot be saved as %s (%s), so it is trusted for this connection only. "
+            "To have it trusted from now on, pass cert_file, or set MSL_NETWORK_HOME to a folder that can be "
+            "written",
+            certificate.host,
+            certificate.port,
+            path,
+            error.strerror or error,
+        )
+    return True
+
+
+def _changed(trusted: Certificate, shown: str) -> str:
+    return (
+        f"{trusted.host}:{trusted.port} showed another certificate than the one that was just trusted, which "
+        f"was not saved:\n  trusted {trusted.fingerprint}\n  shown   {shown}"
+    )
 
 
 async def _explain(
-    error: ssl.SSLCertVerificationError, host: str, port: int, path: Path, pem: str, *, own_file: bool
+    error: ssl.SSLCertVerificationError,
+    host: str,
+    port: int,
+    path: Path | None,
+    pem: str,
+    *,
+    own_file: bool,
 ) -> str:
     """Say what is wrong with a certificate, and what mends it."""
     text = f"The certificate of {host}:{port} is not accepted: {error.verify_message}"
@@ -277,22 +338,30 @@ async def _explain(
             f"(do so only if you are sure that {host}:{port} is the Manager that you mean)."
         )
     if error.verify_code in {_EXPIRED, _NOT_YET_VALID}:
-        return (
-            f"{text}\nThe clock of one of the two computers is wrong, or the Manager needs a new "
-            f"certificate; after that replace the old one on this computer:\n  {path}"
+        text = (
+            f"{text}\nThe clock of one of the two computers is wrong, or the Manager needs a new certificate"
         )
+        if path is None:
+            return f"{text}.\nThe one that it has was not saved."
+        return f"{text}; after that replace the old one on this computer:\n  {path}"
     try:
         with trio.fail_after(_SHOW):
             shown = (await fetch_certificate(host, port)).fingerprint
     except (ConnectError, ssl.SSLError, trio.TooSlowError):
-        shown = "(not available)"
+        shown = _NOT_AVAILABLE
+    if path is None:
+        certificate = Certificate(host, port, ssl.PEM_cert_to_DER_cert(pem))
+        if shown not in {certificate.fingerprint, _NOT_AVAILABLE}:
+            return _changed(certificate, shown)
+        return f"{text}\nIt was not saved. The Manager needs another certificate."
     certificates = _CERTIFICATE.findall(pem)
     if len(certificates) == 1:
         trusted = _fingerprint(ssl.PEM_cert_to_DER_cert(certificates[0]), "sha256")
     else:
         trusted = "(several certificates)"
     way_out = (
-        f"If you trust {host}:{port}, delete that file and connect again to be asked about the new one."
+        f"If you trust {host}:{port}, delete that file and connect again to be asked about the new one. If "
+        f"the file is for another Manager on {host}, keep it: pass the certificate of this one as cert_file."
         if own_file
         else "Check that cert_file is the certificate of this Manager, or of the CA that signed it."
     )

@@ -84,6 +84,8 @@ class WebSocketTransport(Transport):
         """What the carrier has not taken, and is to be offered again as it is."""
         self._behind = b""
         """What comes behind it."""
+        self._has_cut_off = False
+        """Whether there was a rest when it became clear that it will never be sent."""
         self._held_back = 0
         """How many bytes, 1 at the most, we did not admit to have taken, since their frame is not sent."""
         self._room = trio.lowlevel.ParkingLot()
@@ -156,8 +158,14 @@ class WebSocketTransport(Transport):
             except ConnectionLost:
                 pass  # and there is nobody who need be told
 
+    @property
+    def _is_inside_a_frame(self) -> bool:
+        """Whether a frame has been sent in part, as far as we know."""
+        return self._has_cut_off or self._rest is not None
+
     def _fail(self, error: ConnectionLost) -> None:
         self._failure = self._failure or error
+        self._has_cut_off = self._is_inside_a_frame
         self._rest = None
         self._behind = b""
         self._room.unpark_all()
@@ -183,6 +191,11 @@ class WebSocketTransport(Transport):
         if not self._is_leaving:
             self._is_leaving = True
             self._say_close(code, reason)
+
+    @property
+    def has_said_goodbye(self) -> bool:
+        """Whether the peer has been told why the connection is closed, or has told us."""
+        return self._has_said_close
 
     def _say_close(self, code: int, reason: str) -> None:
         if not self._has_said_close:
@@ -261,7 +274,7 @@ class WebSocketTransport(Transport):
     def cut_off(self, reason: str) -> None:
         """Receive nothing more, nor send anything."""
         self._fail(ConnectionLost(reason))
-        self._carrier.close()
+        self._carrier.end(cut_off=self._is_inside_a_frame)
 
     def _answer_ping(self) -> None:
         ping, self._frames.ping = self._frames.ping, None
@@ -302,12 +315,19 @@ class WebSocketTransport(Transport):
 
     def close(self) -> None:
         """See `Transport.close`; the peer is told if that can be done at once."""
+        self._close(cut_off=self._is_inside_a_frame)
+
+    def abort(self) -> None:
+        """See `Transport.abort`: there is no closing frame, so this is an abnormal closure (code 1006)."""
+        self._close(cut_off=True)
+
+    def _close(self, *, cut_off: bool) -> None:
         if self._closed:
             return
         self._closed = True
-        if self._rest is None:  # else a frame has been sent in part
+        if not cut_off:
             self._say_close(CloseReason.GOING_AWAY, "")
-        self._carrier.close()
+        self._carrier.end(cut_off=cut_off or self._is_inside_a_frame)
         self._count(0)
         self._scope.cancel()
         self._room.unpark_all()

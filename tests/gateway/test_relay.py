@@ -138,6 +138,72 @@ async def test_that_the_peer_is_lost_is_the_end_of_the_stream(ends):
     assert "lost" in result[0].reason
 
 
+async def test_a_manager_that_ends_in_the_middle_of_a_line_is_lost(ends):
+    peer, manager, result, _ = ends
+    manager.send_nowait(b"line\nhalf a li")
+    manager.close()
+    assert await peer.receive() == b"line\n"
+    with pytest.raises(
+        ConnectionLost, match=r"code 1011 .*: the Manager closed the connection in the middle"
+    ):
+        await peer.receive()
+    await trio.testing.wait_all_tasks_blocked()
+    assert result[0].is_lost
+
+
+async def test_a_manager_that_does_not_take_the_rest_of_a_line_is_told_by_a_reset(ends, autojump_clock):
+    peer, manager, result, _ = ends
+    await peer.send_all(b"x" * 300_000 + b"\n")
+    with pytest.raises(ConnectionLost, match=r"code 1011 .*has read nothing for 60 seconds"):
+        await peer.receive()
+    await trio.testing.wait_all_tasks_blocked()
+    assert result[0].of_manager
+    with pytest.raises(ConnectionLost, match="reset"):
+        await manager.receive()
+
+
+async def test_a_peer_that_goes_while_the_manager_does_not_take_its_line_is_a_reset_as_well(ends):
+    peer, manager, result, carrier = ends
+    await peer.send_all(b"x" * 300_000 + b"\n")
+    await trio.testing.wait_all_tasks_blocked()
+    manager.send_nowait(b"x" * 60_000)
+    carrier.reset()
+    await trio.testing.wait_all_tasks_blocked()
+    manager.send_nowait(b"\n")  # which cannot be passed on
+    await trio.testing.wait_all_tasks_blocked()
+    assert "the connection to the peer was lost" in result[0].reason
+    with pytest.raises(ConnectionLost, match="reset"):
+        await manager.receive()
+
+
+async def test_a_gateway_that_ends_in_the_middle_of_lines_resets_both_connections(websocket_pair):
+    peer, websocket, *_ = await websocket_pair()
+    upstream, manager = memory_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(relay, websocket, upstream, 60)
+        await peer.send_all(b"x" * 300_000 + b"\n")
+        manager.send_nowait(b"half a li")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    for end in (peer, manager):
+        with pytest.raises(ConnectionLost):
+            await end.receive()
+
+
+async def test_a_peer_that_says_goodbye_in_the_middle_of_a_line_of_the_manager_is_answered(ends):
+    peer, manager, result, carrier = ends
+    manager.send_nowait(b"half a li")
+    await trio.testing.wait_all_tasks_blocked()
+    peer.send_eof()
+    assert await manager.receive() == b""
+    manager.close()
+    await trio.testing.wait_all_tasks_blocked()
+    assert not result[0].of_manager
+    answer = await carrier.receive()
+    assert answer[0] & 0xF == 0x8, "a frame that closes it"
+    assert await carrier.receive() == b""
+
+
 async def test_a_manager_that_does_not_close_is_left_after_some_seconds(ends, autojump_clock):
     peer, manager, result, _ = ends
     peer.close()

@@ -456,6 +456,37 @@ def test_files_that_cannot_be_used_are_named(tmp_path, files, text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("content", ["", "rubbish", "the first half", "all but the end"])
+@pytest.mark.parametrize("damaged", ["certs", "keys", "keys, without a certificate"])
+def test_a_damaged_file_in_the_home_folder_is_named_with_what_mends_it(home, damaged, content):
+    save(ordinary(), home)
+    certificate, key = home / "certs" / "localhost.crt", home / "keys" / "localhost.key"
+    path = certificate if damaged == "certs" else key
+    text = path.read_text()
+    path.write_text(
+        {"the first half": text[: len(text) // 2], "all but the end": text[:-20]}.get(content, content)
+    )
+    if "without" in damaged:
+        certificate.unlink()
+    with pytest.raises(CertificateError) as caught:
+        server_context()
+    assert str(path) in str(caught.value)
+    assert f"Delete {certificate} and {key} to have both made anew" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for each in (certificate, key):
+        each.unlink(missing_ok=True)
+    server_context()
+
+
+def test_files_of_a_user_may_be_named_with_a_tilde(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "good.crt").write_text(ordinary().pem)
+    (tmp_path / "good.key").write_text(ordinary().key)
+    _, certificate = server_context(cert_file="~/good.crt", key_file="~/good.key")
+    assert certificate == tmp_path / "good.crt"
+
+
 def test_a_home_folder_that_cannot_be_written_is_an_error_that_says_what_to_do(home):
     home.write_text("not a folder")
     with pytest.raises(CertificateError, match="cannot be written .* MSL_NETWORK_HOME"):

@@ -354,11 +354,54 @@ async def test_close_ends_at_once_whatever_is_being_written(connect, large, auto
     assert peer.backlog == 0
     await wait_all_tasks_blocked()  # the task that was writing ends, and without an error
     assert not peer._writing
-    assert await rest(far) == b"x" * 10
+    with pytest.raises(ConnectionLost, match="reset"):
+        await far.receive()
     with pytest.raises(ConnectionLost):
         peer.transport.send_nowait(b"x")
     peer.close()
     assert peer.closing
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("how", ["close", "finish", "stalled", "to write is cancelled"])
+async def test_a_connection_is_reset_in_the_middle_of_a_line(how, large, autojump_clock):
+    near, far = memory_pair(10)
+    async with trio.open_nursery() as nursery:
+        peer = PeerConnection(near, "vm", 7, nursery.start_soon, STALLED_AFTER)
+        put(peer, b"x" * 200_000, b"\n", large=large)
+        await wait_all_tasks_blocked()
+        if how == "finish":
+            await peer.finish()
+        elif how == "stalled":
+            await trio.sleep(STALLED_AFTER + 1)
+            assert peer.has_stalled
+            await peer.finish()  # which says no goodbye behind half a line
+        elif how == "to write is cancelled":
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await wait_all_tasks_blocked()
+        peer.close()
+    with pytest.raises(ConnectionLost, match="reset"):
+        await far.receive()
+
+
+async def test_a_connection_is_reset_when_nobody_knows_how_much_was_written(connect, caplog, autojump_clock):
+    peer, far = connect()
+    peer.transport.__class__ = Faulty
+    put(peer, b"line\n")
+    await peer.finish()
+    peer.close()
+    with pytest.raises(ConnectionLost, match="reset"):
+        await far.receive()
+
+
+async def test_a_connection_is_closed_in_order_behind_whole_lines(connect, nursery, autojump_clock):
+    peer, far = connect(10)
+    put(peer, b"x" * 200 + b"\n")
+    assert len(await receive(far, 201)) == 201
+    await wait_all_tasks_blocked()
+    peer.close()
+    assert await far.receive() == b""
 
 
 async def test_to_write_can_be_cancelled(autojump_clock):

@@ -505,6 +505,21 @@ async def test_a_manager_that_does_not_read_is_not_waited_for_for_ever(service, 
     assert trio.current_time() < 3
 
 
+@pytest.mark.parametrize("carrier", ["memory", "tcp"])
+@pytest.mark.parametrize("method", ["at_once", "plain"])
+async def test_an_answer_that_is_not_taken_to_its_end_is_followed_by_a_reset(service, brief, carrier, method):
+    async with running(service, carrier) as peer:
+        size = 50_000 if carrier == "memory" else 6_000_000
+        for _ in range(4):
+            await peer.request(method, "x" * size)
+        await wait_all_tasks_blocked(0.05)
+        peer.scope.cancel()
+        await peer.ended.wait()
+        with pytest.raises(ConnectionLost, match="reset"):
+            while await peer.transport.receive():
+                pass
+
+
 async def test_an_async_method_that_cannot_be_cancelled_is_answered_for_first(service, autojump_clock):
     async with running(service) as peer:
         uid = await peer.request("stubborn")

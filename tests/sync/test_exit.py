@@ -272,3 +272,50 @@ def test_a_program_that_ctrl_c_ends_says_goodbye(manager: FakeManager):
     assert process.returncode in {-signal.SIGINT, 130}
     assert err.endswith("KeyboardInterrupt\n")
     assert_goodbye(manager)
+
+
+# ---- in the middle of a line ----
+
+ENDS = {
+    "in order": ("from msl_network_trio.client import connection; connection.GOODBYE = 0.2", 0),
+    "disconnect(timeout=0)": ("cxn.disconnect(timeout=0)", 0),
+    "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
+    # while it says goodbye, for which it takes two seconds, since the Manager reads nothing
+    "Ctrl-C at the end": ("atexit.register(threading.Timer(0.3, signal.raise_signal, [2]).start)", 0),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+@pytest.mark.parametrize("how", ENDS)
+def test_whatever_ends_a_program_in_the_middle_of_a_line_resets_the_connection(
+    manager: FakeManager, how: str
+):
+    over = threading.Event()
+    ends = []
+
+    def stall(session, line):
+        over.wait(DEADLINE)
+        try:
+            while session.sock.recv(1_000_000):
+                pass
+            ends.append("in order")
+        except ConnectionResetError:
+            ends.append("reset")
+        raise OSError("the client has gone")
+
+    manager.answers["stall"] = stall
+    program, status = ENDS[how]
+    process = start(
+        manager,
+        "import atexit, signal\n"
+        "from msl_network_trio import ReplyTimeout\n"
+        "stalled = link.stall(asynchronous=True)\n"
+        "try:\n"
+        "    link.size('x' * 20_000_000, timeout=0.2)\n"
+        f"except ReplyTimeout: pass\n{program}\n",
+    )
+    _, err = finish(process)
+    assert process.returncode in {status, -2}, err
+    over.set()
+    assert manager.session().ended.wait(10)
+    assert ends == ["reset"]

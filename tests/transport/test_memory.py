@@ -304,3 +304,26 @@ async def test_reset_wakes_whoever_waits_with_an_error(who, autojump_clock):
 
 async def test_it_has_no_port(autojump_clock):
     assert [transport.port for transport in memory_pair()] == [0, 0]
+
+
+async def test_abort_is_an_error_at_both_ends_but_not_behind_close(autojump_clock):
+    near, far = memory_pair()
+    near.send_nowait(b"half a li")
+    near.abort()
+    for transport in (near, far):
+        with pytest.raises(ConnectionLost, match="Connection reset by peer"):
+            await transport.receive()
+    near, far = memory_pair()
+    near.send_nowait(b"line\n")
+    near.end(cut_off=False)
+    near.abort()
+    assert [await far.receive(), await far.receive()] == [b"line\n", b""]
+
+
+async def test_a_send_that_is_cancelled_half_way_breaks_the_connection(autojump_clock):
+    near, far = memory_pair(capacity=5)
+    with trio.move_on_after(1) as scope:
+        await near.send_all(b"half a line\n")
+    assert scope.cancelled_caught
+    with pytest.raises(ConnectionLost, match="Connection reset by peer"):
+        await far.receive()

@@ -8,6 +8,7 @@ import re
 import socket
 import ssl
 import sys
+from unittest.mock import ANY
 
 import pytest
 import trio
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
-from msl_network_trio.transport import tls
+from msl_network_trio.transport import tcp, tls
 from msl_network_trio.transport.tcp import (
     SocketTransport,
     open_socket,
@@ -770,6 +771,80 @@ async def test_close_twice_is_harmless_and_the_peer_sees_the_end(pair):
     transport.close()
     with trio.fail_after(LIMIT):
         assert await peer.receive_some() == b""
+
+
+async def read_to_the_end(peer) -> tuple[int, str]:
+    """Return how many bytes a peer receives, and how it learns that there are no more."""
+    size = 0
+    while True:
+        try:
+            data = await peer.receive_some()
+        except trio.BrokenResourceError as error:
+            cause = error.__cause__
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            return size, "reset" if isinstance(cause, ConnectionResetError) else repr(cause)
+        if not data:
+            return size, "end"
+        size += len(data)
+
+
+@pytest.mark.parametrize("how", ["abort", "end, cut off", "a send that is cancelled"])
+async def test_a_connection_is_reset_in_the_middle_of_a_line(any_pair, how):
+    transport, peer = any_pair
+    with trio.fail_after(LIMIT):
+        if how == "a send that is cancelled":
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await transport.send_all(noise(5_000_000))
+        else:
+            transport.send_nowait(b"half a li")
+            transport.end(cut_off=True) if how == "end, cut off" else transport.abort()
+        assert await read_to_the_end(peer) == (ANY, "reset")
+        with pytest.raises(ConnectionLost, match="The connection has been closed"):
+            await transport.receive()
+    transport.abort()
+    transport.close()
+
+
+def lingers(transport) -> bool:
+    """Whether the connection is reset when the program ends."""
+    data = transport._sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, tcp._LINGER.size)
+    return tcp._LINGER.unpack(data) == (1, 0)
+
+
+async def test_a_program_that_ends_while_it_waits_to_send_the_rest_resets_the_connection(pair):
+    transport, peer = pair
+    assert not lingers(transport)
+    while transport.send_nowait(BLOCK):
+        pass
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.wait_send)
+            await wait_all_tasks_blocked()
+            assert lingers(transport)
+            nursery.cancel_scope.cancel()
+        assert not lingers(transport)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(transport.wait_send)
+            await peer.receive_some()
+            while lingers(transport):
+                await peer.receive_some()
+
+
+async def test_a_connection_is_closed_in_order_behind_a_line(any_pair):
+    transport, peer = any_pair
+    await transport.send_all(b"line\n")
+    transport.end(cut_off=False)
+    transport.abort()  # too late
+    with trio.fail_after(LIMIT):
+        assert await read_to_the_end(peer) == (5, "end")
+
+
+async def test_a_connection_that_the_peer_has_reset_can_be_aborted(pair):
+    transport, peer = pair
+    reset(peer)
+    transport.abort()
 
 
 async def test_a_closed_transport_says_that_the_connection_is_lost(pair):

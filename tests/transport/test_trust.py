@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import ssl
@@ -14,6 +15,7 @@ import trustme
 
 from msl_network_trio.constants import certificate_folder, home_folder
 from msl_network_trio.exceptions import CertificateDeclined, CertificateError, ConnectError
+from msl_network_trio.transport import trust
 from msl_network_trio.transport.trust import (
     Certificate,
     certificate_file,
@@ -206,11 +208,39 @@ async def test_a_manager_that_changes_its_certificate_after_the_question_is_not_
 
     async with manager(first) as server:
         text = await refused(server, ask=ask)
-    assert NEW_CERTIFICATE in text
-    assert (home / "certs" / "localhost.crt").read_text() == first.pem
+        assert (
+            f"localhost:{server.port} showed another certificate than the one that was just trusted" in text
+        )
+    assert f"trusted {first.fingerprint}" in text
+    assert f"shown   {second.fingerprint}" in text
+    assert not home.exists()
 
 
-async def test_a_manager_that_shows_another_trusted_certificate_after_the_question_is_not_trusted():
+async def test_a_manager_that_shows_one_signed_by_the_trusted_one_after_the_question_is_not_trusted(home):
+    """The question was about a certificate, not about all that it may have signed."""
+    authority = trustme.CA()
+    first = signed_by(authority)
+    first = Identity(authority.cert_pem.bytes().decode(), first.key)
+    second = signed_by(authority)
+
+    async def ask(certificate):
+        server.context = second.server_context()
+        return True
+
+    async with manager(second) as server:
+        with pytest.MonkeyPatch.context() as patch:
+
+            async def fetch(host, port):
+                return Certificate(host, port, first.der)
+
+            patch.setattr(trust, "fetch_certificate", fetch)
+            text = await refused(server, ask=ask)
+        assert "showed another certificate than the one that was just trusted" in text
+    assert f"shown   {second.fingerprint}" in text
+    assert not home.exists()
+
+
+async def test_a_manager_that_shows_another_saved_certificate_after_the_question_is_not_trusted(home):
     first, second = self_signed(), self_signed()
 
     async def ask(certificate):
@@ -220,11 +250,9 @@ async def test_a_manager_that_shows_another_trusted_certificate_after_the_questi
 
     async with manager(first) as server:
         text = await refused(server, ask=ask)
-        assert (
-            f"localhost:{server.port} showed another certificate than the one that was just trusted" in text
-        )
-    assert f"trusted {first.fingerprint}" in text
-    assert f"shown   {second.fingerprint}" in text
+        assert "showed another certificate than the one that was just trusted" in text
+        await connect(server)
+    assert (home / "certs" / "localhost.crt").read_text() == second.pem
 
 
 async def test_another_certificate_that_a_process_saves_during_the_question_counts_more_than_the_answer():
@@ -325,9 +353,24 @@ async def test_a_trusted_certificate_out_of_its_time_is_an_error(identity, reaso
     assert path.read_text() == identity.pem
 
 
-async def test_an_expired_certificate_is_an_error_on_first_use_too():
-    async with manager(self_signed(valid_from=-3, valid_to=-1)) as server:
-        assert "certificate has expired" in await refused(server, auto_save=True)
+@pytest.mark.parametrize("how", [{"auto_save": True}, {"ask": "yes"}], ids=["auto_save", "yes"])
+@pytest.mark.parametrize("what", ["expired", "not yet valid", "another host"])
+async def test_what_is_refused_on_first_use_is_not_saved(how, what, home):
+    """Else the next connect would not see that the Manager has got a better one."""
+    bad, text = {
+        "expired": (self_signed(valid_from=-3, valid_to=-1), "certificate has expired"),
+        "not yet valid": (self_signed(valid_from=1, valid_to=3), "certificate is not yet valid"),
+        "another host": (self_signed("somewhere-else"), HOSTNAME_HINT),
+    }[what]
+    arguments = {"ask": Asked(True)} if "ask" in how else how
+    async with manager(bad) as server:
+        told = await refused(server, **arguments)
+        assert text in told
+        assert str(home) not in told, "there is no file to be replaced"
+        assert not home.exists()
+        server.context = ordinary().server_context()
+        await connect(server, **arguments)
+    assert (home / "certs" / "localhost.crt").read_text() == ordinary().pem
 
 
 # ---- the hostname ----
@@ -353,7 +396,10 @@ async def test_assert_hostname_false_connects_on_first_use_too():
 async def test_a_certificate_with_ipv4_only_is_not_one_for_ipv6():
     async with manager(self_signed("localhost", "127.0.0.1"), host="::1") as server:
         assert HOSTNAME_HINT in await refused(server, "::1", auto_save=True)
-        await connect(server, "::1", assert_hostname=False)
+        await connect(server, "::1", assert_hostname=False, auto_save=True)
+        assert HOSTNAME_HINT in await refused(
+            server, "::1"
+        )  # it is not trusted for more, now that it is saved
 
 
 # ---- cert_file ----
@@ -475,12 +521,24 @@ async def test_a_cert_file_that_does_not_exist_is_named_and_nobody_is_dialled(tm
         b"not a certificate",
         b"-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n",
         ordinary().pem[:200].encode(),
+        ordinary().pem.rstrip()[:-5].encode(),
         ordinary().key.encode(),
         ordinary().der,
         "kein Schlüssel".encode(),
         bytes(range(256)),
     ],
-    ids=["empty", "blank", "words", "nonsense", "cut off", "a key", "DER", "other alphabet", "binary"],
+    ids=[
+        "empty",
+        "blank",
+        "words",
+        "nonsense",
+        "cut off",
+        "cut off at its end",
+        "a key",
+        "DER",
+        "other alphabet",
+        "binary",
+    ],
 )
 @pytest.mark.parametrize("own", [True, False], ids=["cert_file", "saved"])
 async def test_a_file_without_a_certificate_is_named_with_what_mends_it(content, own, tmp_path):
@@ -522,38 +580,98 @@ async def test_a_file_without_the_permission_to_read_is_an_error():
     assert text == f"The certificate file cannot be read: {path} (Permission denied)"
 
 
-async def test_a_certificate_folder_that_cannot_be_made_names_what_mends_it(home, tmp_path):
-    home.mkdir()
-    (home / "certs").symlink_to(tmp_path / "unmounted" / "drive")
-    async with manager(ordinary()) as server:
-        text = await refused(server, ask=Asked(True))
-    assert f"The certificate cannot be saved as {home / 'certs' / 'localhost.crt'} (" in text
-    assert "cert_file=" in text
-    assert "MSL_NETWORK_HOME" in text
-
-
-async def test_a_file_that_cannot_be_written_names_what_mends_it(home, tmp_path):
-    (home / "certs").mkdir(parents=True)
-    (home / "certs" / "localhost.crt").symlink_to(tmp_path / "unmounted" / "drive")
-    async with manager(ordinary()) as server:
-        text = await refused(server, auto_save=True)
-    assert "The certificate cannot be saved as" in text
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a folder that nobody can write to")
-async def test_a_home_folder_that_cannot_be_written_names_what_mends_it(monkeypatch):
-    monkeypatch.setenv("MSL_NETWORK_HOME", "/proc/msl-network")
-    async with manager(ordinary()) as server:
-        text = await refused(server, ask=Asked(True))
-    assert "The certificate cannot be saved as /proc/msl-network/certs/localhost.crt (" in text
-    assert "MSL_NETWORK_HOME" in text
-
-
 async def test_a_file_where_the_home_folder_should_be_is_an_error(home):
     home.write_text("")
     async with manager(ordinary()) as server:
         text = await refused(server, auto_save=True)
     assert str(home / "certs" / "localhost.crt") in text
+
+
+# ---- when it cannot be saved ----
+
+
+def folder_is_a_link_to_nowhere(home, tmp_path, monkeypatch):
+    home.mkdir()
+    (home / "certs").symlink_to(tmp_path / "unmounted" / "drive")
+
+
+def file_is_a_link_to_nowhere(home, tmp_path, monkeypatch):
+    (home / "certs").mkdir(parents=True)
+    (home / "certs" / "localhost.crt").symlink_to(tmp_path / "unmounted" / "drive")
+
+
+def disk_is_full(home, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+
+
+@pytest.mark.parametrize("fault", [folder_is_a_link_to_nowhere, file_is_a_link_to_nowhere, disk_is_full])
+@pytest.mark.parametrize("arguments", [{"auto_save": True}, {"ask": Asked(True)}], ids=["auto_save", "yes"])
+async def test_that_a_certificate_cannot_be_saved_is_a_warning(
+    fault, arguments, home, tmp_path, monkeypatch, caplog
+):
+    fault(home, tmp_path, monkeypatch)
+    path = home / "certs" / "localhost.crt"
+    async with manager(ordinary()) as server:
+        await connect(server, **arguments)
+        assert f"of localhost:{server.port} cannot be saved as {path} (" in caplog.text
+    assert "[Errno" not in caplog.text
+    assert "for this connection only" in caplog.text
+    assert "cert_file" in caplog.text
+    assert "MSL_NETWORK_HOME" in caplog.text
+    assert not home.is_dir() or saved(home) == [], "something was left behind"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a folder that nobody can write to")
+async def test_a_home_folder_that_cannot_be_written_is_a_warning(monkeypatch, caplog):
+    monkeypatch.setenv("MSL_NETWORK_HOME", "/proc/msl-network")
+    async with manager(ordinary()) as server:
+        await connect(server, ask=Asked(True))
+    assert "cannot be saved as /proc/msl-network/certs/localhost.crt (" in caplog.text
+
+
+async def test_another_program_that_has_saved_the_same_certificate_meanwhile_does_no_harm(home):
+    async def ask(certificate):
+        save(ordinary())
+        return True
+
+    async with manager(ordinary()) as server:
+        await connect(server, ask=ask)
+        assert server.accepted == 2
+
+
+async def test_another_program_that_has_saved_another_certificate_meanwhile_counts(home):
+    other = self_signed()
+
+    async def ask(certificate):
+        save(other)
+        return True
+
+    async with manager(ordinary()) as server:
+        assert NEW_CERTIFICATE in await refused(server, ask=ask)
+    assert (home / "certs" / "localhost.crt").read_text() == other.pem
+
+
+async def test_two_managers_on_one_host_are_told_apart_by_cert_file(tmp_path):
+    save(self_signed())
+    path = tmp_path / "second.crt"
+    path.write_text(ordinary().pem)
+    async with manager(ordinary()) as second:
+        text = await refused(second)
+        assert "another Manager on localhost, keep it: pass the certificate of this one as cert_file" in text
+        await connect(second, cert_file=path)
+
+
+async def test_the_home_folder_in_cert_file_is_the_users(tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    (tmp_path / "lab.crt").write_text(ordinary().pem)
+    async with manager(ordinary()) as server:
+        await connect(server, cert_file="~/lab.crt")
+        await connect(server, cert_file=Path("~") / "lab.crt")
+        assert str(tmp_path / "no.crt") in await refused(server, cert_file="~/no.crt")
 
 
 # ---- names of files ----
