@@ -23,6 +23,7 @@ from msl_network_trio.manager.conversations import Conversations
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.entrance import Entrance
 from msl_network_trio.manager.lobby import Lobby
+from msl_network_trio.manager.rights import Rights
 from msl_network_trio.manager.settings import Limits, ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import IN_MEMORY
@@ -99,7 +100,8 @@ class Manager:
         self._database = database
         self._status = Status(settings, self._protocol, self._lobby)
         admin = AdminRequests(settings, port, self._protocol, database, self._status)
-        self._verdicts = Verdicts(database, admin, self.shutdown)
+        self._rights = Rights(settings, self._protocol, database)
+        self._verdicts = Verdicts(database, self._protocol.logins, self._rights, admin, self.shutdown)
         self._conversations = Conversations(
             settings, self._protocol, self._lobby, self._status, self._verdicts.reach
         )
@@ -200,6 +202,8 @@ class Manager:
                     self._started.set()
                     self._status.begin()
                     self._nursery.start_soon(self._database.keep_records)
+                    self._database.checks.open(self._nursery)
+                    self._nursery.start_soon(self._rights.enforce, self._conversations.flush)
                     self._conversations.open(self._nursery)
                     accept = partial(self._entrance.accept, self._nursery)
                     with self._listening:
