@@ -1,10 +1,10 @@
 """Rights of the peers that are connected: taken away as soon as the database says so.
 
 The rights that a login has given hold as long as the user's row in the database is the one that the login
-was checked with: a user who was deleted, or whose password was changed, has to log in again. Before each admin
-request the row is looked at. Connections that needed the login or the trusted host to be let in are closed
-when the user was deleted or the host is trusted no longer: soon after a request of an administrator has changed
-the database, and within `_INTERVAL` seconds after another program has.
+was checked with: a user who was deleted, or whose password was changed, has to log in again. The row is
+looked at before each admin request. Connections that needed the login or the trusted host to be let in are
+closed when the user was deleted or the host is trusted no longer: soon after a request of an administrator
+has changed the database, and within `_INTERVAL` seconds after another program has.
 """
 
 from __future__ import annotations
