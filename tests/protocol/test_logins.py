@@ -232,14 +232,19 @@ def test_the_memory_is_bounded(clock, monkeypatch, limit):
     host = attempts._hosts["10.0.0.99"]
     assert len(host.failed_users.get(logins._digest("alice"), ())) <= (limit or logins._REMEMBERED)
     assert len(host.known) <= 30
-    for _ in range(5000):
-        for user in range(30):
-            attempts.begin("10.0.0.99", f"known {user}").end(Outcome.FAILED)
-        clock.now += 0.001
-        if len(host.failed) > logins._HOST_FACTOR * (limit or logins._REMEMBERED):
-            break
-    assert len(host.failed) <= 2 * logins._HOST_FACTOR * (limit or logins._REMEMBERED)
     held.end(Outcome.SUCCEEDED)
+
+
+def test_the_failures_of_users_who_are_known_are_bounded_too(clock):
+    attempts = Logins(2, 60, 0, clock)
+    for number in range(50):
+        succeed(attempts, user=f"known {number}")
+    for number in range(50):
+        fail(attempts, user=f"known {number}", times=2)
+    host = attempts._hosts["10.0.0.1"]
+    assert len(host.failed) == sum(map(len, host.failed_users.values())) == 40
+    assert attempts._size == host.size()
+    assert attempts.begin("10.0.0.1", "known 49").again == 60
 
 
 def test_a_few_hosts_are_forgotten_at_a_time(clock, monkeypatch):
