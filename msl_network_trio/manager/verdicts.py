@@ -99,6 +99,9 @@ class Verdicts:
             case KnowUser():
                 return await self._in_turn(peer, question.username, partial(self._know, peer, question))
             case LogIn():
+                # Not for the name as well: a right login of a client must not take longer than it waits.
+                if delay := self._logins.delay(peer.host.address, question.username):
+                    await trio.sleep(delay)
                 return await self._in_turn(peer, question.username, partial(self._log_in, peer, question))
         await self._rights.check_admin(peer)
         if question.attribute == SHUTDOWN_MANAGER:
@@ -124,8 +127,6 @@ class Verdicts:
         Raises:
             Throttled: Too many logins have failed.
         """
-        if delay := self._logins.delay(peer.host.address, username):
-            await trio.sleep(delay)
         its_turn = trio.Event()
         attempt = self._logins.begin(peer.host.address, username, its_turn.set)
         outcome = Outcome.UNDECIDED
