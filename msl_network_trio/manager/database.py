@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import os
 import shlex
 import sqlite3
@@ -39,6 +40,9 @@ WAIT = 10.0
 _LAST_WAIT = 3.0
 """The same when the Manager ends, in seconds."""
 
+_REPORT_EVERY = 60.0
+"""Seconds between reports that records cannot be written."""
+
 _MOST_RECORDS = 10_000
 """How many records may wait to be written; then the oldest are dropped."""
 
@@ -65,6 +69,7 @@ class ManagerDatabase:
         self._news = trio.Event()
         self._dropped = 0
         self._is_failing = False
+        self._reported = -math.inf
         self._is_used = False
         self._is_closing = False
 
@@ -238,8 +243,10 @@ class ManagerDatabase:
             raise
 
     def _fail(self, error: Exception) -> None:
-        if not self._is_failing:
+        now = trio.current_time()
+        if not self._is_failing or now >= self._reported + _REPORT_EVERY:
             logger.error("connections cannot be recorded in the database: %s", error)
+            self._reported = now
         self._is_failing = True
 
 
