@@ -49,6 +49,10 @@ class Entrance:
         self._serve = serve
         self._hostnames = Hostnames()
 
+    def use_context(self, context: ssl.SSLContext) -> None:
+        """Secure the connections that are accepted from now on with another context."""
+        self._context = context
+
     @trio.lowlevel.enable_ki_protection
     async def accept(self, nursery: trio.Nursery, door: Door | None, stream: trio.SocketStream) -> None:
         """Let a connection in that was accepted.

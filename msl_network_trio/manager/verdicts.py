@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import trio
 
 from msl_network_trio.constants import SHUTDOWN_MANAGER
-from msl_network_trio.exceptions import DatabaseError
+from msl_network_trio.exceptions import CertificateError, DatabaseError
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.database import ManagerDatabase, reason
 from msl_network_trio.manager.rights import Rights
@@ -82,6 +82,7 @@ class Verdicts:
         except (
             ArithmeticError,
             AttributeError,
+            CertificateError,
             LookupError,
             TypeError,
             ValueError,

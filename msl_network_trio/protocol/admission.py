@@ -53,8 +53,8 @@ _ADMIN_REQUESTS = 100
 _UNPROVEN = 16_384
 """How many bytes these may have."""
 
-_UNDECIDED_AGAIN = 10
-"""Seconds after which to try again if the database, for example, could not be used."""
+UNDECIDED_AGAIN = 5.0
+"""Seconds after which a peer may try again of which the Manager could not find out who it is."""
 
 _NO_ADMIN = "ValueError: You must be an administrator to send this request to the Manager"
 
@@ -235,14 +235,14 @@ class Admission:
         else:
             self._logged_in(peer, bool(verdict))
 
-    def reject(self, peer: Peer, error: Exception, record: str = "", *, again: float | None = None) -> None:
+    def reject(self, peer: Peer, error: Exception, record: str = "", again: float | None = None) -> None:
         """Tell a peer why it is not served, and have its connection closed.
 
         Args:
             peer: The peer.
             error: Why.
             record: What to keep of it for later.
-            again: Seconds after which to try again, if that may help.
+            again: See `answers.error`.
         """
         reason = f"{type(error).__name__}: {error}"
         text = "%s is rejected: %s"
@@ -290,10 +290,10 @@ class Admission:
         error = ValueError(f"The answer to {peer.waits_for!r} {what}")
         self._fail(peer, error, f"rejected: invalid {peer.waits_for}")
 
-    def _fail(self, peer: Peer, error: Exception, record: str, again: int | None = None) -> None:
+    def _fail(self, peer: Peer, error: Exception, record: str, again: float | None = None) -> None:
         """Tell a peer that it is not let in; if it is connected, refuse only what it has requested."""
         if not peer.kind:
-            self.reject(peer, error, record, again=again)
+            self.reject(peer, error, record, again)
             return
         reason = f"{type(error).__name__}: {error}"
         text = "%s could not log in: %s"
@@ -353,11 +353,11 @@ class Admission:
         text = "cannot decide about %s: %s"
         self._records.write(peer, logging.ERROR, "undecided", text, peer.name, str(error), reason=str(error))
         reason = RuntimeError(f"The Manager cannot check who you are: {error}")
-        again = error.again if isinstance(error, NotNow) else _UNDECIDED_AGAIN
+        again = error.again if isinstance(error, NotNow) else UNDECIDED_AGAIN
         if peer.kind:
             self._next_request(peer, refused=True, why=f"RuntimeError: {reason}", again=again)
         else:
-            self.reject(peer, reason, "rejected: the Manager could not check it", again=again)
+            self.reject(peer, reason, "rejected: the Manager could not check it", again)
 
     def _logged_in(self, peer: Peer, is_admin: bool) -> None:
         assert peer.waiting is not None
@@ -373,7 +373,7 @@ class Admission:
     # ---- requests ----
 
     def _next_request(
-        self, peer: Peer, *, refused: bool = False, why: str = _NO_ADMIN, again: int | None = None
+        self, peer: Peer, *, refused: bool = False, why: str = _NO_ADMIN, again: float | None = None
     ) -> None:
         """Go on with the first request for which a peer has to be an administrator."""
         assert peer.waiting is not None

@@ -47,10 +47,10 @@ def error(message: str, uid: Any, requester: str, again: float | None = None) ->
         message: The class of the exception and its text, ``"ValueError: bad"`` for example.
         uid: The uid of the request.
         requester: The network name of the peer.
-        again: Seconds after which to try again, if the error is no verdict on the peer; peers of msl-network
-            ignore that field.
+        again: If the reason is no verdict on the peer: seconds after which it may connect again. Peers that
+            do not know this field ignore it.
     """
-    fields = {
+    fields: dict[str, Any] = {
         "error": True,
         "message": message,
         "requester": requester,

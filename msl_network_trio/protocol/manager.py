@@ -251,13 +251,13 @@ class ManagerProtocol:
         elif data:
             self.receive(peer, data, at_most)
 
-    def reject(self, peer: Peer, error: Exception, *, again: float | None = None) -> None:
+    def reject(self, peer: Peer, error: Exception, again: float | None = None) -> None:
         """Tell a peer why it is not served, and have its connection closed.
 
         Args:
             peer: The peer.
             error: Why.
-            again: Seconds after which to try again, if that may help.
+            again: See `answers.error`.
         """
         self._admission.reject(peer, error, again=again)
 

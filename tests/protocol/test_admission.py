@@ -229,7 +229,7 @@ def test_if_the_database_cannot_be_used_a_new_peer_is_told(authentication):
     lab.decide(peer, verdict=OSError("database is locked"))
     line = read(peer)[-1]
     assert line["message"] == "RuntimeError: The Manager cannot check who you are: database is locked"
-    assert line["again"] == 10
+    assert line["again"] == 5
     assert peer.closing
 
 
@@ -532,7 +532,7 @@ def test_if_the_database_cannot_be_used_who_logs_in_is_told_and_stays_connected(
     lab.decide(client, verdict=OSError("database is locked"))
     line = read(client)[-1]
     assert line["message"] == "RuntimeError: The Manager cannot check who you are: database is locked"
-    assert (line["uid"], line["again"], client.closing, client.waits_for) == ("7", 10, "", "")
+    assert (line["uid"], line["again"], client.closing, client.waits_for) == ("7", 5, "", "")
 
 
 @pytest.mark.parametrize("fields", [{"args": 5}, {"args": {}}, {"kwargs": []}, {"kwargs": None}])
