@@ -57,6 +57,15 @@ def add_arguments(parser: Parser) -> None:
     )
     _add_manager_tls_arguments(parser)
     parser.add_argument(
+        "--trusted-proxy",
+        dest="trusted_proxies",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a proxy in front of the gateway, by name or address, whose\n"
+        "X-Forwarded-For counts; may be repeated",
+    )
+    parser.add_argument(
         "--read-limit",
         type=or_none(byte_count),
         default=256 * 1024 * 1024,

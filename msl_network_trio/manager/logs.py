@@ -148,7 +148,7 @@ class _Robust(logging.Handler):
         return str(getattr(self, "baseFilename", "the console"))
 
 
-class _ConsoleHandler(_Robust, logging.StreamHandler[TextIO]):
+class ConsoleHandler(_Robust, logging.StreamHandler[TextIO]):
     """Writes to the console."""
 
 
@@ -317,7 +317,7 @@ def logging_to(
     to_file.setFormatter(JsonFormatter() if style == "json" else _formatter(_FILE_FORMAT))
     handlers: list[logging.Handler] = [to_file]
     if not root.handlers and sys.stdout is not None:  # None: a program without a console on Windows
-        console = _ConsoleHandler(sys.stdout)
+        console = ConsoleHandler(sys.stdout)
         console.setFormatter(JsonFormatter() if style == "json" else _formatter(_CONSOLE_FORMAT))
         handlers.append(console)
     level_before = root.level

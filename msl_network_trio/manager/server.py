@@ -23,6 +23,7 @@ from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.conversations import Conversations
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.entrance import Entrance
+from msl_network_trio.manager.gateways import addresses_of
 from msl_network_trio.manager.lobby import Lobby
 from msl_network_trio.manager.rights import Rights
 from msl_network_trio.manager.settings import Limits, ManagerSettings
@@ -52,13 +53,14 @@ class Manager:
         closed: Set when it has been shut down and nothing of it runs any more.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - nobody else makes one
         self,
         settings: ManagerSettings,
         port: int,
         pair: Pair | None,
         database: ManagerDatabase,
         websocket_port: int | None = None,
+        trusted_gateways: Collection[str] = (),
     ) -> None:
         self.name = f"Manager[{socket.gethostname()}:{port}]"
         self.port = port
@@ -109,7 +111,12 @@ class Manager:
         )
         context = None if pair is None else pair.context
         self._entrance = Entrance(
-            self._protocol, self._lobby, context, settings.tls_timeout, self._conversations.serve
+            self._protocol,
+            self._lobby,
+            context,
+            settings.tls_timeout,
+            self._conversations.serve,
+            trusted_gateways=trusted_gateways,
         )
         self._certificate = None
         if pair is not None:
@@ -288,6 +295,7 @@ class ManagerOpening:
         try:
             if settings.websocket_port is not None:
                 doors = await open_listeners(settings.host, settings.websocket_port)
+            gateways = await addresses_of(settings.trusted_gateways)
             pair = await self._secure()
             await _open(database, settings)
         except BaseException:
@@ -297,7 +305,7 @@ class ManagerOpening:
             raise
         port = listeners[0].socket.getsockname()[1] if listeners else 0
         websocket_port = doors[0].socket.getsockname()[1] if doors else None
-        self._manager = Manager(settings, port, pair, database, websocket_port)
+        self._manager = Manager(settings, port, pair, database, websocket_port, gateways)
         # Not with 'async with', so that what the body raises comes out as it is, in no group.
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
@@ -359,6 +367,7 @@ def open_manager(
     key_file_password: str | None = None,
     in_memory: bool = False,
     alone: bool = False,
+    trusted_gateways: Collection[str] = (),
     drain: float = 0.0,
     **limits: Unpack[Limits],
 ) -> ManagerOpening:
@@ -385,6 +394,9 @@ def open_manager(
         in_memory: Whether to have no network at all: peers connect with ``transport=manager.dial``.
         alone: Whether nothing else runs in this event loop. Then the Manager is faster: it may stop the loop
             for up to three milliseconds while it waits for the next line.
+        trusted_gateways: The hosts, by name or address, whose word counts for the address of who is behind
+            them: gateways (see `open_gateway`), and proxies in front of `websocket_port`, which have to set
+            ``X-Forwarded-For``.
         drain: For how many seconds to wait at the end, at the most, until no request waits for its answer.
         limits: What to put up with, see `Limits`.
 
@@ -409,6 +421,7 @@ def open_manager(
             key_file_password=key_file_password,
             in_memory=in_memory,
             alone=alone,
+            trusted_gateways=trusted_gateways,
             drain=drain,
             **limits,
         )

@@ -114,6 +114,7 @@ class ManagerSettings:
     key_file_password: str | None = attrs.field(default=None, repr=False)
     in_memory: bool = False
     alone: bool = False
+    trusted_gateways: Collection[str] = ()
     drain: float = attrs.field(default=0.0, validator=_is_not_negative)
     read_limit: int | None = attrs.field(default=256 * 1024 * 1024, validator=_is_positive)
     max_backlog: int = attrs.field(default=256 * 1024 * 1024, validator=_is_positive)
@@ -136,6 +137,8 @@ class ManagerSettings:
             raise ValueError("A Manager in memory has no websocket_port")
         if isinstance(self.websocket_origins, str):
             raise TypeError("websocket_origins must be a list of origins, not text")
+        if isinstance(self.trusted_gateways, str):
+            raise TypeError("trusted_gateways must be a list of hosts, not text")
 
     @property
     def authentication(self) -> Authentication:

@@ -44,6 +44,9 @@ _ANSWER_LIMIT = 65_536
 IDENTITY_LIMIT = 2_097_152
 """The largest line with an identity, in bytes: a Service says there what its attributes are."""
 
+FORWARDED = "forwarded"
+"""The field of a peer's first line in which a gateway that is trusted tells the IP address of that peer."""
+
 _LINES = 1000
 """How many lines a peer may send before it has said who it is: blank ones, for those that count need few."""
 
@@ -190,6 +193,10 @@ class Admission:
             return True
         if not line.strip():
             return True
+        if not (peer.kind or peer.has_answered):
+            peer.has_answered = True
+            if peer.host.is_gateway:
+                _take_forwarded(peer, line)
         if peer.kind and (len(line) > _ANSWER_LIMIT or self._is_no_answer(peer, line)):
             return False
         try:
@@ -404,6 +411,15 @@ class Admission:
             else:
                 self._delivery.put(peer, line)
         self._next_request(peer)
+
+
+def _take_forwarded(peer: Peer, line: bytes) -> None:
+    """Take the address of a peer from its first line, to which a gateway that is trusted has added it."""
+    try:
+        address = codec.decode_object(line).get(FORWARDED)
+    except codec.NotALine:
+        return  # the gateway can add it to JSON objects only
+    peer.host = peer.host.behind(address)
 
 
 def _smaller(limit: int | None, other: int) -> int:
