@@ -26,7 +26,8 @@ Examples:
 
 To the Manager, everybody who comes through the gateway is the computer of the
 gateway: do not let a Manager with --auth-hostname trust it, unless everybody who
-reaches the gateway may do everything.
+reaches the gateway may do everything. The addresses of visitors, for its log and
+its limits on logins, it takes only with --trusted-gateway.
 """
 
 

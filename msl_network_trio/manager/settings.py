@@ -52,14 +52,15 @@ class Limits(TypedDict, total=False):
     """How many notifications per second a Service may emit (100,000). More are dropped."""
 
     login_attempts: int | None
-    """How many logins from one host may fail within `login_memory` (10). Then all are refused."""
+    """How many logins of one user from one host may fail within `login_memory` (10). Then more are refused.
+    After ten times as many of one host those are whose users have not logged in from there before."""
 
     login_memory: float
     """After how many seconds a failed login is forgotten (60)."""
 
     login_delay: float
-    """For how many seconds a login has to wait for each one of its host that has failed (0.5); 5 at most.
-    Nobody else waits."""
+    """For how many seconds a login has to wait for each one of its user and host that has failed (0.5); 5 at
+    most. Nobody else waits."""
 
     max_records: int | None
     """How many rows the database keeps of who has connected (1,000,000). Then the oldest are removed."""
