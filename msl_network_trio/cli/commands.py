@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from msl_network_trio.cli import (
     certdump,
     certgen,
+    certreload,
     completion,
     delete,
     demo,
@@ -52,6 +53,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "keygen": keygen,
     "certgen": certgen,
     "certdump": certdump,
+    "certreload": certreload,
     "delete": delete,
     "demo": demo,
     "completion": completion,

@@ -26,7 +26,8 @@ Examples:
 
 To the Manager, everybody who comes through the gateway is the computer of the
 gateway: do not let a Manager with --auth-hostname trust it, unless everybody who
-reaches the gateway may do everything.
+reaches the gateway may do everything. The addresses of visitors, for its log and
+its limits on logins, it takes only with --trusted-gateway.
 """
 
 
@@ -56,6 +57,15 @@ def add_arguments(parser: Parser) -> None:
         key="",
     )
     _add_manager_tls_arguments(parser)
+    parser.add_argument(
+        "--trusted-proxy",
+        dest="trusted_proxies",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a proxy in front of the gateway, by name or address, whose\n"
+        "X-Forwarded-For counts; may be repeated",
+    )
     parser.add_argument(
         "--read-limit",
         type=or_none(byte_count),

@@ -77,7 +77,7 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
         "login_attempts",
         or_none(count),
         "NUMBER",
-        "how many logins from one host may fail, until those that have\nare forgotten (default: 10), or none",
+        "how many logins of a user from a host may fail (default: 10),\nor none",
     ),
     ("login_memory", positive_seconds, "SECONDS", "when a failed login is forgotten (default: 60)"),
     (

@@ -99,6 +99,15 @@ def _add_web_arguments(parser: Parser) -> None:
         "browsers (default: do not); 0: any that is free",
     )
     add_origins(parser, "websocket_origins")
+    parser.add_argument(
+        "--trusted-gateway",
+        dest="trusted_gateways",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a host, by name or address, whose word counts for the address\n"
+        "of who is behind it: a gateway, or a proxy; may be repeated",
+    )
 
 
 def _add_authentication_arguments(parser: Parser) -> None:

@@ -21,6 +21,7 @@ from msl_network_trio.client.opening import Opening
 from msl_network_trio.client.prompts import Credentials, Prompts
 from msl_network_trio.constants import MANAGER, PORT
 from msl_network_trio.exceptions import ConnectionLost, ManagerError, ReplyTimeout
+from msl_network_trio.protocol.handshake import LOGIN_REFUSALS
 from msl_network_trio.protocol.messages import Notification
 
 if TYPE_CHECKING:
@@ -183,7 +184,13 @@ class Client(trio.abc.AsyncResource):
         if "asynchronous" in kwargs:
             raise ValueError("Cannot make asynchronous requests to a Manager")
         timeout = kwargs.pop("timeout", None)
-        return await self._connection.admin_request(attrib, args, kwargs, timeout, self._credentials.answer)
+        credentials = self._credentials
+        try:
+            return await self._connection.admin_request(attrib, args, kwargs, timeout, credentials.answer)
+        except ManagerError as error:
+            if error.message.startswith(LOGIN_REFUSALS):
+                credentials.refuse()
+            raise
 
     def spawn(self, name: str = "Client") -> Opening[Client]:
         """Make another connection with the same arguments; await or enter it.

@@ -123,13 +123,21 @@ def _echo_restored() -> Generator[None]:
 class Credentials:
     """Answers the Manager's questions from the arguments of `connect`, and asks for what they leave open.
 
-    What was asked for once is remembered for as long as the connection lives.
+    What was asked for once is remembered for as long as the connection lives, or until it is refused.
     """
 
     username: str | None = None
     password: str | None = attrs.field(default=None, repr=False)
     password_manager: str | None = attrs.field(default=None, repr=False)
     prompts: Prompts = attrs.field(factory=TerminalPrompts)
+    _asked_for: set[str] = attrs.field(factory=set, init=False)
+    """Which of the answers somebody was asked for."""
+
+    def refuse(self) -> None:
+        """Note that the Manager has refused username or password: ask again for what was asked for."""
+        for name in self._asked_for:
+            setattr(self, name, None)
+        self._asked_for.clear()
 
     async def answer(self, question: Question) -> str:
         """Return the answer to a question.
@@ -140,6 +148,7 @@ class Credentials:
         if question.kind == "username":
             if self.username is None:
                 self.username = await self._ask(self.prompts.username, question)
+                self._asked_for.add("username")
             return self.username
         if question.wants_manager_password:
             if self.password_manager is None:
@@ -147,6 +156,7 @@ class Credentials:
             return self.password_manager
         if self.password is None:
             self.password = await self._ask(self.prompts.password, question)
+            self._asked_for.add("password")
         return self.password
 
     async def trust(self, certificate: Certificate) -> bool:

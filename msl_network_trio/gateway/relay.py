@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import partial
 
 import attrs
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.gateway.visit import Visit
+from msl_network_trio.protocol.verdicts import Throttled
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.websocket import WebSocketTransport
 
@@ -36,7 +39,9 @@ class End:
     """Whether it was not closed in order."""
 
 
-async def relay(websocket: WebSocketTransport, upstream: Transport, stalled_after: float) -> End:
+async def relay(
+    websocket: WebSocketTransport, upstream: Transport, stalled_after: float, visit: Visit | None = None
+) -> End:
     """Pass everything on, both ways, until one end is closed; then close the other one.
 
     Nothing is read of one end while the other one does not take what was read before.
@@ -46,6 +51,7 @@ async def relay(websocket: WebSocketTransport, upstream: Transport, stalled_afte
         upstream: The connection to its Manager.
         stalled_after: After how many seconds in which it takes nothing an end is given up: a Manager of
             msl-network has all clients of a Service wait for the one that does not read.
+        visit: What is known of the peer until it has been let in; None: all that it says passes as it is.
 
     Returns:
         How it has ended.
@@ -54,11 +60,17 @@ async def relay(websocket: WebSocketTransport, upstream: Transport, stalled_afte
     up, down = _Way(websocket, upstream), _Way(upstream, websocket)
 
     async def pump(way: _Way, *, of_manager: bool) -> None:
-        ends.append(await _pump(way, stalled_after, of_manager=of_manager))
+        ends.append(await _pump(way, stalled_after, visit, of_manager=of_manager))
         nursery.cancel_scope.cancel()
 
     async def pump_up() -> None:
-        await pump(up, of_manager=False)
+        try:
+            await pump(up, of_manager=False)
+        except Throttled as throttled:
+            assert visit is not None
+            websocket.send_nowait(visit.refusal(throttled))
+            ends.append(End(True, str(throttled)))  # to the peer it is as if the Manager had said so
+            nursery.cancel_scope.cancel()
 
     try:
         async with trio.open_nursery() as nursery:
@@ -74,6 +86,8 @@ async def relay(websocket: WebSocketTransport, upstream: Transport, stalled_afte
                 upstream.send_eof()
                 await _until_end(upstream)
     finally:
+        if visit is not None:
+            visit.end()
         # Behind a goodbye it knows that not all was said.
         websocket.end(cut_off=down.is_inside_a_line and not websocket.has_said_goodbye)
         upstream.end(cut_off=up.is_inside_a_line)
@@ -90,14 +104,21 @@ class _Way:
     """Whether the target has been sent a part of a line, or may have been."""
 
 
-async def _pump(way: _Way, stalled_after: float, *, of_manager: bool) -> End:
+async def _pump(way: _Way, stalled_after: float, visit: Visit | None, *, of_manager: bool) -> End:
     """Pass on what comes from one end, until one of the two has ended."""
     names = {True: "the Manager", False: "the peer"}
     try:
         while data := await way.source.receive():
             way.is_inside_a_line = True
             try:
-                reason = await _send(way.target, data, stalled_after)
+                if visit is None or visit.is_over:
+                    visit = None
+                    reason = await _send(way.target, data, stalled_after)
+                elif of_manager:
+                    visit.hear(data)
+                    reason = await _send(way.target, data, stalled_after)
+                else:
+                    reason = await visit.say(data, partial(_send, way.target, stalled_after=stalled_after))
             except ConnectionLost as error:
                 reason = f"lost: {error}"
             if reason:

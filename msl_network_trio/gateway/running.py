@@ -11,7 +11,7 @@ from typing import Any, Final
 import trio
 
 from msl_network_trio.gateway.server import Gateway, open_gateway
-from msl_network_trio.manager.logs import level_number
+from msl_network_trio.manager.logs import ConsoleHandler, level_number
 from msl_network_trio.manager.secret import joined
 from msl_network_trio.manager.signals import end_on_signal, signal_receiver
 
@@ -32,7 +32,9 @@ def run_forever(
         kwargs: As for `open_gateway`, which also says what is raised.
     """
     logging.basicConfig(
-        level=level_number(log_level), format="%(asctime)s [%(levelname)-5s] %(name)s - %(message)s"
+        level=level_number(log_level),
+        format="%(asctime)s [%(levelname)-5s] %(name)s - %(message)s",
+        handlers=[ConsoleHandler()],
     )
     if key_file_password is not None:
         kwargs["key_file_password"] = joined(key_file_password)

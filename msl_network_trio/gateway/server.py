@@ -19,8 +19,12 @@ from msl_network_trio.client.prompts import TerminalPrompts
 from msl_network_trio.constants import PORT, WEBSOCKET_PORT
 from msl_network_trio.exceptions import CertificateError, ConnectionLost, ConnectTimeout, NetworkError
 from msl_network_trio.gateway.relay import relay
+from msl_network_trio.gateway.visit import Visit
 from msl_network_trio.manager.certificates import server_context
+from msl_network_trio.manager.gateways import addresses_of, plain
 from msl_network_trio.manager.lobby import Lobby
+from msl_network_trio.protocol.logins import Logins
+from msl_network_trio.protocol.peer import Host
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.tcp import SocketTransport, open_tcp, take_socket
@@ -44,6 +48,12 @@ _HALF_OPEN = 200
 
 _CONNECTED = 5_000
 """How many connections to the Manager there may be, as there may be peers of a Manager."""
+
+_LOGIN_ATTEMPTS = 10
+"""Failed logins of a user of one host, as in a Manager."""
+
+_LOGIN_MEMORY = 60.0
+"""Seconds after which a failed login is forgotten."""
 
 _READ_LIMIT = 256 * 1024 * 1024
 _STALLED_AFTER = 60.0
@@ -81,6 +91,7 @@ class GatewaySettings:
     manager_cert_file: str | os.PathLike[str] | None
     manager_assert_hostname: bool
     manager_auto_save: bool
+    trusted_proxies: Collection[str]
     read_limit: int | None
     stalled_after: float
 
@@ -95,8 +106,14 @@ class Gateway:
     """
 
     def __init__(
-        self, settings: GatewaySettings, port: int, context: ssl.SSLContext | None, certificate: Path | None
+        self,
+        settings: GatewaySettings,
+        port: int,
+        context: ssl.SSLContext | None,
+        certificate: Path | None,
+        trusted_proxies: Collection[str],
     ) -> None:
+        self._trusted_proxies = trusted_proxies
         self.port = port
         self.certificate = certificate
         self._settings = settings
@@ -106,6 +123,7 @@ class Gateway:
         self.manager = f"{self._manager_host}:{self._manager_port}"
         self._door = Door(origins=settings.origins, read_limit=settings.read_limit)
         self._lobby = Lobby(_HALF_OPEN)
+        self._logins = Logins(_LOGIN_ATTEMPTS, _LOGIN_MEMORY, 0, trio.current_time)
         self._connected = 0
         self._may_ask = True
         # Shielded, as in Manager.
@@ -187,6 +205,9 @@ class Gateway:
             self._lobby.leave(visitor)
         if carrier is None or upgrade is None:
             return
+        address = plain(address)
+        if address in self._trusted_proxies:
+            address = Host(address, address, address, address).behind(upgrade.forwarded_for).address
         if self._connected >= _CONNECTED:
             logger.warning("%s:%d cannot be connected: there are %d already", address, port, self._connected)
             await self._door.refuse(carrier, "There are too many connections.")
@@ -217,7 +238,8 @@ class Gateway:
             upstream.close()
             return
         logger.info("%s:%d is connected to the Manager, as port %d", address, port, upstream.port)
-        end = await relay(websocket, upstream, self._settings.stalled_after)
+        visit = Visit(address, self._logins)
+        end = await relay(websocket, upstream, self._settings.stalled_after, visit)
         logger.info("%s:%d is not connected any more: %s", address, port, end.reason)
 
     async def _secure(self, sock: socket.socket, address: str, port: int) -> Transport | None:
@@ -285,7 +307,8 @@ class GatewayOpening:
         try:
             context, certificate = await self._secure()
             port = listeners[0].socket.getsockname()[1]
-            self._gateway = Gateway(settings, port, context, certificate)
+            proxies = await addresses_of(settings.trusted_proxies)
+            self._gateway = Gateway(settings, port, context, certificate, proxies)
             await self._gateway.look_at_manager()
         except BaseException:
             for listener in listeners:
@@ -331,6 +354,7 @@ def open_gateway(
     manager_cert_file: str | os.PathLike[str] | None = None,
     manager_assert_hostname: bool = True,
     manager_auto_save: bool = False,
+    trusted_proxies: Collection[str] = (),
     read_limit: int | None = _READ_LIMIT,
     stalled_after: float = _STALLED_AFTER,
 ) -> GatewayOpening:
@@ -354,6 +378,8 @@ def open_gateway(
             saved for its host; if there is none, a person at the terminal is asked when the gateway starts.
         manager_assert_hostname: Whether the Manager's certificate must be for its host.
         manager_auto_save: Trust, and save, a certificate of the Manager that is new, without asking.
+        trusted_proxies: The proxies in front of this gateway, by name or address: what they say in
+            ``X-Forwarded-For`` counts as the address of a visitor, by which failed logins are counted.
         read_limit: The largest message to accept, in bytes; None: no limit.
         stalled_after: For how many seconds an end may take nothing of what waits for it.
 
@@ -365,4 +391,6 @@ def open_gateway(
     settings = GatewaySettings(**locals())
     split_address(manager, PORT)
     Door(origins=origins)
+    if isinstance(trusted_proxies, str):
+        raise TypeError("trusted_proxies must be a list of hosts, not text")
     return GatewayOpening(settings)

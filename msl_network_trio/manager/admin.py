@@ -7,7 +7,7 @@ what would harm the Manager: statements of SQL, and closing its database.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 from msl_network_trio.manager.database import ManagerDatabase
@@ -69,6 +69,7 @@ class AdminRequests:
         protocol: Its conversations.
         database: Its database.
         status: How it is doing.
+        reload_certificate: Has key and certificate loaded again.
     """
 
     def __init__(
@@ -78,8 +79,11 @@ class AdminRequests:
         protocol: ManagerProtocol,
         database: ManagerDatabase,
         status: Status,
+        *,
+        reload_certificate: Callable[[], Awaitable[Any]],
     ) -> None:
         self._database = database
+        self._reload_certificate = reload_certificate
         self._values: dict[str, Callable[[], Any]] = {
             "clients": lambda: protocol.identity()["clients"],
             "login": lambda: settings.auth_login or None,
@@ -105,6 +109,8 @@ class AdminRequests:
             return await self._of_table(owner, name, request)
         if request.attribute in self._values:
             return self._values[request.attribute]()
+        if request.attribute == "reload_certificate":
+            return await self._reload_certificate()
         if request.attribute == "hostnames":
             return await self._hostnames()
         if request.attribute == "set_logging_level":

@@ -6,6 +6,7 @@ what the other one has made.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
@@ -14,6 +15,8 @@ import ssl
 import sys
 import time
 from pathlib import Path
+
+import attrs
 
 from msl_network_trio.constants import certificate_folder, home_folder, key_folder
 from msl_network_trio.exceptions import CertificateError
@@ -25,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 _WARN_BEFORE = 30 * 24 * 3600.0
 """How many seconds before a certificate expires to say so."""
+
+_NO_CHECK_TIME = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, of which `ssl` does not know the name."""
 
 _MESSAGES = 10
 """More than the flights of a TLS handshake."""
@@ -126,7 +132,7 @@ def _renew_certificate(certificate: Path, key: Path, password: str | None, host:
                 raise
             why = "was for another key"
         else:
-            why = _refusal(context, certificate)
+            why = refusal(context, certificate)
             if not why:
                 return
         logger.warning(
@@ -253,7 +259,7 @@ def _warn_of_readers(key: Path) -> None:
 
 
 def _warn_of_refusal(context: ssl.SSLContext, certificate: Path) -> None:
-    reason = _refusal(context, certificate)
+    reason = refusal(context, certificate)
     if reason:
         logger.warning(
             "clients will not accept the certificate %s: %s. Replace it (one in the home folder is made anew "
@@ -263,28 +269,76 @@ def _warn_of_refusal(context: ssl.SSLContext, certificate: Path) -> None:
         )
 
 
-def _refusal(context: ssl.SSLContext, path: Path) -> str:
+def refusal(context: ssl.SSLContext, path: Path) -> str:
     """Return why a client that trusts the certificate will not accept it; empty if it will.
 
-    A handshake in memory shows it, and needs nothing that can read certificates. One that will expire soon
-    is warned of.
+    One that will expire soon is warned of.
     """
-    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
     try:
-        trust = client_context(_read(path, "certificate"), check_hostname=False)
-        client = trust.wrap_bio(to_client, to_server)
-        server = context.wrap_bio(to_server, to_client, server_side=True)
-        for _ in range(_MESSAGES):
-            for end in (client, server):
-                try:
-                    end.do_handshake()
-                except ssl.SSLWantReadError:
-                    pass  # the other one's turn
+        shown = _shown(context, path)
     except (ssl.SSLError, ValueError) as error:
         return getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
-    shown = client.getpeercert()
-    assert shown is not None  # a server has one
-    expires = str(shown["notAfter"])
-    if ssl.cert_time_to_seconds(expires) - time.time() < _WARN_BEFORE:
-        logger.warning("the certificate %s expires on %s", path, expires)
+    if shown.expires - time.time() < _WARN_BEFORE:
+        logger.warning("the certificate %s expires on %s", path, shown.expires_on)
     return ""
+
+
+@attrs.frozen
+class Shown:
+    """The certificate that clients are shown."""
+
+    der: bytes = attrs.field(repr=False)
+
+    expires_on: str
+    """The date and time after which it is not valid, as OpenSSL writes it."""
+
+    @property
+    def expires(self) -> float:
+        """The same in seconds, by the clock of `time.time`."""
+        return float(ssl.cert_time_to_seconds(self.expires_on))
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 fingerprint, pairs of hexadecimal digits between colons."""
+        return hashlib.sha256(self.der).digest().hex(":")
+
+
+def shown(context: ssl.SSLContext, path: Path) -> Shown | None:
+    """Return the certificate that clients are shown, also if it is not valid at this time.
+
+    Args:
+        context: A context for the Manager's side.
+        path: The file of the certificate.
+
+    Returns:
+        None if clients do not accept it for another reason.
+    """
+    try:
+        return _shown(context, path, _NO_CHECK_TIME)
+    except (ssl.SSLError, ValueError):
+        return None
+
+
+def _shown(context: ssl.SSLContext, path: Path, flags: int = 0) -> Shown:
+    """Return what a client that trusts the certificate is shown.
+
+    A handshake in memory shows it, and needs nothing that can read certificates.
+
+    Raises:
+        ssl.SSLError, ValueError: The client does not accept it.
+    """
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    trust = client_context(_read(path, "certificate"), check_hostname=False)
+    trust.verify_flags |= flags
+    client = trust.wrap_bio(to_client, to_server)
+    server = context.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(_MESSAGES):
+        for end in (client, server):
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                pass  # the other one's turn
+    told, der = client.getpeercert(), client.getpeercert(binary_form=True)
+    assert told is not None  # a server has one
+    assert der is not None
+    return Shown(der, str(told["notAfter"]))

@@ -22,9 +22,6 @@ from msl_network_trio.transport.base import Transport
 
 logger = logging.getLogger(__name__)
 
-_SECRETS = frozenset({"password", "username", "login password"})
-"""What peers are asked for that they may guess."""
-
 _MOST_PARTING = 200
 """How many connections may be about to end, and kept until their peers have read why. Others end at once."""
 
@@ -303,8 +300,6 @@ class Conversations:
             data = await receive()
             if not data:
                 return False
-            if peer.waits_for:
-                await self._slow_down(peer)
             protocol.receive(peer, data, TURN)
             self.flush()
         return False
@@ -334,8 +329,8 @@ class Conversations:
             await peer.wait_drained()
 
     async def _slow_down(self, peer: PeerConnection) -> None:
-        """Have a peer wait whose host has failed to log in."""
-        if peer.waits_for in _SECRETS and (delay := self._protocol.logins.delay(peer.host.address)):
+        """Delay the answer of a peer whose host has guessed the Manager's password wrongly before."""
+        if peer.waits_for == "password" and (delay := self._protocol.logins.delay(peer.host.address)):
             await trio.sleep(delay)
 
     async def _decide(self, peer: PeerConnection) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import os
 import shlex
 import sqlite3
@@ -17,10 +18,11 @@ from typing import TypeVar
 import trio
 
 from msl_network_trio.exceptions import DatabaseError
-from msl_network_trio.manager.passwords import is_password
+from msl_network_trio.manager.password_checks import PasswordChecks
 from msl_network_trio.manager.tables import (
     IN_MEMORY,
     Database,
+    User,
     cannot_be_used,
     is_readable_by_others,
     is_unusable,
@@ -38,11 +40,11 @@ WAIT = 10.0
 _LAST_WAIT = 3.0
 """The same when the Manager ends, in seconds."""
 
+_REPORT_EVERY = 60.0
+"""Seconds between reports that records cannot be written."""
+
 _MOST_RECORDS = 10_000
 """How many records may wait to be written; then the oldest are dropped."""
-
-_HASHING_THREADS = 2
-"""How many passwords are checked at the same time. It is work for a processor, on purpose."""
 
 
 class ManagerDatabase:
@@ -51,6 +53,9 @@ class ManagerDatabase:
     Args:
         path: The file; None: the default one; `IN_MEMORY`: none.
         max_records: How many rows to keep of who has connected; None: all.
+
+    Attributes:
+        checks: Checks passwords.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, max_records: int | None = None) -> None:
@@ -58,12 +63,13 @@ class ManagerDatabase:
         self._max_records = max_records
         self._database: Database | None = None
         self._one_at_a_time = trio.CapacityLimiter(1)
-        self._hashing = trio.CapacityLimiter(_HASHING_THREADS)
+        self.checks = PasswordChecks()
         self._keeps_records = path != IN_MEMORY
         self._records: deque[tuple[str, str, str, int, str]] = deque(maxlen=_MOST_RECORDS)
         self._news = trio.Event()
         self._dropped = 0
         self._is_failing = False
+        self._reported = -math.inf
         self._is_used = False
         self._is_closing = False
 
@@ -143,33 +149,42 @@ class ManagerDatabase:
         """See `TrustHost`."""
         return await self.call(lambda database: database.hostnames.is_trusted(question.hostname))
 
-    async def is_known(self, question: KnowUser) -> bool:
-        """See `KnowUser`. It takes as long for those who are not known as to check a password."""
+    async def is_known(self, question: KnowUser, host: str) -> bool:
+        """See `KnowUser`. It takes as long for those who are not known as to check a password.
+
+        Args:
+            question: What to find out.
+            host: Where the question comes from: its IP address.
+
+        Raises:
+            DatabaseError: The database does not answer, or cannot be used.
+            NotNow: Too many passwords are to be checked.
+        """
         try:
             known = await self.call(lambda database: database.users.is_user_registered(question.username))
         except UnicodeEncodeError:
             known = False
         if not known:
-            await self._is_password("", None, None)
+            await self.checks.is_right(host, "", "", None, None)
         return known
 
-    async def log_in(self, question: LogIn) -> bool | None:
-        """See `LogIn`."""
-        user = await self.call(lambda database: database.users.get_user(question.username))
-        _, _, key, salt, is_admin = user or (0, "", None, None, False)
-        return bool(is_admin) if await self._is_password(question.password, key, salt) else None
+    async def log_in(self, question: LogIn, host: str) -> User | None:
+        """Return the user if the password is right, else None; else as `is_known`."""
+        user = await self.user(question.username)
+        _, name, key, salt, _ = user or (0, "", None, None, False)
+        return user if await self.checks.is_right(host, name, question.password, key, salt) else None
+
+    async def user(self, username: str) -> User | None:
+        """Return what the database says now of a user; None: there is none of that name.
+
+        Raises:
+            DatabaseError: The database does not answer, or cannot be used.
+        """
+        return await self.call(lambda database: database.users.get_user(username))
 
     async def has_users(self) -> bool:
         """Return whether anybody can log in."""
         return bool(await self.call(lambda database: database.users.usernames()))
-
-    async def _is_password(self, password: str, key: bytes | None, salt: bytes | None) -> bool:
-        # Not in the worker thread: others need not wait for a hash that is slow on purpose.
-        with trio.move_on_after(WAIT):
-            return await trio.to_thread.run_sync(
-                is_password, password, key, salt, abandon_on_cancel=True, limiter=self._hashing
-            )
-        raise DatabaseError(f"too many passwords are to be checked, this one was not within {WAIT:g} seconds")
 
     # ---- what is kept of connections ----
 
@@ -228,8 +243,10 @@ class ManagerDatabase:
             raise
 
     def _fail(self, error: Exception) -> None:
-        if not self._is_failing:
+        now = trio.current_time()
+        if not self._is_failing or now >= self._reported + _REPORT_EVERY:
             logger.error("connections cannot be recorded in the database: %s", error)
+            self._reported = now
         self._is_failing = True
 
 

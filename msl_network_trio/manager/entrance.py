@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+import attrs
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
@@ -32,6 +33,8 @@ class Entrance:
         context: With what connections are secured; None: there is no TLS.
         tls_timeout: How many seconds a TLS handshake may take.
         serve: Serves a peer: a transport, the host, the port, and who it is in the lobby.
+        trusted_gateways: The IP addresses of hosts that tell the address of who is behind them: gateways, in
+            the first line of a connection, and proxies of WebSockets, in ``X-Forwarded-For``.
     """
 
     def __init__(
@@ -41,13 +44,20 @@ class Entrance:
         context: ssl.SSLContext | None,
         tls_timeout: float,
         serve: Callable[[Transport, Host, int, Visitor], Any],
+        *,
+        trusted_gateways: Collection[str] = (),
     ) -> None:
+        self._trusted_gateways = trusted_gateways
         self._protocol = protocol
         self._lobby = lobby
         self._context = context
         self._tls_timeout = tls_timeout
         self._serve = serve
         self._hostnames = Hostnames()
+
+    def use_context(self, context: ssl.SSLContext) -> None:
+        """Secure the connections that are accepted from now on with another context."""
+        self._context = context
 
     @trio.lowlevel.enable_ki_protection
     async def accept(self, nursery: trio.Nursery, door: Door | None, stream: trio.SocketStream) -> None:
@@ -75,13 +85,20 @@ class Entrance:
             return
         with trio.CancelScope() as entering:
             visitor = self._lobby.enter(address, lambda _reason: entering.cancel())
-            host = None
+            host = upgrade = None
             try:
                 transport: Transport | None = await self._secure(sock, address, port)
                 if transport is not None and door is not None:
-                    transport = await door.enter(transport, address, nursery.start_soon)
+                    upgrade = await door.knock(transport)
+                    if upgrade is None:
+                        return
+                    transport = await door.open(transport, address, upgrade, nursery.start_soon)
                 if transport is not None:
                     host = await self._host_of(transport, address, own_address)
+                    if host.address in self._trusted_gateways:
+                        # A proxy passes on what is said in a WebSocket as it is: no line of it counts.
+                        is_gateway = attrs.evolve(host, is_gateway=True)
+                        host = is_gateway if upgrade is None else host.behind(upgrade.forwarded_for)
                     # In a task of its own: what has led here need not be kept, nor gone through every time.
                     nursery.start_soon(self._serve, transport, host, port, visitor)
             finally:

@@ -45,6 +45,7 @@ def run_forever(
     log_format: Literal["text", "json"] = "text",
     log_rotate: str | None = None,
     log_keep: int = KEEP,
+    trusted_gateways: Collection[str] = (),
     drain: float = 0.0,
     **limits: Unpack[Limits],
 ) -> None:
@@ -76,6 +77,8 @@ def run_forever(
         log_rotate: When to begin the log file anew: from a size on, such as ``"10M"``, or ``"hourly"``,
             ``"daily"``, ``"weekly"``; None: never.
         log_keep: How many old log files to keep then.
+        trusted_gateways: The hosts whose word counts for the address of who is behind them; see
+            `open_manager`.
         drain: For how many seconds to wait after a signal, at the most, until no request is open any more.
         limits: What to put up with, see `Limits`.
 
@@ -104,6 +107,7 @@ def run_forever(
         log_format=log_format,
         log_rotate=log_rotate,
         log_keep=log_keep,
+        trusted_gateways=trusted_gateways,
         drain=drain,
         **limits,
     )

@@ -16,13 +16,16 @@ import trio
 
 from msl_network_trio.client.connecting import language, operating_system
 from msl_network_trio.constants import PORT
-from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
+from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectionLost
 from msl_network_trio.manager.admin import AdminRequests
+from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair, load
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.conversations import Conversations
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.entrance import Entrance
+from msl_network_trio.manager.gateways import addresses_of
 from msl_network_trio.manager.lobby import Lobby
+from msl_network_trio.manager.rights import Rights
 from msl_network_trio.manager.settings import Limits, ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import IN_MEMORY
@@ -54,15 +57,15 @@ class Manager:
         self,
         settings: ManagerSettings,
         port: int,
-        context: ssl.SSLContext | None,
-        certificate: Path | None,
+        pair: Pair | None,
         database: ManagerDatabase,
         websocket_port: int | None = None,
+        trusted_gateways: Collection[str] = (),
     ) -> None:
         self.name = f"Manager[{socket.gethostname()}:{port}]"
         self.port = port
         self.websocket_port = websocket_port
-        self.certificate = certificate
+        self.certificate = None if pair is None else pair.path
         self._settings = settings
         self._memory_ports = count(1)
         # Shielded, since only shutdown() ends it: with what a cancellation from outside would raise here,
@@ -98,14 +101,28 @@ class Manager:
         )
         self._database = database
         self._status = Status(settings, self._protocol, self._lobby)
-        admin = AdminRequests(settings, port, self._protocol, database, self._status)
-        self._verdicts = Verdicts(database, admin, self.shutdown)
+        admin = AdminRequests(
+            settings, port, self._protocol, database, self._status, reload_certificate=self.reload_certificate
+        )
+        self._rights = Rights(settings, self._protocol, database)
+        self._verdicts = Verdicts(database, self._protocol.logins, self._rights, admin, self.shutdown)
         self._conversations = Conversations(
             settings, self._protocol, self._lobby, self._status, self._verdicts.reach
         )
+        context = None if pair is None else pair.context
         self._entrance = Entrance(
-            self._protocol, self._lobby, context, settings.tls_timeout, self._conversations.serve
+            self._protocol,
+            self._lobby,
+            context,
+            settings.tls_timeout,
+            self._conversations.serve,
+            trusted_gateways=trusted_gateways,
         )
+        self._certificate = None
+        if pair is not None:
+            self._certificate = CertificateInUse(
+                pair, partial(_make_context, settings), self._entrance.use_context
+            )
 
     @property
     def host(self) -> str:
@@ -120,6 +137,21 @@ class Manager:
     def status(self) -> dict[str, Any]:
         """How it is doing, as it answers the admin request ``status``."""
         return self._status.tell()
+
+    async def reload_certificate(self) -> dict[str, Any]:
+        """Read key and certificate from their files again, and use them for new connections.
+
+        Connections that are open go on with what they have.
+
+        Returns:
+            The file of the ``certificate``, its SHA-256 ``fingerprint``, and when it ``expires`` (ISO 8601).
+
+        Raises:
+            CertificateError: They cannot be used, and those that are in use stay so; or there is no TLS.
+        """
+        if self._certificate is None:
+            raise CertificateError(f"{self.name} does without TLS, and has no certificate to load")
+        return await self._certificate.reload()
 
     def connect_kwargs(self, transport: Literal["tcp", "websocket"] = "tcp") -> dict[str, Any]:
         """The arguments with which `connect` and `Service.run` reach it from this computer.
@@ -200,7 +232,11 @@ class Manager:
                     self._started.set()
                     self._status.begin()
                     self._nursery.start_soon(self._database.keep_records)
+                    self._database.checks.open(self._nursery)
+                    self._nursery.start_soon(self._rights.enforce, self._conversations.flush)
                     self._conversations.open(self._nursery)
+                    if self._certificate is not None:
+                        self._nursery.start_soon(self._certificate.report_expiry)
                     accept = partial(self._entrance.accept, self._nursery)
                     with self._listening:
                         async with trio.open_nursery() as listening:
@@ -259,7 +295,8 @@ class ManagerOpening:
         try:
             if settings.websocket_port is not None:
                 doors = await open_listeners(settings.host, settings.websocket_port)
-            context, certificate = await self._secure()
+            gateways = await addresses_of(settings.trusted_gateways)
+            pair = await self._secure()
             await _open(database, settings)
         except BaseException:
             for listener in [*listeners, *doors]:
@@ -268,7 +305,7 @@ class ManagerOpening:
             raise
         port = listeners[0].socket.getsockname()[1] if listeners else 0
         websocket_port = doors[0].socket.getsockname()[1] if doors else None
-        self._manager = Manager(settings, port, context, certificate, database, websocket_port)
+        self._manager = Manager(settings, port, pair, database, websocket_port, gateways)
         # Not with 'async with', so that what the body raises comes out as it is, in no group.
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
@@ -276,24 +313,26 @@ class ManagerOpening:
         nursery.start_soon(self._manager.run, listeners, web, name=self._manager.name)
         return self._manager
 
-    async def _secure(self) -> tuple[ssl.SSLContext | None, Path | None]:
-        settings = self._settings
-        if not (settings.disable_tls or settings.in_memory):
-            make = partial(
-                server_context,
-                host=settings.host,
-                cert_file=settings.cert_file,
-                key_file=settings.key_file,
-                key_file_password=settings.key_file_password,
-            )
-            return await trio.to_thread.run_sync(make)
-        return None, None
+    async def _secure(self) -> Pair | None:
+        if self._settings.disable_tls or self._settings.in_memory:
+            return None
+        return await trio.to_thread.run_sync(load, partial(_make_context, self._settings))
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(self, *_: object) -> None:
         assert self._manager is not None
         self._manager.shutdown()
         await self._nursery.__aexit__(None, None, None)
+
+
+def _make_context(settings: ManagerSettings) -> tuple[ssl.SSLContext, Path]:
+    """Load key and certificate; blocking."""
+    return server_context(
+        host=settings.host,
+        cert_file=settings.cert_file,
+        key_file=settings.key_file,
+        key_file_password=settings.key_file_password,
+    )
 
 
 def _database(settings: ManagerSettings) -> str | os.PathLike[str] | None:
@@ -328,6 +367,7 @@ def open_manager(
     key_file_password: str | None = None,
     in_memory: bool = False,
     alone: bool = False,
+    trusted_gateways: Collection[str] = (),
     drain: float = 0.0,
     **limits: Unpack[Limits],
 ) -> ManagerOpening:
@@ -354,6 +394,9 @@ def open_manager(
         in_memory: Whether to have no network at all: peers connect with ``transport=manager.dial``.
         alone: Whether nothing else runs in this event loop. Then the Manager is faster: it may stop the loop
             for up to three milliseconds while it waits for the next line.
+        trusted_gateways: The hosts, by name or address, whose word counts for the address of who is behind
+            them: gateways (see `open_gateway`), and proxies in front of `websocket_port`, which have to set
+            ``X-Forwarded-For``.
         drain: For how many seconds to wait at the end, at the most, until no request waits for its answer.
         limits: What to put up with, see `Limits`.
 
@@ -378,6 +421,7 @@ def open_manager(
             key_file_password=key_file_password,
             in_memory=in_memory,
             alone=alone,
+            trusted_gateways=trusted_gateways,
             drain=drain,
             **limits,
         )

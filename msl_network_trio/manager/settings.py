@@ -52,14 +52,15 @@ class Limits(TypedDict, total=False):
     """How many notifications per second a Service may emit (100,000). More are dropped."""
 
     login_attempts: int | None
-    """How many logins from one host may fail within `login_memory` (10). Then all are refused."""
+    """How many logins of one user from one host may fail within `login_memory` (10). Then more are refused.
+    After ten times as many of one host those are whose users have not logged in from there before."""
 
     login_memory: float
     """After how many seconds a failed login is forgotten (60)."""
 
     login_delay: float
-    """For how many seconds a login has to wait for each one of its host that has failed (0.5); 5 at most.
-    Nobody else waits."""
+    """For how many seconds a login has to wait for each one of its user and host that has failed (0.5); 5 at
+    most. Nobody else waits."""
 
     max_records: int | None
     """How many rows the database keeps of who has connected (1,000,000). Then the oldest are removed."""
@@ -114,6 +115,7 @@ class ManagerSettings:
     key_file_password: str | None = attrs.field(default=None, repr=False)
     in_memory: bool = False
     alone: bool = False
+    trusted_gateways: Collection[str] = ()
     drain: float = attrs.field(default=0.0, validator=_is_not_negative)
     read_limit: int | None = attrs.field(default=256 * 1024 * 1024, validator=_is_positive)
     max_backlog: int = attrs.field(default=256 * 1024 * 1024, validator=_is_positive)
@@ -136,6 +138,8 @@ class ManagerSettings:
             raise ValueError("A Manager in memory has no websocket_port")
         if isinstance(self.websocket_origins, str):
             raise TypeError("websocket_origins must be a list of origins, not text")
+        if isinstance(self.trusted_gateways, str):
+            raise TypeError("trusted_gateways must be a list of hosts, not text")
 
     @property
     def authentication(self) -> Authentication:

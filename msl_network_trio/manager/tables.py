@@ -27,6 +27,9 @@ from msl_network_trio.manager.passwords import hash_password, is_password
 IN_MEMORY = ":memory:"
 """The path of a database that is gone when it is closed."""
 
+User = tuple[int, str, bytes, bytes, bool]
+"""A row of the table of users: number, name, key, salt, and whether it is an administrator."""
+
 _BUSY = 5.0
 """For how many seconds to wait for other programs that use the database."""
 
@@ -324,12 +327,12 @@ class UsersTable(Table):
         self._check_exists(username, "delete")
         self._change(f"DELETE FROM {self.NAME} WHERE username = ?;", username)
 
-    def get_user(self, username: str) -> tuple[int, str, bytes, bytes, bool] | None:
+    def get_user(self, username: str) -> User | None:
         """Return the number, the name, key, salt, and whether it is an administrator; None: no such user."""
         rows = self._rows(f"SELECT * FROM {self.NAME} WHERE username = ?;", username)
         return rows[0] if rows else None
 
-    def records(self) -> list[tuple[int, str, bytes, bytes, bool]]:
+    def records(self) -> list[User]:
         """Return what `get_user` does of all users."""
         return self._rows(f"SELECT * FROM {self.NAME};")
 

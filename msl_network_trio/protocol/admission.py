@@ -19,12 +19,21 @@ import attrs
 
 from msl_network_trio.protocol import answers, codec, terminal
 from msl_network_trio.protocol.delivery import Delivery
-from msl_network_trio.protocol.logins import Logins
+from msl_network_trio.protocol.logins import Logins, Outcome
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
 from msl_network_trio.protocol.registry import Registry
-from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Waiting
+from msl_network_trio.protocol.verdicts import (
+    AdminRequest,
+    KnowUser,
+    LogIn,
+    NotNow,
+    Revoked,
+    Throttled,
+    TrustHost,
+    Waiting,
+)
 
 VERDICT = "a verdict"
 """What `Peer.waits_for` is while the peer itself has nothing to say."""
@@ -35,6 +44,9 @@ _ANSWER_LIMIT = 65_536
 IDENTITY_LIMIT = 2_097_152
 """The largest line with an identity, in bytes: a Service says there what its attributes are."""
 
+FORWARDED = "forwarded"
+"""The field of a peer's first line in which a gateway that is trusted tells the IP address of that peer."""
+
 _LINES = 1000
 """How many lines a peer may send before it has said who it is: blank ones, for those that count need few."""
 
@@ -43,6 +55,9 @@ _ADMIN_REQUESTS = 100
 
 _UNPROVEN = 16_384
 """How many bytes these may have."""
+
+UNDECIDED_AGAIN = 5.0
+"""Seconds after which a peer may try again of which the Manager could not find out who it is."""
 
 _NO_ADMIN = "ValueError: You must be an administrator to send this request to the Manager"
 
@@ -178,6 +193,10 @@ class Admission:
             return True
         if not line.strip():
             return True
+        if not (peer.kind or peer.has_answered):
+            peer.has_answered = True
+            if peer.host.is_gateway:
+                _take_forwarded(peer, line)
         if peer.kind and (len(line) > _ANSWER_LIMIT or self._is_no_answer(peer, line)):
             return False
         try:
@@ -200,11 +219,10 @@ class Admission:
         assert waiting is not None
         question, waiting.undecided = waiting.undecided, None
         peer.waits_for = ""
-        failed = verdict is None or (isinstance(question, KnowUser) and not verdict)
-        if isinstance(question, KnowUser | LogIn) and not failed:
-            self._logins.succeeded(peer.host.address)
         if isinstance(question, AdminRequest):
             self._answer_request(peer, question, verdict)
+        elif isinstance(verdict, Throttled):
+            self._throttle(peer, verdict)
         elif isinstance(verdict, Exception):
             self._undecidable(peer, verdict)
         elif isinstance(question, TrustHost):
@@ -218,19 +236,20 @@ class Admission:
                 waiting.username = question.username
                 self._ask(peer, "login password", "password", question.username)
             else:
-                self.reject(peer, ValueError("Unregistered user"), "rejected: unregistered user")
+                self._fail(peer, ValueError("Unregistered user"), "rejected: unregistered user")
         elif verdict is None:
-            self.reject(peer, ValueError("Wrong login password"), "rejected: wrong login password")
+            self._fail(peer, ValueError("Wrong login password"), "rejected: wrong login password")
         else:
             self._logged_in(peer, bool(verdict))
 
-    def reject(self, peer: Peer, error: Exception, record: str = "") -> None:
+    def reject(self, peer: Peer, error: Exception, record: str = "", again: float | None = None) -> None:
         """Tell a peer why it is not served, and have its connection closed.
 
         Args:
             peer: The peer.
             error: Why.
             record: What to keep of it for later.
+            again: See `answers.error`.
         """
         reason = f"{type(error).__name__}: {error}"
         text = "%s is rejected: %s"
@@ -240,7 +259,7 @@ class Admission:
         # Who has logged in while connected made a request, whose answer this is.
         requests = peer.waiting.requests if peer.waiting is not None else ()
         uid, requester = (requests[0].uid, peer.name) if requests else ("", self._name)
-        self._delivery.put(peer, answers.error(reason, uid, requester))
+        self._delivery.put(peer, answers.error(reason, uid, requester, again))
         peer.closing = reason
 
     # ---- questions ----
@@ -276,7 +295,23 @@ class Admission:
 
     def _no_answer(self, peer: Peer, what: str) -> None:
         error = ValueError(f"The answer to {peer.waits_for!r} {what}")
-        self.reject(peer, error, f"rejected: invalid {peer.waits_for}")
+        self._fail(peer, error, f"rejected: invalid {peer.waits_for}")
+
+    def _fail(self, peer: Peer, error: Exception, record: str, again: float | None = None) -> None:
+        """Tell a peer that it is not let in; if it is connected, refuse only what it has requested."""
+        if not peer.kind:
+            self.reject(peer, error, record, again)
+            return
+        reason = f"{type(error).__name__}: {error}"
+        text = "%s could not log in: %s"
+        self._records.write(peer, logging.WARNING, "login_failed", text, peer.name, reason, reason=reason)
+        self._record(peer, record)
+        self._next_request(peer, refused=True, why=reason, again=again)
+
+    def _throttle(self, peer: Peer, throttled: Throttled) -> None:
+        """Tell a peer that too many logins have failed."""
+        error = ValueError(str(throttled))
+        self._fail(peer, error, "rejected: too many failed logins", throttled.again)
 
     def _answer(self, peer: Peer, answer: Any) -> None:
         assert peer.waiting is not None
@@ -284,9 +319,6 @@ class Admission:
             self._check_identity(peer, answer)
         elif peer.kind and (answer is None or answer == ""):
             self._next_request(peer, refused=True)  # nobody logs in
-        elif seconds := self._logins.begin(peer.host.address):
-            text = f"Too many logins from {peer.host.name} have failed, the next one may begin in {seconds} s"
-            self.reject(peer, ValueError(text), "rejected: too many failed logins")
         elif peer.waits_for == "password":
             self._check_password(peer, answer)
         elif peer.waits_for == "username":
@@ -296,9 +328,14 @@ class Admission:
 
     def _check_password(self, peer: Peer, answer: Any) -> None:
         assert self._authentication.password is not None
+        attempt = self._logins.begin(peer.host.address)  # which never waits: all are looked at just here
+        if attempt.again:
+            self._throttle(peer, Throttled(peer.host.name, attempt.again))
+            return
         right = self._authentication.password.encode("utf-8", "surrogatepass")
-        if hmac.compare_digest(_text(answer).encode("utf-8", "surrogatepass"), right):
-            self._logins.succeeded(peer.host.address)
+        is_right = hmac.compare_digest(_text(answer).encode("utf-8", "surrogatepass"), right)
+        attempt.end(Outcome.SUCCEEDED if is_right else Outcome.FAILED)
+        if is_right:
             self._ask_identity(peer)
         else:
             self.reject(peer, ValueError("Wrong Manager password"), "rejected: wrong Manager password")
@@ -323,10 +360,11 @@ class Admission:
         text = "cannot decide about %s: %s"
         self._records.write(peer, logging.ERROR, "undecided", text, peer.name, str(error), reason=str(error))
         reason = RuntimeError(f"The Manager cannot check who you are: {error}")
+        again = error.again if isinstance(error, NotNow) else UNDECIDED_AGAIN
         if peer.kind:
-            self._next_request(peer, refused=True, why=f"RuntimeError: {reason}")
+            self._next_request(peer, refused=True, why=f"RuntimeError: {reason}", again=again)
         else:
-            self.reject(peer, reason, "rejected: the Manager could not check it")
+            self.reject(peer, reason, "rejected: the Manager could not check it", again)
 
     def _logged_in(self, peer: Peer, is_admin: bool) -> None:
         assert peer.waiting is not None
@@ -341,12 +379,14 @@ class Admission:
 
     # ---- requests ----
 
-    def _next_request(self, peer: Peer, *, refused: bool = False, why: str = _NO_ADMIN) -> None:
+    def _next_request(
+        self, peer: Peer, *, refused: bool = False, why: str = _NO_ADMIN, again: float | None = None
+    ) -> None:
         """Go on with the first request for which a peer has to be an administrator."""
         assert peer.waiting is not None
         requests = peer.waiting.requests
         if refused:
-            self._delivery.refuse(peer, requests.popleft().uid, why)
+            self._delivery.refuse(peer, requests.popleft().uid, why, again)
         if not requests:
             peer.waits_for = ""
             peer.waiting = None
@@ -358,7 +398,10 @@ class Admission:
     def _answer_request(self, peer: Peer, request: AdminRequest, verdict: Any) -> None:
         assert peer.waiting is not None
         peer.waiting.requests.popleft()
-        if isinstance(verdict, Exception):
+        if isinstance(verdict, Revoked):
+            peer.is_admin = False
+            self._delivery.refuse(peer, request.uid, f"{_NO_ADMIN}: {verdict}")
+        elif isinstance(verdict, Exception):
             self._delivery.refuse(peer, request.uid, f"{type(verdict).__name__}: {verdict}")
         else:
             try:
@@ -368,6 +411,15 @@ class Admission:
             else:
                 self._delivery.put(peer, line)
         self._next_request(peer)
+
+
+def _take_forwarded(peer: Peer, line: bytes) -> None:
+    """Take the address of a peer from its first line, to which a gateway that is trusted has added it."""
+    try:
+        address = codec.decode_object(line).get(FORWARDED)
+    except codec.NotALine:
+        return  # the gateway can add it to JSON objects only
+    peer.host = peer.host.behind(address)
 
 
 def _smaller(limit: int | None, other: int) -> int:

@@ -53,11 +53,11 @@ class Delivery:
         """Note that a peer has gone."""
         self._heavy.discard(peer)
 
-    def refuse(self, peer: Peer, uid: Any, message: str) -> None:
+    def refuse(self, peer: Peer, uid: Any, message: str, again: float | None = None) -> None:
         """Answer a request with an error; see `answers.error`."""
         text = "refused a request of %s: %s"
         self._records.write(peer, logging.INFO, "refused", text, peer.name, message, error=message)
-        self.put(peer, answers.error(message, uid, peer.name))
+        self.put(peer, answers.error(message, uid, peer.name, again))
 
     def put_line(self, peer: Peer, line: bytes) -> None:
         """Pass a line on as it came."""

@@ -26,6 +26,9 @@ HANDSHAKE_LINE_LIMIT = 65_536
 QUESTIONS = frozenset({"username", "password"})
 """What a Manager may ask for, besides the identity."""
 
+LOGIN_REFUSALS = ("Unregistered user", "Wrong login password", "You must be an administrator")
+"""Beginnings of the texts with which a Manager refuses an admin request because of who has logged in."""
+
 _MANAGER_NAME = re.compile(r"Manager\[\S+:\d+\]")
 
 

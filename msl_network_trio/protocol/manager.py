@@ -55,7 +55,7 @@ class ManagerProtocol:
         max_links: With how many Services a peer may be linked; None: any number.
         max_requests: How many requests of a peer may wait for their answers; None: any number.
         notification_rate: How many notifications per second a Service may emit; None: any number.
-        login_attempts: How many logins from one host may fail at once; None: any number.
+        login_attempts: How many logins of one user of a host may fail, see `Logins`; None: any number.
         login_memory: After how many seconds a failed login is forgotten.
         login_delay: For how many seconds a login waits for each one that has failed.
         clock: Gives the time in seconds, of which only differences count.
@@ -251,9 +251,15 @@ class ManagerProtocol:
         elif data:
             self.receive(peer, data, at_most)
 
-    def reject(self, peer: Peer, error: Exception) -> None:
-        """Tell a peer why it is not served, and have its connection closed."""
-        self._admission.reject(peer, error)
+    def reject(self, peer: Peer, error: Exception, again: float | None = None) -> None:
+        """Tell a peer why it is not served, and have its connection closed.
+
+        Args:
+            peer: The peer.
+            error: Why.
+            again: See `answers.error`.
+        """
+        self._admission.reject(peer, error, again=again)
 
     def disconnect(self, peer: Peer) -> None:
         """Forget a peer, and tell those who wait for an answer of it."""

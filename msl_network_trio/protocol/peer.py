@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from typing import Any
 
@@ -26,6 +27,24 @@ class Host:
 
     hostname: str
     """The name by which it is trusted, or not: the first part of the full one, or the address."""
+
+    is_gateway: bool = False
+    """Whether it is a gateway that is trusted to tell the address of who is behind it."""
+
+    gateway: str = ""
+    """The IP address of the gateway, if the other address is that of who is behind one; empty: it is not."""
+
+    def behind(self, address: Any) -> Host:
+        """Return this gateway as the host of a peer that is behind it, at an address that the gateway tells.
+
+        If that is no IP address, it is the gateway's own connection.
+        """
+        try:
+            ip = ipaddress.ip_address(address if isinstance(address, str) else "")
+        except ValueError:
+            return self
+        ip = getattr(ip, "ipv4_mapped", None) or ip
+        return attrs.evolve(self, address=str(ip), gateway=self.address)
 
 
 class Peer:
@@ -77,6 +96,7 @@ class Peer:
             Manager), ``"username"``, ``"login password"``, ``"identity"``; or `VERDICT`, when others have to
             decide first. Empty if it may make requests.
         waiting: The state of that; None when it is over.
+        has_answered: Whether it has answered the first question.
         is_admin: Whether the peer has logged in as an administrator.
         size: How many bytes there are to tell about it.
         tail: What turns a request of this peer into that line which its Service receives.
@@ -90,6 +110,7 @@ class Peer:
         "backlog",
         "busy",
         "closing",
+        "has_answered",
         "host",
         "info",
         "is_admin",
@@ -160,6 +181,7 @@ class Peer:
         self.lines = LineBuffer()
         self.waits_for = "identity"
         self.waiting: Waiting | None = None
+        self.has_answered = False
         self.is_admin = False
         self.size = 0
         self.tail = b""

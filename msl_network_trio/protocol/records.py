@@ -140,6 +140,8 @@ def emit(level: int, event: str, text: str, *args: Any, **fields: Any) -> None:
 def about(peer: Peer) -> dict[str, Any]:
     """The fields that say which peer it is."""
     fields = {"peer": peer.name, "host": peer.host.address}
+    if peer.host.gateway:
+        fields["gateway"] = peer.host.gateway
     return {**fields, "user": peer.user} if peer.user else fields
 
 

@@ -46,6 +46,37 @@ class AdminRequest:
     uid: Any = ""
 
 
+class NotNow(Exception):
+    """There is no verdict now, and none on the peer: it may try again.
+
+    Args:
+        text: Why.
+        again: Seconds after which to try again.
+    """
+
+    def __init__(self, text: str, again: int) -> None:
+        super().__init__(text)
+        self.again = again
+
+
+class Throttled(NotNow):
+    """Too many logins have failed.
+
+    Args:
+        host: The host that they came from.
+        again: Seconds after which to try again.
+    """
+
+    def __init__(self, host: str, again: int) -> None:
+        super().__init__(
+            f"Too many logins from {host} have failed, the next one may begin in {again} s", again
+        )
+
+
+class Revoked(Exception):
+    """The peer has logged in as an administrator, and is none any more."""
+
+
 Undecided = TrustHost | KnowUser | LogIn | AdminRequest
 
 

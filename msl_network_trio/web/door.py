@@ -74,6 +74,9 @@ class Upgrade:
     subprotocol: str | None
     """The subprotocol on which to agree; None: the client has proposed none."""
 
+    forwarded_for: str = ""
+    """The address that the last proxy on the way has seen, as it says in ``X-Forwarded-For``."""
+
 
 class Request:
     """The head of a request.
@@ -140,15 +143,6 @@ class Door:
     @_held.default
     def _held_by_all(self) -> Holdings[WebSocketTransport]:
         return held_together(None if self.read_limit is None else max(_HELD, 2 * self.read_limit))
-
-    async def enter(self, carrier: Transport, address: str, spawn: SpawnTask) -> WebSocketTransport | None:
-        """Answer a request; see `knock` and `open`.
-
-        Returns:
-            The WebSocket; None: there is none, and the connection is closed.
-        """
-        upgrade = await self.knock(carrier)
-        return None if upgrade is None else await self.open(carrier, address, upgrade, spawn)
 
     async def knock(self, carrier: Transport) -> Upgrade | None:
         """Read a request, and answer it unless it is one for a WebSocket that may be opened.
@@ -240,7 +234,9 @@ class Door:
         if proposed and WEBSOCKET_SUBPROTOCOL not in proposed:
             text = f"The only subprotocol here is {WEBSOCKET_SUBPROTOCOL}; propose it, or none."
             raise _refusal(HTTPStatus.BAD_REQUEST, text)
-        return Upgrade(keys[0], WEBSOCKET_SUBPROTOCOL if proposed else None)
+        proxies = request.tokens(b"x-forwarded-for")
+        forwarded_for = proxies[-1] if proxies else ""
+        return Upgrade(keys[0], WEBSOCKET_SUBPROTOCOL if proposed else None, forwarded_for)
 
     def _check_origin(self, request: Request) -> None:
         origins = request.values(b"origin")

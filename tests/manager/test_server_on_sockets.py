@@ -162,7 +162,7 @@ async def test_if_there_is_no_certificate_nobody_listens(tmp_path):
     ],
 )
 def test_how_it_is_reached_from_this_computer(host, expected):
-    assert Manager(ManagerSettings(host=host), 1, None, None, ManagerDatabase(None)).host == expected
+    assert Manager(ManagerSettings(host=host), 1, None, ManagerDatabase(None)).host == expected
 
 
 async def test_a_client_connects_with_what_the_manager_says(open_here, tls):

@@ -8,7 +8,7 @@ import pytest
 
 from msl_network_trio.protocol.admission import VERDICT, Authentication
 from msl_network_trio.protocol.peer import Host, Peer
-from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost
+from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, Revoked, Throttled, TrustHost
 
 from .network import NAME, Network, encoded, raw, read, reply, request
 
@@ -88,6 +88,55 @@ def client(lab: Lab) -> Peer:
 
 def hello(name: str = "C") -> dict[str, Any]:
     return answer({"type": "client", "name": name}, requester=None)
+
+
+# ---- gateways ----
+
+
+GATEWAY = Host("gw", "10.0.0.1", "gw.lab", "gw", is_gateway=True)
+
+
+def behind_gateway(lab: Lab, *lines: Any, host: Host = GATEWAY) -> Peer:
+    peer = Peer(host, 1)
+    lab.protocol.connect(peer)
+    lab.send(peer, *lines)
+    return peer
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("10.0.0.9", "10.0.0.9"),
+        ("::ffff:10.0.0.9", "10.0.0.9"),
+        ("fd00::9", "fd00::9"),
+        ("nonsense", "10.0.0.1"),
+        ("", "10.0.0.1"),
+        (167772169, "10.0.0.1"),
+        (None, "10.0.0.1"),
+        (["10.0.0.9"], "10.0.0.1"),
+    ],
+)
+def test_a_gateway_tells_the_address_of_a_peer_and_nothing_else_changes(told, address):
+    peer = behind_gateway(Lab(), b"\r\n", {"result": hello()["result"], "forwarded": told})
+    assert (peer.host.address, peer.host.gateway) == (address, "" if address == "10.0.0.1" else "10.0.0.1")
+    assert (peer.name, peer.host.hostname, peer.host.domain) == ("C[gw:1]", "gw", "gw.lab")
+
+
+def test_another_host_tells_nothing():
+    host = Host("vm", "10.0.0.1", "vm", "vm")
+    peer = behind_gateway(Lab(), {"result": hello()["result"], "forwarded": "10.0.0.9"}, host=host)
+    assert (peer.host.address, peer.kind) == ("10.0.0.1", "client")
+
+
+@pytest.mark.parametrize("first", [b"secret", b"nonsense {", {"result": "secret"}])
+def test_only_the_first_line_tells_it(first):
+    lab = Lab(password="secret")
+    peer = behind_gateway(lab, first, {"result": hello()["result"], "forwarded": "10.0.0.9"})
+    lab.send(peer, request("Manager", "unlink", "x", forwarded="10.0.0.9"))
+    lab.send(
+        peer, {**request("Manager", "port"), "forwarded": "10.0.0.9"}, {"result": "", "forwarded": "10.0.0.9"}
+    )
+    assert (peer.host.address, peer.host.gateway) == ("10.0.0.1", "")
 
 
 # ---- to be let in ----
@@ -229,6 +278,7 @@ def test_if_the_database_cannot_be_used_a_new_peer_is_told(authentication):
     lab.decide(peer, verdict=OSError("database is locked"))
     line = read(peer)[-1]
     assert line["message"] == "RuntimeError: The Manager cannot check who you are: database is locked"
+    assert line["again"] == 5
     assert peer.closing
 
 
@@ -318,7 +368,7 @@ def test_who_does_not_answer_is_no_administrator_and_stays_connected(lab, client
     ("username", "message"),
     [("zed", "ValueError: Unregistered user"), ("alice", "ValueError: Wrong login password")],
 )
-def test_who_cannot_log_in_gets_the_answer_to_the_request_and_is_sent_away(lab, client, username, message):
+def test_who_cannot_log_in_gets_the_answer_to_the_request_and_stays_connected(lab, client, username, message):
     lab.send(client, request("Manager", "port", uid="7"))
     lab.send(client, answer(username))
     lab.decide(client)
@@ -327,7 +377,44 @@ def test_who_cannot_log_in_gets_the_answer_to_the_request_and_is_sent_away(lab, 
         lab.decide(client)
     line = read(client)[-1]
     assert (line["message"], line["uid"], line["requester"]) == (message, "7", client.name)
-    assert client.closing
+    assert (client.closing, client.waits_for, client.waiting) == ("", "", None)
+    assert lab.records[-1] == f"rejected: {message.removeprefix('ValueError: ').lower()}"
+    lab.send(client, request("Manager", "port", uid="8"))
+    lab.log_in(client, "alice", "pw-a")
+    lab.decide(client)
+    assert read(client)[-1]["uid"] == "8"
+
+
+def test_an_answer_to_a_connected_client_that_makes_no_sense_refuses_its_request_only(lab, client):
+    lab.send(client, request("Manager", "port", uid="7"))
+    lab.send(client, b'{"error": false, "uid": "", "result": 1' + b"0" * 5000 + b"}")
+    assert (read(client)[-1]["uid"], client.closing) == ("7", "")
+
+
+def test_a_client_that_logs_in_too_often_is_told_when_to_try_again_and_stays_connected(lab, client):
+    lab.send(client, request("Manager", "port", uid="7"))
+    lab.send(client, answer("alice"))
+    lab.decide(client, verdict=Throttled("vm", 33))
+    line = read(client)[-1]
+    text = "ValueError: Too many logins from vm have failed, the next one may begin in 33 s"
+    assert (line["message"], line["uid"], line["again"]) == (text, "7", 33)
+    assert (client.closing, client.waiting) == ("", None)
+
+
+def test_an_administrator_who_is_none_any_more_is_told_and_may_log_in_again(lab):
+    client = lab.admin()
+    lab.send(client, request("Manager", "port", uid="7"), request("Manager", "port", uid="8"))
+    lab.decide(client, verdict=Revoked("the user 'alice' was deleted"))
+    refused, question = read(client)
+    assert (refused["message"], refused["uid"]) == (f"{NO_ADMIN}: the user 'alice' was deleted", "7")
+    assert not client.is_admin
+    assert question["attribute"] == "username"
+    lab.send(client, answer("alice"))
+    lab.decide(client)
+    lab.send(client, answer("pw-a"))
+    lab.decide(client)
+    lab.decide(client)
+    assert read(client)[-1]["uid"] == "8"
 
 
 def test_other_requests_go_on_while_somebody_types(lab, client):
@@ -494,7 +581,7 @@ def test_if_the_database_cannot_be_used_who_logs_in_is_told_and_stays_connected(
     lab.decide(client, verdict=OSError("database is locked"))
     line = read(client)[-1]
     assert line["message"] == "RuntimeError: The Manager cannot check who you are: database is locked"
-    assert (line["uid"], client.closing, client.waits_for) == ("7", "", "")
+    assert (line["uid"], line["again"], client.closing, client.waits_for) == ("7", 5, "", "")
 
 
 @pytest.mark.parametrize("fields", [{"args": 5}, {"args": {}}, {"kwargs": []}, {"kwargs": None}])

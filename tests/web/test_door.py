@@ -18,6 +18,13 @@ __all__ = ["opened"]
 DOOR = Door(ping_interval=None)
 
 
+async def enter(door: Door, carrier) -> WebSocketTransport | None:
+    upgrade = await door.knock(carrier)
+    if upgrade is None:
+        return None
+    return await door.open(carrier, "10.0.0.1", upgrade, trio.lowlevel.spawn_system_task)
+
+
 async def knock(request: bytes, door: Door = DOOR, *, end: bool = True) -> tuple[int, dict[str, str], bytes]:
     """Send a request; return status, headers and body of the answer, and that the connection is closed."""
     ours, theirs = memory_pair()
@@ -25,7 +32,7 @@ async def knock(request: bytes, door: Door = DOOR, *, end: bool = True) -> tuple
         nursery.start_soon(ours.send_all, request)
         if end:
             nursery.start_soon(close_after, ours)
-        transport = await door.enter(theirs, "10.0.0.1", trio.lowlevel.spawn_system_task)
+        transport = await enter(door, theirs)
         nursery.cancel_scope.cancel()
     answer = await until_end(ours) if transport is None else await ours.receive()
     if transport is not None:
@@ -59,7 +66,7 @@ async def close_after(carrier) -> None:
 async def test_a_websocket_is_opened_at_each_endpoint(path, opened):
     ours, theirs = memory_pair()
     await ours.send_all(upgrade_request(path))
-    transport = await DOOR.enter(theirs, "10.0.0.1", trio.lowlevel.spawn_system_task)
+    transport = await enter(DOOR, theirs)
     assert isinstance(transport, WebSocketTransport)
     opened.append(transport)
     answer = await ours.receive()
@@ -67,6 +74,24 @@ async def test_a_websocket_is_opened_at_each_endpoint(path, opened):
     assert b"sec-websocket-protocol" not in answer.lower()
     ours.send_nowait(frame(1, b"{}"))
     assert await transport.receive() == b"{}\n"
+
+
+@pytest.mark.parametrize(
+    ("headers", "address"),
+    [
+        ({}, ""),
+        ({"X_Forwarded_For": "10.0.0.9"}, "10.0.0.9"),
+        ({"X_Forwarded_For": "10.0.0.7, 10.0.0.8 ,10.0.0.9"}, "10.0.0.9"),
+        ({"X_Forwarded_For": "fd00::9"}, "fd00::9"),
+        ({"X_Forwarded_For": ","}, ""),
+    ],
+)
+async def test_what_the_last_proxy_says_of_the_address_is_known(headers, address):
+    ours, theirs = memory_pair()
+    await ours.send_all(upgrade_request(**headers))
+    upgrade = await DOOR.knock(theirs)
+    assert upgrade.forwarded_for == address
+    theirs.close()
 
 
 async def test_the_key_is_answered_as_in_the_rfc():
@@ -87,7 +112,7 @@ async def test_a_request_may_come_byte_by_byte(opened):
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        opened.append(await DOOR.enter(theirs, "10.0.0.1", trio.lowlevel.spawn_system_task))
+        opened.append(await enter(DOOR, theirs))
     assert (await ours.receive()).startswith(b"HTTP/1.1 101 ")
 
 

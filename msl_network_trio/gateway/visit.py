@@ -1,0 +1,179 @@
+"""The handshake of a visitor with the Manager, as the gateway follows it.
+
+Until the visitor has been let in, the gateway looks at the lines of both ends, for two reasons. It throttles
+the logins of its visitors by their own addresses, since to a Manager that does not trust it all of them are
+one host. And it tells the Manager the visitor's address, in a field of the first line; a Manager that does
+not know the field, or does not trust the gateway, ignores it. Afterwards lines pass as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import trio
+
+from msl_network_trio.constants import MANAGER
+from msl_network_trio.protocol import answers, codec, terminal
+from msl_network_trio.protocol.admission import FORWARDED, IDENTITY_LIMIT
+from msl_network_trio.protocol.logins import Attempt, Logins, Outcome
+from msl_network_trio.protocol.verdicts import Throttled
+
+_FAILED: Final = frozenset(
+    {
+        "ValueError: Unregistered user",
+        "ValueError: Wrong Manager password",
+        "ValueError: Wrong login password",
+    }
+)
+"""With what a Manager, of msl-network too, rejects a peer whose login has failed."""
+
+_LONGEST: Final = 2 * IDENTITY_LIMIT
+"""Bytes of a line after which it is passed on without being looked at. No Manager that trusts us takes it."""
+
+
+class Visit:
+    """One visitor who is yet to be let in.
+
+    Args:
+        address: The visitor's IP address.
+        logins: The throttle of the gateway.
+    """
+
+    def __init__(self, address: str, logins: Logins) -> None:
+        self.is_over = False
+        """Whether lines pass as they are."""
+        self._address = address
+        self._logins = logins
+        self._from_manager = b""
+        self._from_visitor = b""
+        self._manager = ""
+        self._user: str | None = None
+        self._question = ""
+        self._is_asked = trio.Event()
+        self._is_first = True
+        self._attempt: Attempt | None = None
+
+    def hear(self, data: bytes) -> None:
+        """Look at what the Manager has sent."""
+        self._from_manager += data
+        *lines, self._from_manager = self._from_manager.split(b"\n")
+        for line in lines:
+            if not self.is_over:
+                self._hear_line(line)
+        if len(self._from_manager) > _LONGEST:
+            self.end()
+        if self.is_over:
+            self._from_manager = b""
+
+    def _hear_line(self, line: bytes) -> None:
+        try:
+            fields = codec.decode_object(line)
+        except codec.NotALine:  # it is no Manager
+            self.end()
+            return
+        attribute, before = fields.get("attribute"), self._question
+        if fields.get("error"):
+            self._decide(Outcome.FAILED if fields.get("message") in _FAILED else Outcome.UNDECIDED)
+            self.end()
+            return
+        self._decide(Outcome.SUCCEEDED if before == "password" else Outcome.UNDECIDED)
+        if attribute not in {"username", "password", "identity"}:
+            self.end()
+            return
+        self._manager = str(fields.get("requester"))
+        if attribute == "password" and before != "username":
+            self._user = None  # it is the Manager's own
+        self._question = attribute
+        self._is_asked.set()
+
+    async def say(self, data: bytes, send: Callable[[bytes], Awaitable[str]]) -> str:
+        """Pass on what the visitor has sent, each answer when it is asked for and the throttle lets it.
+
+        Args:
+            data: What it has sent.
+            send: Sends something to the Manager, and returns why that is given up, if it is.
+
+        Returns:
+            Why it is given up; empty: it is not.
+
+        Raises:
+            Throttled: Too many logins of the visitor's host have failed.
+        """
+        data, self._from_visitor = self._from_visitor + data, b""
+        while not self.is_over:
+            line, end, rest = data.partition(b"\n")
+            if not end:
+                if len(data) > _LONGEST:
+                    self.end()
+                    break
+                self._from_visitor = data
+                return ""
+            if line.strip():
+                await self._is_asked.wait()
+                if self.is_over:
+                    break
+                line = await self._answer(line)
+            data = rest
+            if given_up := await send(line + end):
+                return given_up
+        return await send(data) if data else ""
+
+    async def _answer(self, line: bytes) -> bytes:
+        """Return the answer to a question as it is passed on."""
+        self._is_asked = trio.Event()
+        if self._question == "identity":
+            self.end()
+        else:
+            if self._question == "username":
+                self._user = _text(line)
+            await self._wait_for_turn()
+        if self._is_first:
+            self._is_first = False
+            line = _with_address(line, self._address)
+        return line
+
+    async def _wait_for_turn(self) -> None:
+        its_turn = trio.Event()
+        self._attempt = self._logins.begin(self._address, self._user, its_turn.set)
+        if self._attempt.waits:
+            await its_turn.wait()
+        if again := self._attempt.again:
+            raise Throttled(self._address, again)
+
+    def refusal(self, throttled: Throttled) -> bytes:
+        """Return the line with which a visitor is told that it is throttled."""
+        return answers.error(f"ValueError: {throttled}", "", self._manager or MANAGER, throttled.again)
+
+    def _decide(self, outcome: Outcome) -> None:
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.end(outcome)
+
+    def end(self) -> None:
+        """Look at nothing any more: the visitor has been let in, or has gone."""
+        self.is_over = True
+        self._decide(Outcome.UNDECIDED)
+        self._is_asked.set()
+
+
+def _text(line: bytes) -> str:
+    """Return the text that answers a question."""
+    try:
+        answer: Any = codec.decode(line).result
+    except codec.NotALine:
+        answer = terminal.typed(line)
+    return answer if isinstance(answer, str) else ""
+
+
+def _with_address(line: bytes, address: str) -> bytes:
+    """Return a line with the visitor's address, behind what the visitor itself may say of it.
+
+    Of two fields of one name the last one counts. What is no JSON object is passed on as it is, and cannot
+    have the field.
+    """
+    text = line.strip()
+    if not (text.startswith(b"{") and text.endswith(b"}")):
+        return line
+    comma = b"" if text[1:-1].strip() == b"" else b","
+    return b"%b%b%b}" % (text[:-1], comma, codec.encode_value({FORWARDED: address})[1:-1])

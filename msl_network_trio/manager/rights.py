@@ -1,0 +1,144 @@
+"""Rights of the peers that are connected: taken away as soon as the database says so.
+
+The rights that a login has given hold as long as the user's row in the database is the one that the login
+was checked with: a user who was deleted, or whose password was changed, has to log in again. The row is
+looked at before each admin request. Connections that needed the login or the trusted host to be let in are
+closed when the user was deleted or the host is trusted no longer: soon after a request of an administrator
+has changed the database, and within `_INTERVAL` seconds after another program has.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Final
+from weakref import WeakKeyDictionary
+
+import trio
+
+from msl_network_trio.exceptions import DatabaseError
+from msl_network_trio.manager.database import ManagerDatabase
+from msl_network_trio.manager.settings import ManagerSettings
+from msl_network_trio.manager.tables import Database, User
+from msl_network_trio.protocol.manager import ManagerProtocol
+from msl_network_trio.protocol.peer import Peer
+from msl_network_trio.protocol.verdicts import Revoked
+
+logger = logging.getLogger(__name__)
+
+_INTERVAL: Final = 10.0
+"""Seconds between looks at the database, which other programs may have changed."""
+
+
+class Rights:
+    """What those who have logged in, or whose hosts are trusted, may do.
+
+    Args:
+        settings: The settings of the Manager.
+        protocol: Its conversations.
+        database: Its database.
+    """
+
+    def __init__(
+        self, settings: ManagerSettings, protocol: ManagerProtocol, database: ManagerDatabase
+    ) -> None:
+        self._settings = settings
+        self._protocol = protocol
+        self._database = database
+        self._users: WeakKeyDictionary[Peer, User] = WeakKeyDictionary()
+        """As whom a peer has logged in."""
+        self._look = trio.Event()
+        self._has_changed = False
+
+    def grant(self, peer: Peer, user: User) -> None:
+        """Note that a peer has logged in."""
+        self._users[peer] = user
+        self._look.set()
+
+    def change(self) -> None:
+        """Note that an administrator has changed who may do what."""
+        self._database.checks.forget()
+        self._has_changed = True
+        self._look.set()
+
+    async def check_admin(self, peer: Peer) -> None:
+        """Check that a peer that has logged in as an administrator still is one.
+
+        Raises:
+            Revoked: It is none any more.
+            DatabaseError: The database does not answer, or cannot be used.
+        """
+        if reason := _lost(self._users[peer], await self._database.user(peer.user)):
+            raise Revoked(reason)
+
+    async def renew(self, peer: Peer) -> None:
+        """Let a peer that has changed its own user, with the rights for that, keep the rights it has.
+
+        Raises:
+            DatabaseError: The database does not answer, or cannot be used.
+        """
+        user = await self._database.user(peer.user)
+        if user is not None and user[0] == self._users[peer][0]:
+            self._users[peer] = user
+
+    async def enforce(self, flush: Callable[[], None]) -> None:
+        """Take rights away, for ever.
+
+        Args:
+            flush: Writes what the protocol wants to be written.
+        """
+        next_look = trio.current_time() + _INTERVAL
+        while True:
+            # Without rights that could be taken away there is nothing to do, nor any thread needed.
+            with trio.move_on_at(next_look if self._is_needed() else math.inf):
+                await self._look.wait()
+                self._look = trio.Event()
+            if not self._has_changed and trio.current_time() < next_look:
+                continue
+            self._has_changed = False
+            try:
+                await self._enforce()
+            except DatabaseError as error:
+                logger.debug("the rights of peers cannot be looked up: %s", error)
+            flush()
+            next_look = trio.current_time() + _INTERVAL
+
+    def _is_needed(self) -> bool:
+        return self._settings.auth_hostname or bool(self._users)
+
+    async def _enforce(self) -> None:
+        def look_up(database: Database) -> tuple[dict[str, User], set[str] | None]:
+            users = {user[1]: user for user in database.users.records()}
+            hosts = set(database.hostnames.hostnames()) if self._settings.auth_hostname else None
+            return users, hosts
+
+        users, hosts = await self._database.call(look_up)
+        for peer in list(self._protocol.registry.peers.values()):
+            if peer.closing:
+                continue
+            if peer in self._users:
+                self._look_at_user(peer, users.get(peer.user))
+            # An administrator may have made a mistake, and must be able to mend it.
+            if hosts is not None and not peer.is_admin and peer.host.hostname not in hosts:
+                text = f"{peer.host.hostname!r} is not a trusted hostname any more"
+                self._protocol.reject(peer, ValueError(text))
+
+    def _look_at_user(self, peer: Peer, now: User | None) -> None:
+        then = self._users[peer]
+        if reason := _lost(then, now):
+            peer.is_admin = False
+        if self._settings.auth_login and (now is None or now[0] != then[0]):
+            self._protocol.reject(peer, ConnectionAbortedError(reason))
+
+
+def _lost(then: User, now: User | None) -> str:
+    """Return why somebody is no administrator any more; empty: that is not so."""
+    number, username, key, salt, _ = then
+    if now is None or now[0] != number:
+        return f"the user {username!r} was deleted"
+    if not now[4]:
+        return f"{username!r} is no administrator any more"
+    if (now[2], now[3]) != (key, salt):
+        return f"the password of {username!r} was changed, log in again"
+    return ""
