@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import trio
 
-logger = logging.getLogger(__name__)
+from msl_network_trio.logger import get_logger
+
+logger = get_logger(__name__)
 
 
 @trio.lowlevel.enable_ki_protection

@@ -11,11 +11,12 @@ from typing import Any, Final
 import trio
 
 from msl_network_trio.gateway.server import Gateway, open_gateway
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.logs import level_number
 from msl_network_trio.manager.secret import joined
 from msl_network_trio.manager.signals import end_on_signal, signal_receiver
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 RUNNING: Final = "Gateway running on"
 """How the line begins that says that peers may connect."""

@@ -6,7 +6,6 @@ what the other one has made.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import shlex
@@ -17,11 +16,12 @@ from pathlib import Path
 
 from msl_network_trio.constants import key_folder
 from msl_network_trio.exceptions import CertificateError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.files import PRIVATE, PUBLIC, replace, write_new
 from msl_network_trio.manager.secret import read_secret
 from msl_network_trio.transport.trust import certificate_file, client_context
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _WARN_BEFORE = 30 * 24 * 3600.0
 """How many seconds before a certificate expires to say so."""

@@ -6,7 +6,6 @@ Nobody waits for it longer than `WAIT`, and what goes wrong with it is told to w
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import os
 import shlex
 import sqlite3
@@ -17,6 +16,7 @@ from typing import TypeVar
 import trio
 
 from msl_network_trio.exceptions import DatabaseError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.passwords import is_password
 from msl_network_trio.manager.tables import (
     IN_MEMORY,
@@ -28,7 +28,7 @@ from msl_network_trio.manager.tables import (
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.verdicts import KnowUser, LogIn, TrustHost
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import logging
 import os
 import socket
 from collections.abc import Collection, Sequence
@@ -15,6 +14,7 @@ import trio
 
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.logs import KEEP, logging_to
 from msl_network_trio.manager.secret import joined, read_secret
 from msl_network_trio.manager.server import Manager, open_manager
@@ -23,7 +23,7 @@ from msl_network_trio.manager.signals import end_on_signal, signal_receiver
 from msl_network_trio.service.filters import filter_service_start_kwargs
 from msl_network_trio.service.service import Service
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 RUNNING: Final = "Network Manager running on"
 """How the line begins that says that peers may connect; people's scripts wait for it."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import signal
 import threading
 from collections.abc import AsyncIterator, Generator
 
 import trio
 
-logger = logging.getLogger(__name__)
+from msl_network_trio.logger import get_logger
+
+logger = get_logger(__name__)
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 """What ends a program; SIGBREAK is what CTRL_BREAK_EVENT is on Windows, where nobody sends a SIGTERM."""

@@ -11,13 +11,14 @@ import trio
 
 from msl_network_trio.constants import SHUTDOWN_MANAGER
 from msl_network_trio.exceptions import DatabaseError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.database import ManagerDatabase, reason
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import about, emit
 from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Undecided
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Verdicts:

@@ -25,7 +25,6 @@ login questions, and the refusal of a request to a Service that is not there car
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,6 +46,7 @@ from msl_network_trio.exceptions import (
     ProtocolError,
     StreamCorrupted,
 )
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.protocol.handshake import (
@@ -70,7 +70,7 @@ from msl_network_trio.protocol.presence import Presence
 from msl_network_trio.protocol.request_errors import answered_error, gone, is_refusal, not_there, remote_error
 from msl_network_trio.protocol.unread import Unread
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 R = TypeVar("R", bound=Request)
 

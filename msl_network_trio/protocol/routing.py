@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Any
 
 from msl_network_trio.constants import DISCONNECT_REQUEST, MANAGER, NOTIFICATION_UID
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol import answers, codec, open_requests, terminal
 from msl_network_trio.protocol.delivery import BUSY, LARGE, Delivery
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine, departure, refusal
@@ -22,7 +23,7 @@ from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
 from msl_network_trio.protocol.registry import Registry
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 TURN_ENDS = "the next turn"
 """What `Peer.waits_for` is when others shall have their turn before the next line."""

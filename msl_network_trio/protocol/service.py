@@ -17,7 +17,6 @@ us.
 
 from __future__ import annotations
 
-import logging
 import os
 import traceback
 from typing import Any, Final
@@ -31,12 +30,13 @@ from msl_network_trio.exceptions import (
     NetworkError,
     StreamCorrupted,
 )
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT, Handshake, quote, sendable
 from msl_network_trio.protocol.messages import Connected, Question
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LARGE: Final = 131_072
 """From how many bytes a line is given out in pieces: joining them would take longer than writing them."""

@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from msl_network_trio.constants import SHUTDOWN_SERVICE
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import Call, Event, ServiceProtocol
 from msl_network_trio.service.lookup import How, look_up
 from msl_network_trio.service.outlet import Outlet
@@ -16,7 +17,7 @@ from msl_network_trio.service.threads import Job, Thread
 from msl_network_trio.service.turn import LONGEST_SILENCE, Turn
 from msl_network_trio.transport.base import Transport
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _IN_THREADS: Final = (How.THREAD, How.UNKNOWN)
 """How requests are carried out that threads may read themselves."""

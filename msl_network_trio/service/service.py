@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -16,6 +15,7 @@ from msl_network_trio.client.connecting import Dial, Settings, dial, language, o
 from msl_network_trio.client.prompts import Prompts
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import ServiceProtocol
 from msl_network_trio.service.identity import describe_attributes
 from msl_network_trio.service.logging_level import set_logging_level
@@ -23,7 +23,7 @@ from msl_network_trio.service.requests import Request, current_request
 from msl_network_trio.service.serving import GRACE, Serving
 from msl_network_trio.service.threads import default_max_workers
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Service:

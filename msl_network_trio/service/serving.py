@@ -12,6 +12,7 @@ import trio
 
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import (
     Call,
     Event,
@@ -30,7 +31,7 @@ from msl_network_trio.service.tasks import WorkerTasks
 from msl_network_trio.service.threads import WorkerThreads, failed
 from msl_network_trio.transport.base import Transport
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 GRACE = 2.0
 """How many seconds methods that are at work may still take at the end."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import threading
@@ -10,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from typing import Any, Final
 
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import (
     Call,
     OutgoingLine,
@@ -21,7 +21,7 @@ from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.requests import current
 from msl_network_trio.service.turn import PROMPT, Turn
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _NOT_THEIRS = ("msl_network_trio.service.", "msl_network_trio.protocol.", "trio.", "outcome.", "json.")
 """The modules whose frames, above those of a method, nobody wants to see in a traceback."""
