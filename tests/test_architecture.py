@@ -25,6 +25,7 @@ ORDER = [
     "portal.worker",
     "portal.script",
     "protocol.messages",
+    "protocol.top_level",
     "protocol.codec",
     "protocol.framing",
     "protocol.handshake",

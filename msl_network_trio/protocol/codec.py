@@ -27,6 +27,7 @@ import msgspec
 import orjson
 
 from msl_network_trio.protocol.messages import NO_RESULT, EmittedLine, ReceivedLine, RoutedLine
+from msl_network_trio.protocol.top_level import is_unicode, top_level
 
 # Subclasses of str, int, list, dict, ..., dates and dataclasses are left to _replace(), which refuses
 # what the standard library refuses.
@@ -171,9 +172,11 @@ class NotALine(ValueError):
 
     Attributes:
         uid: The uid of the line, if that much could be read.
+        fields: What `top_level` has found in a line that only it can read; None if it has not looked.
     """
 
-    uid: Any = None
+    uid: str | None = None
+    fields: dict[str, Any] | None = None
 
 
 _route: Final = msgspec.json.Decoder(RoutedLine).decode
@@ -181,6 +184,10 @@ _route: Final = msgspec.json.Decoder(RoutedLine).decode
 _LARGE: Final = 131_072
 """From how many bytes on a line that is just to be passed on is not decoded exactly any more. The standard
 library takes forty milliseconds for a megabyte, in which nothing else can be done, not even by a thread."""
+
+_LONGEST_SEARCHED: Final = 262_144
+"""Maximum bytes of a line that is just to be passed on and whose uid is searched without decoding it, which
+can take 0.1 microseconds a byte. The uid of a longer one counts as missing."""
 
 _STAND_INS: Final = ((b"-Infinity", b"[       ]"), (b"Infinity", b"[      ]"), (b"NaN", b"[ ]"))
 """What msgspec does not read, and what to put there, such that a line is JSON with it if, and only if, it is
@@ -228,7 +235,7 @@ def _route_large(line: bytes) -> RoutedLine:
             line.decode("utf-8")
         fields = _raw_fields(known)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as cause:
-        raise _not_a_line(cause, known) from None
+        raise _not_a_line(cause, line if len(line) <= _LONGEST_SEARCHED else b"") from None
     found = {name: bytes(getattr(fields, name)) for name in fields.__struct_fields__}
     if found["result"]:
         found["result"] = b"null"
@@ -242,7 +249,7 @@ def _route_large(line: bytes) -> RoutedLine:
 def _route_exactly(line: bytes) -> RoutedLine:
     fields = decode_object(line)
     uid = fields.get("uid", "")
-    if isinstance(uid, list | dict) or (isinstance(uid, str) and not _is_unicode(uid)):
+    if isinstance(uid, list | dict) or (isinstance(uid, str) and not is_unicode(uid)):
         raise NotALine("a uid is text")
     names = {name: fields.get(name, "") for name in ("service", "attribute")}
     for name, value in names.items():
@@ -258,14 +265,6 @@ def _route_exactly(line: bytes) -> RoutedLine:
         error=bool(fields.get("error", False)),
         result=msgspec.Raw(b"exact") if "result" in fields else NO_RESULT,
     )
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def decode(line: bytes) -> ReceivedLine:
@@ -358,7 +357,12 @@ def _not_a_line(cause: Exception, line: bytes) -> NotALine:
     try:
         error.uid = _decode_envelope(line).uid
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        pass  # not even an envelope: nobody's reply
+        if isinstance(cause, json.JSONDecodeError | msgspec.MsgspecError):
+            return error  # it is no JSON, so nobody can tell what it means
+        error.fields = top_level(line)
+        uid = (error.fields or {}).get("uid")
+        if isinstance(uid, str) and is_unicode(uid):
+            error.uid = uid
     return error
 
 
