@@ -185,9 +185,9 @@ _LARGE: Final = 131_072
 """From how many bytes on a line that is just to be passed on is not decoded exactly any more. The standard
 library takes forty milliseconds for a megabyte, in which nothing else can be done, not even by a thread."""
 
-_LONGEST_SEARCHED: Final = 262_144
-"""Maximum bytes of a line that is just to be passed on and whose uid is searched without decoding it, which
-can take 0.1 microseconds a byte. The uid of a longer one counts as missing."""
+LONGEST_SEARCHED: Final = 262_144
+"""Maximum bytes of a line that is just to be passed on to search with `top_level`, which can take 0.1
+microseconds a byte."""
 
 _STAND_INS: Final = ((b"-Infinity", b"[       ]"), (b"Infinity", b"[      ]"), (b"NaN", b"[ ]"))
 """What msgspec does not read, and what to put there, such that a line is JSON with it if, and only if, it is
@@ -235,7 +235,7 @@ def _route_large(line: bytes) -> RoutedLine:
             line.decode("utf-8")
         fields = _raw_fields(known)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as cause:
-        raise _not_a_line(cause, line if len(line) <= _LONGEST_SEARCHED else b"") from None
+        raise _not_a_line(cause, line, known) from None
     found = {name: bytes(getattr(fields, name)) for name in fields.__struct_fields__}
     if found["result"]:
         found["result"] = b"null"
@@ -352,17 +352,29 @@ def decode_object(line: bytes) -> dict[str, Any]:
     return fields
 
 
-def _not_a_line(cause: Exception, line: bytes) -> NotALine:
+def _not_a_line(cause: Exception, line: bytes, known: bytes | None = None) -> NotALine:
+    """Return the error of a line, with its uid if there is one without doubt.
+
+    Args:
+        cause: Why it cannot be decoded.
+        line: The line.
+        known: The line with stand-ins, if it is just to be passed on.
+    """
     error = NotALine(f"{type(cause).__name__}: {cause}")
     try:
-        error.uid = _decode_envelope(line).uid
+        uid = _decode_envelope(known or line).uid
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         if isinstance(cause, json.JSONDecodeError | msgspec.MsgspecError):
             return error  # it is no JSON, so nobody can tell what it means
+        if known is not None and len(line) > LONGEST_SEARCHED:
+            return error
         error.fields = top_level(line)
         uid = (error.fields or {}).get("uid")
-        if isinstance(uid, str) and is_unicode(uid):
-            error.uid = uid
+    else:
+        if known is not None and uid is not None and any(each.decode() in uid for _, each in _STAND_INS):
+            return error  # perhaps it is another one in the line itself
+    if isinstance(uid, str) and is_unicode(uid):
+        error.uid = uid
     return error
 
 

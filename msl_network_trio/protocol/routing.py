@@ -22,6 +22,7 @@ from msl_network_trio.protocol.own_requests import OwnRequests
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
 from msl_network_trio.protocol.registry import Registry
+from msl_network_trio.protocol.top_level import top_level
 
 logger = get_logger(__name__)
 
@@ -101,6 +102,8 @@ class Router:
         text = terminal.typed(line) if error.uid is None else None
         request = terminal.request(text) if text else None
         if request is None:
+            if peer.service:
+                self._refuse_reply(peer, line, error)
             self._delivery.refuse(peer, "" if error.uid is None else error.uid, str(error))
             return
         try:
@@ -178,6 +181,20 @@ class Router:
                 self._records.write(client, logging.INFO, "failed", text, client.name, name, service=name)
         else:
             logger.debug("%s sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
+
+    def _refuse_reply(self, peer: Peer, line: bytes, error: codec.NotALine) -> None:
+        """Tell the client that waits for a reply that nobody can decode, if this line is one."""
+        fields = error.fields
+        if fields is None and error.uid is not None and len(line) <= codec.LONGEST_SEARCHED:
+            fields = top_level(line)
+        requester = (fields or {}).get("requester")
+        client = self._registry.peers.get(requester) if isinstance(requester, str) else None
+        if client is None or error.uid not in client.open:
+            return
+        owner = client.open.pop(error.uid)
+        if owner is peer or open_requests.close_one(client, error.uid, owner, peer):
+            text = f"ValueError: The reply of the {peer.service!r} Service cannot be decoded: {error}"
+            self._delivery.put(client, answers.error(text, error.uid, client.name))
 
     def _too_many_requests(self, peer: Peer, uid: Any) -> None:
         if self._requests.is_stopped:
