@@ -28,7 +28,6 @@ from msl_network_trio.exceptions import (
     AuthenticationError,
     HandshakeError,
     NetworkError,
-    StreamCorrupted,
 )
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol import codec
@@ -134,6 +133,11 @@ class ServiceProtocol:
         return bool(self.network_name)
 
     @property
+    def manager_name(self) -> str:
+        """The name that the Manager gives itself, ``"Manager[HOST:port]"``; empty before it has said so."""
+        return self._handshake.manager_name
+
+    @property
     def awaits(self) -> str:
         """See `Handshake.awaits`."""
         return self._handshake.awaits
@@ -210,10 +214,7 @@ class ServiceProtocol:
         return self._handshake.eof(self._lines, self._rejection, last_words)
 
     def _break(self, what: str, start: bytes) -> None:
-        if self._handshake.is_over:
-            self.broken = StreamCorrupted(self._handshake.sent(what, start))
-        else:
-            self.broken = self._handshake.no_manager(what, start)
+        self.broken = self._handshake.no_manager(what, start)
 
     def _shake_hands(self, line: bytes, events: list[Event]) -> None:
         try:

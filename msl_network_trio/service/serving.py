@@ -217,6 +217,10 @@ class Serving:
         """Emit a notification. Raises as `encode_notification` and `Outlet.emit` do."""
         self._outlet.emit(encode_notification(args, kwargs, self._notification_end))
 
+    def stop(self) -> None:
+        """End in order: accept no more requests, and give methods that are at work a little time."""
+        self._over.set()
+
     # ---- the connection ----
 
     @trio.lowlevel.enable_ki_protection
@@ -304,7 +308,7 @@ class Serving:
         except Exception as error:  # noqa: BLE001 - whatever it is, the client has to be told
             self._outlet.add(failed(call, error))
 
-    async def _shut_down(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def _shut_down(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Carry out the request that ends the Service; it must not have to wait for a free worker thread."""
         if is_async(function):
             result = await function(*args, **kwargs)

@@ -11,6 +11,7 @@ import trio
 
 from msl_network_trio import ConnectionLost, Service
 from msl_network_trio.service.reading import Reading
+from msl_network_trio.service.state import state_of
 from msl_network_trio.service.turn import Turn
 from msl_network_trio.transport import tcp
 from msl_network_trio.transport.tls import accept_tls, open_tls
@@ -234,7 +235,7 @@ async def test_a_thread_reads_no_more_than_there_is_room_for(readings, monkeypat
 
 
 def _threads(service):
-    return service._Service__serving._threads._threads
+    return state_of(service).serving._threads._threads
 
 
 async def test_it_ends_in_order_while_a_thread_reads(readings):
