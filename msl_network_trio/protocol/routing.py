@@ -15,7 +15,7 @@ from msl_network_trio.constants import DISCONNECT_REQUEST, MANAGER, NOTIFICATION
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol import answers, codec, open_requests, terminal
 from msl_network_trio.protocol.delivery import BUSY, LARGE, Delivery
-from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine, departure, refusal
+from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine, departure, ending, refusal
 from msl_network_trio.protocol.notification_rate import NotificationRate
 from msl_network_trio.protocol.open_requests import OpenRequests
 from msl_network_trio.protocol.own_requests import OwnRequests
@@ -209,6 +209,14 @@ class Router:
             who, option = "Very many requests of all clients", ""
         text = f"{who} wait for their answers, as many as this Manager allows{option}"
         self._delivery.refuse(peer, uid, f"RuntimeError: {text}")
+
+    def give_up(self, client: Peer) -> None:
+        """Tell a client that its open requests will not be answered, since the Manager ends."""
+        text = ending(self._name)
+        for uid, owner in client.open.items():
+            for _ in range(1 if isinstance(owner, Peer) else sum(owner.values())):
+                self._delivery.put(client, answers.error(text, uid, client.name))
+        client.open.clear()
 
     def forget(self, peer: Peer) -> None:
         """Forget the requests of a peer that has gone, and tell those who wait for an answer of it."""

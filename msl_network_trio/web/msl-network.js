@@ -264,6 +264,7 @@ export class Client extends EventTarget {
 
   #answered(wire, request, { error, message, traceback, requester, result }) {
     const { service, attribute } = request;
+    const hasEnded = /^ConnectionAbortedError: .+ is shutting down, the request may have been executed$/s.test(message);
     const hasGone = /^ConnectionError: the .+ Service has gone from /s.test(message); // as our Manager tells
     if (service === MANAGER && !error) this.name = String(requester);
     for (const [uid, { isSettled }] of service === MANAGER ? wire.open : []) {
@@ -272,6 +273,7 @@ export class Client extends EventTarget {
     }
     wire.open.delete(request.uid);
     if (!error) this.#settle(request, null, result);
+    else if (hasEnded) this.#fail(wire, request, ConnectionLost, message, true);
     else if (isRefusal(message, service) || hasGone) this.#fail(wire, request, ServiceLost, message, hasGone);
     else {
       const [typeName] = /^[A-Za-z_][\w.]*(?=: )|^/.exec(message);

@@ -109,7 +109,9 @@ async def test_those_who_wait_for_a_service_are_told_that_the_manager_is_shut_do
         await client.send(request("Echo", "e"))
         await wait_all_tasks_blocked()
         manager.shutdown()
-        [goodbye] = await client.lines()
+        [answer, goodbye] = await client.lines()
+        assert (answer["uid"], answer["error"]) == ("1", True)
+        assert "is shutting down, the request may have been executed" in answer["message"]
         assert goodbye["uid"] == "notification"
 
 

@@ -1235,6 +1235,19 @@ def test_the_last_word_of_our_own_manager_says_why_the_connection_has_ended():
 # ---- what our own Manager says ----
 
 
+def test_a_manager_that_ends_is_the_end_of_the_connection_for_a_request_that_was_open():
+    peer = Peer()
+    request = peer.sent()
+    text = f"ConnectionAbortedError: {MANAGER} is shutting down, the request may have been executed"
+    assert peer.receive(error(request.uid, text)) == [request]
+    assert isinstance(request.error, exc.ConnectionLost)
+    assert request.error.may_have_run
+    assert str(request.error) == (
+        f"Manager[localhost:1875] closed the connection: {MANAGER} is shutting down; "
+        "Echo.add may have been executed"
+    )
+
+
 def test_a_service_that_is_not_there_is_told_with_the_uid_of_the_request():
     peer = Peer()
     refused, other = peer.sent(), peer.sent()
