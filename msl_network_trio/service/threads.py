@@ -1,4 +1,4 @@
-"""The threads in which the plain methods of a Service run."""
+"""The threads in which the plain methods of a Service run, and others in which its properties are read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable
+from copy import copy
 from time import perf_counter
 from typing import Any, Final
 
@@ -48,9 +49,11 @@ def failed(call: Call, error: BaseException) -> bytes:
 class Thread:
     """One thread, and what it is doing."""
 
-    __slots__ = ("began", "call", "done", "done_bytes", "emitted")
+    __slots__ = ("began", "call", "done", "done_bytes", "emitted", "looks_up")
 
-    def __init__(self) -> None:
+    def __init__(self, *, looks_up: bool = False) -> None:
+        self.looks_up = looks_up
+        """Whether it looks attributes up and calls nothing."""
         self.began = 0.0
         """See `turn.Reader`."""
         self.call: Call | None = None
@@ -83,6 +86,8 @@ class WorkerThreads:
         turn: Says whether a worker thread may read requests, and is told how long methods take.
         read: Reads the next request in a worker thread that has nothing to do; returns None if that is for
             others. Requests that are submitted meanwhile are for other threads.
+        on_callable: Called, in a worker thread, when what was looked up can be called; who calls it answers
+            the request. None: it is called at once.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class WorkerThreads:
         on_awaitable: Callable[[Call, Awaitable[Any]], None],
         turn: Turn,
         read: Callable[[Thread], Job | None],
+        on_callable: Callable[[Call, Callable[..., Any]], None] | None = None,
     ) -> None:
         self._service = service
         self._name = name
@@ -103,6 +109,7 @@ class WorkerThreads:
         self._on_awaitable = on_awaitable
         self._turn = turn
         self._read = read
+        self._on_callable = on_callable
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[Thread] = []
         self._submitted = self._submitted_bytes = 0
@@ -128,7 +135,7 @@ class WorkerThreads:
         return self._submitted - done
 
     def _start(self) -> None:
-        thread = Thread()
+        thread = Thread(looks_up=self._on_callable is not None)
         self._threads.append(thread)
         name = f"{self._name}-{len(self._threads)}"
         threading.Thread(target=self._work, args=(thread,), name=name, daemon=True).start()
@@ -200,6 +207,9 @@ class WorkerThreads:
             if function is None:
                 result = getattr(self._service, call.attribute)
                 if callable(result):
+                    if self._on_callable is not None:
+                        self._on_callable(copy(call), result)  # a copy, since this one will be forgotten
+                        return None
                     result = result(*call.args, **call.kwargs)
             else:
                 result = function(*call.args, **call.kwargs)
