@@ -283,15 +283,17 @@ class Progress(Service):
     """Has properties that take their time, and things that are looked up as properties are."""
 
     def __init__(self):
-        ignored = ["gates", "later", "running", "slow"]
+        ignored = ["entered", "gates", "later", "running", "slow"]
         super().__init__(name="Service", max_workers=1, ignore_attributes=ignored)
         self.gates = {name: threading.Event() for name in ("method", "property")}
+        self.entered = threading.Semaphore(0)
         self.running = set()
         self.most = 0
 
     def pass_gate(self, name):
         self.running.add(name)
         self.most = max(self.most, len(self.running))
+        self.entered.release()
         self.gates[name].wait()
         self.running.discard(name)
         return name
@@ -324,6 +326,7 @@ async def test_a_property_that_takes_long_holds_up_no_method(carrier):
     service = Progress()
     async with running(service, carrier) as peer:
         first = await peer.request("slow")
+        await trio.to_thread.run_sync(service.entered.acquire)
         second = await peer.request("quick")
         service.gates["method"].set()
         for _ in range(20):  # so promptly that threads read requests themselves
@@ -341,6 +344,7 @@ async def test_methods_that_are_made_up_wait_for_methods_also_when_they_are_new(
         for name in ("made_up", "made_up", "made_up_too"):
             assert await peer.call(name, 1) == [name, 1, "Service-1"]
         first = await peer.request("method")
+        await trio.to_thread.run_sync(service.entered.acquire)
         waiting = [await peer.request(name, 2) for name in ("made_up", "made_up_new")]
         assert await peer.call("quick") == 1
         service.gates["method"].set()
@@ -355,6 +359,7 @@ async def test_what_is_looked_up_at_the_end_is_refused(carrier, monkeypatch):
     service = Progress()
     async with running(service, carrier) as peer:
         await peer.request("slow")
+        await trio.to_thread.run_sync(service.entered.acquire)
         uid = await peer.request("made_up")
         assert await peer.call("eventually") == "later"
         state_of(service).stop()
