@@ -34,7 +34,7 @@ class Service:
 
     ``async def`` methods run as tasks of Trio, beside everything else. Plain methods run in worker threads,
     so that they may block, as most instruments have them do; `max_workers` says how many run at a time. Of
-    properties and other attributes the value is requested. What is returned has to have a JSON form, or a
+    properties and other attributes the value is requested; see below. What is returned has to have a JSON form, or a
     ``to_json()`` method that returns something which has one.
 
     A client can request all attributes of a subclass whose names do not begin with an underscore, and of this
@@ -42,6 +42,13 @@ class Service:
     `set_logging_level`. The rest is for the program that runs the Service: requests for it are refused, also
     where a subclass overrides it. (But `run`, `nursery` and `request`, which msl-network does not have,
     belong to a subclass that defines them for something else; `start` then works as ever.)
+
+    Properties are read in threads of their own (as many as `max_workers`), beside plain methods and never
+    waiting for one: so a client can ask how far a measurement is. Therefore what a property uses must be safe
+    to use while a method runs. Reading one attribute that methods set is; talking to an instrument is not,
+    unless both hold a `threading.Lock`, for which the property then waits.
+
+    A subclass may use any private names; see `msl_network_trio.service.state` for those that can be read.
 
     A subclass that defines a method ``shutdown_service`` can be shut down by a client: when that method has
     returned, its result is sent, methods that are at work have a little time to end, and the Service ends.
@@ -52,8 +59,9 @@ class Service:
         name: The name by which the Manager and clients know it; None: the name of the class.
         max_clients: How many clients can be linked at a time; None, or less than 1: any number.
         ignore_attributes: Names not to tell of in the identity; see `ignore_attributes`.
-        max_workers: How many plain methods may run at a time; 1 has them wait for each other, which is what
-            an instrument needs; None: some more than there are processors.
+        max_workers: How many plain methods may run at a time, and how many properties may be read at a time
+            beside them; 1 has methods wait for each other, which is what an instrument needs; None: some more
+            than there are processors.
 
     Raises:
         ValueError: `max_workers` is less than 1.
