@@ -9,8 +9,8 @@ Clients see the attributes of the object that a program calls its Service, but n
   be requested, as in msl-network.
 
 Nothing that may take long is done in the Trio thread: a property, or whatever else has to be computed, is
-looked up in a worker thread, of which there are some for just that. If it turns out to be a method, it waits for
-other methods as they do.
+looked up in a worker thread, of which there are some for just that. If it turns out to be a method, it waits
+for other methods as they do.
 """
 
 from __future__ import annotations

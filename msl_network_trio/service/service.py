@@ -34,8 +34,8 @@ class Service:
 
     ``async def`` methods run as tasks of Trio, beside everything else. Plain methods run in worker threads,
     so that they may block, as most instruments have them do; `max_workers` says how many run at a time. Of
-    properties and other attributes the value is requested; see below. What is returned has to have a JSON form, or a
-    ``to_json()`` method that returns something which has one.
+    properties and other attributes the value is requested; see below. What is returned has to have a JSON
+    form, or a ``to_json()`` method that returns something which has one.
 
     A client can request all attributes of a subclass whose names do not begin with an underscore, and of this
     class `name`, `max_clients`, `address_manager`, `port`, `loop_thread_id`, `identity` and
@@ -399,6 +399,10 @@ class Service:
                     raise
                 logger.warning("%s", error)  # it was about to end anyway
             except KeyboardInterrupt:
+                logger.info("%s was interrupted", state)
+            except BaseExceptionGroup as group:
+                if group.split(KeyboardInterrupt)[1] is not None:
+                    raise
                 logger.info("%s was interrupted", state)
 
 

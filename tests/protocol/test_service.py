@@ -140,9 +140,10 @@ def test_who_does_not_speak_as_a_manager_is_none(data):
     assert isinstance(peer.protocol.broken, exc.HandshakeError)
 
 
-def test_a_long_line_ends_the_handshake():
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n{}\n"])
+def test_a_long_line_ends_the_handshake(end):
     peer = Peer(connected=False)
-    peer.receive(b"x" * (HANDSHAKE_LINE_LIMIT + 1))
+    peer.receive(b"x" * (HANDSHAKE_LINE_LIMIT + 1) + end)
     assert isinstance(peer.protocol.broken, exc.HandshakeError)
 
 

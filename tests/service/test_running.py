@@ -699,6 +699,16 @@ def test_start_returns_after_ctrl_c(monkeypatch, caplog):
     assert "interrupted" in caplog.text
 
 
+@pytest.mark.parametrize("others", [[], [ValueError("mine")]])
+def test_start_returns_after_ctrl_c_in_a_nursery_and_raises_what_else_is_in_it(monkeypatch, others):
+    replace_run(monkeypatch, BaseExceptionGroup("nursery", [KeyboardInterrupt(), *others]))
+    if others:
+        with pytest.raises(BaseExceptionGroup):
+            Service().start()
+    else:
+        assert Service().start() is None
+
+
 def test_start_raises_if_the_manager_has_gone_so_that_the_exit_status_is_not_0(monkeypatch):
     replace_run(monkeypatch, ConnectionLost("it is gone"))
     with pytest.raises(ConnectionLost, match="it is gone"):
