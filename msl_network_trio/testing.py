@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,12 +24,13 @@ import trio
 from msl_network_trio.client.client import Client, connect
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.server import Manager, ManagerOpening, open_manager
 from msl_network_trio.service.service import Service
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.memory import MemoryTransport
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @attrs.frozen

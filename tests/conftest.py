@@ -5,6 +5,8 @@ import signal
 import pytest
 from hypothesis import settings
 
+from msl_network_trio.logger import failures
+
 # A busy machine must not fail a test that checks values, not times.
 settings.register_profile("default", deadline=None, print_blob=True)
 settings.load_profile("default")
@@ -29,3 +31,11 @@ def home(tmp_path, monkeypatch):
 # A shell that runs us in the background has Ctrl-C ignored, which the processes that we start would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def records_are_written():
+    """Fail a test in which a record could not be written, since the loggers of the package never raise."""
+    before = failures.count
+    yield
+    assert failures.count == before, "see the traceback on standard error"

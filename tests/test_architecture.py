@@ -16,6 +16,9 @@ ORDER = [
     "exceptions",
     "constants",
     "files",
+    "logger",
+    "endings",
+    "signals",
     "resuming",
     "asyncio_advice",
     "portal.process",
@@ -26,6 +29,7 @@ ORDER = [
     "portal.worker",
     "portal.script",
     "protocol.messages",
+    "protocol.top_level",
     "protocol.codec",
     "protocol.framing",
     "protocol.handshake",
@@ -97,6 +101,7 @@ ORDER = [
     "service.identity",
     "service.logging_level",
     "service.serving",
+    "service.state",
     "service.service",
     "service.filters",
     "service.command",
@@ -131,7 +136,6 @@ ORDER = [
     "manager.conversations",
     "manager.entrance",
     "manager.server",
-    "manager.signals",
     "manager.running",
     "gateway.visit",
     "gateway.relay",
@@ -227,6 +231,22 @@ def test_no_module_has_a_lock_that_a_fork_would_leave_locked():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
                 assert "Lock" not in ast.unparse(node.value.func), module
+
+
+CONFIGURE_LOGGING = {"logger", "manager.logs", "cli.demo", "service.logging_level", "ssh.connecting"}
+"""The modules that may ask `logging` for a logger: the first wraps it, the others configure it."""
+
+
+@pytest.mark.parametrize("module", [name for name in ORDER if name not in CONFIGURE_LOGGING])
+def test_a_module_logs_only_with_a_logger_that_never_raises(module):
+    # A bare logger raises what a handler of the program raises, which would cost a reply or a connection.
+    writing = {"getLogger", "debug", "info", "warning", "warn", "error", "exception", "critical", "log"}
+    for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            names = {alias.name for alias in node.names}
+            assert node.module != "logging" or not names & {*writing, "Logger"}
+        elif isinstance(node, ast.Attribute):
+            assert not (node.attr in writing and ast.unparse(node.value) == "logging"), ast.unparse(node)
 
 
 def test_importing_the_protocol_does_not_bring_trio_in():

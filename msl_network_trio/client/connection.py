@@ -8,7 +8,6 @@ caller is given it.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -24,13 +23,14 @@ from msl_network_trio.client.watch import Watch
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import Notification, Question
 from msl_network_trio.protocol.outgoing import NOBODY, Request
 from msl_network_trio.transport.base import Transport
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 R = TypeVar("R", bound=Request)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,13 +19,14 @@ from msl_network_trio.client.opening import Opening
 from msl_network_trio.client.signatures import parse_signature
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.exceptions import LinkBroken, NetworkError, ProtocolError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.messages import Notification
 
 if TYPE_CHECKING:
     from msl_network_trio.client.client import Client
     from msl_network_trio.sync.link import Link as BlockingLink
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 M = TypeVar("M", bound="RemoteMethod")

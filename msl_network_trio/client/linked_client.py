@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from types import TracebackType
@@ -18,11 +17,12 @@ from msl_network_trio.client.link import Link, RemoteMethod
 from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.exceptions import ConnectionLost, ConnectTimeout, LinkBroken, ManagerError
+from msl_network_trio.logger import get_logger
 
 if TYPE_CHECKING:
     from msl_network_trio.sync.linked_client import LinkedClient as BlockingLinkedClient
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 

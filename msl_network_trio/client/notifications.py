@@ -6,7 +6,6 @@ the oldest of its notifications is dropped and counted.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
@@ -16,9 +15,10 @@ import trio
 
 from msl_network_trio.client import user_code
 from msl_network_trio.exceptions import NetworkError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.messages import Notification
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 StartTask = Callable[[Callable[[], Awaitable[None]]], None]
 """Starts a task that the connection owns."""

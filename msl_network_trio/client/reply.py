@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Generator
 from typing import Any, Protocol
 
@@ -11,10 +10,11 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
 
 from msl_network_trio.exceptions import NetworkError, ReplyTimeout
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.outgoing import NOBODY, Request
 from msl_network_trio.resuming import GO_ON
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Waiting(Request):

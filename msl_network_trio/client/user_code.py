@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import logging
-import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import trio
 
 from msl_network_trio.asyncio_advice import explain
+from msl_network_trio.logger import get_logger
+from msl_network_trio.signals import pass_on_interrupt
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 @trio.lowlevel.enable_ki_protection
@@ -42,7 +42,7 @@ async def call(
 def report(error: BaseException, function: Callable[..., Any] | None, what: str) -> None:
     """Log what a function has raised; Ctrl-C goes to the main task. Arguments as in `call`."""
     if is_interrupt(error):
-        signal.raise_signal(signal.SIGINT)  # we are protected, so Trio takes it to the main task
+        pass_on_interrupt()  # we are protected, so it goes to the main task
     else:
         explain(error)
         logger.error("exception in %s %r", what, function, exc_info=error)

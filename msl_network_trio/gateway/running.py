@@ -11,11 +11,12 @@ from typing import Any, Final
 import trio
 
 from msl_network_trio.gateway.server import Gateway, open_gateway
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.logs import ConsoleHandler, level_number
 from msl_network_trio.manager.secret import joined
-from msl_network_trio.manager.signals import end_on_signal, signal_receiver
+from msl_network_trio.signals import StopSignals, stop_signals
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 RUNNING: Final = "Gateway running on"
 """How the line begins that says that peers may connect."""
@@ -24,7 +25,7 @@ RUNNING: Final = "Gateway running on"
 def run_forever(
     *, log_level: str | int = "INFO", key_file_password: str | Sequence[str] | None = None, **kwargs: Any
 ) -> None:
-    """Run a gateway until SIGINT (Ctrl-C), SIGTERM or, on Windows, CTRL_BREAK; a blocking function.
+    """Run a gateway until SIGINT (Ctrl-C), SIGTERM, SIGHUP or, on Windows, CTRL_BREAK; a blocking function.
 
     Args:
         log_level: From which level on to log, by name or number.
@@ -38,19 +39,17 @@ def run_forever(
     )
     if key_file_password is not None:
         kwargs["key_file_password"] = joined(key_file_password)
-    trio.run(partial(_main, **kwargs))
+    with stop_signals() as signals:
+        trio.run(partial(_main, signals, **kwargs))
 
 
-async def _main(**kwargs: Any) -> None:
-    with signal_receiver() as signals:
-        async with open_gateway(**kwargs) as gateway:
-            _announce(gateway, kwargs.get("host"))
-            with trio.CancelScope() as scope:
-                if signals is None:
-                    await trio.sleep_forever()
-                else:
-                    await end_on_signal(signals, scope)
-            logger.info("shutting down the gateway")
+async def _main(signals: StopSignals, **kwargs: Any) -> None:
+    async with open_gateway(**kwargs) as gateway:
+        _announce(gateway, kwargs.get("host"))
+        with trio.CancelScope() as scope:
+            signals.call(scope.cancel)
+            await trio.sleep_forever()
+        logger.info("shutting down the gateway")
 
 
 def _announce(gateway: Gateway, host: str | None) -> None:

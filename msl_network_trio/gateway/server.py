@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import ssl
@@ -20,6 +19,7 @@ from msl_network_trio.constants import PORT, WEBSOCKET_PORT
 from msl_network_trio.exceptions import CertificateError, ConnectionLost, ConnectTimeout, NetworkError
 from msl_network_trio.gateway.relay import relay
 from msl_network_trio.gateway.visit import Visit
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.gateways import addresses_of, plain
 from msl_network_trio.manager.lobby import Lobby
@@ -32,7 +32,7 @@ from msl_network_trio.transport.tls import accept_tls
 from msl_network_trio.transport.trust import Certificate, open_trusted
 from msl_network_trio.web.door import Door, Upgrade
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _TLS_HANDSHAKE = 10.0
 """How many seconds a TLS handshake may take."""

@@ -14,10 +14,11 @@ import attrs
 import trio
 
 from msl_network_trio.exceptions import CertificateError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.certificates import Shown, refusal, shown
 from msl_network_trio.protocol.records import emit
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _DAY: Final = 24 * 3600.0
 """Seconds."""

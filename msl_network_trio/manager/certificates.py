@@ -7,7 +7,6 @@ what the other one has made.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import shlex
@@ -21,10 +20,11 @@ import attrs
 from msl_network_trio.constants import certificate_folder, home_folder, key_folder
 from msl_network_trio.exceptions import CertificateError
 from msl_network_trio.files import PRIVATE, PUBLIC, replace, user_path, write_new
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.secret import read_secret
 from msl_network_trio.transport.trust import certificate_file, client_context
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _WARN_BEFORE = 30 * 24 * 3600.0
 """How many seconds before a certificate expires to say so."""

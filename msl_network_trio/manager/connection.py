@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.delivery import BUSY
 from msl_network_trio.protocol.peer import Host, Peer
 from msl_network_trio.transport.base import Transport
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _JOINED = 262_144
 """How many bytes of small lines to send at a time."""

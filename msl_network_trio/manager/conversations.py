@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.lobby import Lobby, Visitor
 from msl_network_trio.manager.settings import ManagerSettings
@@ -20,7 +21,7 @@ from msl_network_trio.protocol.peer import Host
 from msl_network_trio.protocol.verdicts import Undecided
 from msl_network_trio.transport.base import Transport
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _MOST_PARTING = 200
 """How many connections may be about to end, and kept until their peers have read why. Others end at once."""

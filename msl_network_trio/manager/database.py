@@ -6,7 +6,6 @@ Nobody waits for it longer than `WAIT`, and what goes wrong with it is told to w
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import math
 import os
 import shlex
@@ -18,6 +17,7 @@ from typing import TypeVar
 import trio
 
 from msl_network_trio.exceptions import DatabaseError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.password_checks import PasswordChecks
 from msl_network_trio.manager.tables import (
     IN_MEMORY,
@@ -30,7 +30,7 @@ from msl_network_trio.manager.tables import (
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.verdicts import KnowUser, LogIn, TrustHost
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -12,6 +12,7 @@ import attrs
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.lobby import Lobby, Visitor
 from msl_network_trio.protocol.manager import ManagerProtocol
@@ -21,7 +22,7 @@ from msl_network_trio.transport.tcp import SocketTransport, take_socket
 from msl_network_trio.transport.tls import accept_tls
 from msl_network_trio.web.door import Door
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Entrance:

@@ -9,7 +9,6 @@ has changed the database, and within `_INTERVAL` seconds after another program h
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable
 from typing import Final
@@ -18,6 +17,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 from msl_network_trio.exceptions import DatabaseError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.tables import Database, User
@@ -25,7 +25,7 @@ from msl_network_trio.protocol.manager import ManagerProtocol
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.verdicts import Revoked
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _INTERVAL: Final = 10.0
 """Seconds between looks at the database, which other programs may have changed."""

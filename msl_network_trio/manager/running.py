@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import logging
 import os
 import socket
 from collections.abc import Collection, Sequence
@@ -15,15 +13,17 @@ import trio
 
 from msl_network_trio.constants import NETWORK_MANAGER_RUNNING_PREFIX, PORT
 from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.logs import KEEP, logging_to
 from msl_network_trio.manager.secret import joined, read_secret
 from msl_network_trio.manager.server import Manager, open_manager
 from msl_network_trio.manager.settings import Limits
-from msl_network_trio.manager.signals import end_on_signal, signal_receiver
 from msl_network_trio.service.filters import filter_service_start_kwargs
 from msl_network_trio.service.service import Service
+from msl_network_trio.service.state import state_of
+from msl_network_trio.signals import StopSignals, stop_signals
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def run_forever(
@@ -49,10 +49,11 @@ def run_forever(
     drain: float = 0.0,
     **limits: Unpack[Limits],
 ) -> None:
-    """Run a Manager until SIGINT (Ctrl-C), SIGTERM or, on Windows, CTRL_BREAK; a blocking function.
+    """Run a Manager until SIGINT (Ctrl-C), SIGTERM, SIGHUP or, on Windows, CTRL_BREAK; a blocking function.
 
     All connections are closed in the end. A second signal, while that is done, ends the process at once. Only
-    the main thread of a program can be told by a signal: in another one this function does not return.
+    the main thread of a program receives signals: in another one this function does not return. A signal
+    that is ignored when this is called (``nohup``), or has a handler of the program, is left alone.
 
     Args:
         host: The host name or address at which to listen; None: at all addresses of this computer.
@@ -170,31 +171,34 @@ def _run(
             auth_password = read_secret(auth_password, "The password of the Manager", AuthenticationError)
         if key_file_password is not None:
             key_file_password = joined(key_file_password)
-        trio.run(
-            partial(
-                _main,
-                services,
-                service_kwargs or {},
-                host=host,
-                port=port,
-                auth_password=auth_password,
-                key_file_password=key_file_password,
-                **more,
+        with stop_signals() as signals:
+            trio.run(
+                partial(
+                    _main,
+                    signals,
+                    services,
+                    service_kwargs or {},
+                    host=host,
+                    port=port,
+                    auth_password=auth_password,
+                    key_file_password=key_file_password,
+                    **more,
+                )
             )
-        )
 
 
-async def _main(services: Sequence[Service], service_kwargs: dict[str, Any], **manager_kwargs: Any) -> None:
-    async with contextlib.AsyncExitStack() as stack:
-        # Signals first: who waits for the line that says that it runs may send one at once.
-        signals = stack.enter_context(signal_receiver())
-        manager = await stack.enter_async_context(open_manager(alone=not services, **manager_kwargs))
+async def _main(
+    signals: StopSignals,
+    services: Sequence[Service],
+    service_kwargs: dict[str, Any],
+    **manager_kwargs: Any,
+) -> None:
+    async with open_manager(alone=not services, **manager_kwargs) as manager:
         _announce(manager, manager_kwargs)
         failure = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_with_manager, manager, nursery.cancel_scope)
-            if signals is not None:
-                nursery.start_soon(end_on_signal, signals, nursery.cancel_scope)
+            signals.call(partial(_stop, services, nursery.cancel_scope))
             if services:
                 # What is trusted is the Manager's own certificate; which names it is for does not matter.
                 kwargs = {"assert_hostname": False, **service_kwargs, **manager.connect_kwargs()}
@@ -203,6 +207,14 @@ async def _main(services: Sequence[Service], service_kwargs: dict[str, Any], **m
         logger.info("shutting down the Network Manager")
     if failure is not None:
         raise failure
+
+
+def _stop(services: Sequence[Service], scope: trio.CancelScope) -> None:
+    """End Services in order, and with them the program; if there are none, end it."""
+    if not services:
+        scope.cancel()
+    for service in services:
+        state_of(service).stop()
 
 
 async def _run_services(services: Sequence[Service], kwargs: dict[str, Any]) -> Exception | None:

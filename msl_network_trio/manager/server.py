@@ -14,6 +14,7 @@ from typing import Any, Literal, Unpack
 
 import trio
 
+from msl_network_trio import endings
 from msl_network_trio.client.connecting import language, operating_system
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectionLost
@@ -268,6 +269,8 @@ class Manager:
             )
             protocol.refuse_requests()
             await self._conversations.wait_quiet(self._drain)
+        services = protocol.registry.services.values()
+        endings.note(self.name, [peer.name for peer in services])
         protocol.say_goodbye()
         self._lobby.close(f"{self.name} is shutting down")
         self._conversations.flush()

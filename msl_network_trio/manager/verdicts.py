@@ -12,6 +12,7 @@ import trio
 
 from msl_network_trio.constants import SHUTDOWN_MANAGER
 from msl_network_trio.exceptions import CertificateError, DatabaseError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.database import ManagerDatabase, reason
 from msl_network_trio.manager.rights import Rights
@@ -29,7 +30,7 @@ from msl_network_trio.protocol.verdicts import (
     Undecided,
 )
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 T = TypeVar("T")
 

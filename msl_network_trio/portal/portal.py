@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -11,12 +10,13 @@ from typing import Any, ParamSpec, TypeVar
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.logger import get_logger
 from msl_network_trio.portal import process
 from msl_network_trio.portal.errand import Errand, run_has_ended
 from msl_network_trio.portal.process import stand_still_at_exit
 from msl_network_trio.portal.waiting import check_may_wait
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -25,7 +25,6 @@ login questions, and the refusal of a request to a Service that is not there car
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -47,6 +46,7 @@ from msl_network_trio.exceptions import (
     ProtocolError,
     StreamCorrupted,
 )
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.protocol.handshake import (
@@ -70,7 +70,7 @@ from msl_network_trio.protocol.presence import Presence
 from msl_network_trio.protocol.request_errors import answered_error, gone, is_refusal, not_there, remote_error
 from msl_network_trio.protocol.unread import Unread
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 R = TypeVar("R", bound=Request)
 
@@ -429,8 +429,17 @@ class ClientProtocol:
 
     def _undecodable(self, line: bytes, error: codec.NotALine, events: list[Event]) -> None:
         request = self.open.pop(error.uid, None)
+        admin = self._admin
+        if request is None and error.uid == "" and admin is not None and admin.may_have_run:
+            self.open.pop(admin.uid, None)
+            request = admin  # see _unaddressed()
         if request is None:
-            self._break("something that no Manager sends", line)
+            if not self._handshake.is_over or not isinstance(error.uid, str) or not error.uid:
+                self._break("something that no Manager sends", line)
+                return
+            # It is known what it is about: a notification, or a request that was abandoned.
+            logger.warning("dropped a line with uid %r that cannot be decoded: %s", error.uid, error)
+            self._forget_late(error.uid)
             return
         # A JSON line all right, but more than this Python can hold: that is one request's misfortune.
         what = f"{request.service}.{request.attribute}"
@@ -487,11 +496,8 @@ class ClientProtocol:
         """Handle a line that is not the reply to an open request."""
         uid = message.uid
         if uid:
-            late = self._unread.forget(uid)
-            if late is None:
+            if not self._forget_late(uid):
                 logger.debug("dropped a reply, since no request with uid %r is open", uid)
-            else:
-                self._unread.read_up_to(late.sequence)
         elif uid is None:
             logger.warning("Manager[%s] sent a line without uid, dropped", self.manager)
         elif message.result is UNSET and message.attribute is not None:
@@ -502,6 +508,14 @@ class ClientProtocol:
             self._settle_admin(self._admin, message, events)
         else:
             logger.warning("Manager[%s] sent a result that nobody asked for, dropped", self.manager)
+
+    def _forget_late(self, uid: str) -> bool:
+        """Note that the Manager has read a request that was abandoned; False if there is none."""
+        late = self._unread.forget(uid)
+        if late is None:
+            return False
+        self._unread.read_up_to(late.sequence)
+        return True
 
     def _take_notifications(self, lines: Sequence[EmittedLine], events: list[Event]) -> None:
         """Take notifications, and nothing else, that have come together."""

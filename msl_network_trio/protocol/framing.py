@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from msl_network_trio.protocol.top_level import TopLevel
+
 _QUOTED = 200
 
 _SMALL = 1024
@@ -9,6 +13,10 @@ _SMALL = 1024
 
 _GATHERED = 65_536
 """Up to how many bytes small pieces are put together."""
+
+
+_MOST_FIELDS = 65_536
+"""Maximum bytes to keep of a line that is too long."""
 
 
 class LineBuffer:
@@ -116,3 +124,56 @@ class LineBuffer:
             self.overflow = self.start
             self._chunks.clear()
             self.size = 0
+
+
+class SkippingLineBuffer(LineBuffer):
+    """A `LineBuffer` that goes on behind a line that is too long, of which only the fields are kept.
+
+    Attributes:
+        skips: Whether it does so; if not, it is just a `LineBuffer`.
+    """
+
+    __slots__ = ("_too_long", "_unfinished", "skips")
+
+    def __init__(self, limit: int | None = None) -> None:
+        super().__init__(limit)
+        self.skips = False
+        self._unfinished: TopLevel | None = None
+        self._too_long: list[dict[str, Any] | None] = []
+
+    def feed(self, data: bytes) -> list[bytes]:
+        r"""Add bytes and return the lines that are now complete and not too long, without their ``\n``."""
+        if self._unfinished is not None:
+            end = data.find(b"\n")
+            self._unfinished.feed(data if end < 0 else data[:end])
+            if end < 0:
+                return []
+            self._too_long.append(self._unfinished.fields())
+            self._unfinished = None
+            data = data[end + 1 :]
+        return super().feed(data)
+
+    def take_too_long(self) -> list[dict[str, Any] | None]:
+        """Return the fields of each line that was too long, see `TopLevel.fields`, and forget them."""
+        taken, self._too_long = self._too_long, []
+        return taken
+
+    def _within_limit(self, lines: list[bytes]) -> list[bytes]:
+        if not self.skips:
+            return super()._within_limit(lines)
+        assert self.limit is not None
+        for line in lines:
+            if len(line) > self.limit:
+                fields = TopLevel(_MOST_FIELDS)
+                fields.feed(line)
+                self._too_long.append(fields.fields())
+        return [line for line in lines if len(line) <= self.limit]
+
+    def _keep(self, data: bytes) -> None:
+        if not self.skips or self.limit is None or self.size + len(data) <= self.limit:
+            super()._keep(data)
+            return
+        self._unfinished = TopLevel(_MOST_FIELDS)
+        for chunk in (*self._chunks, data):
+            self._unfinished.feed(chunk)
+        self.clear()

@@ -297,5 +297,6 @@ class ManagerProtocol:
         )
         to_service = answers.error(f"ConnectionAbortedError: {text}", "", self.name)
         for peer in self.registry.peers.values():
+            self._router.give_up(peer)
             self._delivery.put(peer, to_client if peer.kind == "client" else to_service)
             peer.closing = peer.closing or "the Manager is shutting down"

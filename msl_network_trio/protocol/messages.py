@@ -128,3 +128,8 @@ def departure(service: str, manager_name: str) -> str:
         f"ConnectionError: the {service!r} Service has gone from {manager_name}, "
         "the request may have been executed"
     )
+
+
+def ending(manager_name: str) -> str:
+    """The answer to an open request when the Manager ends; msl-network's own Manager gives none."""
+    return f"ConnectionAbortedError: {manager_name} is shutting down, the request may have been executed"

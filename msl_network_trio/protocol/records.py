@@ -15,10 +15,11 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.logins import network_of
 from msl_network_trio.protocol.peer import Peer
 
-logger = logging.getLogger("msl_network_trio.manager")
+logger = get_logger("msl_network_trio.manager")
 
 FIELDS: Final = "event_fields"
 """The attribute of a `logging.LogRecord` that has the fields of its event."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.exceptions import ManagerError, NetworkError, RemoteError, ServiceLost
-from msl_network_trio.protocol.messages import ReceivedLine, departure, refusal
+from msl_network_trio.exceptions import ConnectionLost, ManagerError, NetworkError, RemoteError, ServiceLost
+from msl_network_trio.protocol.messages import ReceivedLine, departure, ending, refusal
 from msl_network_trio.protocol.outgoing import Request
 
 _REFUSAL = re.compile(r"KeyError: .the .+ Service is not connected to Manager\[", re.DOTALL)
@@ -31,6 +31,10 @@ def answered_error(request: Request, message: ReceivedLine, manager: str, manage
             return not_there(request, manager_name, may_have_run=False)
         if message.message == departure(request.service, manager_name):
             return gone(request, manager_name)
+        if message.message == ending(manager_name):
+            what = f"{request.service}.{request.attribute}"
+            text = f"Manager[{manager}] closed the connection: {manager_name} is shutting down"
+            return ConnectionLost(f"{text}; {what} may have been executed", may_have_run=True)
     return remote_error(request, message, manager)
 
 

@@ -12,17 +12,19 @@ from collections import Counter
 from typing import Any
 
 from msl_network_trio.constants import DISCONNECT_REQUEST, MANAGER, NOTIFICATION_UID
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol import answers, codec, open_requests, terminal
 from msl_network_trio.protocol.delivery import BUSY, LARGE, Delivery
-from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine, departure, refusal
+from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine, departure, ending, refusal
 from msl_network_trio.protocol.notification_rate import NotificationRate
 from msl_network_trio.protocol.open_requests import OpenRequests
 from msl_network_trio.protocol.own_requests import OwnRequests
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
 from msl_network_trio.protocol.registry import Registry
+from msl_network_trio.protocol.top_level import top_level
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 TURN_ENDS = "the next turn"
 """What `Peer.waits_for` is when others shall have their turn before the next line."""
@@ -100,6 +102,8 @@ class Router:
         text = terminal.typed(line) if error.uid is None else None
         request = terminal.request(text) if text else None
         if request is None:
+            if peer.service:
+                self._refuse_reply(peer, line, error)
             self._delivery.refuse(peer, "" if error.uid is None else error.uid, str(error))
             return
         try:
@@ -178,6 +182,20 @@ class Router:
         else:
             logger.debug("%s sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
 
+    def _refuse_reply(self, peer: Peer, line: bytes, error: codec.NotALine) -> None:
+        """Tell the client that waits for a reply that nobody can decode, if this line is one."""
+        fields = error.fields
+        if fields is None and error.uid is not None and len(line) <= codec.LONGEST_SEARCHED:
+            fields = top_level(line)
+        requester = (fields or {}).get("requester")
+        client = self._registry.peers.get(requester) if isinstance(requester, str) else None
+        if client is None or error.uid not in client.open:
+            return
+        owner = client.open.pop(error.uid)
+        if owner is peer or open_requests.close_one(client, error.uid, owner, peer):
+            text = f"ValueError: The reply of the {peer.service!r} Service cannot be decoded: {error}"
+            self._delivery.put(client, answers.error(text, error.uid, client.name))
+
     def _too_many_requests(self, peer: Peer, uid: Any) -> None:
         if self._requests.is_stopped:
             text = f"ConnectionAbortedError: {self._name} is shutting down, the request was not executed"
@@ -191,6 +209,14 @@ class Router:
             who, option = "Very many requests of all clients", ""
         text = f"{who} wait for their answers, as many as this Manager allows{option}"
         self._delivery.refuse(peer, uid, f"RuntimeError: {text}")
+
+    def give_up(self, client: Peer) -> None:
+        """Tell a client that its open requests will not be answered, since the Manager ends."""
+        text = ending(self._name)
+        for uid, owner in client.open.items():
+            for _ in range(1 if isinstance(owner, Peer) else sum(owner.values())):
+                self._delivery.put(client, answers.error(text, uid, client.name))
+        client.open.clear()
 
     def forget(self, peer: Peer) -> None:
         """Forget the requests of a peer that has gone, and tell those who wait for an answer of it."""

@@ -17,7 +17,6 @@ us.
 
 from __future__ import annotations
 
-import logging
 import os
 import traceback
 from typing import Any, Final
@@ -29,14 +28,15 @@ from msl_network_trio.exceptions import (
     AuthenticationError,
     HandshakeError,
     NetworkError,
-    StreamCorrupted,
 )
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol import codec
-from msl_network_trio.protocol.framing import LineBuffer
+from msl_network_trio.protocol.framing import SkippingLineBuffer
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT, Handshake, quote, sendable
 from msl_network_trio.protocol.messages import Connected, Question
+from msl_network_trio.protocol.top_level import is_unicode
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 LARGE: Final = 131_072
 """From how many bytes a line is given out in pieces: joining them would take longer than writing them."""
@@ -120,7 +120,7 @@ class ServiceProtocol:
         self.broken: NetworkError | None = None
         self._handshake = Handshake(identity, manager)
         self._read_limit = read_limit
-        self._lines = LineBuffer(
+        self._lines = SkippingLineBuffer(
             HANDSHAKE_LINE_LIMIT if read_limit is None else min(read_limit, HANDSHAKE_LINE_LIMIT)
         )
         self._output: list[bytes] = []
@@ -131,6 +131,11 @@ class ServiceProtocol:
     def is_connected(self) -> bool:
         """Whether the Manager has accepted us."""
         return bool(self.network_name)
+
+    @property
+    def manager_name(self) -> str:
+        """The name that the Manager gives itself, ``"Manager[HOST:port]"``; empty before it has said so."""
+        return self._handshake.manager_name
 
     @property
     def awaits(self) -> str:
@@ -155,6 +160,7 @@ class ServiceProtocol:
 
     def _identify(self) -> None:
         self._lines.limit = self._read_limit
+        self._lines.skips = True
         barrier = (f"nobody is called {self._barrier_uid}",)
         self._output.append(self._handshake.identity_line)
         self._output.append(codec.encode_request(MANAGER, "unlink", barrier, {}, self._barrier_uid))
@@ -195,6 +201,8 @@ class ServiceProtocol:
         if self._lines.overflow is not None:
             text = f"a line of more than {self._lines.limit:,} bytes (see read_limit)"
             self._break(text, self._lines.overflow)
+        for fields in self._lines.take_too_long():
+            self._refuse_too_long(fields, events)
         return events
 
     def receive_eof(self, last_words: str = "") -> NetworkError:
@@ -206,10 +214,7 @@ class ServiceProtocol:
         return self._handshake.eof(self._lines, self._rejection, last_words)
 
     def _break(self, what: str, start: bytes) -> None:
-        if self._handshake.is_over:
-            self.broken = StreamCorrupted(self._handshake.sent(what, start))
-        else:
-            self.broken = self._handshake.no_manager(what, start)
+        self.broken = self._handshake.no_manager(what, start)
 
     def _shake_hands(self, line: bytes, events: list[Event]) -> None:
         try:
@@ -243,9 +248,7 @@ class ServiceProtocol:
             self._refuse(call, error, events)
         else:
             if fields.get("uid") == NOTIFICATION_UID:
-                # An answer with this uid would pass for a notification, of which a Manager demands more.
-                text = "request for %r without answer, since its uid is %r"
-                logger.error(text, call.attribute, NOTIFICATION_UID)
+                self._log_reserved(call)
             else:
                 call.size = len(line)
                 events.append(call)
@@ -256,10 +259,25 @@ class ServiceProtocol:
             for part in (envelope.uid, envelope.requester):
                 bytes(part).decode("utf-8")
         except _UNDECODABLE:
+            call = _addressed(error.fields)
+        else:
+            call = Call("", uid=envelope.uid, requester=envelope.requester)
+        if call is None:
             self._log_unreadable(line, error)
-            return
-        call = Call("", uid=envelope.uid, requester=envelope.requester)
-        self._refuse(call, ValueError(f"The request cannot be decoded: {error}"), events)
+        else:
+            self._refuse(call, ValueError(f"The request cannot be decoded: {error}"), events)
+
+    def _log_reserved(self, call: Call) -> None:
+        # An answer with this uid would pass for a notification, of which a Manager demands more.
+        logger.error("request for %r without answer, since its uid is %r", call.attribute, NOTIFICATION_UID)
+
+    def _refuse_too_long(self, fields: dict[str, Any] | None, events: list[Event]) -> None:
+        text = f"The request has more than {self._lines.limit:,} bytes, the read_limit of the Service"
+        call = _addressed(fields)
+        if call is None:
+            logger.error("Manager[%s] sent a line of more than %d bytes", self.manager, self._lines.limit)
+        else:
+            self._refuse(call, ValueError(text), events)
 
     def _log_unreadable(self, line: bytes, error: Exception) -> None:
         logger.error(
@@ -267,6 +285,9 @@ class ServiceProtocol:
         )
 
     def _refuse(self, call: Call, error: Exception, events: list[Event]) -> None:
+        if _is_reserved(call.uid):
+            self._log_reserved(call)
+            return
         logger.error("refused a request of %s: %s", bytes(call.requester).decode("utf-8"), error)
         events.append(Refused(encode_error(call, error, without=(__name__,))))
 
@@ -284,6 +305,28 @@ class ServiceProtocol:
             events.append(Connected(self._handshake.manager_name))
         else:
             logger.warning("Manager[%s] sent something that nobody asked for, dropped", self.manager)
+
+
+def _is_reserved(uid: msgspec.Raw) -> bool:
+    try:
+        return bool(msgspec.json.decode(uid) == NOTIFICATION_UID)
+    except (msgspec.MsgspecError, RecursionError):
+        return False  # NaN, for example, which is no text
+
+
+def _addressed(fields: dict[str, Any] | None) -> Call | None:
+    """Return where to send the answer to a request that cannot be decoded; None if that is not known.
+
+    Args:
+        fields: What `top_level` has found in it; None if it found nothing, or has not looked.
+    """
+    if fields is None:
+        return None
+    found = [fields.get(name) for name in ("attribute", "uid", "requester")]
+    if not all(isinstance(value, str) and is_unicode(value) for value in found):
+        return None
+    attribute, uid, requester = found
+    return Call(str(attribute), uid=_raw(uid), requester=_raw(requester))
 
 
 def _raw(value: Any) -> msgspec.Raw:

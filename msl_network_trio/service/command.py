@@ -26,7 +26,7 @@ def parser_for(service_class: type[Service], module: str) -> argparse.ArgumentPa
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=inspect.getdoc(service_class),
-        epilog="It runs until Ctrl-C, or until the Manager ends.",
+        epilog="It runs until Ctrl-C, SIGTERM or SIGHUP. If the Manager goes, the exit status is 1.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument

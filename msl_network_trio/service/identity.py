@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 from collections.abc import Collection
 from typing import Any
 
+from msl_network_trio.logger import get_logger
 from msl_network_trio.service.lookup import UNLISTED, is_public
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def describe_attributes(service: object, ignored: Collection[str]) -> dict[str, Any]:

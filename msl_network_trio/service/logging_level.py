@@ -5,7 +5,12 @@
 import logging
 from typing import Union
 
-logger = logging.getLogger("msl_network_trio")
+from msl_network_trio.logger import get_logger
+
+PACKAGE = "msl_network_trio"
+"""The name of the logger of this package."""
+
+logger = get_logger(PACKAGE)
 
 
 def set_logging_level(level: Union[str, int]) -> bool:  # noqa: UP007 - see above
@@ -18,7 +23,7 @@ def set_logging_level(level: Union[str, int]) -> bool:  # noqa: UP007 - see abov
         Whether there is such a level; if not, nothing has changed.
     """
     try:
-        logger.setLevel(_number_or_name(level) if isinstance(level, str) else level)
+        logging.getLogger(PACKAGE).setLevel(_number_or_name(level) if isinstance(level, str) else level)
     except (ValueError, TypeError):
         logger.error("invalid logging level %r", level)  # noqa: TRY400 - the value says it all
         return False

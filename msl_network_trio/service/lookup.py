@@ -9,7 +9,8 @@ Clients see the attributes of the object that a program calls its Service, but n
   be requested, as in msl-network.
 
 Nothing that may take long is done in the Trio thread: a property, or whatever else has to be computed, is
-looked up in a worker thread.
+looked up in a worker thread, of which there are some for just that. If it turns out to be a method, it waits
+for other methods as they do.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class How(Enum):
     """It is a plain function: call it in a worker thread."""
 
     UNKNOWN = auto()
-    """Look it up in a worker thread, and call it there if it can be called."""
+    """Look it up in a worker thread; if it can be called, it is to be called as THREAD is."""
 
 
 _TASK: Final = How.TASK

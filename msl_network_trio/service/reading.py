@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from msl_network_trio.constants import SHUTDOWN_SERVICE
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import Call, Event, ServiceProtocol
 from msl_network_trio.service.lookup import How, look_up
 from msl_network_trio.service.outlet import Outlet
@@ -16,7 +17,7 @@ from msl_network_trio.service.threads import Job, Thread
 from msl_network_trio.service.turn import LONGEST_SILENCE, Turn
 from msl_network_trio.transport.base import Transport
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _IN_THREADS: Final = (How.THREAD, How.UNKNOWN)
 """How requests are carried out that threads may read themselves."""
@@ -33,6 +34,7 @@ class Reading:
         handle: Has requests carried out, in the Trio thread.
         waiting: Tells how many bytes the requests have that are not done with.
         is_idle: Whether no request waits for a thread.
+        is_looked_up: Whether the attribute of this name is to be looked up, and most likely not called.
 
     Attributes:
         turn: Whose turn it is.
@@ -48,6 +50,7 @@ class Reading:
         handle: Callable[[Sequence[Event]], object],
         waiting: Callable[[], int],
         is_idle: Callable[[], bool],
+        is_looked_up: Callable[[How, str], bool],
     ) -> None:
         self._service = service
         self._transport = transport
@@ -56,6 +59,7 @@ class Reading:
         self._handle = handle
         self._waiting = waiting
         self._is_idle = is_idle
+        self._is_looked_up = is_looked_up
         self._token = trio.lowlevel.current_trio_token()
         self.turn = Turn(transport.lock, self._call_soon, threads_may_receive=transport.threads_may_receive)
         self._may_stand_aside = True
@@ -153,14 +157,14 @@ class Reading:
         return None
 
     def _take(self, thread: Thread, events: Sequence[Event]) -> Job | None:
-        if (job := self._job(events)) is None:
+        if (job := self._job(thread, events)) is None:
             self.turn.give_back(thread, events)
         else:
             thread.take(job[0])
             self.turn.has_read()
         return job
 
-    def _job(self, events: Sequence[Event]) -> Job | None:
+    def _job(self, thread: Thread, events: Sequence[Event]) -> Job | None:
         if len(events) != 1:
             return None
         call = events[0]
@@ -172,6 +176,8 @@ class Reading:
             return None
         if how not in _IN_THREADS or call.attribute == SHUTDOWN_SERVICE:
             return None
+        if self._is_looked_up(how, call.attribute) is not thread.looks_up:
+            return None  # for another thread: properties must not wait for methods
         if logger.isEnabledFor(logging.DEBUG):
             log_request(call)
         return call, what

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -11,20 +10,24 @@ from typing import Any, Literal
 
 import trio
 
+from msl_network_trio import endings
 from msl_network_trio.asyncio_advice import check_task, forget_event_loop
 from msl_network_trio.client import user_code
 from msl_network_trio.client.connecting import Dial, Settings, dial, language, operating_system
 from msl_network_trio.client.prompts import Prompts
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import ServiceProtocol
 from msl_network_trio.service.identity import describe_attributes
 from msl_network_trio.service.logging_level import set_logging_level
 from msl_network_trio.service.requests import Request, current_request
 from msl_network_trio.service.serving import GRACE, Serving
+from msl_network_trio.service.state import State, add_private_names, has_state, set_state, state_of
 from msl_network_trio.service.threads import default_max_workers
+from msl_network_trio.signals import StopSignals, stop_signals
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class Service:
@@ -32,14 +35,21 @@ class Service:
 
     ``async def`` methods run as tasks of Trio, beside everything else. Plain methods run in worker threads,
     so that they may block, as most instruments have them do; `max_workers` says how many run at a time. Of
-    properties and other attributes the value is requested. What is returned has to have a JSON form, or a
-    ``to_json()`` method that returns something which has one.
+    properties and other attributes the value is requested; see below. What is returned has to have a JSON
+    form, or a ``to_json()`` method that returns something which has one.
 
     A client can request all attributes of a subclass whose names do not begin with an underscore, and of this
     class `name`, `max_clients`, `address_manager`, `port`, `loop_thread_id`, `identity` and
     `set_logging_level`. The rest is for the program that runs the Service: requests for it are refused, also
     where a subclass overrides it. (But `run`, `nursery` and `request`, which msl-network does not have,
     belong to a subclass that defines them for something else; `start` then works as ever.)
+
+    Properties are read in threads of their own (as many as `max_workers`), beside plain methods and never
+    waiting for one: so a client can ask how far a measurement is. Therefore what a property uses must be safe
+    to use while a method runs. Reading one attribute that methods set is; talking to an instrument is not,
+    unless both hold a `threading.Lock`, for which the property then waits.
+
+    A subclass may use any private names; see `msl_network_trio.service.state` for those that can be read.
 
     A subclass that defines a method ``shutdown_service`` can be shut down by a client: when that method has
     returned, its result is sent, methods that are at work have a little time to end, and the Service ends.
@@ -50,8 +60,9 @@ class Service:
         name: The name by which the Manager and clients know it; None: the name of the class.
         max_clients: How many clients can be linked at a time; None, or less than 1: any number.
         ignore_attributes: Names not to tell of in the identity; see `ignore_attributes`.
-        max_workers: How many plain methods may run at a time; 1 has them wait for each other, which is what
-            an instrument needs; None: some more than there are processors.
+        max_workers: How many plain methods may run at a time, and how many properties may be read at a time
+            beside them; 1 has methods wait for each other, which is what an instrument needs; None: some more
+            than there are processors.
 
     Raises:
         ValueError: `max_workers` is less than 1.
@@ -67,69 +78,50 @@ class Service:
     ) -> None:
         if max_workers is not None and not max_workers >= 1:
             raise ValueError(f"max_workers must be a number from 1, or None, not {max_workers!r}")
-        # Names that msl-network has as well are private in the usual way. Others have two underscores, since
-        # subclasses that exist may use them for something else.
-        self._name = type(self).__name__ if name is None else name
-        self._max_clients = -1 if max_clients is None or max_clients <= 0 else int(max_clients)
-        self.__max_workers = default_max_workers() if max_workers is None else int(max_workers)
-        self.__ignored: list[str] = []
-        self._tasks: list[Callable[[], Awaitable[Any]] | Coroutine[Any, Any, Any]] = []
-        self._identity: dict[str, Any] | None = None
-        self._address_manager: str | None = None
-        self._network_name = "<UNKNOWN>"
-        self._port: int | None = None
-        self._loop_thread_id: int | None = None
-        self.__serving: Serving | None = None
-        self.__is_running = False
-        if isinstance(ignore_attributes, str):
-            self.__ignored.append(ignore_attributes)
-        elif ignore_attributes is not None:
-            self.__ignored.extend(ignore_attributes)
+        ignored = [ignore_attributes] if isinstance(ignore_attributes, str) else list(ignore_attributes or ())
+        # Nothing else of ours is an attribute: a subclass may have its own under any name.
+        state = State(
+            name=type(self).__name__ if name is None else name,
+            max_clients=-1 if max_clients is None or max_clients <= 0 else int(max_clients),
+            max_workers=default_max_workers() if max_workers is None else int(max_workers),
+            ignored=ignored,
+        )
+        set_state(self, state)
 
     # ---- who and where ----
 
     @property
     def name(self) -> str:
         """The name of the Service."""
-        return self._name
+        return state_of(self).name
 
     @property
     def max_clients(self) -> int:
         """How many clients can be linked at a time; -1: any number."""
-        return self._max_clients
+        return state_of(self).max_clients
 
     @property
     def address_manager(self) -> str | None:
         """The address of the Manager, ``host:port``, as it was given; None before the first start."""
-        return self._address_manager
+        return state_of(self).address_manager
 
     @property
     def port(self) -> int | None:
         """The number of the port on this computer that the connection uses; None before the first one."""
-        return self._port
+        return state_of(self).port
 
     @property
     def loop_thread_id(self) -> int | None:
         """Identifies the thread that Trio runs in; None while the Service does not run."""
-        return self._loop_thread_id
+        return state_of(self).loop_thread_id
 
     def identity(self) -> dict[str, Any]:
         """Return what the Service tells the Manager about itself.
 
         It is made when the Service starts, and stays the same until the next start.
         """
-        return self._make_identity() if self._identity is None else self._identity
-
-    @trio.lowlevel.disable_ki_protection
-    def _make_identity(self) -> dict[str, Any]:
-        return {
-            "type": "service",
-            "name": self._name,
-            "attributes": describe_attributes(self, self.__ignored),
-            "max_clients": self._max_clients,
-            "language": language(),
-            "os": operating_system(),
-        }
+        state = state_of(self)
+        return _make_identity(self, state) if state.identity is None else state.identity
 
     def ignore_attributes(self, *names: str) -> None:
         """Leave attributes out of the identity, from the next start on. They can be requested all the same.
@@ -139,15 +131,13 @@ class Service:
         Args:
             names: The names of the attributes.
         """
-        self.__ignored.extend(names)
+        state_of(self).ignored.extend(names)
 
     def __str__(self) -> str:
-        return self._network_name
+        return state_of(self).network_name if has_state(self) else "<UNKNOWN>"
 
     def __repr__(self) -> str:
-        if self.__serving is None:
-            return f"<{self._name} Service, not connected>"
-        return f"<{self._name} Service manager={self._address_manager} port={self._port}>"
+        return str(state_of(self)) if has_state(self) else f"<{type(self).__name__} Service, not initialized>"
 
     set_logging_level = staticmethod(set_logging_level)
 
@@ -173,11 +163,12 @@ class Service:
         Raises:
             RuntimeError: The Service is not connected.
         """
-        if self.__serving is None:
-            raise RuntimeError(f"The {self._name!r} Service is not connected, so it has no nursery")
-        return self.__serving.nursery
+        state = state_of(self)
+        if state.serving is None:
+            raise RuntimeError(f"The {state.name!r} Service is not connected, so it has no nursery")
+        return state.serving.nursery
 
-    def emit_notification(self, *args: Any, **kwargs: Any) -> None:
+    def emit_notification(self, /, *args: Any, **kwargs: Any) -> None:
         """Emit a notification to all clients that are linked with the Service; from any thread or task.
 
         In another thread than that of Trio it waits if too much is waiting to be written.
@@ -192,14 +183,15 @@ class Service:
             BacklogFull: Too much is waiting to be written, and this is the thread of Trio.
             ConnectionLost: The Service is not connected.
         """
-        serving = self.__serving
+        state = state_of(self)
+        serving = state.serving
         if serving is None:
             raise ConnectionLost(
-                f"The {self._name!r} Service is not connected, it cannot emit a notification"
+                f"The {state.name!r} Service is not connected, it cannot emit a notification"
             )
         serving.emit(args, kwargs)
 
-    def emit_notification_threadsafe(self, *args: Any, **kwargs: Any) -> None:
+    def emit_notification_threadsafe(self, /, *args: Any, **kwargs: Any) -> None:
         """The same as `emit_notification`, which in msl-network is for the thread of the event loop only."""
         Service.emit_notification(self, *args, **kwargs)
 
@@ -218,9 +210,10 @@ class Service:
         """
         for task in tasks:
             check_task(task)
-        if self.__is_running:
-            raise RuntimeError(f"{self!r} runs already, use its nursery to start tasks")
-        self._tasks.extend(tasks)
+        state = state_of(self)
+        if state.is_running:
+            raise RuntimeError(f"{state} runs already, use its nursery to start tasks")
+        state.tasks.extend(tasks)
 
     def shutdown_handler(self) -> Any:
         """Called once after the connection to the Manager has ended, for whatever reason; may be async.
@@ -258,7 +251,8 @@ class Service:
 
         ``await nursery.start(service.run)`` returns when the Manager has accepted the Service. When it is
         cancelled, tasks and async methods are; plain methods that are at work have some seconds to end, and
-        everybody whose request is still not carried out is told so.
+        everybody whose request is still not carried out is told so. Signals are the program's own business:
+        nothing happens with them here.
 
         The identity is made in this task, which evaluates properties.
 
@@ -290,17 +284,19 @@ class Service:
             ConnectError: No connection, or not to a Manager.
             AuthenticationError: The Manager does not accept the Service; one with that name is running, for
                 example.
-            ConnectionLost: The connection has ended, and not because of us.
+            ConnectionLost: The connection has ended, and this program has closed neither the Service nor the
+                Manager.
             Exception: What a task of `add_tasks` or of the `nursery` has raised.
         """
+        state = state_of(self)
         if password and password_manager:
             raise ValueError(
                 "Specify either password or password_manager but not both: a Manager asks for just one"
             )
-        if self.__is_running:
-            raise RuntimeError(f"{self!r} runs already")
+        if state.is_running:
+            raise RuntimeError(f"{state} runs already")
         settings = Settings(
-            name=self._name if name is None else name,
+            name=state.name if name is None else name,
             host=host,
             port=port,
             timeout=timeout,
@@ -319,46 +315,17 @@ class Service:
             prompts=prompts,
             max_unsent=max_unsent,
         )
-        self.__is_running = True
+        state.is_running = True
         try:
-            self._name = settings.name
-            self._address_manager = settings.manager
-            self._loop_thread_id = threading.get_ident()
-            await self._connect_and_serve(settings, task_status)
+            state.name = settings.name
+            state.address_manager = settings.manager
+            state.username = username
+            state.loop_thread_id = threading.get_ident()
+            await _connect_and_serve(self, state, settings, task_status)
         finally:
-            self.__is_running = False
-            self._loop_thread_id = None
-
-    async def _connect_and_serve(self, settings: Settings, task_status: trio.TaskStatus[None]) -> None:
-        self._identity = self._make_identity()
-        protocol = ServiceProtocol(self._identity, settings.manager, settings.read_limit)
-        dialled = await dial(settings, settings.credentials(), protocol)
-        self._port = dialled.transport.port
-        self._network_name = protocol.network_name
-        self.__serving = Serving(
-            self,
-            self._name,
-            dialled.transport,
-            protocol,
-            max_workers=self.__max_workers,
-            max_unsent=settings.max_unsent,
-        )
-        logger.info("%s is connected to Manager[%s]", self._network_name, settings.manager)
-        try:
-            await self.__serving.run(dialled.early, self._take_tasks(), task_status.started)
-        finally:
-            self.__serving = None
-            logger.info("%s has disconnected from Manager[%s]", self._network_name, settings.manager)
-            with trio.move_on_after(GRACE, shield=True):
-                await user_code.call(self.shutdown_handler, (), {}, "shutdown_handler")
-
-    def _take_tasks(self) -> list[Callable[[], Awaitable[Any]]]:
-        """Return the tasks to run; coroutines are taken, since they can run just once."""
-        functions: list[Callable[[], Awaitable[Any]]] = [
-            partial(_await, task) if isinstance(task, Coroutine) else task for task in self._tasks
-        ]
-        self._tasks = [task for task in self._tasks if not isinstance(task, Coroutine)]
-        return functions
+            state.is_running = False
+            state.is_stopped = False
+            state.loop_thread_id = None
 
     def start(
         self,
@@ -378,8 +345,13 @@ class Service:
     ) -> None:
         """Run the Service in a program that does not use Trio itself; returns when the Service has ended.
 
-        It returns also on Ctrl-C, and when the Manager has gone, which is logged. A program that uses Trio
-        awaits `run`.
+        It returns when a client has shut the Service down, and after a signal that ends programs: Ctrl-C
+        (SIGINT), SIGTERM, SIGHUP or, on Windows, CTRL_BREAK. Then no more requests are accepted, methods that
+        are at work have `GRACE` seconds to end, their answers are sent, and `shutdown_handler` is called. A
+        second signal ends the process at once. Only the main thread of a program receives signals. One that
+        is ignored when this is called (``nohup``), or has a handler of the program, is left alone.
+
+        A program that uses Trio awaits `run`, and does with signals what it likes.
 
         Args:
             name: See `run`.
@@ -396,8 +368,11 @@ class Service:
             auto_save: See `run`.
 
         Raises:
-            Exception: See `run`, but for the end of the connection.
+            ConnectionLost: The Manager has gone, so that the exit status of the program is not 0 and a
+                supervisor starts it again.
+            Exception: See `run`.
         """
+        state = state_of(self)
         if trio.lowlevel.in_trio_run():
             raise RuntimeError("start() blocks; in a Trio program use: await service.run()")
         run = partial(
@@ -417,12 +392,89 @@ class Service:
             auto_save=auto_save,
         )
         forget_event_loop()
-        try:
-            trio.run(run)
-        except ConnectionLost as error:
-            logger.warning("%s", error)
-        except KeyboardInterrupt:
-            logger.info("%s was interrupted", self)
+        with stop_signals(interrupt=True) as signals:
+            try:
+                trio.run(_run_until_stopped, run, state, signals)
+            except ConnectionLost as error:
+                if signals.received is None:
+                    raise
+                logger.warning("%s", error)  # it was about to end anyway
+            except KeyboardInterrupt:
+                logger.info("%s was interrupted", state)
+            except BaseExceptionGroup as group:
+                if group.split(KeyboardInterrupt)[1] is not None:
+                    raise
+                logger.info("%s was interrupted", state)
+
+
+add_private_names(Service)
+
+
+@trio.lowlevel.enable_ki_protection
+async def _run_until_stopped(run: Callable[[], Awaitable[None]], state: State, signals: StopSignals) -> None:
+    signals.call(state.stop)
+    await run()
+
+
+@trio.lowlevel.disable_ki_protection
+def _make_identity(service: Service, state: State) -> dict[str, Any]:
+    return {
+        "type": "service",
+        "name": state.name,
+        "attributes": describe_attributes(service, state.ignored),
+        "max_clients": state.max_clients,
+        "language": language(),
+        "os": operating_system(),
+    }
+
+
+async def _connect_and_serve(
+    service: Service, state: State, settings: Settings, task_status: trio.TaskStatus[None]
+) -> None:
+    state.identity = _make_identity(service, state)
+    protocol = ServiceProtocol(state.identity, settings.manager, settings.read_limit)
+    if state.is_stopped:
+        return
+    try:
+        with trio.CancelScope() as state.dialling:
+            dialled = await dial(settings, settings.credentials(), protocol)
+        if state.dialling.cancelled_caught:
+            return
+    finally:
+        state.dialling = None
+    state.port = dialled.transport.port
+    state.network_name = protocol.network_name
+    state.serving = Serving(
+        service,
+        state.name,
+        dialled.transport,
+        protocol,
+        max_workers=state.max_workers,
+        max_unsent=settings.max_unsent,
+    )
+    if state.is_stopped:
+        state.serving.stop()
+    logger.info("%s is connected to Manager[%s]", state.network_name, settings.manager)
+    try:
+        await state.serving.run(dialled.early, _take_tasks(state), task_status.started)
+    except ConnectionLost as error:
+        if not endings.is_ours(protocol.manager_name, state.network_name):
+            raise
+        logger.info("%s", error)  # this program has closed the Manager itself
+    finally:
+        state.serving = None
+        logger.info("%s has disconnected from Manager[%s]", state.network_name, settings.manager)
+        with trio.move_on_after(GRACE, shield=True):
+            await user_code.call(service.shutdown_handler, (), {}, "shutdown_handler")
+
+
+def _take_tasks(state: State) -> list[Callable[[], Awaitable[Any]]]:
+    """Return the tasks to run; coroutines are taken, since they can run just once."""
+    functions: list[Callable[[], Awaitable[Any]]] = [
+        partial(_await, task) if isinstance(task, Coroutine) else task for task in state.tasks
+    ]
+    state.tasks = [task for task in state.tasks if not isinstance(task, Coroutine)]
+    return functions
 
 
 async def _await(coroutine: Coroutine[Any, Any, Any]) -> None:

@@ -13,6 +13,7 @@ import trio
 from msl_network_trio.asyncio_advice import explain
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import (
     Call,
     Event,
@@ -31,7 +32,7 @@ from msl_network_trio.service.tasks import WorkerTasks
 from msl_network_trio.service.threads import WorkerThreads, failed
 from msl_network_trio.transport.base import Transport
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 GRACE = 2.0
 """How many seconds methods that are at work may still take at the end."""
@@ -41,6 +42,9 @@ GOODBYE = 2.0
 
 _DRAIN = 1.0
 """How many seconds to go on reading when nothing can be written any more: the reason may be on its way."""
+
+_REMEMBERED = 1000
+"""Maximum number of names to remember of what was looked up and can be called."""
 
 Task = Callable[[], Awaitable[Any]]
 
@@ -86,8 +90,9 @@ class Serving:
             protocol,
             self._outlet,
             handle=self._handle,
-            waiting=lambda: max(self._tasks.waiting, self._threads.waiting),
-            is_idle=lambda: self._threads.is_idle,
+            waiting=lambda: max(self._tasks.waiting, self._threads.waiting, self._lookers.waiting),
+            is_idle=lambda: self._threads.is_idle and self._lookers.is_idle,
+            is_looked_up=self._is_looked_up,
         )
         self._threads = WorkerThreads(
             service,
@@ -98,6 +103,18 @@ class Serving:
             turn=self._requests.turn,
             read=self._requests.read_in_thread,
         )
+        # Properties are read beside methods, as attributes are: a client asks how far a method has come.
+        self._lookers = WorkerThreads(
+            service,
+            f"{name}-property",
+            max_workers,
+            self._outlet,
+            on_awaitable=self._await_soon,
+            turn=self._requests.turn,
+            read=self._requests.read_in_thread,
+            on_callable=self._call_soon,
+        )
+        self._callables: set[str] = set()
         self._tasks: WorkerTasks
         self._reason: ConnectionLost | None = None
         self._over = trio.Event()
@@ -184,19 +201,19 @@ class Serving:
             await self._outlet.wait_until(self._is_quiet)
 
     def _is_quiet(self) -> bool:
-        return self._threads.is_quiet and self._tasks.is_quiet
+        return self._threads.is_quiet and self._lookers.is_quiet and self._tasks.is_quiet
 
     def _refuse_more(self) -> None:
         self._refusing = True
         self._requests.keep_threads_out()
-        for call in self._threads.stop():
+        for call in [*self._lookers.stop(), *self._threads.stop()]:
             self._outlet.add(self._refusal(call))
         self._outlet.flush()
 
     async def _finish(self, deadline: float) -> None:
         """Answer everybody, say goodbye, and wait for the Manager to close the connection; bounded."""
         await self._settle(deadline)
-        for call in self._threads.running:
+        for call in self._running_in_threads:
             logger.warning("%r has ended, and %r is still running in its thread", self._name, call.attribute)
         with trio.move_on_after(GOODBYE):
             if self._reason is None:
@@ -206,8 +223,12 @@ class Serving:
                 await self._read_to_end.wait()
 
     def _last_words(self) -> list[OutgoingLine]:
-        calls = [*self._threads.running, *self._tasks.unanswered]
+        calls = [*self._running_in_threads, *self._tasks.unanswered]
         return [*map(self._refusal, calls), self._protocol.goodbye()]
+
+    @property
+    def _running_in_threads(self) -> list[Call]:
+        return [*self._threads.running, *self._lookers.running]
 
     def _refusal(self, call: Call) -> bytes:
         return encode_error(
@@ -217,6 +238,10 @@ class Serving:
     def emit(self, args: Any, kwargs: Any) -> None:
         """Emit a notification. Raises as `encode_notification` and `Outlet.emit` do."""
         self._outlet.emit(encode_notification(args, kwargs, self._notification_end))
+
+    def stop(self) -> None:
+        """End in order: accept no more requests, and give methods that are at work a little time."""
+        self._over.set()
 
     # ---- the connection ----
 
@@ -300,12 +325,35 @@ class Serving:
                 self._tasks.submit(call, what)
             elif how is How.VALUE:
                 self._outlet.add(encode_result(call, what))
+            elif self._is_looked_up(how, call.attribute):
+                self._lookers.submit(call, None)
             else:
                 self._threads.submit(call, what)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client has to be told
             self._outlet.add(failed(call, error))
 
-    async def _shut_down(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def _is_looked_up(self, how: How, name: str) -> bool:
+        """Return whether an attribute is to be looked up, and was not found to be a method the last time."""
+        return how is How.UNKNOWN and name not in self._callables
+
+    def _call_soon(self, call: Call, function: Callable[..., Any]) -> None:
+        """Have something called that was looked up. Called in a worker thread."""
+        try:
+            self._token.run_sync_soon(self._call_found, call, function)
+        except trio.RunFinishedError:
+            pass  # nobody waits for an answer any more
+
+    def _call_found(self, call: Call, function: Callable[..., Any]) -> None:
+        if len(self._callables) >= _REMEMBERED:
+            self._callables.clear()  # clients can ask a Service for any names, if it has a __getattr__
+        self._callables.add(call.attribute)
+        if self._refusing:
+            self._outlet.add(self._refusal(call))
+            self._outlet.flush()
+        else:
+            self._threads.submit(call, function)
+
+    async def _shut_down(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Carry out the request that ends the Service; it must not have to wait for a free worker thread."""
         if is_async(function):
             result = await function(*args, **kwargs)

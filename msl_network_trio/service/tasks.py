@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from types import coroutine
@@ -17,6 +16,7 @@ from msl_network_trio.resuming import GO_ON
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.requests import current
 from msl_network_trio.service.threads import failed
+from msl_network_trio.signals import pass_on_interrupt
 
 _IDLE = 100
 """How many tasks to keep for the next requests: to wake one costs half of what it costs to start one."""
@@ -213,7 +213,7 @@ class WorkerTasks:
         except BaseException as error:  # noqa: BLE001 - the client has to be told
             line = failed(call, error)
             if is_interrupt(error):
-                signal.raise_signal(signal.SIGINT)  # we are protected, so it goes to the main task
+                pass_on_interrupt()  # we are protected, so it goes to the main task
         outlet.will_be_flushed = False
         self._done += call.size
         call.forget()

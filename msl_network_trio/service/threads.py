@@ -1,16 +1,17 @@
-"""The threads in which the plain methods of a Service run."""
+"""The threads in which the plain methods of a Service run, and others in which its properties are read."""
 
 from __future__ import annotations
 
-import logging
 import os
 import queue
 import threading
 from collections.abc import Awaitable, Callable
+from copy import copy
 from time import perf_counter
 from typing import Any, Final
 
 from msl_network_trio.asyncio_advice import explain
+from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import (
     Call,
     OutgoingLine,
@@ -22,7 +23,7 @@ from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.requests import current
 from msl_network_trio.service.turn import PROMPT, Turn
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _NOT_THEIRS = ("msl_network_trio.service.", "msl_network_trio.protocol.", "trio.", "outcome.", "json.")
 """The modules whose frames, above those of a method, nobody wants to see in a traceback."""
@@ -50,9 +51,11 @@ def failed(call: Call, error: BaseException) -> bytes:
 class Thread:
     """One thread, and what it is doing."""
 
-    __slots__ = ("began", "call", "done", "done_bytes", "emitted")
+    __slots__ = ("began", "call", "done", "done_bytes", "emitted", "looks_up")
 
-    def __init__(self) -> None:
+    def __init__(self, *, looks_up: bool = False) -> None:
+        self.looks_up = looks_up
+        """Whether it looks attributes up and calls nothing."""
         self.began = 0.0
         """See `turn.Reader`."""
         self.call: Call | None = None
@@ -85,6 +88,8 @@ class WorkerThreads:
         turn: Says whether a worker thread may read requests, and is told how long methods take.
         read: Reads the next request in a worker thread that has nothing to do; returns None if that is for
             others. Requests that are submitted meanwhile are for other threads.
+        on_callable: Called, in a worker thread, when what was looked up can be called; who calls it answers
+            the request. None: it is called at once.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class WorkerThreads:
         on_awaitable: Callable[[Call, Awaitable[Any]], None],
         turn: Turn,
         read: Callable[[Thread], Job | None],
+        on_callable: Callable[[Call, Callable[..., Any]], None] | None = None,
     ) -> None:
         self._service = service
         self._name = name
@@ -105,6 +111,7 @@ class WorkerThreads:
         self._on_awaitable = on_awaitable
         self._turn = turn
         self._read = read
+        self._on_callable = on_callable
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[Thread] = []
         self._submitted = self._submitted_bytes = 0
@@ -130,7 +137,7 @@ class WorkerThreads:
         return self._submitted - done
 
     def _start(self) -> None:
-        thread = Thread()
+        thread = Thread(looks_up=self._on_callable is not None)
         self._threads.append(thread)
         name = f"{self._name}-{len(self._threads)}"
         threading.Thread(target=self._work, args=(thread,), name=name, daemon=True).start()
@@ -202,6 +209,9 @@ class WorkerThreads:
             if function is None:
                 result = getattr(self._service, call.attribute)
                 if callable(result):
+                    if self._on_callable is not None:
+                        self._on_callable(copy(call), result)  # a copy, since this one will be forgotten
+                        return None
                     result = result(*call.args, **call.kwargs)
             else:
                 result = function(*call.args, **call.kwargs)

@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectError, ConnectTimeout
+from msl_network_trio.logger import get_logger
 
 try:
     import paramiko
@@ -24,7 +25,7 @@ except ImportError as error:
         name="paramiko",
     ) from error
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its tracebacks come with our errors
 
 _FOR_ALL_USERS = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import logging
 import math
 import threading
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msl_network_trio.exceptions import NetworkError
+from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.process import is_exiting, stand_still_at_exit
 from msl_network_trio.portal.waiting import check_may_wait
 from msl_network_trio.portal.worker import Worker
@@ -19,7 +19,7 @@ from msl_network_trio.protocol.outgoing import Request
 if TYPE_CHECKING:
     from msl_network_trio.sync.calls import Calls
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 class FutureRequest(Request):

@@ -7,7 +7,6 @@ here, and the other way round: ``certs/{host}.crt`` in PEM, without the port.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import ssl
@@ -22,10 +21,11 @@ import trio
 from msl_network_trio.constants import certificate_folder
 from msl_network_trio.exceptions import CertificateDeclined, CertificateError, ConnectError
 from msl_network_trio.files import PUBLIC, user_path, write_new
+from msl_network_trio.logger import get_logger
 from msl_network_trio.transport.tcp import bare_host
 from msl_network_trio.transport.tls import TlsTransport, open_tls
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _SHOW = 2.0
 """How many seconds to spend on getting the certificate that was not accepted, just to show it."""

@@ -263,20 +263,20 @@ export class Client extends EventTarget {
   }
 
   #answered(wire, request, { error, message, traceback, requester, result }) {
-    const { service, attribute } = request;
+    const { service, attribute } = request, isOwn = service === MANAGER;
     const hasGone = /^ConnectionError: the .+ Service has gone from /s.test(message); // as our Manager tells
-    if (service === MANAGER && !error) this.name = String(requester);
-    for (const [uid, { isSettled }] of service === MANAGER ? wire.open : []) {
+    const lost = /^ConnectionAborted.+, the request may /s.test(message) ? ConnectionLost : hasGone && ServiceLost;
+    if (isOwn && !error) this.name = String(requester);
+    for (const [uid, { isSettled }] of isOwn ? wire.open : []) {
       if (uid === request.uid) break;
       if (isSettled && uid !== wire.admin?.uid) wire.open.delete(uid); // no refusal of it can come any more
     }
     wire.open.delete(request.uid);
     if (!error) this.#settle(request, null, result);
-    else if (isRefusal(message, service) || hasGone) this.#fail(wire, request, ServiceLost, message, hasGone);
+    else if (isRefusal(message, service) || lost) this.#fail(wire, request, lost || ServiceLost, message, !!lost);
     else {
-      const [typeName] = /^[A-Za-z_][\w.]*(?=: )|^/.exec(message);
-      const details = { mayHaveRun: true, service, attribute, typeName, traceback };
-      this.#settle(request, new (service === MANAGER ? ManagerError : RemoteError)(message, details));
+      const [typeName, Failure] = [/^[A-Za-z_][\w.]*(?=: )|^/.exec(message)[0], isOwn ? ManagerError : RemoteError];
+      this.#settle(request, new Failure(message, { mayHaveRun: true, service, attribute, typeName, traceback }));
     }
     if (request === wire.admin) wire.admin = null;
     while (wire.held.length && !wire.admin) this.#send(wire, wire.held.shift());

@@ -166,10 +166,11 @@ def test_a_certificate_that_a_client_has_saved_is_the_same_after_a_restart(run, 
 
 
 @posix_only
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_it_cleanly(run, number):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_it_cleanly(run, name):
     manager = run("--disable-tls")
     peers = [manager.dial() for _ in range(3)]
+    number = getattr(signal, name)
     assert manager.stop(number) == 0
     for peer in peers:
         with peer.makefile("rb") as file:

@@ -446,23 +446,25 @@ async def test_a_manager_that_is_killed_is_a_lost_connection(start, tls: bool):
     assert isinstance(running.error, ConnectionLost)
 
 
-def test_start_returns_when_the_manager_is_killed(start):
+def test_start_raises_when_the_manager_is_killed(start):
     manager: Manager = start()
     process = start_ours(manager)
     manager.process.kill()
     process.wait_for("shutdown_handler was called")
-    process.wait_for("start has returned")
-    assert process.popen.wait(10) == 0
+    assert process.popen.wait(10) == 1
+    assert "ConnectionLost: " in process.log()
+    assert "start has returned" not in process.log()
 
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="a process cannot be sent Ctrl-C alone there")
 
 
 @posix_only
-def test_ctrl_c_ends_it(start):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_it(start, name):
     manager: Manager = start()
     process = start_ours(manager)
-    process.popen.send_signal(signal.SIGINT)
+    process.popen.send_signal(getattr(signal, name))
     process.wait_for("shutdown_handler was called")
     process.wait_for("start has returned")
     assert process.popen.wait(10) == 0
@@ -502,7 +504,8 @@ async def test_a_second_ctrl_c_does_not_wait_for_a_hung_method(start):
                     break
         process.popen.send_signal(signal.SIGINT)
         with trio.fail_after(1.5):
-            assert await trio.to_thread.run_sync(process.popen.wait, 10, abandon_on_cancel=True) == 0
+            status = await trio.to_thread.run_sync(process.popen.wait, 10, abandon_on_cancel=True)
+    assert status == -signal.SIGINT
     assert "is still running" not in process.log()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import inspect
+import signal
 import socket
 import threading
 from functools import partial
@@ -156,3 +157,37 @@ def test_why_it_cannot_listen_is_explained_by_an_error_of_the_same_kind(monkeypa
         run_forever(host="lab", port=80, disable_tls=True)
     assert caught.value.errno == error.errno
     assert caught.value.__cause__ is error
+
+
+# ---- signals ----
+
+
+class Signalled(Service):
+    """Sends its own program a signal as soon as it runs, and has something to do then."""
+
+    ended = 0
+
+    def __init__(self, number):
+        super().__init__()
+        self.number = number
+        self.add_tasks(self._send)
+
+    async def _send(self):
+        signal.raise_signal(self.number)
+
+    def shutdown_handler(self):
+        self.ended += 1
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_ends_services_and_their_manager_in_order(name, caplog):
+    number = getattr(signal, name, None)
+    if number is None:
+        pytest.skip(f"there is no {name}")
+    before = signal.getsignal(number)
+    services = [Signalled(number), Adder()]
+    run_services(*services, host="localhost", port=0, disable_tls=True)
+    assert services[0].ended == 1
+    assert f"{name} received" in caplog.text
+    assert "shutting down the Network Manager" in caplog.text
+    assert signal.getsignal(number) == before

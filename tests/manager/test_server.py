@@ -108,7 +108,9 @@ async def test_those_who_wait_for_a_service_are_told_that_the_manager_is_shut_do
         await client.send(request("Echo", "e"))
         await wait_all_tasks_blocked()
         manager.shutdown()
-        [goodbye] = await client.lines()
+        [answer, goodbye] = await client.lines()
+        assert (answer["uid"], answer["error"]) == ("1", True)
+        assert "is shutting down, the request may have been executed" in answer["message"]
         assert goodbye["uid"] == "notification"
 
 
@@ -239,7 +241,8 @@ async def test_a_manager_that_ends_in_the_middle_of_a_line_resets_the_connection
             manager.shutdown()
     with pytest.raises(ConnectionLost, match="reset"):
         await service.rest()
-    (goodbye,) = await client.lines()
+    answer, goodbye = await client.lines()
+    assert answer["error"]
     assert "is shutting down" in str(goodbye)
 
 

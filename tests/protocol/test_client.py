@@ -336,6 +336,48 @@ def test_an_admin_reply_that_python_cannot_hold_opens_the_gate():
     assert peer.protocol.outbox.gate is None
 
 
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+def test_a_reply_that_is_too_deep_fails_its_request_only():
+    peer = Peer()
+    first, request, other = peer.sent(), peer.sent(), peer.sent()
+    data = b'{"error":false,"requester":"C","result":[NaN,%b],"uid":"%b"}\n' % (DEEP, request.uid.encode())
+    assert peer.receive(reply(first.uid, 1), data, reply(other.uid, 2)) == [first, request, other]
+    assert isinstance(request.error, exc.ProtocolError)
+    assert (first.result, other.result) == (1, 2)
+    assert peer.protocol.broken is None
+
+
+def test_a_late_reply_that_is_too_deep_is_dropped(caplog):
+    peer = Peer()
+    request, other = peer.sent(), peer.sent()
+    peer.protocol.abandon(request)
+    data = b'{"error":false,"requester":"C","result":%b,"uid":"%b"}\n' % (DEEP, request.uid.encode())
+    assert peer.receive(data, data, reply(other.uid, 1)) == [other]
+    assert peer.protocol.broken is None
+    assert "cannot be decoded" in caplog.text
+
+
+def test_a_notification_that_is_too_deep_is_dropped(caplog):
+    peer = Peer()
+    request = peer.sent()
+    data = b'{"error":false,"result":[[%b],{}],"service":"S","uid":"notification"}\n' % DEEP
+    assert peer.receive(data, reply(request.uid, 1)) == [request]
+    assert peer.protocol.broken is None
+    assert "'notification'" in caplog.text
+
+
+def test_an_admin_reply_without_uid_that_is_too_deep_opens_the_gate():
+    peer = Peer()
+    admin = peer.sent("Manager", "identity", admin=True)
+    assert peer.receive(b'{"error":false,"result":%b,"uid":""}\n' % DEEP) == [admin]
+    assert isinstance(admin.error, exc.ProtocolError)
+    assert peer.protocol.outbox.gate is None
+    assert peer.receive(b'{"error":false,"result":%b,"uid":""}\n' % DEEP) == []
+    assert isinstance(peer.protocol.broken, exc.StreamCorrupted), "nobody can tell what that is about"
+
+
 def test_blank_lines_are_skipped():
     peer = Peer()
     request = peer.sent()
@@ -1191,6 +1233,19 @@ def test_the_last_word_of_our_own_manager_says_why_the_connection_has_ended():
 
 
 # ---- what our own Manager says ----
+
+
+def test_a_manager_that_ends_is_the_end_of_the_connection_for_a_request_that_was_open():
+    peer = Peer()
+    request = peer.sent()
+    text = f"ConnectionAbortedError: {MANAGER} is shutting down, the request may have been executed"
+    assert peer.receive(error(request.uid, text)) == [request]
+    assert isinstance(request.error, exc.ConnectionLost)
+    assert request.error.may_have_run
+    assert str(request.error) == (
+        f"Manager[localhost:1875] closed the connection: {MANAGER} is shutting down; "
+        "Echo.add may have been executed"
+    )
 
 
 def test_a_service_that_is_not_there_is_told_with_the_uid_of_the_request():

@@ -487,6 +487,22 @@ def test_when_the_manager_ends_each_peer_is_told_in_a_way_that_it_puts_up_with()
     assert (to_service["error"], to_service["message"]) == (True, f"ConnectionAbortedError: {text}")
 
 
+def test_when_the_manager_ends_open_requests_are_answered_once():
+    network = Network()
+    one, two, client = network.peer("One", "service"), network.peer("Two", "service"), network.peer()
+    requests = [request(name, "e", uid=uid) for name, uid in (("One", "1"), ("One", "2"), ("Two", "2"))]
+    network.send(client, *requests)
+    network.protocol.say_goodbye()
+    for service in (one, two):
+        network.protocol.disconnect(service)
+    *answers, goodbye = read(client)
+    assert [(line["uid"], line["error"]) for line in answers] == [("1", True), ("2", True), ("2", True)]
+    text = "ConnectionAbortedError: Manager[vm:1875] is shutting down, the request may have been executed"
+    assert {line["message"] for line in answers} == {text}
+    assert goodbye["uid"] == "notification"
+    assert network.protocol.is_quiet
+
+
 def test_when_a_service_goes_requests_of_the_same_uid_to_others_stay_open():
     network = Network()
     one, two, gone = (network.peer(name, "service") for name in ("One", "Two", "Gone"))

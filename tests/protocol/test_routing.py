@@ -401,3 +401,85 @@ def test_a_line_that_makes_no_sense_costs_its_sender_an_error_and_nobody_anythin
     network.send(client, request("Echo", "e"))
     network.send(service, reply(read(service)[0], "still here"))
     assert read(client)[0]["result"] == "still here"
+
+
+# ---- what cannot be decoded ----
+
+UNDECODABLE = {
+    "too deep": b"[" * 50_000 + b"]" * 50_000,
+    "too deep after NaN": b"[NaN," + b"[" * 50_000 + b"]" * 50_000 + b"]",
+    "too many digits after NaN": b"[NaN," + b"1" * 5000 + b"]",
+    "no UTF-8": b'"\xff"',
+    "no UTF-8 after NaN": b'[NaN,"\xff"]',
+    "large and no UTF-8": b'"' + b"\xff" * 300_000 + b'"',
+}
+
+
+@pytest.mark.parametrize("value", UNDECODABLE.values(), ids=UNDECODABLE)
+def test_a_request_that_cannot_be_decoded_is_refused_under_its_own_uid(network, value):
+    service, client = network.peer("Echo", "service"), network.peer()
+    network.send(client, request("Echo", "e", uid="a"))
+    network.send(client, b'{"args":%b,"attribute":"e","service":"Echo","uid":"b"}' % value)
+    network.send(client, request("Echo", "e", uid="c"))
+    assert [line["uid"] for line in read(service)] == ["a", "c"]
+    (answer,) = read(client)
+    assert (answer["error"], answer["uid"]) == (True, "b")
+
+
+def test_of_a_large_line_with_stand_ins_in_its_uid_none_is_known(network):
+    network.peer("Echo", "service")
+    client = network.peer()
+    value = UNDECODABLE["large and no UTF-8"]
+    network.send(client, b'{"args":[NaN,%b],"attribute":"e","service":"Echo","uid":"NaN"}' % value)
+    (answer,) = read(client)
+    assert answer["uid"] == ""
+
+
+def test_of_a_large_line_that_is_too_deep_the_uid_is_not_searched(network):
+    network.peer("Echo", "service")
+    client = network.peer()
+    value = b"[" * 150_000 + b"]" * 150_000
+    network.send(client, b'{"args":%b,"attribute":"e","service":"Echo","uid":"a"}' % value)
+    (answer,) = read(client)
+    assert answer["uid"] == ""
+
+
+@pytest.mark.parametrize("name", [name for name in UNDECODABLE if "large" not in name])
+def test_who_waits_for_a_reply_that_cannot_be_decoded_is_told(network, name):
+    service, client = network.peer("Echo", "service"), network.peer()
+    network.send(client, request("Echo", "e", uid="a"), request("Echo", "e", uid="b"))
+    first, second = read(service)
+    line = b'{"error":false,"requester":"C[vm:2]","result":%b,"uid":"%b"}'
+    network.send(service, line % (UNDECODABLE[name], b"a"), reply(second, 5))
+    refused, answered = read(client)
+    assert (refused["error"], refused["uid"]) == (True, "a")
+    assert "The reply of the 'Echo' Service cannot be decoded" in refused["message"]
+    assert (answered["uid"], answered["result"]) == ("b", 5)
+    assert not client.open
+    network.send(service, reply(first, 1))  # too late
+    assert read(client) == []
+
+
+@pytest.mark.parametrize(
+    ("requester", "uid"),
+    [(b"nobody", b"a"), (b"C[vm:2]", b"x"), (b"C[vm:2]", b"\\ud800"), (b"C[vm:3]", b"a")],
+)
+def test_a_reply_that_cannot_be_decoded_and_nobody_waits_for_reaches_nobody(network, requester, uid):
+    service, client, other = network.peer("Echo", "service"), network.peer(), network.peer("Other", "service")
+    network.send(client, request("Echo", "e", uid="a"))
+    network.send(
+        other, b'{"requester":"%b","result":%b,"uid":"%b"}' % (requester, b"[" * 5000 + b"]" * 5000, uid)
+    )
+    network.send(service, b'{"requester":"nobody","result":"%b\xff","uid":"a"}' % (b"x" * 300_000))
+    assert read(client) == []
+    assert len(client.open) == 1
+
+
+def test_a_reply_that_cannot_be_decoded_counts_only_from_who_was_asked(network):
+    service, client, other = network.peer("Echo", "service"), network.peer(), network.peer("Other", "service")
+    network.send(client, request("Echo", "e", uid="a"))
+    (asked,) = read(service)
+    network.send(other, b'{"requester":"C[vm:2]","result":%b,"uid":"a"}' % UNDECODABLE["too deep"])
+    assert read(client) == []
+    network.send(service, reply(asked, 1))
+    assert [line["result"] for line in read(client)] == [1]

@@ -140,9 +140,10 @@ def test_who_does_not_speak_as_a_manager_is_none(data):
     assert isinstance(peer.protocol.broken, exc.HandshakeError)
 
 
-def test_a_long_line_ends_the_handshake():
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n{}\n"])
+def test_a_long_line_ends_the_handshake(end):
     peer = Peer(connected=False)
-    peer.receive(b"x" * (HANDSHAKE_LINE_LIMIT + 1))
+    peer.receive(b"x" * (HANDSHAKE_LINE_LIMIT + 1) + end)
     assert isinstance(peer.protocol.broken, exc.HandshakeError)
 
 
@@ -153,12 +154,83 @@ def test_the_read_limit_counts_after_the_handshake(limit):
     assert (peer.protocol.broken is None) == (limit is None)
 
 
-def test_a_line_that_is_longer_than_the_read_limit_breaks_the_connection():
+def refused(events: list[Any], uid: str, text: str) -> None:
+    """See that there is one event, which tells the requester why its request is not carried out."""
+    (event,) = events
+    assert isinstance(event, Refused)
+    answer = json.loads(event.answer)
+    assert (answer["uid"], answer["requester"], answer["error"]) == (uid, CLIENT, True)
+    assert text in answer["message"]
+
+
+@pytest.mark.parametrize("size", [1, 7, 499, 5000], ids=lambda size: f"{size} bytes at a time")
+def test_a_request_that_is_longer_than_the_read_limit_is_refused_and_the_next_one_is_not(size):
     peer = Peer(read_limit=500)
     assert len(peer.receive(request("add", "x" * 100))) == 1
-    assert len(peer.receive(request(), request("add", "x" * 500), request())) == 1
-    assert isinstance(peer.protocol.broken, exc.StreamCorrupted)
-    assert "read_limit" in str(peer.protocol.broken)
+    data = request(uid="a") + request("add", "x" * 500, [[2]], uid="b") + request(uid="c")
+    events = [e for at in range(0, len(data), size) for e in peer.receive(data[at : at + size])]
+    assert [bytes(event.uid) for event in events if isinstance(event, Call)] == [b'"a"', b'"c"']
+    refused([event for event in events if isinstance(event, Refused)], "b", "500 bytes, the read_limit")
+    assert peer.protocol.broken is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x" * 600,
+        b'{"error":true,"message":"%b","requester":"M","uid":""}' % (b"x" * 600),
+        b'{"attribute":"a","args":["%b"],"requester":"C","uid":["u"]}' % (b"x" * 600),
+        b'{"attribute":"a","args":["%b"],"requester":"C","uid":"\\ud800"}' % (b"x" * 600),
+        b'{"attribute":"%b","requester":"C","uid":"u"}' % (b"x" * 70_000),
+    ],
+    ids=["no JSON", "no request", "uid no text", "uid no Unicode", "all of it is long"],
+)
+def test_a_long_line_that_nobody_can_be_told_of_is_logged_and_skipped(data, caplog):
+    peer = Peer(read_limit=500)
+    (call,) = peer.receive(data, b"\r\n", request())
+    assert isinstance(call, Call)
+    assert "a line of more than 500 bytes" in caplog.text
+    assert peer.protocol.broken is None
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+UNDECODABLE = {
+    "too deep": DEEP,
+    "too deep after NaN": b"[NaN," + DEEP + b"]",
+    "too many digits": b"1" * 5000,
+    "too many digits after NaN": b"[NaN," + b"1" * 5000 + b"]",
+    "no UTF-8": b'"\xff"',
+    "no UTF-8 after NaN": b'[NaN,"\xff"]',
+    "half of a surrogate pair in UTF-8": b'"\xed\xa0\x80"',
+}
+
+
+@pytest.mark.parametrize("value", UNDECODABLE.values(), ids=UNDECODABLE)
+@pytest.mark.parametrize(
+    "form",
+    [
+        b'{"args":[%b],"attribute":"add","service":"S","uid":"b","requester":"%b"}\r\n',
+        b'{"uid":"x","uid":"b","args":[{"uid":"x"},%b],"attribute":"add","requester":"x","requester":"%b"}\n',
+        b'{"\\u0075id":"\\u0062","kwargs":{"uid":"x","y":%b},"attribute":"add","requester":"%b"}\n',
+    ],
+    ids=["usual", "fields twice", "escapes"],
+)
+def test_a_request_that_cannot_be_decoded_is_refused_under_its_own_uid(form, value):
+    peer = Peer()
+    first, second, third = peer.receive(request(uid="a"), form % (value, CLIENT.encode()), request(uid="c"))
+    assert (bytes(first.uid), bytes(third.uid)) == (b'"a"', b'"c"')
+    refused([second], "b", "cannot be decoded")
+
+
+def test_a_request_that_cannot_be_decoded_and_has_the_uid_of_notifications_gets_no_answer(peer, caplog):
+    form = b'{"args":[%b],"attribute":"add","uid":"notification","requester":"C"}\n'
+    assert peer.receive(form % DEEP, form % UNDECODABLE["too many digits"]) == []
+    assert caplog.text.count("without answer") == 2
+
+
+def test_a_uid_that_is_no_text_may_be_nan(peer):
+    (event,) = peer.receive(b'{"args":5,"attribute":"add","uid":NaN,"requester":"C"}\n')
+    assert isinstance(event, Refused)
 
 
 def test_the_goodbye_has_all_fields_and_our_network_name(peer):

@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from msl_network_trio import Service
-from msl_network_trio.service.logging_level import logger as package_logger
+
+package_logger = logging.getLogger("msl_network_trio")
 
 
 class Everything(Service):

@@ -9,6 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio import BacklogFull, ConnectionLost, Service
+from msl_network_trio.service.state import state_of
 
 from .peer import running
 
@@ -135,7 +136,7 @@ async def test_a_thread_waits_before_answers_have_to_wait_long_behind_it(carrier
         while (line := await peer.answer())["uid"] != uid:
             if line["uid"] == "notification":
                 numbers.append(line["result"][0][0])
-                serving = service._Service__serving
+                serving = state_of(service).serving
                 assert serving is not None
                 assert serving._outlet.unsent < 1_300_000
         assert numbers == list(range(50))
@@ -213,7 +214,7 @@ async def test_requests_are_not_read_while_too_many_are_to_be_carried_out(carrie
         assert peer.nursery is not None
         peer.nursery.start_soon(ask)
         await wait_all_tasks_blocked()
-        serving = service._Service__serving
+        serving = state_of(service).serving
         assert serving is not None
         waiting = serving._tasks.waiting + serving._threads.waiting
         assert 100_000 < waiting < 300_000

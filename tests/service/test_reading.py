@@ -11,6 +11,7 @@ import trio
 
 from msl_network_trio import ConnectionLost, Service
 from msl_network_trio.service.reading import Reading
+from msl_network_trio.service.state import state_of
 from msl_network_trio.service.turn import Turn
 from msl_network_trio.transport import tcp
 from msl_network_trio.transport.tls import accept_tls, open_tls
@@ -234,7 +235,7 @@ async def test_a_thread_reads_no_more_than_there_is_room_for(readings, monkeypat
 
 
 def _threads(service):
-    return service._Service__serving._threads._threads
+    return state_of(service).serving._threads._threads
 
 
 async def test_it_ends_in_order_while_a_thread_reads(readings):
@@ -298,16 +299,15 @@ async def test_a_mistake_of_ours_in_a_thread_leaves_nobody_waiting(readings, mon
     caplog.clear()
 
 
-async def test_a_line_that_cannot_be_understood_is_an_end_whoever_reads_it(readings):
+async def test_a_request_that_is_too_long_is_refused_whoever_reads_it(readings):
     async with running(Lab(), "tcp", read_limit=10_000) as peer:
         turn = readings[-1].turn
         with trio.fail_after(LIMIT):
             while turn._read < 10 or not turn.is_aside:
                 await peer.call("add", 1, 2)
-            await peer.request("add", "x" * 20_000)
-            await peer.expect_goodbye_or_end()
-            await peer.ended.wait()
-    assert "a line of more than 10,000 bytes" in str(peer.error)
+            answer = await peer.fail("add", "x" * 20_000)
+            assert await peer.call("add", 1, 2) == 3
+    assert "more than 10,000 bytes" in answer["message"]
 
 
 async def test_requests_are_logged_whoever_reads_them(readings, caplog):

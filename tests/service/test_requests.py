@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from msl_network_trio import Service
+from msl_network_trio.service.state import state_of
 
 from .peer import CLIENT, running
 
@@ -266,14 +267,109 @@ async def test_plain_methods_run_beside_each_other_up_to_max_workers(carrier):
         assert {(await peer.answer())["result"] for _ in range(5)} == set(range(5))
 
 
-async def test_one_worker_serialises_methods_and_properties(carrier):
+async def test_one_worker_serialises_methods_and_properties_do_not_wait_for_them(carrier):
     service = Everything(max_workers=1)
     async with running(service, carrier) as peer:
-        first = await peer.request("wait")
-        second = await peer.request("prop")
+        first = await peer.request("wait", 1)
+        second = await peer.request("thread")
+        assert await peer.call("prop") is False
+        assert await peer.call("own") == [1, 2]
         assert await peer.call("async_echo") == [[], {}]
         service.gate.set()
         assert [(await peer.answer())["uid"] for _ in range(2)] == [first, second]
+
+
+class Progress(Service):
+    """Has properties that take their time, and things that are looked up as properties are."""
+
+    def __init__(self):
+        ignored = ["entered", "gates", "later", "running", "slow"]
+        super().__init__(name="Service", max_workers=1, ignore_attributes=ignored)
+        self.gates = {name: threading.Event() for name in ("method", "property")}
+        self.entered = threading.Semaphore(0)
+        self.running = set()
+        self.most = 0
+
+    def pass_gate(self, name):
+        self.running.add(name)
+        self.most = max(self.most, len(self.running))
+        self.entered.release()
+        self.gates[name].wait()
+        self.running.discard(name)
+        return name
+
+    def method(self):
+        return self.pass_gate("method")
+
+    @property
+    def slow(self):
+        return self.pass_gate("property")
+
+    @property
+    def quick(self):
+        return len(self.running)
+
+    @property
+    def later(self):
+        return self.eventually()
+
+    async def eventually(self):
+        return "later"
+
+    def __getattr__(self, name):
+        if name.startswith("made_up"):
+            return lambda *args: [name, *args, threading.current_thread().name]
+        raise AttributeError(name)
+
+
+async def test_a_property_that_takes_long_holds_up_no_method(carrier):
+    service = Progress()
+    async with running(service, carrier) as peer:
+        first = await peer.request("slow")
+        await trio.to_thread.run_sync(service.entered.acquire)
+        second = await peer.request("quick")
+        service.gates["method"].set()
+        for _ in range(20):  # so promptly that threads read requests themselves
+            assert await peer.call("method") == "method"
+        service.gates["property"].set()
+        assert [(await peer.answer())["uid"] for _ in range(2)] == [first, second]
+        assert await peer.call("quick") == 0
+        assert await peer.call("later") == "later"
+    assert service.most == 2
+
+
+async def test_methods_that_are_made_up_wait_for_methods_also_when_they_are_new(carrier):
+    service = Progress()
+    async with running(service, carrier) as peer:
+        for name in ("made_up", "made_up", "made_up_too"):
+            assert await peer.call(name, 1) == [name, 1, "Service-1"]
+        first = await peer.request("method")
+        await trio.to_thread.run_sync(service.entered.acquire)
+        waiting = [await peer.request(name, 2) for name in ("made_up", "made_up_new")]
+        assert await peer.call("quick") == 1
+        service.gates["method"].set()
+        answers = [await peer.answer() for _ in range(3)]
+    assert answers[0]["uid"] == first
+    assert {answer["uid"]: answer["result"][1:] for answer in answers[1:]} == {
+        uid: [2, "Service-1"] for uid in waiting
+    }
+
+
+async def test_what_is_looked_up_at_the_end_is_refused(carrier, monkeypatch):
+    service = Progress()
+    async with running(service, carrier) as peer:
+        await peer.request("slow")
+        await trio.to_thread.run_sync(service.entered.acquire)
+        uid = await peer.request("made_up")
+        assert await peer.call("eventually") == "later"
+        state_of(service).stop()
+        answer = await peer.answer()
+        assert answer["uid"] == uid
+        assert "has ended before 'made_up' did" in answer["message"]
+        service.gates["property"].set()
+        assert (await peer.answer())["result"] == "property"
+        await peer.expect_goodbye()
+        await peer.ended.wait()
 
 
 async def test_threads_are_started_when_they_are_needed_and_never_keep_a_program_from_ending(carrier):

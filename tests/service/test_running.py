@@ -13,7 +13,6 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio import AuthenticationError, ConnectError, ConnectionLost, ConnectTimeout, Service
-from msl_network_trio.exceptions import StreamCorrupted
 from msl_network_trio.service import serving
 
 from .peer import Peer, running
@@ -569,11 +568,11 @@ async def test_methods_at_work_are_waited_for_also_then(service, brief, caplog):
     assert isinstance(peer.error, ConnectionLost)
 
 
-async def test_a_line_that_is_too_long_ends_the_connection(service):
+async def test_a_request_that_is_too_long_is_refused(service):
     async with running(service, read_limit=1000) as peer:
-        await peer.request("at_once", "x" * 1000)
-        await peer.ended.wait()
-    assert isinstance(peer.error, StreamCorrupted)
+        answer = await peer.fail("at_once", "x" * 1000)
+        assert await peer.call("at_once", 1) == 1
+    assert "read_limit" in answer["message"]
 
 
 async def test_a_connection_that_cannot_be_written_to_is_lost(service, autojump_clock):
@@ -701,18 +700,34 @@ def test_a_second_ctrl_c_ends_the_waiting(caplog):
     assert service.ended == 1
 
 
-@pytest.mark.parametrize(
-    ("error", "logged"), [(ConnectionLost("it is gone"), "it is gone"), (KeyboardInterrupt(), "interrupted")]
-)
-def test_start_returns_after_the_loss_of_the_connection_and_after_ctrl_c(monkeypatch, caplog, error, logged):
-    caplog.set_level(logging.INFO)
-
+def replace_run(monkeypatch, error):
     async def run(self, **kwargs):
         raise error
 
     monkeypatch.setattr(Service, "run", run)
+
+
+def test_start_returns_after_ctrl_c(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    replace_run(monkeypatch, KeyboardInterrupt())
     assert Service().start() is None
-    assert logged in caplog.text
+    assert "interrupted" in caplog.text
+
+
+@pytest.mark.parametrize("others", [[], [ValueError("mine")]])
+def test_start_returns_after_ctrl_c_in_a_nursery_and_raises_what_else_is_in_it(monkeypatch, others):
+    replace_run(monkeypatch, BaseExceptionGroup("nursery", [KeyboardInterrupt(), *others]))
+    if others:
+        with pytest.raises(BaseExceptionGroup):
+            Service().start()
+    else:
+        assert Service().start() is None
+
+
+def test_start_raises_if_the_manager_has_gone_so_that_the_exit_status_is_not_0(monkeypatch):
+    replace_run(monkeypatch, ConnectionLost("it is gone"))
+    with pytest.raises(ConnectionLost, match="it is gone"):
+        Service().start()
 
 
 def test_start_raises_what_keeps_it_from_connecting():

@@ -362,6 +362,15 @@ test("what our own Manager tells with a uid is ServiceLost too", async () => {
   await failure(gone, network.ServiceLost, /has gone/, true);
 });
 
+test("a request that is open when the Manager ends fails as the connection does", async () => {
+  const [client, socket] = await connected();
+  const open = client.request("Echo", "x");
+  await settled();
+  const text = "ConnectionAbortedError: Manager[lab:1] is shutting down, the request may have been executed";
+  await socket.fail(text, { uid: socket.request.uid });
+  await failure(open, network.ConnectionLost, /is shutting down/, true);
+});
+
 test("nothing is sent between an admin request and its answer, which carries no uid", async () => {
   const [client, socket] = await connected({ username: "alice", password: "pw" });
   const [before, admin] = [client.request("Echo", "a"), client.request("Manager", "port")];

@@ -1,0 +1,154 @@
+"""Signals that end a program: the first one ends it in order, the next one at once.
+
+They are taken over in the main thread only, and only those with which nobody has other plans: a signal that
+was ignored when the program began (``nohup``) stays ignored, and a handler of the program stays in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from time import monotonic
+from types import FrameType
+from typing import Any, Final
+
+import trio
+
+from msl_network_trio.logger import get_logger
+
+logger = get_logger(__name__)
+
+_NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+"""What ends a program. SIGHUP: its terminal was closed. SIGBREAK: CTRL_BREAK_EVENT on Windows."""
+
+_SIGHUP: Final = getattr(signal, "SIGHUP", None)
+
+_SAME_HANGUP: Final = 0.25
+"""Seconds in which a further SIGHUP is the same one: when a terminal is closed, both the shell and the kernel
+send it, and systemd sends it behind a SIGTERM (``SendSIGHUP=``)."""
+
+
+class StopSignals:
+    """Receives the signals that end a program; what `stop_signals` gives.
+
+    Args:
+        interrupt: Whether Ctrl-C also raises KeyboardInterrupt, if it comes while code of the user runs in
+            the Trio thread that is not protected from it, see `trio.lowlevel.enable_ki_protection`.
+
+    Attributes:
+        received: The number of the first signal; None: there was none.
+    """
+
+    def __init__(self, *, interrupt: bool) -> None:
+        self.received: int | None = None
+        self._interrupt = interrupt
+        self._process = os.getpid()
+        self._when = 0.0
+        self._before: dict[int, Any] = {}
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._stop: Callable[[], object] | None = None
+
+    def take(self) -> None:
+        """Take over the signals with which nobody has other plans."""
+        for name in _NAMES:
+            number = getattr(signal, name, None)
+            if number is None:
+                continue
+            handler = signal.getsignal(number)
+            if handler is signal.SIG_DFL or handler is signal.default_int_handler:
+                self._before[number] = signal.signal(number, self._handle)
+
+    def restore(self) -> None:
+        """Have signals handled as before."""
+        for number, handler in self._before.items():
+            now = signal.getsignal(number)
+            if now is signal.SIG_DFL or now == self._handle:
+                signal.signal(number, handler)
+
+    def call(self, stop: Callable[[], object]) -> None:
+        """Say what to call at the first signal, in the Trio thread, in which this is called.
+
+        If there was one already, it is called soon.
+        """
+        self._token = trio.lowlevel.current_trio_token()
+        self._stop = stop
+        if self.received is not None:
+            self._stop_soon()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            self._handle_in_child(number, frame)
+        elif self.received is None:
+            self.received = number
+            self._when = monotonic()
+            # The next one is for the operating system: it ends the process, whatever it may be waiting for.
+            for each in self._before:
+                if each != _SIGHUP:
+                    signal.signal(each, signal.SIG_DFL)
+            self._stop_soon()
+            in_trio = self._interrupt and number == signal.SIGINT and trio.lowlevel.in_trio_run()
+            if in_trio and not trio.lowlevel.currently_ki_protected():
+                raise KeyboardInterrupt
+        elif number != _SIGHUP or monotonic() - self._when >= _SAME_HANGUP:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+    def _handle_in_child(self, number: int, frame: FrameType | None) -> None:
+        """Do what would have been done without us, in a process that was forked while we were here."""
+        before = self._before[number]
+        signal.signal(number, before)
+        if callable(before):
+            before(number, frame)
+        else:
+            signal.raise_signal(number)
+
+    def _stop_soon(self) -> None:
+        if self._token is not None:
+            try:
+                self._token.run_sync_soon(self._stop_now)
+            except trio.RunFinishedError:
+                pass  # it has ended already
+
+    def _stop_now(self) -> None:
+        assert self.received is not None
+        assert self._stop is not None
+        logger.info("%s received", signal.Signals(self.received).name)
+        self._stop()
+
+
+_current: list[StopSignals] = []
+"""Who receives signals now: the last one."""
+
+
+@contextlib.contextmanager
+def stop_signals(*, interrupt: bool = False) -> Generator[StopSignals]:
+    """Receive the signals that end a program within a block, around `trio.run`.
+
+    Outside the main thread no signals can be received, so nothing happens there.
+
+    Args:
+        interrupt: See `StopSignals`.
+    """
+    signals = StopSignals(interrupt=interrupt)
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    _current.append(signals)
+    try:
+        signals.take()
+        yield signals
+    finally:
+        signals.restore()
+        _current.remove(signals)
+
+
+def pass_on_interrupt() -> None:
+    """Pass a Ctrl-C on that has interrupted code of the user in which it must not stay.
+
+    To be called in code that is protected from it, so that it reaches the main task.
+    """
+    if not (_current and _current[-1].received is not None):  # else it has arrived, the next one would kill
+        signal.raise_signal(signal.SIGINT)
