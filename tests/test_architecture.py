@@ -49,6 +49,7 @@ ORDER = [
     "protocol.own_requests",
     "protocol.routing",
     "protocol.manager",
+    "transport.liveness",
     "transport.base",
     "transport.memory",
     "transport.tcp",

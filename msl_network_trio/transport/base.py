@@ -6,6 +6,8 @@ import threading
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from msl_network_trio.transport.liveness import HERE, Acknowledged
+
 
 class Transport(ABC):
     """A stream of bytes to and from one peer.
@@ -102,6 +104,33 @@ class Transport(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give the carrier back, at once; calling it again does no harm."""
+
+    def reset(self) -> None:
+        """Give the carrier back, at once, and drop what has not been sent; the peer gets an error, if it can.
+
+        Calling it again, or after `close`, does no harm.
+        """
+        self.close()
+
+    # ---- is the peer still there ----
+
+    def request_acknowledgement(self) -> bool:
+        """Have the carrier ask the peer's system for a sign of life, without the peer's program knowing.
+
+        Returns:
+            Whether `acknowledged` tells what comes of it. Call `end_request` when that does not matter any more.
+        """
+        return True
+
+    def acknowledged(self) -> Acknowledged | None:
+        """Return what the carrier knows about the peer; None: it cannot tell.
+
+        Most carriers are in this process, or have a peer that is.
+        """
+        return HERE
+
+    def end_request(self) -> None:  # noqa: B027 - most have done nothing
+        """End what `request_acknowledgement` has begun."""
 
     async def send_all(self, data: bytes) -> None:
         """Send all of it. Cancelled half way, the transport is of no further use but to be closed.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import select
 import socket
 import ssl
+from collections.abc import Iterator
 
 import trio
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
+from msl_network_trio.transport import liveness
 from msl_network_trio.transport.base import Transport
 
 _RECEIVE = 65_536
@@ -69,6 +72,10 @@ class SocketTransport(Transport):
 
     async def wait_send(self) -> None:
         """See `Transport.wait_send`."""
+        with give_up():
+            await self._wait_writable()
+
+    async def _wait_writable(self) -> None:
         self._check_open()
         try:
             await trio.lowlevel.wait_writable(self._descriptor)
@@ -157,6 +164,40 @@ class SocketTransport(Transport):
         with self.lock:
             self._sock.close()
 
+    def reset(self) -> None:
+        """See `Transport.reset`."""
+        if self._descriptor >= 0:
+            liveness.reset_on_close(self._sock)
+        self.close()
+
+    def request_acknowledgement(self) -> bool:
+        """See `Transport.request_acknowledgement`."""
+        return liveness.request_acknowledgement(self._sock)
+
+    def acknowledged(self) -> liveness.Acknowledged | None:
+        """See `Transport.acknowledged`."""
+        return liveness.acknowledged(self._sock)
+
+    def end_request(self) -> None:
+        """See `Transport.end_request`."""
+        liveness.end_request(self._sock)
+
+
+@contextlib.contextmanager
+def give_up() -> Iterator[None]:
+    """Limit the time in which a peer takes nothing of what waits for it, where the system does not.
+
+    Raises:
+        ConnectionLost: The time is over.
+    """
+    if liveness.SYSTEM_GIVES_UP:
+        yield
+        return
+    with trio.move_on_after(liveness.GIVE_UP) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise ConnectionLost(f"The peer has taken nothing for {liveness.GIVE_UP:g} seconds")
+
 
 def reason(error: OSError | ValueError) -> str:
     """The text of an error of the operating system, without its number."""
@@ -190,22 +231,8 @@ def take_socket(stream: trio.SocketStream) -> socket.socket:
     trio_socket = stream.socket
     sock = socket.socket(trio_socket.family, trio_socket.type, trio_socket.proto, fileno=trio_socket.detach())
     sock.setblocking(False)
-    _keep_alive(sock)
+    liveness.limit_silence(sock)
     return sock
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    """Have the operating system notice a peer that has lost its power or its cable, in about two minutes."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
-    # The names for the seconds of silence before the first question differ (the last is that of macOS).
-    for name, value in (
-        ("TCP_KEEPIDLE", 60),
-        ("TCP_KEEPALIVE", 60),
-        ("TCP_KEEPINTVL", 10),
-        ("TCP_KEEPCNT", 6),
-    ):
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _dial_reason(error: OSError | ValueError) -> str:

@@ -10,7 +10,15 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
-from msl_network_trio.transport.tcp import CLOSED, PIECE, SocketTransport, bare_host, open_socket, reason
+from msl_network_trio.transport.tcp import (
+    CLOSED,
+    PIECE,
+    SocketTransport,
+    bare_host,
+    give_up,
+    open_socket,
+    reason,
+)
 
 _RECORD = 16_384
 """The largest TLS record, in bytes, of which OpenSSL gives one at a time."""
@@ -110,7 +118,8 @@ class TlsTransport(SocketTransport):
         """See `Transport.wait_send`."""
         # What the next call waits for is for the next send to say, which may not do so if it sends a part.
         waits_for, self._send_waits_for = self._send_waits_for, self._writable
-        await waits_for.wait()
+        with give_up():
+            await waits_for.wait()
 
     async def receive(self) -> bytes:
         """See `Transport.receive`."""

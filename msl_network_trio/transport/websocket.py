@@ -18,6 +18,7 @@ from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.frames import LOST, Frames
+from msl_network_trio.transport.liveness import Acknowledged
 
 _PIECE = 262_144
 """How many bytes to make frames of at a time."""
@@ -311,6 +312,24 @@ class WebSocketTransport(Transport):
         self._count(0)
         self._scope.cancel()
         self._room.unpark_all()
+
+    def reset(self) -> None:
+        """See `Transport.reset`."""
+        self._fail(ConnectionLost("The connection has been reset"))
+        self._carrier.reset()
+        self.close()
+
+    def request_acknowledgement(self) -> bool:
+        """See `Transport.request_acknowledgement`."""
+        return self._carrier.request_acknowledgement()
+
+    def acknowledged(self) -> Acknowledged | None:
+        """See `Transport.acknowledged`."""
+        return self._carrier.acknowledged()
+
+    def end_request(self) -> None:
+        """See `Transport.end_request`."""
+        self._carrier.end_request()
 
     # ---- the task ----
 

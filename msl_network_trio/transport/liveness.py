@@ -1,0 +1,124 @@
+"""Detection of dead TCP peers: keepalive, the limit on unacknowledged data, and what TCP has heard lately.
+
+Keepalive notices a peer that is owed nothing. While data is not acknowledged, TCP sends it again instead, by
+default for some 15 minutes, unless the socket has a limit: ``TCP_USER_TIMEOUT`` on Linux,
+``TCP_RXT_CONNDROPTIME`` on macOS, ``TCP_MAXRT`` on Windows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import sys
+from typing import Final
+
+import attrs
+
+GIVE_UP: Final = 105.0
+"""Seconds after which a peer that acknowledges nothing of what it is owed is given up.
+
+TCP looks only when it sends again, and the peer has to be gone after two minutes.
+"""
+
+_KEEPALIVE_IDLE: Final = 50
+"""Seconds of silence before the first keepalive probe."""
+
+_KEEPALIVE_INTERVAL: Final = 10
+"""Seconds between keepalive probes."""
+
+_KEEPALIVE_COUNT: Final = 6
+"""Unanswered keepalive probes after which the peer is given up."""
+
+_MILLISECONDS: Final = 1000
+
+_UNACKNOWLEDGED: Final[dict[str, tuple[int, int]]] = {
+    "linux": (getattr(socket, "TCP_USER_TIMEOUT", 18), _MILLISECONDS),
+    "darwin": (0x80, 1),  # TCP_RXT_CONNDROPTIME, which Python does not name
+    "win32": (5, 1),  # TCP_MAXRT, which Python does not name
+}
+"""The number of the option that limits unacknowledged data, and its units per second, by platform."""
+
+SYSTEM_GIVES_UP: Final = sys.platform in _UNACKNOWLEDGED
+"""Whether the system has such an option. Else `SocketTransport.wait_send` has a limit of its own."""
+
+_INFO: Final = struct.Struct("=8B14I")
+"""The first 64 bytes of Linux's ``struct tcp_info``."""
+
+
+def limit_silence(sock: socket.socket) -> None:
+    """Have the system close the connection of a peer that is gone within two minutes."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
+    # The names for the seconds of silence before the first probe differ (the second is that of macOS).
+    for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE"):
+        _set_keepalive(sock, name, _KEEPALIVE_IDLE)
+    _set_keepalive(sock, "TCP_KEEPINTVL", _KEEPALIVE_INTERVAL)
+    _set_keepalive(sock, "TCP_KEEPCNT", _KEEPALIVE_COUNT)
+    if sys.platform in _UNACKNOWLEDGED:
+        option, units = _UNACKNOWLEDGED[sys.platform]
+        with contextlib.suppress(OSError):  # an old system, or a sandbox, that does not have it
+            sock.setsockopt(socket.IPPROTO_TCP, option, round(GIVE_UP * units))
+
+
+def _set_keepalive(sock: socket.socket, name: str, value: int) -> None:
+    if hasattr(socket, name):
+        sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+@attrs.frozen
+class Acknowledged:
+    """What TCP knows about the peer at one moment."""
+
+    silence: float
+    """Seconds since the peer's TCP has sent anything: data, or just an acknowledgement."""
+
+    is_owed: bool
+    """Whether TCP has sent data or a probe that the peer has not acknowledged."""
+
+
+HERE: Final = Acknowledged(silence=0.0, is_owed=False)
+"""What is known about a peer that cannot be cut off."""
+
+
+def request_acknowledgement(sock: socket.socket) -> bool:
+    """Have TCP send a keepalive probe as soon as the connection has been silent for a second.
+
+    Data that is not acknowledged is sent again anyway, and is a probe as well.
+
+    Returns:
+        Whether `acknowledged` will tell what comes of it.
+    """
+    if sys.platform != "linux" or acknowledged(sock) is None:
+        return False
+    with contextlib.suppress(OSError):  # the connection has broken, which its reader will find
+        _set_keepalive(sock, "TCP_KEEPINTVL", 1)
+        _set_keepalive(sock, "TCP_KEEPIDLE", 1)
+    return True
+
+
+def end_request(sock: socket.socket) -> None:
+    """Go back to the usual keepalive probes after `request_acknowledgement`."""
+    with contextlib.suppress(OSError):  # as above; or the socket has been closed
+        _set_keepalive(sock, "TCP_KEEPIDLE", _KEEPALIVE_IDLE)
+        _set_keepalive(sock, "TCP_KEEPINTVL", _KEEPALIVE_INTERVAL)
+
+
+def acknowledged(sock: socket.socket) -> Acknowledged | None:
+    """Return what TCP knows about the peer; None: this system, or this socket, does not tell."""
+    if sys.platform != "linux":
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+        values = _INFO.unpack(info)
+    except (OSError, struct.error):
+        return None
+    probes, unacknowledged, last_data, last_ack = values[3], values[12], values[19], values[20]
+    return Acknowledged(min(last_data, last_ack) / _MILLISECONDS, bool(probes or unacknowledged))
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Have the next close() reset the connection: unsent data is dropped, and the peer gets an error."""
+    with contextlib.suppress(OSError):  # it has been closed
+        # Two shorts on Windows, two ints elsewhere.
+        form = "hh" if sys.platform == "win32" else "ii"
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(form, 1, 0))
