@@ -115,6 +115,7 @@ ORDER = [
     "manager.logs",
     "manager.hostnames",
     "manager.settings",
+    "manager.open_files",
     "manager.lobby",
     "manager.passwords",
     "manager.tables",

@@ -28,6 +28,9 @@ _SECRETS = frozenset({"password", "username", "login password"})
 _MOST_PARTING = 200
 """How many connections may be about to end, and kept until their peers have read why. Others end at once."""
 
+EVICTED_AGAIN = 1.0
+"""Seconds after which a peer may try again that was sent away for no fault of its own."""
+
 _LAST_LINGER = 0.1
 """How many seconds the Manager waits at its end for a peer to close the connection."""
 
@@ -130,7 +133,7 @@ class Conversations:
         self._connections += 1
 
         def evict(reason: str) -> None:
-            self._protocol.reject(peer, ConnectionAbortedError(reason))
+            self._protocol.reject(peer, ConnectionAbortedError(reason), again=EVICTED_AGAIN)
             self.flush()
 
         if visitor is None:
@@ -232,14 +235,19 @@ class Conversations:
 
     async def _let_in(self, peer: PeerConnection, visitor: Visitor) -> bool:
         """Have a peer say who it is; False if it went without."""
-        receive, protocol = peer.transport.receive, self._protocol
-        protocol.connect(peer)
-        self.flush()
+        receive, protocol, lobby = peer.transport.receive, self._protocol, self._lobby
+        await lobby.owe(visitor)
+        if visitor in lobby:
+            protocol.connect(peer)
+            self.flush()
         with trio.move_on_after(self._settings.handshake_timeout) as handshake:
             while not (peer.kind or peer.closing):
-                await self._decide(peer)
+                if protocol.undecided(peer) is not None:
+                    lobby.wait_for_us(visitor)
+                    await self._decide(peer)
                 if peer.kind:
                     break  # it had said so before it was asked, and need not say anything more
+                await lobby.owe(visitor)
                 data = await receive()
                 if not data:
                     return False
@@ -253,7 +261,7 @@ class Conversations:
             seconds = self._settings.handshake_timeout
             protocol.hits["handshake_timeout"] += 1
             text = f"{peer.waits_for!r} was not answered within {seconds:g} seconds (handshake_timeout)"
-            protocol.reject(peer, TimeoutError(text))
+            protocol.reject(peer, TimeoutError(text), again=EVICTED_AGAIN)
             self.flush()
         return True
 

@@ -48,6 +48,7 @@ class Entrance:
         self._tls_timeout = tls_timeout
         self._serve = serve
         self._hostnames = Hostnames()
+        self._turns = trio.Lock()
 
     @trio.lowlevel.enable_ki_protection
     async def accept(self, nursery: trio.Nursery, door: Door | None, stream: trio.SocketStream) -> None:
@@ -101,7 +102,7 @@ class Entrance:
             return SocketTransport(sock)
         try:
             with trio.fail_after(self._tls_timeout):
-                return await accept_tls(sock, self._context)
+                return await accept_tls(sock, self._context, self._turns)
         except (ConnectionLost, trio.TooSlowError) as error:
             nobody = Peer(Host(address, address, address, address), port)
             text = "no TLS connection with %s: %s"

@@ -23,7 +23,7 @@ from msl_network_trio.protocol.logins import Logins
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
-from msl_network_trio.protocol.registry import Registry
+from msl_network_trio.protocol.registry import Registry, RegistryFull
 from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Waiting
 
 VERDICT = "a verdict"
@@ -43,6 +43,12 @@ _ADMIN_REQUESTS = 100
 
 _UNPROVEN = 16_384
 """How many bytes these may have."""
+
+FULL_AGAIN = 10.0
+"""Seconds after which a peer may try again that was one too many: others have to go first."""
+
+UNDECIDED_AGAIN = 5.0
+"""Seconds after which a peer may try again of which the Manager could not find out who it is."""
 
 _NO_ADMIN = "ValueError: You must be an administrator to send this request to the Manager"
 
@@ -224,13 +230,14 @@ class Admission:
         else:
             self._logged_in(peer, bool(verdict))
 
-    def reject(self, peer: Peer, error: Exception, record: str = "") -> None:
+    def reject(self, peer: Peer, error: Exception, record: str = "", again: float | None = None) -> None:
         """Tell a peer why it is not served, and have its connection closed.
 
         Args:
             peer: The peer.
             error: Why.
             record: What to keep of it for later.
+            again: See `answers.error`.
         """
         reason = f"{type(error).__name__}: {error}"
         text = "%s is rejected: %s"
@@ -240,7 +247,7 @@ class Admission:
         # Who has logged in while connected made a request, whose answer this is.
         requests = peer.waiting.requests if peer.waiting is not None else ()
         uid, requester = (requests[0].uid, peer.name) if requests else ("", self._name)
-        self._delivery.put(peer, answers.error(reason, uid, requester))
+        self._delivery.put(peer, answers.error(reason, uid, requester, again))
         peer.closing = reason
 
     # ---- questions ----
@@ -306,6 +313,9 @@ class Admission:
     def _check_identity(self, peer: Peer, identity: Any) -> None:
         try:
             self._registry.add(peer, identity)
+        except RegistryFull as error:
+            self.reject(peer, ValueError(str(error)), "rejected: invalid identity", FULL_AGAIN)
+            return
         except (TypeError, KeyError, NameError, ValueError) as error:
             self.reject(peer, error, "rejected: invalid identity")
             return
@@ -326,7 +336,7 @@ class Admission:
         if peer.kind:
             self._next_request(peer, refused=True, why=f"RuntimeError: {reason}")
         else:
-            self.reject(peer, reason, "rejected: the Manager could not check it")
+            self.reject(peer, reason, "rejected: the Manager could not check it", UNDECIDED_AGAIN)
 
     def _logged_in(self, peer: Peer, is_admin: bool) -> None:
         assert peer.waiting is not None

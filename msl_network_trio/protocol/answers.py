@@ -40,21 +40,22 @@ def result(value: Any, uid: Any, requester: str) -> bytes:
     return line({"error": False, "requester": requester, "result": value, "uid": uid})
 
 
-def error(message: str, uid: Any, requester: str) -> bytes:
+def error(message: str, uid: Any, requester: str, again: float | None = None) -> bytes:
     """Answer a request that failed, or with an empty uid say why a peer is not served.
 
     Args:
         message: The class of the exception and its text, ``"ValueError: bad"`` for example.
         uid: The uid of the request.
         requester: The network name of the peer.
+        again: If the reason is no verdict on the peer: seconds after which it may connect again. Peers that do
+            not know this field ignore it.
     """
-    return line(
-        {
-            "error": True,
-            "message": message,
-            "requester": requester,
-            "result": None,
-            "traceback": [],
-            "uid": uid,
-        }
-    )
+    fields: dict[str, Any] = {
+        "error": True,
+        "message": message,
+        "requester": requester,
+        "result": None,
+        "traceback": [],
+        "uid": uid,
+    }
+    return line(fields if again is None else {**fields, "again": again})

@@ -20,6 +20,9 @@ BUSY = 1_048_576
 _HEAVY = 65_536
 """From how many bytes on what waits for a peer counts among what waits for all of them together."""
 
+_DROPPED_AGAIN = 1.0
+"""Seconds after which a peer may connect again that was dropped because it did not read."""
+
 _FOR_ALL = 4
 """How many times as much may wait for all peers together as for one."""
 
@@ -118,7 +121,7 @@ class Delivery:
         text = "%s does not read and is dropped: %s"
         self._records.write(peer, logging.WARNING, "dropped", text, peer.name, reason, reason=reason)
         peer.backlog -= sum(map(len, peer.outgoing))
-        peer.outgoing = [answers.error(reason, "", self._name)]
+        peer.outgoing = [answers.error(reason, "", self._name, _DROPPED_AGAIN)]
         peer.backlog += len(peer.outgoing[0])
         peer.large = False
         peer.closing = reason

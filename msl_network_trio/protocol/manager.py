@@ -20,7 +20,7 @@ from typing import Any
 
 from msl_network_trio.constants import MANAGER, NOTIFICATION_UID
 from msl_network_trio.protocol import answers
-from msl_network_trio.protocol.admission import Admission, Authentication
+from msl_network_trio.protocol.admission import FULL_AGAIN, Admission, Authentication
 from msl_network_trio.protocol.delivery import Delivery
 from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.protocol.logins import Logins
@@ -35,6 +35,9 @@ from msl_network_trio.protocol.verdicts import Undecided
 
 TURN = 256
 """How many lines of a peer are handled before others have their turn, if there are so many at once."""
+
+_RESTARTED_AGAIN = 1.0
+"""Seconds after which a Service may try again when the Manager ends, which may be a restart."""
 
 _UNFINISHED = 1_073_741_824
 """How many bytes there may be of lines that are not complete, of all peers together."""
@@ -227,7 +230,7 @@ class ManagerProtocol:
         peer.lines.clear()
         peer.unfinished = 0
         text = f"The lines of all peers that are not complete have more than {_UNFINISHED:,} bytes"
-        self.reject(peer, ValueError(f"{text}, yours the most"))
+        self.reject(peer, ValueError(f"{text}, yours the most"), again=FULL_AGAIN)
 
     def undecided(self, peer: Peer) -> Undecided | None:
         """Return what somebody has to decide before a peer can be served on."""
@@ -251,9 +254,15 @@ class ManagerProtocol:
         elif data:
             self.receive(peer, data, at_most)
 
-    def reject(self, peer: Peer, error: Exception) -> None:
-        """Tell a peer why it is not served, and have its connection closed."""
-        self._admission.reject(peer, error)
+    def reject(self, peer: Peer, error: Exception, again: float | None = None) -> None:
+        """Tell a peer why it is not served, and have its connection closed.
+
+        Args:
+            peer: The peer.
+            error: Why.
+            again: Seconds after which it may try again; None: that would change nothing.
+        """
+        self._admission.reject(peer, error, again=again)
 
     def disconnect(self, peer: Peer) -> None:
         """Forget a peer, and tell those who wait for an answer of it."""
@@ -289,7 +298,7 @@ class ManagerProtocol:
         to_client = answers.line(
             {"error": False, "result": [[text], {}], "service": MANAGER, "uid": NOTIFICATION_UID}
         )
-        to_service = answers.error(f"ConnectionAbortedError: {text}", "", self.name)
+        to_service = answers.error(f"ConnectionAbortedError: {text}", "", self.name, again=_RESTARTED_AGAIN)
         for peer in self.registry.peers.values():
             self._delivery.put(peer, to_client if peer.kind == "client" else to_service)
             peer.closing = peer.closing or "the Manager is shutting down"

@@ -275,8 +275,16 @@ async def open_tls(host: str, port: int, context: ssl.SSLContext) -> tuple[TlsTr
         raise
 
 
-async def accept_tls(plain: socket.socket, context: ssl.SSLContext) -> TlsTransport:
+async def accept_tls(
+    plain: socket.socket, context: ssl.SSLContext, turns: trio.Lock | None = None
+) -> TlsTransport:
     """Make a connection secure that a peer has opened. The socket is closed if that fails.
+
+    Args:
+        plain: The socket.
+        context: What to secure it with.
+        turns: Shared by handshakes of which many may be to be done at once. Each step takes a millisecond or
+            more; with this, other tasks have their turn after each of them.
 
     Raises:
         ConnectionLost: The peer does not speak TLS, does not trust us, or is gone.
@@ -290,7 +298,7 @@ async def accept_tls(plain: socket.socket, context: ssl.SSLContext) -> TlsTransp
         plain.close()
         raise ConnectionLost(reason(error)) from error
     try:
-        await _tls_handshake(sock)
+        await _tls_handshake(sock, turns)
     except OSError as error:
         sock.close()
         raise ConnectionLost(reason(error)) from error
@@ -300,10 +308,16 @@ async def accept_tls(plain: socket.socket, context: ssl.SSLContext) -> TlsTransp
     return TlsTransport(sock)
 
 
-async def _tls_handshake(sock: ssl.SSLSocket) -> None:
+async def _tls_handshake(sock: ssl.SSLSocket, turns: trio.Lock | None = None) -> None:
+    if turns is not None:
+        await trio.lowlevel.wait_readable(sock.fileno())  # without a turn: the peer has to begin
     while True:
         try:
-            sock.do_handshake()
+            if turns is None:
+                sock.do_handshake()
+            else:
+                async with turns:  # which the next one gets in the next turn of the loop
+                    sock.do_handshake()
         except ssl.SSLWantReadError:
             await trio.lowlevel.wait_readable(sock.fileno())
         except ssl.SSLWantWriteError:

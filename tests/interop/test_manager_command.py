@@ -206,6 +206,19 @@ async def test_a_password_is_needed_by_all(run, tmp_path, from_file):
     assert "abc 123" not in manager.process.log()
 
 
+async def test_a_client_of_the_reference_puts_up_with_being_told_when_to_come_again(run):
+    manager = run("--disable-tls", "--max-connections", "1")
+    code = (
+        "from msl.network import connect; "
+        f"connect(port={manager.port}, disable_tls=True, timeout=20).identities(timeout=20)"
+    )
+    async with connect(**manager.arguments()) as client:
+        await client.identities()
+        told = await trio.run_process([sys.executable, "-c", code], check=False, capture_stderr=True)
+        assert b"ValueError: 1 peers are connected, as many as this Manager allows" in told.stderr
+    assert told.returncode != 0
+
+
 def test_without_a_password_it_says_so(run):
     run("--disable-tls").process.wait_for("not using authentication")
 

@@ -229,6 +229,7 @@ def test_if_the_database_cannot_be_used_a_new_peer_is_told(authentication):
     lab.decide(peer, verdict=OSError("database is locked"))
     line = read(peer)[-1]
     assert line["message"] == "RuntimeError: The Manager cannot check who you are: database is locked"
+    assert line["again"] == 5.0
     assert peer.closing
 
 
