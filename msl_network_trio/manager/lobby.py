@@ -1,9 +1,9 @@
 """Unauthenticated connections: a bounded number, of which each may send little.
 
-A connection needs nothing to get here, so this is what must not be exhausted. Only those that owe the Manager
-an answer count towards the capacity. The others wait for the Manager: for TLS, for the name of their host, for
-a place, for a database or the hash of a password; there may be `PATIENT` times as many of them, and only what
-exceeds that is evicted.
+A connection needs nothing to get here, so this is what must not be exhausted. Only those that owe the
+Manager an answer count towards the capacity. The others wait for the Manager: for TLS, for the name of their
+host, for a place, for a database or the hash of a password. Of all together there may be `PATIENT` times as
+many, and only what exceeds that is evicted.
 
 If all places are taken, the connection that has owed its answer for longest is evicted, of the host that has
 the most places. A host that has fewer places than another one gets one at once; else the newcomer waits until

@@ -47,8 +47,8 @@ def error(message: str, uid: Any, requester: str, again: float | None = None) ->
         message: The class of the exception and its text, ``"ValueError: bad"`` for example.
         uid: The uid of the request.
         requester: The network name of the peer.
-        again: If the reason is no verdict on the peer: seconds after which it may connect again. Peers that do
-            not know this field ignore it.
+        again: If the reason is no verdict on the peer: seconds after which it may connect again. Peers that
+            do not know this field ignore it.
     """
     fields: dict[str, Any] = {
         "error": True,

@@ -118,7 +118,7 @@ class Transport(ABC):
         """Have the carrier ask the peer's system for a sign of life, without the peer's program knowing.
 
         Returns:
-            Whether `acknowledged` tells what comes of it. Call `end_request` when that does not matter any more.
+            Whether `acknowledged` tells what comes of it. Call `end_request` when that matters no more.
         """
         return True
 
