@@ -12,6 +12,7 @@ import trio
 from msl_network_trio.constants import SHUTDOWN_MANAGER
 from msl_network_trio.exceptions import DatabaseError
 from msl_network_trio.manager.admin import AdminRequests
+from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.database import ManagerDatabase, reason
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import about, emit
@@ -45,6 +46,7 @@ class Verdicts:
             ArithmeticError,
             AttributeError,
             LookupError,
+            OSError,
             TypeError,
             ValueError,
             sqlite3.Error,
@@ -67,4 +69,6 @@ class Verdicts:
             emit(logging.INFO, "shutdown_requested", text, peer.name, **about(peer))
             self._shutdown()
             await trio.sleep_forever()  # until the shutdown has come to an end, and cancels this
+        if isinstance(peer, PeerConnection):
+            await peer.wait_drained()  # an answer may be large, and the next one needs not be made before
         return await self._admin.answer(question)

@@ -370,6 +370,8 @@ class Admission:
         peer.waiting.requests.popleft()
         if isinstance(verdict, Exception):
             self._delivery.refuse(peer, request.uid, f"{type(verdict).__name__}: {verdict}")
+        elif isinstance(verdict, answers.Encoded):
+            self._delivery.put_result(peer, request.uid, verdict.value)
         else:
             try:
                 line = answers.result(verdict, request.uid, peer.name)

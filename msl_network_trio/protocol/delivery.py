@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from msl_network_trio.protocol import answers
+from msl_network_trio.protocol import answers, codec
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
 
@@ -61,6 +61,16 @@ class Delivery:
         text = "refused a request of %s: %s"
         self._records.write(peer, logging.INFO, "refused", text, peer.name, message, error=message)
         self.put(peer, answers.error(message, uid, peer.name))
+
+    def put_result(self, peer: Peer, uid: Any, result: bytes | memoryview) -> None:
+        """Answer a request to the Manager with a value that is encoded."""
+        start = b'{"error":false,"requester":%b,"result":' % codec.encode_value(peer.name)
+        end = b',"uid":%b}\r\n' % codec.encode_value(uid)
+        if len(result) < LARGE:
+            self.put(peer, b"".join((start, result, end)))
+        else:
+            self.put(peer, start)
+            self.put_large(peer, memoryview(result), end)
 
     def put_line(self, peer: Peer, line: bytes) -> None:
         """Pass a line on as it came."""
