@@ -74,6 +74,12 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
         "how many notifications per second a Service may emit\n(default: 100000), or none",
     ),
     (
+        "replace_after",
+        or_none(positive_seconds),
+        "SECONDS",
+        "for how long TCP may hear nothing of a Service before\nits name is free (default: 5), or none",
+    ),
+    (
         "login_attempts",
         or_none(count),
         "NUMBER",

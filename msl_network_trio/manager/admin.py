@@ -2,17 +2,19 @@
 
 The names, the arguments and the results are those of the attributes of msl-network 1.0.0's Manager. There an
 administrator can reach whatever Python can. Left out is what nobody can use from afar (streams, cursors), and
-what would harm the Manager: statements of SQL, and closing its database.
+what would harm the Manager: statements of SQL, and closing its database. ``disconnect_peer``,
+``release_locks`` and ``status`` are our own.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import trio
 
+from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.large_answers import ListOfPages, Spool, encode_large, is_small
 from msl_network_trio.manager.settings import ManagerSettings
@@ -88,6 +90,7 @@ class AdminRequests:
         protocol: Its conversations.
         database: Its database.
         status: How it is doing.
+        dismiss: Tells a peer why its connection is closed, and waits until the peer is forgotten.
     """
 
     def __init__(
@@ -97,7 +100,10 @@ class AdminRequests:
         protocol: ManagerProtocol,
         database: ManagerDatabase,
         status: Status,
+        *,
+        dismiss: Callable[[PeerConnection, str], Awaitable[None]],
     ) -> None:
+        self._dismiss = dismiss
         self._database = database
         self._values: dict[str, Callable[[], Any]] = {
             "clients": lambda: protocol.identity()["clients"],
@@ -107,43 +113,86 @@ class AdminRequests:
             "services": lambda: protocol.identity()["services"],
             "status": status.tell,
         }
+        self._awaited: dict[str, Callable[[], Awaitable[Any]]] = {
+            "hostnames": self._hostnames,
+            "service_links": self._service_links,
+            "service_locks": self._service_locks,
+        }
+        self._actions: dict[str, Callable[..., Any]] = {
+            "release_locks": protocol.registry.release_locks,
+            "set_logging_level": set_logging_level,
+        }
         self._uses_hostnames = settings.auth_hostname
         self._registry = protocol.registry
         self._large = trio.CapacityLimiter(_LARGE_ANSWERS)
 
-    async def answer(self, request: AdminRequest) -> Any:
+    async def answer(self, request: AdminRequest, asking: Peer) -> Any:
         """Return the result of a request, `Encoded` if it is large.
+
+        Args:
+            request: The request.
+            asking: The peer that makes it.
 
         Raises:
             AttributeError: There is no such request.
             TypeError: What it asks for cannot be sent.
             Exception: What has gone wrong.
         """
-        result = await self._find(request)
+        result = await self._find(request, asking)
         if isinstance(result, Encoded) or is_small(result):
             return result
         return await trio.to_thread.run_sync(
             encode_large, result, abandon_on_cancel=True, limiter=self._large
         )
 
-    async def _find(self, request: AdminRequest) -> Any:
+    async def _find(self, request: AdminRequest, asking: Peer) -> Any:
         owner, _, name = request.attribute.partition(".")
         if name and owner in _TABLES:
             return await self._of_table(owner, name, request)
         if request.attribute in self._values:
             return self._values[request.attribute]()
-        if request.attribute == "service_links":
-            return await self._names_by_service(lambda service: service.links)
-        if request.attribute == "service_locks":
-            return await self._names_by_service(lambda service: service.locks)
-        if request.attribute == "hostnames":
-            return await self._hostnames()
-        if request.attribute == "set_logging_level":
-            return set_logging_level(*request.args, **request.kwargs)
+        if request.attribute == "disconnect_peer":
+            return await self._disconnect_peer(asking, *request.args, **request.kwargs)
+        if request.attribute in self._awaited:
+            return await self._awaited[request.attribute]()
+        if request.attribute in self._actions:
+            return self._actions[request.attribute](*request.args, **request.kwargs)
         if request.attribute in _NOT_TO_BE_SENT:
             kind = _NOT_TO_BE_SENT[request.attribute]
             raise TypeError(f"Object of type {kind} is not JSON serializable")
         raise AttributeError(f"'Manager' object has no attribute {request.attribute!r}")
+
+    async def _disconnect_peer(self, asking: Peer, peer: str) -> list[str]:
+        """Close the connection of a peer, and return its network name.
+
+        Args:
+            asking: The peer of the administrator.
+            peer: The network name or address of the peer, or the name of a Service.
+
+        Raises:
+            ValueError: There is no such peer, or it is the one that asks.
+        """
+        found = [
+            each
+            for each in self._registry.peers.values()
+            if peer in {each.name, each.address, f"{each.host.address}:{each.port}", each.service or None}
+        ]
+        if not found:
+            raise ValueError(
+                f"No peer is connected as {peer!r}: give name[HOST:port], HOST:port or a Service"
+            )
+        if asking in found:
+            raise ValueError(f"{peer!r} is the connection of this request; it can be closed without one")
+        for each in found:
+            assert isinstance(each, PeerConnection)
+            await self._dismiss(each, f"{asking.name}, an administrator, has closed this connection")
+        return [each.name for each in found]
+
+    async def _service_links(self) -> dict[str, list[str]]:
+        return await self._names_by_service(lambda service: service.links)
+
+    async def _service_locks(self) -> dict[str, list[str]]:
+        return await self._names_by_service(lambda service: service.locks)
 
     async def _hostnames(self) -> list[str] | None:
         if not self._uses_hostnames:

@@ -71,6 +71,8 @@ class Conversations:
         """How many tasks serve or write to peers."""
         self._parting = 0
         self._all_gone = trio.Event()
+        self._dropping: dict[PeerConnection, trio.Event] = {}
+        """Set when a peer that somebody has dropped is forgotten."""
 
     def open(self, nursery: trio.Nursery) -> None:
         """Begin, with tasks in a nursery."""
@@ -109,6 +111,23 @@ class Conversations:
     def _look_whether_quiet(self) -> None:
         if self._quiet is not None and self._protocol.is_quiet:
             self._quiet.set()
+
+    # ---- sending peers away ----
+
+    async def reset(self, peer: PeerConnection, reason: str) -> None:
+        """Reset the connection of a peer, and wait until the peer is forgotten."""
+        if self._protocol.registry.peers.get(peer.name) is peer:
+            forgotten = self._dropping.setdefault(peer, trio.Event())
+            peer.reset(reason)
+            await forgotten.wait()
+
+    async def dismiss(self, peer: PeerConnection, reason: str) -> None:
+        """Tell a peer why its connection is closed, and wait until the peer is forgotten."""
+        if self._protocol.registry.peers.get(peer.name) is peer:
+            forgotten = self._dropping.setdefault(peer, trio.Event())
+            self._protocol.reject(peer, ConnectionAbortedError(reason))
+            self.flush()
+            await forgotten.wait()
 
     # ---- one peer ----
 
@@ -194,6 +213,8 @@ class Conversations:
         self._protocol.disconnect(peer)
         self.flush()
         self._note_end(peer)
+        if (dropped := self._dropping.pop(peer, None)) is not None:
+            dropped.set()
         self._parting += 1
         try:
             if self.is_ending:

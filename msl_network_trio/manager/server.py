@@ -19,10 +19,12 @@ from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.certificates import server_context
+from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.conversations import Conversations
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.entrance import Entrance
 from msl_network_trio.manager.lobby import Lobby
+from msl_network_trio.manager.replacing import Replacing
 from msl_network_trio.manager.settings import Limits, ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import IN_MEMORY
@@ -94,18 +96,26 @@ class Manager:
             login_attempts=settings.login_attempts,
             login_memory=settings.login_memory,
             login_delay=settings.login_delay,
+            replaces=settings.replace_after is not None,
             clock=trio.current_time,
         )
         self._database = database
         self._status = Status(settings, self._protocol, self._lobby)
-        admin = AdminRequests(settings, port, self._protocol, database, self._status)
-        self._verdicts = Verdicts(database, admin, self.shutdown)
+        admin = AdminRequests(settings, port, self._protocol, database, self._status, dismiss=self._dismiss)
+        replacing = Replacing(settings.replace_after, self._protocol, self._reset)
+        self._verdicts = Verdicts(database, admin, replacing, self.shutdown)
         self._conversations = Conversations(
             settings, self._protocol, self._lobby, self._status, self._verdicts.reach
         )
         self._entrance = Entrance(
             self._protocol, self._lobby, context, settings.tls_timeout, self._conversations.serve
         )
+
+    async def _dismiss(self, peer: PeerConnection, reason: str) -> None:
+        await self._conversations.dismiss(peer, reason)
+
+    async def _reset(self, peer: PeerConnection, reason: str) -> None:
+        await self._conversations.reset(peer, reason)
 
     @property
     def host(self) -> str:

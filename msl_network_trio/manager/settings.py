@@ -51,6 +51,10 @@ class Limits(TypedDict, total=False):
     notification_rate: int | None
     """How many notifications per second a Service may emit (100,000). More are dropped."""
 
+    replace_after: float | None
+    """For how many seconds after a probe nothing may be heard of a Service, not even by TCP, before one of
+    the same name, host and user takes its place (5); at least 30 where TCP does not tell. None: for ever."""
+
     login_attempts: int | None
     """How many logins from one host may fail within `login_memory` (10). Then all are refused."""
 
@@ -125,6 +129,7 @@ class ManagerSettings:
     max_links: int | None = attrs.field(default=1_000, validator=_is_positive)
     max_requests: int | None = attrs.field(default=100_000, validator=_is_positive)
     notification_rate: int | None = attrs.field(default=100_000, validator=_is_positive)
+    replace_after: float | None = attrs.field(default=5.0, validator=_is_positive)
     login_attempts: int | None = attrs.field(default=10, validator=_is_positive)
     login_memory: float = attrs.field(default=60.0, validator=_is_positive)
     login_delay: float = attrs.field(default=0.5, validator=_is_not_negative)

@@ -14,9 +14,10 @@ from msl_network_trio.exceptions import DatabaseError
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.database import ManagerDatabase, reason
+from msl_network_trio.manager.replacing import Replacing
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import about, emit
-from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Undecided
+from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, Replace, TrustHost, Undecided
 
 logger = logging.getLogger(__name__)
 
@@ -27,11 +28,19 @@ class Verdicts:
     Args:
         database: Who may connect.
         admin: Answers the requests of administrators.
+        replacing: Replaces peers that are gone.
         shutdown: Has the Manager end.
     """
 
-    def __init__(self, database: ManagerDatabase, admin: AdminRequests, shutdown: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        database: ManagerDatabase,
+        admin: AdminRequests,
+        replacing: Replacing,
+        shutdown: Callable[[], None],
+    ) -> None:
         self._database = database
+        self._replacing = replacing
         self._admin = admin
         self._shutdown = shutdown
 
@@ -64,6 +73,8 @@ class Verdicts:
                 return await self._database.is_known(question)
             case LogIn():
                 return await self._database.log_in(question)
+            case Replace():
+                return await self._replacing.replace(peer, question.holder)
         if question.attribute == SHUTDOWN_MANAGER:
             text = "%s, an administrator, shuts down the Manager"
             emit(logging.INFO, "shutdown_requested", text, peer.name, **about(peer))
@@ -71,4 +82,4 @@ class Verdicts:
             await trio.sleep_forever()  # until the shutdown has come to an end, and cancels this
         if isinstance(peer, PeerConnection):
             await peer.wait_drained()  # an answer may be large, and the next one needs not be made before
-        return await self._admin.answer(question)
+        return await self._admin.answer(question, peer)

@@ -61,6 +61,7 @@ class ManagerProtocol:
         login_attempts: How many logins from one host may fail at once; None: any number.
         login_memory: After how many seconds a failed login is forgotten.
         login_delay: For how many seconds a login waits for each one that has failed.
+        replaces: Whether a peer that is gone may be replaced by one of the same name, see `Replace`.
         clock: Gives the time in seconds, of which only differences count.
 
     Attributes:
@@ -88,6 +89,7 @@ class ManagerProtocol:
         login_attempts: int | None = None,
         login_memory: float = 60.0,
         login_delay: float = 0.0,
+        replaces: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -113,6 +115,7 @@ class ManagerProtocol:
             record=record,
             records=self.records,
             logins=self.logins,
+            replaces=replaces,
         )
         self._own_requests = OwnRequests(identity, self.registry, self._delivery, self._admission)
         self._router = Router(
@@ -249,10 +252,10 @@ class ManagerProtocol:
         self._admission.decide(peer, verdict)
         data, waiting.data = waiting.data, b""
         peer.received -= len(data)  # which has been counted
-        if peer.kind:
-            self.receive_more(peer, at_most)
-        elif data:
+        if data:
             self.receive(peer, data, at_most)
+        elif peer.kind:
+            self.receive_more(peer, at_most)
 
     def reject(self, peer: Peer, error: Exception, again: float | None = None) -> None:
         """Tell a peer why it is not served, and have its connection closed.
@@ -263,6 +266,22 @@ class ManagerProtocol:
             again: Seconds after which it may try again; None: that would change nothing.
         """
         self._admission.reject(peer, error, again=again)
+
+    def ask_for_identity(self, service: Peer) -> None:
+        """Make a request to a Service that every Service answers, also those of msl-network 1.0.0.
+
+        That it answers is all that matters; nobody waits for what.
+        """
+        fields = {
+            "args": [],
+            "attribute": "identity",
+            "error": False,
+            "kwargs": {},
+            "requester": self.name,
+            "service": service.service,
+            "uid": "",
+        }
+        self._delivery.put(service, answers.line(fields))
 
     def disconnect(self, peer: Peer) -> None:
         """Forget a peer, and tell those who wait for an answer of it."""

@@ -27,6 +27,9 @@ class Host:
     hostname: str
     """The name by which it is trusted, or not: the first part of the full one, or the address."""
 
+    gateway: str = ""
+    """The address of the gateway that the peer is behind; empty: it is behind none, or that is not known."""
+
 
 class Peer:
     """What a Manager knows about one connection; the I/O layer's class derives from it.

@@ -250,6 +250,27 @@ class Registry:
         self._end_lock(peer, service)
         return [holder.name for holder in service.locks]
 
+    def release_locks(self, name: str, holder: str | None = None) -> list[str]:
+        """Release the locks of others, and return the names of those that have held them.
+
+        Args:
+            name: The name of the Service.
+            holder: The network name or the address of the peer whose lock it is; None: all.
+
+        Raises:
+            KeyError: There is no such Service.
+            ValueError: The holder has no lock.
+        """
+        service = self.services.get(name)
+        if service is None:
+            raise KeyError(f"{name!r} service does not exist, cannot release its locks")
+        holders = [peer for peer in service.locks if holder in {None, peer.name, peer.address}]
+        if holder is not None and not holders:
+            raise ValueError(f"{holder} holds no lock on {name!r}")
+        for peer in holders:
+            self._end_lock(peer, service)
+        return [peer.name for peer in holders]
+
     def clients(self) -> dict[str, dict[str, Any]]:
         """What is known about the clients, by network name."""
         return {name: peer.info for name, peer in self.peers.items() if peer.kind == "client"}

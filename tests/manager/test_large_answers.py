@@ -69,7 +69,7 @@ def test_what_cannot_be_encoded_leaves_no_file_open(monkeypatch, in_memory_limit
     files = []
 
     def make():
-        files.append(tempfile.NamedTemporaryFile())
+        files.append(tempfile.NamedTemporaryFile())  # noqa: SIM115 - closed by what is tested
         return files[-1]
 
     monkeypatch.setattr(large_answers.tempfile, "TemporaryFile", make)
