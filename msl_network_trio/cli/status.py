@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import re
 import sys
 import time
 from typing import Any, Final
 
-from msl_network_trio.cli import passwords
+from msl_network_trio.cli.admin import add_connection, connected
 from msl_network_trio.cli.console import print_table
-from msl_network_trio.cli.numbers import port_of_another, seconds
-from msl_network_trio.cli.parser import CommandError, Parser
-from msl_network_trio.constants import PORT
+from msl_network_trio.cli.numbers import seconds
+from msl_network_trio.cli.parser import Parser
 
 HELP: Final = "Show how a Manager is doing: peers, rates, backlog, limits"
 
@@ -33,21 +31,8 @@ docs/operation.md.
 
 def add_arguments(parser: Parser) -> None:
     """See `Command`."""
+    add_connection(parser)
     add = parser.add_argument
-    add("-H", "--host", default="localhost", help="the host of the Manager (default: %(default)s)")
-    add("-p", "--port", type=port_of_another, default=PORT, help="its port (default: %(default)s)")
-    add("-u", "--username", help="who you are (default: you are asked)")
-    add("-P", "--password", nargs="+", metavar=("PASSWORD", "WORD"), help=f"your password;\n{passwords.HELP}")
-    add(
-        "-M",
-        "--password-manager",
-        nargs="+",
-        metavar=("PASSWORD", "WORD"),
-        help="the password of the Manager, if it has one",
-    )
-    add("--disable-tls", action="store_true", help="if the Manager does without TLS")
-    add("-c", "--cert-file", metavar="FILE", help="the certificate of the Manager")
-    add("--auto-save", action="store_true", help="trust the Manager's certificate at first sight")
     add("-j", "--json", action="store_true", help="print JSON")
     add(
         "-i",
@@ -61,46 +46,16 @@ def add_arguments(parser: Parser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """See `Command`."""
-    from msl_network_trio.exceptions import AuthenticationError, NetworkError
-    from msl_network_trio.manager.secret import read_secret
-    from msl_network_trio.sync import connect
-
-    secrets: dict[str, Any] = {
-        name: read_secret(words, f"--{name.replace('_', '-')}", AuthenticationError)
-        for name in ("password", "password_manager")
-        if (words := getattr(options, name)) is not None
-    }
-    try:
-        with connect(
-            name="status",
-            host=options.host,
-            port=options.port,
-            username=options.username,
-            disable_tls=options.disable_tls,
-            cert_file=options.cert_file,
-            auto_save=options.auto_save,
-            **secrets,
-        ) as client:
+    with connected(options, "status") as client:
+        status = client.admin_request("status")
+        if options.interval:
+            time.sleep(options.interval)
             status = client.admin_request("status")
-            if options.interval:
-                time.sleep(options.interval)
-                status = client.admin_request("status")
-    except NetworkError as error:
-        raise CommandError(_with_options(str(error))) from error
     if options.json:
         sys.stdout.write(json.dumps(status, indent=2, ensure_ascii=False) + "\n")
     else:
         _show(status)
     return 0
-
-
-def _with_options(text: str) -> str:
-    """Name the options of the command where an error names the arguments of `connect`."""
-
-    def options(found: re.Match[str]) -> str:
-        return "Pass " + re.sub(r"([a-z_]+)=(True)?", lambda each: f"--{each[1].replace('_', '-')}", found[1])
-
-    return re.sub(r"Pass (.+) to connect\(\), or prompts=", options, text)
 
 
 def _show(status: dict[str, Any]) -> None:

@@ -170,12 +170,16 @@ class AdminRequests:
             peer: The network name or address of the peer, or the name of a Service.
 
         Raises:
+            TypeError: It is no text.
             ValueError: There is no such peer, or it is the one that asks.
         """
+        if not isinstance(peer, str):
+            raise TypeError(f"The peer must be text, not {type(peer).__name__}")
         found = [
             each
             for each in self._registry.peers.values()
-            if peer in {each.name, each.address, f"{each.host.address}:{each.port}", each.service or None}
+            if peer in {each.name, each.address, f"{each.host.address}:{each.port}"}
+            or (each.service and each.service == peer)
         ]
         if not found:
             raise ValueError(
