@@ -46,7 +46,7 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
         "max_unauthenticated",
         or_none(count),
         "NUMBER",
-        "how many connections may not have said yet who they are\n(default: 200), or none",
+        "how many connections may owe an answer before they have\nsaid who they are (default: 200), or none",
     ),
     (
         "handshake_timeout",

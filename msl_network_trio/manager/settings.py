@@ -33,8 +33,8 @@ class Limits(TypedDict, total=False):
     """How many clients and Services may be connected (5,000). More are rejected."""
 
     max_unauthenticated: int | None
-    """How many connections may be that have not said who they are (200). If there is one more, the oldest of
-    the host that has the most of them has to go."""
+    """How many connections may owe an answer before they have said who they are (200). If there is one more,
+    the one that has owed it for longest has to go, of the host that has the most of them."""
 
     handshake_timeout: float
     """How many seconds a peer may take to say who it is; a person may have to type a password (300)."""

@@ -15,6 +15,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio import ConnectionLost, RemoteError, ServiceLost, connect
+from msl_network_trio.cli.main import main
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.manager.replacing import SILENCE
 from msl_network_trio.manager.server import open_manager
@@ -370,3 +371,28 @@ async def test_both_take_an_administrator(users, attribute):
             with pytest.raises(RemoteError, match="must be an administrator"):
                 await bob.admin_request(attribute, "S")
             assert (await service.ask(MANAGER, "unlink", "nobody"))["result"] is True
+
+
+async def test_commands_close_a_connection_and_release_locks(users, capsys):
+    async def run(*words):
+        options = ["-H", "127.0.0.1", "-p", str(manager.port), "--disable-tls", "-u", "alice", "-P", "pw-a"]
+        status = await trio.to_thread.run_sync(main, [*words, *options])
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    with trio.fail_after(60):
+        async with open_manager(host="127.0.0.1", port=0, disable_tls=True, database=users) as manager:
+            service = await reach(manager)
+            await service.enter("S", "service")
+            async with connect(**manager.connect_kwargs()) as holder:
+                await (await holder.link("S")).acquire_lock()
+                status, _, text = await run("unlock", "S", "--holder", "nobody")
+                assert (status, "nobody holds no lock on 'S'" in text) == (1, True)
+                told = f"Released the lock of {holder} on S\n"
+                assert await run("unlock", "S", "--holder", str(holder)) == (0, told, "")
+                assert await run("unlock", "S") == (0, "Nobody holds a lock on S\n", "")
+                assert await run("disconnect", str(holder)) == (0, f"Disconnected {holder}\n", "")
+            assert await run("disconnect", "S") == (0, f"Disconnected {service.name}\n", "")
+            status, _, text = await run("disconnect", "S")
+            assert (status, "No peer is connected as 'S'" in text) == (1, True)
+            service.transport.close()
