@@ -19,6 +19,7 @@ from msl_network_trio.protocol.manager import TURN, ManagerProtocol
 from msl_network_trio.protocol.peer import Host
 from msl_network_trio.protocol.verdicts import Undecided
 from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.liveness import LOOK_EVERY
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ _MOST_PARTING = 200
 
 EVICTED_AGAIN = 1.0
 """Seconds after which a peer may try again that was sent away for no fault of its own."""
+
+_LOOKS_AT_ONCE = 100
+"""Peers that are looked after before others have their turn."""
 
 _LAST_LINGER = 0.1
 """How many seconds the Manager waits at its end for a peer to close the connection."""
@@ -78,6 +82,8 @@ class Conversations:
         """Begin, with tasks in a nursery."""
         self._start_soon = nursery.start_soon
         nursery.start_soon(self._watch.run)
+        if not self._settings.in_memory:
+            nursery.start_soon(self._look_after_peers)
 
     def is_waiting_for_lines(self) -> bool:
         """Whether there is nothing to wait for but the next line of a peer, or one more connection.
@@ -85,6 +91,16 @@ class Conversations:
         That is only so in a Manager that was told that it is alone in its event loop.
         """
         return self._settings.alone and not self._tasks and not len(self._lobby) and not self.is_ending
+
+    async def _look_after_peers(self) -> None:
+        """Spare peers that take nothing for long, but are there; see `Transport.look_after_peer`."""
+        while True:
+            await trio.sleep(LOOK_EVERY)
+            for number, peer in enumerate([*self._protocol.registry.peers.values()], 1):
+                assert isinstance(peer, PeerConnection)
+                peer.transport.look_after_peer()
+                if number % _LOOKS_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
 
     def flush(self) -> None:
         """Write what the protocol wants to be written: once to each peer for all that one peer has sent."""

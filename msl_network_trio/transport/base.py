@@ -132,6 +132,12 @@ class Transport(ABC):
     def end_request(self) -> None:  # noqa: B027 - most have done nothing
         """End what `request_acknowledgement` has begun."""
 
+    def look_after_peer(self) -> None:  # noqa: B027 - most have nothing to do
+        """Spare a peer that takes nothing for long, but is there; to be called every `LOOK_EVERY` seconds.
+
+        `wait_send` does so itself. It matters for what the carrier has taken and the peer has not.
+        """
+
     async def send_all(self, data: bytes) -> None:
         """Send all of it. Cancelled half way, the transport is of no further use but to be closed.
 

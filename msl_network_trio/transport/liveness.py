@@ -42,8 +42,14 @@ _UNACKNOWLEDGED: Final[dict[str, tuple[int, int]]] = {
 SYSTEM_GIVES_UP: Final = sys.platform in _UNACKNOWLEDGED
 """Whether the system has such an option. Else `SocketTransport.wait_send` has a limit of its own."""
 
-_INFO: Final = struct.Struct("=8B14I")
-"""The first 64 bytes of Linux's ``struct tcp_info``."""
+LOOK_EVERY: Final = 30.0
+"""Seconds between two looks at a peer that takes nothing."""
+
+_SPARED: Final = 60.0
+"""Seconds for which a peer is spared that takes nothing and has answered TCP's last probe."""
+
+_INFO: Final = struct.Struct("=8B24I4Q3I")
+"""The first 148 bytes of Linux's ``struct tcp_info``."""
 
 
 def limit_silence(sock: socket.socket) -> None:
@@ -54,10 +60,42 @@ def limit_silence(sock: socket.socket) -> None:
         _set_keepalive(sock, name, _KEEPALIVE_IDLE)
     _set_keepalive(sock, "TCP_KEEPINTVL", _KEEPALIVE_INTERVAL)
     _set_keepalive(sock, "TCP_KEEPCNT", _KEEPALIVE_COUNT)
+    _limit_unacknowledged(sock, GIVE_UP)
+
+
+def _limit_unacknowledged(sock: socket.socket, seconds: float) -> None:
     if sys.platform in _UNACKNOWLEDGED:
         option, units = _UNACKNOWLEDGED[sys.platform]
         with contextlib.suppress(OSError):  # an old system, or a sandbox, that does not have it
-            sock.setsockopt(socket.IPPROTO_TCP, option, round(GIVE_UP * units))
+            sock.setsockopt(socket.IPPROTO_TCP, option, round(seconds * units))
+
+
+def spare(sock: socket.socket, now: float, since: float | None) -> float | None:
+    """Have TCP spare a peer whose program reads nothing, but whose system answers.
+
+    Linux gives up a peer that takes nothing for the limit of unacknowledged data, although it answers all
+    probes: one that is stopped in a debugger, for example. So the limit is moved on while it does.
+
+    Args:
+        sock: The connection.
+        now: The time in seconds.
+        since: What this function has returned the last time; None at first.
+
+    Returns:
+        When it was first seen that the peer takes nothing; None: it takes what it is sent.
+    """
+    values = _tcp_info(sock)
+    if values is None:
+        return None
+    probes, unacknowledged, unsent = values[3], values[12], values[38]
+    if not unsent or unacknowledged:
+        if since is not None:
+            _limit_unacknowledged(sock, GIVE_UP)
+        return None
+    since = now if since is None else since
+    if not probes:  # else it has yet to answer one, and is given up if it does not
+        _limit_unacknowledged(sock, max(GIVE_UP, now - since + LOOK_EVERY + _SPARED))
+    return since
 
 
 def _set_keepalive(sock: socket.socket, name: str, value: int) -> None:
@@ -105,15 +143,20 @@ def end_request(sock: socket.socket) -> None:
 
 def acknowledged(sock: socket.socket) -> Acknowledged | None:
     """Return what TCP knows about the peer; None: this system, or this socket, does not tell."""
-    if sys.platform != "linux":
-        return None
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-        values = _INFO.unpack(info)
-    except (OSError, struct.error):
+    values = _tcp_info(sock)
+    if values is None:
         return None
     probes, unacknowledged, last_data, last_ack = values[3], values[12], values[19], values[20]
     return Acknowledged(min(last_data, last_ack) / _MILLISECONDS, bool(probes or unacknowledged))
+
+
+def _tcp_info(sock: socket.socket) -> tuple[int, ...] | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        return _INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size))
+    except (OSError, struct.error):
+        return None
 
 
 def reset_on_close(sock: socket.socket) -> None:

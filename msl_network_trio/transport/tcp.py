@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import select
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -47,6 +46,8 @@ class SocketTransport(Transport):
         self._descriptor = sock.fileno()
         self._receive_error: OSError | None = None
         self._ended = False
+        self._stalled_since: float | None = None
+        """Since when the peer takes nothing but acknowledges, so that it is spared."""
         self.port = int(sock.getsockname()[1])
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -72,8 +73,7 @@ class SocketTransport(Transport):
 
     async def wait_send(self) -> None:
         """See `Transport.wait_send`."""
-        with give_up():
-            await self._wait_writable()
+        await self._wait_while_it_acknowledges(self._wait_writable)
 
     async def _wait_writable(self) -> None:
         self._check_open()
@@ -81,6 +81,23 @@ class SocketTransport(Transport):
             await trio.lowlevel.wait_writable(self._descriptor)
         except trio.ClosedResourceError:
             raise ConnectionLost(CLOSED) from None
+
+    async def _wait_while_it_acknowledges(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait until the peer takes something, but not for a peer that is gone, see `liveness`."""
+        began = trio.current_time()
+        while True:
+            with trio.move_on_after(liveness.LOOK_EVERY) as scope:
+                await wait()
+            if not scope.cancelled_caught:
+                return
+            self.look_after_peer()
+            if not liveness.SYSTEM_GIVES_UP and trio.current_time() - began >= liveness.GIVE_UP:
+                raise ConnectionLost(f"The peer has taken nothing for {liveness.GIVE_UP:g} seconds")
+
+    def look_after_peer(self) -> None:
+        """See `Transport.look_after_peer`."""
+        if self._descriptor >= 0:
+            self._stalled_since = liveness.spare(self._sock, trio.current_time(), self._stalled_since)
 
     async def receive(self) -> bytes:
         """See `Transport.receive`."""
@@ -181,22 +198,6 @@ class SocketTransport(Transport):
     def end_request(self) -> None:
         """See `Transport.end_request`."""
         liveness.end_request(self._sock)
-
-
-@contextlib.contextmanager
-def give_up() -> Iterator[None]:
-    """Limit the time in which a peer takes nothing of what waits for it, where the system does not.
-
-    Raises:
-        ConnectionLost: The time is over.
-    """
-    if liveness.SYSTEM_GIVES_UP:
-        yield
-        return
-    with trio.move_on_after(liveness.GIVE_UP) as scope:
-        yield
-    if scope.cancelled_caught:
-        raise ConnectionLost(f"The peer has taken nothing for {liveness.GIVE_UP:g} seconds")
 
 
 def reason(error: OSError | ValueError) -> str:

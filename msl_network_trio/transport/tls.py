@@ -15,7 +15,6 @@ from msl_network_trio.transport.tcp import (
     PIECE,
     SocketTransport,
     bare_host,
-    give_up,
     open_socket,
     reason,
 )
@@ -118,8 +117,7 @@ class TlsTransport(SocketTransport):
         """See `Transport.wait_send`."""
         # What the next call waits for is for the next send to say, which may not do so if it sends a part.
         waits_for, self._send_waits_for = self._send_waits_for, self._writable
-        with give_up():
-            await waits_for.wait()
+        await self._wait_while_it_acknowledges(waits_for.wait)
 
     async def receive(self) -> bytes:
         """See `Transport.receive`."""

@@ -348,6 +348,10 @@ class WebSocketTransport(Transport):
         """See `Transport.acknowledged`."""
         return self._carrier.acknowledged()
 
+    def look_after_peer(self) -> None:
+        """See `Transport.look_after_peer`."""
+        self._carrier.look_after_peer()
+
     def end_request(self) -> None:
         """See `Transport.end_request`."""
         self._carrier.end_request()
