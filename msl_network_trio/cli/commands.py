@@ -12,11 +12,13 @@ from msl_network_trio.cli import (
     completion,
     delete,
     demo,
+    disconnect,
     gateway,
     hostname,
     keygen,
     manager,
     status,
+    unlock,
     user,
 )
 from msl_network_trio.cli.parser import Parser
@@ -47,6 +49,8 @@ class Command(Protocol):
 COMMANDS: Final[dict[str, Command]] = {
     "manager": manager,
     "status": status,
+    "disconnect": disconnect,
+    "unlock": unlock,
     "gateway": gateway,
     "user": user,
     "hostname": hostname,

@@ -46,7 +46,7 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
         "max_unauthenticated",
         or_none(count),
         "NUMBER",
-        "how many connections may not have said yet who they are\n(default: 200), or none",
+        "how many connections may owe an answer before they have\nsaid who they are (default: 200), or none",
     ),
     (
         "handshake_timeout",
@@ -72,6 +72,12 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
         or_none(count),
         "NUMBER",
         "how many notifications per second a Service may emit\n(default: 100000), or none",
+    ),
+    (
+        "replace_after",
+        or_none(positive_seconds),
+        "SECONDS",
+        "for how long TCP may hear nothing of a Service before\nits name is free (default: 5), or none",
     ),
     (
         "login_attempts",

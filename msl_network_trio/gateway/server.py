@@ -124,6 +124,7 @@ class Gateway:
         self._door = Door(origins=settings.origins, read_limit=settings.read_limit)
         self._lobby = Lobby(_HALF_OPEN)
         self._logins = Logins(_LOGIN_ATTEMPTS, _LOGIN_MEMORY, 0, trio.current_time)
+        self._turns = trio.Lock()
         self._connected = 0
         self._may_ask = True
         # Shielded, as in Manager.
@@ -247,7 +248,7 @@ class Gateway:
             return SocketTransport(sock)
         try:
             with trio.fail_after(_TLS_HANDSHAKE):
-                return await accept_tls(sock, self._context)
+                return await accept_tls(sock, self._context, self._turns)
         except (ConnectionLost, trio.TooSlowError) as error:
             logger.info("no TLS connection with %s:%d: %s", address, port, error)
             return None

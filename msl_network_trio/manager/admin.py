@@ -2,22 +2,43 @@
 
 The names, the arguments and the results are those of the attributes of msl-network 1.0.0's Manager. There an
 administrator can reach whatever Python can. Left out is what nobody can use from afar (streams, cursors), and
-what would harm the Manager: statements of SQL, and closing its database.
+what would harm the Manager: statements of SQL, and closing its database. ``disconnect_peer``,
+``release_locks`` and ``status`` are our own.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
+import trio
+
+from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.database import ManagerDatabase
+from msl_network_trio.manager.large_answers import ListOfPages, Spool, encode_large, is_small
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.status import Status
-from msl_network_trio.manager.tables import Database, Table
+from msl_network_trio.manager.tables import ConnectionsTable, Database, Table
+from msl_network_trio.protocol.answers import Encoded
 from msl_network_trio.protocol.manager import ManagerProtocol
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.verdicts import AdminRequest
 from msl_network_trio.service.logging_level import set_logging_level
+
+_PAGE: Final = 500
+"""Records of connections that are read and encoded at a time, in some milliseconds."""
+
+_LARGE_ANSWERS: Final = 2
+"""Large answers that are made at the same time."""
+
+_NAMES: Final = 2000
+"""Names that are collected before others have their turn."""
+
+_TIMES: Final = inspect.Signature(
+    list(inspect.signature(ConnectionsTable.connections).parameters.values())[1:]
+)
+"""What `ConnectionsTable.connections` takes."""
 
 _OF_EVERY_TABLE: Final = frozenset(
     {"NAME", "path", "tables", "table_info", "column_names", "column_datatypes"}
@@ -70,6 +91,7 @@ class AdminRequests:
         database: Its database.
         status: How it is doing.
         reload_certificate: Has key and certificate loaded again.
+        dismiss: Tells a peer why its connection is closed, and waits until the peer is forgotten.
     """
 
     def __init__(
@@ -81,44 +103,103 @@ class AdminRequests:
         status: Status,
         *,
         reload_certificate: Callable[[], Awaitable[Any]],
+        dismiss: Callable[[PeerConnection, str], Awaitable[None]],
     ) -> None:
+        self._dismiss = dismiss
         self._database = database
-        self._reload_certificate = reload_certificate
         self._values: dict[str, Callable[[], Any]] = {
             "clients": lambda: protocol.identity()["clients"],
             "login": lambda: settings.auth_login or None,
             "password": lambda: settings.auth_password,
             "port": lambda: port,
-            "service_links": lambda: _names_by_service(protocol, lambda service: service.links),
-            "service_locks": lambda: _names_by_service(protocol, lambda service: service.locks),
             "services": lambda: protocol.identity()["services"],
             "status": status.tell,
         }
+        self._awaited: dict[str, Callable[[], Awaitable[Any]]] = {
+            "hostnames": self._hostnames,
+            "reload_certificate": reload_certificate,
+            "service_links": self._service_links,
+            "service_locks": self._service_locks,
+        }
+        self._actions: dict[str, Callable[..., Any]] = {
+            "release_locks": protocol.registry.release_locks,
+            "set_logging_level": set_logging_level,
+        }
         self._uses_hostnames = settings.auth_hostname
+        self._registry = protocol.registry
+        self._large = trio.CapacityLimiter(_LARGE_ANSWERS)
 
-    async def answer(self, request: AdminRequest) -> Any:
-        """Return the result of a request.
+    async def answer(self, request: AdminRequest, asking: Peer) -> Any:
+        """Return the result of a request, `Encoded` if it is large.
+
+        Args:
+            request: The request.
+            asking: The peer that makes it.
 
         Raises:
             AttributeError: There is no such request.
             TypeError: What it asks for cannot be sent.
             Exception: What has gone wrong.
         """
+        result = await self._find(request, asking)
+        if isinstance(result, Encoded) or is_small(result):
+            return result
+        return await trio.to_thread.run_sync(
+            encode_large, result, abandon_on_cancel=True, limiter=self._large
+        )
+
+    async def _find(self, request: AdminRequest, asking: Peer) -> Any:
         owner, _, name = request.attribute.partition(".")
         if name and owner in _TABLES:
             return await self._of_table(owner, name, request)
         if request.attribute in self._values:
             return self._values[request.attribute]()
-        if request.attribute == "reload_certificate":
-            return await self._reload_certificate()
-        if request.attribute == "hostnames":
-            return await self._hostnames()
-        if request.attribute == "set_logging_level":
-            return set_logging_level(*request.args, **request.kwargs)
+        if request.attribute == "disconnect_peer":
+            return await self._disconnect_peer(asking, *request.args, **request.kwargs)
+        if request.attribute in self._awaited:
+            return await self._awaited[request.attribute]()
+        if request.attribute in self._actions:
+            return self._actions[request.attribute](*request.args, **request.kwargs)
         if request.attribute in _NOT_TO_BE_SENT:
             kind = _NOT_TO_BE_SENT[request.attribute]
             raise TypeError(f"Object of type {kind} is not JSON serializable")
         raise AttributeError(f"'Manager' object has no attribute {request.attribute!r}")
+
+    async def _disconnect_peer(self, asking: Peer, peer: str) -> list[str]:
+        """Close the connection of a peer, and return its network name.
+
+        Args:
+            asking: The peer of the administrator.
+            peer: The network name or address of the peer, or the name of a Service.
+
+        Raises:
+            TypeError: It is no text.
+            ValueError: There is no such peer, or it is the one that asks.
+        """
+        if not isinstance(peer, str):
+            raise TypeError(f"The peer must be text, not {type(peer).__name__}")
+        found = [
+            each
+            for each in self._registry.peers.values()
+            if peer in {each.name, each.address, f"{each.host.address}:{each.port}"}
+            or (each.service and each.service == peer)
+        ]
+        if not found:
+            raise ValueError(
+                f"No peer is connected as {peer!r}: give name[HOST:port], HOST:port or a Service"
+            )
+        if asking in found:
+            raise ValueError(f"{peer!r} is the connection of this request; it can be closed without one")
+        for each in found:
+            assert isinstance(each, PeerConnection)
+            await self._dismiss(each, f"{asking.name}, an administrator, has closed this connection")
+        return [each.name for each in found]
+
+    async def _service_links(self) -> dict[str, list[str]]:
+        return await self._names_by_service(lambda service: service.links)
+
+    async def _service_locks(self) -> dict[str, list[str]]:
+        return await self._names_by_service(lambda service: service.locks)
 
     async def _hostnames(self) -> list[str] | None:
         if not self._uses_hostnames:
@@ -129,19 +210,65 @@ class AdminRequests:
         get_table, names = _TABLES[owner]
         if owner == "connections_table":
             await self._database.write_records()
+        if request.attribute == "connections_table.connections":
+            return await self._connections(request)
 
         def answer(database: Database) -> Any:
             table = get_table(database)
             if name not in names:
                 raise AttributeError(f"{type(table).__name__!r} object has no attribute {name!r}")
             attribute = getattr(table, name)
-            return attribute(*request.args, **request.kwargs) if callable(attribute) else attribute
+            result = attribute(*request.args, **request.kwargs) if callable(attribute) else attribute
+            if request.attribute == "users_table.get_user":
+                return result and _without_secrets(result)
+            if request.attribute == "users_table.records":
+                return [_without_secrets(user) for user in result]
+            return result
 
-        result = await self._database.call(answer)
-        if request.attribute == "users_table.get_user":
-            return result and _without_secrets(result)
-        if request.attribute == "users_table.records":
-            return [_without_secrets(user) for user in result]
+        return await self._database.call(answer)
+
+    async def _connections(self, request: AdminRequest) -> Encoded:
+        """Answer with the records of connections, of which there may be a million.
+
+        They are read and encoded page by page, in the worker thread of the database, which is free for others
+        after each page.
+        """
+        try:
+            times = _TIMES.bind(*request.args, **request.kwargs).kwargs
+        except TypeError as error:
+            raise TypeError(f"ConnectionsTable.connections(): {error}") from None
+        last = await self._database.call(lambda database: database.connections.last_number())
+        spool = Spool()
+        rows = ListOfPages(spool)
+
+        def add_page(database: Database) -> int:
+            page = database.connections.page(after, last, _PAGE, **times)
+            rows.add(page)
+            return page[-1][0] if len(page) == _PAGE else last
+
+        async with self._large:
+            try:
+                after = 0
+                while True:
+                    after = await self._database.call(add_page)
+                    if after >= last:
+                        break
+                rows.end()
+                return spool.take()
+            except BaseException:
+                spool.close()
+                raise
+
+    async def _names_by_service(self, peers: Callable[[Peer], Iterable[Peer]]) -> dict[str, list[str]]:
+        """Return the names of peers by Service. There may be millions: others have their turn meanwhile."""
+        result: dict[str, list[str]] = {}
+        count = 0
+        for name, service in [*self._registry.services.items()]:
+            result[name] = sorted(peer.name for peer in peers(service))
+            count += 1 + len(result[name])
+            if count > _NAMES:
+                count = 0
+                await trio.lowlevel.checkpoint()
         return result
 
 
@@ -149,12 +276,3 @@ def _without_secrets(user: tuple[Any, ...]) -> tuple[Any, ...]:
     """A user without key and salt, which JSON cannot have anyway: msl-network answers with an error."""
     number, username, _, _, is_admin = user
     return number, username, None, None, bool(is_admin)
-
-
-def _names_by_service(
-    protocol: ManagerProtocol, peers: Callable[[Peer], Iterable[Peer]]
-) -> dict[str, list[str]]:
-    return {
-        name: sorted(peer.name for peer in peers(service))
-        for name, service in protocol.registry.services.items()
-    }

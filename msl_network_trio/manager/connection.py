@@ -165,6 +165,11 @@ class PeerConnection(Peer):
             self.transport.send_eof()
         self.transport.end(cut_off=cut_off)
 
+    def reset(self, reason: str) -> None:
+        """Close the connection at once, without a word: what waits to be written is dropped."""
+        self._lose(reason)
+        self.transport.abort()
+
     def _lose(self, reason: str) -> None:
         """The peer cannot be reached: nothing is to be written to it any more."""
         self.outgoing = []

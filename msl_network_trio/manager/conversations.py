@@ -20,11 +20,18 @@ from msl_network_trio.protocol.manager import TURN, ManagerProtocol
 from msl_network_trio.protocol.peer import Host
 from msl_network_trio.protocol.verdicts import Undecided
 from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.liveness import LOOK_EVERY
 
 logger = get_logger(__name__)
 
 _MOST_PARTING = 200
 """How many connections may be about to end, and kept until their peers have read why. Others end at once."""
+
+EVICTED_AGAIN = 1.0
+"""Seconds after which a peer may try again that was sent away for no fault of its own."""
+
+_LOOKS_AT_ONCE = 100
+"""Peers that are looked after before others have their turn."""
 
 _LAST_LINGER = 0.1
 """How many seconds the Manager waits at its end for a peer to close the connection."""
@@ -66,11 +73,15 @@ class Conversations:
         """How many tasks serve or write to peers."""
         self._parting = 0
         self._all_gone = trio.Event()
+        self._dropping: dict[PeerConnection, trio.Event] = {}
+        """Set when a peer that somebody has dropped is forgotten."""
 
     def open(self, nursery: trio.Nursery) -> None:
         """Begin, with tasks in a nursery."""
         self._start_soon = nursery.start_soon
         nursery.start_soon(self._watch.run)
+        if not self._settings.in_memory:
+            nursery.start_soon(self._look_after_peers)
 
     def is_waiting_for_lines(self) -> bool:
         """Whether there is nothing to wait for but the next line of a peer, or one more connection.
@@ -78,6 +89,16 @@ class Conversations:
         That is only so in a Manager that was told that it is alone in its event loop.
         """
         return self._settings.alone and not self._tasks and not len(self._lobby) and not self.is_ending
+
+    async def _look_after_peers(self) -> None:
+        """Spare peers that take nothing for long, but are there; see `Transport.look_after_peer`."""
+        while True:
+            await trio.sleep(LOOK_EVERY)
+            for number, peer in enumerate([*self._protocol.registry.peers.values()], 1):
+                assert isinstance(peer, PeerConnection)
+                peer.transport.look_after_peer()
+                if number % _LOOKS_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
 
     def flush(self) -> None:
         """Write what the protocol wants to be written: once to each peer for all that one peer has sent."""
@@ -105,6 +126,23 @@ class Conversations:
         if self._quiet is not None and self._protocol.is_quiet:
             self._quiet.set()
 
+    # ---- sending peers away ----
+
+    async def reset(self, peer: PeerConnection, reason: str) -> None:
+        """Reset the connection of a peer, and wait until the peer is forgotten."""
+        if self._protocol.registry.peers.get(peer.name) is peer:
+            forgotten = self._dropping.setdefault(peer, trio.Event())
+            peer.reset(reason)
+            await forgotten.wait()
+
+    async def dismiss(self, peer: PeerConnection, reason: str) -> None:
+        """Tell a peer why its connection is closed, and wait until the peer is forgotten."""
+        if self._protocol.registry.peers.get(peer.name) is peer:
+            forgotten = self._dropping.setdefault(peer, trio.Event())
+            self._protocol.reject(peer, ConnectionAbortedError(reason))
+            self.flush()
+            await forgotten.wait()
+
     # ---- one peer ----
 
     @trio.lowlevel.enable_ki_protection
@@ -128,7 +166,7 @@ class Conversations:
         self._connections += 1
 
         def evict(reason: str) -> None:
-            self._protocol.reject(peer, ConnectionAbortedError(reason))
+            self._protocol.reject(peer, ConnectionAbortedError(reason), again=EVICTED_AGAIN)
             self.flush()
 
         if visitor is None:
@@ -191,6 +229,8 @@ class Conversations:
         self._protocol.disconnect(peer)
         self.flush()
         self._note_end(peer)
+        if (dropped := self._dropping.pop(peer, None)) is not None:
+            dropped.set()
         self._parting += 1
         try:
             if self.is_ending:
@@ -232,14 +272,19 @@ class Conversations:
 
     async def _let_in(self, peer: PeerConnection, visitor: Visitor) -> bool:
         """Have a peer say who it is; False if it went without."""
-        receive, protocol = peer.transport.receive, self._protocol
-        protocol.connect(peer)
-        self.flush()
+        receive, protocol, lobby = peer.transport.receive, self._protocol, self._lobby
+        await lobby.owe(visitor)
+        if visitor in lobby:
+            protocol.connect(peer)
+            self.flush()
         with trio.move_on_after(self._settings.handshake_timeout) as handshake:
             while not (peer.kind or peer.closing):
-                await self._decide(peer)
+                if protocol.undecided(peer) is not None:
+                    lobby.wait_for_us(visitor)
+                    await self._decide(peer)
                 if peer.kind:
                     break  # it had said so before it was asked, and need not say anything more
+                await lobby.owe(visitor)
                 data = await receive()
                 if not data:
                     return False
@@ -253,7 +298,7 @@ class Conversations:
             seconds = self._settings.handshake_timeout
             protocol.hits["handshake_timeout"] += 1
             text = f"{peer.waits_for!r} was not answered within {seconds:g} seconds (handshake_timeout)"
-            protocol.reject(peer, TimeoutError(text))
+            protocol.reject(peer, TimeoutError(text), again=EVICTED_AGAIN)
             self.flush()
         return True
 

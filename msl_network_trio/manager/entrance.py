@@ -55,6 +55,7 @@ class Entrance:
         self._tls_timeout = tls_timeout
         self._serve = serve
         self._hostnames = Hostnames()
+        self._turns = trio.Lock()
 
     def use_context(self, context: ssl.SSLContext) -> None:
         """Secure the connections that are accepted from now on with another context."""
@@ -119,7 +120,7 @@ class Entrance:
             return SocketTransport(sock)
         try:
             with trio.fail_after(self._tls_timeout):
-                return await accept_tls(sock, self._context)
+                return await accept_tls(sock, self._context, self._turns)
         except (ConnectionLost, trio.TooSlowError) as error:
             nobody = Peer(Host(address, address, address, address), port)
             text = "no TLS connection with %s: %s"

@@ -15,6 +15,7 @@ from msl_network_trio.constants import NETWORK_MANAGER_RUNNING_PREFIX, PORT
 from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.logs import KEEP, logging_to
+from msl_network_trio.manager.open_files import raise_open_files_limit
 from msl_network_trio.manager.secret import joined, read_secret
 from msl_network_trio.manager.server import Manager, open_manager
 from msl_network_trio.manager.settings import Limits
@@ -167,6 +168,7 @@ def _run(
 ) -> None:
     with logging_to(log_level, log_file, style=log_format, rotate=log_rotate, keep=log_keep) as path:
         logger.info("logging to %s", path)
+        raise_open_files_limit()
         if auth_password is not None:
             auth_password = read_secret(auth_password, "The password of the Manager", AuthenticationError)
         if key_file_password is not None:

@@ -21,11 +21,13 @@ from msl_network_trio.exceptions import AuthenticationError, CertificateError, C
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair, load
 from msl_network_trio.manager.certificates import server_context
+from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.conversations import Conversations
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.entrance import Entrance
 from msl_network_trio.manager.gateways import addresses_of
 from msl_network_trio.manager.lobby import Lobby
+from msl_network_trio.manager.replacing import Replacing
 from msl_network_trio.manager.rights import Rights
 from msl_network_trio.manager.settings import Limits, ManagerSettings
 from msl_network_trio.manager.status import Status
@@ -98,15 +100,25 @@ class Manager:
             login_attempts=settings.login_attempts,
             login_memory=settings.login_memory,
             login_delay=settings.login_delay,
+            replaces=settings.replace_after is not None,
             clock=trio.current_time,
         )
         self._database = database
         self._status = Status(settings, self._protocol, self._lobby)
         admin = AdminRequests(
-            settings, port, self._protocol, database, self._status, reload_certificate=self.reload_certificate
+            settings,
+            port,
+            self._protocol,
+            database,
+            self._status,
+            dismiss=self._dismiss,
+            reload_certificate=self.reload_certificate,
         )
+        replacing = Replacing(settings.replace_after, self._protocol, self._reset)
         self._rights = Rights(settings, self._protocol, database)
-        self._verdicts = Verdicts(database, self._protocol.logins, self._rights, admin, self.shutdown)
+        self._verdicts = Verdicts(
+            database, self._protocol.logins, self._rights, admin, replacing, shutdown=self.shutdown
+        )
         self._conversations = Conversations(
             settings, self._protocol, self._lobby, self._status, self._verdicts.reach
         )
@@ -124,6 +136,12 @@ class Manager:
             self._certificate = CertificateInUse(
                 pair, partial(_make_context, settings), self._entrance.use_context
             )
+
+    async def _dismiss(self, peer: PeerConnection, reason: str) -> None:
+        await self._conversations.dismiss(peer, reason)
+
+    async def _reset(self, peer: PeerConnection, reason: str) -> None:
+        await self._conversations.reset(peer, reason)
 
     @property
     def host(self) -> str:

@@ -33,8 +33,8 @@ class Limits(TypedDict, total=False):
     """How many clients and Services may be connected (5,000). More are rejected."""
 
     max_unauthenticated: int | None
-    """How many connections may be that have not said who they are (200). If there is one more, the oldest of
-    the host that has the most of them has to go."""
+    """How many connections may owe an answer before they have said who they are (200). If there is one more,
+    the one that has owed it for longest has to go, of the host that has the most of them."""
 
     handshake_timeout: float
     """How many seconds a peer may take to say who it is; a person may have to type a password (300)."""
@@ -50,6 +50,10 @@ class Limits(TypedDict, total=False):
 
     notification_rate: int | None
     """How many notifications per second a Service may emit (100,000). More are dropped."""
+
+    replace_after: float | None
+    """For how many seconds after a probe nothing may be heard of a Service, not even by TCP, before one of
+    the same name, host and user takes its place (5); at least 30 where TCP does not tell. None: for ever."""
 
     login_attempts: int | None
     """How many logins of one user from one host may fail within `login_memory` (10). Then more are refused.
@@ -127,6 +131,7 @@ class ManagerSettings:
     max_links: int | None = attrs.field(default=1_000, validator=_is_positive)
     max_requests: int | None = attrs.field(default=100_000, validator=_is_positive)
     notification_rate: int | None = attrs.field(default=100_000, validator=_is_positive)
+    replace_after: float | None = attrs.field(default=5.0, validator=_is_positive)
     login_attempts: int | None = attrs.field(default=10, validator=_is_positive)
     login_memory: float = attrs.field(default=60.0, validator=_is_positive)
     login_delay: float = attrs.field(default=0.5, validator=_is_not_negative)

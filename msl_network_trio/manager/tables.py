@@ -224,14 +224,39 @@ class ConnectionsTable(Table):
         Returns:
             For each the number, date and time, address, full name, number of the port, what happened.
         """
-        sql = f"SELECT * FROM {self.NAME}"
-        parameters: list[str] = []
+        return self.page(0, self.last_number(), -1, start=start, end=end)
+
+    def last_number(self) -> int:
+        """Return the number of the latest record; 0 if there is none."""
+        [(number,)] = self._rows(f"SELECT max(pid) FROM {self.NAME};")
+        return number or 0
+
+    def page(
+        self,
+        after: int,
+        last: int,
+        count: int,
+        *,
+        start: dt.datetime | str | None = None,
+        end: dt.datetime | str | None = None,
+    ) -> list[tuple[Any, ...]]:
+        """Return some of the records of a time, the oldest first.
+
+        Args:
+            after: The number of a record: only later ones.
+            last: The number of the last record that matters.
+            count: How many records at most; -1: all.
+            start: See `connections`.
+            end: See `connections`.
+        """
+        sql = f"SELECT * FROM {self.NAME} WHERE pid > ? AND pid <= ?"
+        parameters: list[Any] = [after, last]
         for limit, comparison in ((start, ">="), (end, "<=")):
             if limit is not None:
-                sql += f" {'AND' if parameters else 'WHERE'} datetime {comparison} ?"
+                sql += f" AND datetime {comparison} ?"
                 text = limit.isoformat() if isinstance(limit, dt.datetime) else _text(limit, "time")
                 parameters.append(f"{text}T00:00:00" if _DATE.fullmatch(text) else text)
-        return self._rows(f"{sql};", *parameters)
+        return self._rows(f"{sql} ORDER BY pid LIMIT ?;", *parameters, count)
 
 
 class HostnamesTable(Table):

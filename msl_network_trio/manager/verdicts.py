@@ -14,7 +14,9 @@ from msl_network_trio.constants import SHUTDOWN_MANAGER
 from msl_network_trio.exceptions import CertificateError, DatabaseError
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.admin import AdminRequests
+from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.database import ManagerDatabase, reason
+from msl_network_trio.manager.replacing import Replacing
 from msl_network_trio.manager.rights import Rights
 from msl_network_trio.protocol.logins import Logins, Outcome
 from msl_network_trio.protocol.peer import Peer
@@ -24,6 +26,7 @@ from msl_network_trio.protocol.verdicts import (
     KnowUser,
     LogIn,
     NotNow,
+    Replace,
     Revoked,
     Throttled,
     TrustHost,
@@ -54,6 +57,7 @@ class Verdicts:
         logins: The login throttle.
         rights: What those who have logged in may do.
         admin: Answers the requests of administrators.
+        replacing: Replaces peers that are gone.
         shutdown: Has the Manager end.
     """
 
@@ -63,11 +67,14 @@ class Verdicts:
         logins: Logins,
         rights: Rights,
         admin: AdminRequests,
+        replacing: Replacing,
+        *,
         shutdown: Callable[[], None],
     ) -> None:
         self._database = database
         self._logins = logins
         self._rights = rights
+        self._replacing = replacing
         self._admin = admin
         self._shutdown = shutdown
 
@@ -85,6 +92,7 @@ class Verdicts:
             AttributeError,
             CertificateError,
             LookupError,
+            OSError,
             TypeError,
             ValueError,
             sqlite3.Error,
@@ -105,13 +113,17 @@ class Verdicts:
                 if delay := self._logins.delay(peer.host.address, question.username):
                     await trio.sleep(delay)
                 return await self._in_turn(peer, question.username, partial(self._log_in, peer, question))
+            case Replace():
+                return await self._replacing.replace(peer, question.holder)
         await self._rights.check_admin(peer)
         if question.attribute == SHUTDOWN_MANAGER:
             text = "%s, an administrator, shuts down the Manager"
             emit(logging.INFO, "shutdown_requested", text, peer.name, **about(peer))
             self._shutdown()
             await trio.sleep_forever()  # until the shutdown has come to an end, and cancels this
-        result = await self._admin.answer(question)
+        if isinstance(peer, PeerConnection):
+            await peer.wait_drained()  # an answer may be large, and the next one needs not be made before
+        result = await self._admin.answer(question, peer)
         if question.attribute in _CHANGE_RIGHTS:
             await self._change_rights(peer, question)
         return result

@@ -23,15 +23,17 @@ from msl_network_trio.protocol.logins import Logins, Outcome
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
-from msl_network_trio.protocol.registry import Registry
+from msl_network_trio.protocol.registry import Registry, RegistryFull
 from msl_network_trio.protocol.verdicts import (
     AdminRequest,
     KnowUser,
     LogIn,
     NotNow,
+    Replace,
     Revoked,
     Throttled,
     TrustHost,
+    Undecided,
     Waiting,
 )
 
@@ -55,6 +57,9 @@ _ADMIN_REQUESTS = 100
 
 _UNPROVEN = 16_384
 """How many bytes these may have."""
+
+FULL_AGAIN = 10.0
+"""Seconds after which a peer may try again that was one too many: others have to go first."""
 
 UNDECIDED_AGAIN = 5.0
 """Seconds after which a peer may try again of which the Manager could not find out who it is."""
@@ -97,6 +102,7 @@ class Admission:
         record: Keeps for later what happened to a peer when it connected.
         records: The log.
         logins: The attempts to log in that have failed.
+        replaces: Whether a peer that is gone may be replaced by one of the same name, see `Replace`.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class Admission:
         record: Callable[[Peer, str], None],
         records: Records,
         logins: Logins,
+        replaces: bool = False,
     ) -> None:
         self._name = name
         self._registry = registry
@@ -121,6 +128,7 @@ class Admission:
         self._record = record
         self._records = records
         self._logins = logins
+        self._replaces = replaces
 
     def begin(self, peer: Peer) -> None:
         """Take up the conversation with a new peer."""
@@ -225,6 +233,8 @@ class Admission:
             self._throttle(peer, verdict)
         elif isinstance(verdict, Exception):
             self._undecidable(peer, verdict)
+        elif isinstance(question, Replace):
+            self._check_identity(peer, question.identity, may_replace=False)
         elif isinstance(question, TrustHost):
             if verdict:
                 self._ask_identity(peer)
@@ -272,7 +282,7 @@ class Admission:
         peer.lines.limit = _smaller(self._read_limit, IDENTITY_LIMIT)
         self._ask(peer, "identity", "identity")
 
-    def _wait_for_verdict(self, peer: Peer, question: TrustHost | KnowUser | LogIn | AdminRequest) -> None:
+    def _wait_for_verdict(self, peer: Peer, question: Undecided) -> None:
         assert peer.waiting is not None
         peer.waiting.undecided = question
         peer.waits_for = VERDICT
@@ -340,11 +350,20 @@ class Admission:
         else:
             self.reject(peer, ValueError("Wrong Manager password"), "rejected: wrong Manager password")
 
-    def _check_identity(self, peer: Peer, identity: Any) -> None:
+    def _check_identity(self, peer: Peer, identity: Any, *, may_replace: bool = True) -> None:
         try:
             self._registry.add(peer, identity)
+        except RegistryFull as error:
+            self.reject(peer, ValueError(str(error)), "rejected: invalid identity", FULL_AGAIN)
+            return
         except (TypeError, KeyError, NameError, ValueError) as error:
-            self.reject(peer, error, "rejected: invalid identity")
+            holder = (
+                self._replaceable(peer, identity) if isinstance(error, NameError) and may_replace else None
+            )
+            if holder is None:
+                self.reject(peer, error, "rejected: invalid identity")
+            else:
+                self._wait_for_verdict(peer, Replace(holder, identity))
             return
         peer.waits_for = ""
         peer.waiting = None
@@ -354,6 +373,13 @@ class Admission:
         self._record(peer, f"connected as a {peer.kind}")
         text = "%s is a new %s"
         self._records.write(peer, logging.INFO, "connected", text, peer.name, peer.kind, kind=peer.kind)
+
+    def _replaceable(self, peer: Peer, identity: dict[str, Any]) -> Peer | None:
+        """Return the Service that has the name of a newcomer and may be replaced by it if it is gone."""
+        holder = self._registry.services.get(identity["name"])
+        if holder is None or not self._replaces or peer.host.gateway or holder.host.gateway:
+            return None
+        return holder if (holder.host.address, holder.user) == (peer.host.address, peer.user) else None
 
     def _undecidable(self, peer: Peer, error: Exception) -> None:
         """There is no verdict on a peer that wants to be let in, or to log in."""
@@ -403,6 +429,8 @@ class Admission:
             self._delivery.refuse(peer, request.uid, f"{_NO_ADMIN}: {verdict}")
         elif isinstance(verdict, Exception):
             self._delivery.refuse(peer, request.uid, f"{type(verdict).__name__}: {verdict}")
+        elif isinstance(verdict, answers.Encoded):
+            self._delivery.put_result(peer, request.uid, verdict.value)
         else:
             try:
                 line = answers.result(verdict, request.uid, peer.name)

@@ -7,7 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
+
 from msl_network_trio.protocol import codec
+
+
+@attrs.frozen
+class Encoded:
+    """A result that is encoded already, since that took long; a memoryview may be of a file."""
+
+    value: bytes | memoryview = attrs.field(repr=False)
 
 
 def line(value: dict[str, Any]) -> bytes:

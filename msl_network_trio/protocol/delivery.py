@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from msl_network_trio.protocol import answers
+from msl_network_trio.protocol import answers, codec
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
 
@@ -19,6 +19,9 @@ BUSY = 1_048_576
 
 _HEAVY = 65_536
 """From how many bytes on what waits for a peer counts among what waits for all of them together."""
+
+_DROPPED_AGAIN = 1.0
+"""Seconds after which a peer may connect again that was dropped because it did not read."""
 
 _FOR_ALL = 4
 """How many times as much may wait for all peers together as for one."""
@@ -58,6 +61,16 @@ class Delivery:
         text = "refused a request of %s: %s"
         self._records.write(peer, logging.INFO, "refused", text, peer.name, message, error=message)
         self.put(peer, answers.error(message, uid, peer.name, again))
+
+    def put_result(self, peer: Peer, uid: Any, result: bytes | memoryview) -> None:
+        """Answer a request to the Manager with a value that is encoded."""
+        start = b'{"error":false,"requester":%b,"result":' % codec.encode_value(peer.name)
+        end = b',"uid":%b}\r\n' % codec.encode_value(uid)
+        if len(result) < LARGE:
+            self.put(peer, b"".join((start, result, end)))
+        else:
+            self.put(peer, start)
+            self.put_large(peer, memoryview(result), end)
 
     def put_line(self, peer: Peer, line: bytes) -> None:
         """Pass a line on as it came."""
@@ -118,7 +131,7 @@ class Delivery:
         text = "%s does not read and is dropped: %s"
         self._records.write(peer, logging.WARNING, "dropped", text, peer.name, reason, reason=reason)
         peer.backlog -= sum(map(len, peer.outgoing))
-        peer.outgoing = [answers.error(reason, "", self._name)]
+        peer.outgoing = [answers.error(reason, "", self._name, _DROPPED_AGAIN)]
         peer.backlog += len(peer.outgoing[0])
         peer.large = False
         peer.closing = reason

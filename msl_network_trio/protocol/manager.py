@@ -20,7 +20,7 @@ from typing import Any
 
 from msl_network_trio.constants import MANAGER, NOTIFICATION_UID
 from msl_network_trio.protocol import answers
-from msl_network_trio.protocol.admission import Admission, Authentication
+from msl_network_trio.protocol.admission import FULL_AGAIN, Admission, Authentication
 from msl_network_trio.protocol.delivery import Delivery
 from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.protocol.logins import Logins
@@ -35,6 +35,9 @@ from msl_network_trio.protocol.verdicts import Undecided
 
 TURN = 256
 """How many lines of a peer are handled before others have their turn, if there are so many at once."""
+
+_RESTARTED_AGAIN = 1.0
+"""Seconds after which a Service may try again when the Manager ends, which may be a restart."""
 
 _UNFINISHED = 1_073_741_824
 """How many bytes there may be of lines that are not complete, of all peers together."""
@@ -58,6 +61,7 @@ class ManagerProtocol:
         login_attempts: How many logins of one user of a host may fail, see `Logins`; None: any number.
         login_memory: After how many seconds a failed login is forgotten.
         login_delay: For how many seconds a login waits for each one that has failed.
+        replaces: Whether a peer that is gone may be replaced by one of the same name, see `Replace`.
         clock: Gives the time in seconds, of which only differences count.
 
     Attributes:
@@ -85,6 +89,7 @@ class ManagerProtocol:
         login_attempts: int | None = None,
         login_memory: float = 60.0,
         login_delay: float = 0.0,
+        replaces: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
@@ -110,6 +115,7 @@ class ManagerProtocol:
             record=record,
             records=self.records,
             logins=self.logins,
+            replaces=replaces,
         )
         self._own_requests = OwnRequests(identity, self.registry, self._delivery, self._admission)
         self._router = Router(
@@ -227,7 +233,7 @@ class ManagerProtocol:
         peer.lines.clear()
         peer.unfinished = 0
         text = f"The lines of all peers that are not complete have more than {_UNFINISHED:,} bytes"
-        self.reject(peer, ValueError(f"{text}, yours the most"))
+        self.reject(peer, ValueError(f"{text}, yours the most"), again=FULL_AGAIN)
 
     def undecided(self, peer: Peer) -> Undecided | None:
         """Return what somebody has to decide before a peer can be served on."""
@@ -246,10 +252,10 @@ class ManagerProtocol:
         self._admission.decide(peer, verdict)
         data, waiting.data = waiting.data, b""
         peer.received -= len(data)  # which has been counted
-        if peer.kind:
-            self.receive_more(peer, at_most)
-        elif data:
+        if data:
             self.receive(peer, data, at_most)
+        elif peer.kind:
+            self.receive_more(peer, at_most)
 
     def reject(self, peer: Peer, error: Exception, again: float | None = None) -> None:
         """Tell a peer why it is not served, and have its connection closed.
@@ -257,9 +263,25 @@ class ManagerProtocol:
         Args:
             peer: The peer.
             error: Why.
-            again: See `answers.error`.
+            again: Seconds after which it may try again; None: that would change nothing.
         """
         self._admission.reject(peer, error, again=again)
+
+    def ask_for_identity(self, service: Peer) -> None:
+        """Make a request to a Service that every Service answers, also those of msl-network 1.0.0.
+
+        That it answers is all that matters; nobody waits for what.
+        """
+        fields = {
+            "args": [],
+            "attribute": "identity",
+            "error": False,
+            "kwargs": {},
+            "requester": self.name,
+            "service": service.service,
+            "uid": "",
+        }
+        self._delivery.put(service, answers.line(fields))
 
     def disconnect(self, peer: Peer) -> None:
         """Forget a peer, and tell those who wait for an answer of it."""
@@ -295,7 +317,7 @@ class ManagerProtocol:
         to_client = answers.line(
             {"error": False, "result": [[text], {}], "service": MANAGER, "uid": NOTIFICATION_UID}
         )
-        to_service = answers.error(f"ConnectionAbortedError: {text}", "", self.name)
+        to_service = answers.error(f"ConnectionAbortedError: {text}", "", self.name, again=_RESTARTED_AGAIN)
         for peer in self.registry.peers.values():
             self._router.give_up(peer)
             self._delivery.put(peer, to_client if peer.kind == "client" else to_service)

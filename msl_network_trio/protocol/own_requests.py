@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.admission import Admission
-from msl_network_trio.protocol.delivery import LARGE, Delivery
+from msl_network_trio.protocol.delivery import Delivery
 from msl_network_trio.protocol.messages import RoutedLine
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.registry import Registry
@@ -62,33 +62,25 @@ class OwnRequests:
         except (KeyError, PermissionError, TypeError, ValueError) as error:
             self._delivery.refuse(peer, routed.uid, f"{type(error).__name__}: {error}")
         else:
-            self._put_result(peer, routed.uid, result)
-
-    def _put_result(self, peer: Peer, uid: Any, result: bytes) -> None:
-        """Answer a request to the Manager with a value that is encoded."""
-        start = b'{"error":false,"requester":%b,"result":' % codec.encode_value(peer.name)
-        end = b',"uid":%b}\r\n' % codec.encode_value(uid)
-        if len(result) < LARGE:
-            self._delivery.put(peer, b"".join((start, result, end)))
-        else:
-            self._delivery.put(peer, start)
-            self._delivery.put_large(peer, memoryview(result), end)
+            self._delivery.put_result(peer, routed.uid, result)
 
     def _tell(self, peer: Peer, line: bytes) -> bytes:
-        # Encoded once for all who ask before somebody comes or goes: in a large network it takes long.
+        # Put together once for all who ask before somebody comes or goes: in a large network it takes long.
         changes, told = self._told
         if changes != self._registry.changes:
-            told = codec.encode_value(self.identity())
+            clients = _joined((name, peer) for name, peer in self._registry.peers.items() if not peer.service)
+            services = _joined(self._registry.services.items())
+            own = codec.encode_value(self._identity)[1:-1]  # empty if the Manager has no fields of its own
+            told = b"{%b}" % b", ".join(
+                part for part in (own, b'"clients": ' + clients, b'"services": ' + services) if part
+            )
             self._told = (self._registry.changes, told)
         return told
 
     def _link(self, peer: Peer, line: bytes) -> bytes:
         name = _service_argument(line)
-        info = self._registry.link(peer, name)
-        service = self._registry.services[name]
-        if not service.told:
-            service.told = codec.encode_value(info)
-        return service.told
+        self._registry.link(peer, name)
+        return _told(self._registry.services[name])
 
     def _unlink(self, peer: Peer, line: bytes) -> bytes:
         return codec.encode_value(self._registry.unlink(peer, _service_argument(line)))
@@ -100,6 +92,18 @@ class OwnRequests:
 
     def _release_lock(self, peer: Peer, line: bytes) -> bytes:
         return codec.encode_value(self._registry.release_lock(peer, _service_argument(line)))
+
+
+def _told(peer: Peer) -> bytes:
+    """Return what others are told of a peer, which is encoded once: a Service may have much to tell."""
+    if not peer.told:
+        peer.told = codec.encode_value(peer.info)
+    return peer.told
+
+
+def _joined(peers: Iterable[tuple[str, Peer]]) -> bytes:
+    """Return a JSON object with what others are told of peers, by name."""
+    return b"{%b}" % b", ".join([b"%b: %b" % (codec.encode_value(name), _told(peer)) for name, peer in peers])
 
 
 def _service_argument(line: bytes) -> str:

@@ -62,7 +62,7 @@ class Peer:
         kind: ``"client"``, ``"service"``, or empty before it has said.
         service: The name of the Service, if the peer is one.
         info: What the Manager's identity says about it.
-        told: What others are told of it if it is a Service, encoded; empty: it was not yet.
+        told: What others are told of it, encoded; empty: it was not yet.
         links: If it is a Service, the peers that are linked with it, in the order in which they linked, and
             since when.
         locks: If it is a Service, the peers that hold a lock, and since when.

@@ -24,6 +24,10 @@ _LISTED = 100
 """How many linked clients an error lists at the most."""
 
 
+class RegistryFull(Exception):
+    """A peer is one too many, or there is too much to tell about all of them."""
+
+
 class Registry:
     """The peers of one Manager.
 
@@ -61,13 +65,14 @@ class Registry:
 
         Raises:
             TypeError, KeyError: See `read_identity`.
-            ValueError: See there; or there are too many peers already, or too much to tell about all of them.
+            ValueError: See there.
+            RegistryFull: There are too many peers already, or too much to tell about all of them.
             NameError: A Service of this name, or a peer of this name and address, is there already.
         """
         if len(self.peers) >= self._max_peers:
             self.peers_refused += 1
             count = len(self.peers)
-            raise ValueError(
+            raise RegistryFull(
                 f"{count:,} peers are connected, as many as this Manager allows (max_connections)"
             )
         identity = read_identity(said, peer.address)
@@ -75,7 +80,7 @@ class Registry:
         if is_service and (identity.name in self.services or identity.name == MANAGER):
             raise NameError(f"A {identity.name!r} service is already running on the Manager")
         if self._size + identity.size > _LARGEST_IDENTITIES:
-            raise ValueError(f"The identities of all peers have more than {_LARGEST_IDENTITIES:,} bytes")
+            raise RegistryFull(f"The identities of all peers have more than {_LARGEST_IDENTITIES:,} bytes")
         if identity.network_name in self.peers:
             raise NameError(f"A peer with the name {identity.network_name!r} is already connected")
         peer.name, peer.kind = identity.network_name, identity.kind
@@ -244,6 +249,27 @@ class Registry:
             raise KeyError(f"{name!r} service does not exist, {peer.name} cannot release the lock")
         self._end_lock(peer, service)
         return [holder.name for holder in service.locks]
+
+    def release_locks(self, name: str, holder: str | None = None) -> list[str]:
+        """Release the locks of others, and return the names of those that have held them.
+
+        Args:
+            name: The name of the Service.
+            holder: The network name or the address of the peer whose lock it is; None: all.
+
+        Raises:
+            KeyError: There is no such Service.
+            ValueError: The holder has no lock.
+        """
+        service = self.services.get(name)
+        if service is None:
+            raise KeyError(f"{name!r} service does not exist, cannot release its locks")
+        holders = [peer for peer in service.locks if holder in {None, peer.name, peer.address}]
+        if holder is not None and not holders:
+            raise ValueError(f"{holder} holds no lock on {name!r}")
+        for peer in holders:
+            self._end_lock(peer, service)
+        return [peer.name for peer in holders]
 
     def clients(self) -> dict[str, dict[str, Any]]:
         """What is known about the clients, by network name."""

@@ -6,9 +6,12 @@ A peer for which something is `Undecided` waits, and so do the lines that it has
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
+
+if TYPE_CHECKING:
+    from msl_network_trio.protocol.peer import Peer
 
 
 @attrs.frozen
@@ -46,6 +49,14 @@ class AdminRequest:
     uid: Any = ""
 
 
+@attrs.frozen
+class Replace:
+    """Whether the peer that has the wanted name was gone, and is now forgotten. The verdict is a bool."""
+
+    holder: Peer
+    identity: Any = attrs.field(repr=False)
+
+
 class NotNow(Exception):
     """There is no verdict now, and none on the peer: it may try again.
 
@@ -77,7 +88,7 @@ class Revoked(Exception):
     """The peer has logged in as an administrator, and is none any more."""
 
 
-Undecided = TrustHost | KnowUser | LogIn | AdminRequest
+Undecided = TrustHost | KnowUser | LogIn | AdminRequest | Replace
 
 
 @attrs.define

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.transport.liveness import HERE, Acknowledged
 
 
 class Transport(ABC):
@@ -126,6 +127,32 @@ class Transport(ABC):
             self.abort()
         else:
             self.close()
+
+    # ---- is the peer still there ----
+
+    def request_acknowledgement(self) -> bool:
+        """Have the carrier ask the peer's system for a sign of life, without the peer's program knowing.
+
+        Returns:
+            Whether `acknowledged` tells what comes of it. Call `end_request` when that matters no more.
+        """
+        return True
+
+    def acknowledged(self) -> Acknowledged | None:
+        """Return what the carrier knows about the peer; None: it cannot tell.
+
+        Most carriers are in this process, or have a peer that is.
+        """
+        return HERE
+
+    def end_request(self) -> None:  # noqa: B027 - most have done nothing
+        """End what `request_acknowledgement` has begun."""
+
+    def look_after_peer(self) -> None:  # noqa: B027 - most have nothing to do
+        """Spare a peer that takes nothing for long, but is there; to be called every `LOOK_EVERY` seconds.
+
+        `wait_send` does so itself. It matters for what the carrier has taken and the peer has not.
+        """
 
     async def send_all(self, data: bytes) -> None:
         """Send all of it. Cancelled while it has to wait, it breaks the connection off with `abort`.

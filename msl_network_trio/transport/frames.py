@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import attrs
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
+
+from msl_network_trio.protocol.records import Allowance
+
+TURN = 128
+"""Frames that are read in one turn: each takes some 10 microseconds."""
+
+IDLE_AT_ONCE = 1000
+"""Pings, pongs, empty fragments and empty messages that a peer may send at once."""
+
+IDLE_PER_SECOND = 100.0
+"""The same per second for long."""
 
 _NORMAL = frozenset({CloseReason.NORMAL_CLOSURE, CloseReason.GOING_AWAY, CloseReason.NO_STATUS_RCVD})
 """The codes that are the end of a conversation, and no error."""
@@ -50,20 +64,35 @@ class Frames:
     Args:
         is_client: Which end this is: a client masks what it sends.
         read_limit: The largest message to accept, in bytes; None: no limit.
+        clock: Returns the time in seconds, of which only differences count.
 
     Attributes:
         ending: Why nothing more will be received, if that is so.
+        has_more: Whether there may be more frames in what was fed, which were too many for one turn.
         ping: The payload of the ping that came last and is to be answered; earlier ones need not be
             (RFC 6455, 5.5.3). Who has answered it sets it to None.
     """
 
-    def __init__(self, *, is_client: bool, read_limit: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        is_client: bool,
+        read_limit: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.ending: Ending | None = None
+        self.has_more = False
         self.ping: bytes | None = None
         self._protocol = FrameProtocol(is_client, [])
         self._read_limit = read_limit
         self._parts: list[str] = []
         self._size = 0
+        self._clock = clock
+        self._idle: Allowance | None = None  # made when needed: most peers send a pong now and then, or none
+
+    @property
+    def _is_over(self) -> bool:
+        return self.ending is not None
 
     @property
     def has_unfinished(self) -> bool:
@@ -100,6 +129,8 @@ class Frames:
     def feed(self, data: bytes) -> bytes:
         """Add bytes and return the messages that are now complete, as lines.
 
+        If it `has_more`, others should have their turn before it is fed again, perhaps with no bytes.
+
         A JSON text may be written on several lines; line ends are white space there, and become spaces.
         Nothing is returned of what follows the `ending`.
         """
@@ -107,6 +138,8 @@ class Frames:
             return b""
         messages: list[str] = []
         self._protocol.receive_bytes(data)
+        self.has_more = False
+        left = TURN
         try:
             for frame in self._protocol.received_frames():
                 opcode, payload = frame.opcode, frame.payload
@@ -116,31 +149,55 @@ class Frames:
                         text = f"a message has more than {self._read_limit} bytes"
                         self.ending = Ending(CloseReason.MESSAGE_TOO_BIG, text, is_verdict=True)
                         break
-                    if not frame.message_finished:
-                        self._parts.append(payload)
-                    elif self._parts:
+                    if not payload and frame.frame_finished and not (frame.message_finished and self._parts):
+                        self._count_idle()  # the last part of a message may be empty
+                    if frame.message_finished and self._parts:
                         self._parts += payload, "\n"
                         messages.append("".join(self._parts))
                         self._parts.clear()
-                    else:
+                    elif frame.message_finished:
                         messages.append(payload + "\n")
-                elif opcode is Opcode.PING:
-                    assert isinstance(payload, bytes | bytearray)  # the latter up to wsproto 1.2
-                    self.ping = bytes(payload)
-                elif opcode is Opcode.CLOSE:
-                    assert isinstance(payload, tuple)
-                    code, reason = payload
-                    self.ending = Ending(code, reason or "", cut_off=self.has_unfinished)
-                    break
-                elif opcode is Opcode.BINARY:
-                    text = "only text messages are understood, and this one is binary"
-                    self.ending = Ending(CloseReason.UNSUPPORTED_DATA, text, is_verdict=True)
+                    elif payload:
+                        self._parts.append(payload)
+                else:
+                    self._take_other(opcode, payload)
+                left -= 1
+                if self._is_over or not left:
+                    self.has_more = not self._is_over
                     break
         except ParseFailed as error:
             self.ending = Ending(error.code, str(error), is_verdict=True)
         if self.ending is not None:
             self._parts.clear()
         return _lines(messages) if messages else b""
+
+    def _take_other(self, opcode: Opcode, payload: object) -> None:
+        """Take a frame that is no text."""
+        if opcode is Opcode.CLOSE:
+            assert isinstance(payload, tuple)
+            code, reason = payload
+            self.ending = Ending(code, reason or "", cut_off=self.has_unfinished)
+        elif opcode is Opcode.BINARY:
+            text = "only text messages are understood, and this one is binary"
+            self.ending = Ending(CloseReason.UNSUPPORTED_DATA, text, is_verdict=True)
+        else:
+            if opcode is Opcode.PING:
+                assert isinstance(payload, bytes | bytearray)  # the latter up to wsproto 1.2
+                self.ping = bytes(payload)
+            self._count_idle()
+
+    def _count_idle(self) -> None:
+        """Count a frame that has no part of a message, and give up on a peer that sends too many."""
+        now = self._clock()
+        if self._idle is None:
+            self._idle = Allowance(IDLE_AT_ONCE, IDLE_PER_SECOND, now)
+        if not self._idle.take(now):
+            self.give_up(f"more than {IDLE_PER_SECOND:g} pings, pongs or empty frames a second")
+
+    def give_up(self, reason: str) -> None:
+        """Understand nothing more of a peer that sends more than it should."""
+        self.ending = Ending(CloseReason.POLICY_VIOLATION, reason, is_verdict=True)
+        self.has_more = False
 
     def _is_too_large(self, payload: str, is_finished: bool) -> bool:
         assert self._read_limit is not None

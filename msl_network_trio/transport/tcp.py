@@ -8,10 +8,12 @@ import socket
 import ssl
 import struct
 import sys
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
+from msl_network_trio.transport import liveness
 from msl_network_trio.transport.base import Transport
 
 _RECEIVE = 65_536
@@ -51,6 +53,8 @@ class SocketTransport(Transport):
         self._descriptor = sock.fileno()
         self._receive_error: OSError | None = None
         self._ended = False
+        self._stalled_since: float | None = None
+        """Since when the peer takes nothing but acknowledges, so that it is spared."""
         self.port = int(sock.getsockname()[1])
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -76,14 +80,14 @@ class SocketTransport(Transport):
 
     async def wait_send(self) -> None:
         """See `Transport.wait_send`."""
+        await self._wait_while_it_acknowledges(self._wait_writable)
+
+    async def _wait_writable(self) -> None:
         self._check_open()
-        self._linger(RESET)
         try:
             await trio.lowlevel.wait_writable(self._descriptor)
         except trio.ClosedResourceError:
             raise ConnectionLost(CLOSED) from None
-        finally:
-            self._linger(NO_RESET)
 
     def _linger(self, value: bytes) -> None:
         """Tell the operating system how to close the connection if the program ends, however it does.
@@ -94,6 +98,27 @@ class SocketTransport(Transport):
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
         except OSError:
             pass  # the connection has ended already, or we have closed it
+
+    async def _wait_while_it_acknowledges(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait until the peer takes something, but not for a peer that is gone, see `liveness`."""
+        began = trio.current_time()
+        self._linger(RESET)
+        try:
+            while True:
+                with trio.move_on_after(liveness.LOOK_EVERY) as scope:
+                    await wait()
+                if not scope.cancelled_caught:
+                    return
+                self.look_after_peer()
+                if not liveness.SYSTEM_GIVES_UP and trio.current_time() - began >= liveness.GIVE_UP:
+                    raise ConnectionLost(f"The peer has taken nothing for {liveness.GIVE_UP:g} seconds")
+        finally:
+            self._linger(NO_RESET)
+
+    def look_after_peer(self) -> None:
+        """See `Transport.look_after_peer`."""
+        if self._descriptor >= 0:
+            self._stalled_since = liveness.spare(self._sock, trio.current_time(), self._stalled_since)
 
     async def receive(self) -> bytes:
         """See `Transport.receive`."""
@@ -182,6 +207,18 @@ class SocketTransport(Transport):
         self._linger(RESET)
         self.close()
 
+    def request_acknowledgement(self) -> bool:
+        """See `Transport.request_acknowledgement`."""
+        return liveness.request_acknowledgement(self._sock)
+
+    def acknowledged(self) -> liveness.Acknowledged | None:
+        """See `Transport.acknowledged`."""
+        return liveness.acknowledged(self._sock)
+
+    def end_request(self) -> None:
+        """See `Transport.end_request`."""
+        liveness.end_request(self._sock)
+
 
 def reason(error: OSError | ValueError) -> str:
     """The text of an error of the operating system, without its number."""
@@ -215,22 +252,8 @@ def take_socket(stream: trio.SocketStream) -> socket.socket:
     trio_socket = stream.socket
     sock = socket.socket(trio_socket.family, trio_socket.type, trio_socket.proto, fileno=trio_socket.detach())
     sock.setblocking(False)
-    _keep_alive(sock)
+    liveness.limit_silence(sock)
     return sock
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    """Have the operating system notice a peer that has lost its power or its cable, in about two minutes."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
-    # The names for the seconds of silence before the first question differ (the last is that of macOS).
-    for name, value in (
-        ("TCP_KEEPIDLE", 60),
-        ("TCP_KEEPALIVE", 60),
-        ("TCP_KEEPINTVL", 10),
-        ("TCP_KEEPCNT", 6),
-    ):
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _dial_reason(error: OSError | ValueError) -> str:

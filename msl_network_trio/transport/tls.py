@@ -12,9 +12,7 @@ import trio
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.transport.tcp import (
     CLOSED,
-    NO_RESET,
     PIECE,
-    RESET,
     SocketTransport,
     bare_host,
     open_socket,
@@ -119,11 +117,7 @@ class TlsTransport(SocketTransport):
         """See `Transport.wait_send`."""
         # What the next call waits for is for the next send to say, which may not do so if it sends a part.
         waits_for, self._send_waits_for = self._send_waits_for, self._writable
-        self._linger(RESET)
-        try:
-            await waits_for.wait()
-        finally:
-            self._linger(NO_RESET)
+        await self._wait_while_it_acknowledges(waits_for.wait)
 
     async def receive(self) -> bytes:
         """See `Transport.receive`."""
@@ -279,8 +273,16 @@ async def open_tls(host: str, port: int, context: ssl.SSLContext) -> tuple[TlsTr
         raise
 
 
-async def accept_tls(plain: socket.socket, context: ssl.SSLContext) -> TlsTransport:
+async def accept_tls(
+    plain: socket.socket, context: ssl.SSLContext, turns: trio.Lock | None = None
+) -> TlsTransport:
     """Make a connection secure that a peer has opened. The socket is closed if that fails.
+
+    Args:
+        plain: The socket.
+        context: What to secure it with.
+        turns: Shared by handshakes of which many may be to be done at once. Each step takes a millisecond or
+            more; with this, other tasks have their turn after each of them.
 
     Raises:
         ConnectionLost: The peer does not speak TLS, does not trust us, or is gone.
@@ -294,7 +296,7 @@ async def accept_tls(plain: socket.socket, context: ssl.SSLContext) -> TlsTransp
         plain.close()
         raise ConnectionLost(reason(error)) from error
     try:
-        await _tls_handshake(sock)
+        await _tls_handshake(sock, turns)
     except OSError as error:
         sock.close()
         raise ConnectionLost(reason(error)) from error
@@ -304,10 +306,16 @@ async def accept_tls(plain: socket.socket, context: ssl.SSLContext) -> TlsTransp
     return TlsTransport(sock)
 
 
-async def _tls_handshake(sock: ssl.SSLSocket) -> None:
+async def _tls_handshake(sock: ssl.SSLSocket, turns: trio.Lock | None = None) -> None:
+    if turns is not None:
+        await trio.lowlevel.wait_readable(sock.fileno())  # without a turn: the peer has to begin
     while True:
         try:
-            sock.do_handshake()
+            if turns is None:
+                sock.do_handshake()
+            else:
+                async with turns:  # which the next one gets in the next turn of the loop
+                    sock.do_handshake()
         except ssl.SSLWantReadError:
             await trio.lowlevel.wait_readable(sock.fileno())
         except ssl.SSLWantWriteError:

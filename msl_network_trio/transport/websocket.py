@@ -18,6 +18,7 @@ from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.frames import LOST, Frames
+from msl_network_trio.transport.liveness import Acknowledged
 
 _PIECE = 262_144
 """How many bytes to make frames of at a time."""
@@ -27,6 +28,9 @@ _COUNTED = 262_144
 
 _UNREAD = 16 * 1024 * 1024
 """How many bytes to take of a peer that goes on sending what nobody reads, before it is cut off."""
+
+_PARTING_TURNS = 16
+"""In how many turns to look for a goodbye in what a peer has sent before it knew that we said ours."""
 
 _LEFT_BEHIND = 5.0
 """How many seconds a connection lives on when the program, or the Manager, ends: goodbyes take some time."""
@@ -219,12 +223,19 @@ class WebSocketTransport(Transport):
         while not self._is_leaving:
             if self._frames.ending is not None:
                 return self._end()
-            lines = self._feed(await self._read())
+            lines = await self._receive_turn()
             if lines and not self._is_leaving:
                 return lines
         # After our own goodbye there is only that of the peer to wait for, as long as the caller wants to.
         await self._part()
         return b""
+
+    async def _receive_turn(self) -> bytes:
+        """Return the lines of the next frames, of which a bounded number is handled in one turn."""
+        if self._frames.has_more:
+            await trio.lowlevel.checkpoint()
+            return self._understand(b"")
+        return self._feed(await self._read())
 
     async def _read(self) -> bytes:
         """Receive from the carrier; nothing when that is at its end, whatever that is."""
@@ -244,11 +255,15 @@ class WebSocketTransport(Transport):
         return data
 
     def _feed(self, data: bytes) -> bytes:
-        """Understand what has been received, answer what wants an answer, and return the lines."""
-        frames = self._frames
+        """`_understand` what has been received, or note that it was the end."""
         if not data:
-            frames.ending = frames.ending or LOST
+            self._frames.ending = self._frames.ending or LOST
             return b""
+        return self._understand(data)
+
+    def _understand(self, data: bytes) -> bytes:
+        """Answer what wants an answer, and return the lines."""
+        frames = self._frames
         lines = frames.feed(data)
         self._count(0 if lines or not frames.has_unfinished else self._size + len(data))
         if frames.ping is not None and self._rest is None:  # else it is answered when there is room
@@ -302,8 +317,15 @@ class WebSocketTransport(Transport):
         dropped if the connection were reset.
         """
         await trio.lowlevel.checkpoint()
-        unread = 0
+        unread = turns = 0
         while (ending := self._frames.ending) is None or (ending.is_verdict and unread < _UNREAD):
+            if self._frames.has_more:
+                turns += 1
+                if turns > _PARTING_TURNS:
+                    self._frames.give_up("it goes on sending")
+                else:
+                    await self._receive_turn()
+                continue
             data = await self._read()
             unread += len(data)
             if data:
@@ -331,6 +353,22 @@ class WebSocketTransport(Transport):
         self._count(0)
         self._scope.cancel()
         self._room.unpark_all()
+
+    def request_acknowledgement(self) -> bool:
+        """See `Transport.request_acknowledgement`."""
+        return self._carrier.request_acknowledgement()
+
+    def acknowledged(self) -> Acknowledged | None:
+        """See `Transport.acknowledged`."""
+        return self._carrier.acknowledged()
+
+    def look_after_peer(self) -> None:
+        """See `Transport.look_after_peer`."""
+        self._carrier.look_after_peer()
+
+    def end_request(self) -> None:
+        """See `Transport.end_request`."""
+        self._carrier.end_request()
 
     # ---- the task ----
 

@@ -19,6 +19,7 @@ import pytest
 import trio
 
 from msl_network_trio import AuthenticationError, connect
+from msl_network_trio.protocol import answers
 from tests.interop.reference import Manager, Process
 
 pytestmark = pytest.mark.interop
@@ -205,6 +206,20 @@ async def test_a_password_is_needed_by_all(run, tmp_path, from_file):
         with pytest.raises(AuthenticationError, match="ValueError: Wrong Manager password"):
             await connect(**manager.arguments(password_manager=wrong))
     assert "abc 123" not in manager.process.log()
+
+
+def test_a_client_of_the_reference_puts_up_with_being_told_when_to_come_again():
+    line = answers.error("ConnectionAbortedError: Too many connections", "", "Manager[lab:1875]", again=1.0)
+    assert json.loads(line)["again"] == 1.0
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        code = (
+            "from msl.network import connect; "
+            f"connect(host='127.0.0.1', port={listener.getsockname()[1]}, disable_tls=True, timeout=20)"
+        )
+        client = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+        with client, listener.accept()[0] as connection:
+            connection.sendall(line)
+            assert client.stderr.read().rstrip().endswith(b"ConnectionAbortedError: Too many connections")
 
 
 def test_without_a_password_it_says_so(run):

@@ -30,6 +30,7 @@ async def test_who_connects_when_all_places_are_taken_is_told_so_and_may_try_aga
         [told] = await third.lines()
         assert told["message"].startswith("ValueError: 2 peers are connected, as many as this Manager allows")
         assert "max_connections" in told["message"]
+        assert told["again"] == 10.0
         assert (await second.ask(MANAGER, "unlink", "nobody"))["result"] is True
         first.transport.close()
         await wait_all_tasks_blocked()
@@ -45,6 +46,7 @@ async def test_who_does_not_say_who_it_is_makes_room_for_those_who_may(autojump_
         with trio.fail_after(5):
             [told] = await mute[0].lines()
         assert "Too many connections have not said yet who they are (max_unauthenticated)" in told["message"]
+        assert told["again"] == 1.0
         for client in clients:
             assert (await client.ask(MANAGER, "unlink", "nobody"))["result"] is True
         assert len(manager._lobby) == 2  # the second of these needed no room
@@ -53,34 +55,137 @@ async def test_who_does_not_say_who_it_is_makes_room_for_those_who_may(autojump_
         assert len(manager._lobby) == 1
 
 
-def test_who_fills_the_lobby_is_in_his_own_way_only():
+async def owing(room, host, name, gone):
+    """Have somebody enter the lobby who owes an answer; wait for a place."""
+    visitor = room.enter(host, lambda _: gone.append(name))
+    await room.owe(visitor)
+    return visitor
+
+
+async def test_who_fills_the_lobby_is_in_his_own_way_only(autojump_clock):
     gone: list[str] = []
     full = Lobby(5)
-    full.enter("good", lambda _: gone.append("good"))
+    await owing(full, "good", "good", gone)
     for number in range(20):
-        full.enter("bad", lambda _, number=number: gone.append(f"bad {number}"))
-    full.enter("other", lambda _: gone.append("other"))
+        await owing(full, "bad", f"bad {number}", gone)
+    began = trio.current_time()
+    await owing(full, "other", "other", gone)
+    assert trio.current_time() == began  # one that has fewer places than another does not wait for one
     assert gone == [f"bad {number}" for number in range(17)]
     assert (len(full), full.evicted) == (5, 17)
 
 
-def test_all_addresses_of_an_ipv6_network_are_one_host_in_the_lobby():
+async def test_all_addresses_of_an_ipv6_network_are_one_host_in_the_lobby(autojump_clock):
     gone: list[str] = []
     full = Lobby(5)
-    full.enter("2001:db8:1::1", lambda _: gone.append("good"))
+    await owing(full, "2001:db8:1::1", "good", gone)
     for number in range(20):
-        full.enter(f"2001:db8:bad::{number:x}", lambda _, number=number: gone.append(f"bad {number}"))
+        await owing(full, f"2001:db8:bad::{number:x}", f"bad {number}", gone)
     assert gone == [f"bad {number}" for number in range(16)]
 
 
-def test_the_lobby_forgets_those_who_leave():
+async def test_those_who_wait_for_the_manager_are_not_evicted(autojump_clock):
+    gone: list[str] = []
+    room = Lobby(2)
+    working = [await owing(room, "h", f"working {number}", gone) for number in range(2)]
+    for visitor in working:
+        room.wait_for_us(visitor)
+    handshakes = [room.enter("h", lambda _: gone.append("handshake")) for _ in range(10)]
+    owed = [await owing(room, "h", f"owing {number}", gone) for number in range(5)]
+    assert gone == ["owing 0", "owing 1", "owing 2"]
+    assert all(visitor in room for visitor in [*working, *handshakes, *owed[3:]])
+    await room.owe(working[0])
+    await room.owe(working[0])
+    assert gone[3:] == ["owing 3"]
+
+
+async def test_there_is_a_bound_for_those_who_wait_for_the_manager_too(autojump_clock):
+    gone: list[str] = []
+    room = Lobby(2)
+    working = await owing(room, "good", "working", gone)
+    room.wait_for_us(working)
+    room.enter("good", lambda _: gone.append("good"))
+    for number in range(30):
+        room.enter("bad", lambda _, number=number: gone.append(f"bad {number}"))
+    assert gone == [f"bad {number}" for number in range(12)]
+    assert len(room) == 20
+
+
+async def test_no_more_connections_wait_than_files_may_be_open(monkeypatch):
+    monkeypatch.setattr(lobby, "open_files_limit", lambda: 1000)
+    room = Lobby(200)
+    for _ in range(2000):
+        room.enter("h", lambda _: None)
+    assert len(room) == 750
+
+
+@pytest.mark.parametrize("hosts", [1, 600], ids=["one host", "many hosts"])
+async def test_a_storm_in_which_everybody_answers_costs_nobody_the_connection(autojump_clock, hosts):
+    gone: list[str] = []
+    room = Lobby(200)
+    done = []
+
+    async def connect(number):
+        visitor = await owing(room, f"h{number % hosts}", f"{number}", gone)
+        await trio.sleep(0.9)
+        room.leave(visitor)
+        done.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(600):
+            nursery.start_soon(connect, number)
+    assert (gone, len(done), len(room)) == ([], 600, 0)
+
+
+async def test_a_place_that_is_given_to_one_who_leaves_goes_to_the_next(autojump_clock):
+    gone: list[str] = []
+    room = Lobby(1)
+    first = await owing(room, "h", "first", gone)
+    scopes = [trio.CancelScope() for _ in range(2)]
+    visitors = []
+
+    async def wait(number):
+        visitor = room.enter("h", lambda _: gone.append(f"{number}"))
+        visitors.append(visitor)
+        with scopes[number]:
+            await room.owe(visitor)
+        if scopes[number].cancelled_caught:
+            room.leave(visitor)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(2):
+            nursery.start_soon(wait, number)
+            await wait_all_tasks_blocked()
+        scopes[0].cancel()
+        room.leave(first)  # in the same moment
+    assert gone == []
+    assert room._owing.count == 1
+    assert visitors[1] in room._owing
+
+
+async def test_who_waits_for_a_place_when_the_lobby_is_closed_is_told(autojump_clock):
+    gone: list[str] = []
+    room = Lobby(1)
+    async with trio.open_nursery() as nursery:
+        await owing(room, "h", "first", gone)
+        nursery.start_soon(owing, room, "h", "second", gone)
+        await wait_all_tasks_blocked()
+        room.close("the end")
+    assert (gone, len(room), room._owing.count, room._line.count) == (["first", "second"], 0, 0, 0)
+
+
+async def test_the_lobby_forgets_those_who_leave():
     visitors = [(room := Lobby(None)).enter("h", lambda _: pytest.fail("evicted"))]
     visitors += [room.enter(f"h{number % 3}", lambda _: pytest.fail("evicted")) for number in range(1000)]
     for visitor in visitors:
         room.receive(visitor, 10)
+        await room.owe(visitor)
+        if visitor is visitors[5]:
+            room.wait_for_us(visitor)
         room.leave(visitor)
         room.leave(visitor)
-    assert (len(room), room._hosts, room._said.size) == (0, {}, 0)
+    groups = (room._all, room._owing, room._line, room._ours)
+    assert (len(room), [[*group] for group in groups], room._said.size) == (0, [[]] * 4, 0)
 
 
 def test_who_has_sent_most_goes_when_all_together_have_sent_too_much(monkeypatch):
@@ -138,7 +243,7 @@ async def test_tls_handshakes_that_stall_are_bounded_in_number_too(tmp_path):
     options = {"host": "127.0.0.1", "port": 0, "cert_file": path, "max_unauthenticated": 5}
     with trio.fail_after(30):
         async with open_manager(**options) as manager:
-            streams = [await trio.open_tcp_stream("127.0.0.1", manager.port) for _ in range(12)]
+            streams = [await trio.open_tcp_stream("127.0.0.1", manager.port) for _ in range(57)]
             for stream in streams[:7]:  # long before any of them is out of time
                 assert await stream.receive_some() == b""
             async with connect(**manager.connect_kwargs(), assert_hostname=False) as client:

@@ -277,7 +277,7 @@ async def test_a_browser_is_shown_the_page(open_here):
 
 async def test_many_that_do_nothing_keep_nobody_out(open_here):
     """Who came first has to go; a handshake takes milliseconds."""
-    async with open_here() as manager, others_are_served(manager):
+    async with open_here(max_unauthenticated=20) as manager, others_are_served(manager):
         idle = []
         for _ in range(HALF_OPEN):
             idle.append(socket.create_connection(("127.0.0.1", manager.websocket_port)))

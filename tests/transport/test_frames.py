@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msl_network_trio.transport.frames import Frames
+from msl_network_trio.transport import frames as frames_module
+from msl_network_trio.transport.frames import IDLE_AT_ONCE, TURN, Frames
 from tests.transport.websockets import frame
 
-TEXT, BINARY, CLOSE, PING = 0x1, 0x2, 0x8, 0x9
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+TOO_MANY = "code 1008 (policy violation): more than 100 pings, pongs or empty frames a second"
 
 LINES = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=300))
+
+
+def feed_all(frames: Frames, data: bytes) -> bytes:
+    """Feed in as many turns as it takes."""
+    lines = frames.feed(data)
+    while frames.has_more:
+        lines += frames.feed(b"")
+    return lines
 
 
 def in_pieces(data: bytes, sizes: list[int]) -> list[bytes]:
@@ -26,7 +38,7 @@ def in_pieces(data: bytes, sizes: list[int]) -> list[bytes]:
 def test_lines_come_out_as_they_went_in(lines, sizes, is_client):
     sender, receiver = Frames(is_client=is_client), Frames(is_client=not is_client)
     data = bytes(sender.pack([line.encode() for line in lines])) if lines else b""
-    received = b"".join(receiver.feed(piece) for piece in in_pieces(data, sizes))
+    received = b"".join(map(partial(feed_all, receiver), in_pieces(data, sizes)))
     assert received == "".join(f"{line}\n" for line in lines).encode()
     assert receiver.ending is None
     assert not receiver.has_unfinished
@@ -80,3 +92,65 @@ def test_nothing_is_read_behind_the_end():
     assert frames.feed(frame(TEXT, b"behind")) == b""
     assert frames.ending is not None
     assert frames.ending.is_normal
+
+
+@pytest.mark.parametrize(
+    "repeated",
+    [frame(PING), frame(PONG), frame(0, final=False), frame(TEXT), frame(TEXT, b"x")],
+    ids=["pings", "pongs", "empty parts", "empty messages", "messages"],
+)
+def test_a_turn_has_a_bounded_number_of_frames(repeated, monkeypatch):
+    monkeypatch.setattr(frames_module, "IDLE_AT_ONCE", 1e9)
+    frames = Frames(is_client=False)
+    frames.feed(frame(TEXT, b"begin", final=False) if repeated[0] == 0 else b"")
+    lines = frames.feed(repeated * (2 * TURN + 1))
+    turns = 1
+    while frames.has_more:
+        more = frames.feed(b"")
+        assert more.count(b"\n") <= TURN
+        lines += more
+        turns += 1
+    assert turns == 3
+    assert lines.count(b"\n") == (2 * TURN + 1 if repeated[0] & 0xF == TEXT else 0)
+
+
+@pytest.mark.parametrize(
+    ("first", "repeated", "count"),
+    [
+        (b"", frame(PONG), 1),
+        (b"", frame(PING), 1),
+        (frame(TEXT, final=False), frame(0, final=False), 1),
+        (frame(TEXT, b"begin", final=False), frame(0, final=False), 1),
+        (b"", frame(TEXT), 1),
+        (b"", frame(TEXT, final=False) + frame(0), 2),
+        (b"", frame(PING, b"x" * 100) + frame(PONG) + frame(TEXT), 3),
+    ],
+    ids=["pongs", "pings", "empty parts", "empty parts of a message", "empty messages", "in parts", "mixed"],
+)
+def test_who_sends_too_many_frames_without_a_part_of_a_message_is_given_up(first, repeated, count):
+    now = 0.0
+    frames = Frames(is_client=False, clock=lambda: now)
+    feed_all(frames, first)
+    feed_all(frames, repeated * (IDLE_AT_ONCE // count - 1))
+    assert frames.ending is None
+    feed_all(frames, repeated * 3)
+    assert TOO_MANY in str(frames.ending)
+    assert not frames.has_more
+
+
+@pytest.mark.parametrize("repeated", [frame(PONG), frame(PING), frame(TEXT)], ids=["pongs", "pings", "empty"])
+def test_the_usual_number_of_pings_and_pongs_goes_on_for_ever(repeated):
+    now = 0.0
+    frames = Frames(is_client=False, clock=lambda: now)
+    for _ in range(5000):
+        now += 0.01
+        feed_all(frames, repeated)
+    assert frames.ending is None
+
+
+def test_parts_of_messages_are_not_counted_however_small_they_are():
+    frames = Frames(is_client=False, clock=lambda: 0.0)
+    count = 2 * IDLE_AT_ONCE
+    data = frame(TEXT, b"x", final=False) + frame(0, b"y", final=False) + frame(0)  # which may be empty
+    assert feed_all(frames, data * count) == b"xy\n" * count
+    assert frames.ending is None

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
+from msl_network_trio.transport.frames import TURN
 from msl_network_trio.transport.memory import memory_pair
 from msl_network_trio.transport.opening_handshake import accept_websocket, open_websocket
 from msl_network_trio.transport.websocket import held_together
@@ -445,6 +446,64 @@ async def test_pings_behind_a_goodbye_do_no_harm(one_end):
     carrier.send_nowait(frame(PING, b"!", masked=masked) + frame(CLOSE, masked=masked))
     carrier.close()
     assert await end.receive() == b""
+
+
+# ---- floods ----
+
+
+async def test_others_have_their_turn_while_many_frames_are_read(one_end):
+    end, carrier = await one_end()
+    masked = not end._is_client
+    turns = 0
+
+    async def count():
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    carrier.send_nowait(
+        frame(PONG, masked=masked) * (5 * TURN) + frame(TEXT, b"x", masked=masked) * (2 * TURN)
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        assert await end.receive() == b"x\n" * TURN
+        assert turns >= 5
+        assert await end.receive() == b"x\n" * TURN
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_is_cancelled_between_two_turns_has_lost_nothing(one_end):
+    end, carrier = await one_end()
+    carrier.send_nowait(frame(TEXT, b"x", masked=not end._is_client) * (TURN + 1))
+    assert await end.receive() == b"x\n" * TURN
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await end.receive()
+    assert scope.cancelled_caught
+    assert await end.receive() == b"x\n"
+
+
+async def test_who_sends_pongs_without_end_is_told_the_code_and_dropped(one_end):
+    end, carrier = await one_end()
+    masked = not end._is_client
+    carrier.send_nowait(frame(TEXT, b"before", masked=masked) + frame(PONG, masked=masked) * 3000)
+    assert await end.receive() == b"before\n"
+    with pytest.raises(ConnectionLost, match="code 1008"):
+        await end.receive()
+    assert (await until_goodbye(carrier))[0] == 1008
+
+
+async def test_a_goodbye_is_not_looked_for_in_frames_without_end(one_end):
+    end, carrier = await one_end()
+    masked = not end._is_client
+    end.send_eof()
+    carrier.send_nowait(frame(TEXT, b"x", masked=masked) * (20 * TURN))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end.receive)
+        await trio.testing.wait_all_tasks_blocked()
+        assert end._frames.ending.reason == "it goes on sending"
+        carrier.close()
 
 
 # ---- pings ----

@@ -1,0 +1,41 @@
+"""The command ``disconnect``: close the connection of a peer."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from msl_network_trio.cli.admin import add_connection, connected
+from msl_network_trio.cli.parser import Parser
+
+HELP: Final = "Close the connection of a Client or Service with a Manager"
+
+EPILOG: Final = """\
+Examples:
+  # the connection of the Service that is called Echo
+  %(prog)s Echo
+
+  # that of a client, as the Manager calls it
+  %(prog)s --host lab-3 --username a.smith "Client[pc-7:50314]"
+
+It takes an administrator; see the command user. Requests that the peer has yet to
+answer fail, its locks are released, and its name is free. It may connect again.
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """See `Command`."""
+    parser.add_argument(
+        "peer", help="the name of a Service, or the name[HOST:port] or\nHOST:port of a Client or Service"
+    )
+    add_connection(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """See `Command`."""
+    from msl_network_trio.protocol.records import visible
+
+    with connected(options, "disconnect") as client:
+        for name in client.admin_request("disconnect_peer", options.peer):
+            print(visible(f"Disconnected {name}"))
+    return 0

@@ -1,0 +1,47 @@
+"""The command ``unlock``: release the locks of others on a Service."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from msl_network_trio.cli.admin import add_connection, connected
+from msl_network_trio.cli.parser import Parser
+
+HELP: Final = "Release the locks that Clients hold on a Service"
+
+EPILOG: Final = """\
+Examples:
+  # all locks on the Service that is called Echo
+  %(prog)s Echo
+
+  # only that of one client
+  %(prog)s Echo --holder "Client[pc-7:50314]"
+
+It takes an administrator; see the command user. Those that have held a lock stay
+connected and linked, and are not told.
+"""
+
+
+def add_arguments(parser: Parser) -> None:
+    """See `Command`."""
+    parser.add_argument("service", help="the name of the Service")
+    parser.add_argument(
+        "--holder",
+        metavar="CLIENT",
+        help="whose lock to release: name[HOST:port] or HOST:port\n(default: all locks on the Service)",
+    )
+    add_connection(parser)
+
+
+def execute(options: argparse.Namespace) -> int:
+    """See `Command`."""
+    from msl_network_trio.protocol.records import visible
+
+    with connected(options, "unlock") as client:
+        names = client.admin_request("release_locks", options.service, options.holder)
+        for name in names:
+            print(visible(f"Released the lock of {name} on {options.service}"))
+        if not names:
+            print(visible(f"Nobody holds a lock on {options.service}"))
+    return 0
