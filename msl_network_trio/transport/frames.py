@@ -10,7 +10,7 @@ from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFail
 
 from msl_network_trio.protocol.records import Allowance
 
-TURN = 128
+TURN = 64
 """Frames that are read in one turn: each takes some 10 microseconds."""
 
 IDLE_AT_ONCE = 1000

@@ -29,7 +29,7 @@ _COUNTED = 262_144
 _UNREAD = 16 * 1024 * 1024
 """How many bytes to take of a peer that goes on sending what nobody reads, before it is cut off."""
 
-_PARTING_TURNS = 16
+_PARTING_TURNS = 32
 """In how many turns to look for a goodbye in what a peer has sent before it knew that we said ours."""
 
 _LEFT_BEHIND = 5.0

@@ -222,6 +222,16 @@ def test_a_client_of_the_reference_puts_up_with_being_told_when_to_come_again():
             assert client.stderr.read().rstrip().endswith(b"ConnectionAbortedError: Too many connections")
 
 
+async def test_a_service_of_the_reference_answers_what_it_is_asked_when_its_name_is_wanted(run):
+    """See `ManagerProtocol.ask_for_identity`: here a client asks, since a Manager hears of TCP on this system."""
+    manager = run("--disable-tls")
+    manager.start_service("Echo")
+    async with connect(**manager.arguments()) as client:
+        link = await client.link("Echo")
+        assert (await link.identity())["type"] == "service"
+        assert await link.add(1, 2) == 3
+
+
 def test_without_a_password_it_says_so(run):
     run("--disable-tls").process.wait_for("not using authentication")
 

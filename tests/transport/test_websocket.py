@@ -498,7 +498,7 @@ async def test_a_goodbye_is_not_looked_for_in_frames_without_end(one_end):
     end, carrier = await one_end()
     masked = not end._is_client
     end.send_eof()
-    carrier.send_nowait(frame(TEXT, b"x", masked=masked) * (20 * TURN))
+    carrier.send_nowait(frame(TEXT, b"x", masked=masked) * (40 * TURN))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end.receive)
         await trio.testing.wait_all_tasks_blocked()
