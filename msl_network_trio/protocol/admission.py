@@ -295,7 +295,7 @@ class Admission:
 
     def _no_answer(self, peer: Peer, what: str) -> None:
         error = ValueError(f"The answer to {peer.waits_for!r} {what}")
-        self._fail(peer, error, f"rejected: invalid {peer.waits_for}")
+        self._fail(peer, error, "" if peer.kind else f"rejected: invalid {peer.waits_for}")
 
     def _fail(self, peer: Peer, error: Exception, record: str, again: float | None = None) -> None:
         """Tell a peer that it is not let in; if it is connected, refuse only what it has requested."""
@@ -305,13 +305,15 @@ class Admission:
         reason = f"{type(error).__name__}: {error}"
         text = "%s could not log in: %s"
         self._records.write(peer, logging.WARNING, "login_failed", text, peer.name, reason, reason=reason)
-        self._record(peer, record)
+        if record:
+            self._record(peer, record)
         self._next_request(peer, refused=True, why=reason, again=again)
 
     def _throttle(self, peer: Peer, throttled: Throttled) -> None:
         """Tell a peer that too many logins have failed."""
-        error = ValueError(str(throttled))
-        self._fail(peer, error, "rejected: too many failed logins", throttled.again)
+        # A client that is connected can do this as often as it wants, and must not fill the database.
+        record = "" if peer.kind else "rejected: too many failed logins"
+        self._fail(peer, ValueError(str(throttled)), record, throttled.again)
 
     def _answer(self, peer: Peer, answer: Any) -> None:
         assert peer.waiting is not None

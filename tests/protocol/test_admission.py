@@ -389,6 +389,7 @@ def test_an_answer_to_a_connected_client_that_makes_no_sense_refuses_its_request
     lab.send(client, request("Manager", "port", uid="7"))
     lab.send(client, b'{"error": false, "uid": "", "result": 1' + b"0" * 5000 + b"}")
     assert (read(client)[-1]["uid"], client.closing) == ("7", "")
+    assert lab.records[-1] == "connected as a client"
 
 
 def test_a_client_that_logs_in_too_often_is_told_when_to_try_again_and_stays_connected(lab, client):
@@ -398,6 +399,7 @@ def test_a_client_that_logs_in_too_often_is_told_when_to_try_again_and_stays_con
     line = read(client)[-1]
     text = "ValueError: Too many logins from vm have failed, the next one may begin in 33 s"
     assert (line["message"], line["uid"], line["again"]) == (text, "7", 33)
+    assert lab.records[-1] == "connected as a client"
     assert (client.closing, client.waiting) == ("", None)
 
 
