@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Final
 
-from msl_network_trio.cli import administrator
+from msl_network_trio.cli.admin import add_connection, connected
 from msl_network_trio.cli.parser import Parser
 
 HELP: Final = "Have a Manager that runs load its key and certificate again"
@@ -27,12 +27,12 @@ why, and goes on with what it has.
 
 def add_arguments(parser: Parser) -> None:
     """See `Command`."""
-    administrator.add_manager(parser)
+    add_connection(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
     """See `Command`."""
-    with administrator.connected(options, "certreload") as client:
+    with connected(options, "certreload") as client:
         loaded = client.admin_request("reload_certificate")
     sys.stdout.write(
         f"The Manager uses the certificate {loaded['certificate']}\n"

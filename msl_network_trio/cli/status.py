@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Final
 
-from msl_network_trio.cli import administrator
+from msl_network_trio.cli.admin import add_connection, connected
 from msl_network_trio.cli.console import print_table
 from msl_network_trio.cli.numbers import seconds
 from msl_network_trio.cli.parser import Parser
@@ -31,7 +31,7 @@ docs/operation.md.
 
 def add_arguments(parser: Parser) -> None:
     """See `Command`."""
-    administrator.add_manager(parser)
+    add_connection(parser)
     add = parser.add_argument
     add("-j", "--json", action="store_true", help="print JSON")
     add(
@@ -46,7 +46,7 @@ def add_arguments(parser: Parser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """See `Command`."""
-    with administrator.connected(options, "status") as client:
+    with connected(options, "status") as client:
         status = client.admin_request("status")
         if options.interval:
             time.sleep(options.interval)

@@ -1,11 +1,11 @@
-"""Commands that make admin requests: their options, and their connection."""
+"""What commands have in common that make a request of a running Manager as an administrator."""
 
 from __future__ import annotations
 
-import contextlib
+import argparse
 import re
-from argparse import Namespace
-from collections.abc import Generator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from msl_network_trio.cli import passwords
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from msl_network_trio.sync import Client
 
 
-def add_manager(parser: Parser) -> None:
-    """Declare the options that say which Manager it is, and who makes the request."""
+def add_connection(parser: Parser) -> None:
+    """Declare the options that say of which Manager, and who asks."""
     add = parser.add_argument
     add("-H", "--host", default="localhost", help="the host of the Manager (default: %(default)s)")
     add("-p", "--port", type=port_of_another, default=PORT, help="its port (default: %(default)s)")
@@ -36,16 +36,17 @@ def add_manager(parser: Parser) -> None:
     add("--auto-save", action="store_true", help="trust the Manager's certificate at first sight")
 
 
-@contextlib.contextmanager
-def connected(options: Namespace, name: str) -> Generator[Client]:
-    """Connect to the Manager within a block.
+@contextmanager
+def connected(options: argparse.Namespace, name: str) -> Iterator[Client]:
+    """Connect to the Manager of `add_connection`.
 
     Args:
-        options: What the options of `add_manager` say.
+        options: The options.
         name: The name of the client.
 
     Raises:
-        CommandError: There is no connection, or what the block requests fails.
+        AuthenticationError: A file with a password cannot be used.
+        CommandError: The Manager cannot be reached, or refuses what is requested.
     """
     from msl_network_trio.exceptions import AuthenticationError, NetworkError
     from msl_network_trio.manager.secret import read_secret
