@@ -45,7 +45,9 @@ IDENTITY_LIMIT = 2_097_152
 """The largest line with an identity, in bytes: a Service says there what its attributes are."""
 
 FORWARDED = "forwarded"
-"""The field of a peer's first line in which a gateway that is trusted tells the IP address of that peer."""
+"""The field of a peer's first line in which a gateway tells the IP address of that peer."""
+
+_FORWARDED_KEY = b'"forwarded"'
 
 _LINES = 1000
 """How many lines a peer may send before it has said who it is: blank ones, for those that count need few."""
@@ -195,7 +197,7 @@ class Admission:
             return True
         if not (peer.kind or peer.has_answered):
             peer.has_answered = True
-            if peer.host.is_gateway:
+            if _FORWARDED_KEY in line:
                 _take_forwarded(peer, line)
         if peer.kind and (len(line) > _ANSWER_LIMIT or self._is_no_answer(peer, line)):
             return False
@@ -416,12 +418,14 @@ class Admission:
 
 
 def _take_forwarded(peer: Peer, line: bytes) -> None:
-    """Take the address of a peer from its first line, to which a gateway that is trusted has added it."""
+    """Take the address of a peer from its first line, to which a gateway has added it."""
     try:
         address = codec.decode_object(line).get(FORWARDED)
     except codec.NotALine:
         return  # the gateway can add it to JSON objects only
-    peer.host = peer.host.behind(address)
+    behind = peer.host.behind(address)
+    # Of another host it only counts that there is a gateway in between.
+    peer.host = behind if peer.host.is_gateway else attrs.evolve(peer.host, gateway=behind.gateway)
 
 
 def _smaller(limit: int | None, other: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import attrs
 import pytest
 
 from msl_network_trio.protocol.admission import VERDICT, Authentication
@@ -632,9 +633,15 @@ def test_another_host_tells_nothing():
     host = Host("vm", "10.0.0.1", "vm", "vm")
     peer = behind_gateway(Lab(), {"result": hello()["result"], "forwarded": "10.0.0.9"}, host=host)
     assert (peer.host.address, peer.kind) == ("10.0.0.1", "client")
+    assert peer.host.gateway == "10.0.0.1"  # but that there is a gateway
 
 
-@pytest.mark.parametrize("first", [b"secret", b"nonsense {", {"result": "secret"}])
+def test_without_the_field_no_gateway_is_known():
+    peer = behind_gateway(Lab(), {"result": {**hello()["result"], "name": "forwarded"}})
+    assert (peer.host.address, peer.host.gateway) == ("10.0.0.1", "")
+
+
+@pytest.mark.parametrize("first", [b"secret", b'{"forwarded": "10.0.0.9"', {"result": "secret"}])
 def test_only_the_first_line_tells_it(first):
     lab = Lab(password="secret")
     peer = behind_gateway(lab, first, {"result": hello()["result"], "forwarded": "10.0.0.9"})
@@ -648,5 +655,11 @@ def test_only_the_first_line_tells_it(first):
 def test_the_log_has_both_addresses(caplog):
     caplog.set_level(logging.INFO)
     behind_gateway(Lab(), {"result": hello()["result"], "forwarded": "10.0.0.9"})
-    [fields] = [record.event_fields for record in caplog.records]
-    assert (fields["event"], fields["host"], fields["gateway"]) == ("connected", "10.0.0.9", "10.0.0.1")
+    behind_gateway(
+        Lab(),
+        {"result": hello()["result"], "forwarded": "10.0.0.9"},
+        host=attrs.evolve(GATEWAY, is_gateway=False),
+    )
+    trusted, other = [record.event_fields for record in caplog.records]
+    assert (trusted["event"], trusted["host"], trusted["gateway"]) == ("connected", "10.0.0.9", "10.0.0.1")
+    assert (other["host"], other.get("gateway")) == ("10.0.0.1", None)
