@@ -27,7 +27,7 @@ from msl_network_trio.protocol.verdicts import Revoked
 
 logger = get_logger(__name__)
 
-_INTERVAL: Final = 10.0
+_INTERVAL: Final = 5.0
 """Seconds between looks at the database, which other programs may have changed."""
 
 

@@ -47,7 +47,9 @@ IDENTITY_LIMIT = 2_097_152
 """The largest line with an identity, in bytes: a Service says there what its attributes are."""
 
 FORWARDED = "forwarded"
-"""The field of a peer's first line in which a gateway that is trusted tells the IP address of that peer."""
+"""The field of a peer's first line in which a gateway tells the IP address of that peer."""
+
+_FORWARDED_KEY = b'"forwarded"'
 
 _LINES = 1000
 """How many lines a peer may send before it has said who it is: blank ones, for those that count need few."""
@@ -203,7 +205,7 @@ class Admission:
             return True
         if not (peer.kind or peer.has_answered):
             peer.has_answered = True
-            if peer.host.is_gateway:
+            if _FORWARDED_KEY in line:
                 _take_forwarded(peer, line)
         if peer.kind and (len(line) > _ANSWER_LIMIT or self._is_no_answer(peer, line)):
             return False
@@ -305,7 +307,7 @@ class Admission:
 
     def _no_answer(self, peer: Peer, what: str) -> None:
         error = ValueError(f"The answer to {peer.waits_for!r} {what}")
-        self._fail(peer, error, f"rejected: invalid {peer.waits_for}")
+        self._fail(peer, error, "" if peer.kind else f"rejected: invalid {peer.waits_for}")
 
     def _fail(self, peer: Peer, error: Exception, record: str, again: float | None = None) -> None:
         """Tell a peer that it is not let in; if it is connected, refuse only what it has requested."""
@@ -315,13 +317,15 @@ class Admission:
         reason = f"{type(error).__name__}: {error}"
         text = "%s could not log in: %s"
         self._records.write(peer, logging.WARNING, "login_failed", text, peer.name, reason, reason=reason)
-        self._record(peer, record)
+        if record:
+            self._record(peer, record)
         self._next_request(peer, refused=True, why=reason, again=again)
 
     def _throttle(self, peer: Peer, throttled: Throttled) -> None:
         """Tell a peer that too many logins have failed."""
-        error = ValueError(str(throttled))
-        self._fail(peer, error, "rejected: too many failed logins", throttled.again)
+        # A client that is connected can do this as often as it wants, and must not fill the database.
+        record = "" if peer.kind else "rejected: too many failed logins"
+        self._fail(peer, ValueError(str(throttled)), record, throttled.again)
 
     def _answer(self, peer: Peer, answer: Any) -> None:
         assert peer.waiting is not None
@@ -442,12 +446,14 @@ class Admission:
 
 
 def _take_forwarded(peer: Peer, line: bytes) -> None:
-    """Take the address of a peer from its first line, to which a gateway that is trusted has added it."""
+    """Take the address of a peer from its first line, to which a gateway has added it."""
     try:
         address = codec.decode_object(line).get(FORWARDED)
     except codec.NotALine:
         return  # the gateway can add it to JSON objects only
-    peer.host = peer.host.behind(address)
+    behind = peer.host.behind(address)
+    # Of another host it only counts that there is a gateway in between.
+    peer.host = behind if peer.host.is_gateway else attrs.evolve(peer.host, gateway=behind.gateway)
 
 
 def _smaller(limit: int | None, other: int) -> int:

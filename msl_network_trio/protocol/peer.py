@@ -32,7 +32,10 @@ class Host:
     """Whether it is a gateway that is trusted to tell the address of who is behind it."""
 
     gateway: str = ""
-    """The IP address of the gateway, if the other address is that of who is behind one; empty: it is not."""
+    """The IP address of the gateway that the peer is behind; empty: it is behind none, or that is not known.
+
+    If the gateway is not trusted, it is the other address, too.
+    """
 
     def behind(self, address: Any) -> Host:
         """Return this gateway as the host of a peer that is behind it, at an address that the gateway tells.

@@ -141,7 +141,7 @@ def emit(level: int, event: str, text: str, *args: Any, **fields: Any) -> None:
 def about(peer: Peer) -> dict[str, Any]:
     """The fields that say which peer it is."""
     fields = {"peer": peer.name, "host": peer.host.address}
-    if peer.host.gateway:
+    if peer.host.gateway not in {"", peer.host.address}:
         fields["gateway"] = peer.host.gateway
     return {**fields, "user": peer.user} if peer.user else fields
 

@@ -278,6 +278,21 @@ def test_users_are_managed_by_admin_requests(client):
     assert client("cxn.admin_request('users_table.usernames')") == ["alice", "bob"]
 
 
+@pytest.mark.parametrize(
+    ("username", "text"), [("zed", "Unregistered user"), ("alice", "Wrong login password")]
+)
+def test_a_login_for_an_admin_request_that_fails_leaves_the_client_connected(client, username, text, request):
+    if "login" in request.node.callspec.id.split("-")[0]:
+        pytest.skip("there nobody is connected who has not logged in")
+    client(f"other = connect(**{{**arguments, 'username': {username!r}, 'password': 'wrong'}})")
+    client("linked = other.link('Echo')")
+    for _ in range(2):
+        with pytest.raises(RemoteFailure, match=f"ValueError: {text}"):
+            client("other.admin_request('port')")
+    assert client("linked.add(1, 2)") == 3
+    client("other.disconnect()")
+
+
 def test_who_is_no_administrator_is_told_so_and_stays_connected(client):
     client("bob = connect(**{**arguments, 'username': 'bob', 'password': 'pw-b'})")
     for _ in range(2):

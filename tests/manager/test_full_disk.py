@@ -204,7 +204,7 @@ def test_a_file_that_is_begun_anew_at_times_goes_on_if_it_cannot_be(tmp_path, cl
     with program(), logging_to("INFO", path, rotate="hourly", keep=3):
         log.info("first")
         [handler] = [h for h in logging.getLogger().handlers if isinstance(h, logs._TimeHandler)]
-        handler.rolloverAt = 0
+        handler.rolloverAt = 100_000
         for _ in range(10):
             log.info("second")
         assert capsys.readouterr().err.count("Permission denied, when it was to be begun anew") == 1
@@ -226,7 +226,7 @@ def test_a_file_that_was_renamed_is_not_renamed_again_if_something_fails_later(t
         log.info("first")
         [handler] = [h for h in logging.getLogger().handlers if isinstance(h, logs._TimeHandler)]
         monkeypatch.setattr(logs._TimeHandler, "getFilesToDelete", fail)
-        handler.rolloverAt = 0
+        handler.rolloverAt = 100_000
         log.info("second")
         clock.now += 61
         log.info("third")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+import attrs
 import pytest
 
 from msl_network_trio.protocol.admission import VERDICT, Authentication
@@ -88,55 +90,6 @@ def client(lab: Lab) -> Peer:
 
 def hello(name: str = "C") -> dict[str, Any]:
     return answer({"type": "client", "name": name}, requester=None)
-
-
-# ---- gateways ----
-
-
-GATEWAY = Host("gw", "10.0.0.1", "gw.lab", "gw", is_gateway=True)
-
-
-def behind_gateway(lab: Lab, *lines: Any, host: Host = GATEWAY) -> Peer:
-    peer = Peer(host, 1)
-    lab.protocol.connect(peer)
-    lab.send(peer, *lines)
-    return peer
-
-
-@pytest.mark.parametrize(
-    ("told", "address"),
-    [
-        ("10.0.0.9", "10.0.0.9"),
-        ("::ffff:10.0.0.9", "10.0.0.9"),
-        ("fd00::9", "fd00::9"),
-        ("nonsense", "10.0.0.1"),
-        ("", "10.0.0.1"),
-        (167772169, "10.0.0.1"),
-        (None, "10.0.0.1"),
-        (["10.0.0.9"], "10.0.0.1"),
-    ],
-)
-def test_a_gateway_tells_the_address_of_a_peer_and_nothing_else_changes(told, address):
-    peer = behind_gateway(Lab(), b"\r\n", {"result": hello()["result"], "forwarded": told})
-    assert (peer.host.address, peer.host.gateway) == (address, "" if address == "10.0.0.1" else "10.0.0.1")
-    assert (peer.name, peer.host.hostname, peer.host.domain) == ("C[gw:1]", "gw", "gw.lab")
-
-
-def test_another_host_tells_nothing():
-    host = Host("vm", "10.0.0.1", "vm", "vm")
-    peer = behind_gateway(Lab(), {"result": hello()["result"], "forwarded": "10.0.0.9"}, host=host)
-    assert (peer.host.address, peer.kind) == ("10.0.0.1", "client")
-
-
-@pytest.mark.parametrize("first", [b"secret", b"nonsense {", {"result": "secret"}])
-def test_only_the_first_line_tells_it(first):
-    lab = Lab(password="secret")
-    peer = behind_gateway(lab, first, {"result": hello()["result"], "forwarded": "10.0.0.9"})
-    lab.send(peer, request("Manager", "unlink", "x", forwarded="10.0.0.9"))
-    lab.send(
-        peer, {**request("Manager", "port"), "forwarded": "10.0.0.9"}, {"result": "", "forwarded": "10.0.0.9"}
-    )
-    assert (peer.host.address, peer.host.gateway) == ("10.0.0.1", "")
 
 
 # ---- to be let in ----
@@ -389,6 +342,7 @@ def test_an_answer_to_a_connected_client_that_makes_no_sense_refuses_its_request
     lab.send(client, request("Manager", "port", uid="7"))
     lab.send(client, b'{"error": false, "uid": "", "result": 1' + b"0" * 5000 + b"}")
     assert (read(client)[-1]["uid"], client.closing) == ("7", "")
+    assert lab.records[-1] == "connected as a client"
 
 
 def test_a_client_that_logs_in_too_often_is_told_when_to_try_again_and_stays_connected(lab, client):
@@ -398,6 +352,7 @@ def test_a_client_that_logs_in_too_often_is_told_when_to_try_again_and_stays_con
     line = read(client)[-1]
     text = "ValueError: Too many logins from vm have failed, the next one may begin in 33 s"
     assert (line["message"], line["uid"], line["again"]) == (text, "7", 33)
+    assert lab.records[-1] == "connected as a client"
     assert (client.closing, client.waiting) == ("", None)
 
 
@@ -640,3 +595,71 @@ def test_an_administrator_may_send_more(lab):
     lab.send(client, request("Manager", "x", "y" * 60_000, uid="1"))
     lab.decide(client)
     assert [line["uid"] for line in read(client)] == ["1"]
+
+
+# ---- gateways ----
+
+
+GATEWAY = Host("gw", "10.0.0.1", "gw.lab", "gw", is_gateway=True)
+
+
+def behind_gateway(lab: Lab, *lines: Any, host: Host = GATEWAY) -> Peer:
+    peer = Peer(host, 1)
+    lab.protocol.connect(peer)
+    lab.send(peer, *lines)
+    return peer
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("10.0.0.9", "10.0.0.9"),
+        ("::ffff:10.0.0.9", "10.0.0.9"),
+        ("fd00::9", "fd00::9"),
+        ("nonsense", "10.0.0.1"),
+        ("", "10.0.0.1"),
+        (167772169, "10.0.0.1"),
+        (None, "10.0.0.1"),
+        (["10.0.0.9"], "10.0.0.1"),
+    ],
+)
+def test_a_gateway_tells_the_address_of_a_peer_and_nothing_else_changes(told, address):
+    peer = behind_gateway(Lab(), b"\r\n", {"result": hello()["result"], "forwarded": told})
+    assert (peer.host.address, peer.host.gateway) == (address, "" if address == "10.0.0.1" else "10.0.0.1")
+    assert (peer.name, peer.host.hostname, peer.host.domain) == ("C[gw:1]", "gw", "gw.lab")
+
+
+def test_another_host_tells_nothing():
+    host = Host("vm", "10.0.0.1", "vm", "vm")
+    peer = behind_gateway(Lab(), {"result": hello()["result"], "forwarded": "10.0.0.9"}, host=host)
+    assert (peer.host.address, peer.kind) == ("10.0.0.1", "client")
+    assert peer.host.gateway == "10.0.0.1"  # but that there is a gateway
+
+
+def test_without_the_field_no_gateway_is_known():
+    peer = behind_gateway(Lab(), {"result": {**hello()["result"], "name": "forwarded"}})
+    assert (peer.host.address, peer.host.gateway) == ("10.0.0.1", "")
+
+
+@pytest.mark.parametrize("first", [b"secret", b'{"forwarded": "10.0.0.9"', {"result": "secret"}])
+def test_only_the_first_line_tells_it(first):
+    lab = Lab(password="secret")
+    peer = behind_gateway(lab, first, {"result": hello()["result"], "forwarded": "10.0.0.9"})
+    lab.send(peer, request("Manager", "unlink", "x", forwarded="10.0.0.9"))
+    lab.send(
+        peer, {**request("Manager", "port"), "forwarded": "10.0.0.9"}, {"result": "", "forwarded": "10.0.0.9"}
+    )
+    assert (peer.host.address, peer.host.gateway) == ("10.0.0.1", "")
+
+
+def test_the_log_has_both_addresses(caplog):
+    caplog.set_level(logging.INFO)
+    behind_gateway(Lab(), {"result": hello()["result"], "forwarded": "10.0.0.9"})
+    behind_gateway(
+        Lab(),
+        {"result": hello()["result"], "forwarded": "10.0.0.9"},
+        host=attrs.evolve(GATEWAY, is_gateway=False),
+    )
+    trusted, other = [record.event_fields for record in caplog.records]
+    assert (trusted["event"], trusted["host"], trusted["gateway"]) == ("connected", "10.0.0.9", "10.0.0.1")
+    assert (other["host"], other.get("gateway")) == ("10.0.0.1", None)
