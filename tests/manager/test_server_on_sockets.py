@@ -13,7 +13,7 @@ import trio
 
 from msl_network_trio import connect
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.exceptions import CertificateError, ConnectionLost
+from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectionLost
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.server import Manager, open_manager
@@ -173,6 +173,22 @@ async def test_a_client_connects_with_what_the_manager_says(open_here, tls):
         with trio.fail_after(LIMIT):
             async with connect(**kwargs) as client:
                 assert (await client.identities())["port"] == manager.port
+
+
+async def test_a_certificate_stays_saved_whatever_becomes_of_the_login(tmp_path, monkeypatch):
+    """It was the right one."""
+    monkeypatch.setenv("MSL_NETWORK_HOME", str(tmp_path / "home"))
+    path = tmp_path / "manager.pem"
+    path.write_text(ordinary().key + ordinary().pem)
+    with trio.fail_after(LIMIT):
+        async with open_manager(host="localhost", port=0, auth_password="right", cert_file=path) as manager:
+            arguments = {"host": "localhost", "port": manager.port, "auto_save": True}
+            with pytest.raises(AuthenticationError):
+                async with connect(password_manager="wrong", **arguments):
+                    raise AssertionError("it was let in")
+            assert (tmp_path / "home" / "certs" / "localhost.crt").read_text() == ordinary().pem
+            async with connect(password_manager="right", **arguments):
+                pass
 
 
 async def test_after_its_end_nobody_listens_and_all_have_seen_the_end(open_here):
