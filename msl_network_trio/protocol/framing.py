@@ -131,32 +131,30 @@ class SkippingLineBuffer(LineBuffer):
 
     Attributes:
         skips: Whether it does so; if not, it is just a `LineBuffer`.
+        unfinished: The beginning of a line that is too long; if there is one, what is received is for `skip`
+            first, whose result is for `feed`.
+        too_long: The fields of each line that was too long, see `TopLevel.fields`; to be cleared by who takes
+            them.
     """
 
-    __slots__ = ("_too_long", "_unfinished", "skips")
+    __slots__ = ("skips", "too_long", "unfinished")
 
     def __init__(self, limit: int | None = None) -> None:
         super().__init__(limit)
         self.skips = False
-        self._unfinished: TopLevel | None = None
-        self._too_long: list[dict[str, Any] | None] = []
+        self.unfinished: TopLevel | None = None
+        self.too_long: list[dict[str, Any] | None] = []
 
-    def feed(self, data: bytes) -> list[bytes]:
-        r"""Add bytes and return the lines that are now complete and not too long, without their ``\n``."""
-        if self._unfinished is not None:
-            end = data.find(b"\n")
-            self._unfinished.feed(data if end < 0 else data[:end])
-            if end < 0:
-                return []
-            self._too_long.append(self._unfinished.fields())
-            self._unfinished = None
-            data = data[end + 1 :]
-        return super().feed(data)
-
-    def take_too_long(self) -> list[dict[str, Any] | None]:
-        """Return the fields of each line that was too long, see `TopLevel.fields`, and forget them."""
-        taken, self._too_long = self._too_long, []
-        return taken
+    def skip(self, data: bytes) -> bytes:
+        """Take what belongs to the unfinished line that is too long, and return what is behind it."""
+        assert self.unfinished is not None
+        end = data.find(b"\n")
+        self.unfinished.feed(data if end < 0 else data[:end])
+        if end < 0:
+            return b""
+        self.too_long.append(self.unfinished.fields())
+        self.unfinished = None
+        return data[end + 1 :]
 
     def _within_limit(self, lines: list[bytes]) -> list[bytes]:
         if not self.skips:
@@ -166,14 +164,14 @@ class SkippingLineBuffer(LineBuffer):
             if len(line) > self.limit:
                 fields = TopLevel(_MOST_FIELDS)
                 fields.feed(line)
-                self._too_long.append(fields.fields())
+                self.too_long.append(fields.fields())
         return [line for line in lines if len(line) <= self.limit]
 
     def _keep(self, data: bytes) -> None:
         if not self.skips or self.limit is None or self.size + len(data) <= self.limit:
             super()._keep(data)
             return
-        self._unfinished = TopLevel(_MOST_FIELDS)
+        self.unfinished = TopLevel(_MOST_FIELDS)
         for chunk in (*self._chunks, data):
-            self._unfinished.feed(chunk)
+            self.unfinished.feed(chunk)
         self.clear()

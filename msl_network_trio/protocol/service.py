@@ -176,7 +176,10 @@ class ServiceProtocol:
         events: list[Event] = []
         if self.broken is not None:
             return events
-        for line in self._lines.feed(data):
+        buffer = self._lines
+        if buffer.unfinished is not None:
+            data = buffer.skip(data)
+        for line in buffer.feed(data):
             if not self._handshake.is_over:
                 self._shake_hands(line, events)
             else:
@@ -198,11 +201,8 @@ class ServiceProtocol:
                         events.append(call)
             if self.broken is not None:
                 return events
-        if self._lines.overflow is not None:
-            text = f"a line of more than {self._lines.limit:,} bytes (see read_limit)"
-            self._break(text, self._lines.overflow)
-        for fields in self._lines.take_too_long():
-            self._refuse_too_long(fields, events)
+        if buffer.overflow is not None or buffer.too_long:
+            self._handle_too_long(buffer, events)
         return events
 
     def receive_eof(self, last_words: str = "") -> NetworkError:
@@ -270,6 +270,13 @@ class ServiceProtocol:
     def _log_reserved(self, call: Call) -> None:
         # An answer with this uid would pass for a notification, of which a Manager demands more.
         logger.error("request for %r without answer, since its uid is %r", call.attribute, NOTIFICATION_UID)
+
+    def _handle_too_long(self, buffer: SkippingLineBuffer, events: list[Event]) -> None:
+        if buffer.overflow is not None:  # before requests may come
+            self._break(f"a line of more than {buffer.limit:,} bytes (see read_limit)", buffer.overflow)
+        for fields in buffer.too_long:
+            self._refuse_too_long(fields, events)
+        buffer.too_long.clear()
 
     def _refuse_too_long(self, fields: dict[str, Any] | None, events: list[Event]) -> None:
         text = f"The request has more than {self._lines.limit:,} bytes, the read_limit of the Service"
