@@ -188,7 +188,7 @@ library takes forty milliseconds for a megabyte, in which nothing else can be do
 _LONGEST_SEARCHED: Final = 16_777_216
 _MOST_STEPS: Final = 100_000
 """Maximum bytes, and steps of `top_level`, when a line is searched that is just to be passed on: nothing else
-can be done meanwhile, for a tenth of a second with the worst of lines, and for some milliseconds with most."""
+can be done meanwhile, for a tenth of a second with the worst of lines, and some milliseconds with most."""
 
 _STAND_INS: Final = ((b"-Infinity", b"[       ]"), (b"Infinity", b"[      ]"), (b"NaN", b"[ ]"))
 """What msgspec does not read, and what to put there, such that a line is JSON with it if, and only if, it is
