@@ -22,7 +22,6 @@ from msl_network_trio.protocol.own_requests import OwnRequests
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
 from msl_network_trio.protocol.registry import Registry
-from msl_network_trio.protocol.top_level import top_level
 
 logger = get_logger(__name__)
 
@@ -185,8 +184,8 @@ class Router:
     def _refuse_reply(self, peer: Peer, line: bytes, error: codec.NotALine) -> None:
         """Tell the client that waits for a reply that nobody can decode, if this line is one."""
         fields = error.fields
-        if fields is None and error.uid is not None and len(line) <= codec.LONGEST_SEARCHED:
-            fields = top_level(line)
+        if fields is None and error.uid is not None:
+            fields = codec.search(line)
         requester = (fields or {}).get("requester")
         client = self._registry.peers.get(requester) if isinstance(requester, str) else None
         if client is None or error.uid not in client.open:

@@ -39,10 +39,13 @@ class TopLevel:
 
     Args:
         most: Maximum bytes of all that is not nested in the fields; None: no limit.
+        steps: Maximum number of brackets and strings to look at one by one, each of which takes some 0.5
+            microseconds; None: no limit. What is nested in a field and is not deep takes no steps.
     """
 
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self, most: int | None = None, steps: int | None = None) -> None:
         self._most = most
+        self._steps_left = steps
         self._kept = bytearray()
         self._open = bytearray()
         self._in_string = False
@@ -54,6 +57,9 @@ class TopLevel:
         position, end = 0, len(data)
         while position < end and not self._failed:
             begin = position
+            if self._steps_left is not None:
+                self._steps_left -= 1
+                self._failed = self._steps_left < 0
             if self._in_string:
                 position = self._skip_string(data, position)
                 self._keep(data[begin:position])
@@ -128,9 +134,9 @@ class TopLevel:
             self._failed = True
 
 
-def top_level(line: bytes) -> dict[str, Any] | None:
-    """Return the fields of a whole line; see `TopLevel.fields`."""
-    found = TopLevel()
+def top_level(line: bytes, steps: int | None = None) -> dict[str, Any] | None:
+    """Return the fields of a whole line; see `TopLevel`."""
+    found = TopLevel(steps=steps)
     found.feed(line)
     return found.fields()
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.delivery import BUSY, LARGE
 from msl_network_trio.protocol.messages import departure, refusal
 
@@ -435,7 +436,25 @@ def test_of_a_large_line_with_stand_ins_in_its_uid_none_is_known(network):
     assert answer["uid"] == ""
 
 
-def test_of_a_large_line_that_is_too_deep_the_uid_is_not_searched(network):
+@pytest.mark.parametrize(
+    ("value", "uid"),
+    [
+        (b"[" * 150_000 + b"]" * 150_000, "a"),
+        (b"[[1,2.5],%b]" % (b"[" * 5000 + b"1," * 400_000 + b"1" + b"]" * 5000), "a"),
+        (b'[{"":' * 120_000 + b"1" + b"}]" * 120_000, ""),
+    ],
+    ids=["deep", "numbers", "too much work"],
+)
+def test_of_a_large_line_that_is_too_deep_the_uid_is_searched_within_limits(network, value, uid):
+    network.peer("Echo", "service")
+    client = network.peer()
+    network.send(client, b'{"args":%b,"attribute":"e","service":"Echo","uid":"a"}' % value)
+    (answer,) = read(client)
+    assert (answer["error"], answer["uid"]) == (True, uid)
+
+
+def test_a_line_of_any_length_is_not_searched(network, monkeypatch):
+    monkeypatch.setattr(codec, "_LONGEST_SEARCHED", 200_000)
     network.peer("Echo", "service")
     client = network.peer()
     value = b"[" * 150_000 + b"]" * 150_000
@@ -444,7 +463,7 @@ def test_of_a_large_line_that_is_too_deep_the_uid_is_not_searched(network):
     assert answer["uid"] == ""
 
 
-@pytest.mark.parametrize("name", [name for name in UNDECODABLE if "large" not in name])
+@pytest.mark.parametrize("name", UNDECODABLE)
 def test_who_waits_for_a_reply_that_cannot_be_decoded_is_told(network, name):
     service, client = network.peer("Echo", "service"), network.peer()
     network.send(client, request("Echo", "e", uid="a"), request("Echo", "e", uid="b"))

@@ -228,6 +228,10 @@ def test_a_request_that_cannot_be_decoded_and_has_the_uid_of_notifications_gets_
     assert caplog.text.count("without answer") == 2
 
 
+def test_the_manager_has_the_name_that_it_gives_itself(peer):
+    assert peer.protocol.manager_name == MANAGER
+
+
 def test_a_uid_that_is_no_text_may_be_nan(peer):
     (event,) = peer.receive(b'{"args":5,"attribute":"add","uid":NaN,"requester":"C"}\n')
     assert isinstance(event, Refused)
