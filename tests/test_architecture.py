@@ -29,6 +29,7 @@ ORDER = [
     "protocol.handshake",
     "protocol.outgoing",
     "protocol.presence",
+    "protocol.uids",
     "protocol.request_errors",
     "protocol.unread",
     "protocol.client",

@@ -29,7 +29,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count, groupby
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -68,6 +68,7 @@ from msl_network_trio.protocol.messages import (
 from msl_network_trio.protocol.outgoing import NOBODY, Line, Outbox, Request
 from msl_network_trio.protocol.presence import Presence
 from msl_network_trio.protocol.request_errors import answered_error, gone, is_refusal, not_there, remote_error
+from msl_network_trio.protocol.uids import Uids
 from msl_network_trio.protocol.unread import Unread
 
 logger = logging.getLogger(__name__)
@@ -122,8 +123,7 @@ class ClientProtocol:
         self._lines = LineBuffer(_smaller(read_limit, HANDSHAKE_LINE_LIMIT))
         self.is_over = False
         self._rejection = ""
-        # From where other clients cannot guess, since a Manager lets them forge replies.
-        self._numbers = count(int.from_bytes(os.urandom(7), "big"))
+        self._uids = Uids()
         self.outbox = Outbox()
         self.open = self.outbox.open
         self._unread = Unread(self.open)
@@ -190,7 +190,10 @@ class ClientProtocol:
         """
         if attribute == DISCONNECT_REQUEST:
             raise ValueError("Use disconnect() to end the connection")
-        uid = hex(next(self._numbers))
+        try:
+            uid = self._uids.take()
+        except IndexError:
+            uid = self._uids.more()
         return kind(service, attribute, uid, codec.encode_request(service, attribute, args, kwargs, uid))
 
     def check_open(self, service: str) -> None:
