@@ -13,6 +13,9 @@ import msl_network_trio
 
 PACKAGE = Path(msl_network_trio.__file__).parent
 ORDER = [
+    "visible",
+    "hidden",
+    "arguments",
     "exceptions",
     "constants",
     "resuming",

@@ -15,6 +15,7 @@ from msl_network_trio.cli.console import print_table
 from msl_network_trio.cli.numbers import port_of_another, seconds
 from msl_network_trio.cli.parser import CommandError, Parser
 from msl_network_trio.constants import PORT
+from msl_network_trio.visible import visible_json
 
 HELP: Final = "Show how a Manager is doing: peers, rates, backlog, limits"
 
@@ -88,7 +89,7 @@ def execute(options: argparse.Namespace) -> int:
     except NetworkError as error:
         raise CommandError(_with_options(str(error))) from error
     if options.json:
-        sys.stdout.write(json.dumps(status, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(visible_json(json.dumps(status, indent=2, ensure_ascii=False)) + "\n")
     else:
         _show(status)
     return 0

@@ -16,6 +16,7 @@ from msl_network_trio.manager.database import ManagerDatabase, reason
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import about, emit
 from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost, Undecided
+from msl_network_trio.visible import visible
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ class Verdicts:
         try:
             return await self._look_up(peer, question)
         except DatabaseError as error:
-            logger.error("%s waits for the database in vain: %s", peer.name, error)  # noqa: TRY400 - no mistake of ours
+            logger.error("%s waits for the database in vain: %s", visible(peer.name), error)  # noqa: TRY400 - no mistake of ours
             return error if isinstance(question, AdminRequest) else RuntimeError(reason(error))
         except (
             ArithmeticError,
@@ -51,7 +52,7 @@ class Verdicts:
         ) as error:
             if not isinstance(question, AdminRequest):
                 # A mistake of ours, of which the peer can make nothing. An administrator has made its own.
-                logger.exception("%s waits for a verdict in vain", peer.name)
+                logger.exception("%s waits for a verdict in vain", visible(peer.name))
             return error
 
     async def _look_up(self, peer: Peer, question: Undecided) -> Any:

@@ -70,6 +70,7 @@ from msl_network_trio.protocol.presence import Presence
 from msl_network_trio.protocol.request_errors import answered_error, gone, is_refusal, not_there, remote_error
 from msl_network_trio.protocol.uids import Uids
 from msl_network_trio.protocol.unread import Unread
+from msl_network_trio.visible import visible
 
 logger = logging.getLogger(__name__)
 
@@ -538,7 +539,7 @@ class ClientProtocol:
     def _take_last_word(self, args: list[Any]) -> None:
         """Take what our own Manager, as which no Service is called, says before it closes the connection."""
         if args:
-            self._rejection = str(args[0])
+            self._rejection = visible(str(args[0]))
 
     def _login_question(self, message: ReceivedLine, events: list[Event]) -> None:
         admin = self._admin
@@ -564,9 +565,9 @@ class ClientProtocol:
         elif self._admin is not None and self._admin.may_have_run:
             self._settle_admin(self._admin, message, events)
         elif is_refusal(message.message):
-            logger.debug("dropped a refusal that no open request can mean: %s", message.message)
+            logger.debug("dropped a refusal that no open request can mean: %r", message.message)
         elif message.requester == self.manager_name:
-            self._rejection = message.message
+            self._rejection = visible(message.message)
         else:
             self._line_unread(message, events)
 
@@ -612,7 +613,7 @@ class ClientProtocol:
             "Manager[%s] could not read a request (one of %d): %s",
             self.manager,
             len(suspects),
-            message.message,
+            visible(message.message),
         )
         for request in suspects:
             self._unread.forget(request.uid)

@@ -176,7 +176,7 @@ class Router:
                 name = peer.service
                 self._records.write(client, logging.INFO, "failed", text, client.name, name, service=name)
         else:
-            logger.debug("%s sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
+            logger.debug("%r sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
 
     def _too_many_requests(self, peer: Peer, uid: Any) -> None:
         if self._requests.is_stopped:

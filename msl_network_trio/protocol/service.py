@@ -35,6 +35,7 @@ from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT, Handshake, quote, sendable
 from msl_network_trio.protocol.messages import Connected, Question
+from msl_network_trio.visible import visible
 
 logger = logging.getLogger(__name__)
 
@@ -263,11 +264,14 @@ class ServiceProtocol:
 
     def _log_unreadable(self, line: bytes, error: Exception) -> None:
         logger.error(
-            "Manager[%s] sent a line that nobody can read: %s (%s)", self.manager, quote(line), error
+            "Manager[%s] sent a line that nobody can read: %s (%s)",
+            self.manager,
+            quote(line),
+            visible(str(error)),
         )
 
     def _refuse(self, call: Call, error: Exception, events: list[Event]) -> None:
-        logger.error("refused a request of %s: %s", bytes(call.requester).decode("utf-8"), error)
+        logger.error("refused a request of %s: %s", requester_of(call), visible(str(error)))
         events.append(Refused(encode_error(call, error, without=(__name__,))))
 
     def _from_manager(self, fields: dict[str, Any], events: list[Event]) -> None:
@@ -275,10 +279,10 @@ class ServiceProtocol:
         if fields.get("error"):
             text = str(fields.get("message") or "The Manager refused to connect")
             if self.is_connected:
-                logger.error("Manager[%s] sent an error: %s", self.manager, text)
-                self._rejection = text
+                logger.error("Manager[%s] sent an error: %s", self.manager, visible(text))
+                self._rejection = visible(text)
             else:
-                self.broken = AuthenticationError(text)
+                self.broken = AuthenticationError(visible(text))
         elif fields.get("uid") == self._barrier_uid and isinstance(fields.get("requester"), str):
             self.network_name = sendable(fields["requester"])
             events.append(Connected(self._handshake.manager_name))
@@ -367,6 +371,11 @@ def encode_notification(args: Any, kwargs: Any, end: bytes) -> OutgoingLine:
     """
     value = codec.encode_value([args, kwargs])
     return _NOTIFY + value + end if len(value) < LARGE else (_NOTIFY, value, end)
+
+
+def requester_of(call: Call) -> str:
+    """Return who has made a request, for the log."""
+    return visible(bytes(call.requester).decode("utf-8", "replace"))
 
 
 def sendable_error(error: BaseException) -> str:

@@ -24,8 +24,8 @@ class Uids:
     injected into it costs no more than some uids.
 
     Attributes:
-        take: Return a uid that is ready, or raise IndexError: then call `more`. (In two steps, since a call of
-            a Python function would double the cost.)
+        take: Return a uid that is ready, or raise IndexError: then call `more`. (In two steps, since a call
+            of a Python function would double the cost.)
     """
 
     __slots__ = ("_ready", "take")

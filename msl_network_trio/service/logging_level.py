@@ -5,6 +5,8 @@
 import logging
 from typing import Union
 
+from msl_network_trio.arguments import whole
+
 logger = logging.getLogger("msl_network_trio")
 
 
@@ -18,7 +20,7 @@ def set_logging_level(level: Union[str, int]) -> bool:  # noqa: UP007 - see abov
         Whether there is such a level; if not, nothing has changed.
     """
     try:
-        logger.setLevel(_number_or_name(level) if isinstance(level, str) else level)
+        logger.setLevel(_number_or_name(level) if isinstance(level, str) else whole("level", level, 0))
     except (ValueError, TypeError):
         logger.error("invalid logging level %r", level)  # noqa: TRY400 - the value says it all
         return False

@@ -9,7 +9,7 @@ from typing import Final
 import trio
 
 from msl_network_trio.constants import SHUTDOWN_SERVICE
-from msl_network_trio.protocol.service import Call, Event, ServiceProtocol
+from msl_network_trio.protocol.service import Call, Event, ServiceProtocol, requester_of
 from msl_network_trio.service.lookup import How, look_up
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.threads import Job, Thread
@@ -179,4 +179,4 @@ class Reading:
 
 def log_request(call: Call) -> None:
     """Write into the log what is requested; to be called if that is wanted."""
-    logger.debug("%s requested %r", bytes(call.requester).decode(), call.attribute)
+    logger.debug("%s requested %r", requester_of(call), call.attribute)

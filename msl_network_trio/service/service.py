@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -11,17 +12,20 @@ from typing import Any, Literal
 
 import trio
 
+from msl_network_trio.arguments import whole
 from msl_network_trio.client import user_code
 from msl_network_trio.client.connecting import Dial, Settings, dial, language, operating_system
 from msl_network_trio.client.prompts import Prompts
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.hidden import hide
 from msl_network_trio.protocol.service import ServiceProtocol
 from msl_network_trio.service.identity import describe_attributes
 from msl_network_trio.service.logging_level import set_logging_level
 from msl_network_trio.service.requests import Request, current_request
 from msl_network_trio.service.serving import GRACE, Serving
 from msl_network_trio.service.threads import default_max_workers
+from msl_network_trio.visible import visible
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +57,8 @@ class Service:
             an instrument needs; None: some more than there are processors.
 
     Raises:
-        ValueError: `max_workers` is less than 1.
+        TypeError: `max_clients` or `max_workers` is no number.
+        ValueError: One of them is not whole, or `max_workers` is less than 1.
     """
 
     def __init__(
@@ -64,13 +69,14 @@ class Service:
         ignore_attributes: str | Iterable[str] | None = None,
         max_workers: int | None = None,
     ) -> None:
-        if max_workers is not None and not max_workers >= 1:
-            raise ValueError(f"max_workers must be a number from 1, or None, not {max_workers!r}")
         # Names that msl-network has as well are private in the usual way. Others have two underscores, since
         # subclasses that exist may use them for something else.
         self._name = type(self).__name__ if name is None else name
-        self._max_clients = -1 if max_clients is None or max_clients <= 0 else int(max_clients)
-        self.__max_workers = default_max_workers() if max_workers is None else int(max_workers)
+        most = -1 if max_clients is None else whole("max_clients", max_clients, -math.inf)
+        self._max_clients = most if most > 0 else -1
+        self.__max_workers = (
+            default_max_workers() if max_workers is None else whole("max_workers", max_workers, 1)
+        )
         self.__ignored: list[str] = []
         self._tasks: list[Callable[[], Awaitable[Any]] | Coroutine[Any, Any, Any]] = []
         self._identity: dict[str, Any] | None = None
@@ -141,7 +147,7 @@ class Service:
         self.__ignored.extend(names)
 
     def __str__(self) -> str:
-        return self._network_name
+        return visible(self._network_name)
 
     def __repr__(self) -> str:
         if self.__serving is None:
@@ -176,7 +182,7 @@ class Service:
             raise RuntimeError(f"The {self._name!r} Service is not connected, so it has no nursery")
         return self.__serving.nursery
 
-    def emit_notification(self, *args: Any, **kwargs: Any) -> None:
+    def emit_notification(self, /, *args: Any, **kwargs: Any) -> None:
         """Emit a notification to all clients that are linked with the Service; from any thread or task.
 
         In another thread than that of Trio it waits if too much is waiting to be written.
@@ -198,7 +204,7 @@ class Service:
             )
         serving.emit(args, kwargs)
 
-    def emit_notification_threadsafe(self, *args: Any, **kwargs: Any) -> None:
+    def emit_notification_threadsafe(self, /, *args: Any, **kwargs: Any) -> None:
         """The same as `emit_notification`, which in msl-network is for the thread of the event loop only."""
         Service.emit_notification(self, *args, **kwargs)
 
@@ -293,6 +299,8 @@ class Service:
             ConnectionLost: The connection has ended, and not because of us.
             Exception: What a task of `add_tasks` or of the `nursery` has raised.
         """
+        # So that a traceback with the values of variables, as crash reports have it, shows no secrets.
+        password, password_manager, path, headers = map(hide, (password, password_manager, path, headers))
         if password and password_manager:
             raise ValueError(
                 "Specify either password or password_manager but not both: a Manager asks for just one"
@@ -343,12 +351,12 @@ class Service:
             max_workers=self.__max_workers,
             max_unsent=settings.max_unsent,
         )
-        logger.info("%s is connected to Manager[%s]", self._network_name, settings.manager)
+        logger.info("%s is connected to Manager[%s]", visible(self._network_name), settings.manager)
         try:
             await self.__serving.run(dialled.early, self._take_tasks(), task_status.started)
         finally:
             self.__serving = None
-            logger.info("%s has disconnected from Manager[%s]", self._network_name, settings.manager)
+            logger.info("%s has disconnected from Manager[%s]", visible(self._network_name), settings.manager)
             with trio.move_on_after(GRACE, shield=True):
                 await user_code.call(self.shutdown_handler, (), {}, "shutdown_handler")
 
@@ -400,6 +408,7 @@ class Service:
         """
         if trio.lowlevel.in_trio_run():
             raise RuntimeError("start() blocks; in a Trio program use: await service.run()")
+        password, password_manager = hide(password), hide(password_manager)
         run = partial(
             Service.run,  # a subclass may have a method of that name for something else
             self,

@@ -303,7 +303,7 @@ class Serving:
         except Exception as error:  # noqa: BLE001 - whatever it is, the client has to be told
             self._outlet.add(failed(call, error))
 
-    async def _shut_down(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def _shut_down(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Carry out the request that ends the Service; it must not have to wait for a free worker thread."""
         if is_async(function):
             result = await function(*args, **kwargs)

@@ -15,11 +15,13 @@ from msl_network_trio.protocol.service import (
     OutgoingLine,
     encode_error,
     encode_result,
+    requester_of,
     sendable_error,
 )
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.requests import current
 from msl_network_trio.service.turn import PROMPT, Turn
+from msl_network_trio.visible import visible_lines
 
 logger = logging.getLogger(__name__)
 
@@ -40,8 +42,8 @@ def default_max_workers() -> int:
 
 def failed(call: Call, error: BaseException) -> bytes:
     """Return the answer to a request whose method raised an exception, or returned what cannot be sent."""
-    requester = bytes(call.requester).decode("utf-8")
-    logger.error("%r, requested by %s: %s", call.attribute, requester, sendable_error(error))
+    text = visible_lines(sendable_error(error))
+    logger.error("%r, requested by %s: %s", call.attribute, requester_of(call), text)
     return encode_error(call, error, without=_NOT_THEIRS)
 
 

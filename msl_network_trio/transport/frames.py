@@ -5,6 +5,8 @@ from __future__ import annotations
 import attrs
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
+from msl_network_trio.visible import visible
+
 _NORMAL = frozenset({CloseReason.NORMAL_CLOSURE, CloseReason.GOING_AWAY, CloseReason.NO_STATUS_RCVD})
 """The codes that are the end of a conversation, and no error."""
 
@@ -32,7 +34,7 @@ class Ending:
             name = f" ({CloseReason(self.code).name.lower().replace('_', ' ')})"
         except ValueError:
             name = ""  # one of an application's own
-        because = f": {self.reason}" if self.reason else ""
+        because = f": {visible(self.reason)}" if self.reason else ""
         return f"the WebSocket was closed with code {int(self.code)}{name}{because}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -31,7 +32,7 @@ def test_the_digits_of_a_uid_say_nothing_of_those_of_the_next_ones():
     uids = made_by(ClientProtocol(IDENTITY, "h:1"), 2000)
     numbers = [int(uid, 16) for uid in uids]
     # What counting leaves behind: steps that recur, or digits that stay as they are.
-    steps = {(later - earlier) % 16 ** len(uids[0]) for earlier, later in zip(numbers, numbers[1:], strict=False)}
+    steps = {(later - earlier) % 16 ** len(uids[0]) for earlier, later in itertools.pairwise(numbers)}
     assert len(steps) == len(uids) - 1
     for position in range(len(uids[0])):
         assert len({uid[position] for uid in uids}) == 16
