@@ -32,7 +32,7 @@ def number(name: str, value: Any, what: str = "a number") -> float:
         return value  # type: ignore[no-any-return]
     scalar, numpy_kind = _scalar(value)
     # NumPy's time differences pass for integers, and have units of their own.
-    if not isinstance(scalar, Real | Decimal) or isinstance(scalar, bool) or numpy_kind == "m":
+    if isinstance(scalar, bool) or not isinstance(scalar, Real | Decimal) or numpy_kind == "m":
         raise TypeError(f"{name} must be {what}, not {value!r} ({kind.__name__})")
     is_whole = isinstance(scalar, Integral)
     converted: Any = scalar
@@ -53,8 +53,6 @@ def seconds(name: str, value: Any) -> float:
         TypeError: It is no number.
         ValueError: It is negative, or not a number.
     """
-    if type(value) is float and value >= 0:
-        return value  # with as little as possible, as it is for most calls
     result = number(name, value, "a number of seconds")
     if not result >= 0:
         raise ValueError(f"{name} must be a number of seconds from 0, not {value!r}")
@@ -104,11 +102,14 @@ def port(name: str, value: Any, least: int = 1) -> int:
         TypeError: It is neither a number nor text.
         ValueError: It is no number of a port.
     """
-    if isinstance(value, str) and value.isdecimal():
-        value = int(value)
-    elif isinstance(value, str):
-        raise ValueError(f"{name} must be a number from {least} to 65535, not {value!r}")
-    return whole(name, value, least, 65535, "a number")
+    what = "a number from 1 to 65535" + ("" if least else ", or 0 for any free one")
+    try:
+        result = int(value) if isinstance(value, str) else whole(name, value, -math.inf)
+    except ValueError as error:
+        raise ValueError(f"{name} must be {what}, not {value!r} ({error})") from None
+    if not least <= result <= 65535:
+        raise ValueError(f"{name} must be {what}, not {value!r}")
+    return result
 
 
 def size(name: str, value: Any) -> int:

@@ -13,6 +13,9 @@ from msl_network_trio.visible import visible, visible_lines
 
 _TYPED_MESSAGE = re.compile(r"([A-Za-z_][\w.]*): ?(.*)", re.DOTALL)
 
+_LINE_BREAK = re.compile(r"\n(?!  |The linked Clients are:\n)")
+"""A line break that is in no message of a Manager: it lists names below each other, indented."""
+
 
 class NetworkError(Exception):
     """The root of all errors of this package.
@@ -156,14 +159,13 @@ class ManagerError(RemoteError):
 
     @classmethod
     def _lines(cls, answer: str, traceback_lines: tuple[str, ...]) -> list[str]:
-        # A message of a Manager has one line, but names others, who may have chosen a name with line breaks.
+        # It names others, who may have chosen a name with line breaks: only those stay that a Manager makes.
+        shown = _LINE_BREAK.sub(repr("\n")[1:-1], answer)
         split = answer.splitlines()
         lines = [*traceback_lines]
-        if len(split) > 1 and lines[-len(split) :] == split:
-            del lines[-len(split) :]
-        elif lines and lines[-1] == answer:
-            del lines[-1]
-        return [visible(line) for line in [*lines, answer]]
+        if lines[-len(split) :] == split:
+            lines[-len(split) :] = shown.split("\n")
+        return super()._lines(shown, tuple(map(visible, lines)))
 
 
 class ServiceLost(NetworkError, RuntimeError):

@@ -346,7 +346,10 @@ class Connection:
         """
         if timeout is None:
             return self._request_timeout
-        return arguments.seconds("timeout", timeout)
+        seconds = arguments.number("timeout", timeout, "a number of seconds")
+        if not seconds >= 0:
+            raise ValueError(f"A timeout is a number of seconds from 0, not {timeout!r}")
+        return seconds
 
     async def _exchange(self, request: Waiting) -> None:
         """Queue a request, when there is room for it, and wait until it is woken."""

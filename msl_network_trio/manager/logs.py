@@ -11,6 +11,7 @@ import datetime as dt
 import json
 import logging
 import logging.handlers
+import math
 import os
 import re
 import sys
@@ -160,7 +161,9 @@ def logging_to(
         raise ValueError(f"The log is written as text or json, not as {style!r}")
     if rotate is not None:
         read_rotation(rotate)  # before a folder is made
-    keep = whole("log_keep", keep, 1)
+    keep = whole("log_keep", keep, -math.inf)
+    if keep < 1:
+        raise ValueError(f"At least one old log file is kept, not {keep}")
     path = default_log_file() if file is None else Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     root = logging.getLogger()
