@@ -9,7 +9,7 @@ import platform
 import socket
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import attrs
 import trio
@@ -24,8 +24,14 @@ from msl_network_trio.hidden import Hidden, hide, reveal
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.messages import Connected, Question
 from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.tcp import open_tcp
-from msl_network_trio.transport.trust import Certificate, open_trusted, open_trusted_as_browsers
+from msl_network_trio.transport.tcp import cannot_connect, open_tcp
+from msl_network_trio.transport.trust import (
+    TO_GET_IT,
+    Certificate,
+    fetch_certificate,
+    open_trusted,
+    open_trusted_as_browsers,
+)
 
 
 def _is_text(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -191,6 +197,10 @@ def operating_system() -> str:
     return f"{platform.system()} {platform.release()} {platform.machine()}"
 
 
+_FETCHED: Final = "the Manager had shown its certificate"
+_SECURE: Final = "the connection was made secure"
+
+
 class _Clock:
     """The time limit of one `connect`, which stands still while a person is asked."""
 
@@ -295,13 +305,22 @@ async def dial(settings: Settings, credentials: Credentials, protocol: Conversat
         raise
     if transport is not None:
         transport.close()
-    text = (
-        f"Cannot connect to {settings.manager} within {settings.timeout:g} seconds: "
-        f"the time was over before {clock.phase}"
-    )
-    if settings.disable_tls and transport is not None:
-        text += "\nYou have TLS disabled. Perhaps the Manager is using TLS for the connection."
-    raise ConnectTimeout(text)
+    raise ConnectTimeout(_time_is_over(settings, clock.phase, is_dialled=transport is not None))
+
+
+def _time_is_over(settings: Settings, phase: str, *, is_dialled: bool) -> str:
+    """Return what to say when the time is over; it ends as in msl-network, whose texts users match."""
+    if is_dialled:
+        end = f"The connection to {settings.manager} was not established after {settings.timeout} second(s)"
+        if settings.disable_tls:
+            end += "\nYou have TLS disabled. Perhaps the Manager is using TLS for the connection."
+    elif phase == _FETCHED:
+        end = cannot_connect(settings.host, settings.port, TO_GET_IT)
+    else:
+        end = f"Cannot connect to {settings.manager} within {settings.timeout} seconds"
+        return f"The time was over before {phase}\n{end}"
+    limit = f"Cannot connect to {settings.manager} within {settings.timeout} seconds"
+    return f"{limit}: the time was over before {phase}\n{end}"
 
 
 async def _open_transport(settings: Settings, credentials: Credentials, clock: _Clock) -> Transport:
@@ -346,7 +365,13 @@ async def _open_carrier(
         with clock.stopped():
             return await credentials.trust(certificate)
 
-    clock.phase = "the connection was made secure"
+    async def fetch(host: str, port: int) -> Certificate:
+        clock.phase = _FETCHED
+        certificate = await fetch_certificate(host, port)
+        clock.phase = _SECURE
+        return certificate
+
+    clock.phase = _SECURE
     return await open_secure(
         settings.host,
         settings.port,
@@ -354,6 +379,7 @@ async def _open_carrier(
         assert_hostname=settings.assert_hostname,
         auto_save=settings.auto_save,
         ask=ask,
+        fetch=fetch,
     )
 
 
