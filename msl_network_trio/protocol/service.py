@@ -326,7 +326,11 @@ def encode_result(call: Call, result: Any) -> OutgoingLine:
         TypeError: The result has no JSON form.
         ValueError: It cannot be sent (see `codec.encode`).
     """
-    value = codec.encode_value(result)
+    try:
+        value = codec.encode_value(result)
+    except (TypeError, ValueError) as error:
+        codec.tell_where(error, f"the result of {call.attribute!r}")
+        raise
     pieces = (_BEGIN, call.requester, _RESULT, value, _UID, call.uid, _END)
     if len(value) < LARGE:
         return b"".join(pieces)
@@ -369,7 +373,12 @@ def encode_notification(args: Any, kwargs: Any, end: bytes) -> OutgoingLine:
         TypeError: An argument has no JSON form.
         ValueError: An argument cannot be sent (see `codec.encode`).
     """
-    value = codec.encode_value([args, kwargs])
+    try:
+        value = codec.encode_value([args, kwargs])
+    except (TypeError, ValueError):
+        for arguments in (args, kwargs):
+            codec.encode_arguments(arguments, "emit_notification")  # which raises, and says which it is
+        raise
     return _NOTIFY + value + end if len(value) < LARGE else (_NOTIFY, value, end)
 
 
