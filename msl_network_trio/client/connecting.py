@@ -129,7 +129,7 @@ class Settings:
     port: int = attrs.field(default=PORT, validator=_is_port)
     timeout: float | None = attrs.field(default=10, validator=_is_seconds_or_none)
     username: str | None = attrs.field(default=None, validator=_is_text_or_none)
-    password: str | Hidden | None = attrs.field(default=None, validator=_is_secret_or_none)
+    password: str | Hidden | None = attrs.field(default=None, validator=_is_secret_or_none, repr=False)
     password_manager: str | Hidden | None = attrs.field(
         default=None, validator=_is_secret_or_none, repr=False
     )

@@ -372,6 +372,8 @@ class LinkedClient:
         return sorted({*super().__dir__(), *attributes})
 
     def __repr__(self) -> str:
+        if "_settings" not in self.__dict__:
+            return object.__repr__(self)  # it was not made, since an argument was wrong
         if self._last_link is None:
             return visible(
                 f"<{self.name} for {self._service_name!r}: await it, or enter it with 'async with'>"

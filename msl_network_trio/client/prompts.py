@@ -129,8 +129,8 @@ class Credentials:
     """
 
     username: str | None = None
-    password: str | Hidden | None = attrs.field(default=None, converter=hide)
-    password_manager: str | Hidden | None = attrs.field(default=None, converter=hide)
+    password: str | Hidden | None = attrs.field(default=None, converter=hide, repr=False)
+    password_manager: str | Hidden | None = attrs.field(default=None, converter=hide, repr=False)
     prompts: Prompts = attrs.field(factory=TerminalPrompts)
 
     async def answer(self, question: Question) -> str:
