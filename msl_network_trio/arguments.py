@@ -40,10 +40,11 @@ def number(name: str, value: Any, what: str = "a number") -> float:
 
 
 def _scalar(value: Any) -> tuple[object, str]:
-    """Return what is in an array of NumPy without dimensions, or the value itself, and NumPy's kind of it."""
-    if getattr(value, "ndim", None) == 0 and not hasattr(value, "mask"):
-        value = value[()]
-    return value, getattr(getattr(value, "dtype", None), "kind", "")
+    """Return a number with NumPy's kind of it; it may be the only one in an array without dimensions."""
+    if getattr(value, "ndim", None) != 0 or hasattr(value, "mask") or isinstance(value, str | bytes):
+        return value, ""
+    scalar = value[()]
+    return scalar, scalar.dtype.kind
 
 
 def seconds(name: str, value: Any) -> float:
