@@ -160,7 +160,7 @@ class ManagerError(RemoteError):
     @classmethod
     def _lines(cls, answer: str, traceback_lines: tuple[str, ...]) -> list[str]:
         # It names others, who may have chosen a name with line breaks: only those stay that a Manager makes.
-        shown = _LINE_BREAK.sub(repr("\n")[1:-1], answer)
+        shown = _LINE_BREAK.sub(lambda found: visible(found[0]), answer)
         split = answer.splitlines()
         lines = [*traceback_lines]
         if lines[-len(split) :] == split:

@@ -7,6 +7,7 @@ passed on as it came.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Final
 
@@ -38,3 +39,23 @@ def visible_json(text: str) -> str:
 
 def _escape(found: re.Match[str]) -> str:
     return repr(found[0])[1:-1]
+
+
+class VisibleFormatter(logging.Formatter):
+    """Formats records of a log as text; tracebacks keep their lines, and nothing else gets through."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`."""
+        return visible_lines(super().format(record))
+
+
+def log_to_console(level: str | int, form: str) -> None:
+    """Log to standard error, if the program has not configured logging already; as `logging.basicConfig`.
+
+    Args:
+        level: From which level on.
+        form: The format of a record.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(VisibleFormatter(form))
+    logging.basicConfig(level=level, handlers=[handler])

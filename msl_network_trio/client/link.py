@@ -391,7 +391,7 @@ class Link(KnownMethods):
         return str(self._service_identity.get("os", "unknown"))
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self.service_attributes})
+        return sorted({*super().__dir__(), *filter(str.isidentifier, self.service_attributes)})
 
     def __repr__(self) -> str:
         if self._client is None:

@@ -369,7 +369,7 @@ class LinkedClient:
 
     def __dir__(self) -> list[str]:
         attributes = {} if self._last_link is None else self._last_link.service_attributes
-        return sorted({*super().__dir__(), *attributes})
+        return sorted({*super().__dir__(), *filter(str.isidentifier, attributes)})
 
     def __repr__(self) -> str:
         if "_settings" not in self.__dict__:

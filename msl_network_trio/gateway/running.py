@@ -14,6 +14,7 @@ from msl_network_trio.gateway.server import Gateway, open_gateway
 from msl_network_trio.manager.logs import level_number
 from msl_network_trio.manager.secret import joined
 from msl_network_trio.manager.signals import end_on_signal, signal_receiver
+from msl_network_trio.visible import log_to_console
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,7 @@ def run_forever(
         key_file_password: See `open_gateway`; or a list of the words of the password.
         kwargs: As for `open_gateway`, which also says what is raised.
     """
-    logging.basicConfig(
-        level=level_number(log_level), format="%(asctime)s [%(levelname)-5s] %(name)s - %(message)s"
-    )
+    log_to_console(level_number(log_level), "%(asctime)s [%(levelname)-5s] %(name)s - %(message)s")
     if key_file_password is not None:
         kwargs["key_file_password"] = joined(key_file_password)
     trio.run(partial(_main, **kwargs))

@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 from msl_network_trio.arguments import whole
 from msl_network_trio.constants import log_folder
 from msl_network_trio.protocol.records import FIELDS
-from msl_network_trio.visible import visible_json, visible_lines
+from msl_network_trio.visible import VisibleFormatter, visible_json
 
 _CONSOLE_FORMAT = "%(asctime)s [%(levelname)-5s] %(name)s - %(message)s"
 _FILE_FORMAT = "%(asctime)s [%(levelname)-8s] %(name)s - %(message)s"
@@ -195,14 +195,7 @@ def logging_to(
             handler.close()
 
 
-class _TextFormatter(logging.Formatter):
-    """Escapes control characters, also in what other packages log; tracebacks keep their lines."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return visible_lines(super().format(record))
-
-
 def _formatter(text: str) -> logging.Formatter:
-    formatter = _TextFormatter(text)
+    formatter = VisibleFormatter(text)
     formatter.default_msec_format = "%s.%03d"
     return formatter

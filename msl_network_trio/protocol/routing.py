@@ -21,6 +21,7 @@ from msl_network_trio.protocol.own_requests import OwnRequests
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
 from msl_network_trio.protocol.registry import Registry
+from msl_network_trio.visible import visible
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +187,7 @@ class Router:
         self._hits["max_requests"] += 1
         most = self._requests.most
         if len(peer.open) >= most or uid in peer.open:
-            who, option = f"{most:,} requests of {peer.name}", " (max_requests)"
+            who, option = f"{most:,} requests of {visible(peer.name)}", " (max_requests)"
         else:
             who, option = "Very many requests of all clients", ""
         text = f"{who} wait for their answers, as many as this Manager allows{option}"

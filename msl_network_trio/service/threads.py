@@ -21,7 +21,7 @@ from msl_network_trio.protocol.service import (
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.requests import current
 from msl_network_trio.service.turn import PROMPT, Turn
-from msl_network_trio.visible import visible_lines
+from msl_network_trio.visible import visible
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def default_max_workers() -> int:
 
 def failed(call: Call, error: BaseException) -> bytes:
     """Return the answer to a request whose method raised an exception, or returned what cannot be sent."""
-    text = visible_lines(sendable_error(error))
+    text = visible(sendable_error(error))
     logger.error("%r, requested by %s: %s", call.attribute, requester_of(call), text)
     return encode_error(call, error, without=_NOT_THEIRS)
 

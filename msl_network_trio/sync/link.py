@@ -201,7 +201,7 @@ class Link(Facts, KnownMethods):
             self._portal.call(client._leave, self._twin)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self.service_attributes})
+        return sorted({*super().__dir__(), *filter(str.isidentifier, self.service_attributes)})
 
     def __repr__(self) -> str:
         return repr(self._twin)

@@ -244,7 +244,7 @@ class LinkedClient(Facts):
     def __dir__(self) -> list[str]:
         twin: AsyncLinkedClient | None = self.__dict__.get("_twin")
         attributes = {} if twin is None or twin._last_link is None else twin.service_attributes
-        return sorted({*super().__dir__(), *attributes})
+        return sorted({*super().__dir__(), *filter(str.isidentifier, attributes)})
 
     def __repr__(self) -> str:
         twin: AsyncLinkedClient | None = self.__dict__.get("_twin")
