@@ -45,9 +45,9 @@ _DTYPE: Final = "its dtype is "
 
 
 def tell_where(error: TypeError | ValueError, where: str) -> None:
-    """Say which value it was that cannot be sent.
+    """Say in an error about a value of NumPy where the value is.
 
-    The text of an error that is not about NumPy stays word for word that of msl-network: it gets a note.
+    The text of others stays word for word that of msl-network, since users match it, to its very end.
 
     Args:
         error: The error.
@@ -55,8 +55,6 @@ def tell_where(error: TypeError | ValueError, where: str) -> None:
     """
     if _DTYPE in str(error):
         error.args = (f"{error} ({where})",)
-    else:
-        error.add_note(f"The value is {where}.")
 
 
 def _replace(value: Any) -> Any:

@@ -8,6 +8,7 @@ import decimal
 import enum
 import json
 import math
+import re
 import sys
 import uuid
 from collections import OrderedDict, defaultdict, namedtuple
@@ -893,14 +894,14 @@ def test_an_error_of_a_request_says_which_argument_it_is(args, kwargs, where):
     ("value", "kind", "text"),
     [
         ({1}, TypeError, "Object of type set is not JSON serializable"),
-        ("\ud800", ValueError, "'utf-8' codec can't encode character '\\ud800'"),
+        ("\ud800", ValueError, "'utf-8' codec can't encode character "),
     ],
 )
-def test_other_errors_keep_their_text_and_get_a_note(value, kind, text):
+def test_other_errors_keep_their_text_to_its_end(value, kind, text):
     with pytest.raises(kind) as caught:
         codec.encode_request("S", "set", (1, value), None, "u")
-    assert str(caught.value).startswith(text)
-    assert caught.value.__notes__ == ["The value is argument 2 of 'set'."]
+    assert re.fullmatch(f"{text}.*" if kind is ValueError else text, str(caught.value))
+    assert not hasattr(caught.value, "__notes__")  # which pytest would match as well
 
 
 def test_an_error_of_all_arguments_together_is_told_as_such():
@@ -909,8 +910,7 @@ def test_an_error_of_all_arguments_together_is_told_as_such():
 
         def to_json(self):
             self.calls += 1
-            return {1} if self.calls <= 2 else 1  # both the fast and the exact path ask for it
+            return np.complex64(1) if self.calls <= 2 else 1  # both the fast and the exact path ask for it
 
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(TypeError, match=r"its dtype is complex64 \(an argument of 'set'\)$"):
         codec.encode_arguments((OnceBroken(),), "set")
-    assert caught.value.__notes__ == ["The value is an argument of 'set'."]
