@@ -474,11 +474,10 @@ def test_a_traceback_with_text_that_cannot_be_sent_is_sent():
 
 
 def test_an_error_of_a_result_says_that_it_is_the_result():
-    with pytest.raises(TypeError, match=r"its dtype is int64, and values .* \(the result of 'read'\)\n"):
+    with pytest.raises(TypeError, match=r"its dtype is int64, and values .* \(the result of 'read'\)$"):
         encode_result(Call("read"), np.ma.array([1, 2], mask=[0, 1], dtype="int64"))
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(TypeError, match="^Object of type set is not JSON serializable$"):
         encode_result(Call("read"), {1})
-    assert caught.value.__notes__ == ["It is the result of 'read' that cannot be sent."]
 
 
 @pytest.mark.parametrize(
