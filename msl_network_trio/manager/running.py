@@ -15,7 +15,7 @@ import trio
 
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
-from msl_network_trio.hidden import hide, hide_secrets
+from msl_network_trio.hidden import hide
 from msl_network_trio.manager.logs import KEEP, logging_to
 from msl_network_trio.manager.secret import joined, read_secret
 from msl_network_trio.manager.server import Manager, open_manager
@@ -198,7 +198,6 @@ async def _main(services: Sequence[Service], service_kwargs: dict[str, Any], **m
             if services:
                 # What is trusted is the Manager's own certificate; which names it is for does not matter.
                 kwargs = {"assert_hostname": False, **service_kwargs, **manager.connect_kwargs()}
-                hide_secrets(kwargs)
                 failure = await _run_services(services, kwargs)
                 nursery.cancel_scope.cancel()
         logger.info("shutting down the Network Manager")

@@ -329,11 +329,7 @@ def encode_result(call: Call, result: Any) -> OutgoingLine:
     try:
         value = codec.encode_value(result)
     except (TypeError, ValueError) as error:
-        where = f"the result of {call.attribute!r}"
-        codec.tell_where(error, where)
-        error.add_note(
-            f"It is {where} that cannot be sent."
-        )  # which is in the traceback that the client gets
+        codec.tell_where(error, f"the result of {call.attribute!r}")
         raise
     pieces = (_BEGIN, call.requester, _RESULT, value, _UID, call.uid, _END)
     if len(value) < LARGE:
