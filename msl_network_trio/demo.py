@@ -24,6 +24,7 @@ from msl_network_trio.examples.heartbeat import Heartbeat
 from msl_network_trio.examples.my_array import MyArray
 from msl_network_trio.exceptions import ManagerError, RemoteError, ReplyTimeout, ServiceLost
 from msl_network_trio.manager.server import Manager, open_manager
+from msl_network_trio.visible import visible_lines
 
 PACE = 0.3
 """How many seconds BasicMath takes for its fastest method; the slowest takes six times as long."""
@@ -45,11 +46,11 @@ class Narrator:
     def code(self, text: str, result: object) -> None:
         """Show what a program says and what comes of it."""
         self.console.print(f"  {text}", style="green", end="", markup=False)
-        self.console.print(f"  ->  {result}", markup=False, soft_wrap=True)
+        self.console.print(f"  ->  {visible_lines(str(result))}", markup=False, soft_wrap=True)
 
     def say(self, text: object) -> None:
         """Tell something."""
-        self.console.print(f"  {text}", markup=False, soft_wrap=True)
+        self.console.print(f"  {visible_lines(str(text))}", markup=False, soft_wrap=True)
 
     def failed(self, text: str, error: BaseException) -> None:
         """Show a failure that was meant to happen."""

@@ -9,11 +9,23 @@ from __future__ import annotations
 
 import re
 
+from msl_network_trio.visible import visible, visible_lines
+
 _TYPED_MESSAGE = re.compile(r"([A-Za-z_][\w.]*): ?(.*)", re.DOTALL)
+
+_LINE_BREAK = re.compile(r"\n(?!  |The linked Clients are:\n)")
+"""A line break that is in no message of a Manager: it lists names below each other, indented."""
 
 
 class NetworkError(Exception):
-    """The root of all errors of this package."""
+    """The root of all errors of this package.
+
+    Texts may come from other computers, so ``str()`` shows control characters in them escaped. Attributes
+    have them as they came.
+    """
+
+    def __str__(self) -> str:
+        return visible_lines(super().__str__())
 
 
 class ConnectError(NetworkError, ConnectionError):
@@ -87,7 +99,8 @@ class BacklogFull(NetworkError, BufferError):
 class RemoteError(NetworkError, RuntimeError):
     """The Service raised an exception while it handled the request.
 
-    The text is the one that msl-network gives: who answered, the remote traceback, the message.
+    The text is the one that msl-network gives: who answered, the remote traceback, the message. Control
+    characters in it are escaped, but for the ends of lines.
 
     Attributes:
         type_name: The name of the remote exception's class, ``"ValueError"`` for example; empty if
@@ -123,10 +136,8 @@ class RemoteError(NetworkError, RuntimeError):
             service: The name of the Service (or ``"Manager"``).
             attribute: What was requested.
         """
-        text = [f"Manager[{manager}] returned the following exception:\n", *traceback_lines]
-        if not traceback_lines or traceback_lines[-1] != answer:
-            text.append(answer)
-        error = cls("\n".join(text))
+        text = [f"Manager[{manager}] returned the following exception:\n"]
+        error = cls("\n".join(text + cls._lines(answer, traceback_lines)))
         typed = _TYPED_MESSAGE.fullmatch(answer)
         error.type_name, error.message = typed.groups() if typed else ("", answer)
         error.traceback_lines = traceback_lines
@@ -134,9 +145,27 @@ class RemoteError(NetworkError, RuntimeError):
         error.attribute = attribute
         return error
 
+    @classmethod
+    def _lines(cls, answer: str, traceback_lines: tuple[str, ...]) -> list[str]:
+        """Return the traceback and, unless that ends with it, the message."""
+        lines = [*traceback_lines]
+        if not lines or lines[-1] != answer:
+            lines.append(answer)
+        return lines
+
 
 class ManagerError(RemoteError):
     """The Manager refused the request: locked, too many clients, not an administrator, ..."""
+
+    @classmethod
+    def _lines(cls, answer: str, traceback_lines: tuple[str, ...]) -> list[str]:
+        # It names others, who may have chosen a name with line breaks: only those stay that a Manager makes.
+        shown = _LINE_BREAK.sub(lambda found: visible(found[0]), answer)
+        split = answer.splitlines()
+        lines = [*traceback_lines]
+        if lines[-len(split) :] == split:
+            lines[-len(split) :] = shown.split("\n")
+        return super()._lines(shown, tuple(map(visible, lines)))
 
 
 class ServiceLost(NetworkError, RuntimeError):
@@ -160,6 +189,10 @@ class ServiceLost(NetworkError, RuntimeError):
 
 class LinkBroken(NetworkError, AttributeError):
     """A Link was used after it had been unlinked."""
+
+
+class PrivateAttribute(NetworkError, AttributeError, RuntimeError):
+    """A private attribute of a Service was requested, which every Service refuses; so it was not asked."""
 
 
 class ProtocolError(NetworkError):

@@ -13,6 +13,9 @@ import msl_network_trio
 
 PACKAGE = Path(msl_network_trio.__file__).parent
 ORDER = [
+    "visible",
+    "hidden",
+    "arguments",
     "exceptions",
     "constants",
     "files",
@@ -35,6 +38,7 @@ ORDER = [
     "protocol.handshake",
     "protocol.outgoing",
     "protocol.presence",
+    "protocol.uids",
     "protocol.request_errors",
     "protocol.unread",
     "protocol.client",

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
+from msl_network_trio.visible import visible, visible_lines
+
 _HEADING = r"(?m)^\w[\w ]*:$"
 _USAGE = r"^usage:"
 _OPTION = r"(?<![\w-])(?<!python )--?[A-Za-z][\w-]*"
@@ -41,9 +43,9 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     file = sys.stdout
     if file is None:
         return  # as print() does
-    from msl_network_trio.protocol.records import visible
-
-    rows = [[visible(cell) for cell in row] for row in rows]  # in which are names that others have chosen
+    # In both may be names that others have chosen.
+    headings = [visible(heading) for heading in headings]
+    rows = [[visible(cell) for cell in row] for row in rows]
     if is_colourful(file):
         from rich.console import Console
         from rich.table import Table
@@ -66,6 +68,7 @@ def print_error(text: str) -> None:
     file = sys.stderr
     if file is None:
         return
+    text = visible_lines(text)
     if not is_colourful(file):
         file.write(f"error: {text}\n")
         return

@@ -33,7 +33,7 @@ def add_arguments(parser: Parser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """See `Command`."""
-    from msl_network_trio.protocol.records import visible
+    from msl_network_trio.visible import visible
 
     with connected(options, "disconnect") as client:
         for name in client.admin_request("disconnect_peer", options.peer):

@@ -8,6 +8,7 @@ from typing import Final
 
 from msl_network_trio.cli.console import print_error
 from msl_network_trio.cli.parser import CommandError, Parser, add_lookup
+from msl_network_trio.visible import visible
 
 HELP: Final = "Add, remove or list the hosts that a Manager trusts"
 
@@ -61,7 +62,7 @@ def execute(options: argparse.Namespace) -> int:
         if options.action == "list":
             print(f"Trusted devices in {database.path}\n\nHostnames:")
             for name in hostnames.hostnames():
-                print(f"  {name}")
+                print(f"  {visible(name)}")
             return 0
         for name in options.names:
             try:

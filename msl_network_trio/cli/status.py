@@ -13,6 +13,7 @@ from msl_network_trio.cli.admin import add_connection, connected
 from msl_network_trio.cli.console import print_table
 from msl_network_trio.cli.numbers import seconds
 from msl_network_trio.cli.parser import Parser
+from msl_network_trio.visible import visible_json
 
 HELP: Final = "Show how a Manager is doing: peers, rates, backlog, limits"
 
@@ -52,7 +53,7 @@ def execute(options: argparse.Namespace) -> int:
             time.sleep(options.interval)
             status = client.admin_request("status")
     if options.json:
-        sys.stdout.write(json.dumps(status, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(visible_json(json.dumps(status, indent=2, ensure_ascii=False)) + "\n")
     else:
         _show(status)
     return 0

@@ -36,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """See `Command`."""
-    from msl_network_trio.protocol.records import visible
+    from msl_network_trio.visible import visible
 
     with connected(options, "unlock") as client:
         names = client.admin_request("release_locks", options.service, options.holder)

@@ -21,8 +21,10 @@ from msl_network_trio.client.opening import Opening
 from msl_network_trio.client.prompts import Credentials, Prompts
 from msl_network_trio.constants import MANAGER, PORT
 from msl_network_trio.exceptions import ConnectionLost, ManagerError, ReplyTimeout
+from msl_network_trio.hidden import hide
 from msl_network_trio.protocol.handshake import LOGIN_REFUSALS
 from msl_network_trio.protocol.messages import Notification
+from msl_network_trio.visible import visible
 
 if TYPE_CHECKING:
     from msl_network_trio.sync.client import Client as BlockingClient
@@ -71,12 +73,12 @@ class Client(trio.abc.AsyncResource):
     def __str__(self) -> str:
         # As the Manager says it, once it has; it may know this computer under another name.
         network_name = self._connection.protocol.network_name
-        return network_name or f"{self.name}[{own_hostname()}:{self.port}]"
+        return visible(network_name or f"{self.name}[{own_hostname()}:{self.port}]")
 
     def __repr__(self) -> str:
         if self.is_connected():
-            return f"<{self.name} manager={self.address_manager} port={self.port}>"
-        return f"<{self.name} disconnected>"
+            return visible(f"<{self.name} manager={self.address_manager} port={self.port}>")
+        return visible(f"<{self.name} disconnected>")
 
     def __getstate__(self) -> object:
         raise TypeError(f"{self!r} cannot be copied or pickled, since its connection cannot; see spawn()")
@@ -163,7 +165,7 @@ class Client(trio.abc.AsyncResource):
         identity = await self._connection.request(MANAGER, "identity", timeout=timeout)
         return describe(identity, indent) if as_string else identity
 
-    async def admin_request(self, attrib: str, *args: Any, **kwargs: Any) -> Any:
+    async def admin_request(self, /, attrib: str, *args: Any, **kwargs: Any) -> Any:
         """Request an attribute of the Manager, for which one has to be an administrator.
 
         If the connection has not logged in as one, the Manager asks who is there; the arguments of
@@ -422,6 +424,8 @@ def connect(
         CertificateError: The Manager's certificate is not trusted.
         AuthenticationError: The Manager rejected us, or a credential is missing.
     """
+    # So that a traceback with the values of variables, as crash reports have it, shows no secrets.
+    password, password_manager, path, headers = map(hide, (password, password_manager, path, headers))
     return Connecting(Settings(**locals()))
 
 

@@ -9,21 +9,29 @@ import platform
 import socket
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import attrs
 import trio
 
+from msl_network_trio import arguments
 from msl_network_trio.client import address
 from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.prompts import Credentials, Prompts, TerminalPrompts
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import ConnectError, ConnectionLost, ConnectTimeout, NetworkError
+from msl_network_trio.hidden import Hidden, hide, reveal
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.messages import Connected, Question
 from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.tcp import open_tcp
-from msl_network_trio.transport.trust import Certificate, open_trusted, open_trusted_as_browsers
+from msl_network_trio.transport.tcp import cannot_connect, open_tcp
+from msl_network_trio.transport.trust import (
+    TO_GET_IT,
+    Certificate,
+    fetch_certificate,
+    open_trusted,
+    open_trusted_as_browsers,
+)
 
 
 def _is_text(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -31,16 +39,28 @@ def _is_text(settings: Settings, attribute: attrs.Attribute[Any], value: object)
         raise TypeError(f"{attribute.name} must be text and not empty, not {value!r}")
 
 
+def _is_secret_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    value = reveal(value)
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{attribute.name} must be text or None, not {type(value).__name__}")
+    _set(settings, attribute, hide(value))
+
+
 def _is_text_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{attribute.name} must be text or None, not {type(value).__name__}")
 
 
+# Those for numbers have them converted as well: they may be of NumPy.
+
+
+def _set(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    object.__setattr__(settings, attribute.name, value)  # which is how a frozen class of attrs is made
+
+
 def _is_seconds_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not isinstance(value, int | float):
-        raise TypeError(f"{attribute.name} must be a number of seconds, not {value!r}")
-    if value is not None and not value >= 0:
-        raise ValueError(f"{attribute.name} must be a number of seconds from 0, or None, not {value!r}")
+    if value is not None:
+        _set(settings, attribute, arguments.seconds(attribute.name, value))
 
 
 def _is_interval_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: float | None) -> None:
@@ -49,10 +69,7 @@ def _is_interval_or_none(settings: Settings, attribute: attrs.Attribute[Any], va
 
 
 def _is_interval(settings: Settings, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not isinstance(value, int | float):
-        raise TypeError(f"{attribute.name} must be a number of seconds, not {value!r}")
-    if not value > 0:
-        raise ValueError(f"{attribute.name} must be more than 0 seconds, not {value!r}")
+    _set(settings, attribute, arguments.interval(attribute.name, value))
 
 
 def _is_size_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: int | None) -> None:
@@ -61,13 +78,19 @@ def _is_size_or_none(settings: Settings, attribute: attrs.Attribute[Any], value:
 
 
 def _is_size(settings: Settings, attribute: attrs.Attribute[Any], value: int) -> None:
-    if not value >= 1:
-        raise ValueError(f"{attribute.name} must be a number of bytes from 1, not {value!r}")
+    _set(settings, attribute, arguments.size(attribute.name, value))
 
 
 def _is_port(settings: Settings, attribute: attrs.Attribute[Any], value: int) -> None:
-    if not 1 <= value <= 65535:
-        raise ValueError(f"port must be a number from 1 to 65535, not {value!r}")
+    _set(settings, attribute, arguments.port(attribute.name, value))
+
+
+def _is_flag(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    _set(settings, attribute, arguments.flag(attribute.name, value))
+
+
+def _is_file_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    arguments.file(attribute.name, value)
 
 
 def _is_transport(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -78,15 +101,19 @@ def _is_transport(settings: Settings, attribute: attrs.Attribute[Any], value: ob
 
 
 def _is_path_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: str | None) -> None:
-    if value is not None:
-        address.check_path(value)
+    path = reveal(value)
+    if path is not None:
+        address.check_path(path)
+    _set(settings, attribute, path)
 
 
 def _are_headers_or_none(
     settings: Settings, attribute: attrs.Attribute[Any], value: Mapping[str, str] | None
 ) -> None:
-    if value is not None:
-        address.check_headers(value)
+    headers = reveal(value)
+    if headers is not None:
+        address.check_headers(headers)
+    _set(settings, attribute, headers)
 
 
 Dial = Callable[[], Awaitable[Transport]]
@@ -99,16 +126,18 @@ class Settings:
 
     name: str = attrs.field(default="Client", validator=_is_text)
     host: str = attrs.field(default="localhost", validator=_is_text)
-    port: int = attrs.field(default=PORT, converter=int, validator=_is_port)
+    port: int = attrs.field(default=PORT, validator=_is_port)
     timeout: float | None = attrs.field(default=10, validator=_is_seconds_or_none)
     username: str | None = attrs.field(default=None, validator=_is_text_or_none)
-    password: str | None = attrs.field(default=None, validator=_is_text_or_none, repr=False)
-    password_manager: str | None = attrs.field(default=None, validator=_is_text_or_none, repr=False)
+    password: str | Hidden | None = attrs.field(default=None, validator=_is_secret_or_none, repr=False)
+    password_manager: str | Hidden | None = attrs.field(
+        default=None, validator=_is_secret_or_none, repr=False
+    )
     read_limit: int | None = attrs.field(default=None, validator=_is_size_or_none)
-    disable_tls: bool = False
-    cert_file: str | os.PathLike[str] | None = None
-    assert_hostname: bool = True
-    auto_save: bool = False
+    disable_tls: bool = attrs.field(default=False, validator=_is_flag)
+    cert_file: str | os.PathLike[str] | None = attrs.field(default=None, validator=_is_file_or_none)
+    assert_hostname: bool = attrs.field(default=True, validator=_is_flag)
+    auto_save: bool = attrs.field(default=False, validator=_is_flag)
     transport: Literal["tcp", "websocket"] | Dial = attrs.field(default="tcp", validator=_is_transport)
     path: str | None = attrs.field(default=None, validator=_is_path_or_none, repr=False)
     headers: Mapping[str, str] | None = attrs.field(default=None, validator=_are_headers_or_none, repr=False)
@@ -166,6 +195,10 @@ def language() -> str:
 def operating_system() -> str:
     """The operating system, for identities."""
     return f"{platform.system()} {platform.release()} {platform.machine()}"
+
+
+_FETCHED: Final = "the Manager had shown its certificate"
+_SECURE: Final = "the connection was made secure"
 
 
 class _Clock:
@@ -272,13 +305,22 @@ async def dial(settings: Settings, credentials: Credentials, protocol: Conversat
         raise
     if transport is not None:
         transport.close()
-    text = (
-        f"Cannot connect to {settings.manager} within {settings.timeout:g} seconds: "
-        f"the time was over before {clock.phase}"
-    )
-    if settings.disable_tls and transport is not None:
-        text += "\nYou have TLS disabled. Perhaps the Manager is using TLS for the connection."
-    raise ConnectTimeout(text)
+    raise ConnectTimeout(_time_is_over(settings, clock.phase, is_dialled=transport is not None))
+
+
+def _time_is_over(settings: Settings, phase: str, *, is_dialled: bool) -> str:
+    """Return what to say when the time is over; it ends as in msl-network, whose texts users match."""
+    if is_dialled:
+        end = f"The connection to {settings.manager} was not established after {settings.timeout} second(s)"
+        if settings.disable_tls:
+            end += "\nYou have TLS disabled. Perhaps the Manager is using TLS for the connection."
+    elif phase == _FETCHED:
+        end = cannot_connect(settings.host, settings.port, TO_GET_IT)
+    else:
+        end = f"Cannot connect to {settings.manager} within {settings.timeout} seconds"
+        return f"The time was over before {phase}\n{end}"
+    limit = f"Cannot connect to {settings.manager} within {settings.timeout} seconds"
+    return f"{limit}: the time was over before {phase}\n{end}"
 
 
 async def _open_transport(settings: Settings, credentials: Credentials, clock: _Clock) -> Transport:
@@ -323,7 +365,13 @@ async def _open_carrier(
         with clock.stopped():
             return await credentials.trust(certificate)
 
-    clock.phase = "the connection was made secure"
+    async def fetch(host: str, port: int) -> Certificate:
+        clock.phase = _FETCHED
+        certificate = await fetch_certificate(host, port)
+        clock.phase = _SECURE
+        return certificate
+
+    clock.phase = _SECURE
     return await open_secure(
         settings.host,
         settings.port,
@@ -331,6 +379,7 @@ async def _open_carrier(
         assert_hostname=settings.assert_hostname,
         auto_save=settings.auto_save,
         ask=ask,
+        fetch=fetch,
     )
 
 
@@ -351,16 +400,16 @@ async def _handshake(
             for event in protocol.receive(data):
                 if isinstance(event, Question):
                     with clock.stopped():
-                        answer = await credentials.answer(event)
-                    protocol.answer(answer)
+                        hidden = hide(await credentials.answer(event))
+                    protocol.answer(hidden.reveal())
                 elif not isinstance(event, Connected):
                     early.append(event)
             if protocol.broken is not None:
                 raise protocol.broken
-            output = protocol.take()
+            output = hide(protocol.take())  # a password may be in it
             if output:
                 clock.phase = protocol.awaits
-                await transport.send_all(output)
+                await transport.send_all(output.reveal())
     except ConnectionLost as error:
         raise ConnectError(
             f"The connection to Manager[{protocol.manager}] was lost in the handshake: {error}"

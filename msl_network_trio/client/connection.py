@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, current_task, wait_task_rescheduled
 
+from msl_network_trio import arguments
 from msl_network_trio.client.reply import Reply, Waiting, timed_out
 from msl_network_trio.client.threads import Threads
 from msl_network_trio.client.user_code import UserTasks
@@ -23,6 +24,7 @@ from msl_network_trio.client.watch import Watch
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
+from msl_network_trio.hidden import hide
 from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol, Event
@@ -275,11 +277,11 @@ class Connection:
                     assert question is not None  # the only other reason to be woken
                     left = scope.deadline - trio.current_time()
                     scope.deadline = math.inf
-                    text = await answer(question)
+                    text = hide(await answer(question))
                     scope.deadline = trio.current_time() + left
                     if not request.settled:  # the connection may have ended in the meantime
                         with self.lock:
-                            protocol.answer(text)
+                            protocol.answer(text.reveal())
                             self._writer.flush()
                         await request.wait()
             except ConnectionLost:
@@ -339,13 +341,15 @@ class Connection:
         """Return the timeout of a call, with the default filled in.
 
         Raises:
+            TypeError: It is no number.
             ValueError: It is negative or not a number.
         """
         if timeout is None:
             return self._request_timeout
-        if not timeout >= 0:
+        seconds = arguments.number("timeout", timeout, "a number of seconds")
+        if not seconds >= 0:
             raise ValueError(f"A timeout is a number of seconds from 0, not {timeout!r}")
-        return timeout
+        return seconds
 
     async def _exchange(self, request: Waiting) -> None:
         """Queue a request, when there is room for it, and wait until it is woken."""

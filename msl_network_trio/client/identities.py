@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from msl_network_trio.arguments import whole
 from msl_network_trio.exceptions import ProtocolError
+from msl_network_trio.visible import visible
 
 
 def checked_registry(identity: Any) -> dict[str, Any]:
@@ -30,9 +32,10 @@ def describe(identity: Any, indent: int) -> str:
     Raises:
         ProtocolError: It is not the identity of a Manager.
     """
+    indent = whole("indent", indent, 0)
     lines = _lines(checked_registry(identity))
     try:
-        return "\n".join(" " * (indent * level) + text for level, text in lines)
+        return "\n".join(" " * (indent * level) + visible(text) for level, text in lines)
     except (AttributeError, KeyError, TypeError) as error:
         raise ProtocolError(f"The Manager sent an identity of another form: {error!r}") from error
 

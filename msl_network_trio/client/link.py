@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 
@@ -18,9 +18,10 @@ from msl_network_trio.client.notifications import (
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.client.signatures import parse_signature
 from msl_network_trio.constants import SHUTDOWN_SERVICE
-from msl_network_trio.exceptions import LinkBroken, NetworkError, ProtocolError
+from msl_network_trio.exceptions import LinkBroken, NetworkError, PrivateAttribute, ProtocolError
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.messages import Notification
+from msl_network_trio.visible import visible
 
 if TYPE_CHECKING:
     from msl_network_trio.client.client import Client
@@ -30,6 +31,18 @@ logger = get_logger(__name__)
 
 
 M = TypeVar("M", bound="RemoteMethod")
+
+
+class Described(Protocol):
+    """An object that knows the identity of a Service."""
+
+    @property
+    def service_name(self) -> str:
+        """See `Link.service_name`."""
+
+    @property
+    def service_attributes(self) -> dict[str, Any]:
+        """See `Link.service_attributes`."""
 
 
 class RemoteMethod:
@@ -46,7 +59,7 @@ class RemoteMethod:
         self._name = name
 
     def __call__(
-        self, *args: Any, timeout: float | None = None, asynchronous: bool = False, **kwargs: Any
+        self, /, *args: Any, timeout: float | None = None, asynchronous: bool = False, **kwargs: Any
     ) -> Any:
         """Request it from the Service.
 
@@ -92,7 +105,7 @@ class RemoteMethod:
         signature = self._link.service_attributes.get(self._name, "")
         if signature != "" and not (isinstance(signature, str) and signature.startswith("(")):
             signature = f" = {signature!r}"  # a constant or a property
-        return f"<{self._link.service_name}.{self._name}{signature}>"
+        return visible(f"<{self._link.service_name}.{self._name}{signature}>")
 
 
 class KnownMethods:
@@ -195,15 +208,20 @@ class Link(KnownMethods):
         connection = self._linked(attribute)._connection
         return await connection.request(self._service_name, attribute, checked_args(args), kwargs, timeout)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            check_assignable(self, self, name, value)
+        object.__setattr__(self, name, value)
+
     def __getattr__(self, name: str) -> RemoteMethod:
         # Only for names that are not ours. Those of Python's own protocols, and our private ones on a
         # half-built object, must fail here: copying a link must not call the Service.
         if name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise private_attribute(self, name)
         self._linked(name)
         return self._keep(name, RemoteMethod(self, name))
 
-    async def shutdown_service(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    async def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """Ask the Service to shut down, which it must implement, and break the link.
 
         Args:
@@ -226,7 +244,7 @@ class Link(KnownMethods):
         notification_handler: Callable[..., Any] | None = attrs.field(init=False)
     else:
 
-        def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
+        def notification_handler(self, /, *args: Any, **kwargs: Any) -> Any:
             """Does nothing; assign a function to be called for every notification of the Service.
 
             ``link.notification_handler = function`` works at any time, with a plain function, an async one or
@@ -373,12 +391,12 @@ class Link(KnownMethods):
         return str(self._service_identity.get("os", "unknown"))
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self.service_attributes})
+        return sorted({*super().__dir__(), *filter(str.isidentifier, self.service_attributes)})
 
     def __repr__(self) -> str:
         if self._client is None:
-            return f"<Un-Linked from {self._service_name}[{self.service_address}]>"
-        return (
+            return visible(f"<Un-Linked from {self._service_name}[{self.service_address}]>")
+        return visible(
             f"<Link with {self._service_name}[{self.service_address}] "
             f"at Manager[{self._client.address_manager}]>"
         )
@@ -386,6 +404,35 @@ class Link(KnownMethods):
 
 _OWN_NAMES = {name for name in vars(Link) if not name.startswith("_")} - {SHUTDOWN_SERVICE}
 """The names that hide attributes of a Service; one of them is there to call that of the Service."""
+
+
+def check_assignable(owner: object, link: Described, name: str, value: object) -> None:
+    """Check an assignment to an attribute that is not private.
+
+    Args:
+        owner: The object to whose attribute it is assigned.
+        link: What the identity of the Service tells.
+        name: The name of the attribute.
+        value: The value.
+
+    Raises:
+        AttributeError: By that name the Service has a value, which would stay as it is.
+    """
+    told = link.service_attributes.get(name)
+    is_value = name in link.service_attributes and not (isinstance(told, str) and told.startswith("("))
+    if is_value and not callable(value) and not hasattr(type(owner), name):
+        raise AttributeError(
+            f"Assigning to {name!r} would not reach the {link.service_name!r} Service, whose value it is: "
+            "only the Service can change it, in a method"
+        )
+
+
+def private_attribute(owner: object, name: str) -> AttributeError:
+    """Return the error of a name that begins with an underscore, and that is not there."""
+    text = f"{type(owner).__name__!r} object has no attribute {name!r}"
+    if name.startswith("__") and name.endswith("__"):
+        return AttributeError(text)  # Python asks for these, and means no attribute of the Service
+    return PrivateAttribute(f"Cannot request a private attribute of a Service: {text}")
 
 
 def checked_args(args: list[Any] | tuple[Any, ...]) -> list[Any] | tuple[Any, ...]:

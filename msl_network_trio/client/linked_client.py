@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import attrs
 import trio
 
 from msl_network_trio.client import user_code
-from msl_network_trio.client.client import Client, connect, filter_client_connect_kwargs
+from msl_network_trio.client.client import Client, Connecting, filter_client_connect_kwargs
+from msl_network_trio.client.connecting import Settings
 from msl_network_trio.client.identities import checked_registry
-from msl_network_trio.client.link import Link, RemoteMethod
+from msl_network_trio.client.link import Link, RemoteMethod, check_assignable, private_attribute
 from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.exceptions import ConnectionLost, ConnectTimeout, LinkBroken, ManagerError
+from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.logger import get_logger
+from msl_network_trio.visible import visible
 
 if TYPE_CHECKING:
     from msl_network_trio.sync.linked_client import LinkedClient as BlockingLinkedClient
@@ -59,7 +63,7 @@ class _GuardedMethod(RemoteMethod):
         super().__init__(link, name)
         self._owner = owner
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """See `RemoteMethod`; if an awaited call fails, the `service_error_handler` is called first."""
         if kwargs.get("asynchronous"):
             return super().__call__(*args, **kwargs)
@@ -82,12 +86,13 @@ class LinkedClient:
 
     Args:
         service_name: The name of the Service.
-        **kwargs: Arguments of `connect`; others are ignored, as by `filter_client_connect_kwargs`. The name
-            is that of the class if none is given, and the timeout covers waiting for the Service too.
+        **kwargs: Arguments of `connect`; others are ignored, as by `filter_client_connect_kwargs`, which is
+            logged as a warning. The name is that of the class if none is given, and the timeout covers
+            waiting for the Service too.
     """
 
     _service_name: str
-    _kwargs: dict[str, Any]
+    _settings: Settings
     _client: Client | None = attrs.field(default=None, init=False)
     _link: Link | None = attrs.field(default=None, init=False)
     _last_client: Client | None = attrs.field(default=None, init=False)
@@ -100,7 +105,9 @@ class LinkedClient:
 
     def __init__(self, service_name: str, **kwargs: Any) -> None:
         kwargs.setdefault("name", type(self).__name__)
-        self.__attrs_init__(service_name, filter_client_connect_kwargs(**kwargs))
+        hide_secrets(kwargs)
+        _warn_of_ignored(type(self).__name__, kwargs)
+        self.__attrs_init__(service_name, Settings(**filter_client_connect_kwargs(**kwargs)))
         self._linked_opening = _LinkedOpening(self)
 
     # ---- opening ----
@@ -169,7 +176,7 @@ class LinkedClient:
 
     def __getattr__(self, name: str) -> RemoteMethod:
         if name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise private_attribute(self, name)
         return _GuardedMethod(self, self._linked(name), name)
 
     async def request(
@@ -200,7 +207,7 @@ class LinkedClient:
         raises is logged, and does not replace the exception.
         """
 
-    async def shutdown_service(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    async def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """See `Link.shutdown_service`."""
         result = await self._linked("shutdown_service").shutdown_service(*args, timeout=timeout, **kwargs)
         self._link = None
@@ -213,11 +220,14 @@ class LinkedClient:
         notification_handler: Callable[..., Any] | None = attrs.field(init=False)
     else:
 
-        def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
+        def notification_handler(self, /, *args: Any, **kwargs: Any) -> Any:
             """Does nothing; assign a function, or override it, to handle notifications as `Link` says."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "notification_handler":
+            # A subclass has attributes of its own.
+            if type(self) is LinkedClient and not name.startswith("_") and self._last_link is not None:
+                check_assignable(self, self, name, value)
             object.__setattr__(self, name, value)
         elif self._last_link is None:
             self._early_notification_handler = value  # for the link that is to come
@@ -248,7 +258,7 @@ class LinkedClient:
 
     # ---- the client ----
 
-    async def admin_request(self, attrib: str, *args: Any, **kwargs: Any) -> Any:
+    async def admin_request(self, /, attrib: str, *args: Any, **kwargs: Any) -> Any:
         """See `Client.admin_request`."""
         return await self._connected().admin_request(attrib, *args, **kwargs)
 
@@ -272,7 +282,9 @@ class LinkedClient:
         Args:
             name: The name of the new client, which is to be awaited or entered.
         """
-        return LinkedClient(self._service_name, **{**self._kwargs, "name": name})
+        client = LinkedClient(self._service_name, name=name)
+        client._settings = attrs.evolve(self._settings, name=name)
+        return client
 
     async def disconnect(self, timeout: float | None = None) -> None:
         """See `Client.disconnect`. Disconnecting again does no harm."""
@@ -313,7 +325,7 @@ class LinkedClient:
     @property
     def name(self) -> str:
         """See `Client.name`."""
-        return str(self._kwargs["name"])
+        return self._settings.name
 
     @property
     def port(self) -> int:
@@ -357,15 +369,19 @@ class LinkedClient:
 
     def __dir__(self) -> list[str]:
         attributes = {} if self._last_link is None else self._last_link.service_attributes
-        return sorted({*super().__dir__(), *attributes})
+        return sorted({*super().__dir__(), *filter(str.isidentifier, attributes)})
 
     def __repr__(self) -> str:
+        if "_settings" not in self.__dict__:
+            return object.__repr__(self)  # it was not made, since an argument was wrong
         if self._last_link is None:
-            return f"<{self.name} for {self._service_name!r}: await it, or enter it with 'async with'>"
+            return visible(
+                f"<{self.name} for {self._service_name!r}: await it, or enter it with 'async with'>"
+            )
         service = f"{self._service_name}[{self.service_address}]"
         if self.link is None:
-            return f"<Un-Linked[name={self.name}] from {service}>"
-        return f"<Link[name={self.name}] with {service} at Manager[{self.address_manager}]>"
+            return visible(f"<Un-Linked[name={self.name}] from {service}>")
+        return visible(f"<Link[name={self.name}] with {service} at Manager[{self.address_manager}]>")
 
     def _opened(self, thing: T | None) -> T:
         if thing is None:
@@ -386,6 +402,30 @@ class LinkedClient:
         return self._client
 
 
+_OF_OTHERS: Final = frozenset(
+    {
+        "auth_hostname",
+        "auth_login",
+        "auth_password",
+        "database",
+        "key_file",
+        "key_file_password",
+        "log_file",
+        "log_level",
+    }
+)
+"""What programs that run a Manager, too, have in the same dictionary."""
+
+
+def _warn_of_ignored(what: str, kwargs: Mapping[str, Any]) -> None:
+    """Log which keyword arguments are none of `connect`: one that is misspelt would have no effect."""
+    accepted = [field.name for field in attrs.fields(Settings)]
+    for name in sorted(kwargs.keys() - {*accepted, *_OF_OTHERS}):
+        meant = difflib.get_close_matches(name, accepted, 1)
+        hint = f"; did you mean {meant[0]!r}?" if meant else ""
+        logger.warning("%s ignores the argument %r, which connect() has not%s", what, name, hint)
+
+
 class _LinkedOpening(Opening[LinkedClient]):
     """Opens a `LinkedClient`."""
 
@@ -395,7 +435,7 @@ class _LinkedOpening(Opening[LinkedClient]):
 
     @trio.lowlevel.enable_ki_protection
     async def _open(self) -> LinkedClient:
-        client = await connect(**self._owner._kwargs)
+        client = await Connecting(self._owner._settings)
         try:
             await self._owner._attach(client)
         except BaseException:
@@ -406,7 +446,7 @@ class _LinkedOpening(Opening[LinkedClient]):
 
     @trio.lowlevel.enable_ki_protection
     async def _enter(self) -> LinkedClient:
-        self._scope = connect(**self._owner._kwargs)
+        self._scope = Connecting(self._owner._settings)
         client = await self._scope.__aenter__()
         try:
             await self._owner._attach(client)

@@ -13,6 +13,7 @@ from typing import Any
 
 import trio
 
+from msl_network_trio.arguments import number
 from msl_network_trio.client import user_code
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.logger import get_logger
@@ -31,9 +32,9 @@ class _Mailbox:
     """Notifications that wait for one consumer."""
 
     def __init__(self, size: float) -> None:
-        if not size >= 1:
+        self._size = number("max_buffer_size", size)
+        if not self._size >= 1:
             raise ValueError(f"max_buffer_size must be a number from 1, or math.inf, not {size!r}")
-        self._size = size
         self.queue: deque[Notification] = deque()
         self._wanted = trio.lowlevel.ParkingLot()
         self._ended = False

@@ -13,8 +13,10 @@ import attrs
 import trio
 
 from msl_network_trio.exceptions import AuthenticationError, CertificateError
+from msl_network_trio.hidden import Hidden, hide, reveal
 from msl_network_trio.protocol.messages import Question
 from msl_network_trio.transport.trust import Certificate
+from msl_network_trio.visible import visible
 
 T = TypeVar("T")
 
@@ -46,18 +48,18 @@ class TerminalPrompts:
 
     async def username(self, manager: str) -> str:
         """Ask for the name of a user."""
-        with _terminal(AuthenticationError, f"a user of {manager}", "username="):
-            return await self._run(_read_line, f"Enter a username for {manager} > ")
+        with _terminal(AuthenticationError, f"a user of {visible(manager)}", "username="):
+            return await self._run(_read_line, f"Enter a username for {visible(manager)} > ")
 
     async def password(self, name: str) -> str:
         """Ask for a password, which is not shown while it is typed."""
         argument = "password_manager=" if name.startswith("Manager[") else "password="
-        with _terminal(AuthenticationError, f"the password of {name}", argument), _echo_restored():
-            return await self._run(getpass.getpass, f"Enter the password for {name} > ")
+        with _terminal(AuthenticationError, f"the password of {visible(name)}", argument), _echo_restored():
+            return await self._run(getpass.getpass, f"Enter the password for {visible(name)} > ")
 
     async def trust(self, certificate: Certificate) -> bool:
         """Show the fingerprints of a certificate and ask whether to trust it."""
-        where = f"{certificate.host}:{certificate.port}"
+        where = f"{visible(certificate.host)}:{certificate.port}"
         what = f"whether to trust the certificate of {where} (SHA-256 {certificate.fingerprint})"
         question = (
             f"This computer does not know the certificate of {where} yet, so nothing proves that the\n"
@@ -127,8 +129,8 @@ class Credentials:
     """
 
     username: str | None = None
-    password: str | None = attrs.field(default=None, repr=False)
-    password_manager: str | None = attrs.field(default=None, repr=False)
+    password: str | Hidden | None = attrs.field(default=None, converter=hide, repr=False)
+    password_manager: str | Hidden | None = attrs.field(default=None, converter=hide, repr=False)
     prompts: Prompts = attrs.field(factory=TerminalPrompts)
     _asked_for: set[str] = attrs.field(factory=set, init=False)
     """Which of the answers somebody was asked for."""
@@ -152,12 +154,12 @@ class Credentials:
             return self.username
         if question.wants_manager_password:
             if self.password_manager is None:
-                self.password_manager = await self._ask(self.prompts.password, question)
-            return self.password_manager
+                self.password_manager = hide(await self._ask(self.prompts.password, question))
+            return str(reveal(self.password_manager))
         if self.password is None:
-            self.password = await self._ask(self.prompts.password, question)
+            self.password = hide(await self._ask(self.prompts.password, question))
             self._asked_for.add("password")
-        return self.password
+        return str(reveal(self.password))
 
     async def trust(self, certificate: Certificate) -> bool:
         """Ask whether to trust a certificate.
@@ -175,7 +177,7 @@ class Credentials:
         if not isinstance(answer, str):
             kind = type(answer).__name__  # and not what it is, which is a secret
             raise AuthenticationError(
-                f"The prompt for the {question.kind} of {question.about} gave no text, but {kind}"
+                f"The prompt for the {question.kind} of {visible(question.about)} gave no text, but {kind}"
             )
         return answer
 

@@ -2,6 +2,7 @@
 
 import trio
 
+from msl_network_trio.arguments import number
 from msl_network_trio.service import command
 from msl_network_trio.service.service import Service
 
@@ -29,11 +30,13 @@ class Heartbeat(Service):
         """Change how often the heart beats, from the next beat on.
 
         Raises:
+            TypeError: The rate is no number.
             ValueError: The rate is not more than 0.
         """
-        if not beats_per_second > 0:
+        rate = number("beats_per_second", beats_per_second)
+        if not rate > 0:
             raise ValueError("The heart rate must be more than 0")
-        self._interval = 1 / beats_per_second
+        self._interval = 1 / rate
 
     async def _beat(self) -> None:
         self._alive = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.logs import ConsoleHandler, level_number
 from msl_network_trio.manager.secret import joined
 from msl_network_trio.signals import StopSignals, stop_signals
+from msl_network_trio.visible import log_to_console
 
 logger = get_logger(__name__)
 
@@ -32,11 +32,8 @@ def run_forever(
         key_file_password: See `open_gateway`; or a list of the words of the password.
         kwargs: As for `open_gateway`, which also says what is raised.
     """
-    logging.basicConfig(
-        level=level_number(log_level),
-        format="%(asctime)s [%(levelname)-5s] %(name)s - %(message)s",
-        handlers=[ConsoleHandler()],
-    )
+    form = "%(asctime)s [%(levelname)-5s] %(name)s - %(message)s"
+    log_to_console(level_number(log_level), form, ConsoleHandler())
     if key_file_password is not None:
         kwargs["key_file_password"] = joined(key_file_password)
     with stop_signals() as signals:

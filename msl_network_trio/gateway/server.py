@@ -9,11 +9,13 @@ import sys
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from pathlib import Path
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import attrs
 import trio
 
+from msl_network_trio import arguments
 from msl_network_trio.client.prompts import TerminalPrompts
 from msl_network_trio.constants import PORT, WEBSOCKET_PORT
 from msl_network_trio.exceptions import CertificateError, ConnectionLost, ConnectTimeout, NetworkError
@@ -94,6 +96,27 @@ class GatewaySettings:
     trusted_proxies: Collection[str]
     read_limit: int | None
     stalled_after: float
+
+    def __attrs_post_init__(self) -> None:
+        for name, rule in _RULES.items():
+            value = getattr(self, name)
+            if value is not None or name != "read_limit":
+                object.__setattr__(self, name, rule(name, value))  # it is frozen for others
+
+
+_RULES: Final[dict[str, Callable[[str, Any], Any]]] = {
+    "port": partial(arguments.port, least=0),
+    "disable_tls": arguments.flag,
+    "cert_file": arguments.file,
+    "key_file": arguments.file,
+    "manager_disable_tls": arguments.flag,
+    "manager_cert_file": arguments.file,
+    "manager_assert_hostname": arguments.flag,
+    "manager_auto_save": arguments.flag,
+    "read_limit": arguments.size,
+    "stalled_after": arguments.interval,
+}
+"""What the arguments have to be; numbers of NumPy become those of Python."""
 
 
 class Gateway:

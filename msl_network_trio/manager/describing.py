@@ -10,7 +10,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 
-from msl_network_trio.protocol.records import visible
+from msl_network_trio.visible import visible
 
 _WIDTH = 75
 """Characters of a line of hexadecimal digits."""

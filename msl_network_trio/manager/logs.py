@@ -25,8 +25,10 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final, Literal, TextIO
 
+from msl_network_trio.arguments import whole
 from msl_network_trio.constants import log_folder
 from msl_network_trio.protocol.records import FIELDS
+from msl_network_trio.visible import VisibleFormatter, visible_json
 
 _CONSOLE_FORMAT = "%(asctime)s [%(levelname)-5s] %(name)s - %(message)s"
 _FILE_FORMAT = "%(asctime)s [%(levelname)-8s] %(name)s - %(message)s"
@@ -55,10 +57,11 @@ def level_number(level: str | int) -> int:
         level: The name of a level of `logging`, in capital or small letters, or a number, which may be text.
 
     Raises:
+        TypeError: It is neither text nor a number.
         ValueError: There is no such level.
     """
-    if isinstance(level, int):
-        return level
+    if not isinstance(level, str):
+        return whole("log_level", level, 0)
     text = level.strip().upper()
     if text.isdecimal():
         return int(text)
@@ -94,8 +97,7 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         # What has no JSON form, or is no Unicode, must not cost the record.
-        text = json.dumps(fields, ensure_ascii=False, default=repr)
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+        return visible_json(json.dumps(fields, ensure_ascii=False, default=repr))
 
 
 class _Robust(logging.Handler):
@@ -308,6 +310,7 @@ def logging_to(
         raise ValueError(f"The log is written as text or json, not as {style!r}")
     if rotate is not None:
         read_rotation(rotate)  # before a folder is made
+    keep = whole("log_keep", keep, -math.inf)
     if keep < 1:
         raise ValueError(f"At least one old log file is kept, not {keep}")
     path = default_log_file() if file is None else Path(file)
@@ -342,6 +345,6 @@ def logging_to(
 
 
 def _formatter(text: str) -> logging.Formatter:
-    formatter = logging.Formatter(text)
+    formatter = VisibleFormatter(text)
     formatter.default_msec_format = "%s.%03d"
     return formatter

@@ -13,6 +13,7 @@ import trio
 
 from msl_network_trio.constants import NETWORK_MANAGER_RUNNING_PREFIX, PORT
 from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
+from msl_network_trio.hidden import hide
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.logs import KEEP, logging_to
 from msl_network_trio.manager.open_files import raise_open_files_limit
@@ -182,8 +183,8 @@ def _run(
                     service_kwargs or {},
                     host=host,
                     port=port,
-                    auth_password=auth_password,
-                    key_file_password=key_file_password,
+                    auth_password=hide(auth_password),
+                    key_file_password=hide(key_file_password),
                     **more,
                 )
             )

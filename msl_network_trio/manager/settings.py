@@ -8,7 +8,9 @@ from typing import Any, TypedDict
 
 import attrs
 
+from msl_network_trio import arguments
 from msl_network_trio.constants import PORT
+from msl_network_trio.hidden import reveal
 from msl_network_trio.protocol.admission import Authentication
 
 
@@ -70,33 +72,49 @@ class Limits(TypedDict, total=False):
     """How many rows the database keeps of who has connected (1,000,000). Then the oldest are removed."""
 
 
+# Those for numbers have them converted as well: they may be of NumPy.
+
+
+def _set(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: object) -> None:
+    object.__setattr__(settings, attribute.name, value)  # which is how a frozen class of attrs is made
+
+
 def _is_port(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: int) -> None:
-    if not 0 <= value <= 65535:
-        raise ValueError(f"port must be a number from 1 to 65535, or 0 for any free one, not {value!r}")
+    _set(settings, attribute, arguments.port(attribute.name, value, 0))
 
 
 def _is_port_or_none(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: int | None) -> None:
-    if value is not None and not 0 <= value <= 65535:
-        raise ValueError(
-            f"{attribute.name} must be a number from 1 to 65535, 0 for any free one, or None, not {value!r}"
-        )
+    if value is not None:
+        _is_port(settings, attribute, value)
 
 
 def _is_password(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    value = reveal(value)
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{attribute.name} must be text or None, not {type(value).__name__}")
-    if value == "":
+    _set(settings, attribute, value)
+    if value == "" and attribute.name == "auth_password":
         raise ValueError("auth_password must not be empty; None: no password is needed")
 
 
 def _is_positive(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise ValueError(f"{attribute.name} must be more than 0, not {value!r}")
+    if value is not None:
+        result = arguments.number(attribute.name, value)
+        if not result > 0:
+            raise ValueError(f"{attribute.name} must be more than 0, not {value!r}")
+        _set(settings, attribute, result)
 
 
 def _is_not_negative(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: float) -> None:
-    if not value >= 0:
-        raise ValueError(f"{attribute.name} must be 0 or more, not {value!r}")
+    _set(settings, attribute, arguments.seconds(attribute.name, value))
+
+
+def _is_flag(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: object) -> None:
+    _set(settings, attribute, arguments.flag(attribute.name, value))
+
+
+def _is_file_or_none(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: object) -> None:
+    arguments.file(attribute.name, value)
 
 
 @attrs.frozen(kw_only=True)
@@ -104,21 +122,19 @@ class ManagerSettings:
     """The arguments of `open_manager`, checked; see there for what they mean."""
 
     host: str | None = None
-    port: int = attrs.field(default=PORT, converter=int, validator=_is_port)
-    websocket_port: int | None = attrs.field(
-        default=None, converter=attrs.converters.optional(int), validator=_is_port_or_none
-    )
+    port: int = attrs.field(default=PORT, validator=_is_port)
+    websocket_port: int | None = attrs.field(default=None, validator=_is_port_or_none)
     websocket_origins: Collection[str] = ()
-    auth_hostname: bool = False
-    auth_login: bool = False
+    auth_hostname: bool = attrs.field(default=False, validator=_is_flag)
+    auth_login: bool = attrs.field(default=False, validator=_is_flag)
     auth_password: str | None = attrs.field(default=None, validator=_is_password, repr=False)
-    database: str | os.PathLike[str] | None = None
-    disable_tls: bool = False
-    cert_file: str | os.PathLike[str] | None = None
-    key_file: str | os.PathLike[str] | None = None
-    key_file_password: str | None = attrs.field(default=None, repr=False)
-    in_memory: bool = False
-    alone: bool = False
+    database: str | os.PathLike[str] | None = attrs.field(default=None, validator=_is_file_or_none)
+    disable_tls: bool = attrs.field(default=False, validator=_is_flag)
+    cert_file: str | os.PathLike[str] | None = attrs.field(default=None, validator=_is_file_or_none)
+    key_file: str | os.PathLike[str] | None = attrs.field(default=None, validator=_is_file_or_none)
+    key_file_password: str | None = attrs.field(default=None, validator=_is_password, repr=False)
+    in_memory: bool = attrs.field(default=False, validator=_is_flag)
+    alone: bool = attrs.field(default=False, validator=_is_flag)
     trusted_gateways: Collection[str] = ()
     drain: float = attrs.field(default=0.0, validator=_is_not_negative)
     read_limit: int | None = attrs.field(default=256 * 1024 * 1024, validator=_is_positive)

@@ -32,6 +32,7 @@ from msl_network_trio.protocol.verdicts import (
     TrustHost,
     Undecided,
 )
+from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)
 
@@ -85,7 +86,7 @@ class Verdicts:
         except (NotNow, Revoked) as error:
             return error
         except DatabaseError as error:
-            logger.error("%s waits for the database in vain: %s", peer.name, error)  # noqa: TRY400 - no mistake of ours
+            logger.error("%s waits for the database in vain: %s", visible(peer.name), error)  # noqa: TRY400 - no mistake of ours
             return error if isinstance(question, AdminRequest) else RuntimeError(reason(error))
         except (
             ArithmeticError,
@@ -99,7 +100,7 @@ class Verdicts:
         ) as error:
             if not isinstance(question, AdminRequest):
                 # A mistake of ours, of which the peer can make nothing. An administrator has made its own.
-                logger.exception("%s waits for a verdict in vain", peer.name)
+                logger.exception("%s waits for a verdict in vain", visible(peer.name))
             return error
 
     async def _look_up(self, peer: Peer, question: Undecided) -> Any:

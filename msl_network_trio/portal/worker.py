@@ -6,6 +6,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import outcome
@@ -35,7 +36,7 @@ class Worker:
         """Have a function called, after those that were submitted before; it must raise nothing."""
         self._jobs.put(function)
 
-    async def call(self, function: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+    async def call(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
         """Call a function from Trio, and wait for what it returns. Cancellation abandons it."""
         portal = Portal.here()
         done = trio.Event()
@@ -43,7 +44,7 @@ class Worker:
 
         def job() -> None:
             nonlocal result
-            result = outcome.capture(function, *args, **kwargs)
+            result = outcome.capture(partial(function, *args, **kwargs))
             try:
                 portal.post(done.set)
             except ConnectionLost:

@@ -28,7 +28,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import count, groupby
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -68,7 +68,9 @@ from msl_network_trio.protocol.messages import (
 from msl_network_trio.protocol.outgoing import NOBODY, Line, Outbox, Request
 from msl_network_trio.protocol.presence import Presence
 from msl_network_trio.protocol.request_errors import answered_error, gone, is_refusal, not_there, remote_error
+from msl_network_trio.protocol.uids import Uids
 from msl_network_trio.protocol.unread import Unread
+from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)
 
@@ -122,8 +124,7 @@ class ClientProtocol:
         self._lines = LineBuffer(_smaller(read_limit, HANDSHAKE_LINE_LIMIT))
         self.is_over = False
         self._rejection = ""
-        # From where other clients cannot guess, since a Manager lets them forge replies.
-        self._numbers = count(int.from_bytes(os.urandom(7), "big"))
+        self._uids = Uids()
         self.outbox = Outbox()
         self.open = self.outbox.open
         self._unread = Unread(self.open)
@@ -190,7 +191,10 @@ class ClientProtocol:
         """
         if attribute == DISCONNECT_REQUEST:
             raise ValueError("Use disconnect() to end the connection")
-        uid = hex(next(self._numbers))
+        try:
+            uid = self._uids.take()
+        except IndexError:
+            uid = self._uids.more()
         return kind(service, attribute, uid, codec.encode_request(service, attribute, args, kwargs, uid))
 
     def check_open(self, service: str) -> None:
@@ -549,7 +553,7 @@ class ClientProtocol:
     def _take_last_word(self, args: list[Any]) -> None:
         """Take what our own Manager, as which no Service is called, says before it closes the connection."""
         if args:
-            self._rejection = str(args[0])
+            self._rejection = visible(str(args[0]))
 
     def _login_question(self, message: ReceivedLine, events: list[Event]) -> None:
         admin = self._admin
@@ -575,9 +579,9 @@ class ClientProtocol:
         elif self._admin is not None and self._admin.may_have_run:
             self._settle_admin(self._admin, message, events)
         elif is_refusal(message.message):
-            logger.debug("dropped a refusal that no open request can mean: %s", message.message)
+            logger.debug("dropped a refusal that no open request can mean: %r", message.message)
         elif message.requester == self.manager_name:
-            self._rejection = message.message
+            self._rejection = visible(message.message)
         else:
             self._line_unread(message, events)
 
@@ -623,7 +627,7 @@ class ClientProtocol:
             "Manager[%s] could not read a request (one of %d): %s",
             self.manager,
             len(suspects),
-            message.message,
+            visible(message.message),
         )
         for request in suspects:
             self._unread.forget(request.uid)

@@ -7,7 +7,7 @@ is replaced by its result. In addition to msl-network, on the fast and on the sl
 
 - an ``Enum`` member is sent as its value, a ``UUID`` as its text, also if they have a ``to_json()``;
 - NumPy scalars and arrays (booleans, integers, floats of up to 64 bit, text, objects) are sent as
-  numbers and nested lists.
+  numbers and nested lists, unless values are masked: there is no form for what is missing.
 
 The fast path is orjson for encoding and msgspec for decoding. Neither is exact alone: orjson writes NaN
 as ``null``, msgspec does not read NaN, both stop at some integers, depths or texts. So whatever one of
@@ -41,6 +41,23 @@ _NUMPY_KINDS: Final = "biufUO"
 _BUILTIN: Final = (str, int, float, list, tuple, dict)
 
 
+_DTYPE: Final = "its dtype is "
+"""What is in errors about values of NumPy."""
+
+
+def tell_where(error: TypeError | ValueError, where: str) -> None:
+    """Say in an error about a value of NumPy where the value is.
+
+    The text of others stays word for word that of msl-network, since users match it, to its very end.
+
+    Args:
+        error: The error.
+        where: Where the value is.
+    """
+    if _DTYPE in str(error):
+        error.args = (f"{error} ({where})",)
+
+
 def _replace(value: Any) -> Any:
     """Return what is to be encoded in the place of an object that JSON does not know."""
     if isinstance(value, Enum):
@@ -49,13 +66,18 @@ def _replace(value: Any) -> Any:
         return str(value)
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
-        kind = value.dtype.kind
-        if kind in _NUMPY_KINDS and not (kind == "f" and value.dtype.itemsize > 8):
-            return value.tolist()
-    else:
-        to_json = getattr(value, "to_json", None)
-        if callable(to_json) and not isinstance(value, type):
-            return to_json()
+        dtype = value.dtype
+        is_masked = False
+        if dtype.kind in _NUMPY_KINDS and not (dtype.kind == "f" and dtype.itemsize > 8):
+            mask = getattr(value, "mask", None)
+            is_masked = mask is not None and bool(numpy.any(mask))
+            if not is_masked:
+                return value.tolist()
+        text = f"Object of type {type(value).__name__} is not JSON serializable: {_DTYPE}{dtype}"
+        raise TypeError(f"{text}, and values of it are masked" if is_masked else text)
+    to_json = getattr(value, "to_json", None)
+    if callable(to_json) and not isinstance(value, type):
+        return to_json()
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
@@ -131,10 +153,37 @@ def encode_request(service: str, attribute: str, args: Any, kwargs: Any, uid: st
     except TypeError:
         encoded = b"null"
     if encoded.find(b"null") >= 0:
-        encoded = encode_value(args)
+        encoded = encode_arguments(args, attribute)
     if kwargs:
-        return b"".join((b'{"args":', encoded, before, encode_value(kwargs), after, uid.encode(), b'"}\n'))
+        try:
+            named = encode_value(kwargs)
+        except (TypeError, ValueError):
+            named = encode_arguments(kwargs, attribute)  # which raises, and says which it is
+        return b"".join((b'{"args":', encoded, before, named, after, uid.encode(), b'"}\n'))
     return b"".join((b'{"args":', encoded, before_none, uid.encode(), b'"}\n'))
+
+
+def encode_arguments(arguments: Any, attribute: str) -> bytes:
+    """Encode the positional or the keyword arguments for an attribute. Raises as `encode` does."""
+    try:
+        return encode_value(arguments)
+    except (TypeError, ValueError) as error:
+        tell_where(error, f"{_which(arguments)} of {attribute!r}")
+        raise
+
+
+def _which(arguments: Any) -> str:
+    """Return which of the arguments cannot be encoded."""
+    if isinstance(arguments, dict):
+        named = ((f"keyword argument {name!r}", value) for name, value in arguments.items())
+    else:
+        named = ((f"argument {number}", value) for number, value in enumerate(arguments, 1))
+    for name, value in named:
+        try:
+            encode_value(value)
+        except (TypeError, ValueError):
+            return name
+    return "an argument"
 
 
 @lru_cache(maxsize=1024)

@@ -10,6 +10,7 @@ from typing import Any
 from msl_network_trio.protocol import answers, codec
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
+from msl_network_trio.visible import visible
 
 LARGE = 131_072
 """From how many bytes a line is written in pieces, since to put them together would take longer."""
@@ -127,7 +128,7 @@ class Delivery:
             return
         self.touched.append(peer)
         self._hits["max_backlog"] += 1
-        reason = f"BufferError: {peer.backlog:,} bytes wait to be read by {peer.name}, {excess}"
+        reason = f"BufferError: {peer.backlog:,} bytes wait to be read by {visible(peer.name)}, {excess}"
         text = "%s does not read and is dropped: %s"
         self._records.write(peer, logging.WARNING, "dropped", text, peer.name, reason, reason=reason)
         peer.backlog -= sum(map(len, peer.outgoing))

@@ -19,6 +19,7 @@ from msl_network_trio.exceptions import (
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.protocol.messages import Connected, Question, ReceivedLine
+from msl_network_trio.visible import visible
 
 HANDSHAKE_LINE_LIMIT = 65_536
 """The largest line of a handshake, in bytes: a peer that is no Manager must not fill our memory."""
@@ -67,7 +68,7 @@ class Handshake:
         if message.requester:
             self.manager_name = sendable(message.requester)
         if message.error:
-            raise AuthenticationError(message.message or "The Manager refused to connect")
+            raise AuthenticationError(visible(message.message) or "The Manager refused to connect")
         if message.attribute == "identity":
             self.is_over = True
             return Connected(self.manager_name)
@@ -109,7 +110,7 @@ class Handshake:
         """
         text = f"Manager[{self.manager}] closed the connection"
         if last_words:
-            text += f" ({last_words})"
+            text += f" ({visible(last_words)})"
         if lines:
             text += f" in the middle of a line that begins with {quote(lines.start)}"
         if not self.is_over:

@@ -10,6 +10,7 @@ import attrs
 
 from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.protocol.verdicts import Waiting
+from msl_network_trio.visible import visible
 
 
 @attrs.frozen
@@ -193,4 +194,4 @@ class Peer:
         """Write what is in `outgoing`, and close the connection if it is `closing`; for the I/O layer."""
 
     def __repr__(self) -> str:
-        return f"<{self.kind or 'peer'} {self.name}, {self.backlog:,} bytes to be written>"
+        return f"<{self.kind or 'peer'} {visible(self.name)}, {self.backlog:,} bytes to be written>"

@@ -11,13 +11,13 @@ the disk.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
 from typing import Any, Final
 
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.logins import network_of
 from msl_network_trio.protocol.peer import Peer
+from msl_network_trio.visible import visible
 
 logger = get_logger("msl_network_trio.manager")
 
@@ -35,9 +35,6 @@ _HOSTS: Final = 1000
 
 _QUOTED: Final = 300
 """How many characters of a text that a peer can make long."""
-
-_INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""What would begin a new line, or make a terminal show something else than there is."""
 
 
 class Allowance:
@@ -110,8 +107,7 @@ class Records:
             host.left_out += 1
             return
         self._sum_up(address, host)
-        shown = {name: _shown(value) for name, value in (about(peer) | fields).items()}
-        emit(level, event, text, *map(_shown, args), **shown)
+        emit(level, event, text, *args, **(about(peer) | fields))
 
     def close(self) -> None:
         """Log what has been left out and not been told yet."""
@@ -135,7 +131,8 @@ class Records:
 
 def emit(level: int, event: str, text: str, *args: Any, **fields: Any) -> None:
     """Log an event, without any allowance; arguments as in `Records.write`."""
-    logger.log(level, text, *args, extra={FIELDS: {"event": event, **fields}})
+    shown = {name: _shown(value) for name, value in fields.items()}
+    logger.log(level, text, *map(_shown, args), extra={FIELDS: {"event": event, **shown}})
 
 
 def about(peer: Peer) -> dict[str, Any]:
@@ -153,8 +150,3 @@ def _shown(value: Any) -> Any:
     if len(value) > _QUOTED:
         value = f"{value[:_QUOTED]}... ({len(value):,} characters)"
     return visible(value)
-
-
-def visible(text: str) -> str:
-    """Return a text that somebody else has chosen as one line, which a terminal shows as it is."""
-    return _INVISIBLE.sub(lambda found: repr(found[0])[1:-1], text)

@@ -16,6 +16,7 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.protocol.identity import read_identity
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
+from msl_network_trio.visible import visible
 
 _LARGEST_IDENTITIES = 67_108_864
 """How many bytes there may be to tell about all peers together."""
@@ -131,7 +132,7 @@ class Registry:
             if self.max_links is not None and peer.linked_with >= self.max_links:
                 self.links_refused += 1
                 raise PermissionError(
-                    f"{peer.name} is linked with {peer.linked_with:,} services, "
+                    f"{visible(peer.name)} is linked with {peer.linked_with:,} services, "
                     "as many as this Manager allows (max_links)"
                 )
             service.links[peer] = self._records.clock()
@@ -152,7 +153,7 @@ class Registry:
         service = self.services.get(name)
         if service is not None:
             if peer not in service.links:
-                raise KeyError(f"cannot unlink {peer.name}, it was not linked with {name!r}")
+                raise KeyError(f"cannot unlink {visible(peer.name)}, it was not linked with {name!r}")
             self._end_link(peer, service)
         return True
 
@@ -209,15 +210,16 @@ class Registry:
         """
         service = self.services.get(name)
         if service is None:
-            raise KeyError(f"{name!r} service does not exist, {peer.name} cannot acquire a lock")
+            raise KeyError(f"{name!r} service does not exist, {visible(peer.name)} cannot acquire a lock")
         links = service.links
         if peer not in links:
             raise PermissionError(
-                f"{peer.name} cannot acquire a lock because it is not linked with the {name!r} service"
+                f"{visible(peer.name)} cannot acquire a lock because it is not linked with the "
+                f"{name!r} service"
             )
         if not shared and len(links) > 1:
             raise PermissionError(
-                f"{peer.name} cannot acquire an exclusive lock, "
+                f"{visible(peer.name)} cannot acquire an exclusive lock, "
                 f"there are {len(links)} links with the {name!r} service{_listed(links)}"
             )
         if peer not in service.locks:
@@ -246,7 +248,7 @@ class Registry:
         """
         service = self.services.get(name)
         if service is None:
-            raise KeyError(f"{name!r} service does not exist, {peer.name} cannot release the lock")
+            raise KeyError(f"{name!r} service does not exist, {visible(peer.name)} cannot release the lock")
         self._end_lock(peer, service)
         return [holder.name for holder in service.locks]
 
@@ -277,7 +279,7 @@ class Registry:
 
 
 def _listed(links: dict[Peer, float]) -> str:
-    names = sorted(peer.name for peer in islice(links, _LISTED))
+    names = sorted(visible(peer.name) for peer in islice(links, _LISTED))
     if len(links) > _LISTED:
         names.append(f"and {len(links) - _LISTED:,} more")
     return "\nThe linked Clients are:\n  " + "\n  ".join(names)

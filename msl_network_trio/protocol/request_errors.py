@@ -8,6 +8,7 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import ConnectionLost, ManagerError, NetworkError, RemoteError, ServiceLost
 from msl_network_trio.protocol.messages import ReceivedLine, departure, ending, refusal
 from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.visible import visible
 
 _REFUSAL = re.compile(r"KeyError: .the .+ Service is not connected to Manager\[", re.DOTALL)
 
@@ -55,7 +56,9 @@ def not_there(request: Request, manager_name: str, *, may_have_run: bool) -> Ser
     """Return the error of a request that was refused, or that may have been."""
     service, attribute = request.service, request.attribute
     fate = "may have been executed" if may_have_run else "was refused"
-    text = f"The {service!r} Service is not connected to {manager_name}; {service}.{attribute} {fate}"
+    text = (
+        f"The {service!r} Service is not connected to {visible(manager_name)}; {service}.{attribute} {fate}"
+    )
     return ServiceLost(text, service=service, attribute=attribute, may_have_run=may_have_run)
 
 
@@ -63,6 +66,7 @@ def gone(request: Request, manager_name: str) -> ServiceLost:
     """Return the error of a request whose Service went before it had answered."""
     service, attribute = request.service, request.attribute
     text = (
-        f"The {service!r} Service has gone from {manager_name}; {service}.{attribute} may have been executed"
+        f"The {service!r} Service has gone from {visible(manager_name)}; "
+        f"{service}.{attribute} may have been executed"
     )
     return ServiceLost(text, service=service, attribute=attribute, may_have_run=True)

@@ -22,6 +22,7 @@ from msl_network_trio.protocol.own_requests import OwnRequests
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
 from msl_network_trio.protocol.registry import Registry
+from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)
 
@@ -179,7 +180,7 @@ class Router:
                 name = peer.service
                 self._records.write(client, logging.INFO, "failed", text, client.name, name, service=name)
         else:
-            logger.debug("%s sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
+            logger.debug("%r sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
 
     def _refuse_reply(self, peer: Peer, line: bytes, error: codec.NotALine) -> None:
         """Tell the client that waits for a reply that nobody can decode, if this line is one."""
@@ -203,7 +204,7 @@ class Router:
         self._hits["max_requests"] += 1
         most = self._requests.most
         if len(peer.open) >= most or uid in peer.open:
-            who, option = f"{most:,} requests of {peer.name}", " (max_requests)"
+            who, option = f"{most:,} requests of {visible(peer.name)}", " (max_requests)"
         else:
             who, option = "Very many requests of all clients", ""
         text = f"{who} wait for their answers, as many as this Manager allows{option}"

@@ -35,6 +35,7 @@ from msl_network_trio.protocol.framing import SkippingLineBuffer
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT, Handshake, quote, sendable
 from msl_network_trio.protocol.messages import Connected, Question
 from msl_network_trio.protocol.top_level import is_unicode
+from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)
 
@@ -288,14 +289,17 @@ class ServiceProtocol:
 
     def _log_unreadable(self, line: bytes, error: Exception) -> None:
         logger.error(
-            "Manager[%s] sent a line that nobody can read: %s (%s)", self.manager, quote(line), error
+            "Manager[%s] sent a line that nobody can read: %s (%s)",
+            self.manager,
+            quote(line),
+            visible(str(error)),
         )
 
     def _refuse(self, call: Call, error: Exception, events: list[Event]) -> None:
         if _is_reserved(call.uid):
             self._log_reserved(call)
             return
-        logger.error("refused a request of %s: %s", bytes(call.requester).decode("utf-8"), error)
+        logger.error("refused a request of %s: %s", requester_of(call), visible(str(error)))
         events.append(Refused(encode_error(call, error, without=(__name__,))))
 
     def _from_manager(self, fields: dict[str, Any], events: list[Event]) -> None:
@@ -303,10 +307,10 @@ class ServiceProtocol:
         if fields.get("error"):
             text = str(fields.get("message") or "The Manager refused to connect")
             if self.is_connected:
-                logger.error("Manager[%s] sent an error: %s", self.manager, text)
-                self._rejection = text
+                logger.error("Manager[%s] sent an error: %s", self.manager, visible(text))
+                self._rejection = visible(text)
             else:
-                self.broken = AuthenticationError(text)
+                self.broken = AuthenticationError(visible(text))
         elif fields.get("uid") == self._barrier_uid and isinstance(fields.get("requester"), str):
             self.network_name = sendable(fields["requester"])
             events.append(Connected(self._handshake.manager_name))
@@ -372,7 +376,11 @@ def encode_result(call: Call, result: Any) -> OutgoingLine:
         TypeError: The result has no JSON form.
         ValueError: It cannot be sent (see `codec.encode`).
     """
-    value = codec.encode_value(result)
+    try:
+        value = codec.encode_value(result)
+    except (TypeError, ValueError) as error:
+        codec.tell_where(error, f"the result of {call.attribute!r}")
+        raise
     pieces = (_BEGIN, call.requester, _RESULT, value, _UID, call.uid, _END)
     if len(value) < LARGE:
         return b"".join(pieces)
@@ -418,8 +426,18 @@ def encode_notification(args: Any, kwargs: Any, end: bytes) -> OutgoingLine:
         TypeError: An argument has no JSON form.
         ValueError: An argument cannot be sent (see `codec.encode`).
     """
-    value = codec.encode_value([args, kwargs])
+    try:
+        value = codec.encode_value([args, kwargs])
+    except (TypeError, ValueError):
+        for arguments in (args, kwargs):
+            codec.encode_arguments(arguments, "emit_notification")  # which raises, and says which it is
+        raise
     return _NOTIFY + value + end if len(value) < LARGE else (_NOTIFY, value, end)
+
+
+def requester_of(call: Call) -> str:
+    """Return who has made a request, for the log."""
+    return visible(bytes(call.requester).decode("utf-8", "replace"))
 
 
 def sendable_error(error: BaseException, advice: str = "") -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import logging
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.service.service import Service
+from msl_network_trio.visible import log_to_console, visible_lines
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
@@ -58,7 +58,7 @@ def start_from_command_line(service: Service, options: argparse.Namespace) -> No
         service: The Service.
         options: What a parser of `parser_for` has parsed.
     """
-    logging.basicConfig(level=options.log_level, format="%(asctime)s [%(levelname)s] %(message)s")
+    log_to_console(options.log_level, "%(asctime)s [%(levelname)s] %(message)s")
     try:
         service.start(
             name=options.name,
@@ -74,7 +74,7 @@ def start_from_command_line(service: Service, options: argparse.Namespace) -> No
             auto_save=options.auto_save,
         )
     except (NetworkError, ValueError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+        sys.exit(visible_lines(f"{type(error).__name__}: {error}"))
 
 
 def main(

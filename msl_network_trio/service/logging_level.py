@@ -5,6 +5,7 @@
 import logging
 from typing import Union
 
+from msl_network_trio.arguments import whole
 from msl_network_trio.logger import get_logger
 
 PACKAGE = "msl_network_trio"
@@ -23,7 +24,8 @@ def set_logging_level(level: Union[str, int]) -> bool:  # noqa: UP007 - see abov
         Whether there is such a level; if not, nothing has changed.
     """
     try:
-        logging.getLogger(PACKAGE).setLevel(_number_or_name(level) if isinstance(level, str) else level)
+        number = _number_or_name(level) if isinstance(level, str) else whole("level", level, 0)
+        logging.getLogger(PACKAGE).setLevel(number)
     except (ValueError, TypeError):
         logger.error("invalid logging level %r", level)  # noqa: TRY400 - the value says it all
         return False

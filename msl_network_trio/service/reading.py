@@ -10,7 +10,7 @@ import trio
 
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.service import Call, Event, ServiceProtocol
+from msl_network_trio.protocol.service import Call, Event, ServiceProtocol, requester_of
 from msl_network_trio.service.lookup import How, look_up
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.threads import Job, Thread
@@ -185,4 +185,4 @@ class Reading:
 
 def log_request(call: Call) -> None:
     """Write into the log what is requested; to be called if that is wanted."""
-    logger.debug("%s requested %r", bytes(call.requester).decode(), call.attribute)
+    logger.debug("%s requested %r", requester_of(call), call.attribute)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
@@ -11,12 +12,14 @@ from typing import Any, Literal
 import trio
 
 from msl_network_trio import endings
+from msl_network_trio.arguments import whole
 from msl_network_trio.asyncio_advice import check_task, forget_event_loop
 from msl_network_trio.client import user_code
 from msl_network_trio.client.connecting import Dial, Settings, dial, language, operating_system
 from msl_network_trio.client.prompts import Prompts
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.hidden import hide
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import ServiceProtocol
 from msl_network_trio.service.identity import describe_attributes
@@ -26,6 +29,7 @@ from msl_network_trio.service.serving import GRACE, Serving
 from msl_network_trio.service.state import State, add_private_names, has_state, set_state, state_of
 from msl_network_trio.service.threads import default_max_workers
 from msl_network_trio.signals import StopSignals, stop_signals
+from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)
 
@@ -65,7 +69,8 @@ class Service:
             than there are processors.
 
     Raises:
-        ValueError: `max_workers` is less than 1.
+        TypeError: `max_clients` or `max_workers` is no number.
+        ValueError: One of them is not whole, or `max_workers` is less than 1.
     """
 
     def __init__(
@@ -76,14 +81,15 @@ class Service:
         ignore_attributes: str | Iterable[str] | None = None,
         max_workers: int | None = None,
     ) -> None:
-        if max_workers is not None and not max_workers >= 1:
-            raise ValueError(f"max_workers must be a number from 1, or None, not {max_workers!r}")
         ignored = [ignore_attributes] if isinstance(ignore_attributes, str) else list(ignore_attributes or ())
+        most = -1 if max_clients is None else whole("max_clients", max_clients, -math.inf)
         # Nothing else of ours is an attribute: a subclass may have its own under any name.
         state = State(
             name=type(self).__name__ if name is None else name,
-            max_clients=-1 if max_clients is None or max_clients <= 0 else int(max_clients),
-            max_workers=default_max_workers() if max_workers is None else int(max_workers),
+            max_clients=most if most > 0 else -1,
+            max_workers=default_max_workers()
+            if max_workers is None
+            else whole("max_workers", max_workers, 1),
             ignored=ignored,
         )
         set_state(self, state)
@@ -134,7 +140,7 @@ class Service:
         state_of(self).ignored.extend(names)
 
     def __str__(self) -> str:
-        return state_of(self).network_name if has_state(self) else "<UNKNOWN>"
+        return visible(state_of(self).network_name) if has_state(self) else "<UNKNOWN>"
 
     def __repr__(self) -> str:
         return str(state_of(self)) if has_state(self) else f"<{type(self).__name__} Service, not initialized>"
@@ -289,6 +295,8 @@ class Service:
             Exception: What a task of `add_tasks` or of the `nursery` has raised.
         """
         state = state_of(self)
+        # So that a traceback with the values of variables, as crash reports have it, shows no secrets.
+        password, password_manager, path, headers = map(hide, (password, password_manager, path, headers))
         if password and password_manager:
             raise ValueError(
                 "Specify either password or password_manager but not both: a Manager asks for just one"
@@ -375,6 +383,7 @@ class Service:
         state = state_of(self)
         if trio.lowlevel.in_trio_run():
             raise RuntimeError("start() blocks; in a Trio program use: await service.run()")
+        password, password_manager = hide(password), hide(password_manager)
         run = partial(
             Service.run,  # a subclass may have a method of that name for something else
             self,
@@ -454,7 +463,7 @@ async def _connect_and_serve(
     )
     if state.is_stopped:
         state.serving.stop()
-    logger.info("%s is connected to Manager[%s]", state.network_name, settings.manager)
+    logger.info("%s is connected to Manager[%s]", visible(state.network_name), settings.manager)
     try:
         await state.serving.run(dialled.early, _take_tasks(state), task_status.started)
     except ConnectionLost as error:
@@ -463,7 +472,7 @@ async def _connect_and_serve(
         logger.info("%s", error)  # this program has closed the Manager itself
     finally:
         state.serving = None
-        logger.info("%s has disconnected from Manager[%s]", state.network_name, settings.manager)
+        logger.info("%s has disconnected from Manager[%s]", visible(state.network_name), settings.manager)
         with trio.move_on_after(GRACE, shield=True):
             await user_code.call(service.shutdown_handler, (), {}, "shutdown_handler")
 

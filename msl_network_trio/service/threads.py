@@ -17,11 +17,13 @@ from msl_network_trio.protocol.service import (
     OutgoingLine,
     encode_error,
     encode_result,
+    requester_of,
     sendable_error,
 )
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.requests import current
 from msl_network_trio.service.turn import PROMPT, Turn
+from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)
 
@@ -42,9 +44,9 @@ def default_max_workers() -> int:
 
 def failed(call: Call, error: BaseException) -> bytes:
     """Return the answer to a request whose method raised an exception, or returned what cannot be sent."""
-    requester = bytes(call.requester).decode("utf-8")
     advice = explain(error)
-    logger.error("%r, requested by %s: %s", call.attribute, requester, sendable_error(error, advice))
+    text = visible(sendable_error(error, advice))
+    logger.error("%r, requested by %s: %s", call.attribute, requester_of(call), text)
     return encode_error(call, error, without=_NOT_THEIRS, advice=advice)
 
 

@@ -16,6 +16,7 @@ import trio
 
 from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectError, ConnectTimeout
 from msl_network_trio.logger import get_logger
+from msl_network_trio.visible import visible
 
 try:
     import paramiko
@@ -139,11 +140,6 @@ def seconds(timeout: float) -> float:
     if not (number > 0 and isfinite(number)):
         raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
     return number
-
-
-def visible(text: str) -> str:
-    """Return a text of another computer as one line, without what a terminal would obey."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 class AskPolicy(paramiko.MissingHostKeyPolicy):

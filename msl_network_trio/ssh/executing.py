@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from msl_network_trio.exceptions import NetworkError
-from msl_network_trio.ssh.connecting import SSHError, refuse_in_trio, seconds, visible
+from msl_network_trio.ssh.connecting import SSHError, refuse_in_trio, seconds
+from msl_network_trio.visible import visible
 
 if TYPE_CHECKING:
     import paramiko

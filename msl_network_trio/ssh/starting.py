@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from msl_network_trio.constants import NETWORK_MANAGER_RUNNING_PREFIX
 from msl_network_trio.exceptions import ConnectTimeout
-from msl_network_trio.ssh.connecting import connect, refuse_in_trio, seconds, visible
+from msl_network_trio.ssh.connecting import connect, refuse_in_trio, seconds
 from msl_network_trio.ssh.executing import RemoteCommandError, execute
 from msl_network_trio.ssh.script import ON_STANDARD_INPUT, OPTION
+from msl_network_trio.visible import visible
 
 if TYPE_CHECKING:
     import paramiko

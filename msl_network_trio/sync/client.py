@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from msl_network_trio.client.client import Client as AsyncClient
 from msl_network_trio.client.client import connect as async_connect
+from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.portal.script import current_portal
 from msl_network_trio.portal.waiting import check_may_wait
@@ -16,6 +17,7 @@ from msl_network_trio.sync.handlers import ThreadHandler
 from msl_network_trio.sync.link import Link
 from msl_network_trio.sync.prompts import prompts_for_threads
 from msl_network_trio.sync.twins import blocking, like
+from msl_network_trio.visible import visible
 
 DROPPED = {
     "manager": "identities()",
@@ -66,7 +68,7 @@ class Client:
         return str(self._twin)
 
     def __repr__(self) -> str:
-        return repr(self._twin) if self.is_connected() else f"<{self.name} disconnected>"
+        return repr(self._twin) if self.is_connected() else visible(f"<{self.name} disconnected>")
 
     def identity(self) -> dict[str, str]:
         """Return what this client tells the Manager about itself."""
@@ -143,6 +145,7 @@ def dropped(owner: type, name: str) -> str:
 @like(async_connect)
 def connect(**kwargs: Any) -> Client:  # noqa: D103 - it has that of the other one
     check_may_wait("connect")
+    hide_secrets(kwargs)
     kwargs["prompts"] = prompts_for_threads(kwargs.get("prompts"))
     return current_portal().open(_opened, _disconnect, partial(async_connect, **kwargs))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msl_network_trio.arguments import number
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.process import is_exiting, stand_still_at_exit
@@ -147,7 +148,9 @@ class Future(concurrent.futures.Future[Any]):
         if self.done():
             return
         check_may_wait("Future.result", "the Reply that msl_network_trio gives")
-        self._calls.wait_for_future(self._request, self._attempt, math.inf if timeout is None else timeout)
+        self._calls.wait_for_future(
+            self._request, self._attempt, math.inf if timeout is None else number("timeout", timeout)
+        )
         if self._exception is not None:
             stand_still_at_exit()
 

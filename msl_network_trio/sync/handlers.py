@@ -31,7 +31,7 @@ class ThreadHandler:
             return function
         return cls(function)
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> None:
+    async def __call__(self, /, *args: Any, **kwargs: Any) -> None:
         """Call the function, and wait until it returns."""
         await self._worker.call(self._function, *args, **kwargs)
 

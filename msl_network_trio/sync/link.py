@@ -6,7 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from msl_network_trio.client.link import KnownMethods, RemoteMethod, checked_args
+from msl_network_trio.client.link import (
+    KnownMethods,
+    RemoteMethod,
+    check_assignable,
+    checked_args,
+    private_attribute,
+)
 from msl_network_trio.client.link import Link as AsyncLink
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
@@ -32,7 +38,7 @@ class BlockingMethod(RemoteMethod):
         self._calls = calls
 
     def __call__(
-        self, *args: Any, timeout: float | None = None, asynchronous: bool = False, **kwargs: Any
+        self, /, *args: Any, timeout: float | None = None, asynchronous: bool = False, **kwargs: Any
     ) -> Any:
         """Request it from the Service; see `RemoteMethod`.
 
@@ -113,7 +119,7 @@ class Link(Facts, KnownMethods):
 
     def __getattr__(self, name: str) -> BlockingMethod:
         if name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise private_attribute(self, name)
         twin = self._twin
         twin._linked(name)
         return self._keep(name, BlockingMethod(twin, name, self._calls))
@@ -124,7 +130,7 @@ class Link(Facts, KnownMethods):
         self._twin._linked(attribute)
         return self._calls.request(self.service_name, attribute, args, kwargs, timeout)
 
-    def shutdown_service(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """Ask the Service to shut down, and break the link; see `msl_network_trio.Link.shutdown_service`."""
         return self._portal.call(self._twin.shutdown_service, *args, timeout=timeout, **kwargs)
 
@@ -135,7 +141,7 @@ class Link(Facts, KnownMethods):
         notification_handler: Callable[..., Any] | None
     else:
 
-        def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
+        def notification_handler(self, /, *args: Any, **kwargs: Any) -> Any:
             """Does nothing; assign a function to be called for every notification of the Service.
 
             ``link.notification_handler = function`` works at any time, also with a bound method
@@ -150,6 +156,8 @@ class Link(Facts, KnownMethods):
             """
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            check_assignable(self, self, name, value)
         object.__setattr__(self, name, value)
         if name == "notification_handler":
             self._twin.notification_handler = ThreadHandler.of(value)
@@ -193,7 +201,7 @@ class Link(Facts, KnownMethods):
             self._portal.call(client._leave, self._twin)
 
     def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *self.service_attributes})
+        return sorted({*super().__dir__(), *filter(str.isidentifier, self.service_attributes)})
 
     def __repr__(self) -> str:
         return repr(self._twin)

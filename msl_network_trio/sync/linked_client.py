@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Self
 import trio
 
 from msl_network_trio.client import user_code
+from msl_network_trio.client.link import check_assignable, private_attribute
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.portal.interrupts import uninterrupted
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.portal.script import current_portal
@@ -31,7 +33,7 @@ class _GuardedMethod(BlockingMethod):
         super().__init__(link._twin, name, link._calls)
         self._owner = owner
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """See `BlockingMethod`; if the call fails, the `service_error_handler` is called first."""
         try:
             return super().__call__(*args, **kwargs)
@@ -55,8 +57,9 @@ class LinkedClient(Facts):
 
     Args:
         service_name: The name of the Service.
-        **kwargs: Arguments of `connect`; others are ignored, as by `filter_client_connect_kwargs`. The name
-            is that of the class if none is given, and the timeout covers waiting for the Service too.
+        **kwargs: Arguments of `connect`; others are ignored, as by `filter_client_connect_kwargs`, which is
+            logged as a warning. The name is that of the class if none is given, and the timeout covers
+            waiting for the Service too.
     """
 
     _twin: AsyncLinkedClient
@@ -65,6 +68,7 @@ class LinkedClient(Facts):
     def __init__(self, service_name: str, **kwargs: Any) -> None:
         check_may_wait(type(self).__name__)
         kwargs.setdefault("name", type(self).__name__)
+        hide_secrets(kwargs)
         kwargs["prompts"] = prompts_for_threads(kwargs.get("prompts"))
         self._portal = current_portal()
         self._twin = AsyncLinkedClient(service_name, **kwargs)
@@ -90,7 +94,9 @@ class LinkedClient(Facts):
 
     def __getattr__(self, name: str) -> _GuardedMethod:
         twin = self.__dict__.get("_twin")
-        if name.startswith("_") or twin is None:
+        if name.startswith("_"):
+            raise private_attribute(self, name)
+        if twin is None:
             raise AttributeError(dropped(type(self), name))
         if name in DROPPED and name not in twin.service_attributes:
             raise AttributeError(dropped(type(self), name))
@@ -111,7 +117,7 @@ class LinkedClient(Facts):
         Override it to clean up on this side; the Service goes on. It may disconnect.
         """
 
-    def shutdown_service(self, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+    def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """See `Link.shutdown_service`."""
         return self._portal.call(self._twin.shutdown_service, *args, timeout=timeout, **kwargs)
 
@@ -122,12 +128,14 @@ class LinkedClient(Facts):
         notification_handler: Callable[..., Any] | None
     else:
 
-        def notification_handler(self, *args: Any, **kwargs: Any) -> Any:
+        def notification_handler(self, /, *args: Any, **kwargs: Any) -> Any:
             """Does nothing; assign a function, or override it, to handle notifications as `Link` says."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "notification_handler" and "_twin" in self.__dict__:
             self._twin.notification_handler = ThreadHandler.of(value)
+        elif type(self) in {LinkedClient, LinkedClientView} and not name.startswith("_"):
+            check_assignable(self, self, name, value)
         object.__setattr__(self, name, value)
 
     # ---- the link ----
@@ -236,7 +244,7 @@ class LinkedClient(Facts):
     def __dir__(self) -> list[str]:
         twin: AsyncLinkedClient | None = self.__dict__.get("_twin")
         attributes = {} if twin is None or twin._last_link is None else twin.service_attributes
-        return sorted({*super().__dir__(), *attributes})
+        return sorted({*super().__dir__(), *filter(str.isidentifier, attributes)})
 
     def __repr__(self) -> str:
         twin: AsyncLinkedClient | None = self.__dict__.get("_twin")

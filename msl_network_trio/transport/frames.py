@@ -9,6 +9,7 @@ import attrs
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
 from msl_network_trio.protocol.records import Allowance
+from msl_network_trio.visible import visible
 
 TURN = 64
 """Frames that are read in one turn: each takes some 10 microseconds."""
@@ -50,7 +51,7 @@ class Ending:
         except ValueError:
             name = ""  # one of an application's own
         where = " in the middle of a message" if self.cut_off else ""
-        because = f": {self.reason}" if self.reason else ""
+        because = f": {visible(self.reason)}" if self.reason else ""
         return f"the WebSocket was closed{where} with code {int(self.code)}{name}{because}"
 
 

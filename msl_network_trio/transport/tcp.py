@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import select
 import socket
@@ -232,8 +233,13 @@ def bare_host(host: str) -> str:
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
-async def open_socket(host: str, port: int) -> socket.socket:
+async def open_socket(host: str, port: int, *, purpose: str = "") -> socket.socket:
     """Resolve a host and connect, racing its addresses; the socket is non-blocking.
+
+    Args:
+        host: The host.
+        port: The port.
+        purpose: What for, if it is not for the connection itself: it is told in errors.
 
     Raises:
         ConnectError: There is no such host, or nothing listens there.
@@ -243,7 +249,7 @@ async def open_socket(host: str, port: int) -> socket.socket:
             raise ValueError("There is no such host")  # the resolver would take what is before the NUL
         stream = await trio.open_tcp_stream(bare_host(host), port)
     except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a host
-        raise ConnectError(f"{_dial_reason(error)}\n{_dial_hint(host, port)}") from error
+        raise ConnectError(f"{_dial_reason(error)}\n{cannot_connect(host, port, purpose)}") from error
     return take_socket(stream)
 
 
@@ -267,11 +273,35 @@ def _dial_reason(error: OSError | ValueError) -> str:
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def _dial_hint(host: str, port: int) -> str:
-    hint = f"Cannot connect to {host}:{port}"
-    if bare_host(host).lower() in _LOCAL or bare_host(host) == socket.gethostname():
-        hint += "\nMake sure a Manager is running on this computer"
-    return hint
+def cannot_connect(host: str, port: int, purpose: str = "") -> str:
+    """Return how an error ends that says that there is no connection: as in msl-network, which users match.
+
+    Args:
+        host: The host.
+        port: The port.
+        purpose: What the connection was for, if not for itself.
+    """
+    lines = [f"Cannot connect to {host}:{port}{purpose}"]
+    if _is_here(bare_host(host)):
+        lines.insert(1 if purpose else 0, "Make sure a Manager is running on this computer")
+    return "\n".join(lines)
+
+
+def _is_here(host: str) -> bool:
+    """Return whether a host is this computer, as far as can be told without asking anybody."""
+    if host.lower() in _LOCAL or host.lower() == socket.gethostname().lower():
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+        if address.is_loopback or address.is_unspecified or address.is_multicast:
+            return False
+        with socket.socket(
+            socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_DGRAM
+        ) as sock:
+            sock.bind((host, 0))  # which is possible for an address of its own only
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 async def open_tcp(host: str, port: int) -> SocketTransport:

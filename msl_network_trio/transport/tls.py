@@ -233,8 +233,16 @@ class TlsTransport(SocketTransport):
         super().close()
 
 
-async def open_tls(host: str, port: int, context: ssl.SSLContext) -> tuple[TlsTransport, bytes]:
+async def open_tls(
+    host: str, port: int, context: ssl.SSLContext, *, purpose: str = ""
+) -> tuple[TlsTransport, bytes]:
     """Connect with TLS.
+
+    Args:
+        host: The host.
+        port: The port.
+        context: What to accept.
+        purpose: See `open_socket`.
 
     Returns:
         The transport and the peer's certificate (DER).
@@ -244,7 +252,7 @@ async def open_tls(host: str, port: int, context: ssl.SSLContext) -> tuple[TlsTr
             who knows where the context came from, to say what to do.
         ConnectError: There is no such host, nothing listens there, or it does not speak TLS.
     """
-    plain = await open_socket(host, port)
+    plain = await open_socket(host, port, purpose=purpose)
     try:
         # Checked here, since wrap_socket() does not close the socket if it meets one of these.
         name = bare_host(host).encode("idna").decode("ascii")
@@ -253,7 +261,7 @@ async def open_tls(host: str, port: int, context: ssl.SSLContext) -> tuple[TlsTr
         sock = context.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False)
     except (OSError, ValueError) as error:
         plain.close()
-        raise _no_tls(error, host, port) from error
+        raise _no_tls(error, host, port, purpose) from error
     except BaseException:
         plain.close()
         raise
@@ -267,7 +275,7 @@ async def open_tls(host: str, port: int, context: ssl.SSLContext) -> tuple[TlsTr
         raise
     except OSError as error:
         sock.close()
-        raise _no_tls(error, host, port) from error
+        raise _no_tls(error, host, port, purpose) from error
     except BaseException:
         sock.close()
         raise
@@ -324,8 +332,8 @@ async def _tls_handshake(sock: ssl.SSLSocket, turns: trio.Lock | None = None) ->
             return
 
 
-def _no_tls(error: OSError | ValueError, host: str, port: int) -> ConnectError:
+def _no_tls(error: OSError | ValueError, host: str, port: int, purpose: str) -> ConnectError:
     return ConnectError(
-        f"{reason(error)}\nCannot connect to {host}:{port} with TLS. If the Manager was started "
+        f"{reason(error)}\nCannot connect to {host}:{port}{purpose} with TLS. If the Manager was started "
         "without it:\nTry setting disable_tls=True"
     )

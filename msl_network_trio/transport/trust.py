@@ -14,6 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import attrs
 import trio
@@ -31,6 +32,9 @@ _SHOW = 2.0
 """How many seconds to spend on getting the certificate that was not accepted, just to show it."""
 
 _NOT_AVAILABLE = "(not available)"
+
+TO_GET_IT: Final = " to get the certificate"
+"""What the connection of `fetch_certificate` is for, for errors."""
 
 _EXPIRED = 10
 _NOT_YET_VALID = 9
@@ -121,11 +125,7 @@ async def fetch_certificate(host: str, port: int) -> Certificate:
     context = _context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    try:
-        transport, der = await open_tls(host, port, context)
-    except ConnectError as error:
-        text = f"{error}\nCannot connect to {host}:{port} to get the certificate"
-        raise ConnectError(text) from error
+    transport, der = await open_tls(host, port, context, purpose=TO_GET_IT)
     transport.close()
     return Certificate(host, port, der)
 
@@ -138,6 +138,7 @@ async def open_trusted_as_browsers(
     assert_hostname: bool,
     auto_save: bool,
     ask: Callable[[Certificate], Awaitable[bool]],
+    fetch: Callable[[str, int], Awaitable[Certificate]] = fetch_certificate,
 ) -> TlsTransport:
     """Connect with TLS to a server for which the system's CAs vouch, or else as `open_trusted` does.
 
@@ -155,6 +156,7 @@ async def open_trusted_as_browsers(
         assert_hostname=assert_hostname,
         auto_save=auto_save,
         ask=ask,
+        fetch=fetch,
     )
     if cert_file is not None or not assert_hostname:
         return await open_()
@@ -191,6 +193,7 @@ async def open_trusted(
     assert_hostname: bool,
     auto_save: bool,
     ask: Callable[[Certificate], Awaitable[bool]],
+    fetch: Callable[[str, int], Awaitable[Certificate]] = fetch_certificate,
 ) -> TlsTransport:
     """Connect with TLS to a Manager that is trusted, or that the user says is.
 
@@ -203,6 +206,7 @@ async def open_trusted(
         assert_hostname: Whether the certificate must be for this host.
         auto_save: Trust and save on first use without asking.
         ask: Asks the user whether to trust a certificate.
+        fetch: Gets the certificate of a server, as `fetch_certificate` does.
 
     A certificate is saved when a handshake has shown that it will be accepted from now on. That it cannot be
     saved is logged as a warning: then it is trusted for this connection only.
@@ -220,7 +224,7 @@ async def open_trusted(
         return transport
     if cert_file is not None:
         raise CertificateError(f"The cert_file does not exist: {path}")
-    certificate = await fetch_certificate(host, port)
+    certificate = await fetch(host, port)
     if not auto_save and not await ask(certificate):
         raise CertificateDeclined("SSL certificate required")
     transport, der = await _open(host, port, None, certificate.pem, assert_hostname, own_file=True)
@@ -335,15 +339,15 @@ async def _explain(
     if error.verify_code in _MISMATCH:
         return (
             f"{text}\nTo disable hostname checking set assert_hostname=False\n"
-            f"(do so only if you are sure that {host}:{port} is the Manager that you mean)."
+            f"Make sure you trust the connection to {host}:{port} if you decide to do this."
         )
     if error.verify_code in {_EXPIRED, _NOT_YET_VALID}:
         text = (
-            f"{text}\nThe clock of one of the two computers is wrong, or the Manager needs a new certificate"
+            f"{text}\nThe clock of one of the two computers is wrong, or the Manager needs a new certificate."
         )
         if path is None:
-            return f"{text}.\nThe one that it has was not saved."
-        return f"{text}; after that replace the old one on this computer:\n  {path}"
+            return f"{text}\nThe one that it has was not saved."
+        return f"{text} When it has one:\n{_way_out(host, port, path, own_file=own_file)}"
     try:
         with trio.fail_after(_SHOW):
             shown = (await fetch_certificate(host, port)).fingerprint
@@ -359,13 +363,20 @@ async def _explain(
         trusted = _fingerprint(ssl.PEM_cert_to_DER_cert(certificates[0]), "sha256")
     else:
         trusted = "(several certificates)"
-    way_out = (
-        f"If you trust {host}:{port}, delete that file and connect again to be asked about the new one. If "
-        f"the file is for another Manager on {host}, keep it: pass the certificate of this one as cert_file."
-        if own_file
-        else "Check that cert_file is the certificate of this Manager, or of the CA that signed it."
-    )
     return (
         f"{text}\nPerhaps the Network Manager is using a new certificate, or another Manager runs on "
-        f"{host}:{port}.\n  shown   {shown}\n  trusted {trusted}\n  in      {path}\n{way_out}"
+        f"{host}:{port}.\n  shown   {shown}\n  trusted {trusted}\n  in      {path}\n"
+        + _way_out(host, port, path, own_file=own_file)
+    )
+
+
+def _way_out(host: str, port: int, path: Path, *, own_file: bool) -> str:
+    """Say how to have a new certificate trusted; if its file is ours as in msl-network, which users match."""
+    if not own_file:
+        return "Check that cert_file is the certificate of this Manager, or of the CA that signed it."
+    return (
+        f"If the file is for another Manager on {host}, keep it, and pass the certificate of this one as "
+        "cert_file.\n"
+        f"If you trust the connection to {host}:{port}, you can delete the certificate at\n  {path}\n"
+        "and then re-connect to create a new trusted certificate."
     )

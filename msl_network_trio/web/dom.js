@@ -1,17 +1,22 @@
 /** Elements for the page. What comes from the network becomes text and nothing else, here and everywhere. */
 
+import { visible, visibleLines } from "./format.js";
+
 /** Make an element. Children are elements or texts; `true` is an attribute without a value, false and null are none. */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (value !== false && value !== null) element.setAttribute(name, value === true ? "" : value);
+    if (value !== false && value !== null) element.setAttribute(name, value === true ? "" : visible(String(value)));
   }
-  element.append(...children);
+  element.append(...children.map((child) => (typeof child === "string" ? visibleLines(child) : child)));
   return element;
 }
 
 /** The element with this id, which index.html has. */
 export const byId = (id) => document.getElementById(id);
+
+/** Replace the text of an element. */
+export const say = (element, text) => (element.textContent = visibleLines(text));
 
 let ids = 0;
 
@@ -30,7 +35,7 @@ export function longText(text) {
     `Show all ${text.length.toLocaleString()} characters`,
   );
   button.addEventListener("click", () => {
-    pre.textContent = text;
+    say(pre, text);
     button.remove();
     pre.focus();
   });

@@ -38,7 +38,22 @@ function join(parts, indent, fillsLines) {
   return [...lines, line].join(`,\n${indent}`);
 }
 
-const quote = (text) => JSON.stringify(text);
+const quote = (text) => visible(JSON.stringify(text));
+
+const INVISIBLE = /[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|\p{Surrogate}/gu;
+const NAMED = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
+function escape(character) {
+  const code = character.charCodeAt(0).toString(16);
+  return NAMED[character] ?? (code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code.padStart(2, "0")}`);
+}
+
+/** A text as one line, with control characters escaped: it could look like something else with them. */
+export const visible = (text) => text.replace(INVISIBLE, escape);
+
+/** The same of a text that may have several lines. */
+export const visibleLines = (text) =>
+  text.replace(INVISIBLE, (character) => ("\n\t".includes(character) ? character : escape(character)));
 
 /** The arguments of a call and nothing else: `1, 2, key=3`. */
 export function formatArguments(args, kwargs) {
@@ -47,7 +62,7 @@ export function formatArguments(args, kwargs) {
 }
 
 /** What somebody tells about itself, on one line that is not too long. */
-export const told = (value, length = 200) => cut(typeof value === "string" ? value : compact(value), length);
+export const told = (value, length = 200) => cut(typeof value === "string" ? visible(value) : compact(value), length);
 
 export const cut = (text, length) => (text.length > length ? `${text.slice(0, length)}…` : text);
 

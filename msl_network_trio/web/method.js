@@ -1,6 +1,6 @@
 /** One attribute of a Service: what is known about it, a form to call it, and what came of that. */
 
-import { h, longText, newId } from "./dom.js";
+import { h, longText, newId, say } from "./dom.js";
 import { compact, cut, isSignature, parameters, pretty, told as shorten } from "./format.js";
 import { parseArguments, TypingError } from "./literals.js";
 
@@ -75,7 +75,7 @@ function callForm(request, { name, told, isMethod }) {
 }
 
 function complain(input, mistake, text) {
-  mistake.textContent = text;
+  say(mistake, text);
   mistake.hidden = false;
   input.setAttribute("aria-invalid", "true");
   input.focus();
@@ -103,7 +103,7 @@ async function run(request, { name, args, kwargs, timeout }, outcome, spoken) {
     spoken.textContent = `${title.textContent}: ${cut(text, 300)}`;
   } catch (error) {
     outcome.replaceChildren(failure(error, seconds()));
-    spoken.textContent = `Failed: ${cut(error.message, 300)}`;
+    say(spoken, `Failed: ${cut(error.message, 300)}`);
   } finally {
     clearInterval(ticking);
   }

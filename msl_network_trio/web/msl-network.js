@@ -121,7 +121,7 @@ export class Client extends EventTarget {
     if (attribute === "__disconnect__") throw new TypeError("Use close() to end the connection");
     if (this.state !== "connected" && !isBarrier) throw new ConnectionLost(`Not connected; ${attribute} was not sent`);
     return new Promise((resolve, reject) => {
-      const uid = `${wire.prefix}.${++wire.count}`; // with a part that others cannot guess, who could forge replies
+      const uid = random(); // or a Service could forge replies of others, which Managers of msl-network pass on
       const text = stringify({ args, attribute, error: false, kwargs, service, uid });
       const request = { service, attribute, uid, text, resolve, reject, isSent: false };
       request.timer = after(timeout, () => this.#fail(wire, request, ReplyTimeout, `No reply in ${timeout} s`));
@@ -140,7 +140,7 @@ export class Client extends EventTarget {
     return new Promise((resolve, reject) => {
       const socket = new WebSocket(this.url, "msl-network.v1");
       const wire = (this.#wire = { socket, resolve, reject, open: new Map(), held: [], refusing: new Set() });
-      Object.assign(wire, { isGreeting: true, prefix: random(), count: 0, answers: {} });
+      Object.assign(wire, { isGreeting: true, answers: {} });
       const late = () => wire.isOpen || this.#end(wire, ConnectError, "it does not answer in time");
       wire.startClock = () => (wire.clock = after(this.options.timeout, late));
       wire.reply = (result) => socket.send(stringify({ error: false, requester: this.manager, result, uid: "" }));

@@ -1,6 +1,6 @@
 /** The notifications of one Service: the newest ones, in a list that does not grow without end. */
 
-import { h } from "./dom.js";
+import { h, say } from "./dom.js";
 import { formatArguments } from "./format.js";
 
 const KEPT = 200;
@@ -46,7 +46,7 @@ export class Notifications {
       if (this.received === 0) this.#summary.textContent = this.isWatching ? "Watching" : "";
     } catch (error) {
       this.#show();
-      this.#summary.textContent = error.message;
+      say(this.#summary, error.message);
     }
     this.#watch.disabled = false;
   }

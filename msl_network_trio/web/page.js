@@ -1,7 +1,7 @@
 /** The page: the connection, who is there, and the Service that is chosen. */
 
-import { byId, h } from "./dom.js";
-import { compact, told } from "./format.js";
+import { byId, h, say } from "./dom.js";
+import { compact, told, visible } from "./format.js";
 import { listedAttribute, otherAttribute } from "./method.js";
 import { Client } from "./msl-network.js";
 import { Notifications } from "./notifications.js";
@@ -44,15 +44,15 @@ function showState() {
   const { state, error, manager, retryIn } = client;
   byId("state").textContent = STATES[state];
   byId("state").dataset.state = state;
-  if (manager) byId("manager").textContent = manager;
-  if (manager) document.title = `${manager} – MSL-Network`;
+  if (manager) say(byId("manager"), visible(manager));
+  if (manager) document.title = `${visible(manager)} – MSL-Network`;
   const isTrouble = ["lost", "closed", "reconnecting"].includes(state) && error !== null;
   byId("trouble").hidden = !isTrouble;
   if (state === "lost" || state === "closed") byId("login").close("lost");
   if (!isTrouble) return;
   const text = hasDeclined ? "The Manager lets nobody in who does not answer its question" : error.message;
   const next = state === "lost" ? ` Trying again in ${Math.ceil(retryIn)} s.` : "";
-  byId("trouble-text").textContent = `${text}.${next}`;
+  say(byId("trouble-text"), `${text}.${next}`);
   byId("retry").textContent = state === "closed" ? "Connect" : "Try now";
   byId("retry").hidden = state === "reconnecting";
 }
@@ -62,7 +62,7 @@ function ask({ key, about, manager }) {
   const [dialog, answer] = [byId("login"), byId("login-answer")];
   const isName = key === "username";
   const whose = { username: "your name", password: `the password of ${about}`, passwordManager: "its password" }[key];
-  byId("login-text").textContent = `${manager} wants to know ${whose}.`;
+  say(byId("login-text"), visible(`${manager} wants to know ${whose}.`));
   byId("login-label").textContent = isName ? "User name" : "Password";
   Object.assign(answer, { value: "", type: isName ? "text" : "password" });
   answer.autocomplete = isName ? "username" : "current-password";

@@ -240,7 +240,7 @@ async def test_sockets_are_kept_alive():
     sock = await tcp.open_socket("127.0.0.1", port)
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     if hasattr(socket, "TCP_KEEPIDLE"):
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 50
     sock.close()
     await listener[0].aclose()
 

@@ -61,6 +61,11 @@ async def test_the_service_runs_as_it_is_printed(start, tmp_path: Path):
             process.kill()
 
 
+def test_the_program_with_a_manager_inside_runs_as_it_is_printed_and_ends(own_home: Path):
+    [program] = [program for program in programs() if "open_manager" in program]
+    assert run(program) == ["2 * 21 = 42"]
+
+
 def test_the_programs_run_as_they_are_printed(start, own_home: Path):
     if not default_port_is_free():
         pytest.skip("a Manager runs on the default port of this computer")

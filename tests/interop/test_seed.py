@@ -130,7 +130,16 @@ def shows(*names: str) -> Callable[[Any], Any]:
 
 def described(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
     parameters = inspect.signature(function).parameters.values()
-    return [(parameter.name, parameter.kind, parameter.default) for parameter in parameters]
+    # As to Python, except that nobody can pass `self` by name: that is one for the Service.
+    by_position = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    return [
+        (
+            parameter.name,
+            "self" if parameter.name == "self" and parameter.kind in by_position else parameter.kind,
+            parameter.default,
+        )
+        for parameter in parameters
+    ]
 
 
 async_and_blocking = pytest.mark.parametrize("api", [msl_network_trio, sync], ids=["async", "blocking"])

@@ -228,13 +228,6 @@ def test_replies_find_their_requests_in_any_order():
     assert [r.result for r in requests] == [r.uid for r in requests]
 
 
-def test_uids_differ_and_cannot_be_guessed_from_another_connection():
-    one, two = ClientProtocol(IDENTITY, "h:1"), ClientProtocol(IDENTITY, "h:1")
-    uids = [one.make(Request, "Echo", "add", (), None).uid for _ in range(1000)]
-    assert len(set(uids)) == 1000
-    assert uids[0][:8] != two.make(Request, "Echo", "add", (), None).uid[:8]
-
-
 def test_an_error_of_the_service_is_a_remote_error_with_the_text_of_the_reference():
     peer = Peer()
     request = peer.sent("Echo", "fail")

@@ -8,6 +8,7 @@ import decimal
 import enum
 import json
 import math
+import re
 import sys
 import uuid
 from collections import OrderedDict, defaultdict, namedtuple
@@ -813,3 +814,109 @@ def test_a_whole_line_that_python_cannot_hold_is_none(line, message, uid):
     assert message in str(caught.value)
     assert caught.value.uid == uid
     assert caught.value.__cause__ is None
+
+
+# ---- values of NumPy that have no form, and where they are ----
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ma.masked,
+        np.ma.array([1, 2], mask=[False, True]),
+        np.ma.array([1.0, 2.0], mask=[True, False]),
+        np.ma.array([1.0, math.nan], mask=[True, False]),
+        np.ma.array([[1, 2], [3, 4]], mask=[[0, 0], [0, 1]]),
+        np.ma.array(5, mask=True),
+        np.ma.array([True, False], mask=[0, 1]),
+        np.ma.array(["a", "b"], mask=[0, 1]),
+        np.ma.array([1, None], dtype=object, mask=[0, 1]),
+        np.ma.masked_invalid([1.0, math.nan]),
+        np.ma.array([(1, 2)], dtype="i4,i4", mask=[(0, 1)]),
+        np.array([1, np.ma.masked], dtype=object),
+        [1, np.ma.array([5], mask=[1])],
+        {"a": (np.ma.masked,)},
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("path", ["fast", "exact"])
+def test_masked_values_are_not_sent(value, path):
+    # None is sent on the exact path, whatever else is in there.
+    with pytest.raises(TypeError, match="not JSON serializable: its dtype is "):
+        codec.encode(value if path == "fast" else [None, value])
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.ma.array([1, 2]), b"[1,2]\n"),
+        (np.ma.array([1.0, 2.0], mask=[False, False]), b"[1.0,2.0]\n"),
+        (np.ma.array(5), b"5\n"),
+    ],
+    ids=repr,
+)
+def test_arrays_of_which_nothing_is_masked_are_sent(value, expected):
+    assert codec.encode(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        (np.array([1j]), "complex128"),
+        (np.complex64(1j), "complex64"),
+        (np.datetime64("NaT"), "datetime64"),
+        (np.array(["NaT"], dtype="M8[ns]"), r"datetime64\[ns\]"),
+        (np.timedelta64(1, "ms"), r"timedelta64\[ms\]"),
+        (np.array([(1, 2)], dtype=[("a", "i4"), ("b", "f8")]), r"\[\('a', '<i4'\), \('b', '<f8'\)\]"),
+        (np.array([(1, 2)], dtype=[("mask", "i4"), ("b", "f8")]).view(np.recarray), "mask"),
+        (np.array([b"x"]), r"\|S1"),
+        (np.void(b"x"), r"\|V1"),
+        (np.ma.array([1], mask=[True], dtype="int16"), "int16, and values of it are masked$"),
+    ],
+    ids=repr,
+)
+def test_what_of_numpy_cannot_be_sent_is_told_with_its_dtype(value, dtype):
+    name = type(value).__name__
+    with pytest.raises(
+        TypeError, match=f"^Object of type {name} is not JSON serializable: its dtype is .*{dtype}"
+    ):
+        codec.encode([value])
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "where"),
+    [
+        ((np.complex128(1j),), None, "argument 1 of 'set'"),
+        ((1, None, [np.ma.masked]), {"x": 1}, "argument 3 of 'set'"),
+        ((None,), {"x": 1, "y": {"z": np.ma.masked}}, "keyword argument 'y' of 'set'"),
+    ],
+)
+def test_an_error_of_a_request_says_which_argument_it_is(args, kwargs, where):
+    with pytest.raises(TypeError, match=f"its dtype is .* \\({where}\\)$"):
+        codec.encode_request("S", "set", args, kwargs, "u")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        ({1}, TypeError, "Object of type set is not JSON serializable"),
+        ("\ud800", ValueError, "'utf-8' codec can't encode character "),
+    ],
+)
+def test_other_errors_keep_their_text_to_its_end(value, kind, text):
+    with pytest.raises(kind) as caught:
+        codec.encode_request("S", "set", (1, value), None, "u")
+    assert re.fullmatch(f"{text}.*" if kind is ValueError else text, str(caught.value))
+    assert not hasattr(caught.value, "__notes__")  # which pytest would match as well
+
+
+def test_an_error_of_all_arguments_together_is_told_as_such():
+    class OnceBroken:
+        calls = 0
+
+        def to_json(self):
+            self.calls += 1
+            return np.complex64(1) if self.calls <= 2 else 1  # both the fast and the exact path ask for it
+
+    with pytest.raises(TypeError, match=r"its dtype is complex64 \(an argument of 'set'\)$"):
+        codec.encode_arguments((OnceBroken(),), "set")

@@ -7,6 +7,7 @@ import logging
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -548,3 +549,37 @@ def test_a_traceback_with_text_that_cannot_be_sent_is_sent():
         raise ValueError("\ud800 and\nmore")
 
     assert decoded(encode_error(CALL, caught(complain)))["traceback"][-2:] == ["ValueError: ? and", "more"]
+
+
+# ---- values that cannot be sent ----
+
+
+def test_an_error_of_a_result_says_that_it_is_the_result():
+    with pytest.raises(TypeError, match=r"its dtype is int64, and values .* \(the result of 'read'\)$"):
+        encode_result(Call("read"), np.ma.array([1, 2], mask=[0, 1], dtype="int64"))
+    with pytest.raises(TypeError, match="^Object of type set is not JSON serializable$"):
+        encode_result(Call("read"), {1})
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "where"),
+    [
+        ((1, np.ma.masked), {}, "argument 2 of 'emit_notification'"),
+        ((1,), {"x": np.complex64(1)}, "keyword argument 'x' of 'emit_notification'"),
+    ],
+)
+def test_an_error_of_a_notification_says_which_argument_it_is(args, kwargs, where):
+    with pytest.raises(TypeError, match=f"its dtype is .* \\({where}\\)$"):
+        encode_notification(args, kwargs, notification_end("S"))
+
+
+def test_an_error_of_all_of_a_notification_comes_out_as_it_is():
+    class OnceBroken:
+        calls = 0
+
+        def to_json(self):
+            self.calls += 1
+            return {1} if self.calls <= 2 else 1  # both the fast and the exact path ask for it
+
+    with pytest.raises(TypeError, match="^Object of type set is not JSON serializable$"):
+        encode_notification((OnceBroken(),), {}, notification_end("S"))

@@ -20,12 +20,14 @@ from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.transport import tcp, tls
 from msl_network_trio.transport.tcp import (
     SocketTransport,
+    cannot_connect,
     open_socket,
     open_tcp,
     take_socket,
 )
 from msl_network_trio.transport.tls import TlsTransport, accept_tls, open_tls
 from msl_network_trio.transport.trust import client_context
+from msl_network_trio.visible import visible
 from tests.transport.certificates import ordinary
 from tests.transport.peers import LIMIT, PLAIN, WIRES, connected, reset, serving, socket_of, stay
 
@@ -915,7 +917,7 @@ def dead_port():
 async def test_refused_on_this_computer_says_so_and_that_a_manager_must_run(host, dead_port):
     with trio.fail_after(LIMIT), pytest.raises(ConnectError) as raised:
         await open_socket(host, dead_port)
-    reason, where, hint = str(raised.value).split("\n")
+    reason, hint, where = str(raised.value).split("\n")
     assert "Connection refused" in reason
     assert where == f"Cannot connect to {host}:{dead_port}"
     assert hint == "Make sure a Manager is running on this computer"
@@ -923,8 +925,43 @@ async def test_refused_on_this_computer_says_so_and_that_a_manager_must_run(host
 
 async def test_refused_under_the_own_name_says_that_a_manager_must_run(dead_port, monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "127.0.0.5")
-    with pytest.raises(ConnectError, match="\nMake sure a Manager is running on this computer$"):
+    with pytest.raises(ConnectError, match="\nMake sure a Manager is running on this computer\n"):
         await open_socket("127.0.0.5", dead_port)
+
+
+async def test_a_purpose_comes_before_the_hint(dead_port):
+    with pytest.raises(ConnectError) as raised:
+        await open_socket("127.0.0.1", dead_port, purpose=" to get the certificate")
+    _, where, hint = str(raised.value).split("\n")
+    assert where == f"Cannot connect to 127.0.0.1:{dead_port} to get the certificate"
+    assert hint == "Make sure a Manager is running on this computer"
+
+
+def test_an_address_of_this_computer_is_here(monkeypatch):
+    bound = []
+
+    class Sock:
+        def __init__(self, family: int, kind: int) -> None:
+            self.family = family
+
+        def bind(self, address: tuple[str, int]) -> None:
+            bound.append((self.family, address))
+            if address[0] not in {"192.0.2.7", "2001:db8::7"}:
+                raise OSError("Cannot assign requested address")
+
+        def __enter__(self) -> Sock:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(socket, "socket", Sock)
+    hint = "Make sure a Manager is running on this computer\n"
+    for host in ("192.0.2.7", "[2001:db8::7]"):
+        assert cannot_connect(host, 1) == f"{hint}Cannot connect to {host}:1"
+    for host in ("192.0.2.8", "2001:db8::8", "lab-3"):
+        assert cannot_connect(host, 1) == f"Cannot connect to {host}:1"
+    assert [family for family, _ in bound] == [socket.AF_INET, socket.AF_INET6] * 2
 
 
 async def test_refused_elsewhere_says_nothing_of_this_computer(dead_port):
@@ -961,7 +998,7 @@ async def test_a_host_that_does_not_exist_or_cannot_is_a_connect_error_that_name
     async with serving() as server:
         with trio.fail_after(LIMIT), pytest.raises(ConnectError) as raised:
             await open_socket(host, server.port)
-        assert f"Cannot connect to {host}:{server.port}" in str(raised.value)
+        assert str(raised.value).endswith("\n" + visible(f"Cannot connect to {host}:{server.port}"))
         assert len(str(raised.value).split("\n")[0]) > 0
         assert server.accepted == 0
 
@@ -1048,8 +1085,8 @@ async def test_a_peer_that_ends_the_tls_handshake_is_a_connect_error_with_a_read
 async def test_a_peer_that_resets_before_the_tls_handshake_is_a_connect_error(monkeypatch):
     real = tls.open_socket
 
-    async def wait_for_the_reset(host, port):
-        sock = await real(host, port)
+    async def wait_for_the_reset(host, port, **purpose):
+        sock = await real(host, port, **purpose)
         await trio.lowlevel.wait_readable(sock)
         return sock
 
@@ -1063,7 +1100,7 @@ async def test_a_peer_that_resets_before_the_tls_handshake_is_a_connect_error(mo
 async def test_a_name_that_tls_refuses_is_a_connect_error(monkeypatch):
     real = tls.open_socket
 
-    async def resolve(host, port):
+    async def resolve(host, port, **_):
         return await real("127.0.0.1", port)
 
     monkeypatch.setattr(tls, "open_socket", resolve)

@@ -239,6 +239,19 @@ test("replies find their requests in any order", async () => {
   assert.deepEqual([await one, await two], [3, 7]);
 });
 
+test("the uid of a request cannot be guessed from others", async () => {
+  const [client, socket] = await connected();
+  for (let i = 0; i < 200; i++) client.request("Echo", "same").catch(() => {});
+  await settled();
+  const uids = socket.sent.slice(-200).map(({ uid }) => uid);
+  assert.equal(new Set(uids).size, 200);
+  for (const length of [4, 8]) {
+    // Neither a beginning nor an end that all of them share, and none that counts up.
+    assert.ok(new Set(uids.map((uid) => uid.slice(0, length))).size > 190);
+    assert.ok(new Set(uids.map((uid) => uid.slice(-length))).size > 190);
+  }
+});
+
 test("integers beyond 2**53 and NaN arrive as they were sent", async () => {
   const [client, socket] = await connected();
   const reply = client.request("Echo", "same");

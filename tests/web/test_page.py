@@ -138,6 +138,29 @@ def test_a_service_that_sends_no_texts_where_texts_belong_is_shown_all_the_same(
     assert shown == '{"toString": 1}\nnull\nline'
 
 
+def test_control_characters_of_a_service_are_shown_escaped(page, lab):
+    page.open(lab.url)
+    shown = page.run_async(
+        """
+        const { listedAttribute } = await import(args[0] + "method.js");
+        const { RemoteError } = await import(args[0] + "msl-network.js");
+        const bad = "a\\x1b[2J\\u202eb\\x9b";
+        const failing = async () => { throw new RemoteError(`${bad}\\nline`, { traceback: [bad, "line"] }); };
+        const details = listedAttribute(failing, bad, `(${bad})`);
+        document.body.append(details);
+        details.open = true;
+        while (!details.querySelector("form")) await new Promise((resolve) => setTimeout(resolve, 10));
+        details.querySelector("form").requestSubmit();
+        while (!details.querySelector(".failed")) await new Promise((resolve) => setTimeout(resolve, 10));
+        return [details.textContent, details.outerHTML];
+        """,
+        lab.url,
+    )
+    for text in shown:
+        assert text.count(r"a\x1b[2J\u202eb\x9b") >= 4
+        assert set("\x1b\x9b\u202e").isdisjoint(text)
+
+
 def test_notifications_are_shown_as_they_come_and_the_list_is_bounded(page, lab):
     page.open(lab.url)
     page.choose(NAME)

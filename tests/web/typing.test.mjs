@@ -5,7 +5,7 @@ import { pathToFileURL } from "node:url";
 const load = (name) => import(pathToFileURL(`${process.env.MODULES}/${name}`));
 const { parseArguments, TypingError } = await load("literals.js");
 const { stringify } = await load("exact-json.js");
-const { cut, formatArguments, isSignature, parameters, pretty, told } = await load("format.js");
+const { cut, formatArguments, isSignature, parameters, pretty, told, visible, visibleLines } = await load("format.js");
 
 for (const [typed, args, kwargs] of [
   ["", "[]", "{}"],
@@ -103,4 +103,15 @@ test("calls and facts are shown on one line", () => {
   assert.equal(formatArguments([1, "a"], { x: [2], y: null }), '1, "a", x=[2], y=null');
   assert.equal(cut("abcdef", 3), "abc…");
   assert.equal(told({ toString: 1 }), '{"toString": 1}');
+});
+
+test("control characters of others are shown escaped, and nothing else is", () => {
+  const text = "a\x1b[2J\x07\x9b\x7f\u202eb\u2066\u2028c\ud800d\r\n\te\u00e9\u{1f600}";
+  const escaped = String.raw`a\x1b[2J\x07\x9b\x7f\u202eb\u2066\u2028c\ud800d\r`;
+  assert.equal(visible(text), `${escaped}${String.raw`\n\te`}\u00e9\u{1f600}`);
+  assert.equal(visibleLines(text), `${escaped}\n\te\u00e9\u{1f600}`);
+  assert.equal(told("lab\n[1]"), String.raw`lab\n[1]`);
+  for (const shown of [told({ "\x9b": "\u202e" }), pretty(["\x9b"]), formatArguments(["\u2028"], { x: "\x7f" })]) {
+    assert.doesNotMatch(shown, /[^ -~]/);
+  }
 });

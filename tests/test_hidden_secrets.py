@@ -1,0 +1,187 @@
+"""Secrets are in nothing that a crash report, a debugger or a variable viewer shows: values of variables, vars()."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import socket
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+import msl_network_trio as asynchronous
+from msl_network_trio import NetworkError, Service, sync
+from msl_network_trio.client.connecting import Settings
+from msl_network_trio.hidden import Hidden, hide, reveal
+from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.tables import Database
+
+SECRET = "hunter2"
+PASSWORD = f"login-{SECRET}"
+HEADERS = {"Authorization": f"Bearer {SECRET}"}
+PATH = f"/msl?token={SECRET}"
+
+
+class Vault(Service):
+    """A Service that needs to log in."""
+
+
+def locals_of_ours(error: BaseException | None) -> Iterator[str]:
+    """Yield the variables of the package's frames as a crash report shows them."""
+    while error is not None:
+        traceback = error.__traceback__
+        while traceback is not None:
+            frame = traceback.tb_frame
+            if frame.f_globals["__name__"].startswith("msl_network_trio"):
+                for name, value in frame.f_locals.items():
+                    yield f"{frame.f_code.co_qualname}: {name} = {value!r}"
+                    yield from (f"{frame.f_code.co_qualname}: {name}: {text}" for text in inside(value))
+            traceback = traceback.tb_next
+        error = error.__cause__ or error.__context__
+
+
+def inside(value: object) -> Iterator[str]:
+    """Yield what a variable viewer shows of an object, two levels down."""
+    for name, inner in getattr(value, "__dict__", {}).items():
+        yield f"{name} = {inner!r}"
+        yield from (f"{name}.{key} = {each!r}" for key, each in getattr(inner, "__dict__", {}).items())
+
+
+def raised_by(call: Callable[[], object]) -> BaseException:
+    with pytest.raises((NetworkError, TypeError, ValueError)) as caught:
+        call()
+    return caught.value
+
+
+def check(error: BaseException, *, after: str) -> None:
+    shown = list(locals_of_ours(error))
+    assert any(text.startswith(after) for text in shown), shown  # else nothing has been looked at
+    assert [text for text in shown if SECRET in text] == []
+
+
+# ---- errors of connecting ----
+
+FORMS: dict[str, Callable[..., object]] = {
+    "connect": lambda **kwargs: trio.run(partial(asynchronous.connect, **kwargs)),
+    "LinkedClient": lambda **kwargs: trio.run(lambda: asynchronous.LinkedClient("S", **kwargs)),
+    "blocking connect": lambda **kwargs: sync.connect(**kwargs),
+    "blocking LinkedClient": lambda **kwargs: sync.LinkedClient("S", **kwargs),
+    "Service.run": lambda **kwargs: trio.run(partial(Vault().run, **kwargs)),
+}
+
+
+@pytest.fixture
+def dead_port() -> int:
+    """The number of a port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("secret", [{"password": PASSWORD}, {"password_manager": PASSWORD}], ids=str)
+def test_no_manager(form, secret, dead_port):
+    error = raised_by(partial(FORMS[form], port=dead_port, host="127.0.0.1", disable_tls=True, **secret))
+    check(error, after="dial: ")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_argument_that_is_wrong(form):
+    secrets: dict[str, Any] = {"password": PASSWORD, "headers": HEADERS, "path": PATH}
+    error = raised_by(partial(FORMS[form], transport="websocket", max_unsent="1", **secrets))
+    assert "max_unsent" in str(error)
+    check(error, after="_is_size: ")
+
+
+def test_a_service_that_blocks(dead_port):
+    start = partial(Vault().start, host="127.0.0.1", port=dead_port, disable_tls=True, password=PASSWORD)
+    check(raised_by(start), after="Service.start: ")
+
+
+@pytest.mark.parametrize("form", ["connect", "LinkedClient", "Service.run"])
+def test_a_manager_that_does_not_accept_the_password(form):
+    async def main() -> None:
+        async with open_manager(
+            port=0, disable_tls=True, auth_password="another one", database=":memory:"
+        ) as manager:
+            arguments = {**manager.connect_kwargs(), "password_manager": PASSWORD}
+            with pytest.raises(NetworkError, match="Wrong Manager password") as caught:
+                if form == "Service.run":
+                    await Vault().run(**arguments)
+                else:
+                    await (
+                        asynchronous.connect(**arguments)
+                        if form == "connect"
+                        else asynchronous.LinkedClient("S", **arguments)
+                    )
+            check(caught.value, after="_handshake: ")
+
+    trio.run(main)
+
+
+def test_a_login_for_an_admin_request_that_is_wrong(tmp_path):
+    path = tmp_path / "lab.sqlite3"
+    with Database(path) as database:
+        database.users.insert("alice", "right", True)
+
+    async def main() -> None:
+        async with (
+            open_manager(in_memory=True, database=path, login_delay=0) as manager,
+            asynchronous.connect(**manager.connect_kwargs(), username="alice", password=PASSWORD) as client,
+        ):
+            with pytest.raises(NetworkError, match="Wrong login password") as caught:
+                await client.admin_request("users_table.usernames")
+            check(caught.value, after="Connection.admin_request: ")
+
+    trio.run(main)
+
+
+# ---- objects ----
+
+
+def test_vars_of_clients_show_no_secret():
+    async def main() -> None:
+        async with open_manager(in_memory=True, auth_password=PASSWORD) as manager:
+            arguments = {**manager.connect_kwargs(), "password": PASSWORD, "username": "alice"}
+            async with trio.open_nursery() as nursery:
+                await nursery.start(partial(Vault(name="S").run, **manager.connect_kwargs()))
+                async with asynchronous.LinkedClient("S", **arguments) as linked:
+                    spawned = linked.spawn()
+                    for thing in (linked, spawned, linked.client, linked.sync, linked.client.sync, manager):
+                        assert vars(thing)
+                        shown = [repr(thing), *inside(thing)]
+                        assert [text for text in shown if SECRET in text] == []
+                    async with spawned:  # which has the same password all the same
+                        assert spawned.is_connected()
+                nursery.cancel_scope.cancel()
+
+    trio.run(main)
+
+
+def test_settings_keep_secrets_and_cannot_be_pickled_with_them():
+    settings = Settings(password=PASSWORD, headers=HEADERS, path=PATH, transport="websocket")
+    assert SECRET not in repr(settings)
+    assert attrs.evolve(settings, name="another").password == settings.password
+    assert reveal(settings.password) == PASSWORD
+    assert reveal(copy.deepcopy(settings).password) == PASSWORD
+    with pytest.raises(TypeError, match="not pickled"):
+        pickle.dumps(settings)
+
+
+def test_a_hidden_value():
+    hidden = hide(PASSWORD)
+    assert repr(hidden) == str(hidden) == f"{hidden}" == "<hidden>"
+    assert not hasattr(hidden, "__dict__")
+    assert hidden.reveal() == reveal(hidden) == reveal(PASSWORD) == PASSWORD
+    assert hide(hidden) is hidden
+    assert hide(None) is None
+    assert hidden == hide(PASSWORD) != hide("another")
+    assert hash(hidden) == hash(hide(PASSWORD))
+    assert hidden != PASSWORD
+    assert bool(hidden)
+    assert not Hidden("")
+    assert copy.copy(hidden) is hidden
