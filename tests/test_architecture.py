@@ -16,6 +16,7 @@ ORDER = [
     "exceptions",
     "constants",
     "resuming",
+    "groups",
     "portal.process",
     "portal.interrupts",
     "portal.waiting",

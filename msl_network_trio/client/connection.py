@@ -125,6 +125,7 @@ class Connection:
         """Whether requests can be made."""
         return self._reason is None and self._write_error is None and self.protocol.lost is None
 
+    @trio.lowlevel.enable_ki_protection
     async def request(
         self,
         service: str,
@@ -177,6 +178,7 @@ class Connection:
             raise
         return request.result if request.error is None else request.outcome()
 
+    @trio.lowlevel.enable_ki_protection
     def start(
         self,
         service: str,
@@ -218,11 +220,13 @@ class Connection:
             "replies before making more requests"
         )
 
+    @trio.lowlevel.enable_ki_protection
     def break_off(self, reason: str) -> None:
         """End the connection at once, since nothing more may be written."""
         self._fail(ConnectionLost(reason, may_have_run=True))
         self._end_before(-math.inf)
 
+    @trio.lowlevel.enable_ki_protection
     def post(self, attribute: str, *args: Any) -> Reply:
         """Send a small request to the Manager that has to go out whatever waits and whoever is cancelled.
 
@@ -237,6 +241,7 @@ class Connection:
             request.settled, request.error = True, error
         return request
 
+    @trio.lowlevel.enable_ki_protection
     async def say(self, attribute: str, *args: Any) -> None:
         """`post`, at the end of a scope: wait a little, whoever is cancelled, and raise nothing."""
         reply = self.post(attribute, *args)
@@ -246,6 +251,7 @@ class Connection:
             except NetworkError as error:
                 logger.debug("%s%r failed: %s", attribute, args, error)
 
+    @trio.lowlevel.enable_ki_protection
     async def admin_request(
         self,
         attribute: str,
@@ -299,6 +305,7 @@ class Connection:
             self.protocol.abandon(request)
             self._writer.flush()
 
+    @trio.lowlevel.enable_ki_protection
     async def disconnect(self, timeout: float | None = None) -> None:
         """Say goodbye, wait until the Manager has closed the connection, and close it in any case.
 
@@ -347,6 +354,7 @@ class Connection:
             raise ValueError(f"A timeout is a number of seconds from 0, not {timeout!r}")
         return timeout
 
+    @trio.lowlevel.enable_ki_protection
     async def _exchange(self, request: Waiting) -> None:
         """Queue a request, when there is room for it, and wait until it is woken."""
         await checkpoint_if_cancelled()  # also if the time that it has is over already

@@ -127,6 +127,7 @@ class Writer:
         """From now on threads use the connection as well: hold the lock; in the Trio thread."""
         self.put = self._put_among_threads
 
+    @trio.lowlevel.enable_ki_protection
     async def put_when_there_is_room(self, request: Request) -> None:
         """Queue a request when there is room for it; who came first is served first. See `put_alone`."""
         size = len(request.data)
@@ -203,6 +204,7 @@ class Writer:
         self._rest = memoryview(data)[sent:]
         return False
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Write what there is, park, and so on.
 
@@ -245,11 +247,13 @@ class Writer:
         self._is_idle = False  # nobody shall wake it any more
         return trio.lowlevel.Abort.SUCCEEDED
 
+    @trio.lowlevel.enable_ki_protection
     async def drain(self) -> None:
         """Wait until everything that may be written has been; `close` ends the waiting as well."""
         while not self._is_idle and not self._closed:
             await self._progress.park()
 
+    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Forget what is not written, and wake whoever waits."""
         self._closed = True

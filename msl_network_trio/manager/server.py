@@ -17,6 +17,7 @@ import trio
 from msl_network_trio.client.connecting import language, operating_system
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
+from msl_network_trio.groups import leave_nursery
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.conversations import Conversations
@@ -293,7 +294,7 @@ class ManagerOpening:
     async def __aexit__(self, *_: object) -> None:
         assert self._manager is not None
         self._manager.shutdown()
-        await self._nursery.__aexit__(None, None, None)
+        await leave_nursery(self._nursery)
 
 
 def _database(settings: ManagerSettings) -> str | os.PathLike[str] | None:

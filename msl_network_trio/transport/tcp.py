@@ -10,6 +10,7 @@ import ssl
 import trio
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
+from msl_network_trio.groups import plain
 from msl_network_trio.transport.base import Transport
 
 _RECEIVE = 65_536
@@ -180,6 +181,8 @@ async def open_socket(host: str, port: int) -> socket.socket:
         if "\0" in host:
             raise ValueError("There is no such host")  # the resolver would take what is before the NUL
         stream = await trio.open_tcp_stream(bare_host(host), port)
+    except BaseExceptionGroup as group:  # of the nursery in which the addresses race
+        raise plain(group) from None
     except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a host
         raise ConnectError(f"{_dial_reason(error)}\n{_dial_hint(host, port)}") from error
     return take_socket(stream)
