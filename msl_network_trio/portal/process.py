@@ -20,8 +20,7 @@ class Process:
         is_exiting: Whether the interpreter is about to end, and only daemon threads are left.
     """
 
-    # These are inherited.
-    hooks_exit: ClassVar[bool] = False
+    # It is inherited.
     hooks_fork: ClassVar[bool] = False
 
     def __init__(self) -> None:
