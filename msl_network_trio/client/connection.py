@@ -59,6 +59,7 @@ class Connection:
     Attributes:
         closed: Set when the connection has ended, and every request is settled.
         port: The number of our own port.
+        signals_lose_bytes: See `Transport.signals_lose_bytes`.
         lock: Held around everything that is done to the protocol, so that threads can make requests too.
         portal: The way from threads to the connection.
         threads: What threads may do.
@@ -87,6 +88,7 @@ class Connection:
         self.on_notifications: Callable[[str, Sequence[Notification]], None] = lambda _, __: None
         self.on_end: Callable[[ConnectionLost], Callable[[], Awaitable[None]] | None] = lambda _: None
         self.lock = transport.lock
+        self.signals_lose_bytes = transport.signals_lose_bytes
         self.portal = Portal.here()
         self._transport = transport
         self._request_timeout = math.inf if request_timeout is None else request_timeout
@@ -116,7 +118,7 @@ class Connection:
             look_after=self._look_after_requests,
             on_progress=self._watch.hear,
         )
-        self.threads = Threads(transport, protocol, self._writer, self._watch, self._dispatch)
+        self.threads = Threads(transport, protocol, self._writer, self._watch, self._deliver)
 
     # ---- for callers ----
 
@@ -219,12 +221,6 @@ class Connection:
             f"{self._writer.max_unsent:,}), so {request.service}.{request.attribute} was not sent; await "
             "replies before making more requests"
         )
-
-    @trio.lowlevel.enable_ki_protection
-    def break_off(self, reason: str) -> None:
-        """End the connection at once, since nothing more may be written."""
-        self._fail(ConnectionLost(reason, may_have_run=True))
-        self._end_before(-math.inf)
 
     @trio.lowlevel.enable_ki_protection
     def post(self, attribute: str, *args: Any) -> Reply:
@@ -429,6 +425,8 @@ class Connection:
                     self._writer.flush()
                 if stand_aside and protocol.broken is None:
                     await self.threads.stand_aside()
+                    if protocol.outbox.unsent or self._writer.waiting:
+                        self._writer.flush()
                 if protocol.broken is not None:
                     self._fail(protocol.broken)
                     return

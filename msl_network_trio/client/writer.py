@@ -75,6 +75,15 @@ class Writer:
         return self._outbox.unsent + (0 if rest is None else len(rest))
 
     @property
+    def is_clear(self) -> bool:
+        """Whether nothing is being written, so that a thread may send."""
+        return self._is_idle and self._rest is None
+
+    def leave(self, rest: memoryview) -> None:
+        """Leave to the task what a thread could not send; `flush` wakes it."""
+        self._rest = rest
+
+    @property
     def is_inside_a_message(self) -> bool:
         """Whether a message has been written in part."""
         return self._rest is not None

@@ -1,4 +1,8 @@
-"""Ctrl-C where it must not cut anything in two."""
+"""Defers signal handlers while the main thread is in a critical section.
+
+Python calls signal handlers in the main thread, between any two steps of what it executes, and they may
+raise: that for Ctrl-C does, those that end a program (SIGTERM) or limit a time (SIGALRM) often do.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import TypeVar, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 from msl_network_trio.portal import process
 
@@ -20,23 +24,56 @@ except ImportError:  # not CPython
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
+Handlers = list[tuple[int, Callable[[int, FrameType | None], Any]]]
+
+_SIGNALS = sorted(
+    int(number)
+    for number in signal.valid_signals()
+    if number not in {getattr(signal, "SIGKILL", None), getattr(signal, "SIGSTOP", None)}
+)
+"""The signals that can be handled."""
+
 
 def uninterrupted(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """Call a function that Ctrl-C does not cut in two: it takes effect at the end.
+    """Call a function and defer all signal handlers until it has returned.
 
     Of use in the main thread, and harmless in others. The function must not wait for anything.
     """
     if threading.get_ident() != process.this.main_thread:
         return function(*args)
-    handler = _get_handler(signal.SIGINT)
-    if not callable(handler):  # it is ignored, or ends the process
-        return function(*args)
+    handlers: Handlers = [
+        (number, handler)
+        for number, handler in zip(_SIGNALS, map(_get_handler, _SIGNALS), strict=True)
+        if callable(handler)  # else it is ignored, ends the process, or is not written in Python
+    ]
     noted: dict[int, FrameType | None] = {}
     try:
-        # Called with the number and the frame, it takes a note; this is on the way of every request.
-        _set_handler(signal.SIGINT, noted.setdefault)
+        for number, _ in handlers:
+            # Called with the number and the frame, it takes a note.
+            _set_handler(number, noted.setdefault)
         return function(*args)
     finally:
-        _set_handler(signal.SIGINT, handler)
-        if noted:
-            handler(signal.SIGINT, None)
+        _restore([*handlers])
+        _call(handlers, noted)
+
+
+def _restore(handlers: Handlers) -> None:
+    """Set handlers; those that are set already may be called, and raise, in the midst of it."""
+    try:
+        while handlers:
+            _set_handler(*handlers[-1])
+            handlers.pop()
+    finally:
+        if handlers:
+            _restore(handlers)
+
+
+def _call(handlers: Handlers, noted: dict[int, FrameType | None]) -> None:
+    """Call the handlers of the signals that came meanwhile; each of them may raise."""
+    for number, handler in handlers:
+        if number in noted:
+            frame = noted.pop(number)
+            try:
+                handler(number, frame)
+            finally:
+                _call(handlers, noted)

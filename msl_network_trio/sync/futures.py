@@ -7,12 +7,13 @@ import logging
 import math
 import threading
 from collections.abc import Callable
+from concurrent.futures._base import FINISHED, PENDING
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.portal.process import is_exiting, stand_still_at_exit
-from msl_network_trio.portal.waiting import check_may_wait
+from msl_network_trio.portal.waiting import Latch, check_may_wait
 from msl_network_trio.portal.worker import Worker
 from msl_network_trio.protocol.outgoing import Request
 
@@ -29,15 +30,23 @@ class FutureRequest(Request):
 
     wakes_anywhere = True
 
-    future: Future
+    future: Future | None
     is_patient: bool
 
     def wake(self) -> None:
         """Tell the Future."""
-        if not is_exiting():
-            future = self.future
-            del self.future  # else the two would hold each other, and be left to the garbage collector
+        future = self.future
+        if future is not None and not is_exiting():
             future.settle(self.error)
+            self.future = None  # else the two would hold each other, and be left to the garbage collector
+
+    def wake_in_thread(self) -> bool:
+        """See `Request.wake_in_thread`."""
+        future = self.future
+        if future is not None and not future.settle_in_thread(self.error):
+            return False
+        self.future = None
+        return True
 
 
 class Callbacks:
@@ -84,6 +93,7 @@ class Future(concurrent.futures.Future[Any]):
         super().__init__()
         self._request = request
         self._calls = calls
+        self._is_over = Latch()
         self._is_abandoned = False
         self.is_settling = False
         self._has_result = False
@@ -100,6 +110,7 @@ class Future(concurrent.futures.Future[Any]):
             first, self._is_abandoned = not self._is_abandoned, True
         if first:
             self.set_running_or_notify_cancel()  # else wait() and as_completed() would not hear of it
+            self._is_over.set()
             self._calls.abandon(self._request)
         return True
 
@@ -142,20 +153,38 @@ class Future(concurrent.futures.Future[Any]):
             pass  # it was cancelled in the same moment
         finally:
             self.is_settling = False
+            self._is_over.set()
+
+    def settle_in_thread(self, error: NetworkError | None) -> bool:
+        """Take the outcome in any thread, if nobody but threads that wait has to be told; else return False.
+
+        An exception may interrupt it. Then it, or `settle`, is called again, and goes on.
+        """
+        if self._has_listeners:
+            return False
+        # Not the lock of the Condition by its own methods, which are written in Python: an exception that
+        # interrupts these would leave it locked.
+        with self._condition._lock:  # type: ignore[attr-defined]
+            if self._has_listeners:
+                return False
+            if self._state == PENDING:
+                self._result, self._exception = self._request.result, error
+                self._has_result = error is None
+                self._state = FINISHED
+        self._is_over.set()
+        return True
+
+    @property
+    def _has_listeners(self) -> bool:
+        """Whether a callback, `concurrent.futures.wait` or `as_completed` has to be told of the outcome."""
+        return bool(self._waiters or self._done_callbacks)  # type: ignore[attr-defined]
 
     def _wait(self, timeout: float | None) -> None:
         if self.done():
             return
         check_may_wait("Future.result", "the Reply that msl_network_trio gives")
-        self._calls.wait_for_future(self._request, self._attempt, math.inf if timeout is None else timeout)
+        # Not by its Condition, whose lock an exception may leave unlocked.
+        seconds = math.inf if timeout is None else timeout
+        self._calls.wait_for_future(self._request, self._is_over.attempt, seconds)
         if self._exception is not None:
             stand_still_at_exit()
-
-    def _attempt(self, seconds: float) -> bool:
-        try:
-            super().exception(min(seconds, threading.TIMEOUT_MAX))
-        except concurrent.futures.CancelledError:
-            return True
-        except TimeoutError:
-            return self.done()
-        return True

@@ -6,6 +6,7 @@ import math
 import select
 import socket
 import ssl
+from collections.abc import Callable
 
 import trio
 
@@ -22,6 +23,8 @@ over 128 KiB may have to be mapped by the kernel, and unmapped, for every reply.
 
 PIECE = 262_144
 """How many bytes to offer the kernel at a time."""
+
+_RECEIVE_ONCE = (_RECEIVE,)
 
 _AT_ONCE = 4 * PIECE
 """How many bytes `SocketTransport.send_nowait` sends before it lets other tasks run."""
@@ -43,6 +46,8 @@ class SocketTransport(Transport):
         super().__init__()
         self._sock = sock
         self._descriptor = sock.fileno()
+        self._uncut_send: Callable[[bytes | memoryview], int] = sock.send
+        """Sends, and is not written in Python."""
         self._receive_error: OSError | None = None
         self._ended = False
         self.port = int(sock.getsockname()[1])
@@ -56,6 +61,7 @@ class SocketTransport(Transport):
         except BlockingIOError:
             return 0
         except OSError as error:
+            raise_unless_of_system(error)
             raise ConnectionLost(reason(error)) from error
 
     def _send_pieces(self, data: bytes | memoryview) -> int:
@@ -90,6 +96,7 @@ class SocketTransport(Transport):
             except trio.ClosedResourceError:
                 raise ConnectionLost(CLOSED) from None
             except OSError as error:
+                raise_unless_of_system(error)
                 raise ConnectionLost(reason(error)) from error
             self._ended = not data
             return data
@@ -123,10 +130,47 @@ class SocketTransport(Transport):
         except BlockingIOError:
             return None
         except OSError as error:
+            raise_unless_of_system(error)
             self._break(error)
             return b""
         self._ended = not data
         return data
+
+    def send_in_thread(self, data: bytes, sent: list[int]) -> None:
+        """See `Transport.send_in_thread`."""
+        send, offset = self._uncut_send, 0
+        most = min(len(data), _AT_ONCE)
+        while offset < most:
+            piece = data if len(data) <= PIECE else memoryview(data)[offset : offset + PIECE]
+            try:
+                # In one step of the interpreter, which no exception can cut between the call and its result.
+                sent.extend(map(send, (piece,)))
+            except OSError as error:
+                raise_unless_of_system(error)
+                self._note_send_error(error)
+                return
+            offset += sent[-1]
+            if sent[-1] < len(piece):
+                return
+
+    def _note_send_error(self, error: OSError) -> None:
+        """Note why nothing could be sent, which here the next attempt finds out anyway."""
+
+    def receive_in_thread(self, received: list[bytes]) -> None:
+        """See `Transport.receive_in_thread`."""
+        if self._ended:
+            received.append(b"")
+            return
+        try:
+            received.extend(map(self._sock.recv, _RECEIVE_ONCE))  # see send_in_thread()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise_unless_of_system(error)
+            self._break(error)
+            received.append(b"")
+            return
+        self._ended = not received[-1]
 
     def _break(self, error: OSError) -> None:
         """Note for `receive` that the stream has broken: a socket tells of its end only once."""
@@ -157,6 +201,27 @@ class SocketTransport(Transport):
             trio.lowlevel.notify_closing(self._sock)
         with self.lock:
             self._sock.close()
+
+
+_CALLERS_OF_SYSTEM = frozenset({__name__, "msl_network_trio.transport.tls", "ssl"})
+"""The modules in which errors of system calls are raised."""
+
+
+def raise_unless_of_system(error: OSError) -> None:
+    """Raise an exception again if something else than a system call has raised it.
+
+    A signal handler may raise OSError or TimeoutError, and so may another thread in this one; it is not meant
+    for us.
+    """
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if (
+        error.errno is None
+        or traceback is None
+        or traceback.tb_frame.f_globals.get("__name__") not in _CALLERS_OF_SYSTEM
+    ):
+        raise error
 
 
 def reason(error: OSError | ValueError) -> str:
