@@ -247,7 +247,8 @@ class Threads:
             return False
         self.turn.give_up(request)
         # If nobody waits for those that are open, somebody soon may, and will read then.
-        return any(not other.is_patient for other in self._protocol.open.values())
+        # In a list: an exception that interrupts a generator may be lost.
+        return False in [other.is_patient for other in self._protocol.open.values()]
 
     # ---- for the Trio thread, with the lock held ----
 

@@ -59,6 +59,14 @@ class Latch:
         return self.is_set
 
 
+def let_go(lock: threading.RLock) -> None:
+    """Release a lock that an exception has kept the end of a ``with`` block from releasing, if it has."""
+    try:
+        lock.release()
+    except RuntimeError:
+        pass  # this thread does not hold it
+
+
 def check_may_wait(what: str, instead: str = "") -> None:
     """Refuse to wait where nobody may.
 

@@ -22,7 +22,7 @@ from msl_network_trio.client.reply import timed_out
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.portal.interrupts import uninterrupted
 from msl_network_trio.portal.process import is_exiting, is_main_thread, stand_still_at_exit
-from msl_network_trio.portal.waiting import Latch, check_cancelled, check_may_wait, wait
+from msl_network_trio.portal.waiting import Latch, check_cancelled, check_may_wait, let_go, wait
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.sync.futures import Callbacks, Future, FutureRequest
 
@@ -113,14 +113,13 @@ class Calls:
         try:
             if not self._do(self._threads.queue, request):
                 return self._portal.call(connection.request, service, attribute, args, kwargs, timeout)
-            arrived = self.wait(request, request.attempt, seconds)
+            if not self.wait(request, request.attempt, seconds):
+                self.abandon(request)
+                if not request.settled:  # else the reply came in the same moment
+                    raise timed_out(request, seconds)
         except BaseException:
-            self._tidy_soon(request, abandon=True)
+            self.tidy_soon(request, abandon=True)
             raise
-        if not arrived:
-            self.abandon(request)
-            if not request.settled:  # else the reply came in the same moment
-                raise timed_out(request, seconds)
         if request.error is not None:
             stand_still_at_exit()
         return request.outcome()
@@ -157,7 +156,7 @@ class Calls:
             if seconds != math.inf:
                 self._portal.post(self._end_later, request, seconds)
         except BaseException as error:
-            self._tidy_soon(request, abandon=True)
+            self.tidy_soon(request, abandon=True)
             if isinstance(error, NetworkError):
                 stand_still_at_exit()
             raise
@@ -186,17 +185,21 @@ class Calls:
                 self._do(self._threads.send, request)
             return self.wait(request, attempt, seconds)
         except BaseException:
-            self._tidy_soon(request, abandon=False)
+            self.tidy_soon(request, abandon=False)
             raise
 
     def abandon(self, request: Request) -> None:
         """Give up on a request, and wait until that is known; see `Connection.abandon`."""
         if request.settled or request.abandoned or self._portal.is_inherited:
             return
-        with self._lock:
-            if not (request.waits or request.may_have_run):
-                request.abandoned = True  # which is all that there is to do, in one step
-                return
+        try:
+            with self._lock:
+                if not (request.waits or request.may_have_run):
+                    request.abandoned = True  # which is all that there is to do, in one step
+                    return
+        except BaseException:
+            let_go(self._lock)
+            raise
         if threading.get_ident() == self._portal.thread_id:
             self._tidy(request, abandon=True)
             return
@@ -218,8 +221,10 @@ class Calls:
             if self._signals_lose_bytes:
                 return uninterrupted(self._change, change, request)
             return self._change(change, request)
-        except NetworkError:
-            stand_still_at_exit()
+        except BaseException as error:
+            let_go(self._lock)
+            if isinstance(error, NetworkError):
+                stand_still_at_exit()
             raise
 
     def _change(self, change: Callable[[Request], bool | None], request: Request) -> bool:
@@ -241,7 +246,7 @@ class Calls:
                         self._threads.finish()
                 raise
 
-    def _tidy_soon(self, request: Request, *, abandon: bool) -> None:
+    def tidy_soon(self, request: Request, *, abandon: bool) -> None:
         """Have the Trio thread tidy up after an exception has interrupted this thread."""
         try:
             self._portal.post(self._tidy, request, abandon)

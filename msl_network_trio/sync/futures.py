@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.portal.process import is_exiting, stand_still_at_exit
-from msl_network_trio.portal.waiting import Latch, check_may_wait
+from msl_network_trio.portal.waiting import Latch, check_may_wait, let_go
 from msl_network_trio.portal.worker import Worker
 from msl_network_trio.protocol.outgoing import Request
 
@@ -53,14 +53,18 @@ class Callbacks:
     """Calls what Futures are to call when a reply has come, in a thread of its own."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._worker: Worker | None = None
 
     def prepare(self) -> None:
         """Start the thread, which is not possible any more when the interpreter is about to end."""
-        with self._lock:
-            if self._worker is None:
-                self._worker = Worker("callbacks of msl_network_trio")
+        try:
+            with self._lock:
+                if self._worker is None:
+                    self._worker = Worker("callbacks of msl_network_trio")
+        except BaseException:
+            let_go(self._lock)
+            raise
 
     def call(self, function: Callable[[Future], object], future: Future) -> None:
         """Call a function: here, or in the other thread if this is one that has just read the reply."""
@@ -104,6 +108,16 @@ class Future(concurrent.futures.Future[Any]):
         Returns:
             Whether it was abandoned; False if the reply is there already.
         """
+        try:
+            return self._cancel()
+        except BaseException:  # of a signal handler, for example
+            let_go(self._lock)
+            if self.cancelled():
+                self._is_over.set()
+                self._calls.tidy_soon(self._request, abandon=True)
+            raise
+
+    def _cancel(self) -> bool:
         if not super().cancel():
             return False
         with self._condition:  # of several threads, one cancels
@@ -138,7 +152,19 @@ class Future(concurrent.futures.Future[Any]):
     def add_done_callback(self, fn: Callable[[Future], object]) -> None:
         """Have a function called when the reply is there; at once if it is there already."""
         self._calls.callbacks.prepare()
-        super().add_done_callback(partial(self._calls.callbacks.call, fn))
+        try:
+            super().add_done_callback(partial(self._calls.callbacks.call, fn))
+        except BaseException:
+            let_go(self._lock)
+            raise
+
+    @property
+    def _lock(self) -> threading.RLock:
+        """The lock of the Condition of `concurrent.futures.Future`, whose own methods are written in Python.
+
+        An exception that interrupts these may leave it locked.
+        """
+        return self._condition._lock  # type: ignore[attr-defined, no-any-return]
 
     def settle(self, error: NetworkError | None) -> None:
         """Take the outcome of the request."""
@@ -162,15 +188,17 @@ class Future(concurrent.futures.Future[Any]):
         """
         if self._has_listeners:
             return False
-        # Not the lock of the Condition by its own methods, which are written in Python: an exception that
-        # interrupts these would leave it locked.
-        with self._condition._lock:  # type: ignore[attr-defined]
-            if self._has_listeners:
-                return False
-            if self._state == PENDING:
-                self._result, self._exception = self._request.result, error
-                self._has_result = error is None
-                self._state = FINISHED
+        try:
+            with self._lock:
+                if self._has_listeners:
+                    return False
+                if self._state == PENDING:
+                    self._result, self._exception = self._request.result, error
+                    self._has_result = error is None
+                    self._state = FINISHED
+        except BaseException:
+            let_go(self._lock)
+            raise
         self._is_over.set()
         return True
 

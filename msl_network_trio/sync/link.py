@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -14,7 +15,7 @@ from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.messages import Notification
 from msl_network_trio.sync.calls import Calls
 from msl_network_trio.sync.handlers import ThreadHandler
-from msl_network_trio.sync.twins import blocking
+from msl_network_trio.sync.twins import Entering, blocking, named
 
 if TYPE_CHECKING:
     from msl_network_trio.sync.client import Client
@@ -165,11 +166,13 @@ class Link(Facts, KnownMethods):
         """
         locks = self._twin._linked("acquire_lock")._locks
 
-        async def release(_: list[str]) -> None:
+        async def acquire() -> Lock:
+            return Lock(await self._twin.acquire_lock(shared, timeout, wait=wait), self)
+
+        async def release(_: Lock) -> None:
             await locks.leave(self.service_name)
 
-        names = self._portal.open(self._twin.acquire_lock, release, shared, timeout, wait=wait)
-        return Lock(names, self)
+        return self._portal.open(named("Link.acquire_lock", acquire), release)
 
     release_lock = blocking(AsyncLink.release_lock)
 
@@ -184,8 +187,7 @@ class Link(Facts, KnownMethods):
         """Do what `unlink` does."""
         self.unlink(timeout)
 
-    def __enter__(self) -> Self:
-        return self
+    __enter__ = Entering(weakref.ref)
 
     def __exit__(self, *_: object) -> None:
         client = self._twin._client
@@ -213,8 +215,7 @@ class Lock(list[str]):
         # Of the client of now: the link may be broken when the block ends.
         self._client = link._twin._client
 
-    def __enter__(self) -> Self:
-        return self
+    __enter__ = Entering(weakref.ref)
 
     def __exit__(self, *_: object) -> None:
         client = self._client
