@@ -285,17 +285,12 @@ async def dial(settings: Settings, credentials: Credentials, protocol: Conversat
 
 async def _open_transport(settings: Settings, credentials: Credentials, clock: _Clock) -> Transport:
     if callable(settings.transport):
-        return await _dial_their_way(settings.transport)
+        return await settings.transport()
     if settings.transport == "websocket":
         carrier = await _open_carrier(settings, credentials, clock, open_trusted_as_browsers)
         clock.phase = "the WebSocket was open"
         return await _open_websocket(settings, carrier)
     return await _open_carrier(settings, credentials, clock, open_trusted)
-
-
-@trio.lowlevel.disable_ki_protection  # it is user code, in the midst of ours
-async def _dial_their_way(dial: Dial) -> Transport:
-    return await dial()
 
 
 async def _open_websocket(settings: Settings, carrier: Transport) -> Transport:

@@ -46,6 +46,7 @@ class RemoteMethod:
         self._link = link
         self._name = name
 
+    @trio.lowlevel.enable_ki_protection
     def __call__(
         self, *args: Any, timeout: float | None = None, asynchronous: bool = False, **kwargs: Any
     ) -> Any:

@@ -59,6 +59,7 @@ class _GuardedMethod(RemoteMethod):
         super().__init__(link, name)
         self._owner = owner
 
+    @trio.lowlevel.enable_ki_protection
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """See `RemoteMethod`; if an awaited call fails, the `service_error_handler` is called first."""
         if kwargs.get("asynchronous"):

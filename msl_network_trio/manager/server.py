@@ -148,6 +148,7 @@ class Manager:
             kwargs["password_manager"] = self._settings.auth_password
         return kwargs
 
+    @trio.lowlevel.enable_ki_protection
     async def dial(self) -> MemoryTransport:
         """Open a connection in memory; what ``connect(transport=manager.dial)`` calls.
 

@@ -164,15 +164,12 @@ class Link(Facts, KnownMethods):
             The names of the clients that are linked with the Service, in any order. Entered with ``with``,
             the lock is released at the end of the block.
         """
-        locks = self._twin._linked("acquire_lock")._locks
+        self._twin._linked("acquire_lock")
 
         async def acquire() -> Lock:
             return Lock(await self._twin.acquire_lock(shared, timeout, wait=wait), self)
 
-        async def release(_: Lock) -> None:
-            await locks.leave(self.service_name)
-
-        return self._portal.open(named("Link.acquire_lock", acquire), release)
+        return self._portal.open(named("Link.acquire_lock", acquire), Lock._leave)
 
     release_lock = blocking(AsyncLink.release_lock)
 
@@ -190,9 +187,12 @@ class Link(Facts, KnownMethods):
     __enter__ = Entering(weakref.ref)
 
     def __exit__(self, *_: object) -> None:
+        self._portal.end(self._leave)
+
+    async def _leave(self) -> None:
         client = self._twin._client
-        if client is not None and self._owner.is_connected():
-            self._portal.call(client._leave, self._twin)
+        if client is not None and client.is_connected():
+            await client._leave(self._twin)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.service_attributes})
@@ -218,9 +218,12 @@ class Lock(list[str]):
     __enter__ = Entering(weakref.ref)
 
     def __exit__(self, *_: object) -> None:
-        client = self._client
+        self._link._portal.end(self._leave)
+
+    async def _leave(self) -> None:
+        client, self._client = self._client, None
         if client is not None and client.is_connected():
-            self._link._portal.call(client._locks.leave, self._link.service_name)
+            await client._locks.leave(self._link.service_name)
 
 
 def request(
