@@ -136,7 +136,8 @@ class Client:
     __enter__ = Entering(weakref.ref)
 
     def __exit__(self, *_: object) -> None:
-        self.disconnect()
+        if not self._is_over:
+            self._portal.end(self._twin.disconnect)
 
 
 def dropped(owner: type, name: str) -> str:

@@ -158,6 +158,7 @@ OPERATIONS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted in front of its await
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 def test_an_exception_at_any_step_ends_one_call_and_not_the_connection(
     manager: FakeManager, client: Client, operation, interrupt
@@ -223,6 +224,7 @@ def linked_client(arguments: dict[str, Any]) -> LinkedClient:
     return client  # else its finalizer runs, from which Python lets no exception out
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted in front of its await
 @pytest.mark.parametrize(
     "operation", [connected_scope, spawned, linked_client], ids=lambda operation: operation.__name__
 )
