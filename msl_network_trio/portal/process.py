@@ -25,7 +25,7 @@ class Process:
 
     def __init__(self) -> None:
         self.main_thread = threading.main_thread().ident
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.script: Script | None = None
         self.is_exiting = False
 

@@ -15,7 +15,7 @@ import trio
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.portal import process
 from msl_network_trio.portal.portal import Portal
-from msl_network_trio.portal.waiting import Latch, wait
+from msl_network_trio.portal.waiting import Latch, let_go, wait
 
 _AT_EXIT = 3.0
 """Most seconds that the end of the interpreter waits for goodbyes; a healthy Manager needs none."""
@@ -115,12 +115,18 @@ def current_portal() -> Portal:
         return trio.from_thread.run_sync(Portal.here)
     except RuntimeError:
         pass  # no worker thread
-    return _running_script().portal()
+    lock = process.this.lock
+    try:
+        script = _running_script(lock)
+    except BaseException:
+        let_go(lock)
+        raise
+    return script.portal()
 
 
-def _running_script() -> Script:
+def _running_script(lock: threading.RLock) -> Script:
     """Return the background thread, started if it does not run; it may not be ready yet."""
-    with process.this.lock:
+    with lock:
         script = process.this.script
         if script is None or script.has_failed:
             if process.this.is_exiting:
