@@ -41,20 +41,38 @@ def uninterrupted(function: Callable[[*Ts], R], *args: *Ts) -> R:
     """
     if threading.get_ident() != process.this.main_thread:
         return function(*args)
-    handlers: Handlers = [
-        (number, handler)
-        for number, handler in zip(_SIGNALS, map(_get_handler, _SIGNALS), strict=True)
-        if callable(handler)  # else it is ignored, ends the process, or is not written in Python
-    ]
+    handlers = _handlers()
     noted: dict[int, FrameType | None] = {}
+    to_restore = [*handlers]
     try:
-        for number, _ in handlers:
-            # Called with the number and the frame, it takes a note.
-            _set_handler(number, noted.setdefault)
-        return function(*args)
+        try:
+            for number, _ in handlers:
+                # Called with the number and the frame, it takes a note.
+                _set_handler(number, noted.setdefault)
+            return function(*args)
+        finally:
+            _restore(to_restore)
     finally:
-        _restore([*handlers])
-        _call(handlers, noted)
+        if to_restore:  # another thread has injected an exception
+            _restore(to_restore)
+        if noted:
+            _call(handlers, noted)
+
+
+_known: tuple[list[Any], Handlers] = ([], [])
+"""What the handlers of all signals were last time, and those of them that Python calls."""
+
+
+def _handlers() -> Handlers:
+    """Return the signals that have handlers which Python calls; this is on the way of calls by TLS."""
+    global _known  # noqa: PLW0603 - it saves two thirds of the time
+    now = [*map(_get_handler, _SIGNALS)]
+    before, handlers = _known
+    if now != before:
+        # The others are ignored, end the process, or are not written in Python.
+        handlers = [pair for pair in zip(_SIGNALS, now, strict=True) if callable(pair[1])]
+        _known = (now, handlers)
+    return handlers
 
 
 def _restore(handlers: Handlers) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -276,7 +277,7 @@ class Notifications:
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._portal.call(self._stream.__aexit__, exception_type, exception, traceback)
+        self._portal.end(partial(self._stream.__aexit__, exception_type, exception, traceback))
 
     def __iter__(self) -> Self:
         return self
