@@ -106,6 +106,15 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def interrupts(session: nox.Session) -> None:
+    """Raise exceptions at every step of every operation, where the tests take a sample; takes ten minutes."""
+    session.install("-e", ".[test]")
+    files = ["tests/client/test_interrupts.py", "tests/sync/test_interrupts.py"]
+    command = ["python", "-m", "pytest", *SIDE_BY_SIDE, "--timeout", "3600", *files, *session.posargs]
+    session.run(*command, env={"EVERY_STEP": "1"})
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Feed the Manager's protocol with bytes, guided by what they reach, for a minute or as ``--`` says."""
     session.install("-e", ".[test,fuzz]")

@@ -24,6 +24,7 @@ import trio
 from msl_network_trio.client.client import Client, connect
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.groups import leave_nursery
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.server import Manager, ManagerOpening, open_manager
 from msl_network_trio.service.service import Service
@@ -165,6 +166,7 @@ class LabOpening:
         self._services = services
         self._manager = manager
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Lab:
         manager = await self._manager.__aenter__()
         try:
@@ -188,8 +190,9 @@ class LabOpening:
         # Shielded, or what a cancellation from outside raises here would replace what the body has raised.
         nursery.cancel_scope.shield = True
         nursery.cancel_scope.cancel()
-        await self._nursery.__aexit__(None, None, None)
+        await leave_nursery(self._nursery)
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(self, *_: object) -> None:
         try:
             await self._close_nursery(self._lab_nursery)

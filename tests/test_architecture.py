@@ -24,6 +24,7 @@ ORDER = [
     "signals",
     "resuming",
     "asyncio_advice",
+    "groups",
     "portal.process",
     "portal.interrupts",
     "portal.waiting",

@@ -21,6 +21,7 @@ from msl_network_trio.client.opening import Opening
 from msl_network_trio.client.prompts import Credentials, Prompts
 from msl_network_trio.constants import MANAGER, PORT
 from msl_network_trio.exceptions import ConnectionLost, ManagerError, ReplyTimeout
+from msl_network_trio.groups import leave_nursery
 from msl_network_trio.hidden import hide
 from msl_network_trio.protocol.handshake import LOGIN_REFUSALS
 from msl_network_trio.protocol.messages import Notification
@@ -118,6 +119,7 @@ class Client(trio.abc.AsyncResource):
         """
         return LinkOpening(self, service, timeout)
 
+    @trio.lowlevel.enable_ki_protection
     async def unlink(self, link: Link, *, timeout: float | None = None) -> None:
         """Unlink from a Service; see `Link.unlink`.
 
@@ -149,6 +151,7 @@ class Client(trio.abc.AsyncResource):
             self._unlinking -= Counter([link])
         self._forget(link)
 
+    @trio.lowlevel.enable_ki_protection
     async def identities(
         self, *, as_string: bool = False, indent: int = 2, timeout: float | None = None
     ) -> Any:
@@ -165,6 +168,7 @@ class Client(trio.abc.AsyncResource):
         identity = await self._connection.request(MANAGER, "identity", timeout=timeout)
         return describe(identity, indent) if as_string else identity
 
+    @trio.lowlevel.enable_ki_protection
     async def admin_request(self, /, attrib: str, *args: Any, **kwargs: Any) -> Any:
         """Request an attribute of the Manager, for which one has to be an administrator.
 
@@ -204,6 +208,7 @@ class Client(trio.abc.AsyncResource):
 
     # ---- the end ----
 
+    @trio.lowlevel.enable_ki_protection
     async def disconnect(self, timeout: float | None = None) -> None:
         """Disconnect from the Manager. Disconnecting again does no harm.
 
@@ -216,6 +221,7 @@ class Client(trio.abc.AsyncResource):
         """
         await self._connection.disconnect(timeout)
 
+    @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
         """Do what `disconnect` does."""
         await self._connection.disconnect()
@@ -233,17 +239,20 @@ class Client(trio.abc.AsyncResource):
 
     # ---- for links ----
 
+    @trio.lowlevel.enable_ki_protection
     def _notify(self, service: str, notifications: Sequence[Notification]) -> None:
         for link in self._links:
             if link._service_name == service:
                 link._notify(notifications, self._connection.user_tasks.start)
 
+    @trio.lowlevel.enable_ki_protection
     def _ended(self, reason: ConnectionLost) -> Callable[[], Awaitable[None]] | None:
         for link in self._links:
             link._end_notifications(ConnectionLost(str(reason)))
         handler = self.__dict__.get("shutdown_handler")
         return None if handler is None else partial(user_code.call, handler, (), {}, "the shutdown handler")
 
+    @trio.lowlevel.enable_ki_protection
     async def _link(self, service: str, timeout: float | None) -> Link:
         self._linked[service] += 1
         try:
@@ -264,6 +273,7 @@ class Client(trio.abc.AsyncResource):
         self._links.append(link)
         return link
 
+    @trio.lowlevel.enable_ki_protection
     def _let_go(self, service: str) -> bool:
         """Count one link less, and return whether there is another one."""
         self._linked[service] -= 1
@@ -283,6 +293,7 @@ class Client(trio.abc.AsyncResource):
         self._links.remove(link)
         return self._let_go(link.service_name)
 
+    @trio.lowlevel.enable_ki_protection
     async def _leave(self, link: Link) -> None:
         """End the scope of a link."""
         if not self._forget(link):
@@ -339,7 +350,7 @@ class Connecting(Opening[Client]):
         finally:
             self._client._connection.user_tasks.cancel()
             if self._settings.nursery is None:
-                await self._nursery_manager.__aexit__(None, None, None)
+                await leave_nursery(self._nursery_manager)
 
 
 def connect(

@@ -266,6 +266,7 @@ class Dialled:
     """The events that came with the end of the handshake."""
 
 
+@trio.lowlevel.enable_ki_protection
 async def open_connection(settings: Settings, credentials: Credentials) -> Connection:
     """Connect a client; see `dial` for what it raises."""
     protocol = ClientProtocol(settings.identity(), settings.manager, settings.read_limit)
@@ -282,6 +283,7 @@ async def open_connection(settings: Settings, credentials: Credentials) -> Conne
     )
 
 
+@trio.lowlevel.enable_ki_protection
 async def dial(settings: Settings, credentials: Credentials, protocol: Conversation) -> Dialled:
     """Dial, make the connection secure, shake hands.
 

@@ -61,6 +61,7 @@ class Connection:
     Attributes:
         closed: Set when the connection has ended, and every request is settled.
         port: The number of our own port.
+        signals_lose_bytes: See `Transport.signals_lose_bytes`.
         lock: Held around everything that is done to the protocol, so that threads can make requests too.
         portal: The way from threads to the connection.
         threads: What threads may do.
@@ -89,6 +90,7 @@ class Connection:
         self.on_notifications: Callable[[str, Sequence[Notification]], None] = lambda _, __: None
         self.on_end: Callable[[ConnectionLost], Callable[[], Awaitable[None]] | None] = lambda _: None
         self.lock = transport.lock
+        self.signals_lose_bytes = transport.signals_lose_bytes
         self.portal = Portal.here()
         self._transport = transport
         self._request_timeout = math.inf if request_timeout is None else request_timeout
@@ -118,7 +120,7 @@ class Connection:
             look_after=self._look_after_requests,
             on_progress=self._watch.hear,
         )
-        self.threads = Threads(transport, protocol, self._writer, self._watch, self._dispatch)
+        self.threads = Threads(transport, protocol, self._writer, self._watch, self._deliver)
 
     # ---- for callers ----
 
@@ -127,6 +129,7 @@ class Connection:
         """Whether requests can be made."""
         return self._reason is None and self._write_error is None and self.protocol.lost is None
 
+    @trio.lowlevel.enable_ki_protection
     async def request(
         self,
         service: str,
@@ -179,6 +182,7 @@ class Connection:
             raise
         return request.result if request.error is None else request.outcome()
 
+    @trio.lowlevel.enable_ki_protection
     def start(
         self,
         service: str,
@@ -220,11 +224,7 @@ class Connection:
             "replies before making more requests"
         )
 
-    def break_off(self, reason: str) -> None:
-        """End the connection at once, since nothing more may be written."""
-        self._fail(ConnectionLost(reason, may_have_run=True))
-        self._end_before(-math.inf)
-
+    @trio.lowlevel.enable_ki_protection
     def post(self, attribute: str, *args: Any) -> Reply:
         """Send a small request to the Manager that has to go out whatever waits and whoever is cancelled.
 
@@ -239,6 +239,7 @@ class Connection:
             request.settled, request.error = True, error
         return request
 
+    @trio.lowlevel.enable_ki_protection
     async def say(self, attribute: str, *args: Any) -> None:
         """`post`, at the end of a scope: wait a little, whoever is cancelled, and raise nothing."""
         reply = self.post(attribute, *args)
@@ -248,6 +249,7 @@ class Connection:
             except NetworkError as error:
                 logger.debug("%s%r failed: %s", attribute, args, error)
 
+    @trio.lowlevel.enable_ki_protection
     async def admin_request(
         self,
         attribute: str,
@@ -301,6 +303,7 @@ class Connection:
             self.protocol.abandon(request)
             self._writer.flush()
 
+    @trio.lowlevel.enable_ki_protection
     async def disconnect(self, timeout: float | None = None) -> None:
         """Say goodbye, wait until the Manager has closed the connection, and close it in any case.
 
@@ -351,6 +354,7 @@ class Connection:
             raise ValueError(f"A timeout is a number of seconds from 0, not {timeout!r}")
         return seconds
 
+    @trio.lowlevel.enable_ki_protection
     async def _exchange(self, request: Waiting) -> None:
         """Queue a request, when there is room for it, and wait until it is woken."""
         await checkpoint_if_cancelled()  # also if the time that it has is over already
@@ -425,6 +429,8 @@ class Connection:
                     self._writer.flush()
                 if stand_aside and protocol.broken is None:
                     await self.threads.stand_aside()
+                    if protocol.outbox.unsent or self._writer.waiting:
+                        self._writer.flush()
                 if protocol.broken is not None:
                     self._fail(protocol.broken)
                     return

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
+import trio
 
 from msl_network_trio.client.notifications import (
     MAX_BUFFER_SIZE,
@@ -58,6 +59,7 @@ class RemoteMethod:
         self._link = link
         self._name = name
 
+    @trio.lowlevel.enable_ki_protection
     def __call__(
         self, /, *args: Any, timeout: float | None = None, asynchronous: bool = False, **kwargs: Any
     ) -> Any:
@@ -176,6 +178,7 @@ class Link(KnownMethods):
 
     # ---- requests ----
 
+    @trio.lowlevel.enable_ki_protection
     async def request(
         self,
         attribute: str,
@@ -221,6 +224,7 @@ class Link(KnownMethods):
         self._linked(name)
         return self._keep(name, RemoteMethod(self, name))
 
+    @trio.lowlevel.enable_ki_protection
     async def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """Ask the Service to shut down, which it must implement, and break the link.
 
@@ -275,6 +279,7 @@ class Link(KnownMethods):
         self._linked("notifications")
         return NotificationStream(self._streams, max_buffer_size)
 
+    @trio.lowlevel.enable_ki_protection
     def _notify(self, notifications: Sequence[Notification], start: StartTask) -> None:
         """Give notifications to everybody who wants them; called by the reader."""
         for stream in self._streams:
@@ -282,6 +287,7 @@ class Link(KnownMethods):
         if "notification_handler" in self.__dict__:
             self._handler_runner.put(notifications, start)
 
+    @trio.lowlevel.enable_ki_protection
     def _end_notifications(self, error: NetworkError | None) -> None:
         """Let no more come, because the connection was lost or, without an error, the link was broken."""
         for stream in self._streams:
@@ -315,6 +321,7 @@ class Link(KnownMethods):
         """
         return LockOpening(self, shared, timeout, wait)
 
+    @trio.lowlevel.enable_ki_protection
     async def release_lock(self, timeout: float | None = None) -> list[str]:
         """Release the lock of this client on the Service, at once, whatever scopes hold it.
 
@@ -329,6 +336,7 @@ class Link(KnownMethods):
 
     # ---- the link itself ----
 
+    @trio.lowlevel.enable_ki_protection
     async def unlink(self, timeout: float | None = None) -> None:
         """Unlink from the Service; every further request through this link raises `LinkBroken`.
 
@@ -341,10 +349,12 @@ class Link(KnownMethods):
         if self._client is not None:
             await self._client.unlink(self, timeout=timeout)
 
+    @trio.lowlevel.enable_ki_protection
     async def disconnect(self, timeout: float | None = None) -> None:
         """Do what `unlink` does."""
         await self.unlink(timeout=timeout)
 
+    @trio.lowlevel.enable_ki_protection
     def _break(self) -> None:
         """Let no more requests be made."""
         self._client = None
@@ -468,13 +478,16 @@ class LinkOpening(Opening[Link]):
         self._link: Link | None = None
         super().__init__(f"{type(client).__name__}.link")
 
+    @trio.lowlevel.enable_ki_protection
     async def _open(self) -> Link:
         return await self._client._link(self._service, self._timeout)
 
+    @trio.lowlevel.enable_ki_protection
     async def _enter(self) -> Link:
         self._link = await self._open()
         return self._link
 
+    @trio.lowlevel.enable_ki_protection
     async def _exit(self) -> None:
         assert self._link is not None
         await self._client._leave(self._link)
@@ -490,14 +503,17 @@ class LockOpening(Opening[list[str]]):
         self._wait = wait
         super().__init__(f"{type(link).__name__}.acquire_lock")
 
+    @trio.lowlevel.enable_ki_protection
     async def _open(self) -> list[str]:
         locks = self._link._linked("acquire_lock")._locks
         return await locks.acquire(self._link.service_name, self._shared, self._timeout, self._wait)
 
+    @trio.lowlevel.enable_ki_protection
     async def _enter(self) -> list[str]:
         # Those of the client of now: the link may be broken when the scope ends.
         self._locks = self._link._linked("acquire_lock")._locks
         return await self._open()
 
+    @trio.lowlevel.enable_ki_protection
     async def _exit(self) -> None:
         await self._locks.leave(self._link.service_name)

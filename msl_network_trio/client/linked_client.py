@@ -63,6 +63,7 @@ class _GuardedMethod(RemoteMethod):
         super().__init__(link, name)
         self._owner = owner
 
+    @trio.lowlevel.enable_ki_protection
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """See `RemoteMethod`; if an awaited call fails, the `service_error_handler` is called first."""
         if kwargs.get("asynchronous"):
@@ -119,10 +120,12 @@ class LinkedClient:
     def __await__(self) -> Generator[Any, Any, Self]:
         return self._linked_opening.__await__()  # type: ignore[return-value]
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
         await self._linked_opening.__aenter__()
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exception_type: type[BaseException] | None,
@@ -131,6 +134,7 @@ class LinkedClient:
     ) -> None:
         await self._linked_opening.__aexit__(exception_type, exception, traceback)
 
+    @trio.lowlevel.enable_ki_protection
     async def _attach(self, client: Client) -> None:
         """Link with the Service, when it has come; connecting has used up some of the time."""
         timeout = client._settings.timeout
@@ -179,6 +183,7 @@ class LinkedClient:
             raise private_attribute(self, name)
         return _GuardedMethod(self, self._linked(name), name)
 
+    @trio.lowlevel.enable_ki_protection
     async def request(
         self,
         attribute: str,
@@ -191,6 +196,7 @@ class LinkedClient:
         link = self._linked(attribute)
         return await self._guarded(link.request, (attribute, args, kwargs), {"timeout": timeout})
 
+    @trio.lowlevel.enable_ki_protection
     async def _guarded(
         self, call: Callable[..., Awaitable[Any]], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
@@ -207,6 +213,7 @@ class LinkedClient:
         raises is logged, and does not replace the exception.
         """
 
+    @trio.lowlevel.enable_ki_protection
     async def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """See `Link.shutdown_service`."""
         result = await self._linked("shutdown_service").shutdown_service(*args, timeout=timeout, **kwargs)
@@ -246,10 +253,12 @@ class LinkedClient:
         """See `Link.acquire_lock`."""
         return self._linked("acquire_lock").acquire_lock(shared, timeout, wait=wait)
 
+    @trio.lowlevel.enable_ki_protection
     async def release_lock(self, timeout: float | None = None) -> list[str]:
         """See `Link.release_lock`."""
         return await self._linked("release_lock").release_lock(timeout)
 
+    @trio.lowlevel.enable_ki_protection
     async def unlink(self, timeout: float | None = None) -> None:
         """See `Link.unlink`."""
         if self._link is not None:
@@ -258,6 +267,7 @@ class LinkedClient:
 
     # ---- the client ----
 
+    @trio.lowlevel.enable_ki_protection
     async def admin_request(self, /, attrib: str, *args: Any, **kwargs: Any) -> Any:
         """See `Client.admin_request`."""
         return await self._connected().admin_request(attrib, *args, **kwargs)
@@ -266,6 +276,7 @@ class LinkedClient:
         """See `Client.identity`."""
         return self._connected().identity()
 
+    @trio.lowlevel.enable_ki_protection
     async def identities(
         self, *, as_string: bool = False, indent: int = 2, timeout: float | None = None
     ) -> Any:
@@ -286,6 +297,7 @@ class LinkedClient:
         client._settings = attrs.evolve(self._settings, name=name)
         return client
 
+    @trio.lowlevel.enable_ki_protection
     async def disconnect(self, timeout: float | None = None) -> None:
         """See `Client.disconnect`. Disconnecting again does no harm."""
         client = self._client

@@ -29,6 +29,7 @@ class Locks:
         self._connection = connection
         self._held: Counter[str] = Counter()  # also those that are being acquired
 
+    @trio.lowlevel.enable_ki_protection
     async def acquire(self, service: str, shared: bool, timeout: float | None, wait: bool) -> list[str]:
         """Acquire a lock; see `Link.acquire_lock`."""
         seconds = self._connection.seconds(timeout)
@@ -55,6 +56,7 @@ class Locks:
             may_have_run=asked,
         ) from refusal
 
+    @trio.lowlevel.enable_ki_protection
     async def release(self, service: str, timeout: float | None) -> list[str]:
         """Release a lock at once; see `Link.release_lock`."""
         try:
@@ -68,15 +70,18 @@ class Locks:
         self.forget(service)
         return names
 
+    @trio.lowlevel.enable_ki_protection
     async def leave(self, service: str) -> None:
         """End a scope that holds a lock."""
         if not self._let_go(service):
             await self._connection.say("release_lock", service)
 
+    @trio.lowlevel.enable_ki_protection
     def forget(self, service: str) -> None:
         """Note that the lock is released, whoever thinks that he holds it."""
         del self._held[service]
 
+    @trio.lowlevel.enable_ki_protection
     async def _try(self, service: str, shared: bool, timeout: float | None) -> list[str]:
         self._held[service] += 1
         try:

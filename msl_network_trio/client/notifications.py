@@ -40,6 +40,7 @@ class _Mailbox:
         self._ended = False
         self.dropped = 0
 
+    @trio.lowlevel.enable_ki_protection
     def put(self, notifications: Sequence[Notification]) -> None:
         queue = self.queue
         queue.extend(notifications)
@@ -49,6 +50,7 @@ class _Mailbox:
         if self._wanted:
             self._wanted.unpark(count=len(queue))
 
+    @trio.lowlevel.enable_ki_protection
     def end(self, *, drop: bool) -> None:
         """Let no more come; what is there is still given out unless it is dropped."""
         self._ended = True
@@ -56,6 +58,7 @@ class _Mailbox:
             self.queue.clear()
         self._wanted.unpark_all()
 
+    @trio.lowlevel.enable_ki_protection
     async def wait(self) -> bool:
         """Wait until there are some, and return whether there are: if not, there never will be."""
         if self.queue or self._ended:
@@ -91,10 +94,12 @@ class NotificationStream:
         """How many notifications were lost, the oldest first, because the consumer was too slow."""
         return self._mailbox.dropped
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> NotificationStream:
         self._subscribers.add(self)
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exception_type: type[BaseException] | None,
@@ -107,6 +112,7 @@ class NotificationStream:
     def __aiter__(self) -> NotificationStream:
         return self
 
+    @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Notification:
         if self._mailbox.queue:  # what wait() does, without the call: they may come by the thousand
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -117,6 +123,7 @@ class NotificationStream:
             raise self._error
         raise StopAsyncIteration
 
+    @trio.lowlevel.enable_ki_protection
     def end(self, error: NetworkError | None) -> None:
         """Let no more come, because the connection was lost or, without an error, the link was unlinked."""
         self._error = error
@@ -141,6 +148,7 @@ class HandlerRunner:
         self._at_work: Callable[..., Any] | None = None
         """The handler that was called last."""
 
+    @trio.lowlevel.enable_ki_protection
     def put(self, notifications: Sequence[Notification], start: StartTask) -> None:
         """Add some, for the reader.
 
@@ -162,10 +170,12 @@ class HandlerRunner:
                 self._logged,
             )
 
+    @trio.lowlevel.enable_ki_protection
     def end(self, *, drop: bool) -> None:
         """Let no more come; what is there is still handled unless it is dropped."""
         self._mailbox.end(drop=drop)
 
+    @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:
         what = f"the notification handler for {self._service!r}:"
         while await self._mailbox.wait():

@@ -8,6 +8,8 @@ from collections.abc import Coroutine, Generator
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+import trio
+
 T = TypeVar("T")
 
 
@@ -53,12 +55,14 @@ class Opening(Coroutine[Any, Any, T], Generic[T]):
         """Give up an opening that was not used, as with a coroutine."""
         self._awaited.close()
 
+    @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> T:
         if inspect.getcoroutinestate(self._awaited) != inspect.CORO_CREATED:
             raise RuntimeError(f"{self._name} was used already; each await or 'async with' takes a new one")
         self._awaited.close()
         return await self._enter()
 
+    @trio.lowlevel.enable_ki_protection
     async def __aexit__(
         self,
         exception_type: type[BaseException] | None,

@@ -80,6 +80,7 @@ class Reply(Request):
         """Return whether the reply is there, or never will be: awaiting it does not have to wait."""
         return self.settled or self.abandoned
 
+    @trio.lowlevel.enable_ki_protection
     def cancel(self) -> bool:
         """Abandon the request. If it was not written yet it never will be; else its reply is dropped.
 
@@ -92,6 +93,7 @@ class Reply(Request):
         self.wake()
         return True
 
+    @trio.lowlevel.enable_ki_protection
     def __await__(self) -> Generator[Any, Any, Any]:
         if self.settled or self.abandoned:
             # Not a full checkpoint: to let all other tasks run for each of a hundred replies that arrived
@@ -110,6 +112,7 @@ class Reply(Request):
             raise self.error.with_traceback(None)
         return self.result
 
+    @trio.lowlevel.enable_ki_protection
     async def _wait(self) -> None:
         if self.waiter is NOBODY:
             self.waiter = trio.Event()

@@ -1,8 +1,14 @@
 """What threads may do to a connection, with its lock held; `Connection` is for tasks only.
 
-A thread that makes a request queues it and sends it, if it can be sent, and reads the reply if the task that
-reads stands aside (see `Turn`). What is left goes to the Trio thread, which `Threads.flush` is for: most of
-what is told here says whether that has to be called there.
+A thread that makes a request sends it, if nothing else is being written, and reads the reply if the task that
+reads stands aside (see `Turn`). Everything else goes to the Trio thread, for `Threads.flush`: most methods
+return whether that has to be called there.
+
+**Exceptions in threads.** A signal handler, or another thread, may raise an exception in a thread between any
+two steps of the interpreter. So threads change nothing that cannot be done again. Before a thread sends, it
+puts the requests into `_leaving`; `finish` does all that is left to do with these, once or several times.
+What a thread receives stays in `_received` until it has been dealt with, and the Trio thread takes what is
+left there.
 """
 
 from __future__ import annotations
@@ -18,6 +24,11 @@ from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.transport.base import Transport
 
+_LINE_END = ord("\n")
+
+_CHUNK = 262_144
+"""Bytes of requests that are sent together, if there are as many."""
+
 
 class Threads:
     """A connection, as threads see it.
@@ -27,7 +38,7 @@ class Threads:
         protocol: The protocol.
         writer: Writes.
         watch: Looks after open requests.
-        dispatch: Tells everybody, in the Trio thread, what has arrived for them.
+        deliver: Takes, in the Trio thread, what a thread has received.
 
     Attributes:
         are_there: Whether threads use the connection.
@@ -40,19 +51,28 @@ class Threads:
         protocol: ClientProtocol,
         writer: Writer,
         watch: Watch,
-        dispatch: Callable[[list[Event]], None],
+        deliver: Callable[[bytes], object],
     ) -> None:
         self.are_there = False
         self._transport = transport
         self._protocol = protocol
         self._writer = writer
         self._watch = watch
-        self._dispatch = dispatch
+        self._deliver = deliver
         self.turn = Turn(transport.lock, threads_may_receive=transport.threads_may_receive)
         self._patient: deque[Request] | None = None
         """What waits for other requests; made for threads: empty, it would be a tenth of a connection."""
         self._patient_bytes = 0
-        self._read: list[Event] = []
+        self._leaving: list[Request] = []
+        """The requests that a thread is sending; empty: none is."""
+        self._data = b""
+        """Their lines; empty: not put together yet."""
+        self._sent: list[int] = []
+        """The numbers of bytes of them that were sent."""
+        self._after = 0
+        """The `Outbox.last_sequence` before them."""
+        self._received: list[bytes] = []
+        """What threads have received and nobody has dealt with yet."""
 
     def come(self) -> None:
         """From now on threads use the connection; to be called in the Trio thread by what lets them."""
@@ -96,13 +116,23 @@ class Threads:
         Raises:
             ConnectionLost: The connection has ended.
         """
-        if self._patient:
-            self.queue_patient()
-        if not self._writer.has_room(len(request.data)):
-            self._protocol.check_open(request.service)
+        self.finish()
+        self._protocol.check_open(request.service)
+        patient = self._patient
+        assert patient is not None  # threads have come
+        size = len(request.data)
+        if not self._writer.has_room(self._patient_bytes + size):
             return None
-        self._protocol.request(request)
-        return self.send(request)
+        can_send = self._can_send
+        if can_send and not request.is_patient:
+            self.turn.take(request)
+        if can_send and not patient:
+            self._begin()
+            self._leaving.append(request)
+            return self._send()
+        self._patient_bytes += size
+        patient.append(request)
+        return self._send_patient() if can_send else True
 
     def send(self, request: Request) -> bool:
         """Send what waits, and take the turn to read if somebody waits for this request.
@@ -110,19 +140,69 @@ class Threads:
         Returns:
             Whether `flush` has to be called.
         """
-        if self._patient:
-            self.queue_patient()
-        if not self._transport.threads_may_send:
+        self.finish()
+        if not self._can_send:
             return True
         if not request.is_patient:
             self.turn.take(request)
-        return self._writer.send_at_once(also_behind_others=True) or self._watch.is_asleep
+        return self._send_patient() if self._patient else self._watch.is_asleep
 
-    def abandon(self, request: Request) -> bool:
-        """Give up on a request; returns as `send` does."""
-        self.turn.give_up(request)
-        self._protocol.abandon(request)
-        return True
+    @property
+    def _can_send(self) -> bool:
+        """Whether nothing else is being written, or waits to be written."""
+        return self._transport.threads_may_send and self._writer.is_clear and self._protocol.may_pass_by
+
+    def _send_patient(self) -> bool:
+        """Send what waits for other requests; returns as `send` does."""
+        leaving, patient = self._leaving, self._patient
+        assert patient is not None  # threads have come
+        self._begin()
+        size = 0
+        while patient and size < _CHUNK:
+            request = patient[0]
+            if not request.abandoned and not request.may_have_run:
+                leaving.append(request)
+                size += len(request.data)
+            patient.popleft()  # interrupted before this, the request is passed over later
+        if not patient:
+            self._patient_bytes = 0
+        return self._send() if leaving else self._watch.is_asleep
+
+    def _begin(self) -> None:
+        self._data = b""
+        self._sent.clear()
+        self._after = self._protocol.outbox.last_sequence
+
+    def _send(self) -> bool:
+        """Send what is leaving; returns as `send` does."""
+        leaving = self._leaving
+        self._data = data = leaving[0].data if len(leaving) == 1 else b"".join([r.data for r in leaving])
+        self._protocol.outbox.count_as_given_out(leaving, self._after)
+        self._transport.send_in_thread(data, self._sent)
+        return self._note_sent() or bool(self._patient) or self._watch.is_asleep
+
+    def _note_sent(self) -> bool:
+        """Leave to the task what was not sent of what is leaving, and return whether there is any."""
+        sent = sum(self._sent)
+        has_rest = sent < len(self._data)
+        if has_rest:
+            self._writer.leave(memoryview(self._data)[sent:])
+        for request in self._leaving:
+            request.data = b""
+        self._leaving.clear()
+        return has_rest
+
+    def finish(self) -> None:
+        """Finish what a thread was doing when an exception interrupted it; doing so again changes nothing.
+
+        Its requests count as given out. What was not sent of them is left to the task, for `flush`.
+        """
+        leaving = self._leaving
+        if not leaving:
+            return
+        self._data = self._data or b"".join([request.data for request in leaving])
+        self._protocol.outbox.count_as_given_out(leaving, self._after)
+        self._note_sent()
 
     def reads(self, request: Request) -> bool:
         """Return whether the thread that waits for this request is to read; also without the lock."""
@@ -136,21 +216,30 @@ class Threads:
         """Read, if that is the turn of the thread that waits for this request; returns as `send` does."""
         if self.turn.reader is not request:
             return False
-        data = self._transport.receive_nowait()
-        if data is None:
+        received = self._received
+        self._transport.receive_in_thread(received)
+        if not received:
             return False
-        if not data:
-            self.turn.give_up(request)
-            return True
         self._watch.hear()
-        for event in self._protocol.receive(data):
-            if isinstance(event, Request) and event.wakes_anywhere:
-                event.wake()
-            else:
-                self._read.append(event)
-        others_wait = self.stop_reading(request) if request.settled else False
-        protocol = self._protocol
-        return others_wait or bool(self._read) or bool(protocol.outbox) or protocol.broken is not None
+        last = received[-1]
+        if last and last[-1] != _LINE_END and not self._protocol.has_limit:
+            return False  # the rest of a large line is still to come
+        if not (last and self._take_replies(last if len(received) == 1 else b"".join(received))):
+            self.turn.hand_back(request)
+            return True
+        received.clear()
+        return self.stop_reading(request) if request.settled else False
+
+    def _take_replies(self, data: bytes) -> bool:
+        """Wake those who wait for replies; False if that is, or something else is, for the task to do."""
+        replies = self._protocol.settle_replies(data)
+        if replies is None:
+            return False
+        for reply in replies:
+            if not reply.wake_in_thread():
+                return False
+        self._protocol.forget(replies)
+        return True
 
     def stop_reading(self, request: Request) -> bool:
         """Leave reading to others; returns as `send` does."""
@@ -158,7 +247,8 @@ class Threads:
             return False
         self.turn.give_up(request)
         # If nobody waits for those that are open, somebody soon may, and will read then.
-        return any(not other.is_patient for other in self._protocol.open.values())
+        # In a list: an exception that interrupts a generator may be lost.
+        return False in [other.is_patient for other in self._protocol.open.values()]
 
     # ---- for the Trio thread, with the lock held ----
 
@@ -174,13 +264,18 @@ class Threads:
         if read:
             self.turn.call_back()
 
+    def abandon(self, request: Request) -> None:
+        """Give up on a request."""
+        self.turn.give_up(request)
+        self._protocol.abandon(request)
+
     def queue_patient(self) -> None:
-        """Queue what was taken by `put`; also in a thread."""
+        """Queue what was taken by `put`."""
         self._patient_bytes = 0
         while self._patient:
             request = self._patient.popleft()
-            if request.abandoned:
-                continue
+            if request.abandoned or request.may_have_run:
+                continue  # the latter if an exception has interrupted the thread that sent it
             try:
                 self._protocol.request(request)
             except ConnectionLost as error:
@@ -196,6 +291,7 @@ class Threads:
             len(requests) == len(events)
             and self.turn.is_to_stand_aside(requests)
             and not self._protocol.outbox
+            and not self._protocol.is_inside_a_line
             and all(request.wakes_anywhere for request in self._protocol.open.values())
         )
 
@@ -205,5 +301,7 @@ class Threads:
             await self.turn.stand_aside()
         finally:
             # No thread adds to it any more, since it is the turn of the task now.
-            read, self._read = self._read, []
-            self._dispatch(read)
+            data = b"".join(self._received)
+            self._received.clear()
+            if data:
+                self._deliver(data)

@@ -68,6 +68,11 @@ class Turn:
         if self.reader is request:
             self.reader = None
 
+    def hand_back(self, request: Request) -> None:
+        """Leave reading to the task, which is to be called back: it has to look at what was received."""
+        self.give_up(request)
+        self.is_aside = False
+
     # For the task.
 
     def is_to_stand_aside(self, requests: list[Request]) -> bool:
@@ -111,5 +116,5 @@ class Turn:
 
     def call_back(self) -> None:
         """Have the task read at once; in the Trio thread."""
-        if self.is_aside and self._called_back is not None:
+        if self._called_back is not None:
             self._called_back.set()

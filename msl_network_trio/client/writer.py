@@ -75,6 +75,15 @@ class Writer:
         return self._outbox.unsent + (0 if rest is None else len(rest))
 
     @property
+    def is_clear(self) -> bool:
+        """Whether nothing is being written, so that a thread may send."""
+        return self._is_idle and self._rest is None
+
+    def leave(self, rest: memoryview) -> None:
+        """Leave to the task what a thread could not send; `flush` wakes it."""
+        self._rest = rest
+
+    @property
     def is_inside_a_message(self) -> bool:
         """Whether a message has been written in part."""
         return self._rest is not None
@@ -127,6 +136,7 @@ class Writer:
         """From now on threads use the connection as well: hold the lock; in the Trio thread."""
         self.put = self._put_among_threads
 
+    @trio.lowlevel.enable_ki_protection
     async def put_when_there_is_room(self, request: Request) -> None:
         """Queue a request when there is room for it; who came first is served first. See `put_alone`."""
         size = len(request.data)
@@ -203,6 +213,7 @@ class Writer:
         self._rest = memoryview(data)[sent:]
         return False
 
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Write what there is, park, and so on.
 
@@ -245,11 +256,13 @@ class Writer:
         self._is_idle = False  # nobody shall wake it any more
         return trio.lowlevel.Abort.SUCCEEDED
 
+    @trio.lowlevel.enable_ki_protection
     async def drain(self) -> None:
         """Wait until everything that may be written has been; `close` ends the waiting as well."""
         while not self._is_idle and not self._closed:
             await self._progress.park()
 
+    @trio.lowlevel.enable_ki_protection
     def close(self) -> None:
         """Forget what is not written, and wake whoever waits."""
         self._closed = True

@@ -21,6 +21,7 @@ from msl_network_trio.constants import PORT, WEBSOCKET_PORT
 from msl_network_trio.exceptions import CertificateError, ConnectionLost, ConnectTimeout, NetworkError
 from msl_network_trio.gateway.relay import relay
 from msl_network_trio.gateway.visit import Visit
+from msl_network_trio.groups import leave_nursery
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.gateways import addresses_of, plain
@@ -361,7 +362,7 @@ class GatewayOpening:
     async def __aexit__(self, *_: object) -> None:
         assert self._gateway is not None
         self._gateway.shutdown()
-        await self._nursery.__aexit__(None, None, None)
+        await leave_nursery(self._nursery)
 
 
 def open_gateway(

@@ -18,6 +18,7 @@ from msl_network_trio import endings
 from msl_network_trio.client.connecting import language, operating_system
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectionLost
+from msl_network_trio.groups import leave_nursery
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair, load
 from msl_network_trio.manager.certificates import server_context
@@ -198,6 +199,7 @@ class Manager:
             kwargs["password_manager"] = self._settings.auth_password
         return kwargs
 
+    @trio.lowlevel.enable_ki_protection
     async def dial(self) -> MemoryTransport:
         """Open a connection in memory; what ``connect(transport=manager.dial)`` calls.
 
@@ -343,7 +345,7 @@ class ManagerOpening:
     async def __aexit__(self, *_: object) -> None:
         assert self._manager is not None
         self._manager.shutdown()
-        await self._nursery.__aexit__(None, None, None)
+        await leave_nursery(self._nursery)
 
 
 def _make_context(settings: ManagerSettings) -> tuple[ssl.SSLContext, Path]:

@@ -79,11 +79,12 @@ class Errand(Generic[R]):
             self._portal.post(self._start)
             self._attend(math.inf)
             stand_still_at_exit()
-        except BaseException:
-            self._give_up()
+            assert self._outcome is not None
+            return self._outcome.unwrap()
+        except BaseException as error:
+            if not (isinstance(self._outcome, outcome.Error) and self._outcome.error is error):
+                self._give_up()
             raise
-        assert self._outcome is not None
-        return self._outcome.unwrap()
 
     def _attend(self, seconds: float) -> None:
         """Do what is asked for, until there is an outcome."""

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import trio
 
-from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.logger import get_logger
 from msl_network_trio.portal import process
 from msl_network_trio.portal.errand import Errand, run_has_ended
@@ -105,6 +105,23 @@ class Portal:
         call = partial(function, *args, **kwargs)
         return trio.from_thread.run(call) if self._is_home() else Errand(self, call, close).run()
 
+    def end(self, function: Callable[[], Awaitable[object]]) -> None:
+        """Call an async function that ends something; see `call`.
+
+        If an exception interrupts this thread the function is called all the same, soon.
+
+        Args:
+            function: The function; to call it again must do no harm.
+        """
+        try:
+            self.call(function)
+        except BaseException:
+            try:
+                self.post(_start, function)
+            except ConnectionLost:
+                pass  # with the Trio run everything has ended
+            raise
+
     def do(self, function: Callable[[], None]) -> None:
         """Call a plain function in the Trio thread, be it this one or not, and wait for it; see `call`."""
         if threading.get_ident() == self.thread_id:
@@ -122,6 +139,20 @@ class Portal:
             return trio.from_thread.run_sync(trio.lowlevel.current_trio_token) is self._token
         except RuntimeError:
             return False
+
+
+def _start(function: Callable[[], Awaitable[object]]) -> None:
+    try:
+        trio.lowlevel.spawn_system_task(_run_quietly, function)
+    except RuntimeError:
+        pass  # the Trio run is ending, and with it everything
+
+
+async def _run_quietly(function: Callable[[], Awaitable[object]]) -> None:
+    try:
+        await function()
+    except NetworkError as error:
+        logger.debug("%r failed: %s", function, error)
 
 
 def _call(function: Callable[..., object], *args: Any) -> None:

@@ -20,13 +20,12 @@ class Process:
         is_exiting: Whether the interpreter is about to end, and only daemon threads are left.
     """
 
-    # These are inherited.
-    hooks_exit: ClassVar[bool] = False
+    # It is inherited.
     hooks_fork: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.main_thread = threading.main_thread().ident
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.script: Script | None = None
         self.is_exiting = False
 

@@ -7,6 +7,7 @@ thread may disturb the end of the interpreter.
 
 from __future__ import annotations
 
+import _thread
 import sys
 import threading
 from collections.abc import Callable
@@ -18,6 +19,52 @@ from msl_network_trio.portal.process import is_main_thread
 
 SLICE = 0.05
 """For how many seconds to wait before looking around, where nothing else would interrupt a wait."""
+
+
+class Latch:
+    """An event that any thread may set, and threads wait for.
+
+    Unlike `threading.Event` it stays intact whatever exception interrupts a thread that waits: the lock of a
+    `threading.Condition` may be released twice then.
+
+    Attributes:
+        is_set: Whether it was set.
+    """
+
+    __slots__ = ("_gates", "is_set")
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._gates: list[_thread.LockType] = []
+
+    def set(self) -> None:
+        """Wake all threads that wait; setting it again, also after an interrupted call, does no harm."""
+        self.is_set = True
+        for gate in [*self._gates]:
+            try:
+                gate.release()
+            except RuntimeError:
+                pass  # it was released before
+
+    def attempt(self, seconds: float) -> bool:
+        """Wait until it is set, at most this many seconds, and return whether it is; see `wait`."""
+        if not self.is_set:
+            gate = _thread.allocate_lock()
+            gate.acquire()
+            self._gates.append(gate)
+            # Only now: what was set before that had no gate to release.
+            if not self.is_set:
+                gate.acquire(True, min(seconds, threading.TIMEOUT_MAX))
+            self._gates.remove(gate)
+        return self.is_set
+
+
+def let_go(lock: threading.RLock) -> None:
+    """Release a lock that an exception has kept the end of a ``with`` block from releasing, if it has."""
+    try:
+        lock.release()
+    except RuntimeError:
+        pass  # this thread does not hold it
 
 
 def check_may_wait(what: str, instead: str = "") -> None:

@@ -317,6 +317,67 @@ class ClientProtocol:
             self._break(f"a line of more than {limit:,} bytes (see read_limit)", start)
         return events
 
+    @property
+    def may_pass_by(self) -> bool:
+        """Whether a request would be the next line to write."""
+        return not self.outbox.unsent and self.outbox.gate is None
+
+    @property
+    def has_limit(self) -> bool:
+        """Whether lines may be no longer than a limit."""
+        return self._lines.limit is not None
+
+    @property
+    def is_inside_a_line(self) -> bool:
+        """Whether a line has been received in part."""
+        return self._lines.size > 0
+
+    def settle_replies(self, data: bytes) -> list[Request] | None:
+        """Take what was received if it is nothing but replies of Services to open requests.
+
+        An exception may interrupt a thread in the midst of this. So it changes nothing that `receive`, or
+        another call, cannot do again: until `forget`, the requests are still among `open`.
+
+        Args:
+            data: Whole lines.
+
+        Returns:
+            The requests, which are settled; None if it is something else, which is for `receive` to take.
+        """
+        limit = self._lines.limit
+        if self.is_inside_a_line or self.broken is not None or (limit is not None and len(data) > limit):
+            return None
+        messages = codec.decode_lines(data)
+        if not messages:
+            return None
+        find, manager, unset = self.open.get, MANAGER, UNSET
+        requests: list[Request] = []
+        for message in messages:
+            request = find(message.uid)
+            if (
+                request is None
+                or request.service == manager
+                or (message.result is unset and not message.error)
+            ):
+                return None
+            requests.append(request)
+        unread = self._unread
+        for request, message in zip(requests, messages, strict=True):
+            if message.error:
+                request.error = answered_error(request, message, self.manager, self.manager_name)
+            else:
+                request.result = message.result
+            unread.read_up_to(request.sequence)
+            request.settled = True
+        return requests
+
+    def forget(self, requests: Iterable[Request]) -> None:
+        """Remove requests from `open` that were settled by `settle_replies`."""
+        for request in requests:
+            self.open.pop(request.uid, None)
+        if self._unread.abandoned:
+            self._unread.forget_read()
+
     def _take_block(self, block: bytes, events: list[Event]) -> None:
         if self._handshake.is_over:
             notifications, block = codec.notifications_first(block)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 from msl_network_trio.exceptions import NetworkError
@@ -103,6 +103,13 @@ class Request(Line):
         Called by the I/O layer for every event; its subclasses say how.
         """
 
+    def wake_in_thread(self) -> bool:
+        """Do what `wake` does, in another thread than that of Trio, and return whether that is possible.
+
+        An exception may interrupt the thread, so this is called again, or `wake` is; that changes nothing.
+        """
+        return False
+
     def __repr__(self) -> str:
         state = "settled" if self.settled else "written" if self.may_have_run else "not written"
         return f"<{type(self).__name__} {self.service}.{self.attribute} {state}>"
@@ -188,6 +195,20 @@ class Outbox:
         self.last_sequence = request.sequence = self.last_sequence + 1
         self.open[request.uid] = request
         return data
+
+    def count_as_given_out(self, requests: Sequence[Request], after: int) -> None:
+        """Count requests as given out that were not added; to do so again changes nothing.
+
+        Args:
+            requests: The requests, in order.
+            after: The `last_sequence` before.
+        """
+        sequence = after
+        for request in requests:
+            sequence += 1
+            request.sequence = sequence
+            self.open[request.uid] = request
+        self.last_sequence = sequence
 
     def take(self) -> bytes:
         """Give out the next lines to write, joined; nothing if none wait."""

@@ -122,5 +122,7 @@ def is_public(service: object, name: str) -> bool:
 def _is_of_base(service: object, name: str) -> bool:
     if name in service.__dict__:
         return False
-    owner = next(each for each in type(service).__mro__ if name in vars(each))
-    return owner.__module__ == _BASE
+    for each in type(service).__mro__:
+        if name in vars(each):
+            return each.__module__ == _BASE
+    raise AttributeError(name)

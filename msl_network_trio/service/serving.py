@@ -13,6 +13,7 @@ import trio
 from msl_network_trio.asyncio_advice import explain
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
+from msl_network_trio.groups import plain
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import (
     Call,
@@ -401,4 +402,4 @@ def _raise(failure: BaseException | None) -> None:
 
 def _single(group: BaseExceptionGroup[Any]) -> BaseException:
     """Take away what a nursery has wrapped around an exception, if it is just one."""
-    return group.exceptions[0] if len(group.exceptions) == 1 else group
+    return group.exceptions[0] if len(group.exceptions) == 1 else plain(group)

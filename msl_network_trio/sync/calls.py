@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _thread
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
@@ -21,7 +22,7 @@ from msl_network_trio.client.reply import timed_out
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.portal.interrupts import uninterrupted
 from msl_network_trio.portal.process import is_exiting, is_main_thread, stand_still_at_exit
-from msl_network_trio.portal.waiting import check_cancelled, check_may_wait, wait
+from msl_network_trio.portal.waiting import Latch, check_cancelled, check_may_wait, let_go, wait
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.sync.futures import Callbacks, Future, FutureRequest
 
@@ -31,6 +32,10 @@ _PATIENCE, _LONGEST_PATIENCE = 0.002, 0.02
 To have the Trio thread look takes the time of some dozen requests, since two threads want to go on then. So
 it looks the less often, the more often threads have turned out to have sent everything themselves.
 """
+
+
+_CLEAN_UP = 5.0
+"""Most seconds to wait for the Trio thread to give up on a request."""
 
 
 class Blocking(Request):
@@ -48,7 +53,15 @@ class Blocking(Request):
     def wake(self) -> None:
         """Let the thread go on."""
         if not is_exiting():
+            self.wake_in_thread()
+
+    def wake_in_thread(self) -> bool:
+        """See `Request.wake_in_thread`."""
+        try:
             self._gate.release()
+        except RuntimeError:
+            pass  # it was woken before
+        return True
 
     def attempt(self, seconds: float) -> bool:
         """Wait for `wake`; see `wait`."""
@@ -73,6 +86,7 @@ class Calls:
         self._flush_is_planned = False
         self._patience = _PATIENCE
         self._threads = connection.threads
+        self._signals_lose_bytes = connection.signals_lose_bytes
         if not self._threads.are_there:
             self._portal.do(self._threads.come)
 
@@ -97,18 +111,15 @@ class Calls:
         seconds = connection.seconds(timeout)
         request = connection.protocol.make(Blocking, service, attribute, args, kwargs)
         try:
-            if not uninterrupted(self._do, self._threads.queue, request):
+            if not self._do(self._threads.queue, request):
                 return self._portal.call(connection.request, service, attribute, args, kwargs, timeout)
-            arrived = self.wait(request, request.attempt, seconds)
-        except NetworkError:
-            raise  # there is nothing to give up on
+            if not self.wait(request, request.attempt, seconds):
+                self.abandon(request)
+                if not request.settled:  # else the reply came in the same moment
+                    raise timed_out(request, seconds)
         except BaseException:
-            self.abandon(request)
+            self.tidy_soon(request, abandon=True)
             raise
-        if not arrived:
-            self.abandon(request)
-            if not request.settled:  # else the reply came in the same moment
-                raise timed_out(request, seconds)
         if request.error is not None:
             stand_still_at_exit()
         return request.outcome()
@@ -134,21 +145,21 @@ class Calls:
         future = request.future = Future(request, self)
         try:
             if self._threads.is_idle:
-                has_room = uninterrupted(self._do, self._threads.queue, request)
+                has_room = self._do(self._threads.queue, request)
             else:
                 has_room = self._threads.put(request)
                 if not self._flush_is_planned:
-                    uninterrupted(self._plan_flush, request)
-        except NetworkError:
-            stand_still_at_exit()
+                    self._flush_is_planned = True
+                    self._portal.post(self._flush_later, request)
+            if not has_room:
+                raise connection.backlog_full(request)
+            if seconds != math.inf:
+                self._portal.post(self._end_later, request, seconds)
+        except BaseException as error:
+            self.tidy_soon(request, abandon=True)
+            if isinstance(error, NetworkError):
+                stand_still_at_exit()
             raise
-        except BaseException:
-            self.abandon(request)
-            raise
-        if not has_room:
-            raise connection.backlog_full(request)
-        if seconds != math.inf:
-            self._portal.post(self._end_later, request, seconds)
         return future
 
     def wait(self, request: Request, attempt: Callable[[float], bool], seconds: float) -> bool:
@@ -156,13 +167,11 @@ class Calls:
         threads = self._threads
         if threads.reads(request):
             deadline = monotonic() + seconds
-            try:
-                while threads.reads(request) and threads.wait(seconds):
-                    uninterrupted(self._do, threads.read, request)
-                    seconds = max(0, deadline - monotonic())
-            finally:
-                if threads.reads(request):
-                    uninterrupted(self._do, threads.stop_reading, request)
+            while threads.reads(request) and threads.wait(seconds):
+                self._do(threads.read, request)
+                seconds = max(0, deadline - monotonic())
+            if threads.reads(request):
+                self._do(threads.stop_reading, request)
             seconds = max(0, deadline - monotonic())
         return wait(attempt, seconds)
 
@@ -173,39 +182,101 @@ class Calls:
         request.is_patient = False
         try:
             if not (request.settled or request.abandoned or self._portal.is_inherited):
-                uninterrupted(self._do, self._threads.send, request)
+                self._do(self._threads.send, request)
             return self.wait(request, attempt, seconds)
         except BaseException:
-            if self._threads.reads(request):
-                uninterrupted(self._do, self._threads.stop_reading, request)
+            self.tidy_soon(request, abandon=False)
             raise
 
     def abandon(self, request: Request) -> None:
-        """Give up on a request; see `Connection.abandon`."""
-        if not (request.settled or request.abandoned or self._portal.is_inherited):
-            uninterrupted(self._do, self._threads.abandon, request)
+        """Give up on a request, and wait until that is known; see `Connection.abandon`."""
+        if request.settled or request.abandoned or self._portal.is_inherited:
+            return
+        try:
+            with self._lock:
+                if not (request.waits or request.may_have_run):
+                    request.abandoned = True  # which is all that there is to do, in one step
+                    return
+        except BaseException:
+            let_go(self._lock)
+            raise
+        if threading.get_ident() == self._portal.thread_id:
+            self._tidy(request, abandon=True)
+            return
+        is_done = Latch()
+        try:
+            self._portal.post(self._tidy, request, True, is_done)
+        except ConnectionLost:
+            return
+        wait(is_done.attempt, _CLEAN_UP)
 
     def _do(self, change: Callable[[Request], bool | None], request: Request) -> bool:
-        """Change the protocol, in a thread that is not interrupted, and return whether it was done.
+        """Change the protocol with the lock held, and return whether it was done.
 
-        What cuts it in two all the same, an exception from the handler of another signal than that of Ctrl-C
-        for example, leaves a connection of which nobody knows what has been written.
+        An exception may interrupt the thread at any moment. It leaves everything in order: see `Threads`.
         """
         if self._portal.is_inherited:
             raise ConnectionLost("The connection belongs to the process that this one was forked from")
         try:
-            with self._lock:
+            if self._signals_lose_bytes:
+                return uninterrupted(self._change, change, request)
+            return self._change(change, request)
+        except BaseException as error:
+            let_go(self._lock)
+            if isinstance(error, NetworkError):
+                stand_still_at_exit()
+            raise
+
+    def _change(self, change: Callable[[Request], bool | None], request: Request) -> bool:
+        with self._lock:
+            try:
                 trio_is_needed = change(request)
                 if trio_is_needed and not self._trio_is_told:
                     self._trio_is_told = True
                     self._portal.post(self._flush)
-        except NetworkError:
-            stand_still_at_exit()
+                return trio_is_needed is not None
+            except BaseException:
+                # Each time, whatever interrupts the others: once it is finished this changes nothing.
+                try:
+                    self._threads.finish()
+                finally:
+                    try:
+                        self._threads.finish()
+                    finally:
+                        self._threads.finish()
+                raise
+
+    def tidy_soon(self, request: Request, *, abandon: bool) -> None:
+        """Have the Trio thread tidy up after an exception has interrupted this thread."""
+        try:
+            self._portal.post(self._tidy, request, abandon)
+        except ConnectionLost:
+            pass  # and so is everything
+        except BaseException:
+            self._portal.post(self._tidy, request, abandon)
             raise
-        except BaseException as error:
-            self._portal.post(self.connection.break_off, f"A thread was interrupted while it sent: {error!r}")
-            raise
-        return trio_is_needed is not None
+
+    def _tidy(self, request: Request, abandon: bool, is_done: Latch | None = None) -> None:
+        """Do what an interrupted thread has left to do, in the Trio thread.
+
+        Args:
+            request: The request that the thread has made or waited for.
+            abandon: Whether to give up on it.
+            is_done: Is set at the end.
+        """
+        try:
+            with self._lock:
+                self._threads.finish()
+                # The thread may have been interrupted before it could tell the Trio thread so.
+                self._trio_is_told = self._flush_is_planned = False
+                if abandon:
+                    self._threads.abandon(request)
+                else:
+                    self._threads.stop_reading(request)
+                self._threads.flush()
+        finally:
+            if is_done is not None:
+                is_done.set()
 
     def _flush(self) -> None:
         """Do what threads have left to do, in the Trio thread."""
@@ -213,12 +284,8 @@ class Calls:
             self._trio_is_told = False
             self._threads.flush()
 
-    def _plan_flush(self, request: Request) -> None:
-        """Have the Trio thread send before long what nobody waits for, of which this is the first."""
-        self._flush_is_planned = True
-        self._portal.post(self._flush_later, request)
-
     def _flush_later(self, request: Request) -> None:
+        """Send before long what nobody waits for, of which this is the first."""
         try:
             trio.lowlevel.spawn_system_task(self._flush_after_a_while, request)
         except RuntimeError:

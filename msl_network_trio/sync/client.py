@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from msl_network_trio.client.client import Client as AsyncClient
 from msl_network_trio.client.client import connect as async_connect
@@ -16,7 +17,7 @@ from msl_network_trio.sync.calls import Calls
 from msl_network_trio.sync.handlers import ThreadHandler
 from msl_network_trio.sync.link import Link
 from msl_network_trio.sync.prompts import prompts_for_threads
-from msl_network_trio.sync.twins import blocking, like
+from msl_network_trio.sync.twins import Entering, blocking, like, named
 from msl_network_trio.visible import visible
 
 DROPPED = {
@@ -85,7 +86,14 @@ class Client:
 
     def link(self, service: str, *, timeout: float | None = None) -> Link:
         """Link with a Service; see `msl_network_trio.Client.link`."""
-        return self._portal.open(self._twin.link, self._twin._leave, service, timeout=timeout).sync
+
+        async def link() -> Link:
+            return (await self._twin.link(service, timeout=timeout)).sync
+
+        async def leave(link: Link) -> None:
+            await self._twin._leave(link._twin)
+
+        return self._portal.open(named("Client.link", link), leave)
 
     def unlink(self, link: Link, *, timeout: float | None = None) -> None:
         """Unlink from a Service; see `msl_network_trio.Client.unlink`."""
@@ -127,11 +135,11 @@ class Client:
         if name == "shutdown_handler":
             self._twin.shutdown_handler = ThreadHandler.of(value)
 
-    def __enter__(self) -> Self:
-        return self
+    __enter__ = Entering(weakref.ref)
 
     def __exit__(self, *_: object) -> None:
-        self.disconnect()
+        if not self._is_over:
+            self._portal.end(self._twin.disconnect)
 
 
 def dropped(owner: type, name: str) -> str:

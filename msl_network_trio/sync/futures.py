@@ -6,6 +6,7 @@ import concurrent.futures
 import math
 import threading
 from collections.abc import Callable
+from concurrent.futures._base import FINISHED, PENDING
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from msl_network_trio.arguments import number
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.process import is_exiting, stand_still_at_exit
-from msl_network_trio.portal.waiting import check_may_wait
+from msl_network_trio.portal.waiting import Latch, check_may_wait, let_go
 from msl_network_trio.portal.worker import Worker
 from msl_network_trio.protocol.outgoing import Request
 
@@ -30,29 +31,41 @@ class FutureRequest(Request):
 
     wakes_anywhere = True
 
-    future: Future
+    future: Future | None
     is_patient: bool
 
     def wake(self) -> None:
         """Tell the Future."""
-        if not is_exiting():
-            future = self.future
-            del self.future  # else the two would hold each other, and be left to the garbage collector
+        future = self.future
+        if future is not None and not is_exiting():
             future.settle(self.error)
+            self.future = None  # else the two would hold each other, and be left to the garbage collector
+
+    def wake_in_thread(self) -> bool:
+        """See `Request.wake_in_thread`."""
+        future = self.future
+        if future is not None and not future.settle_in_thread(self.error):
+            return False
+        self.future = None
+        return True
 
 
 class Callbacks:
     """Calls what Futures are to call when a reply has come, in a thread of its own."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._worker: Worker | None = None
 
     def prepare(self) -> None:
         """Start the thread, which is not possible any more when the interpreter is about to end."""
-        with self._lock:
-            if self._worker is None:
-                self._worker = Worker("callbacks of msl_network_trio")
+        try:
+            with self._lock:
+                if self._worker is None:
+                    self._worker = Worker("callbacks of msl_network_trio")
+        except BaseException:
+            let_go(self._lock)
+            raise
 
     def call(self, function: Callable[[Future], object], future: Future) -> None:
         """Call a function: here, or in the other thread if this is one that has just read the reply."""
@@ -85,6 +98,7 @@ class Future(concurrent.futures.Future[Any]):
         super().__init__()
         self._request = request
         self._calls = calls
+        self._is_over = Latch()
         self._is_abandoned = False
         self.is_settling = False
         self._has_result = False
@@ -95,12 +109,23 @@ class Future(concurrent.futures.Future[Any]):
         Returns:
             Whether it was abandoned; False if the reply is there already.
         """
+        try:
+            return self._cancel()
+        except BaseException:  # of a signal handler, for example
+            let_go(self._lock)
+            if self.cancelled():
+                self._is_over.set()
+                self._calls.tidy_soon(self._request, abandon=True)
+            raise
+
+    def _cancel(self) -> bool:
         if not super().cancel():
             return False
         with self._condition:  # of several threads, one cancels
             first, self._is_abandoned = not self._is_abandoned, True
         if first:
             self.set_running_or_notify_cancel()  # else wait() and as_completed() would not hear of it
+            self._is_over.set()
             self._calls.abandon(self._request)
         return True
 
@@ -128,7 +153,19 @@ class Future(concurrent.futures.Future[Any]):
     def add_done_callback(self, fn: Callable[[Future], object]) -> None:
         """Have a function called when the reply is there; at once if it is there already."""
         self._calls.callbacks.prepare()
-        super().add_done_callback(partial(self._calls.callbacks.call, fn))
+        try:
+            super().add_done_callback(partial(self._calls.callbacks.call, fn))
+        except BaseException:
+            let_go(self._lock)
+            raise
+
+    @property
+    def _lock(self) -> threading.RLock:
+        """The lock of the Condition of `concurrent.futures.Future`, whose own methods are written in Python.
+
+        An exception that interrupts these may leave it locked.
+        """
+        return self._condition._lock  # type: ignore[attr-defined, no-any-return]
 
     def settle(self, error: NetworkError | None) -> None:
         """Take the outcome of the request."""
@@ -143,22 +180,40 @@ class Future(concurrent.futures.Future[Any]):
             pass  # it was cancelled in the same moment
         finally:
             self.is_settling = False
+            self._is_over.set()
+
+    def settle_in_thread(self, error: NetworkError | None) -> bool:
+        """Take the outcome in any thread, if nobody but threads that wait has to be told; else return False.
+
+        An exception may interrupt it. Then it, or `settle`, is called again, and goes on.
+        """
+        if self._has_listeners:
+            return False
+        try:
+            with self._lock:
+                if self._has_listeners:
+                    return False
+                if self._state == PENDING:
+                    self._result, self._exception = self._request.result, error
+                    self._has_result = error is None
+                    self._state = FINISHED
+        except BaseException:
+            let_go(self._lock)
+            raise
+        self._is_over.set()
+        return True
+
+    @property
+    def _has_listeners(self) -> bool:
+        """Whether a callback, `concurrent.futures.wait` or `as_completed` has to be told of the outcome."""
+        return bool(self._waiters or self._done_callbacks)  # type: ignore[attr-defined]
 
     def _wait(self, timeout: float | None) -> None:
         if self.done():
             return
         check_may_wait("Future.result", "the Reply that msl_network_trio gives")
-        self._calls.wait_for_future(
-            self._request, self._attempt, math.inf if timeout is None else number("timeout", timeout)
-        )
+        # Not by its Condition, whose lock an exception may leave unlocked.
+        seconds = math.inf if timeout is None else number("timeout", timeout)
+        self._calls.wait_for_future(self._request, self._is_over.attempt, seconds)
         if self._exception is not None:
             stand_still_at_exit()
-
-    def _attempt(self, seconds: float) -> bool:
-        try:
-            super().exception(min(seconds, threading.TIMEOUT_MAX))
-        except concurrent.futures.CancelledError:
-            return True
-        except TimeoutError:
-            return self.done()
-        return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,7 +22,7 @@ from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.messages import Notification
 from msl_network_trio.sync.calls import Calls
 from msl_network_trio.sync.handlers import ThreadHandler
-from msl_network_trio.sync.twins import blocking
+from msl_network_trio.sync.twins import Entering, blocking, named
 
 if TYPE_CHECKING:
     from msl_network_trio.sync.client import Client
@@ -171,13 +173,12 @@ class Link(Facts, KnownMethods):
             The names of the clients that are linked with the Service, in any order. Entered with ``with``,
             the lock is released at the end of the block.
         """
-        locks = self._twin._linked("acquire_lock")._locks
+        self._twin._linked("acquire_lock")
 
-        async def release(_: list[str]) -> None:
-            await locks.leave(self.service_name)
+        async def acquire() -> Lock:
+            return Lock(await self._twin.acquire_lock(shared, timeout, wait=wait), self)
 
-        names = self._portal.open(self._twin.acquire_lock, release, shared, timeout, wait=wait)
-        return Lock(names, self)
+        return self._portal.open(named("Link.acquire_lock", acquire), Lock._leave)
 
     release_lock = blocking(AsyncLink.release_lock)
 
@@ -192,13 +193,15 @@ class Link(Facts, KnownMethods):
         """Do what `unlink` does."""
         self.unlink(timeout)
 
-    def __enter__(self) -> Self:
-        return self
+    __enter__ = Entering(weakref.ref)
 
     def __exit__(self, *_: object) -> None:
+        self._portal.end(self._leave)
+
+    async def _leave(self) -> None:
         client = self._twin._client
-        if client is not None and self._owner.is_connected():
-            self._portal.call(client._leave, self._twin)
+        if client is not None and client.is_connected():
+            await client._leave(self._twin)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *filter(str.isidentifier, self.service_attributes)})
@@ -221,13 +224,15 @@ class Lock(list[str]):
         # Of the client of now: the link may be broken when the block ends.
         self._client = link._twin._client
 
-    def __enter__(self) -> Self:
-        return self
+    __enter__ = Entering(weakref.ref)
 
     def __exit__(self, *_: object) -> None:
-        client = self._client
+        self._link._portal.end(self._leave)
+
+    async def _leave(self) -> None:
+        client, self._client = self._client, None
         if client is not None and client.is_connected():
-            self._link._portal.call(client._locks.leave, self._link.service_name)
+            await client._locks.leave(self._link.service_name)
 
 
 def request(
@@ -280,7 +285,7 @@ class Notifications:
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._portal.call(self._stream.__aexit__, exception_type, exception, traceback)
+        self._portal.end(partial(self._stream.__aexit__, exception_type, exception, traceback))
 
     def __iter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ from msl_network_trio.sync.client import DROPPED, Client, dropped
 from msl_network_trio.sync.handlers import ThreadHandler
 from msl_network_trio.sync.link import BlockingMethod, Facts, Link, Lock
 from msl_network_trio.sync.prompts import prompts_for_threads
-from msl_network_trio.sync.twins import blocking
+from msl_network_trio.sync.twins import Entering, blocking
 
 
 class _GuardedMethod(BlockingMethod):
@@ -75,8 +75,9 @@ class LinkedClient(Facts):
         handler = self.notification_handler
         if getattr(handler, "__func__", None) is not LinkedClient.notification_handler:
             self.notification_handler = handler
-        self._portal.open(_open, AsyncLinkedClient.disconnect, self._twin)
+        # First, in case that an exception interrupts this thread as soon as it is open.
         self._disconnect_when_forgotten()
+        self._portal.open(_open, AsyncLinkedClient.disconnect, self._twin)
 
     @classmethod
     def _of(cls, twin: AsyncLinkedClient) -> Self:
@@ -186,8 +187,7 @@ class LinkedClient(Facts):
         else:
             self._portal.call(self._twin.disconnect, timeout)
 
-    def __enter__(self) -> Self:
-        return self
+    __enter__ = Entering(weakref.ref)
 
     def __exit__(self, *_: object) -> None:
         self.disconnect()

@@ -6,15 +6,50 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from msl_network_trio.portal.portal import Portal
 
 P = ParamSpec("P")
 R = TypeVar("R")
 S = TypeVar("S")
+M = TypeVar("M")
+F = TypeVar("F", bound=Callable[..., Any])
 
 _AWAITABLE = re.compile(r"Opening\[(.*)\]")
+
+
+if TYPE_CHECKING:
+
+    class Entering:
+        """See below."""
+
+        def __init__(self, reference: object) -> None: ...
+
+        @overload
+        def __get__(self, manager: None, owner: type[M]) -> Callable[[M], M]: ...
+        @overload
+        def __get__(self, manager: M, owner: type[M]) -> Callable[[], M]: ...
+        def __get__(self, manager: M | None, owner: type[M]) -> Any: ...
+
+else:
+
+    class Entering(property):
+        """An ``__enter__`` that returns its object, made of ``weakref.ref``.
+
+        ``with`` calls nothing that is written in Python then. So an exception of a signal handler cannot come
+        between what has opened the object and the block that closes it.
+        """
+
+        def __call__(self, manager: M) -> M:
+            """Return the object, for those who look ``__enter__`` up in its class."""
+            return manager
+
+
+def named(name: str, function: F) -> F:
+    """Give a function the name that an error is to mention."""
+    function.__qualname__ = name
+    return function
 
 
 class Twin(Protocol):

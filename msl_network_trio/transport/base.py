@@ -21,7 +21,9 @@ class Transport(ABC):
         threads_may_send: Whether `send_nowait` may be called outside the Trio thread.
         worth_sending: How many bytes to send at once and not with what others will have to say: the other end
             can begin with them meanwhile, but to send costs as much as several requests.
-        threads_may_receive: Whether `wait_in_thread` and `receive_nowait` may be called there, too.
+        threads_may_receive: Whether `wait_in_thread` and `receive_in_thread` may be called there, too.
+        signals_lose_bytes: Whether an exception that a signal handler raises in the main thread can lose
+            bytes in `send_in_thread` and `receive_in_thread`.
         last_words: What the peer said of the end, when `receive` has met it; empty if nothing, as in TCP.
         lock: Held around everything that is done to the carrier. Who calls `send_nowait` in another thread,
             or changes what the Trio thread changes too, holds it meanwhile; it is never held for long.
@@ -29,6 +31,7 @@ class Transport(ABC):
 
     threads_may_send: ClassVar[bool] = False
     threads_may_receive: ClassVar[bool] = False
+    signals_lose_bytes: ClassVar[bool] = False
     worth_sending: ClassVar[int] = 4096
     port: int = 0
     last_words: str = ""
@@ -68,6 +71,30 @@ class Transport(ABC):
         Args:
             size: How many bytes may be kept; None: as many as a message may have.
         """
+
+    def send_in_thread(self, data: bytes, sent: list[int]) -> None:
+        """Send as `send_nowait` does, in another thread than that of Trio, with the `lock` held.
+
+        An exception may interrupt a thread at any moment. This leaves in `sent` what was sent by then.
+
+        Args:
+            data: The bytes to send.
+            sent: Is extended by the number of bytes sent, in one piece or several. If the carrier takes no
+                more, or is broken, it is not extended; `send_nowait` will tell which.
+        """
+        raise NotImplementedError
+
+    def receive_in_thread(self, received: list[bytes]) -> None:
+        """Receive what can be received now, in another thread than that of Trio, with the `lock` held.
+
+        An exception may interrupt a thread at any moment. This leaves in `received` what was received by
+        then.
+
+        Args:
+            received: Is extended by what can be received; by nothing (of type bytes) when the stream has
+                ended or broken, and `receive` will tell which.
+        """
+        raise NotImplementedError
 
     def wait_in_thread(self, seconds: float) -> bool:
         """Block until there may be something to receive, and return whether it came in time.

@@ -10,6 +10,7 @@ from trio_websocket import ConnectionRejected, wrap_client_stream, wrap_server_s
 
 from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
+from msl_network_trio.groups import plain
 from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.websocket import SpawnTask, WebSocketTransport
@@ -117,8 +118,9 @@ async def _shake_hands(stream: _Stream, handshake: Callable[[trio.Nursery], Awai
                 await handshake(nursery)
                 is_done = True
             nursery.cancel_scope.cancel()
-    except ExceptionGroup as group:
-        raise _single(group) from None
+    except BaseExceptionGroup as group:
+        error = plain(group)
+        raise (_single(error) if isinstance(error, ExceptionGroup) else error) from None
     if stream.error is not None:
         raise stream.error
     if not is_done:

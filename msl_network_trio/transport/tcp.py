@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
+from msl_network_trio.groups import plain
 from msl_network_trio.transport import liveness
 from msl_network_trio.transport.base import Transport
 
@@ -26,6 +27,8 @@ over 128 KiB may have to be mapped by the kernel, and unmapped, for every reply.
 
 PIECE = 262_144
 """How many bytes to offer the kernel at a time."""
+
+_RECEIVE_ONCE = (_RECEIVE,)
 
 _AT_ONCE = 4 * PIECE
 """How many bytes `SocketTransport.send_nowait` sends before it lets other tasks run."""
@@ -52,6 +55,8 @@ class SocketTransport(Transport):
         super().__init__()
         self._sock = sock
         self._descriptor = sock.fileno()
+        self._uncut_send: Callable[[bytes | memoryview], int] = sock.send
+        """Sends, and is not written in Python."""
         self._receive_error: OSError | None = None
         self._ended = False
         self._stalled_since: float | None = None
@@ -67,6 +72,7 @@ class SocketTransport(Transport):
         except BlockingIOError:
             return 0
         except OSError as error:
+            raise_unless_of_system(error)
             raise ConnectionLost(reason(error)) from error
 
     def _send_pieces(self, data: bytes | memoryview) -> int:
@@ -135,6 +141,7 @@ class SocketTransport(Transport):
             except trio.ClosedResourceError:
                 raise ConnectionLost(CLOSED) from None
             except OSError as error:
+                raise_unless_of_system(error)
                 raise ConnectionLost(reason(error)) from error
             self._ended = not data
             return data
@@ -168,10 +175,47 @@ class SocketTransport(Transport):
         except BlockingIOError:
             return None
         except OSError as error:
+            raise_unless_of_system(error)
             self._break(error)
             return b""
         self._ended = not data
         return data
+
+    def send_in_thread(self, data: bytes, sent: list[int]) -> None:
+        """See `Transport.send_in_thread`."""
+        send, offset = self._uncut_send, 0
+        most = min(len(data), _AT_ONCE)
+        while offset < most:
+            piece = data if len(data) <= PIECE else memoryview(data)[offset : offset + PIECE]
+            try:
+                # In one step of the interpreter, which no exception can cut between the call and its result.
+                sent.extend(map(send, (piece,)))
+            except OSError as error:
+                raise_unless_of_system(error)
+                self._note_send_error(error)
+                return
+            offset += sent[-1]
+            if sent[-1] < len(piece):
+                return
+
+    def _note_send_error(self, error: OSError) -> None:
+        """Note why nothing could be sent, which here the next attempt finds out anyway."""
+
+    def receive_in_thread(self, received: list[bytes]) -> None:
+        """See `Transport.receive_in_thread`."""
+        if self._ended:
+            received.append(b"")
+            return
+        try:
+            received.extend(map(self._sock.recv, _RECEIVE_ONCE))  # see send_in_thread()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise_unless_of_system(error)
+            self._break(error)
+            received.append(b"")
+            return
+        self._ended = not received[-1]
 
     def _break(self, error: OSError) -> None:
         """Note for `receive` that the stream has broken: a socket tells of its end only once."""
@@ -221,6 +265,27 @@ class SocketTransport(Transport):
         liveness.end_request(self._sock)
 
 
+_CALLERS_OF_SYSTEM = frozenset({__name__, "msl_network_trio.transport.tls", "ssl"})
+"""The modules in which errors of system calls are raised."""
+
+
+def raise_unless_of_system(error: OSError) -> None:
+    """Raise an exception again if something else than a system call has raised it.
+
+    A signal handler may raise OSError or TimeoutError, and so may another thread in this one; it is not meant
+    for us.
+    """
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if (
+        error.errno is None
+        or traceback is None
+        or traceback.tb_frame.f_globals.get("__name__") not in _CALLERS_OF_SYSTEM
+    ):
+        raise error
+
+
 def reason(error: OSError | ValueError) -> str:
     """The text of an error of the operating system, without its number."""
     if isinstance(error, ssl.SSLEOFError):
@@ -248,6 +313,8 @@ async def open_socket(host: str, port: int, *, purpose: str = "") -> socket.sock
         if "\0" in host:
             raise ValueError("There is no such host")  # the resolver would take what is before the NUL
         stream = await trio.open_tcp_stream(bare_host(host), port)
+    except BaseExceptionGroup as group:  # of the nursery in which the addresses race
+        raise plain(group) from None
     except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a host
         raise ConnectError(f"{_dial_reason(error)}\n{cannot_connect(host, port, purpose)}") from error
     return take_socket(stream)

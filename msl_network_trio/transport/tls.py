@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import trio
 
@@ -16,6 +17,7 @@ from msl_network_trio.transport.tcp import (
     SocketTransport,
     bare_host,
     open_socket,
+    raise_unless_of_system,
     reason,
 )
 
@@ -78,11 +80,16 @@ class TlsTransport(SocketTransport):
     _size = _RECORD
     """How many bytes to ask OpenSSL for."""
 
+    signals_lose_bytes = True  # OpenSSL's callers look for signals after it has read or written
+
     worth_sending = 8192  # what is sent is a record, and to seal one takes its time
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(sock)
         self._tls = sock
+        self._openssl: Any = getattr(sock, "_sslobj", None) or sock
+        """What an SSLSocket calls; its own methods are written in Python, and can be cut by an exception."""
+        self._uncut_send = self._openssl.write if self._openssl is not sock else sock.send
         self._readable = _Readiness(trio.lowlevel.wait_readable, sock.fileno())
         self._writable = _Readiness(trio.lowlevel.wait_writable, sock.fileno())
         self._send_waits_for = self._writable
@@ -111,6 +118,7 @@ class TlsTransport(SocketTransport):
             self._send_waits_for = self._readable
             return 0
         except OSError as error:
+            raise_unless_of_system(error)
             raise ConnectionLost(reason(error)) from error
 
     async def wait_send(self) -> None:
@@ -137,6 +145,7 @@ class TlsTransport(SocketTransport):
             except ssl.SSLWantWriteError:
                 await self._writable.wait()
             except OSError as error:
+                raise_unless_of_system(error)
                 raise ConnectionLost(reason(error)) from error
             else:
                 self._ended = not data
@@ -158,10 +167,48 @@ class TlsTransport(SocketTransport):
             self._wants_to_write = True
             return None
         except OSError as error:
+            raise_unless_of_system(error)
             self._break(error)
             return b""
         self._ended = not data
         return self._receive_more(data) if self._may_be_more(data) else data
+
+    def _note_send_error(self, error: OSError) -> None:
+        wants_to_read = isinstance(error, ssl.SSLWantReadError)
+        self._send_waits_for = self._readable if wants_to_read else self._writable
+
+    def receive_in_thread(self, received: list[bytes]) -> None:
+        """See `Transport.receive_in_thread`."""
+        before = len(received)
+        if not self._read_in_thread(received) or not self._may_be_more(received[-1]):
+            return
+        size = len(received[-1])
+        while size < _RECEIVE and self._read_in_thread(received):
+            size += len(received[-1])
+            self._may_be_pending = len(received[-1]) == _RECORD
+        self._came_with_others = len(received) - before > 1
+
+    def _read_in_thread(self, received: list[bytes]) -> bool:
+        """Receive one TLS record, and return whether there was one."""
+        if self._ended:
+            received.append(b"")
+            return False
+        try:
+            received.extend(map(self._openssl.read, (self._size,)))  # see send_in_thread()
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        except ssl.SSLWantWriteError:
+            self._wants_to_write = True
+            return False
+        except OSError as error:
+            raise_unless_of_system(error)
+            if not isinstance(error, ssl.SSLEOFError):  # which is an end like any other
+                self._break(error)
+            self._ended = True
+            received.append(b"")
+            return False
+        self._ended = not received[-1]
+        return not self._ended
 
     def has_received(self) -> bool:
         """See `Transport.has_received`."""
@@ -191,6 +238,7 @@ class TlsTransport(SocketTransport):
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 break
             except OSError as error:
+                raise_unless_of_system(error)
                 self._break(error)
                 break
             if not data:

@@ -1,0 +1,530 @@
+"""Exceptions in threads that use the blocking API: of signal handlers, Ctrl-C, and injected by other threads."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from msl_network_trio import RemoteError, ReplyTimeout
+from msl_network_trio.portal.interrupts import uninterrupted
+from msl_network_trio.portal.waiting import Latch, let_go
+from msl_network_trio.portal.worker import Worker
+from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
+from msl_network_trio.transport import tcp
+from tests.injector import EVERY_STEP, Injector, numbers
+from tests.sync.manager import FakeManager
+from tests.transport.certificates import ordinary
+
+SAMPLE = 8
+LARGE = "x" * 300_000
+
+
+class Stop(Exception):
+    """Raised by a signal handler, or injected."""
+
+
+@pytest.fixture(params=["TCP", "TLS"])
+def manager(request) -> Iterator[FakeManager]:
+    manager = FakeManager(ordinary().server_context() if request.param == "TLS" else None)
+    yield manager
+    manager.close()
+
+
+@pytest.fixture
+def arguments(manager: FakeManager, tmp_path) -> dict[str, Any]:
+    if manager.context is None:
+        return manager.arguments()
+    file = tmp_path / "certificate.pem"
+    file.write_text(ordinary().pem)
+    return manager.arguments(cert_file=file)
+
+
+@pytest.fixture
+def client(arguments) -> Iterator[Client]:
+    with connect(**arguments) as client:
+        yield client
+
+
+def injected() -> None:
+    raise Stop
+
+
+def ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def another_signal() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture(params=[ctrl_c, another_signal, injected], ids=lambda function: function.__name__)
+def interrupt(request) -> Iterator[Callable[[], None]]:
+    """What interrupts the thread; a handler of SIGTERM raises what could be an error of a socket."""
+
+    def handler(*_: object) -> None:
+        raise TimeoutError("raised by the handler")
+
+    before = signal.signal(signal.SIGTERM, handler)
+    yield request.param
+    signal.signal(signal.SIGTERM, before)
+
+
+INTERRUPTS = (Stop, TimeoutError, KeyboardInterrupt)
+
+
+# ---- each step of what uses a connection ----
+
+
+def call(client: Client, link: Link) -> None:
+    assert link.add(1, 2) == 3
+
+
+def large_call(client: Client, link: Link) -> None:
+    assert link.echo(LARGE) == [[LARGE], {}]
+
+
+def failing_call(client: Client, link: Link) -> None:
+    with contextlib.suppress(RemoteError):
+        link.missing()
+
+
+def call_that_times_out(client: Client, link: Link) -> None:
+    with contextlib.suppress(ReplyTimeout):
+        link.silent(timeout=0.001)
+
+
+def futures(client: Client, link: Link) -> None:
+    results = [link.add(number, 1, asynchronous=True) for number in range(3)]
+    assert [future.result() for future in results] == [1, 2, 3]
+
+
+def future_with_callback(client: Client, link: Link) -> None:
+    is_called = threading.Event()
+    future = link.add(1, 1, asynchronous=True)
+    future.add_done_callback(lambda _: is_called.set())
+    assert future.result() == 2
+    is_called.wait()
+
+
+def future_cancelled(client: Client, link: Link) -> None:
+    link.silent(asynchronous=True).cancel()
+
+
+def lock_scope(client: Client, link: Link) -> None:
+    with link.acquire_lock():
+        assert link.add(1, 2) == 3
+
+
+def link_scope(client: Client, link: Link) -> None:
+    with client.link("Echo") as other:
+        assert other.add(1, 2) == 3
+
+
+def stream(client: Client, link: Link) -> None:
+    with notifications(link) as numbers_of_the_service:
+        link.notify(2)
+        assert next(numbers_of_the_service).args == [0]
+
+
+def identities(client: Client, link: Link) -> None:
+    client.identities()
+
+
+OPERATIONS = [
+    call,
+    large_call,
+    failing_call,
+    call_that_times_out,
+    futures,
+    future_with_callback,
+    future_cancelled,
+    lock_scope,
+    link_scope,
+    stream,
+    identities,
+]
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted in front of its await
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+def test_an_exception_at_any_step_ends_one_call_and_not_the_connection(
+    manager: FakeManager, client: Client, operation, interrupt
+):
+    link = client.link("Echo")
+    session = manager.session()
+
+    def run(number: int) -> Injector:
+        link.add(0, 0)  # so that this thread has the turn to read
+        with Injector(number, interrupt) as injector:
+            operation(client, link)
+        return injector
+
+    is_at_the_end = False
+    for number in numbers(lambda: run(0).steps, SAMPLE):
+        injector = None
+        try:
+            injector = run(number)
+        except INTERRUPTS as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            is_at_the_end |= any(
+                frame.name == "__exit__" and "portal" not in (frame.line or "") for frame in frames
+            )
+        # It may take fewer steps, if another thread was faster than before.
+        assert injector is None or injector.where is None, f"swallowed at step {number}, {injector.where}"
+        for value in range(3):
+            assert link.add(number, value, timeout=20) == number + value, f"after step {number}"
+    assert to_async(client)._connection.is_open
+    if not is_at_the_end:  # at which Python calls nothing more
+        attributes = [line["attribute"] for line in session.lines]
+        assert attributes.count("acquire_lock") <= attributes.count("release_lock")
+
+
+def test_interrupted_calls_are_forgotten(client: Client, interrupt):
+    link = client.link("Echo")
+    for number in range(1, 200, 1 if EVERY_STEP else 20):
+        try:
+            with Injector(number, interrupt):
+                link.silent(timeout=0.001)
+        except INTERRUPTS:
+            pass
+    link.add(1, 2)
+    assert not to_async(client)._connection.protocol.open
+    assert to_async(client)._connection.threads.turn.reader is None
+
+
+# ---- each step of what opens a connection ----
+
+
+def connected_scope(arguments: dict[str, Any]) -> None:
+    with connect(**arguments) as client:
+        client.identities()
+
+
+def spawned(arguments: dict[str, Any]) -> None:
+    with connect(**arguments) as client, client.spawn("Other"):
+        pass
+
+
+def linked_client(arguments: dict[str, Any]) -> LinkedClient:
+    with LinkedClient("Echo", **arguments) as client:
+        assert client.add(1, 2) == 3
+    return client  # else its finalizer runs, from which Python lets no exception out
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted in front of its await
+@pytest.mark.parametrize(
+    "operation", [connected_scope, spawned, linked_client], ids=lambda operation: operation.__name__
+)
+def test_an_exception_while_it_connects_leaves_no_connection(
+    manager: FakeManager, arguments, operation, interrupt
+):
+    def run(number: int) -> Injector:
+        with Injector(number, interrupt) as injector:
+            kept = operation(arguments)
+        del kept
+        return injector
+
+    manager.answers["identity"] = lambda session, line: {**manager.registry(), "services": {"Echo": {}}}
+    for number in numbers(lambda: run(0).steps, SAMPLE):
+        try:
+            run(number)
+        except INTERRUPTS:
+            pass
+    with connect(**arguments) as client:
+        assert client.link("Echo").add(1, 2) == 3
+
+
+# ---- by chance ----
+
+
+def inject(thread: threading.Thread, exception: type[BaseException]) -> None:
+    assert thread.ident is not None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(exception))
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="needs PyThreadState_SetAsyncExc")
+def test_exceptions_that_another_thread_injects_lose_no_connection(manager: FakeManager, client: Client):
+    link = client.link("Echo")
+    wanted = 10_000 if EVERY_STEP else 300
+    caught = 0
+    unexpected: list[BaseException] = []
+    is_over = threading.Event()
+
+    def poll() -> None:
+        nonlocal caught
+        number = 0
+        while not (is_over.is_set() or unexpected):
+            try:
+                try:
+                    while not is_over.is_set():
+                        number += 1
+                        if link.add(number, 1) != number + 1:
+                            raise AssertionError("a wrong result")
+                except Stop:
+                    caught += 1
+            except Stop:
+                caught += 1
+            except BaseException as error:
+                unexpected.append(error)
+
+    thread = threading.Thread(target=poll, daemon=True)
+    thread.start()
+    while thread.is_alive() and caught < wanted:
+        before = caught
+        inject(thread, Stop)
+        while thread.is_alive() and caught == before:
+            time.sleep(0.0001)
+    is_over.set()
+    thread.join(20)
+    assert not unexpected
+    assert not thread.is_alive()
+    assert link.add(1, 2) == 3
+
+
+def test_a_signal_handler_that_raises_loses_no_connection(manager: FakeManager, client: Client):
+    if not hasattr(signal, "setitimer"):
+        pytest.skip("there are no timers")
+
+    def handler(*_: object) -> None:
+        raise TimeoutError("by the alarm")
+
+    link = client.link("Echo")
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        for number in range(2000 if EVERY_STEP else 60):
+            with pytest.raises(TimeoutError, match="by the alarm"):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0005 + number % 7 * 0.0001)
+                    while True:
+                        assert link.add(number, 1) == number + 1
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert link.add(1, 2) == 3
+
+
+def test_what_a_handler_raises_is_no_error_of_the_socket():
+    def by_a_handler() -> None:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    with pytest.raises(ConnectionResetError) as caught:
+        by_a_handler()
+    with pytest.raises(ConnectionResetError):
+        tcp.raise_unless_of_system(caught.value)
+    with pytest.raises(TimeoutError):
+        tcp.raise_unless_of_system(TimeoutError("of a handler"))
+
+
+# ---- critical sections ----
+
+
+@pytest.fixture
+def two_handlers() -> Iterator[list[int]]:
+    calls: list[int] = []
+
+    def handler(number: int, _: object) -> None:
+        calls.append(number)
+        raise Stop(number)
+
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield calls
+    for number, old in before.items():
+        signal.signal(number, old)
+
+
+def test_all_handlers_are_deferred_and_each_is_called_once(two_handlers: list[int]):
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    is_complete = False
+
+    def section() -> None:
+        nonlocal is_complete
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+        is_complete = not two_handlers
+
+    with pytest.raises(Stop):
+        uninterrupted(section)
+    assert is_complete
+    assert sorted(two_handlers) == sorted([signal.SIGTERM, signal.SIGINT])
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def test_handlers_are_set_again_wherever_one_of_them_raises(two_handlers: list[int]):
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    uninterrupted(len, "x")  # the first time it takes more steps
+    steps = _steps_of(lambda: uninterrupted(len, "x"))
+    for how in (another_signal, injected):
+        for number in range(1, steps + 1):
+            with pytest.raises(Stop), Injector(number, how):
+                uninterrupted(len, "x")
+            assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == handlers
+
+
+def _steps_of(function: Callable[[], object]) -> int:
+    with Injector(0, injected) as injector:
+        function()
+    return injector.steps
+
+
+def test_a_latch_wakes_all_that_wait_and_stays_set():
+    latch = Latch()
+    results: list[bool] = []
+    threads = [threading.Thread(target=lambda: results.append(latch.attempt(20))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert not latch.attempt(0)
+    latch.set()
+    latch.set()
+    for thread in threads:
+        thread.join(20)
+    assert results == [True] * 3
+    assert latch.attempt(0)
+
+
+def test_a_lock_is_let_go_by_the_thread_that_holds_it_only():
+    lock = threading.RLock()
+    let_go(lock)
+    lock.acquire()
+    let_go(lock)
+    assert concurrent.futures.ThreadPoolExecutor(1).submit(lock.acquire, False).result()
+
+
+# ---- threads of ours ----
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="needs PyThreadState_SetAsyncExc")
+def test_an_exception_that_hits_the_thread_of_a_handler_does_not_end_it(client: Client, caplog):
+    link = client.link("Echo")
+    handled: list[int] = []
+    threads: list[threading.Thread] = []
+    is_handled = threading.Event()
+
+    def handler(number: int) -> None:
+        threads.append(threading.current_thread())
+        handled.append(number)
+        is_handled.set()
+
+    link.notification_handler = handler
+    link.notify(1)
+    assert is_handled.wait(20)
+    for _ in range(20):
+        inject(threads[0], Stop)  # while it waits for the next one
+        is_handled.clear()
+        link.notify(1)
+        assert is_handled.wait(20)
+    assert set(threads) == {threads[0]}
+
+
+def test_jobs_of_a_worker_run_once_each_at_whatever_step_it_is_interrupted(monkeypatch):
+    done: list[int] = []
+    worker = Worker("interrupted")
+    is_over = threading.Event()
+    for number in range(100):
+        worker.submit(lambda number=number: done.append(number))
+        inject(next(t for t in threading.enumerate() if t.name == "interrupted"), Stop)
+    worker.submit(is_over.set)
+    assert is_over.wait(20)
+    # The exception may hit a job itself, which is then not called again.
+    assert done == sorted(set(done))
+
+
+# ---- waits ----
+
+
+def run_program(source: str, *arguments: object) -> list[str]:
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no limit of descriptors")
+def test_without_a_free_descriptor_connect_raises_and_works_again_later():
+    manager = FakeManager()
+    lines = run_program(
+        """
+        import os, resource, sys
+        from msl_network_trio import ConnectError
+        from msl_network_trio.sync import connect
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+        taken = []
+        try:
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            pass
+        arguments = {"host": "127.0.0.1", "port": int(sys.argv[1]), "disable_tls": True, "timeout": 30}
+        for _ in range(2):
+            try:
+                connect(**arguments)
+            except ConnectError as error:
+                print(error)
+        for descriptor in taken:
+            os.close(descriptor)
+        with connect(**arguments) as client:
+            print(client.link("Echo").add(1, 2))
+        """,
+        manager.port,
+    )
+    manager.close()
+    assert len(lines) == 3
+    assert all("Cannot start the event loop" in line and "open files" in line for line in lines[:2])
+    assert lines[2] == "3"
+
+
+def test_functions_of_atexit_that_were_registered_before_connect_can_use_the_link():
+    manager = FakeManager()
+    lines = run_program(
+        """
+        import atexit, sys
+        from msl_network_trio.sync import connect
+        atexit.register(lambda: print("before", link.add(1, 2)))
+        link = connect(host="127.0.0.1", port=int(sys.argv[1]), disable_tls=True).link("Echo")
+        atexit.register(lambda: print("after", link.add(3, 4)))
+        """,
+        manager.port,
+    )
+    session = manager.session()
+    session.ended.wait(20)
+    manager.close()
+    assert lines == ["after 7", "before 3"]
+    assert session.said_goodbye
+
+
+def test_a_thread_that_cannot_be_started_is_an_error_that_says_so(monkeypatch, manager: FakeManager):
+    from msl_network_trio import ConnectError
+    from msl_network_trio.portal import process, script
+
+    monkeypatch.setattr(process, "this", process.Process())
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(ConnectError, match="background thread .* can't start new thread"):
+            script.current_portal()
+    assert process.this.script is None
+    script.current_portal()
+    assert process.this.script is not None
+    process.this.script.end(20)
