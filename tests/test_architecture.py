@@ -64,6 +64,7 @@ ORDER = [
     "client.writer",
     "client.watch",
     "client.turn",
+    "client.unhandled",
     "client.threads",
     "client.user_code",
     "client.notifications",

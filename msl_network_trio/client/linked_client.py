@@ -15,7 +15,7 @@ from msl_network_trio.client import user_code
 from msl_network_trio.client.client import Client, connect, filter_client_connect_kwargs
 from msl_network_trio.client.identities import checked_registry
 from msl_network_trio.client.link import Link, RemoteMethod
-from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
+from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.exceptions import ConnectionLost, ConnectTimeout, LinkBroken, ManagerError
 
@@ -224,7 +224,7 @@ class LinkedClient:
         else:
             self._linked(name).notification_handler = value
 
-    def notifications(self, max_buffer_size: float = MAX_BUFFER_SIZE) -> NotificationStream:
+    def notifications(self, max_buffer_size: float | None = None) -> NotificationStream:
         """See `Link.notifications`."""
         return self._linked("notifications").notifications(max_buffer_size)
 
@@ -384,6 +384,21 @@ class LinkedClient:
         if self._client is None:
             raise ConnectionLost("The LinkedClient has been disconnected")
         return self._client
+
+
+def dropped(link: Link | LinkedClient) -> int:
+    """Return how many notifications of its Service a client has lost; see `Client.dropped`.
+
+    This is a function, since a method would hide one of the Service.
+
+    Args:
+        link: A link, or a linked client.
+
+    Raises:
+        LinkBroken: The linked client is not open yet.
+    """
+    link = link if isinstance(link, Link) else link._opened(link._last_link)
+    return link._unhandled.dropped[link.service_name]
 
 
 class _LinkedOpening(Opening[LinkedClient]):

@@ -11,12 +11,29 @@ from collections import deque
 from collections.abc import Callable
 
 from msl_network_trio.client.turn import LONGEST_TURN, Turn
+from msl_network_trio.client.unhandled import Unhandled
 from msl_network_trio.client.watch import Watch
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol, Event
+from msl_network_trio.protocol.messages import NotificationBatch
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.transport.base import Transport
+
+
+class ThreadRequest(Request):
+    """A request whose answer a thread waits for.
+
+    Attributes:
+        preceding: The number of the last notification of its Service that was received before the answer;
+            0: there was none, or it is known to be handled. To be set to 0 by what makes the request.
+    """
+
+    __slots__ = ("preceding",)
+
+    wakes_anywhere = True
+
+    preceding: int
 
 
 class Threads:
@@ -27,6 +44,7 @@ class Threads:
         protocol: The protocol.
         writer: Writes.
         watch: Looks after open requests.
+        unhandled: Numbers notifications.
         dispatch: Tells everybody, in the Trio thread, what has arrived for them.
 
     Attributes:
@@ -40,6 +58,8 @@ class Threads:
         protocol: ClientProtocol,
         writer: Writer,
         watch: Watch,
+        *,
+        unhandled: Unhandled,
         dispatch: Callable[[list[Event]], None],
     ) -> None:
         self.are_there = False
@@ -47,6 +67,7 @@ class Threads:
         self._protocol = protocol
         self._writer = writer
         self._watch = watch
+        self._unhandled = unhandled
         self._dispatch = dispatch
         self.turn = Turn(transport.lock, threads_may_receive=transport.threads_may_receive)
         self._patient: deque[Request] | None = None
@@ -57,7 +78,7 @@ class Threads:
     def come(self) -> None:
         """From now on threads use the connection; to be called in the Trio thread by what lets them."""
         if not self.are_there:
-            self.are_there = True
+            self.are_there = self._unhandled.is_shared = True
             self._patient = deque()
             self._writer.share()
 
@@ -143,7 +164,9 @@ class Threads:
             self.turn.give_up(request)
             return True
         self._watch.hear()
-        for event in self._protocol.receive(data):
+        events = self._protocol.receive(data)
+        self.number(events)
+        for event in events:
             if isinstance(event, Request) and event.wakes_anywhere:
                 event.wake()
             else:
@@ -159,6 +182,21 @@ class Threads:
         self.turn.give_up(request)
         # If nobody waits for those that are open, somebody soon may, and will read then.
         return any(not other.is_patient for other in self._protocol.open.values())
+
+    def number(self, events: list[Event]) -> None:
+        """Number the notifications that were received, and note which of them precede an answer.
+
+        In the order of the wire, and before any thread is woken: it may have to wait for handlers.
+        """
+        unhandled = self._unhandled
+        for event in events:
+            if isinstance(event, ThreadRequest):
+                if unhandled.has_numbers:
+                    last = unhandled.numbers.get(event.service, 0)
+                    if last > unhandled.caught_up.get(event.service, 0):
+                        event.preceding = last
+            elif isinstance(event, NotificationBatch):
+                unhandled.number(event)
 
     # ---- for the Trio thread, with the lock held ----
 

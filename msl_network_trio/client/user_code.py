@@ -6,11 +6,18 @@ import inspect
 import logging
 import signal
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import trio
 
 logger = logging.getLogger(__name__)
+
+is_handler: ContextVar[bool] = ContextVar("is_handler", default=False)
+"""Whether a notification handler, or the callback of a Future, runs: its calls must not wait for handlers.
+
+`trio.to_thread.run_sync` and new tasks inherit it.
+"""
 
 
 @trio.lowlevel.enable_ki_protection

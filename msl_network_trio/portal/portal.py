@@ -105,7 +105,7 @@ class Portal:
         call = partial(function, *args, **kwargs)
         return trio.from_thread.run(call) if self._is_home() else Errand(self, call, close).run()
 
-    def do(self, function: Callable[[], None]) -> None:
+    def do(self, function: Callable[[], object]) -> None:
         """Call a plain function in the Trio thread, be it this one or not, and wait for it; see `call`."""
         if threading.get_ident() == self.thread_id:
             function()

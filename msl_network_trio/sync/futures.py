@@ -8,13 +8,15 @@ import math
 import threading
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from msl_network_trio.client.threads import ThreadRequest
+from msl_network_trio.client.user_code import is_handler
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.portal.process import is_exiting, stand_still_at_exit
 from msl_network_trio.portal.waiting import check_may_wait
 from msl_network_trio.portal.worker import Worker
-from msl_network_trio.protocol.outgoing import Request
 
 if TYPE_CHECKING:
     from msl_network_trio.sync.calls import Calls
@@ -22,12 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class FutureRequest(Request):
+class FutureRequest(ThreadRequest):
     """A request whose outcome goes to a `Future`."""
 
     __slots__ = ("future", "is_patient")
-
-    wakes_anywhere = True
 
     future: Future
     is_patient: bool
@@ -59,14 +59,18 @@ class Callbacks:
             assert self._worker is not None
             self._worker.submit(partial(_call, function, future))
         else:
-            function(future)
+            _call(function, future)
 
 
 def _call(function: Callable[[Future], object], future: Future) -> None:
+    """Call a function, whose own calls do not wait for notification handlers: one may wait for it."""
+    token = is_handler.set(True)
     try:
         function(future)
     except Exception:
         logger.exception("exception calling callback for %r", future)
+    finally:
+        is_handler.reset(token)
 
 
 class Future(concurrent.futures.Future[Any]):
@@ -78,6 +82,9 @@ class Future(concurrent.futures.Future[Any]):
     Args:
         request: The request.
         calls: What it was made by.
+
+    Attributes:
+        deadline: When the time of the request is over, by the clock of `time.monotonic`.
     """
 
     def __init__(self, request: FutureRequest, calls: Calls) -> None:
@@ -87,6 +94,7 @@ class Future(concurrent.futures.Future[Any]):
         self._is_abandoned = False
         self.is_settling = False
         self._has_result = False
+        self.deadline = math.inf
 
     def cancel(self) -> bool:
         """Abandon the request. If it was not written yet it never will be; else its reply is dropped.
@@ -104,7 +112,7 @@ class Future(concurrent.futures.Future[Any]):
         return True
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait for the reply.
+        """Wait for the reply, and for notification handlers as a call does; see `Link.notification_handler`.
 
         Args:
             timeout: How many seconds to wait; None: no limit. The request goes on when they are over.
@@ -114,7 +122,7 @@ class Future(concurrent.futures.Future[Any]):
             concurrent.futures.CancelledError: The request was cancelled.
             RuntimeError: This is a Trio thread, and it is not there yet.
         """
-        if self._has_result:
+        if self._has_result and not self._request.preceding:
             return self._request.result  # all that there is to it
         self._wait(timeout)
         return super().result(0)
@@ -144,12 +152,16 @@ class Future(concurrent.futures.Future[Any]):
             self.is_settling = False
 
     def _wait(self, timeout: float | None) -> None:
-        if self.done():
-            return
-        check_may_wait("Future.result", "the Reply that msl_network_trio gives")
-        self._calls.wait_for_future(self._request, self._attempt, math.inf if timeout is None else timeout)
-        if self._exception is not None:
-            stand_still_at_exit()
+        request, seconds = self._request, math.inf if timeout is None else timeout
+        deadline = monotonic() + seconds
+        if not self.done():
+            check_may_wait("Future.result", "the Reply that msl_network_trio gives")
+            self._calls.wait_for_future(request, self._attempt, seconds)
+            if self._exception is not None:
+                stand_still_at_exit()
+        if request.preceding and self.done():
+            deadline = min(deadline, self.deadline)
+            self._calls.wait_for_handlers(request.service, request.preceding, deadline - monotonic())
 
     def _attempt(self, seconds: float) -> bool:
         try:
