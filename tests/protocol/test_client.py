@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msl_network_trio import exceptions as exc
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT
-from msl_network_trio.protocol.messages import Connected, Notification, Question
+from msl_network_trio.protocol.messages import Connected, Notification, NotificationBatch, Question
 from msl_network_trio.protocol.outgoing import NOBODY, Request
 from tests.protocol.lines import MANAGER, ask, line
 
@@ -1041,6 +1041,38 @@ def test_what_comes_together_means_what_it_means_line_by_line(kinds):
     one_by_one, lines = conversation()
     assert at_once == [each for text in lines for each in meaning(one_by_one.receive(text))]
     assert together.protocol._rejection == one_by_one.protocol._rejection
+
+
+def sizes(events: list[Event]) -> list[tuple[str, int, int]]:
+    batches = [event for event in events if isinstance(event, NotificationBatch)]
+    return [(batch[0].service, len(batch), batch.size) for batch in batches]
+
+
+def test_the_size_of_notifications_is_that_of_their_lines():
+    peer = Peer()
+
+    def emit(text: str, service: str = "Echo") -> bytes:
+        return line(error=False, result=[[text], {}], service=service, uid="notification")
+
+    short, longer, long = emit(""), emit("x" * 1000), emit("x" * 50_000)
+    other = emit("abc", "Other")
+    manager = emit("says something", "Manager")
+    together = [("Echo", 2, len(short + longer))]
+    assert sizes(peer.receive(short + longer)) == together
+    assert sizes(peer.receive(short + manager + longer + other)) == [
+        ("Echo", 1, len(short)),
+        ("Echo", 1, len(longer)),
+        ("Other", 1, len(other)),
+    ]
+    # One event each, since how much memory they take must be known.
+    assert sizes(peer.receive(long + short)) == [("Echo", 1, len(long)), ("Echo", 1, len(short))]
+    uids = [peer.request("Echo", "add").uid for _ in range(3)]
+    replies = [reply(uid, "y" * 1000) for uid in uids]
+    block = replies[0] + short + longer + replies[1] + other + replies[2]
+    assert sizes(peer.receive(block)) == [*together, ("Other", 1, len(other))]
+    # What only the careful decoder understands.
+    exact = line(error=False, result=[[float("nan")], {}], service="Echo", uid="notification")
+    assert sizes(peer.receive(short + exact)) == [("Echo", 1, len(short)), ("Echo", 1, len(exact))]
 
 
 def test_notifications_of_one_service_that_come_together_are_one_event():
