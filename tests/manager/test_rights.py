@@ -140,7 +140,9 @@ async def test_a_changed_password_takes_admin_rights_away_until_the_next_login(o
             assert await again.admin_request("port") == 0
 
 
-async def test_a_request_that_waits_for_room_is_refused_if_the_rights_are_taken_away_meanwhile(open_lab, users):
+async def test_a_request_that_waits_for_room_is_refused_if_the_rights_are_taken_away_meanwhile(
+    open_lab, users
+):
     with Database(users) as database:
         for number in range(100):
             database.hostnames.insert(f"{number:x>50000}")
@@ -148,7 +150,9 @@ async def test_a_request_that_waits_for_room_is_refused_if_the_rights_are_taken_
         wire = await dial_as(manager, "eve")
         await wire.send(request("Manager", "hostnames_table.hostnames", uid="large"))
         await wire.send(request("Manager", "users_table.insert", "mallory", "pw", True, uid="late"))
-        begin = await wire.transport.receive()  # the rest of the answer waits for us, and the next request for that
+        begin = (
+            await wire.transport.receive()
+        )  # the rest of the answer waits for us, and the next request for that
         await alice.admin_request("users_table.update", "eve", is_admin=False)
         wire._received = begin + wire._received
         assert len((await wire.line())["result"]) > 100
