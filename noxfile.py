@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 from pathlib import Path
 
 import nox
@@ -12,6 +13,21 @@ nox.options.default_venv_backend = "venv"
 nox.needs_version = ">=2024.3.2"
 
 OTHER_PYTHONS = ["3.12", "3.13"]
+CLIENT_TESTS = [
+    "client",
+    "connect",
+    "emit_notification",
+    "large_request_reply",
+    "linked_client",
+    "lock",
+    "manager_multiple_lines",
+    "run_services",
+    "services",
+    "to_json_attrib",
+    "unlink",
+]
+"""Those of msl-network 1.0.0 that are about its client."""
+
 SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
 """Many tests wait for a process to start or to end, so several at a time take half as long."""
 
@@ -96,6 +112,35 @@ def bench_quick(session: nox.Session) -> None:
     """Fail if a change has broken a floor that is recorded: same-run ratios of CPU times, on one CPU."""
     session.install(".[bench]")
     session.run("python", "-m", "benchmarks", "guard", *session.posargs)
+
+
+@nox.session(name="reference-tests")
+def reference_tests(session: nox.Session) -> None:
+    """Run the client tests of msl-network 1.0.0, from its source distribution, with our blocking API."""
+    session.install("-e", ".[test]")
+    here = Path(__file__).parent
+    folder = Path(session.create_tmp()).resolve() / "client-tests"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    download = ["download", "msl-network==1.0.0", "--no-binary", "msl-network", "--no-deps", "--dest", folder]
+    session.run("python", "-m", "pip", *download)
+    with tarfile.open(next(folder.glob("*.tar.gz"))) as distribution:
+        distribution.extractall(folder, filter="data")
+    for name in CLIENT_TESTS:
+        text = next(folder.glob(f"*/tests/test_{name}.py")).read_text(encoding="utf-8")
+        for ours in ("connect", "LinkedClient"):
+            text = text.replace(
+                f"from msl.network import {ours}\n", f"from msl_network_trio.sync import {ours}\n"
+            )
+        (folder / f"test_{name}.py").write_text(text, encoding="utf-8")
+    shutil.copy(here / "tests" / "interop" / "managers_for_reference_tests.py", folder / "conftest.py")
+    (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # or the settings of this project hold
+    session.chdir(folder)
+    files = [f"test_{name}.py" for name in CLIENT_TESTS]
+    # They keep files in the folder for temporary ones.
+    environment = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
+    pytest = ["python", "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", "."]
+    session.run(*pytest, *(session.posargs or files), env=environment)
 
 
 @nox.session

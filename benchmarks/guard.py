@@ -34,6 +34,7 @@ CASES: Final = (
     "client-flight-tls",
     "client-handles-tcp",
     "client-blocking-tcp",
+    "client-blocking-handler-tcp",
     "client-futures-tcp",
     "client-floats-tcp",
     "client-notifications-tcp",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msl_network_trio.client.client import Client, connect, filter_client_connect_kwargs
 from msl_network_trio.client.link import Link
-from msl_network_trio.client.linked_client import LinkedClient
+from msl_network_trio.client.linked_client import LinkedClient, dropped
 from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.client.prompts import Prompts, TerminalPrompts
 from msl_network_trio.client.reply import Reply
@@ -73,6 +73,7 @@ __all__ = [
     "StreamCorrupted",
     "TerminalPrompts",
     "connect",
+    "dropped",
     "filter_client_connect_kwargs",
     "filter_run_forever_kwargs",
     "filter_service_start_kwargs",

@@ -79,7 +79,7 @@ async def calls(narrator: Narrator, client: Client) -> None:
         try:
             await array.linspace(0, 1, n=1)
         except RemoteError as error:
-            narrator.say(f"await array.linspace(0, 1, n=1) raises {error.type_name}: {error.message}")
+            narrator.say(f"await array.linspace(0, 1, n=1) raises {error.message}")
             narrator.say(f"and tells where in the Service: {error.traceback_lines[-2].strip()}")
 
 
@@ -141,7 +141,7 @@ async def locks(narrator: Narrator, client: Client, lab: Lab) -> None:
             try:
                 await other.link("Echo")
             except ManagerError as error:
-                narrator.say(f"another client wants to link: {error.type_name}: {error.message}")
+                narrator.say(f"another client wants to link: {error.message}")
         async with other.link("Echo"):
             narrator.say("the lock is released, and the other client is linked")
 

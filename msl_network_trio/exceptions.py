@@ -11,7 +11,7 @@ import re
 
 from msl_network_trio.visible import visible, visible_lines
 
-_TYPED_MESSAGE = re.compile(r"([A-Za-z_][\w.]*): ?(.*)", re.DOTALL)
+_TYPE_NAME = re.compile(r"([A-Za-z_][\w.]*):")
 
 _LINE_BREAK = re.compile(r"\n(?!  |The linked Clients are:\n)")
 """A line break that is in no message of a Manager: it lists names below each other, indented."""
@@ -105,7 +105,8 @@ class RemoteError(NetworkError, RuntimeError):
     Attributes:
         type_name: The name of the remote exception's class, ``"ValueError"`` for example; empty if
             the answer names none.
-        message: The remote exception's text, without its class.
+        message: What was raised, as it came: the remote exception's class and text, ``"ValueError: bad"`` for
+            example.
         traceback_lines: The lines of the remote traceback; empty if the answer has none.
         service: The name of the Service (or ``"Manager"``).
         attribute: What was requested.
@@ -138,8 +139,9 @@ class RemoteError(NetworkError, RuntimeError):
         """
         text = [f"Manager[{manager}] returned the following exception:\n"]
         error = cls("\n".join(text + cls._lines(answer, traceback_lines)))
-        typed = _TYPED_MESSAGE.fullmatch(answer)
-        error.type_name, error.message = typed.groups() if typed else ("", answer)
+        typed = _TYPE_NAME.match(answer)
+        error.type_name = typed[1] if typed else ""
+        error.message = answer
         error.traceback_lines = traceback_lines
         error.service = service
         error.attribute = attribute

@@ -76,6 +76,7 @@ ORDER = [
     "client.writer",
     "client.watch",
     "client.turn",
+    "client.unhandled",
     "client.threads",
     "client.user_code",
     "client.notifications",

@@ -17,6 +17,7 @@ from msl_network_trio import Service, arguments, connect, open_gateway, open_man
 from msl_network_trio.client.connecting import Settings
 from msl_network_trio.client.identities import describe
 from msl_network_trio.client.notifications import NotificationStream
+from msl_network_trio.client.unhandled import Unhandled
 from msl_network_trio.examples.heartbeat import Heartbeat
 from msl_network_trio.manager.logs import level_number, logging_to
 from msl_network_trio.manager.settings import Limits, ManagerSettings
@@ -289,10 +290,11 @@ async def test_a_heart_rate():
 
 
 def test_the_size_of_a_buffer():
+    unhandled = Unhandled()
     for value in (np.int64(5), np.float32("inf")):
-        NotificationStream(set(), value)
+        NotificationStream("Echo", set(), unhandled, value)
     with pytest.raises(TypeError, match="^max_buffer_size must be a number, not '5'"):
-        NotificationStream(set(), "5")
+        NotificationStream("Echo", set(), unhandled, "5")
 
 
 def test_an_indent():
@@ -311,6 +313,7 @@ def test_levels_of_the_log(caplog, tmp_path):
         logging_to("INFO", tmp_path / "x", keep="1"),
     ):
         pass
+    caplog.set_level("INFO", "msl_network_trio")  # which is taken back at the end of the test
     assert set_logging_level(np.int64(30))
     assert not set_logging_level(True)
 

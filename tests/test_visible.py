@@ -123,7 +123,7 @@ def test_a_remote_error_shows_the_lines_of_its_traceback_and_keeps_what_came():
     )
     assert str(error).split("\n")[2:5] == [lines[0], lines[1], r"\t\x1b[31mraise"]
     assert FORBIDDEN.search(str(error)) is None
-    assert error.message == SENT
+    assert error.message == f"ValueError: {SENT}"
     assert error.traceback_lines == lines
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from itertools import cycle
 from time import perf_counter
+from types import MethodType
 from typing import Any, Protocol
 
 from benchmarks.tasks import Run, payload
@@ -30,6 +31,19 @@ def one(caller: Caller, run: Run) -> int:
         total += caller.add(number, 1)
         run.latencies.append(perf_counter() - began)
     return total
+
+
+def handled(link: Any, run: Run) -> int:
+    """Make one call after the other, with a notification handler that has nothing to do any more."""
+    handled: list[int] = []
+
+    def handler(_: Any, number: int) -> None:
+        handled.append(number)
+
+    link.notification_handler = MethodType(handler, link)
+    if link.emit(0, 1) != 1 or handled != [0]:
+        raise RuntimeError("a notification was not handled before the call returned")
+    return one(link, run)
 
 
 def window(start: Callable[[int], Callable[[], int]], run: Run) -> int:

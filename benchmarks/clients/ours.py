@@ -195,6 +195,7 @@ def _blocking_futures(link: Any, run: Run) -> int:
 
 _ON_BLOCKING_LINK: dict[str, Callable[[Any, Run], Any]] = {
     "blocking": blocking.one,
+    "blocking-handler": blocking.handled,
     "futures": _blocking_futures,
 }
 

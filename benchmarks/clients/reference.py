@@ -56,6 +56,7 @@ def _burst(link: Any, run: Run) -> int:
 _ON_LINK: dict[str, Callable[[Any, Run], Any]] = {
     "one": blocking.one,
     "blocking": blocking.one,
+    "blocking-handler": blocking.handled,
     "flight": _window,
     "handles": _window,
     "futures": _window,

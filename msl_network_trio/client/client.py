@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,12 +20,13 @@ from msl_network_trio.client.link import Link, LinkOpening, checked_identity
 from msl_network_trio.client.locks import Locks
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.client.prompts import Credentials, Prompts
+from msl_network_trio.client.unhandled import MAX_UNHANDLED
 from msl_network_trio.constants import MANAGER, PORT
 from msl_network_trio.exceptions import ConnectionLost, ManagerError, ReplyTimeout
 from msl_network_trio.groups import leave_nursery
 from msl_network_trio.hidden import hide
 from msl_network_trio.protocol.handshake import LOGIN_REFUSALS
-from msl_network_trio.protocol.messages import Notification
+from msl_network_trio.protocol.messages import NotificationBatch
 from msl_network_trio.visible import visible
 
 if TYPE_CHECKING:
@@ -196,9 +197,19 @@ class Client(trio.abc.AsyncResource):
         try:
             return await self._connection.admin_request(attrib, args, kwargs, timeout, credentials.answer)
         except ManagerError as error:
-            if error.message.startswith(LOGIN_REFUSALS):
+            if error.message.removeprefix(f"{error.type_name}: ").startswith(LOGIN_REFUSALS):
                 credentials.refuse()
             raise
+
+    def dropped(self, service: str) -> int:
+        """Return how many notifications of a Service were lost, because handlers or streams were too slow.
+
+        A notification that several of them have lost counts for each. See ``max_unhandled`` of `connect`.
+
+        Args:
+            service: The name of the Service.
+        """
+        return self._connection.unhandled.dropped[service]
 
     def spawn(self, name: str = "Client") -> Opening[Client]:
         """Make another connection with the same arguments; await or enter it.
@@ -242,10 +253,11 @@ class Client(trio.abc.AsyncResource):
     # ---- for links ----
 
     @trio.lowlevel.enable_ki_protection
-    def _notify(self, service: str, notifications: Sequence[Notification]) -> None:
+    def _notify(self, batch: NotificationBatch) -> None:
+        service = batch[0].service
         for link in self._links:
             if link._service_name == service:
-                link._notify(notifications, self._connection.user_tasks.start)
+                link._notify(batch, self._connection.user_tasks.start)
 
     @trio.lowlevel.enable_ki_protection
     def _ended(self, reason: ConnectionLost) -> Callable[[], Awaitable[None]] | None:
@@ -261,7 +273,7 @@ class Client(trio.abc.AsyncResource):
             answer = await self._connection.request(
                 MANAGER, "link", (service,), timeout=timeout, linking=service
             )
-            link = Link(self, service, checked_identity(service, answer))
+            link = Link(self, service, checked_identity(service, answer), self._connection.unhandled)
         except BaseException as error:
             if not self._let_go(service) and not isinstance(error, ManagerError):
                 # The Manager may have linked us all the same, and would keep the place.
@@ -380,6 +392,7 @@ def connect(
     probe_every: float = 60,
     unresponsive_after: float | None = 60,
     max_unsent: int = 64 * 1024 * 1024,
+    max_unhandled: int = MAX_UNHANDLED,
 ) -> Opening[Client]:
     """Connect to a Manager.
 
@@ -424,7 +437,11 @@ def connect(
         probe_every: The most seconds between two such questions, whose distance doubles.
         unresponsive_after: For how many seconds a Manager that owes an answer may say nothing before the
             connection counts as lost; None: for ever. It is noticed only while there are questions.
-        max_unsent: How many bytes may wait to be written before requests have to wait.
+        max_unsent: Maximum bytes that wait to be written, behind the message that is being written, before
+            requests have to wait.
+        max_unhandled: Maximum bytes of the notifications of one Service that wait for handlers and streams
+            (`Link.notifications`), each counted for its line and 500 bytes. If there are more, the oldest are
+            dropped, and counted by `Client.dropped`. All Services together may have 256 MiB.
 
     Returns:
         What is to be awaited, or entered.

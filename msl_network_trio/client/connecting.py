@@ -18,6 +18,7 @@ from msl_network_trio import arguments
 from msl_network_trio.client import address
 from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.prompts import Credentials, Prompts, TerminalPrompts
+from msl_network_trio.client.unhandled import MAX_UNHANDLED
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import ConnectError, ConnectionLost, ConnectTimeout, NetworkError
 from msl_network_trio.hidden import Hidden, hide, reveal
@@ -151,6 +152,7 @@ class Settings:
     probe_every: float = attrs.field(default=60, validator=_is_interval)
     unresponsive_after: float | None = attrs.field(default=60, validator=_is_seconds_or_none)
     max_unsent: int = attrs.field(default=64 * 1024 * 1024, validator=_is_size)
+    max_unhandled: int = attrs.field(default=MAX_UNHANDLED, validator=_is_size)
 
     def __attrs_post_init__(self) -> None:
         if address.is_url(self.host):
@@ -276,6 +278,7 @@ async def open_connection(settings: Settings, credentials: Credentials) -> Conne
         protocol,
         request_timeout=settings.request_timeout,
         max_unsent=settings.max_unsent,
+        max_unhandled=settings.max_unhandled,
         probe_after=settings.probe_after,
         probe_every=settings.probe_every,
         unresponsive_after=settings.unresponsive_after,

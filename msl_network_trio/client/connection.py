@@ -19,6 +19,7 @@ from trio.lowlevel import checkpoint_if_cancelled, current_task, wait_task_resch
 from msl_network_trio import arguments
 from msl_network_trio.client.reply import Reply, Waiting, timed_out
 from msl_network_trio.client.threads import Threads
+from msl_network_trio.client.unhandled import MAX_UNHANDLED, Unhandled
 from msl_network_trio.client.user_code import UserTasks
 from msl_network_trio.client.watch import Watch
 from msl_network_trio.client.writer import Writer
@@ -28,7 +29,7 @@ from msl_network_trio.hidden import hide
 from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol, Event
-from msl_network_trio.protocol.messages import Notification, Question
+from msl_network_trio.protocol.messages import NotificationBatch, Question
 from msl_network_trio.protocol.outgoing import NOBODY, Request
 from msl_network_trio.transport.base import Transport
 
@@ -56,6 +57,7 @@ class Connection:
         probe_after: How many seconds requests are open before the Manager is asked who is there; None: never.
         probe_every: The most seconds between such questions.
         unresponsive_after: How many seconds a Manager that owes an answer may be silent; None: for ever.
+        max_unhandled: See `Unhandled`.
         opened_in: How many seconds it took to open, not counting those in which a person was asked.
 
     Attributes:
@@ -65,8 +67,9 @@ class Connection:
         lock: Held around everything that is done to the protocol, so that threads can make requests too.
         portal: The way from threads to the connection.
         threads: What threads may do.
+        unhandled: The notifications that wait to be handled.
         user_tasks: Runs code of the user, for as long as the connection's own task.
-        on_notifications: Called by the reader with the name of a Service and what it emitted; must not wait.
+        on_notifications: Called by the reader with what a Service has emitted; must not wait.
         on_end: Called once when the connection has ended, with the reason; may return an async function for
             the connection's task to run at the very last, for `GOODBYE` at the most.
     """
@@ -81,13 +84,14 @@ class Connection:
         probe_after: float | None = 5,
         probe_every: float = 60,
         unresponsive_after: float | None = 60,
+        max_unhandled: int = MAX_UNHANDLED,
         opened_in: float = 0.0,
     ) -> None:
         self.protocol = protocol
         self.opened_in = opened_in
         self.closed = trio.Event()
         self.port = transport.port
-        self.on_notifications: Callable[[str, Sequence[Notification]], None] = lambda _, __: None
+        self.on_notifications: Callable[[NotificationBatch], None] = lambda _: None
         self.on_end: Callable[[ConnectionLost], Callable[[], Awaitable[None]] | None] = lambda _: None
         self.lock = transport.lock
         self.signals_lose_bytes = transport.signals_lose_bytes
@@ -120,7 +124,10 @@ class Connection:
             look_after=self._look_after_requests,
             on_progress=self._watch.hear,
         )
-        self.threads = Threads(transport, protocol, self._writer, self._watch, self._deliver)
+        self.unhandled = Unhandled(max_unhandled)
+        self.threads = Threads(
+            transport, protocol, self._writer, self._watch, unhandled=self.unhandled, deliver=self._deliver
+        )
 
     # ---- for callers ----
 
@@ -445,6 +452,7 @@ class Connection:
         if self.threads.are_there:
             with self.lock:
                 events = self.protocol.receive(data)
+                self.threads.number(events)
                 stand_aside = self.threads.is_to_stand_aside(events)
         else:
             events = self.protocol.receive(data)
@@ -455,8 +463,10 @@ class Connection:
         for event in events:
             if isinstance(event, Request):
                 event.wake()
-            elif isinstance(event, list):
-                self.on_notifications(event[0].service, event)
+            elif isinstance(event, NotificationBatch):
+                if not self.threads.are_there:  # else it was numbered when it was received
+                    self.unhandled.number(event)
+                self.on_notifications(event)
 
     def _fail(self, error: NetworkError) -> None:
         """Remember why the connection ended; the first reason is the one that counts."""

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
 import trio
 
 from msl_network_trio import arguments
-from msl_network_trio.client.notifications import (
-    MAX_BUFFER_SIZE,
-    HandlerRunner,
-    NotificationStream,
-    StartTask,
-)
+from msl_network_trio.client.notifications import HandlerRunner, NotificationStream, StartTask
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.client.signatures import parse_signature
+from msl_network_trio.client.unhandled import Unhandled
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.exceptions import LinkBroken, NetworkError, PrivateAttribute, ProtocolError
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.messages import Notification
+from msl_network_trio.protocol.messages import NotificationBatch
 from msl_network_trio.visible import visible
 
 if TYPE_CHECKING:
@@ -151,12 +147,13 @@ class Link(KnownMethods):
     _client: Client | None
     _service_name: str
     _service_identity: Mapping[str, Any]
+    _unhandled: Unhandled = attrs.field(factory=Unhandled)
     _streams: set[NotificationStream] = attrs.field(factory=set, init=False)
     _handler_runner: HandlerRunner = attrs.field(init=False)
     _sync: BlockingLink | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._handler_runner = HandlerRunner(self._service_name, self.__dict__)
+        self._handler_runner = HandlerRunner(self._service_name, self.__dict__, self._unhandled)
         hidden = sorted(_OWN_NAMES.intersection(self.service_attributes))
         if hidden:
             logger.warning(
@@ -256,38 +253,39 @@ class Link(KnownMethods):
             ``link.notification_handler = function`` works at any time, with a plain function, an async one or
             a bound method (`types.MethodType`). It is called in the order of the notifications, one after
             the other, in a task of its own, so it may take its time and may use the link. An exception in it
-            is logged, and ends nothing. If it is slower than notifications come, the oldest ones are
-            dropped, which is logged too. A plain function runs in the event loop, so it must not block.
+            is logged, and ends nothing. If it is so slow that too many bytes wait (``max_unhandled`` of
+            `connect`), the oldest notifications are dropped, which is logged too. A plain function runs in
+            the event loop, so it must not block.
 
             Args:
                 *args: What the Service emitted.
                 **kwargs: What the Service emitted.
             """
 
-    def notifications(self, max_buffer_size: float = MAX_BUFFER_SIZE) -> NotificationStream:
+    def notifications(self, max_buffer_size: float | None = None) -> NotificationStream:
         """Iterate over the notifications of the Service.
 
         ``async with link.notifications() as stream:`` subscribes; ``async for notification in stream:`` gives
         what has come since. Any number of streams may be open at a time.
 
         Args:
-            max_buffer_size: How many notifications are kept for a loop that is slower than they come; then
-                the oldest ones are dropped, and counted in ``stream.dropped``. ``math.inf``: no limit.
+            max_buffer_size: Maximum number of notifications that wait for the loop. If there are more, the
+                oldest are dropped, and counted in ``stream.dropped``. None: a maximum of bytes instead, the
+                ``max_unhandled`` of `connect`. ``math.inf``: no limit.
 
         Raises:
             ValueError: The size is less than 1.
             LinkBroken: This link was unlinked.
         """
         self._linked("notifications")
-        return NotificationStream(self._streams, max_buffer_size)
+        return NotificationStream(self._service_name, self._streams, self._unhandled, max_buffer_size)
 
     @trio.lowlevel.enable_ki_protection
-    def _notify(self, notifications: Sequence[Notification], start: StartTask) -> None:
+    def _notify(self, batch: NotificationBatch, start: StartTask) -> None:
         """Give notifications to everybody who wants them; called by the reader."""
         for stream in self._streams:
-            stream.put(notifications)
-        if "notification_handler" in self.__dict__:
-            self._handler_runner.put(notifications, start)
+            stream.put(batch)
+        self._handler_runner.put(batch, start)
 
     @trio.lowlevel.enable_ki_protection
     def _end_notifications(self, error: NetworkError | None) -> None:

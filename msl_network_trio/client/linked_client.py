@@ -16,7 +16,7 @@ from msl_network_trio.client.client import Client, Connecting, filter_client_con
 from msl_network_trio.client.connecting import Settings
 from msl_network_trio.client.identities import checked_registry
 from msl_network_trio.client.link import Link, RemoteMethod, check_assignable, private_attribute
-from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
+from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.exceptions import ConnectionLost, ConnectTimeout, LinkBroken, ManagerError
 from msl_network_trio.hidden import hide_secrets
@@ -241,7 +241,7 @@ class LinkedClient:
         else:
             self._linked(name).notification_handler = value
 
-    def notifications(self, max_buffer_size: float = MAX_BUFFER_SIZE) -> NotificationStream:
+    def notifications(self, max_buffer_size: float | None = None) -> NotificationStream:
         """See `Link.notifications`."""
         return self._linked("notifications").notifications(max_buffer_size)
 
@@ -436,6 +436,21 @@ def _warn_of_ignored(what: str, kwargs: Mapping[str, Any]) -> None:
         meant = difflib.get_close_matches(name, accepted, 1)
         hint = f"; did you mean {meant[0]!r}?" if meant else ""
         logger.warning("%s ignores the argument %r, which connect() has not%s", what, name, hint)
+
+
+def dropped(link: Link | LinkedClient) -> int:
+    """Return how many notifications of its Service a client has lost; see `Client.dropped`.
+
+    This is a function, since a method would hide one of the Service.
+
+    Args:
+        link: A link, or a linked client.
+
+    Raises:
+        LinkBroken: The linked client is not open yet.
+    """
+    link = link if isinstance(link, Link) else link._opened(link._last_link)
+    return link._unhandled.dropped[link.service_name]
 
 
 class _LinkedOpening(Opening[LinkedClient]):

@@ -6,68 +6,23 @@ the oldest of its notifications is dropped and counted.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any
 
 import trio
 
-from msl_network_trio.arguments import number
 from msl_network_trio.client import user_code
+from msl_network_trio.client.unhandled import Mailbox, Unhandled
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.messages import Notification
+from msl_network_trio.protocol.messages import Notification, NotificationBatch
 
 logger = get_logger(__name__)
 
 StartTask = Callable[[Callable[[], Awaitable[None]]], None]
 """Starts a task that the connection owns."""
-
-MAX_BUFFER_SIZE = 1000
-"""How many notifications are kept for somebody who is slower than they come."""
-
-
-class _Mailbox:
-    """Notifications that wait for one consumer."""
-
-    def __init__(self, size: float) -> None:
-        self._size = number("max_buffer_size", size)
-        if not self._size >= 1:
-            raise ValueError(f"max_buffer_size must be a number from 1, or math.inf, not {size!r}")
-        self.queue: deque[Notification] = deque()
-        self._wanted = trio.lowlevel.ParkingLot()
-        self._ended = False
-        self.dropped = 0
-
-    @trio.lowlevel.enable_ki_protection
-    def put(self, notifications: Sequence[Notification]) -> None:
-        queue = self.queue
-        queue.extend(notifications)
-        while len(queue) > self._size:
-            queue.popleft()
-            self.dropped += 1
-        if self._wanted:
-            self._wanted.unpark(count=len(queue))
-
-    @trio.lowlevel.enable_ki_protection
-    def end(self, *, drop: bool) -> None:
-        """Let no more come; what is there is still given out unless it is dropped."""
-        self._ended = True
-        if drop:
-            self.queue.clear()
-        self._wanted.unpark_all()
-
-    @trio.lowlevel.enable_ki_protection
-    async def wait(self) -> bool:
-        """Wait until there are some, and return whether there are: if not, there never will be."""
-        if self.queue or self._ended:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        while not self.queue:
-            if self._ended:
-                return False
-            await self._wanted.park()
-        return True
 
 
 class NotificationStream:
@@ -78,13 +33,22 @@ class NotificationStream:
     raises.
 
     Args:
+        service: The name of the Service.
         subscribers: Where the link keeps its streams.
-        max_buffer_size: How many notifications to keep for a consumer that is slower than they come.
+        unhandled: The connection's.
+        max_buffer_size: See `Mailbox`.
     """
 
-    def __init__(self, subscribers: set[NotificationStream], max_buffer_size: float) -> None:
+    def __init__(
+        self,
+        service: str,
+        subscribers: set[NotificationStream],
+        unhandled: Unhandled,
+        max_buffer_size: float | None,
+    ) -> None:
         self._subscribers = subscribers
-        self._mailbox = _Mailbox(max_buffer_size)
+        self._unhandled = unhandled
+        self._mailbox = Mailbox(service, unhandled, max_buffer_size)
         self._error: NetworkError | None = None
         self.put = self._mailbox.put
         """Adds notifications, for the reader."""
@@ -97,6 +61,7 @@ class NotificationStream:
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> NotificationStream:
         self._subscribers.add(self)
+        self._unhandled.add(self._mailbox)
         return self
 
     @trio.lowlevel.enable_ki_protection
@@ -107,6 +72,7 @@ class NotificationStream:
         traceback: TracebackType | None,
     ) -> None:
         self._subscribers.discard(self)
+        self._unhandled.remove(self._mailbox)
         self._mailbox.end(drop=True)
 
     def __aiter__(self) -> NotificationStream:
@@ -127,43 +93,65 @@ class NotificationStream:
     def end(self, error: NetworkError | None) -> None:
         """Let no more come, because the connection was lost or, without an error, the link was unlinked."""
         self._error = error
+        self._unhandled.remove(self._mailbox)
         self._mailbox.end(drop=error is None)
+
+
+class BatchHandler(ABC):
+    """A notification handler that takes the notifications itself, as many as there are."""
+
+    @abstractmethod
+    async def handle(self, runner: HandlerRunner) -> None:
+        """Handle what `HandlerRunner.take` returns until it returns None."""
 
 
 class HandlerRunner:
     """Calls the notification handler of a link, in order, one at a time, in a task of its own.
 
     Args:
-        service: The name of the Service, for the log.
+        service: The name of the Service.
         attributes: Those of the link. ``notification_handler`` is the handler of the moment; if it is
             missing or None, there is none.
+        unhandled: The connection's.
     """
 
-    def __init__(self, service: str, attributes: Mapping[str, Any]) -> None:
+    def __init__(self, service: str, attributes: Mapping[str, Any], unhandled: Unhandled) -> None:
         self._service = service
         self._attributes = attributes
-        self._mailbox = _Mailbox(MAX_BUFFER_SIZE)
+        self._unhandled = unhandled
+        self._mailbox = Mailbox(service, unhandled)
         self._logged = 0
         self._started = False
-        self._at_work: Callable[..., Any] | None = None
+        self._ended = False
+        self._is_late = False
+        """Whether threads do not wait for the handler, since it has taken too long."""
+        self._last: Any = None
         """The handler that was called last."""
+        self.add_waiter = self._mailbox.add_waiter
+        self.remove_waiter = self._mailbox.remove_waiter
+        unhandled.add_handler(service, self)
+
+    # ---- for the reader ----
 
     @trio.lowlevel.enable_ki_protection
-    def put(self, notifications: Sequence[Notification], start: StartTask) -> None:
-        """Add some, for the reader.
+    def put(self, batch: NotificationBatch, start: StartTask) -> None:
+        """Take notifications for the handler, if there is one.
 
         Args:
-            notifications: The notifications.
+            batch: The notifications.
             start: Starts a task of the connection.
         """
+        mailbox = self._mailbox
         if self._attributes.get("notification_handler") is None:
+            mailbox.skip(batch)
             return
-        self._mailbox.put(notifications)
+        mailbox.put(batch)
         if not self._started:
             self._started = True
+            self._unhandled.add(mailbox)
             start(self._run)
-        if self._mailbox.dropped > 2 * self._logged:  # at 1, 3, 7, 15, ...
-            self._logged = self._mailbox.dropped
+        if mailbox.dropped > 2 * self._logged:  # at 1, 3, 7, 15, ...
+            self._logged = mailbox.dropped
             logger.warning(
                 "the notification handler for %r is too slow: %d notifications dropped so far",
                 self._service,
@@ -173,20 +161,58 @@ class HandlerRunner:
     @trio.lowlevel.enable_ki_protection
     def end(self, *, drop: bool) -> None:
         """Let no more come; what is there is still handled unless it is dropped."""
+        self._unhandled.remove_handler(self._service, self)
+        self._unhandled.remove(self._mailbox)
         self._mailbox.end(drop=drop)
+
+    # ---- for threads that wait for the handler ----
+
+    def is_behind(self, last: int) -> bool:
+        """Return whether a thread may have to wait until notifications up to this number are handled."""
+        mailbox = self._mailbox
+        return (
+            mailbox.may_hold(last)
+            and not self._is_late
+            and (mailbox.at_work or self._attributes.get("notification_handler") is not None)
+        )
+
+    def give_up_on(self, last: int, seconds: float) -> None:
+        """Let no thread wait again before the handler has caught up, and log that.
+
+        Args:
+            last: The number of the last notification that a thread has waited for.
+            seconds: How many seconds it has waited.
+        """
+        if not self._is_late and self._mailbox.may_hold(last):
+            self._is_late = True
+            logger.warning(
+                "the notification handler for %r has not returned within %.3g seconds, so calls do not wait "
+                "for it until it has caught up",
+                self._service,
+                seconds,
+            )
+
+    # ---- the task ----
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:
-        what = f"the notification handler for {self._service!r}:"
-        while await self._mailbox.wait():
-            try:
-                result = self._handle()
-                if result is not None:
-                    await user_code.finish(result)
-            except trio.Cancelled:
-                raise
-            except BaseException as error:  # noqa: BLE001 - it is logged
-                user_code.report(error, self._at_work, what)
+        user_code.is_handler.set(True)
+        mailbox = self._mailbox
+        try:
+            while await mailbox.wait():
+                mailbox.at_work = True
+                try:
+                    result = self._handle()
+                    if result is not None:
+                        await user_code.finish(result)
+                except trio.Cancelled:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - it is logged
+                    self.report(error, self._last)
+                if not mailbox.queue:
+                    self._rest()
+        finally:
+            self._ended = True
 
     @trio.lowlevel.disable_ki_protection
     def _handle(self) -> Any:
@@ -195,13 +221,52 @@ class HandlerRunner:
         Returns:
             What a call has returned that may have to be awaited, before the others are made; else None.
         """
-        queue, attributes = self._mailbox.queue, self._attributes
+        mailbox, attributes = self._mailbox, self._attributes
+        queue, last = mailbox.queue, None
         while queue:  # without any further call: they may come by the thousand
-            notification = queue.popleft()
             handler = attributes.get("notification_handler")  # it may be changed at any time
+            if handler is not last:
+                self._last = last = handler
+                if isinstance(handler, BatchHandler):
+                    return handler.handle(self)
+            notification = queue.popleft()
+            if mailbox.waiters:
+                mailbox.release_waiters()
             if handler is not None:
-                self._at_work = handler
                 result = handler(*notification.args, **notification.kwargs)
                 if result is not None:
                     return result
         return None
+
+    # ---- for handlers that take the notifications themselves, in their thread ----
+
+    def take(self, handler: BatchHandler) -> Notification | None:
+        """Return the next notification; None if there is none at the moment, or another handler is set.
+
+        Args:
+            handler: The one that takes it.
+        """
+        mailbox = self._mailbox
+        if not self._ended and self._attributes.get("notification_handler") is handler:
+            mailbox.at_work = True
+            try:
+                notification = mailbox.queue.popleft()
+            except IndexError:
+                self._rest()
+                return None
+            if mailbox.waiters:
+                mailbox.release_waiters()
+            return notification
+        return None
+
+    def report(self, error: BaseException, handler: Any) -> None:
+        """Log what a handler has raised."""
+        user_code.report(error, handler, f"the notification handler for {self._service!r}:")
+
+    def _rest(self) -> None:
+        """Note that the handler has returned for everything that was there."""
+        mailbox = self._mailbox
+        mailbox.at_work = False
+        self._is_late = False
+        if mailbox.waiters:
+            mailbox.release_waiters()

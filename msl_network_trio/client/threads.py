@@ -14,13 +14,15 @@ left there.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from msl_network_trio.client.turn import LONGEST_TURN, Turn
+from msl_network_trio.client.unhandled import Unhandled
 from msl_network_trio.client.watch import Watch
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol, Event
+from msl_network_trio.protocol.messages import NotificationBatch
 from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.transport.base import Transport
 
@@ -28,6 +30,21 @@ _LINE_END = ord("\n")
 
 _CHUNK = 262_144
 """Bytes of requests that are sent together, if there are as many."""
+
+
+class ThreadRequest(Request):
+    """A request whose answer a thread waits for.
+
+    Attributes:
+        preceding: The number of the last notification of its Service that was received before the answer;
+            0: there was none, or it is known to be handled. To be set to 0 by what makes the request.
+    """
+
+    __slots__ = ("preceding",)
+
+    wakes_anywhere = True
+
+    preceding: int
 
 
 class Threads:
@@ -38,6 +55,7 @@ class Threads:
         protocol: The protocol.
         writer: Writes.
         watch: Looks after open requests.
+        unhandled: Numbers notifications.
         deliver: Takes, in the Trio thread, what a thread has received.
 
     Attributes:
@@ -51,6 +69,8 @@ class Threads:
         protocol: ClientProtocol,
         writer: Writer,
         watch: Watch,
+        *,
+        unhandled: Unhandled,
         deliver: Callable[[bytes], object],
     ) -> None:
         self.are_there = False
@@ -58,6 +78,7 @@ class Threads:
         self._protocol = protocol
         self._writer = writer
         self._watch = watch
+        self._unhandled = unhandled
         self._deliver = deliver
         self.turn = Turn(transport.lock, threads_may_receive=transport.threads_may_receive)
         self._patient: deque[Request] | None = None
@@ -77,7 +98,7 @@ class Threads:
     def come(self) -> None:
         """From now on threads use the connection; to be called in the Trio thread by what lets them."""
         if not self.are_there:
-            self.are_there = True
+            self.are_there = self._unhandled.is_shared = True
             self._patient = deque()
             self._writer.share()
 
@@ -235,6 +256,7 @@ class Threads:
         replies = self._protocol.settle_replies(data)
         if replies is None:
             return False
+        self.number(replies)
         for reply in replies:
             if not reply.wake_in_thread():
                 return False
@@ -249,6 +271,21 @@ class Threads:
         # If nobody waits for those that are open, somebody soon may, and will read then.
         # In a list: an exception that interrupts a generator may be lost.
         return False in [other.is_patient for other in self._protocol.open.values()]
+
+    def number(self, events: Sequence[Event]) -> None:
+        """Number the notifications that were received, and note which of them precede an answer.
+
+        In the order of the wire, and before any thread is woken: it may have to wait for handlers.
+        """
+        unhandled = self._unhandled
+        for event in events:
+            if isinstance(event, ThreadRequest):
+                if unhandled.has_numbers:
+                    last = unhandled.numbers.get(event.service, 0)
+                    if last > unhandled.caught_up.get(event.service, 0):
+                        event.preceding = last
+            elif isinstance(event, NotificationBatch):
+                unhandled.number(event)
 
     # ---- for the Trio thread, with the lock held ----
 

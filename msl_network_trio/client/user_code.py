@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import trio
@@ -13,6 +14,12 @@ from msl_network_trio.logger import get_logger
 from msl_network_trio.signals import pass_on_interrupt
 
 logger = get_logger(__name__)
+
+is_handler: ContextVar[bool] = ContextVar("is_handler", default=False)
+"""Whether a notification handler, or the callback of a Future, runs: its calls must not wait for handlers.
+
+`trio.to_thread.run_sync` and new tasks inherit it.
+"""
 
 
 @trio.lowlevel.enable_ki_protection

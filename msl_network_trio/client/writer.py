@@ -31,7 +31,8 @@ class Writer:
     Args:
         protocol: Whose lines to write.
         transport: Where to.
-        max_unsent: How many bytes may wait to be written before a request has to wait for room.
+        max_unsent: Maximum bytes that wait behind the message that is being written before a request has to
+            wait for room.
         start: Starts the task `run`.
         look_after: Called for requests that go out together, once: sees to it that somebody cares for them.
         on_progress: Called when the peer has taken something that we had to wait with.
@@ -94,7 +95,9 @@ class Writer:
         return self.waiting == 0 and self._fits(size)
 
     def _fits(self, size: int) -> bool:
-        unsent = self.unsent
+        # Without what is left of the message that is being written: it may be larger than all room, and would
+        # keep small requests out.
+        unsent = self._outbox.unsent
         return unsent == 0 or unsent + size <= self.max_unsent
 
     @trio.lowlevel.enable_ki_protection

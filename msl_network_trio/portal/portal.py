@@ -122,7 +122,7 @@ class Portal:
                 pass  # with the Trio run everything has ended
             raise
 
-    def do(self, function: Callable[[], None]) -> None:
+    def do(self, function: Callable[[], object]) -> None:
         """Call a plain function in the Trio thread, be it this one or not, and wait for it; see `call`."""
         if threading.get_ident() == self.thread_id:
             function()

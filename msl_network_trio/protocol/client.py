@@ -61,6 +61,7 @@ from msl_network_trio.protocol.messages import (
     Connected,
     EmittedLine,
     Notification,
+    NotificationBatch,
     Question,
     ReceivedLine,
     refusal,
@@ -88,12 +89,17 @@ class _Barrier(Request):
     """The Service whose refusals cannot come any more then; None: just to know."""
 
 
-Event = Request | Question | Connected | list[Notification]
+_LONG = 4096
+"""Above how many bytes, on average, the lines of notifications are measured one by one."""
+
+
+Event = Request | Question | Connected | NotificationBatch
 """A `Request` has been settled or has a question; a bare `Question` belongs to the handshake.
 
 That a result has come which `NOBODY` waits for is no event.
 
-Notifications of one Service that came one behind the other are one event.
+Notifications of one Service that came one behind the other are one event, but for long ones (`_LONG`), which
+are one each, so that their sizes are known.
 """
 
 
@@ -380,12 +386,13 @@ class ClientProtocol:
 
     def _take_block(self, block: bytes, events: list[Event]) -> None:
         if self._handshake.is_over:
-            notifications, block = codec.notifications_first(block)
+            lines = block
+            notifications, block = codec.notifications_first(lines)
             if notifications:
-                self._take_notifications(notifications, events)
+                self._take_notifications(notifications, lines, len(lines) - len(block), events)
             messages = codec.decode_lines(block) if block else ()
             if messages is not None:
-                self._understand_all(messages, events)
+                self._understand_all(messages, block, events)
                 return
         self._receive_one_by_one(block, events)
 
@@ -399,16 +406,17 @@ class ClientProtocol:
                     self._undecodable(line, error, events)
             else:
                 if self._handshake.is_over:
-                    self._understand_all((message,), events)
+                    self._understand_all((message,), line, events)
                 else:
                     self._shake_hands(line, message, events)
             if self.broken is not None:
                 return
 
-    def _understand_all(self, messages: Iterable[ReceivedLine], events: list[Event]) -> None:
+    def _understand_all(self, messages: Sequence[ReceivedLine], block: bytes, events: list[Event]) -> None:
         pop, append, unset, manager = self.open.pop, events.append, UNSET, MANAGER
         unread, nobody = self._unread, NOBODY
-        run: list[Notification] = []
+        run = NotificationBatch.of()
+        sizes: dict[int, int] = {}
         for message in messages:
             uid = message.uid
             request = pop(uid, None)
@@ -430,9 +438,12 @@ class ClientProtocol:
                 notification = self._notification(message)
                 if notification is not None:
                     if not run or events[-1] is not run or run[0].service != notification.service:
-                        run = []
+                        run = NotificationBatch.of()
                         append(run)
                     run.append(notification)
+                    # Only now, since most blocks hold nothing but replies.
+                    sizes = sizes or _line_sizes(messages, block)
+                    run.size += sizes[id(message)]
             else:
                 self._unaddressed(message, events)
         if unread.abandoned:
@@ -582,17 +593,36 @@ class ClientProtocol:
         self._unread.read_up_to(late.sequence)
         return True
 
-    def _take_notifications(self, lines: Sequence[EmittedLine], events: list[Event]) -> None:
-        """Take notifications, and nothing else, that have come together."""
+    def _take_notifications(
+        self, lines: Sequence[EmittedLine], block: bytes, size: int, events: list[Event]
+    ) -> None:
+        """Take notifications, and nothing else, that have come together.
+
+        Args:
+            lines: The notifications.
+            block: What they were decoded from, and perhaps more lines behind them.
+            size: Bytes of their own lines.
+            events: Are added to.
+        """
         received = time.time()
-        for service, run in groupby(lines, _service_of):
-            if service == MANAGER:
-                for line in run:
-                    self._take_last_word(line.result.args)
+        lengths: list[int] = []
+        end = 0
+        for _, run in groupby(lines, id if size > _LONG * len(lines) else _service_of):
+            batch = NotificationBatch(
+                [Notification(line.service, line.result.args, line.result.kwargs, received) for line in run]
+            )
+            batch.last = 0
+            if len(batch) == len(lines):
+                batch.size = size  # the usual case, in which nobody has to know the size of each
             else:
-                events.append(
-                    [Notification(service, line.result.args, line.result.kwargs, received) for line in run]
-                )
+                lengths = lengths or [len(line) + 1 for line in block.split(b"\n")]
+                begin, end = end, end + len(batch)
+                batch.size = sum(lengths[begin:end])
+            if batch[0].service == MANAGER:
+                for notification in batch:
+                    self._take_last_word(notification.args)
+            else:
+                events.append(batch)
 
     def _notification(self, message: ReceivedLine) -> Notification | None:
         """Return the notification of a Service that came among other lines; None if it is something else."""
@@ -696,6 +726,12 @@ class ClientProtocol:
                 request.settled = True
                 request.error = remote_error(request, message, self.manager)
                 events.append(request)
+
+
+def _line_sizes(messages: Sequence[ReceivedLine], block: bytes) -> dict[int, int]:
+    """Return the bytes of each line of a block, by the `id` of the message that it holds."""
+    lines = block.removesuffix(b"\n").split(b"\n")
+    return {id(message): len(line) + 1 for message, line in zip(messages, lines, strict=True)}
 
 
 def _smaller(limit: int | None, other: int) -> int:

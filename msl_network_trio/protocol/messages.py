@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import attrs
@@ -95,6 +96,29 @@ class Notification(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     def __ne__(self, other: object) -> bool:  # which a Struct has of its own, and looks at all fields
         return not self == other
+
+
+class NotificationBatch(list[Notification]):
+    """Notifications of one Service that were received one behind the other.
+
+    Attributes:
+        size: Bytes of their lines.
+        last: The number of the last notification among all that were received of the Service: the I/O layer
+            numbers them from 1, or leaves it at 0.
+    """
+
+    __slots__ = ("last", "size")
+
+    last: int
+    size: int
+
+    @classmethod
+    def of(cls, notifications: Iterable[Notification] = (), size: int = 0) -> NotificationBatch:
+        """Return a batch of notifications whose lines have so many bytes."""
+        batch = cls(notifications)  # an __init__ in Python would take longer than this
+        batch.size = size
+        batch.last = 0
+        return batch
 
 
 NO_RESULT = msgspec.Raw()

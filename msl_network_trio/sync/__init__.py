@@ -3,6 +3,9 @@
 It is for scripts, notebooks and programs with an event loop of another kind, from any thread. In the worker
 threads of a Trio application it works in the event loop of the application. What it returns, raises and
 expects is described in the async API, which has the same names: read "returns" for "awaits".
+
+Unlike there, a call returns when notification handlers have returned for everything that was received before
+the reply; see `Link.notification_handler`.
 """
 
 from typing import overload
@@ -13,7 +16,7 @@ from msl_network_trio.client.link import Link as AsyncLink
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.sync.client import Client, connect
 from msl_network_trio.sync.futures import Future
-from msl_network_trio.sync.link import Link, Lock, Notifications, notifications, request
+from msl_network_trio.sync.link import Link, Lock, Notifications, dropped, notifications, request
 from msl_network_trio.sync.linked_client import LinkedClient
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "Lock",
     "Notifications",
     "connect",
+    "dropped",
     "filter_client_connect_kwargs",
     "notifications",
     "request",

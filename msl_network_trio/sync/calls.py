@@ -19,6 +19,9 @@ import trio
 
 from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.reply import timed_out
+from msl_network_trio.client.threads import ThreadRequest
+from msl_network_trio.client.unhandled import Handler, Waiter
+from msl_network_trio.client.user_code import is_handler
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.portal.interrupts import uninterrupted
 from msl_network_trio.portal.process import is_exiting, is_main_thread, stand_still_at_exit
@@ -37,16 +40,18 @@ it looks the less often, the more often threads have turned out to have sent eve
 _CLEAN_UP = 5.0
 """Most seconds to wait for the Trio thread to give up on a request."""
 
+_LONGEST_WAIT_FOR_HANDLERS = 5.0
+"""Seconds that the end of a call waits for notification handlers."""
 
-class Blocking(Request):
+
+class Blocking(ThreadRequest):
     """A request whose thread waits until it is woken."""
 
     __slots__ = ("_gate",)
 
-    wakes_anywhere = True
-
     def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
         super().__init__(service, attribute, uid, data)
+        self.preceding = 0
         self._gate = _thread.allocate_lock()
         self._gate.acquire()
 
@@ -98,7 +103,7 @@ class Calls:
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> Any:
-        """Make a request and wait for its reply; see `Connection.request`.
+        """Make a request and wait for its reply, and for notification handlers; see `Connection.request`.
 
         Raises:
             RuntimeError: This is a Trio thread.
@@ -110,9 +115,10 @@ class Calls:
         connection = self.connection
         seconds = connection.seconds(timeout)
         request = connection.protocol.make(Blocking, service, attribute, args, kwargs)
+        deadline = math.inf if seconds == math.inf else monotonic() + seconds
         try:
             if not self._do(self._threads.queue, request):
-                return self._portal.call(connection.request, service, attribute, args, kwargs, timeout)
+                return self._request_in_trio(deadline, service, attribute, args, kwargs, timeout)
             if not self.wait(request, request.attempt, seconds):
                 self.abandon(request)
                 if not request.settled:  # else the reply came in the same moment
@@ -120,9 +126,22 @@ class Calls:
         except BaseException:
             self.tidy_soon(request, abandon=True)
             raise
+        if request.preceding:
+            self.wait_for_handlers(service, request.preceding, deadline - monotonic())
         if request.error is not None:
             stand_still_at_exit()
         return request.outcome()
+
+    def _request_in_trio(self, deadline: float, service: str, *arguments: Any) -> Any:
+        """Make a request that has to wait for room, which a task does."""
+        received = self.connection.unhandled.numbers
+        try:
+            result = self._portal.call(self.connection.request, service, *arguments)
+        except NetworkError:
+            self.wait_for_handlers(service, received.get(service, 0), deadline - monotonic())
+            raise
+        self.wait_for_handlers(service, received.get(service, 0), deadline - monotonic())
+        return result
 
     def start(
         self,
@@ -142,6 +161,7 @@ class Calls:
         seconds = connection.seconds(timeout)
         request = connection.protocol.make(FutureRequest, service, attribute, args, kwargs)
         request.is_patient = True
+        request.preceding = 0
         future = request.future = Future(request, self)
         try:
             if self._threads.is_idle:
@@ -154,6 +174,7 @@ class Calls:
             if not has_room:
                 raise connection.backlog_full(request)
             if seconds != math.inf:
+                future.deadline = monotonic() + seconds
                 self._portal.post(self._end_later, request, seconds)
         except BaseException as error:
             self.tidy_soon(request, abandon=True)
@@ -187,6 +208,46 @@ class Calls:
         except BaseException:
             self.tidy_soon(request, abandon=False)
             raise
+
+    def wait_for_handlers(self, service: str, preceding: int, seconds: float) -> None:
+        """Wait until the handlers of a Service have returned for all notifications that precede a reply.
+
+        What is called by a handler itself does not wait, nor does the Trio thread.
+
+        Args:
+            service: The name of the Service.
+            preceding: The number of the last of these notifications.
+            seconds: Maximum seconds to wait, if that is less than five. Then a warning is logged, and nobody
+                waits for the handler again before it has caught up. If there are none, nothing is waited for.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C was pressed.
+            trio.Cancelled: The task that this worker thread works for was cancelled.
+        """
+        unhandled = self.connection.unhandled
+        handlers = unhandled.handlers.get(service, ())
+        behind = [handler for handler in handlers if handler.is_behind(preceding)]
+        if not behind:
+            unhandled.caught_up[service] = preceding
+            return
+        if seconds <= 0 or is_handler.get() or trio.lowlevel.in_trio_run():
+            return
+        if self._portal.is_inherited:
+            return  # what they belong to does not run in this process
+        deadline = monotonic() + min(seconds, _LONGEST_WAIT_FOR_HANDLERS)
+        for handler in behind:
+            self._wait_for_handler(handler, preceding, deadline)
+
+    def _wait_for_handler(self, handler: Handler, preceding: int, deadline: float) -> None:
+        waiter = Waiter(preceding)
+        began = monotonic()
+        try:
+            if uninterrupted(handler.add_waiter, waiter) and not wait(
+                waiter.attempt, max(0, deadline - began)
+            ):
+                handler.give_up_on(preceding, monotonic() - began)
+        finally:
+            uninterrupted(handler.remove_waiter, waiter)
 
     def abandon(self, request: Request) -> None:
         """Give up on a request, and wait until that is known; see `Connection.abandon`."""

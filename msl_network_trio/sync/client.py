@@ -29,6 +29,21 @@ DROPPED = {
 """What msl-network 0.5 had and 1.0 has not, and what there is instead."""
 
 
+class _Loop:
+    """Stands in for the asyncio event loop of a client of msl-network 1.0.0: the identifier of its thread.
+
+    Args:
+        client: The client.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    @property
+    def _thread_id(self) -> int | None:
+        return self._client.loop_thread_id
+
+
 class Client:
     """A connection to a Manager; `connect` makes it.
 
@@ -65,6 +80,17 @@ class Client:
         """The identifier of the thread that the event loop runs in; None if the client is disconnected."""
         return self._portal.thread_id if self.is_connected() else None
 
+    # These two are private in msl-network 1.0.0, too, but its own tests use them.
+
+    @property
+    def _loop(self) -> _Loop:
+        return _Loop(self)
+
+    def _new_request(self, service: str, attribute: str, *args: Any, **kwargs: Any) -> Any:
+        timeout = kwargs.pop("timeout", None)
+        make = self._calls.start if kwargs.pop("asynchronous", False) else self._calls.request
+        return make(service, attribute, args, kwargs, timeout)
+
     def __str__(self) -> str:
         return str(self._twin)
 
@@ -99,6 +125,10 @@ class Client:
         """Unlink from a Service; see `msl_network_trio.Client.unlink`."""
         twin: Any = getattr(link, "_twin", link)  # that it is no link is for the async API to say
         self._portal.call(self._twin.unlink, twin, timeout=timeout)
+
+    def dropped(self, service: str) -> int:
+        """Return how many notifications were lost; see `msl_network_trio.Client.dropped`."""
+        return self._twin.dropped(service)
 
     def spawn(self, name: str = "Client") -> Client:
         """Make another connection with the same arguments; see `msl_network_trio.Client.spawn`."""

@@ -8,15 +8,17 @@ import threading
 from collections.abc import Callable
 from concurrent.futures._base import FINISHED, PENDING
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from msl_network_trio.arguments import number
+from msl_network_trio.client.threads import ThreadRequest
+from msl_network_trio.client.user_code import is_handler
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.process import is_exiting, stand_still_at_exit
 from msl_network_trio.portal.waiting import Latch, check_may_wait, let_go
 from msl_network_trio.portal.worker import Worker
-from msl_network_trio.protocol.outgoing import Request
 
 if TYPE_CHECKING:
     from msl_network_trio.sync.calls import Calls
@@ -24,12 +26,10 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 
-class FutureRequest(Request):
+class FutureRequest(ThreadRequest):
     """A request whose outcome goes to a `Future`."""
 
     __slots__ = ("future", "is_patient")
-
-    wakes_anywhere = True
 
     future: Future | None
     is_patient: bool
@@ -73,14 +73,18 @@ class Callbacks:
             assert self._worker is not None
             self._worker.submit(partial(_call, function, future))
         else:
-            function(future)
+            _call(function, future)
 
 
 def _call(function: Callable[[Future], object], future: Future) -> None:
+    """Call a function, whose own calls do not wait for notification handlers: one may wait for it."""
+    token = is_handler.set(True)
     try:
         function(future)
     except Exception:
         logger.exception("exception calling callback for %r", future)
+    finally:
+        is_handler.reset(token)
 
 
 class Future(concurrent.futures.Future[Any]):
@@ -92,6 +96,9 @@ class Future(concurrent.futures.Future[Any]):
     Args:
         request: The request.
         calls: What it was made by.
+
+    Attributes:
+        deadline: When the time of the request is over, by the clock of `time.monotonic`.
     """
 
     def __init__(self, request: FutureRequest, calls: Calls) -> None:
@@ -102,6 +109,7 @@ class Future(concurrent.futures.Future[Any]):
         self._is_abandoned = False
         self.is_settling = False
         self._has_result = False
+        self.deadline = math.inf
 
     def cancel(self) -> bool:
         """Abandon the request. If it was not written yet it never will be; else its reply is dropped.
@@ -130,7 +138,7 @@ class Future(concurrent.futures.Future[Any]):
         return True
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait for the reply.
+        """Wait for the reply, and for notification handlers as a call does; see `Link.notification_handler`.
 
         Args:
             timeout: How many seconds to wait; None: no limit. The request goes on when they are over.
@@ -140,7 +148,7 @@ class Future(concurrent.futures.Future[Any]):
             concurrent.futures.CancelledError: The request was cancelled.
             RuntimeError: This is a Trio thread, and it is not there yet.
         """
-        if self._has_result:
+        if self._has_result and not self._request.preceding:
             return self._request.result  # all that there is to it
         self._wait(timeout)
         return super().result(0)
@@ -209,11 +217,15 @@ class Future(concurrent.futures.Future[Any]):
         return bool(self._waiters or self._done_callbacks)  # type: ignore[attr-defined]
 
     def _wait(self, timeout: float | None) -> None:
-        if self.done():
-            return
-        check_may_wait("Future.result", "the Reply that msl_network_trio gives")
-        # Not by its Condition, whose lock an exception may leave unlocked.
+        request = self._request
         seconds = math.inf if timeout is None else number("timeout", timeout)
-        self._calls.wait_for_future(self._request, self._is_over.attempt, seconds)
-        if self._exception is not None:
-            stand_still_at_exit()
+        deadline = monotonic() + seconds
+        if not self.done():
+            check_may_wait("Future.result", "the Reply that msl_network_trio gives")
+            # Not by its Condition, whose lock an exception may leave unlocked.
+            self._calls.wait_for_future(request, self._is_over.attempt, seconds)
+            if self._exception is not None:
+                stand_still_at_exit()
+        if request.preceding and self.done():
+            deadline = min(deadline, self.deadline)
+            self._calls.wait_for_handlers(request.service, request.preceding, deadline - monotonic())

@@ -6,10 +6,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from msl_network_trio.client.notifications import BatchHandler, HandlerRunner
+from msl_network_trio.client.user_code import is_handler
 from msl_network_trio.portal.worker import Worker
 
 
-class ThreadHandler:
+class ThreadHandler(BatchHandler):
     """An async function that calls a plain one in a thread of its own.
 
     The thread is always the same one, since what a handler opened in its first call may be of use in no other
@@ -34,6 +36,21 @@ class ThreadHandler:
     async def __call__(self, /, *args: Any, **kwargs: Any) -> None:
         """Call the function, and wait until it returns."""
         await self._worker.call(self._function, *args, **kwargs)
+
+    async def handle(self, runner: HandlerRunner) -> None:
+        """Handle all notifications that are there, without a switch of threads for each of them."""
+        await self._worker.call(self._handle, runner)
+
+    def _handle(self, runner: HandlerRunner) -> None:
+        token = is_handler.set(True)
+        try:
+            while (notification := runner.take(self)) is not None:
+                try:
+                    self._function(*notification.args, **notification.kwargs)
+                except BaseException as error:  # noqa: BLE001 - it is logged
+                    runner.report(error, self)
+        finally:
+            is_handler.reset(token)
 
     def __repr__(self) -> str:
         return repr(self._function)

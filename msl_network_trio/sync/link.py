@@ -18,7 +18,8 @@ from msl_network_trio.client.link import (
 )
 from msl_network_trio.client.link import Link as AsyncLink
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
-from msl_network_trio.client.notifications import MAX_BUFFER_SIZE, NotificationStream
+from msl_network_trio.client.linked_client import dropped as async_dropped
+from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.messages import Notification
 from msl_network_trio.sync.calls import Calls
@@ -136,7 +137,11 @@ class Link(Facts, KnownMethods):
 
     def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """Ask the Service to shut down, and break the link; see `msl_network_trio.Link.shutdown_service`."""
-        return self._portal.call(self._twin.shutdown_service, *args, timeout=timeout, **kwargs)
+        client = self._twin._linked("shutdown_service")
+        # In the thread, since handlers get what the Service has emitted before the link is broken.
+        result = self._request("shutdown_service", args, kwargs, timeout)
+        self._portal.do(partial(client._forget, self._twin))
+        return result
 
     # ---- notifications ----
 
@@ -151,8 +156,14 @@ class Link(Facts, KnownMethods):
             ``link.notification_handler = function`` works at any time, also with a bound method
             (`types.MethodType`). It is called in the order of the notifications, one after the other, always
             in the same thread, so it may take its time and may use the link. An exception in it is logged,
-            and ends nothing. If it is slower than notifications come, the oldest ones are dropped, which is
-            logged too.
+            and ends nothing. If it is so slow that too many bytes wait (``max_unhandled`` of `connect`), the
+            oldest notifications are dropped, which is logged too.
+
+            A call, or the ``result()`` of a Future, returns when the handlers of its client for the Service
+            have returned for every notification that was received before the reply. It waits for 5 seconds
+            at most, and no longer than its ``timeout``; then a warning is logged, and no call waits for the
+            handler again before it has caught up. What a handler or the callback of a Future calls does not
+            wait. A handler that waits for a call of another thread makes that call wait for 5 seconds, once.
 
             Args:
                 *args: What the Service emitted.
@@ -303,7 +314,16 @@ async def _leave(stream: NotificationStream) -> None:
     await stream.__aexit__(None, None, None)
 
 
-def notifications(link: Link | LinkedClient, max_buffer_size: float = MAX_BUFFER_SIZE) -> Notifications:
+def dropped(link: Link | LinkedClient) -> int:
+    """Return how many notifications were lost; see `msl_network_trio.dropped`.
+
+    Args:
+        link: A link, or a linked client.
+    """
+    return async_dropped(link._twin)
+
+
+def notifications(link: Link | LinkedClient, max_buffer_size: float | None = None) -> Notifications:
     """Iterate over the notifications of a Service.
 
     ``with notifications(link) as stream:`` subscribes; ``for notification in stream:`` gives what has come
@@ -312,6 +332,6 @@ def notifications(link: Link | LinkedClient, max_buffer_size: float = MAX_BUFFER
 
     Args:
         link: A link, or a linked client.
-        max_buffer_size: How many notifications are kept for a loop that is slower than they come.
+        max_buffer_size: See `msl_network_trio.Link.notifications`.
     """
     return Notifications(link._twin.notifications(max_buffer_size), link._portal)

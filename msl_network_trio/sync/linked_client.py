@@ -120,7 +120,11 @@ class LinkedClient(Facts):
 
     def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """See `Link.shutdown_service`."""
-        return self._portal.call(self._twin.shutdown_service, *args, timeout=timeout, **kwargs)
+        result = self._twin._linked("shutdown_service").sync.shutdown_service(
+            *args, timeout=timeout, **kwargs
+        )
+        self._link = None
+        return result
 
     # ---- notifications ----
 
@@ -253,6 +257,13 @@ class LinkedClient(Facts):
 
 class LinkedClientView(LinkedClient):
     """The blocking form of a `LinkedClient` of the async API, whose methods may be overridden there."""
+
+    def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
+        """See `Link.shutdown_service`."""
+        twin = self._twin
+        if type(twin).shutdown_service is AsyncLinkedClient.shutdown_service:
+            return super().shutdown_service(*args, timeout=timeout, **kwargs)
+        return self._portal.call(twin.shutdown_service, *args, timeout=timeout, **kwargs)
 
     def service_error_handler(self) -> None:
         """Call that of the async API."""

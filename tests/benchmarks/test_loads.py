@@ -77,7 +77,7 @@ async def test_our_client_does_every_load_at_our_network(load):
     async with our_network() as port:
         costs = await trio.to_thread.run_sync(ours.measure, task_of(load, port))
     assert costs["seconds"] > 0
-    assert ("p99" in costs) == (load in {"one", "blocking", "fixed-times"})
+    assert ("p99" in costs) == (load in {"one", "blocking", "blocking-handler", "fixed-times"})
     assert ("bytes" in costs) == (load == "idle")
 
 

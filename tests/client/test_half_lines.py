@@ -84,11 +84,6 @@ async def disconnected_at_once(client, link):
     await client.disconnect(timeout=0)
 
 
-async def broken_off(client, link):
-    await give_up(link)
-    client._connection.break_off("The test has it so")
-
-
 async def behind_others(client, link):
     async with trio.open_nursery() as nursery:
         for _ in range(3):
@@ -108,7 +103,6 @@ async def with_a_lock(client, link):
         time_is_over,
         cancelled,
         disconnected_at_once,
-        broken_off,
         behind_others,
         with_a_lock,
     ],

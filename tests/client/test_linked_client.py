@@ -591,7 +591,7 @@ async def test_the_service_error_handler_is_called_before_the_exception_is_raise
             await (client.request("fail") if by_request else client.fail())
         except RemoteError as error:
             client.handled.append("raised")
-            assert (error.type_name, error.message) == ("ValueError", "boom")
+            assert (error.type_name, error.message) == ("ValueError", "ValueError: boom")
             assert error.__context__ is None
         assert client.handled == ["handled", "raised"]
         assert client.is_connected() == (linked_client is not DisconnectingHandler)

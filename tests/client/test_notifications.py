@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from msl_network_trio import ConnectionLost, LinkBroken, Notification, connect
+from msl_network_trio import ConnectionLost, LinkBroken, Notification, connect, dropped
 from tests.client.peer import Network
 from tests.client.test_requests import Session, open_session, start
 
@@ -134,7 +134,36 @@ async def test_a_handler_with_other_parameters_is_an_exception_in_it(session, ca
     assert "TypeError" in caplog.text
 
 
-async def test_a_slow_handler_delays_no_reply_and_loses_the_oldest(session, caplog):
+async def test_a_slow_handler_delays_no_reply_and_loses_nothing(session, caplog):
+    caplog.set_level(logging.WARNING)
+    got: list[int] = []
+    go_on = trio.Event()
+
+    async def handler(number: int) -> None:
+        got.append(number)
+        await go_on.wait()
+
+    session.link.notification_handler = handler
+    for number in range(5000):
+        emit(session, number)
+    async with trio.open_nursery() as nursery:
+        call = await start(nursery, session.link.add)
+        session.peer.reply(await session.peer.expect("add"), "at once")
+    assert call.value == "at once"
+    go_on.set()
+    await settle()
+    assert got == list(range(5000))
+    assert session.client.dropped("Echo") == dropped(session.link) == 0
+    assert not caplog.records
+
+
+async def test_a_handler_that_is_too_slow_for_the_memory_loses_the_oldest(network, nursery, caplog):
+    network.capacity = 10_000_000
+    async for session in open_session(network, nursery, max_unhandled=300_000):
+        await lose_the_oldest(session, caplog)
+
+
+async def lose_the_oldest(session: Session, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     got: list[int] = []
     go_on = trio.Event()
@@ -152,8 +181,11 @@ async def test_a_slow_handler_delays_no_reply_and_loses_the_oldest(session, capl
     assert call.value == "at once"
     go_on.set()
     await settle()
-    assert got[0] in {0, 500}
-    assert got[-1000:] == list(range(500, 1500))
+    lost = session.client.dropped("Echo")
+    assert dropped(session.link) == lost
+    assert len(got) + lost == 1500
+    assert got[1:] == list(range(1501 - len(got), 1500))  # the first one was at work meanwhile
+    assert 900 < lost < 1200
     assert "notifications dropped so far" in caplog.text
     assert len(caplog.records) < 15
 
@@ -326,7 +358,7 @@ async def test_a_slow_loop_loses_the_oldest_and_can_count_them(session: Session)
         async with trio.open_nursery() as nursery:
             await start(nursery, session.link.add)
             session.peer.reply(await session.peer.expect("add"), None)
-        assert stream.dropped == 7
+        assert stream.dropped == session.client.dropped("Echo") == 7
         assert [(await anext(stream)).args for _ in range(3)] == [[7], [8], [9]]
 
 

@@ -476,6 +476,21 @@ async def test_one_request_may_be_larger_than_the_backlog(network, nursery):
         assert call.value == 1
 
 
+async def test_small_requests_have_room_behind_a_large_one(network, nursery):
+    network.capacity = 1000
+    async for session in open_session(network, nursery, max_unsent=1000):
+        link, peer = session.link, session.peer
+        large = link.size("x" * 100_000, asynchronous=True)
+        small = [link.size("small", asynchronous=True) for _ in range(3)]
+        with pytest.raises(BacklogFull):
+            for _ in range(10):
+                link.size("x" * 500, asynchronous=True)
+        for reply in (large, *small):
+            line = await peer.line()
+            peer.reply(line["uid"], len(line["args"][0]))
+            assert await reply == len(line["args"][0])
+
+
 async def test_who_waits_for_room_is_told_when_the_connection_is_lost(network, nursery):
     network.capacity = 1000
     async for session in open_session(network, nursery, max_unsent=5000):

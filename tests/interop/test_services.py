@@ -173,7 +173,7 @@ async def test_an_exception_arrives_with_its_type_and_traceback(ours: Link, meth
     with pytest.raises(RemoteError) as caught:
         await ours.request(method, ("two\nlines",))
     assert caught.value.type_name == "ValueError"
-    assert caught.value.message == "two\nlines"
+    assert caught.value.message == "ValueError: two\nlines"
     assert caught.value.traceback_lines[0] == "Traceback (most recent call last):"
     frames = [line for line in caught.value.traceback_lines if line.startswith("  File")]
     assert len(frames) == 1

@@ -25,7 +25,7 @@ from msl_network_trio import (
     sync,
 )
 from msl_network_trio.constants import SHUTDOWN_MANAGER
-from msl_network_trio.sync import Client, Link, LinkedClient, connect, filter_client_connect_kwargs
+from msl_network_trio.sync import Client, Link, LinkedClient, connect, dropped, filter_client_connect_kwargs
 from tests.interop.conftest import USERS
 from tests.interop.reference import Manager, Process, start_manager
 from tests.interop.test_seed import (
@@ -36,6 +36,26 @@ from tests.interop.test_seed import (
 )
 
 pytestmark = pytest.mark.interop
+
+
+# ---- notifications and calls ----
+
+
+def test_handlers_have_returned_when_a_call_returns(lab: Manager):
+    with connect(**lab.arguments()) as client, client.link("Echo") as link:
+        with LinkedClient("Echo", **lab.arguments()) as linked:
+            for each in (link, linked):
+                got: list[int] = []
+                each.notification_handler = got.append
+                for count in (1, 10, 100):
+                    got.clear()
+                    assert each.notify_many(count) == "notified"
+                    assert got == list(range(count))
+                got.clear()
+                assert each.notify_many(2000, asynchronous=True).result() == "notified"
+                assert got == list(range(2000))
+                each.notification_handler = None
+        assert client.dropped("Echo") == dropped(link) == dropped(linked) == 0
 
 
 # ---- the examples of the seed, typed at the prompt ----

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msl_network_trio import exceptions as exc
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT
-from msl_network_trio.protocol.messages import Connected, Notification, Question
+from msl_network_trio.protocol.messages import Connected, Notification, NotificationBatch, Question
 from msl_network_trio.protocol.outgoing import NOBODY, Request
 from tests.protocol.lines import MANAGER, ask, line
 
@@ -235,7 +235,7 @@ def test_an_error_of_the_service_is_a_remote_error_with_the_text_of_the_referenc
     failure = request.error
     assert type(failure) is exc.RemoteError
     assert str(failure) == "Manager[localhost:1875] returned the following exception:\n\nValueError: bad"
-    assert (failure.type_name, failure.message) == ("ValueError", "bad")
+    assert (failure.type_name, failure.message) == ("ValueError", "ValueError: bad")
     assert (failure.service, failure.attribute, failure.traceback_lines) == ("Echo", "fail", ())
 
 
@@ -257,20 +257,21 @@ def test_the_message_is_not_repeated_if_the_traceback_ends_with_it(message, trac
 
 
 @pytest.mark.parametrize(
-    ("answer", "type_name", "message"),
+    ("answer", "type_name"),
     [
-        ("RuntimeError: outer\nsecond line", "RuntimeError", "outer\nsecond line"),
-        ("my.module.Error: x: y", "my.module.Error", "x: y"),
-        ("StopIteration: ", "StopIteration", ""),
-        ("it did not work", "", "it did not work"),
-        ("", "", ""),
+        ("RuntimeError: outer\nsecond line", "RuntimeError"),
+        ("my.module.Error: x: y", "my.module.Error"),
+        ("StopIteration: ", "StopIteration"),
+        ("it did not work", ""),
+        ("it did not work: x", ""),
+        ("", ""),
     ],
 )
-def test_the_class_and_the_text_of_a_remote_exception_are_told_apart(answer, type_name, message):
+def test_the_class_of_a_remote_exception_is_told(answer, type_name):
     peer = Peer()
     request = peer.sent()
     peer.receive(error(request.uid, answer))
-    assert (request.error.type_name, request.error.message) == (type_name, message)
+    assert (request.error.type_name, request.error.message) == (type_name, answer)
 
 
 def test_an_error_of_the_manager_is_a_manager_error():
@@ -641,7 +642,7 @@ def test_an_error_without_uid_is_the_admin_requests(requester):
     peer.written()
     assert peer.receive(error("", "ValueError: Wrong login password", requester=requester)) == [admin]
     assert type(admin.error) is exc.ManagerError
-    assert admin.error.message == "Wrong login password"
+    assert admin.error.message == "ValueError: Wrong login password"
     assert not service.settled
     assert peer.protocol.outbox.gate is None
 
@@ -1041,6 +1042,38 @@ def test_what_comes_together_means_what_it_means_line_by_line(kinds):
     one_by_one, lines = conversation()
     assert at_once == [each for text in lines for each in meaning(one_by_one.receive(text))]
     assert together.protocol._rejection == one_by_one.protocol._rejection
+
+
+def sizes(events: list[Event]) -> list[tuple[str, int, int]]:
+    batches = [event for event in events if isinstance(event, NotificationBatch)]
+    return [(batch[0].service, len(batch), batch.size) for batch in batches]
+
+
+def test_the_size_of_notifications_is_that_of_their_lines():
+    peer = Peer()
+
+    def emit(text: str, service: str = "Echo") -> bytes:
+        return line(error=False, result=[[text], {}], service=service, uid="notification")
+
+    short, longer, long = emit(""), emit("x" * 1000), emit("x" * 50_000)
+    other = emit("abc", "Other")
+    manager = emit("says something", "Manager")
+    together = [("Echo", 2, len(short + longer))]
+    assert sizes(peer.receive(short + longer)) == together
+    assert sizes(peer.receive(short + manager + longer + other)) == [
+        ("Echo", 1, len(short)),
+        ("Echo", 1, len(longer)),
+        ("Other", 1, len(other)),
+    ]
+    # One event each, since how much memory they take must be known.
+    assert sizes(peer.receive(long + short)) == [("Echo", 1, len(long)), ("Echo", 1, len(short))]
+    uids = [peer.request("Echo", "add").uid for _ in range(3)]
+    replies = [reply(uid, "y" * 1000) for uid in uids]
+    block = replies[0] + short + longer + replies[1] + other + replies[2]
+    assert sizes(peer.receive(block)) == [*together, ("Other", 1, len(other))]
+    # What only the careful decoder understands.
+    exact = line(error=False, result=[[float("nan")], {}], service="Echo", uid="notification")
+    assert sizes(peer.receive(short + exact)) == [("Echo", 1, len(short)), ("Echo", 1, len(exact))]
 
 
 def test_notifications_of_one_service_that_come_together_are_one_event():

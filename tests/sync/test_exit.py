@@ -105,6 +105,9 @@ DAEMONS = {
     "connections one after the other": (
         "while True: connect(host='127.0.0.1', port=int(sys.argv[1]), disable_tls=True)"
     ),
+    "a call that waits for a handler": (
+        "link.notification_handler = lambda number: time.sleep(1000)\n    link.notify(1)"
+    ),
     "notifications": (
         "from msl_network_trio.sync import notifications\n"
         "    with notifications(link) as stream:\n"
@@ -132,7 +135,7 @@ def test_also_with_a_handler_that_never_returns(manager: FakeManager):
         "    entered.set()\n"
         "    time.sleep(1000)\n"
         "link.notification_handler = handle\n"
-        "link.notify(1)\n"
+        "link.notify(1, asynchronous=True)\n"
         "entered.wait()\n"
     )
     assert run(manager, program) == ("", "")

@@ -92,6 +92,14 @@ def test_what_msl_network_has_dropped_is_answered_with_the_new_way(client: Clien
         _ = client.nothing
 
 
+def test_what_tests_of_msl_network_use_is_there_though_it_is_private(client: Client, link: Link):
+    assert client._loop._thread_id == client.loop_thread_id
+    assert client._new_request("Echo", "add", 1, 2) == 3
+    assert client._new_request("Echo", "echo", 1, x=2, timeout=10) == [[1], {"x": 2}]
+    assert client._new_request("Echo", "add", 1, 2, asynchronous=True).result(10) == 3
+    assert client._new_request("Manager", "release_lock", "Echo") == []
+
+
 def test_unlink_wants_a_link(client: Client):
     for wrong in ("Echo", None):
         with pytest.raises(TypeError, match="^Must pass in a Link object"):

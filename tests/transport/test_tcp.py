@@ -1302,3 +1302,41 @@ async def test_to_give_up_on_a_peer_that_opens_a_connection_and_says_nothing_clo
         with trio.move_on_after(0.05) as scope:
             await accept_tls(sock, ordinary().server_context())
         assert scope.cancelled_caught
+
+
+async def test_of_many_handshakes_few_steps_are_done_in_each_turn_of_the_loop():
+    turn = 0
+    steps = []
+
+    class Step:
+        """The handshake of a peer that has sent its first line."""
+
+        def __init__(self, sock):
+            self.fileno = sock.fileno
+
+        def do_handshake(self):
+            steps.append(turn)
+
+    async def count():
+        nonlocal turn
+        while True:
+            turn += 1
+            await trio.lowlevel.checkpoint()
+
+    ours, theirs = socket.socketpair()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(theirs)
+        theirs.send(b"hello")
+        # Trio lets one task wait for a descriptor.
+        peers = [stack.enter_context(sock) for sock in (ours, *(ours.dup() for _ in range(19)))]
+        turns = trio.Lock()
+        with trio.fail_after(LIMIT):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(count)
+                async with trio.open_nursery() as handshakes:
+                    for peer in peers:
+                        handshakes.start_soon(tls._tls_handshake, Step(peer), turns)
+                nursery.cancel_scope.cancel()
+    assert len(steps) == 20
+    # Trio mixes the tasks of a turn, so the counter may come before one step and behind the next.
+    assert max(map(steps.count, steps)) <= 2

@@ -1,0 +1,274 @@
+"""Limits of the notifications that wait to be handled, and what is lost."""
+
+from __future__ import annotations
+
+import random
+import threading
+
+import pytest
+
+from msl_network_trio.client import unhandled
+from msl_network_trio.client.unhandled import OVERHEAD, Mailbox, Unhandled, Waiter
+from msl_network_trio.protocol.messages import Notification, NotificationBatch
+
+
+def batch(*numbers: int, size: int = 100, service: str = "Echo", unhandled: Unhandled | None = None):
+    notifications = NotificationBatch.of(
+        [Notification(service, [n], {}) for n in numbers], size * len(numbers)
+    )
+    if unhandled is not None:
+        unhandled.number(notifications)
+    return notifications
+
+
+def waiting(mailbox: Mailbox) -> list[int]:
+    return [notification.args[0] for notification in mailbox.queue]
+
+
+# ---- limits ----
+
+
+async def test_a_notification_counts_for_its_line_and_the_overhead():
+    mailbox = Mailbox("Echo", Unhandled(10 * (100 + OVERHEAD)))
+    mailbox.put(batch(*range(10)))
+    assert mailbox.size() == 10 * (100 + OVERHEAD)
+    assert mailbox.dropped == 0
+    mailbox.put(batch(10))
+    assert waiting(mailbox) == list(range(1, 11))
+    assert mailbox.dropped == 1
+
+
+async def test_the_newest_notification_is_kept_however_large_it_is():
+    limits = Unhandled(1000)
+    mailbox = Mailbox("Echo", limits)
+    mailbox.put(batch(0, 1))
+    mailbox.put(batch(2, size=1_000_000))
+    assert waiting(mailbox) == [2]
+    mailbox.put(batch(3))
+    assert waiting(mailbox) == [3]
+    assert mailbox.dropped == limits.dropped["Echo"] == 3
+
+
+async def test_what_was_taken_does_not_count_any_more():
+    mailbox = Mailbox("Echo", Unhandled(3 * (100 + OVERHEAD)))
+    for number in range(1000):
+        mailbox.put(batch(2 * number, 2 * number + 1))
+        mailbox.queue.popleft()
+        mailbox.queue.popleft()
+    mailbox.put(batch(0, 1, 2))
+    mailbox.queue.popleft()
+    mailbox.put(batch(3))
+    assert (waiting(mailbox), mailbox.dropped) == ([1, 2, 3], 0)
+    assert len(mailbox._runs) == 2
+
+
+async def test_a_number_limits_the_number_and_not_the_bytes():
+    limits = Unhandled(1)
+    mailbox = Mailbox("Echo", limits, 3)
+    mailbox.put(batch(*range(5), size=10_000_000))
+    assert waiting(mailbox) == [2, 3, 4]
+    assert limits.dropped["Echo"] == 2
+    assert mailbox.size() == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_the_size_is_that_of_what_waits(seed: int):
+    chance = random.Random(seed)
+    limit = chance.randrange(3000, 20_000)
+    mailbox = Mailbox("Echo", Unhandled(limit))
+    model: list[tuple[int, int]] = []  # number and bytes
+    dropped = number = 0
+    for _ in range(300):
+        if chance.random() < 0.5:
+            count, size = chance.randrange(1, 5), chance.randrange(50, 500)
+            mailbox.put(batch(*range(number, number + count), size=size))
+            model += [(n, size + OVERHEAD) for n in range(number, number + count)]
+            number += count
+            while sum(size for _, size in model) > limit and len(model) > 1:
+                model.pop(0)
+                dropped += 1
+        for _ in range(chance.randrange(3)):
+            if model:
+                assert mailbox.queue.popleft().args == [model.pop(0)[0]]
+        assert waiting(mailbox) == [n for n, _ in model]
+        assert mailbox.size() == sum(size for _, size in model)
+        assert mailbox.dropped == dropped
+
+
+async def test_all_services_together_have_a_limit_and_the_largest_loses():
+    limits = Unhandled(max_total=10 * (100 + OVERHEAD))
+    mailboxes = {service: Mailbox(service, limits) for service in "ABC"}
+    for mailbox in mailboxes.values():
+        limits.add(mailbox)
+    mailboxes["A"].put(batch(*range(7), service="A"))
+    mailboxes["B"].put(batch(*range(3), service="B"))
+    mailboxes["C"].put(batch(*range(2), service="C"))
+    assert {service: waiting(mailbox) for service, mailbox in mailboxes.items()} == {
+        "A": [2, 3, 4, 5, 6],
+        "B": [0, 1, 2],
+        "C": [0, 1],
+    }
+    assert limits.dropped == {"A": 2}
+    for _ in range(5):
+        mailboxes["A"].queue.popleft()
+    mailboxes["C"].put(batch(2, 3, 4, 5, 6, service="C"))
+    assert limits.dropped == {"A": 2}
+    limits.remove(mailboxes["B"])
+    limits.remove(mailboxes["B"])
+    mailboxes["C"].put(batch(7, 8, 9, service="C"))
+    assert limits.dropped == {"A": 2}
+    mailboxes["C"].put(batch(10, service="C"))
+    assert limits.dropped == {"A": 2, "C": 1}
+
+
+async def test_several_mailboxes_of_a_service_share_its_notifications():
+    limits = Unhandled(max_total=10 * (100 + OVERHEAD))
+    mailboxes = [Mailbox("A", limits) for _ in range(5)]
+    for mailbox in mailboxes:
+        limits.add(mailbox)
+        mailbox.put(batch(*range(10), service="A"))
+    assert limits.dropped == {}
+    limits.add(Mailbox("B", limits, 100))  # not limited by bytes, and does not count
+    for mailbox in mailboxes:
+        mailbox.put(batch(10, service="A"))
+    assert {tuple(waiting(mailbox)) for mailbox in mailboxes} == {tuple(range(1, 11))}
+    assert limits.dropped == {"A": 5}
+
+
+async def test_other_services_lose_if_the_largest_has_nothing_to_lose():
+    limits = Unhandled(max_total=10_000)
+    large, small = Mailbox("large", limits), Mailbox("small", limits)
+    limits.add(large)
+    limits.add(small)
+    large.put(batch(0, service="large", size=1_000_000))
+    small.put(batch(0, 1, 2, service="small"))
+    assert (waiting(large), waiting(small)) == ([0], [2])
+
+
+# ---- who has caught up ----
+
+
+async def test_a_waiter_is_released_when_everything_before_was_handled():
+    limits = Unhandled()
+    limits.numbers["Echo"] = 0
+    mailbox = Mailbox("Echo", limits)
+    assert not mailbox.add_waiter(Waiter(0))
+    first, second = batch(0, 1, unhandled=limits), batch(2, unhandled=limits)
+    assert (first.last, second.last) == (2, 3)
+    waiter = Waiter(2)
+    assert mailbox.may_hold(2)
+    assert mailbox.add_waiter(waiter)  # what was received is not even here yet
+    mailbox.put(first)
+    mailbox.put(second)
+    for _ in range(2):
+        mailbox.at_work = True
+        mailbox.queue.popleft()
+        mailbox.release_waiters()
+        assert not waiter.attempt(0)
+    mailbox.queue.popleft()
+    mailbox.release_waiters()
+    assert waiter.attempt(0)
+    assert not mailbox.add_waiter(Waiter(2))
+    last = Waiter(3)
+    assert mailbox.add_waiter(last)
+    mailbox.remove_waiter(last)
+    mailbox.remove_waiter(last)
+    assert mailbox.waiters == []
+    mailbox.at_work = False
+    assert not mailbox.may_hold(3)
+    assert not mailbox.add_waiter(Waiter(3))
+
+
+async def test_what_nobody_wanted_is_not_waited_for_but_what_came_before_is():
+    limits = Unhandled()
+    limits.numbers["Echo"] = 0
+    mailbox = Mailbox("Echo", limits)
+    mailbox.put(batch(0, unhandled=limits))
+    mailbox.skip(batch(*range(1, 5), unhandled=limits))
+    mailbox.put(batch(5, unhandled=limits))
+    waiters = [Waiter(last) for last in (1, 5, 6)]
+    assert all(mailbox.add_waiter(waiter) for waiter in waiters)
+    mailbox.at_work = True
+    mailbox.queue.popleft()
+    mailbox.release_waiters()
+    assert [waiter.attempt(0) for waiter in waiters] == [False, False, False]
+    mailbox.queue.popleft()
+    mailbox.release_waiters()
+    assert [waiter.attempt(0) for waiter in waiters] == [True, True, False]
+    mailbox.at_work = False
+    mailbox.release_waiters()
+    assert waiters[2].attempt(0)
+    late = Waiter(7)
+    assert mailbox.add_waiter(late)
+    mailbox.skip(batch(6, unhandled=limits))
+    assert late.attempt(0)
+
+
+@pytest.mark.parametrize("drop", [False, True])
+async def test_the_end_releases_everybody(drop: bool):
+    mailbox = Mailbox("Echo", Unhandled())
+    waiters = [Waiter(n) for n in (1, 2)]
+    assert all(mailbox.add_waiter(waiter) for waiter in waiters)
+    mailbox.end(drop=drop)
+    assert all(waiter.attempt(0) for waiter in waiters)
+    assert not mailbox.add_waiter(Waiter(1))
+
+
+async def test_what_a_mailbox_made_later_never_gets_is_not_waited_for():
+    limits = Unhandled()
+    limits.numbers["Echo"] = 0
+    batch(0, unhandled=limits)
+    mailbox = Mailbox("Echo", limits)
+    assert not mailbox.may_hold(1)
+    assert not mailbox.add_waiter(Waiter(1))
+
+
+async def test_notifications_of_services_without_a_link_are_not_numbered():
+    limits = Unhandled()
+    assert batch(0, service="Other", unhandled=limits).last == 0
+    assert limits.numbers == {}
+    assert not limits.has_numbers
+
+
+async def test_a_thread_may_take_while_others_are_put_and_dropped():
+    limits = Unhandled(50 * (100 + OVERHEAD))
+    limits.is_shared = True
+    limits.numbers["Echo"] = 0
+    mailbox = Mailbox("Echo", limits)
+    taken: list[int] = []
+    over = threading.Event()
+
+    def take() -> None:
+        is_last = False
+        while not is_last:
+            is_last = over.is_set()  # it looks for more once more then
+            while True:
+                mailbox.at_work = True
+                try:
+                    taken.append(mailbox.queue.popleft().args[0])
+                except IndexError:
+                    break
+                mailbox.release_waiters()
+            mailbox.at_work = False
+            mailbox.release_waiters()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    waiters = []
+    for number in range(0, 20_000, 20):
+        mailbox.put(batch(*range(number, number + 20), unhandled=limits))
+        waiter = Waiter(number + 20)
+        if mailbox.add_waiter(waiter):
+            waiters.append(waiter)
+    over.set()
+    thread.join()
+    assert all(waiter.attempt(0) for waiter in waiters)
+    assert len(taken) + mailbox.dropped == 20_000
+    assert taken == sorted(taken)
+    assert mailbox.size() == 0
+
+
+def test_the_limits_are_those_that_are_documented():
+    assert unhandled.MAX_UNHANDLED == 64 * 1024**2
+    assert Unhandled().max_total == 256 * 1024**2
+    assert OVERHEAD == 500
