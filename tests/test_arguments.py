@@ -342,6 +342,24 @@ def test_the_timeout_of_a_call(link, client):
     assert link.add(1, 2) == 3
 
 
+def test_the_flags_of_a_call(link, client):
+    for flag in (True, np.True_, 1):
+        assert link.add(1, 2, asynchronous=flag).result(5) == 3
+        assert isinstance(client.identities(as_string=flag), str)
+        with link.acquire_lock(shared=flag):
+            pass
+        with link.acquire_lock(wait=flag):
+            pass
+    for name, call in (
+        ("asynchronous", lambda: link.add(1, 2, asynchronous="False")),
+        ("as_string", lambda: client.identities(as_string="False")),
+        ("shared", lambda: link.acquire_lock("False")),
+        ("wait", lambda: link.acquire_lock(wait="False")),
+    ):
+        with pytest.raises(TypeError, match=f"^{name} must be True or False, not 'False'"):
+            call()
+
+
 @pytest.fixture
 def manager():
     manager = FakeManager()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import trio
 
+from msl_network_trio import arguments
 from msl_network_trio.client import user_code
 from msl_network_trio.client.connecting import Dial, Settings, open_connection, own_hostname
 from msl_network_trio.client.connection import GOODBYE, Connection
@@ -166,8 +167,9 @@ class Client(trio.abc.AsyncResource):
         Returns:
             The identities of the Manager, its clients and its Services.
         """
+        text = arguments.flag("as_string", as_string)
         identity = await self._connection.request(MANAGER, "identity", timeout=timeout)
-        return describe(identity, indent) if as_string else identity
+        return describe(identity, indent) if text else identity
 
     @trio.lowlevel.enable_ki_protection
     async def admin_request(self, /, attrib: str, *args: Any, **kwargs: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import attrs
 import trio
 
+from msl_network_trio import arguments
 from msl_network_trio.client.notifications import HandlerRunner, NotificationStream, StartTask
 from msl_network_trio.client.opening import Opening
 from msl_network_trio.client.signatures import parse_signature
@@ -78,6 +79,7 @@ class RemoteMethod:
             client = link._linked(self._name)  # which raises
         connection = client._connection
         if asynchronous:
+            arguments.flag("asynchronous", asynchronous)
             return connection.start(link._service_name, self._name, args, kwargs, timeout)
         return connection.request(link._service_name, self._name, args, kwargs, timeout)
 
@@ -496,9 +498,9 @@ class LockOpening(Opening[list[str]]):
 
     def __init__(self, link: Link, shared: bool, timeout: float | None, wait: bool) -> None:
         self._link = link
-        self._shared = shared
+        self._shared = arguments.flag("shared", shared)
         self._timeout = timeout
-        self._wait = wait
+        self._wait = arguments.flag("wait", wait)
         super().__init__(f"{type(link).__name__}.acquire_lock")
 
     @trio.lowlevel.enable_ki_protection

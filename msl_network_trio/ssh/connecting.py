@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from msl_network_trio import arguments
 from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectError, ConnectTimeout
 from msl_network_trio.logger import get_logger
 from msl_network_trio.visible import visible
@@ -132,11 +133,8 @@ def refuse_in_trio(name: str) -> None:
 
 
 def seconds(timeout: float) -> float:
-    """Return a timeout as a float; raise a TypeError or a ValueError if it is none."""
-    try:
-        number = float(timeout)
-    except (TypeError, ValueError):
-        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}") from None
+    """Return a timeout as a number of Python; raise a TypeError or a ValueError if it is none."""
+    number = arguments.number("timeout", timeout, "a number of seconds")
     if not (number > 0 and isfinite(number)):
         raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
     return number

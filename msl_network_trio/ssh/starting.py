@@ -10,6 +10,7 @@ import shlex
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from msl_network_trio import arguments
 from msl_network_trio.constants import NETWORK_MANAGER_RUNNING_PREFIX
 from msl_network_trio.exceptions import ConnectTimeout
 from msl_network_trio.ssh.connecting import connect, refuse_in_trio, seconds
@@ -104,6 +105,7 @@ def start_manager(
     """
     refuse_in_trio("start_manager")
     timeout = seconds(timeout)
+    as_sudo = arguments.flag("as_sudo", as_sudo)
     encoded = json.dumps(kwargs, default=_as_text)
     has_secrets = any(_SECRET.search(name) and value is not None for name, value in kwargs.items())
     argument = ON_STANDARD_INPUT if has_secrets else encoded

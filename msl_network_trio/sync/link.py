@@ -8,6 +8,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from msl_network_trio import arguments
 from msl_network_trio.client.link import (
     KnownMethods,
     RemoteMethod,
@@ -52,6 +53,7 @@ class BlockingMethod(RemoteMethod):
         if link._client is None:
             link._linked(self._name)  # which raises
         if asynchronous:
+            arguments.flag("asynchronous", asynchronous)
             return calls.start(link._service_name, self._name, args, kwargs, timeout)
         return calls.request(link._service_name, self._name, args, kwargs, timeout)
 

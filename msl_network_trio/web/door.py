@@ -19,6 +19,7 @@ from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.opening_handshake import accept_websocket
 from msl_network_trio.transport.websocket import SpawnTask, WebSocketTransport, held_together
+from msl_network_trio.visible import visible_lines
 from msl_network_trio.web.pages import find_page
 
 ENDPOINTS: Final = frozenset({"/", "/msl"})
@@ -61,7 +62,7 @@ class Answer(Exception):
 def _refusal(status: HTTPStatus, text: str, **headers: str) -> Answer:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     plain = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
-    return Answer(status, f"{text}\n".encode(), {**plain, **named})
+    return Answer(status, f"{visible_lines(text)}\n".encode(), {**plain, **named})
 
 
 @attrs.frozen

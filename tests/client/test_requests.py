@@ -107,6 +107,8 @@ async def test_a_call_is_a_real_coroutine(session: Session):
     call = session.link.add(1)
     assert inspect.iscoroutine(call)
     call.close()
+    with pytest.raises(TypeError, match="^asynchronous must be True or False, not 'False'"):
+        session.link.add(1, asynchronous="False")
 
 
 async def test_timeout_and_asynchronous_reach_the_service_through_request(session: Session):

@@ -144,8 +144,11 @@ def test_without_a_terminal_nobody_is_asked_for_a_user(monkeypatch):
 def test_arguments_that_make_no_sense_are_refused(kwargs, text):
     with pytest.raises(ValueError, match=text):
         ssh.connect("127.0.0.1", **kwargs)
-    with pytest.raises(TypeError, match="timeout must be a number of seconds, not None"):
-        ssh.connect("127.0.0.1", timeout=None)
+    for value in (None, "5", b"5", True):
+        with pytest.raises(TypeError, match=f"timeout must be a number of seconds, not {value!r}"):
+            ssh.connect("127.0.0.1", timeout=value)
+    with pytest.raises(TypeError, match="as_sudo must be True or False, not 'no'"):
+        ssh.start_manager("127.0.0.1", "script", as_sudo="no")
 
 
 def test_who_does_not_answer_is_named(home, silent):

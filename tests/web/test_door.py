@@ -225,6 +225,11 @@ async def test_pages_of_origins_that_are_listed_may_connect(listed, origin, is_a
     assert status == (101 if is_allowed else 403)
 
 
+async def test_control_characters_of_an_origin_are_escaped():
+    _, _, body = await knock(upgrade_request(Origin="http://x\x1b[2J"))
+    assert b"Pages of http://x\\x1b[2J may not connect" in body
+
+
 async def test_two_origins_are_none():
     request = upgrade_request(Origin="http://localhost:8875").replace(
         b"Origin: ", b"Origin: http://evil.example\r\nOrigin: "
