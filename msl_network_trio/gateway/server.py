@@ -276,10 +276,11 @@ class Gateway:
         if self._context is None:
             return SocketTransport(sock)
         try:
-            with trio.fail_after(_TLS_HANDSHAKE):
-                return await accept_tls(sock, self._context, self._turns)
+            with trio.fail_after(_TLS_HANDSHAKE) as limit:
+                return await accept_tls(sock, self._context, self._turns, limit)
         except (ConnectionLost, trio.TooSlowError) as error:
-            logger.info("no TLS connection with %s:%d: %s", address, port, error)
+            why = str(error) or f"the handshake took longer than {_TLS_HANDSHAKE:g} seconds"
+            logger.info("no TLS connection with %s:%d: %s", address, port, why)
             return None
 
     async def _dial(self) -> Transport:
