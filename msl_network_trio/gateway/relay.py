@@ -111,14 +111,16 @@ async def _pump(way: _Way, stalled_after: float, visit: Visit | None, *, of_mana
         while data := await way.source.receive():
             way.is_inside_a_line = True
             try:
-                if visit is None or visit.is_over:
-                    visit = None
+                if visit is None:
                     reason = await _send(way.target, data, stalled_after)
                 elif of_manager:
                     visit.hear(data)
                     reason = await _send(way.target, data, stalled_after)
                 else:
                     reason = await visit.say(data, partial(_send, way.target, stalled_after=stalled_after))
+                if visit is not None and visit.is_over:
+                    visit = None
+                    way.source.keep_at_most(None)
             except ConnectionLost as error:
                 reason = f"lost: {error}"
             if reason:

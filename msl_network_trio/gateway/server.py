@@ -26,6 +26,7 @@ from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.gateways import addresses_of, plain
 from msl_network_trio.manager.lobby import Lobby
+from msl_network_trio.protocol.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.logins import Logins
 from msl_network_trio.protocol.peer import Host
 from msl_network_trio.transport.base import Transport
@@ -145,7 +146,11 @@ class Gateway:
         host, self._manager_port = split_address(settings.manager, PORT)
         self._manager_host = host or "localhost"
         self.manager = f"{self._manager_host}:{self._manager_port}"
-        self._door = Door(origins=settings.origins, read_limit=settings.read_limit)
+        self._door = Door(
+            origins=settings.origins,
+            read_limit=settings.read_limit,
+            keep_at_most=2 * IDENTITY_LIMIT,  # until the visitor has said who it is, see relay()
+        )
         self._lobby = Lobby(_HALF_OPEN)
         self._logins = Logins(_LOGIN_ATTEMPTS, _LOGIN_MEMORY, 0, trio.current_time)
         self._turns = trio.Lock()
@@ -271,10 +276,11 @@ class Gateway:
         if self._context is None:
             return SocketTransport(sock)
         try:
-            with trio.fail_after(_TLS_HANDSHAKE):
-                return await accept_tls(sock, self._context, self._turns)
+            with trio.fail_after(_TLS_HANDSHAKE) as limit:
+                return await accept_tls(sock, self._context, self._turns, limit)
         except (ConnectionLost, trio.TooSlowError) as error:
-            logger.info("no TLS connection with %s:%d: %s", address, port, error)
+            why = str(error) or f"the handshake took longer than {_TLS_HANDSHAKE:g} seconds"
+            logger.info("no TLS connection with %s:%d: %s", address, port, why)
             return None
 
     async def _dial(self) -> Transport:

@@ -119,13 +119,14 @@ class Entrance:
         if self._context is None:
             return SocketTransport(sock)
         try:
-            with trio.fail_after(self._tls_timeout):
-                return await accept_tls(sock, self._context, self._turns)
+            with trio.fail_after(self._tls_timeout) as limit:
+                return await accept_tls(sock, self._context, self._turns, limit)
         except (ConnectionLost, trio.TooSlowError) as error:
             nobody = Peer(Host(address, address, address, address), port)
             text = "no TLS connection with %s: %s"
+            why = str(error) or f"the handshake took longer than {self._tls_timeout:g} seconds (tls_timeout)"
             self._protocol.records.write(
-                nobody, logging.INFO, "no_tls", text, nobody.address, str(error), reason=str(error)
+                nobody, logging.INFO, "no_tls", text, nobody.address, why, reason=why
             )
             if isinstance(error, trio.TooSlowError):
                 self._protocol.hits["tls_timeout"] += 1

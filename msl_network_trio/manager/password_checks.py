@@ -19,6 +19,7 @@ from typing import Final
 import trio
 
 from msl_network_trio.manager.passwords import is_password
+from msl_network_trio.protocol.logins import network_of
 from msl_network_trio.protocol.verdicts import NotNow
 
 _THREADS: Final = 2
@@ -79,7 +80,7 @@ class PasswordChecks:
         """Return whether a password is the one that key and salt were made of.
 
         Args:
-            host: Where the attempt comes from.
+            host: Where the attempt comes from: its IP address. All of an IPv6 network have one turn.
             user: The user's name.
             password: The password.
             key: The key that the database has; None: there is no such user, which takes as long.
@@ -93,8 +94,9 @@ class PasswordChecks:
             return True
         check = self._checks.get(digest)
         if check is None:
-            check = self._checks[digest] = _Check(host, password, key, salt)
-            self._queues.setdefault(host, deque()).append(digest)
+            network = network_of(host)
+            check = self._checks[digest] = _Check(network, password, key, salt)
+            self._queues.setdefault(network, deque()).append(digest)
             self._start_worker()
         check.waiters += 1
         try:

@@ -23,7 +23,7 @@ from msl_network_trio.protocol.logins import Logins, Outcome
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
 from msl_network_trio.protocol.peer import Peer
 from msl_network_trio.protocol.records import Records
-from msl_network_trio.protocol.registry import Registry, RegistryFull
+from msl_network_trio.protocol.registry import AddressTaken, Registry, RegistryFull
 from msl_network_trio.protocol.verdicts import (
     AdminRequest,
     KnowUser,
@@ -62,6 +62,9 @@ _UNPROVEN = 16_384
 
 FULL_AGAIN = 10.0
 """Seconds after which a peer may try again that was one too many: others have to go first."""
+
+TAKEN_AGAIN = 1.0
+"""Seconds after which a peer may try again whose name and address are taken: it will have another port."""
 
 UNDECIDED_AGAIN = 5.0
 """Seconds after which a peer may try again of which the Manager could not find out who it is."""
@@ -359,6 +362,9 @@ class Admission:
             self._registry.add(peer, identity)
         except RegistryFull as error:
             self.reject(peer, ValueError(str(error)), "rejected: invalid identity", FULL_AGAIN)
+            return
+        except AddressTaken as error:
+            self.reject(peer, NameError(str(error)), "rejected: invalid identity", TAKEN_AGAIN)
             return
         except (TypeError, KeyError, NameError, ValueError) as error:
             holder = (

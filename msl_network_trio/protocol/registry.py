@@ -29,6 +29,10 @@ class RegistryFull(Exception):
     """A peer is one too many, or there is too much to tell about all of them."""
 
 
+class AddressTaken(NameError):
+    """A peer of this name and address is there already: computers may share the name of their host."""
+
+
 class Registry:
     """The peers of one Manager.
 
@@ -68,7 +72,8 @@ class Registry:
             TypeError, KeyError: See `read_identity`.
             ValueError: See there.
             RegistryFull: There are too many peers already, or too much to tell about all of them.
-            NameError: A Service of this name, or a peer of this name and address, is there already.
+            NameError: A Service of this name is there already.
+            AddressTaken: A peer of this name and address is.
         """
         if len(self.peers) >= self._max_peers:
             self.peers_refused += 1
@@ -83,7 +88,7 @@ class Registry:
         if self._size + identity.size > _LARGEST_IDENTITIES:
             raise RegistryFull(f"The identities of all peers have more than {_LARGEST_IDENTITIES:,} bytes")
         if identity.network_name in self.peers:
-            raise NameError(f"A peer with the name {identity.network_name!r} is already connected")
+            raise AddressTaken(f"A peer with the name {identity.network_name!r} is already connected")
         peer.name, peer.kind = identity.network_name, identity.kind
         peer.info, peer.size = identity.info, identity.size
         self._size += peer.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import ssl
@@ -330,7 +331,10 @@ async def open_tls(
 
 
 async def accept_tls(
-    plain: socket.socket, context: ssl.SSLContext, turns: trio.Lock | None = None
+    plain: socket.socket,
+    context: ssl.SSLContext,
+    turns: trio.Lock | None = None,
+    limit: trio.CancelScope | None = None,
 ) -> TlsTransport:
     """Make a connection secure that a peer has opened. The socket is closed if that fails.
 
@@ -339,6 +343,7 @@ async def accept_tls(
         context: What to secure it with.
         turns: Shared by handshakes of which many may be to be done at once. Each step takes a millisecond or
             more; with this, other tasks have their turn after each of them.
+        limit: What limits the time for this, without that for which it waits for its turn.
 
     Raises:
         ConnectionLost: The peer does not speak TLS, does not trust us, or is gone.
@@ -352,7 +357,7 @@ async def accept_tls(
         plain.close()
         raise ConnectionLost(reason(error)) from error
     try:
-        await _tls_handshake(sock, turns)
+        await _tls_handshake(sock, turns, limit)
     except OSError as error:
         sock.close()
         raise ConnectionLost(reason(error)) from error
@@ -362,7 +367,9 @@ async def accept_tls(
     return TlsTransport(sock)
 
 
-async def _tls_handshake(sock: ssl.SSLSocket, turns: trio.Lock | None = None) -> None:
+async def _tls_handshake(
+    sock: ssl.SSLSocket, turns: trio.Lock | None = None, limit: trio.CancelScope | None = None
+) -> None:
     if turns is not None:
         await trio.lowlevel.wait_readable(sock.fileno())  # without a turn: the peer has to begin
     while True:
@@ -370,14 +377,28 @@ async def _tls_handshake(sock: ssl.SSLSocket, turns: trio.Lock | None = None) ->
             if turns is None:
                 sock.do_handshake()
             else:
-                async with turns:  # which the next one gets in the next turn of the loop
+                await _take_turn(turns, limit)
+                try:
                     sock.do_handshake()
+                finally:
+                    turns.release()  # which the next one gets in the next turn of the loop
         except ssl.SSLWantReadError:
             await trio.lowlevel.wait_readable(sock.fileno())
         except ssl.SSLWantWriteError:
             await trio.lowlevel.wait_writable(sock.fileno())
         else:
             return
+
+
+async def _take_turn(turns: trio.Lock, limit: trio.CancelScope | None) -> None:
+    """Wait for a turn, without a limit: it is not the peer that takes so long."""
+    if limit is None:
+        await turns.acquire()
+        return
+    left = limit.deadline - trio.current_time()
+    limit.deadline = math.inf
+    await turns.acquire()
+    limit.deadline = trio.current_time() + left
 
 
 def _no_tls(error: OSError | ValueError, host: str, port: int, purpose: str) -> ConnectError:

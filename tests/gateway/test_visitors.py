@@ -8,13 +8,16 @@ import pytest
 import trio
 
 from msl_network_trio import AuthenticationError, connect, open_manager
+from msl_network_trio.gateway import server
 from msl_network_trio.gateway.server import open_gateway
 from msl_network_trio.manager import gateways
 from msl_network_trio.manager.gateways import addresses_of
 from msl_network_trio.manager.tables import Database
 from msl_network_trio.protocol.records import FIELDS
+from msl_network_trio.testing import FakeService
 from msl_network_trio.transport.tcp import open_tcp
 from tests.manager.wires import Wire
+from tests.transport.websockets import frame, upgrade_request
 
 LIMIT = 40.0
 
@@ -118,6 +121,27 @@ async def test_the_gateway_throttles_its_own_visitors_before_the_manager_has_to(
             assert manager.status()["totals"]["bytes_received"] == before  # which it was not even told
             async with enter(gateway.port, "10.0.0.9") as client:
                 assert await client.identities()
+
+
+async def test_who_has_not_said_yet_who_it_is_may_not_send_much_without_an_end(open_lab, monkeypatch):
+    monkeypatch.setattr(server, "IDENTITY_LIMIT", 50_000)
+    part = frame(0, b"x" * 1000, final=False)
+    with trio.fail_after(LIMIT):
+        async with open_lab(auth_login=False) as manager, gateway_to(manager) as gateway:
+            stream = await trio.open_tcp_stream("127.0.0.1", gateway.port)
+            async with stream:
+                await stream.send_all(upgrade_request("/msl", Host=f"127.0.0.1:{gateway.port}"))
+                assert b"101" in await stream.receive_some()
+                await stream.send_all(frame(1, b"x", final=False))
+                with pytest.raises(trio.BrokenResourceError):
+                    while True:
+                        await stream.send_all(part)
+            async with trio.open_nursery() as nursery:
+                service = FakeService("Echo", {"echo": lambda x: x})
+                await nursery.start(partial(service.run, **manager.connect_kwargs()))
+                async with enter(gateway.port, "10.0.0.7") as client, client.link("Echo") as echo:
+                    assert await echo.echo("x" * 3_000_000) == "x" * 3_000_000
+                nursery.cancel_scope.cancel()
 
 
 async def test_what_a_visitor_says_of_itself_does_not_count(open_lab):

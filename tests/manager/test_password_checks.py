@@ -144,8 +144,9 @@ async def test_what_is_remembered_is_no_password_and_bounded(checks, hashes, nur
     assert checks._digest("ab", "c") != checks._digest("a", "bc")
 
 
-async def test_few_are_computed_at_a_time_and_hosts_take_turns(checks, hashes, nursery):
-    busy = [Asked(nursery, checks, f"busy {number}", "A") for number in range(20)]
+@pytest.mark.parametrize("busy_host", ["A", "2001:db8::{}"], ids=["one address", "one IPv6 network"])
+async def test_few_are_computed_at_a_time_and_hosts_take_turns(checks, hashes, nursery, busy_host):
+    busy = [Asked(nursery, checks, f"busy {number}", busy_host.format(number)) for number in range(20)]
     await begun(hashes, 2)
     quiet = [Asked(nursery, checks, f"quiet {number}", host) for number, host in enumerate("BC")]
     await wait_all_tasks_blocked()

@@ -10,6 +10,7 @@ import struct
 
 import pytest
 import trio
+import trio.testing
 
 from msl_network_trio import connect
 from msl_network_trio.constants import MANAGER
@@ -249,6 +250,35 @@ async def test_who_stops_half_way_in_the_tls_handshake_is_given_up_and_harms_nob
             answered += len(data)
         assert answered > 100
         await stream.aclose()
+
+
+async def test_the_wait_for_the_handshakes_of_others_does_not_count(tmp_path, mock_clock, caplog):
+    caplog.set_level("INFO")
+    path = tmp_path / "manager.pem"
+    path.write_text(ordinary().key + ordinary().pem)
+    path.chmod(0o600)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    settings = {"host": "127.0.0.1", "port": 0, "cert_file": path, "database": ":memory:", "tls_timeout": 10}
+    async with open_manager(**settings) as manager, trio.open_nursery() as nursery:
+        stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", manager.port, ssl_context=context)
+        turns = manager._entrance._turns
+        async with turns:
+            nursery.start_soon(stream.do_handshake)
+            while not turns.statistics().tasks_waiting:
+                await trio.sleep(0)
+            mock_clock.jump(1000)
+            await trio.testing.wait_all_tasks_blocked()
+        assert b"identity" in await stream.receive_some()
+        await stream.aclose()
+        # Who waits for nobody, and says nothing, has no more time than before.
+        async with await trio.open_tcp_stream("127.0.0.1", manager.port) as mute:
+            while not len(manager._lobby):
+                await trio.sleep(0)
+            await trio.testing.wait_all_tasks_blocked()
+            mock_clock.jump(11)
+            assert await mute.receive_some() == b""
+        assert "the handshake took longer than 10 seconds (tls_timeout)" in caplog.text
 
 
 @pytest.mark.parametrize(

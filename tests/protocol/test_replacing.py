@@ -127,7 +127,10 @@ def test_the_names_of_the_manager_and_of_clients_are_nobodys_to_take(network):
     same = network.connect()
     same.address = first.address
     network.send(same, {"result": {"name": "C", "type": "client"}})
-    assert "is already connected" in read(same)[-1]["message"]
+    answer = read(same)[-1]
+    assert answer["message"].startswith("NameError: A peer with the name ")
+    assert "is already connected" in answer["message"]
+    assert answer["again"] == 1  # by another port
 
 
 def test_a_service_is_asked_for_something_that_it_answers_to_nobody(network):
