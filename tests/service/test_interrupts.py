@@ -14,6 +14,7 @@ import pytest
 import trio
 
 from msl_network_trio import ConnectionLost, Service
+from msl_network_trio import logger as logger_module
 from msl_network_trio.service.state import state_of
 from msl_network_trio.service.threads import Thread, WorkerThreads
 from msl_network_trio.transport import tcp
@@ -46,6 +47,12 @@ class Steps(Injector):
 
     def _in_function(self, frame: Any, event: str, argument: Any) -> Any:
         return self._in_function if event == "line" else super()._in_function(frame, event, argument)
+
+
+@pytest.fixture(autouse=True)
+def records_may_be_cut(monkeypatch):
+    """Have a record that an exception has kept from being written not fail the test."""
+    monkeypatch.setattr(logger_module, "failures", logger_module.Failures())
 
 
 class Lab(Service):
@@ -330,3 +337,20 @@ async def test_a_thread_that_cannot_be_started_costs_no_answer_and_repeats_no_re
             assert service.calls == {7: others, 8: 1} or service.calls == {8: 1}
             assert state_of(service).serving._threads.waiting == 0
     caplog.clear()
+
+
+async def test_an_exception_whose_text_raises_costs_no_answer_and_no_thread():
+    class Worst(BaseException):
+        def __str__(self) -> str:
+            raise Worst
+
+        __repr__ = __str__
+
+    class Hopeless(Lab):
+        def worst(self) -> None:
+            raise Worst
+
+    async with running(Hopeless(), "tcp") as peer:
+        with trio.fail_after(LIMIT):
+            assert "Worst" in (await peer.fail("worst"))["message"]
+            assert await peer.call("plain", 1) == 1
