@@ -155,7 +155,7 @@ def soak(session: nox.Session) -> None:
 def interrupts(session: nox.Session) -> None:
     """Raise exceptions at every step of every operation, where the tests take a sample; takes ten minutes."""
     session.install("-e", ".[test]")
-    files = ["tests/client/test_interrupts.py", "tests/sync/test_interrupts.py"]
+    files = [f"tests/{each}/test_interrupts.py" for each in ("client", "service", "sync")]
     command = ["python", "-m", "pytest", *SIDE_BY_SIDE, "--timeout", "3600", *files, *session.posargs]
     session.run(*command, env={"EVERY_STEP": "1"})
 

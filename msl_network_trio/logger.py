@@ -23,7 +23,8 @@ class Logger:
 
     An exception that a handler, a filter or an argument raises is shown on ``sys.stderr``, as `logging` does
     with most of them, but at most every `SHOWN_EVERY` seconds, and not if ``logging.raiseExceptions`` is
-    False. `KeyboardInterrupt` and `SystemExit` are not ours, and are raised.
+    False. In the main thread `KeyboardInterrupt` and `SystemExit` are raised: a signal may be the reason. In
+    any other thread they would only end that, and nobody would notice.
 
     Args:
         name: The name.
@@ -66,8 +67,14 @@ class Logger:
         try:
             # The level of the stack at which the caller is: above this method and the public one.
             self._logger.log(level, text, *args, stacklevel=3, **kwargs)
-        except Exception as error:  # noqa: BLE001 - it comes from code that is not ours
+        except BaseException as error:
+            if isinstance(error, (KeyboardInterrupt, SystemExit)) and _in_main_thread():
+                raise
             failures.show(error)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 class Failures:
@@ -81,7 +88,7 @@ class Failures:
         self.count = 0
         self._shown = -SHOWN_EVERY
 
-    def show(self, error: Exception) -> None:
+    def show(self, error: BaseException) -> None:
         """Print the traceback of an exception, if there is where to and it is not one of many."""
         self.count += 1
         now = monotonic()

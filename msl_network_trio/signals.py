@@ -2,6 +2,10 @@
 
 They are taken over in the main thread only, and only those with which nobody has other plans: a signal that
 was ignored when the program began (``nohup``) stays ignored, and a handler of the program stays in place.
+
+What such a handler raises (``sys.exit()``, most often) would hit Trio, or us, at any step, and break the
+connection. So it is kept, the program ends in order, and then it is raised. Only in code of the user in the
+Trio thread it is raised where it is.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator
+from functools import partial
 from time import monotonic
 from types import FrameType
 from typing import Any, Final
@@ -39,33 +44,43 @@ class StopSignals:
             the Trio thread that is not protected from it, see `trio.lowlevel.enable_ki_protection`.
 
     Attributes:
-        received: The number of the first signal; None: there was none.
+        received: The number of the first signal that ends the program; None: there was none.
+        raised: What a handler of the program has raised, and is to be raised in the end; None: nothing.
     """
 
     def __init__(self, *, interrupt: bool) -> None:
         self.received: int | None = None
+        self.raised: BaseException | None = None
         self._interrupt = interrupt
         self._process = os.getpid()
         self._when = 0.0
         self._before: dict[int, Any] = {}
+        self._kept: dict[int, tuple[Any, Any]] = {}
+        """The handlers of the program, and what is in their place."""
         self._token: trio.lowlevel.TrioToken | None = None
         self._stop: Callable[[], object] | None = None
 
     def take(self) -> None:
-        """Take over the signals with which nobody has other plans."""
-        for name in _NAMES:
-            number = getattr(signal, name, None)
-            if number is None:
-                continue
+        """Take over the signals with which nobody has other plans, and keep what other handlers raise."""
+        numbers = [getattr(signal, name, None) for name in _NAMES]
+        for number in signal.valid_signals():
             handler = signal.getsignal(number)
             if handler is signal.SIG_DFL or handler is signal.default_int_handler:
-                self._before[number] = signal.signal(number, self._handle)
+                if number in numbers:
+                    self._before[number] = signal.signal(number, self._handle)
+            elif callable(handler):
+                keeping = partial(self._call, handler)
+                self._kept[number] = (handler, keeping)
+                signal.signal(number, keeping)
 
     def restore(self) -> None:
         """Have signals handled as before."""
         for number, handler in self._before.items():
             now = signal.getsignal(number)
             if now is signal.SIG_DFL or now == self._handle:
+                signal.signal(number, handler)
+        for number, (handler, keeping) in self._kept.items():
+            if signal.getsignal(number) is keeping:
                 signal.signal(number, handler)
 
     def call(self, stop: Callable[[], object]) -> None:
@@ -95,6 +110,28 @@ class StopSignals:
         elif number != _SIGHUP or monotonic() - self._when >= _SAME_HANGUP:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
+
+    def _call(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
+        """Call a handler of the program, and keep what it raises if nobody expects that here."""
+        try:
+            handler(number, frame)
+        except BaseException as error:
+            if os.getpid() != self._process or not trio.lowlevel.in_trio_run():
+                raise
+            in_code_of_user = not trio.lowlevel.currently_ki_protected()
+            ends = isinstance(error, (SystemExit, KeyboardInterrupt))
+            if in_code_of_user and not ends:
+                raise
+            if self.raised is not None:
+                if ends:
+                    raise  # the second one does not wait for an end in order
+                return
+            self.raised = error
+            self.received = self.received or number
+            self._when = monotonic()
+            self._stop_soon()
+            if in_code_of_user:
+                raise
 
     def _handle_in_child(self, number: int, frame: FrameType | None) -> None:
         """Do what would have been done without us, in a process that was forked while we were here."""
@@ -127,7 +164,8 @@ _current: list[StopSignals] = []
 def stop_signals(*, interrupt: bool = False) -> Generator[StopSignals]:
     """Receive the signals that end a program within a block, around `trio.run`.
 
-    Outside the main thread no signals can be received, so nothing happens there.
+    Outside the main thread no signals can be received, so nothing happens there. At the end of the block it
+    raises what a handler of the program has raised, see `StopSignals.raised`.
 
     Args:
         interrupt: See `StopSignals`.
@@ -143,6 +181,8 @@ def stop_signals(*, interrupt: bool = False) -> Generator[StopSignals]:
     finally:
         signals.restore()
         _current.remove(signals)
+    if signals.raised is not None:
+        raise signals.raised
 
 
 def pass_on_interrupt() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -122,6 +124,36 @@ def test_what_ends_the_program_is_raised(log, failures, error):
     with pytest.raises(type(error)):
         write("error")
     assert failures.count == 0
+
+
+class OfTheUser(BaseException):
+    pass
+
+
+def test_in_another_thread_it_is_not(log, failures, stderr):
+    raised = []
+
+    def work():
+        try:
+            write("error")
+        except BaseException as error:
+            raised.append(error)
+
+    for error in (KeyboardInterrupt(), SystemExit(), OfTheUser()):
+        log.handlers.clear()
+        log.addHandler(Raising(error))
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert raised == []
+    assert failures.count == 3
+
+
+@pytest.mark.parametrize("error", [OfTheUser(), asyncio.CancelledError(), GeneratorExit()])
+def test_what_does_not_end_the_program_costs_nothing(log, failures, stderr, error):
+    log.addHandler(Raising(error))
+    write("error")
+    assert failures.count == 1
 
 
 def test_a_standard_error_that_is_closed_costs_nothing(log, failures, stderr, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -30,10 +31,13 @@ class Raising(logging.Handler):
     def emit(self, record):
         if self.where == "recursion":
             self.emit(record)
+        if self.where == "base":
+            self.loggers.add(record.name)
+            raise asyncio.CancelledError
         self.refuse(record)
 
 
-@pytest.fixture(params=["emit", "filter", "recursion"])
+@pytest.fixture(params=["emit", "filter", "recursion", "base"])
 def handler(request, monkeypatch):
     monkeypatch.setattr(module, "failures", module.Failures())
     monkeypatch.setattr(logging, "raiseExceptions", False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -64,16 +65,94 @@ def test_a_signal_that_comes_after_the_end_does_nothing():
         assert signals.received == signal.SIGTERM
 
 
-@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda *_: None])
 @pytest.mark.parametrize("number", NUMBERS)
-def test_signals_with_which_somebody_has_other_plans_are_left_alone(number, handler):
-    before = signal.signal(number, handler)
+def test_signals_with_which_somebody_has_other_plans_are_left_alone(number):
+    calls = []
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with stop_signals():
-            assert signal.getsignal(number) is handler
+            assert signal.getsignal(number) is signal.SIG_IGN
+        assert signal.getsignal(number) is signal.SIG_IGN
+        signal.signal(number, handler := lambda number, _: calls.append(number))
+        with stop_signals() as signals:
+            signal.raise_signal(number)
+        assert calls == [number]
+        assert signals.received is None
         assert signal.getsignal(number) is handler
     finally:
         signal.signal(number, before)
+
+
+@pytest.fixture
+def raising():
+    """Have a handler of the program raise an exception."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def install(error):
+        def handler(*_):
+            raise error
+
+        signal.signal(signal.SIGTERM, handler)
+        return handler
+
+    yield install
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), TimeoutError("late")])
+def test_what_a_handler_of_the_program_raises_is_raised_when_all_has_ended(error, raising):
+    handler = raising(error)
+    done = []
+
+    @trio.lowlevel.enable_ki_protection
+    async def main():
+        stopped = trio.Event()
+        signals.call(stopped.set)
+        signal.raise_signal(signal.SIGTERM)
+        await stopped.wait()
+        done.append(True)
+
+    with pytest.raises(type(error)) as raised, stop_signals() as signals:
+        trio.run(main)
+    assert raised.value is error
+    assert done
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), TimeoutError("late")])
+def test_in_code_of_the_user_it_is_raised_where_it_is_and_ends_what_ends_programs(error, raising):
+    raising(error)
+
+    @trio.lowlevel.disable_ki_protection
+    def compute():
+        with pytest.raises(type(error)):
+            signal.raise_signal(signal.SIGTERM)
+
+    @trio.lowlevel.enable_ki_protection
+    async def main():
+        stopped = trio.Event()
+        signals.call(stopped.set)
+        compute()
+        if isinstance(error, SystemExit):
+            await stopped.wait()
+
+    with contextlib.suppress(SystemExit), stop_signals() as signals:
+        trio.run(main)
+    assert signals.raised is (error if isinstance(error, SystemExit) else None)
+
+
+def test_the_second_one_does_not_wait_for_an_end_in_order(raising):
+    raising(SystemExit(3))
+
+    @trio.lowlevel.enable_ki_protection
+    async def main():
+        signals.call(lambda: None)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit), stop_signals() as signals:
+        trio.run(main)
 
 
 def test_a_handler_that_is_set_meanwhile_stays():

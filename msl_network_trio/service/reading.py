@@ -157,8 +157,10 @@ class Reading:
                     return False
                 if not left:
                     transport.receive_in_thread(left)
-                if left:
-                    return self._take(thread)
+                if not left:
+                    continue
+                is_taken = self._take(thread)
+            return is_taken  # noqa: RET504 - an exception behind the call must not leave the lock locked
         turn.give_back(thread)
         return False
 

@@ -357,7 +357,8 @@ class Service:
         (SIGINT), SIGTERM, SIGHUP or, on Windows, CTRL_BREAK. Then no more requests are accepted, methods that
         are at work have `GRACE` seconds to end, their answers are sent, and `shutdown_handler` is called. A
         second signal ends the process at once. Only the main thread of a program receives signals. One that
-        is ignored when this is called (``nohup``), or has a handler of the program, is left alone.
+        is ignored when this is called (``nohup``), or has a handler of the program, is left alone; if such a
+        handler raises an exception, the Service ends in order and this raises it then.
 
         A program that uses Trio awaits `run`, and does with signals what it likes.
 
@@ -401,19 +402,20 @@ class Service:
             auto_save=auto_save,
         )
         forget_event_loop()
-        with stop_signals(interrupt=True) as signals:
-            try:
-                trio.run(_run_until_stopped, run, state, signals)
-            except ConnectionLost as error:
-                if signals.received is None:
-                    raise
-                logger.warning("%s", error)  # it was about to end anyway
-            except KeyboardInterrupt:
-                logger.info("%s was interrupted", state)
-            except BaseExceptionGroup as group:
-                if group.split(KeyboardInterrupt)[1] is not None:
-                    raise
-                logger.info("%s was interrupted", state)
+        try:
+            with stop_signals(interrupt=True) as signals:
+                try:
+                    trio.run(_run_until_stopped, run, state, signals)
+                except ConnectionLost as error:
+                    if signals.received is None:
+                        raise
+                    logger.warning("%s", error)  # it was about to end anyway
+        except KeyboardInterrupt:
+            logger.info("%s was interrupted", state)
+        except BaseExceptionGroup as group:
+            if group.split(KeyboardInterrupt)[1] is not None:
+                raise
+            logger.info("%s was interrupted", state)
 
 
 add_private_names(Service)

@@ -251,7 +251,9 @@ class WorkerThreads:
                 self._work_on(thread)
                 break
             except BaseException as error:  # noqa: BLE001 - it was injected
-                interruption = error
+                # The second time it may be its own text that raises.
+                text = f"{type(error).__name__} has interrupted the thread"
+                interruption = error if interruption is None else RuntimeError(text)
         self._outlet.leave()
 
     def _work_on(self, thread: Thread) -> None:

@@ -583,3 +583,46 @@ def test_an_error_of_all_of_a_notification_comes_out_as_it_is():
 
     with pytest.raises(TypeError, match="^Object of type set is not JSON serializable$"):
         encode_notification((OnceBroken(),), {}, notification_end("S"))
+
+
+# ---- a request by itself, for threads ----
+
+
+def test_a_request_by_itself_can_be_looked_at_first_and_nothing_changes():
+    peer = Peer(read_limit=500)
+    data = request("add", 1, "ä")
+    call = peer.protocol.only_call(data)
+    assert call == peer.protocol.only_call(data)
+    assert peer.receive(data) == [call]
+    assert call is not None
+    assert (call.attribute, call.args, call.size) == ("add", [1, "ä"], len(data) - 1)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\n",
+        request()[:-1],
+        request() + request(),
+        request() + b"{",
+        request(uid="notification"),
+        request("add", "x" * 500),
+        request().replace(b'"C[', b'"\xff'),
+        line(error=True, message="no", requester=MANAGER, uid=""),
+    ],
+)
+def test_what_is_anything_else_is_for_receive(data: bytes):
+    assert Peer(read_limit=500).protocol.only_call(data) is None
+
+
+def test_in_the_midst_of_a_line_or_a_handshake_or_behind_the_end_nothing_is_a_request_by_itself():
+    protocol = Peer(connected=False).protocol
+    assert protocol.only_call(request()) is None
+    protocol.broken = exc.ConnectionLost("gone")
+    assert protocol.only_call(request()) is None
+    peer = Peer(read_limit=500)
+    peer.receive(b"{")
+    assert peer.protocol.only_call(request()) is None
+    peer.receive(b"x" * 600)
+    assert peer.protocol.only_call(request()) is None

@@ -240,6 +240,23 @@ async def test_a_manager_that_goes_after_the_signal_does_not_change_the_exit_sta
         assert await it.end() == 0
 
 
+@pytest.mark.parametrize(
+    ("error", "status"), [("SystemExit(3)", 3), ("KeyboardInterrupt", 0), ("RuntimeError('own')", 1)]
+)
+async def test_what_a_handler_of_the_program_raises_ends_it_in_order_and_then_the_program(error, status):
+    handler = f"def handler(*_):\n    raise {error}\nsignal.signal(signal.SIGTERM, handler)"
+    async with program(handler) as it:
+        uid = await it.peer.request("until_stopped", 5)
+        assert await it.peer.call("echo", 1) == 1
+        it.process.send_signal(signal.SIGTERM)
+        answer = await it.peer.answer()
+        assert (answer["uid"], answer["result"]) == (uid, 5)
+        await it.peer.expect_goodbye()
+        assert await it.end() == status
+        assert "OUTPUT OFF" in it.output
+        assert "Trio" not in it.output
+
+
 async def test_in_another_thread_signals_are_the_business_of_the_program():
     code = "thread = threading.Thread(target=start, daemon=True); thread.start(); thread.join()"
     async with program(code.replace("=start,", "=lambda: start(),")) as it:
