@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -28,8 +29,8 @@ CLIENT_TESTS = [
 ]
 """Those of msl-network 1.0.0 that are about its client."""
 
-SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4", "--dist", "worksteal"]
-"""Many tests wait for a process to start or to end, so several at a time take half as long."""
+SIDE_BY_SIDE = ["-n", str(min(8, 2 * (os.cpu_count() or 1))), "--dist", "worksteal"]
+"""Many tests wait for a process to start or to end, so there are more at a time than processors."""
 
 
 def run_tests(session: nox.Session) -> None:
@@ -57,13 +58,13 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Run all tests on the Python that runs nox."""
+    """Run the tests on the Python that runs nox; those that are marked as slow with ``-- -m slow``."""
     run_tests(session)
 
 
 @nox.session(name="tests-on", python=OTHER_PYTHONS)
 def tests_on(session: nox.Session) -> None:
-    """Run all tests on another Python, if it is there."""
+    """Run the tests on another Python, if it is there."""
     run_tests(session)
 
 
@@ -83,7 +84,7 @@ def minimums(session: nox.Session) -> None:
     dependencies = nox.project.load_toml("pyproject.toml")["project"]["dependencies"]
     oldest = [dependency.replace(">=", "==") for dependency in dependencies]
     session.install("-e", ".[test]", *oldest)
-    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "-m", "not interop", *session.posargs)
+    session.run("python", "-m", "pytest", *SIDE_BY_SIDE, "-m", "not interop and not slow", *session.posargs)
 
 
 @nox.session

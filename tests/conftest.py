@@ -1,5 +1,6 @@
 """Settings that all tests share."""
 
+import os
 import signal
 
 import pytest
@@ -7,9 +8,10 @@ from hypothesis import settings
 
 from msl_network_trio.logger import failures
 
-# A busy machine must not fail a test that checks values, not times.
-settings.register_profile("default", deadline=None, print_blob=True)
-settings.load_profile("default")
+# Without a deadline: a busy machine must not fail a test that checks values, not times.
+settings.register_profile("dev", deadline=None, print_blob=True, max_examples=25)
+settings.register_profile("ci", deadline=None, print_blob=True, max_examples=100)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
 @pytest.fixture(scope="session", autouse=True)

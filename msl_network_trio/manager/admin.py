@@ -181,8 +181,7 @@ class AdminRequests:
         found = [
             each
             for each in self._registry.peers.values()
-            if peer in {each.name, each.address, f"{each.host.address}:{each.port}"}
-            or (each.service and each.service == peer)
+            if each.is_called(peer) or (each.service and each.service == peer)
         ]
         if not found:
             raise ValueError(

@@ -111,7 +111,8 @@ class CertificateInUse:
             if why := refusal(pair.context, pair.path):
                 raise CertificateError(f"Clients would not accept the certificate {pair.path}: {why}.")
         except CertificateError as error:
-            raise CertificateError(f"{error} The certificate that is in use stays so.") from error
+            text = str(error).removesuffix(".")
+            raise CertificateError(f"{text}. The certificate that is in use stays so.") from error
         return pair
 
     async def report_expiry(self) -> None:

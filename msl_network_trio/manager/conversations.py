@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -281,7 +282,10 @@ class Conversations:
             while not (peer.kind or peer.closing):
                 if protocol.undecided(peer) is not None:
                     lobby.wait_for_us(visitor)
+                    left = handshake.deadline - trio.current_time()
+                    handshake.deadline = math.inf  # what takes us long is not its fault
                     await self._decide(peer)
+                    handshake.deadline = trio.current_time() + left
                 if peer.kind:
                     break  # it had said so before it was asked, and need not say anything more
                 await lobby.owe(visitor)

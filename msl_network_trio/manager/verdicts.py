@@ -116,14 +116,15 @@ class Verdicts:
                 return await self._in_turn(peer, question.username, partial(self._log_in, peer, question))
             case Replace():
                 return await self._replacing.replace(peer, question.holder)
+        if question.attribute != SHUTDOWN_MANAGER and isinstance(peer, PeerConnection):
+            await peer.wait_drained()  # an answer may be large, and the next one needs not be made before
+        # Not before that wait, in which the rights may be taken away.
         await self._rights.check_admin(peer)
         if question.attribute == SHUTDOWN_MANAGER:
             text = "%s, an administrator, shuts down the Manager"
             emit(logging.INFO, "shutdown_requested", text, peer.name, **about(peer))
             self._shutdown()
             await trio.sleep_forever()  # until the shutdown has come to an end, and cancels this
-        if isinstance(peer, PeerConnection):
-            await peer.wait_drained()  # an answer may be large, and the next one needs not be made before
         result = await self._admin.answer(question, peer)
         if question.attribute in _CHANGE_RIGHTS:
             await self._change_rights(peer, question)

@@ -190,6 +190,10 @@ class Peer:
         self.size = 0
         self.tail = b""
 
+    def is_called(self, name: object) -> bool:
+        """Return whether that is the network name or the address, by host name or IP address, of the peer."""
+        return name in {self.name, self.address, f"{self.host.address}:{self.port}"}
+
     def flush(self) -> None:
         """Write what is in `outgoing`, and close the connection if it is `closing`; for the I/O layer."""
 

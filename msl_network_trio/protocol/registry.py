@@ -266,7 +266,7 @@ class Registry:
         service = self.services.get(name)
         if service is None:
             raise KeyError(f"{name!r} service does not exist, cannot release its locks")
-        holders = [peer for peer in service.locks if holder in {None, peer.name, peer.address}]
+        holders = [peer for peer in service.locks if holder is None or peer.is_called(holder)]
         if holder is not None and not holders:
             raise ValueError(f"{holder} holds no lock on {name!r}")
         for peer in holders:

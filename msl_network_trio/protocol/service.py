@@ -184,27 +184,28 @@ class ServiceProtocol:
             if not self._handshake.is_over:
                 self._shake_hands(line, events)
             else:
-                try:
-                    call = _decode_call(line)
-                    if not line.isascii():
-                        line.decode("utf-8")  # what msgspec skips it does not check for being UTF-8
-                except _UNDECODABLE:
+                call = _common(line)
+                if call is None:
                     self._uncommon(line, events)
                 else:
-                    if (
-                        call.error
-                        or call.uid == _RESERVED_UID
-                        or (b"\\" in line and b"\\" in bytes(call.uid))
-                    ):
-                        self._uncommon(line, events)
-                    else:
-                        call.size = len(line)
-                        events.append(call)
+                    events.append(call)
             if self.broken is not None:
                 return events
         if buffer.overflow is not None or buffer.too_long:
             self._handle_too_long(buffer, events)
         return events
+
+    def only_call(self, data: bytes) -> Call | None:
+        """Return the request that was received, if it is one, whole, with nothing unusual about it.
+
+        Nothing changes here: `receive` may be called with the same data instead. None: it has to be.
+        """
+        buffer, end = self._lines, len(data) - 1
+        if self.broken is not None or not self._handshake.is_over or buffer or buffer.unfinished is not None:
+            return None
+        if data.find(b"\n") != end or end < 0 or (buffer.limit is not None and end > buffer.limit):
+            return None
+        return _common(data[:end])
 
     def receive_eof(self, last_words: str = "") -> NetworkError:
         """Take the end of the stream and return what it means.
@@ -316,6 +317,20 @@ class ServiceProtocol:
             events.append(Connected(self._handshake.manager_name))
         else:
             logger.warning("Manager[%s] sent something that nobody asked for, dropped", self.manager)
+
+
+def _common(line: bytes) -> Call | None:
+    """Return the request of a line; None if it is something else, or there is something unusual about it."""
+    try:
+        call = _decode_call(line)
+        if not line.isascii():
+            line.decode("utf-8")  # what msgspec skips it does not check for being UTF-8
+    except _UNDECODABLE:
+        return None
+    if call.error or call.uid == _RESERVED_UID or (b"\\" in line and b"\\" in bytes(call.uid)):
+        return None
+    call.size = len(line)
+    return call
 
 
 def _is_reserved(uid: msgspec.Raw) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, Protocol
 
 import outcome
@@ -37,11 +38,16 @@ class Worker(Protocol):
 class Outlet:
     """The lines that are to be written.
 
-    One thread at a time sends. It is the one that finds nobody sending (`_busy`); before it stops, it looks
-    whether others have added something in the meantime. When the kernel takes no more, it hands over to the
-    Trio task `run`, which then is the one that sends, and the only one that waits in the middle of a line.
+    One thread at a time sends. It is the one that finds nobody sending (`_sending`); before it stops, it
+    looks whether others have added something in the meantime. When the kernel takes no more, it hands over
+    to the Trio task `run`, which then is the one that sends, and the only one that waits in the middle of a
+    line.
 
     The mutex is held for the bookkeeping only, never while something is sent.
+
+    **Exceptions in threads.** Another thread may inject an exception into one between any two steps of the
+    interpreter. So what a thread does here can be mended (`mend`): lines go in and out as a whole, and what
+    was sent of them is known at any moment.
 
     Args:
         transport: Where to.
@@ -67,7 +73,8 @@ class Outlet:
         self._unsent = 0
         self._closed = False
         self._failed = False
-        self._busy = False
+        self._sending: tuple[object, bytes, list[int]] | None = None
+        """Who sends, what, and the numbers of bytes of that which a thread has sent; None: nobody sends."""
         self._rest: bytes | memoryview = b""
         self._handed_over = False
         """Whether it is for `run` to send `_rest` and to go on."""
@@ -105,11 +112,10 @@ class Outlet:
     def flush(self) -> None:
         """Send what there is, without waiting. To be called in the Trio thread."""
         with self._mutex:
-            if self._busy or not self._pieces:
+            if self._sending is not None or not self._pieces:
                 return
-            self._busy = True
-            data = self._take()
-        self._send(data)
+            self._take(self)
+        self._send(self)
 
     def flush_soon(self) -> None:
         """Send what there is when the tasks that can run now have run. To be called in the Trio thread."""
@@ -137,23 +143,34 @@ class Outlet:
             worker: Who has carried the request out, and has done with it now. This is known at the same
                 moment as the answer, so that nobody can miss both, nor see both.
         """
-        with self._mutex:
-            if worker.emitted:
-                self._holding.answered(worker)
-            worker.call = None
-            if self._watched:
-                self._tell_watchers()
-            if self._closed:
-                return
-            self._append(line)
-            if self._busy:
-                return
-            if not self._transport.threads_may_send:
-                self._flush_in_trio_thread()
-                return
-            self._busy = True
-            data = self._take()
-        self._send(data)
+        try:
+            with self._mutex:
+                if worker.emitted:
+                    self._holding.answered(worker)
+                if self._watched:
+                    self._tell_watchers()
+                if self._closed:
+                    worker.call = None
+                    return
+                before = len(self._pieces)
+                try:
+                    self._append(line)
+                    worker.call = None
+                except BaseException:
+                    if len(self._pieces) == before:
+                        self._append(line)
+                    worker.call = None
+                    raise
+                if self._sending is not None:
+                    return
+                if not self._transport.threads_may_send:
+                    self._flush_in_trio_thread()
+                    return
+                self._take(worker)
+            self._send(worker)
+        except BaseException:
+            self.mend(worker)
+            raise
 
     @trio.lowlevel.enable_ki_protection
     def emit(self, line: OutgoingLine) -> None:
@@ -167,6 +184,18 @@ class Outlet:
         """
         thread = threading.get_ident()
         in_trio_thread = thread == self._thread
+        sender = self if in_trio_thread else thread
+        try:
+            self._emit(line, sender, None if in_trio_thread else self._emitters.get(thread))
+        except (BacklogFull, ConnectionLost):
+            raise
+        except BaseException:
+            if not in_trio_thread:
+                self.mend(thread)
+            raise
+
+    def _emit(self, line: OutgoingLine, sender: object, worker: Emitter | None) -> None:
+        in_trio_thread = sender is self
         with self._mutex:
             most = self.max_unsent if in_trio_thread else self._max_ahead
             while self._unsent > most and not self._closed:
@@ -176,19 +205,45 @@ class Outlet:
                     "The Service is not connected any more, so it cannot emit a notification"
                 )
             self._append(line)
-            if self._busy:
+            if self._sending is not None:
                 return
             # A notification seldom comes alone: let some of them gather.
             if self._unsent < _CHUNK or not (in_trio_thread or self._transport.threads_may_send):
                 if in_trio_thread:
                     if not self.will_be_flushed:
                         self.flush_soon()
-                elif (worker := self._emitters.get(thread)) is None or not self._holding.may_wait(worker):
+                elif worker is None or not self._holding.may_wait(worker):
                     self._flush_in_trio_thread()
                 return
-            self._busy = True
-            data = self._take()
-        self._send(data)
+            self._take(sender)
+        self._send(sender)
+
+    def mend(self, sender: object) -> None:
+        """Go on with what a thread did here when an exception interrupted it.
+
+        To be called in that thread; again does no harm. The rest of what it was sending is left to the task.
+
+        Args:
+            sender: The worker; or the identifier of a thread that has emitted something.
+        """
+        with self._mutex:
+            sending = self._sending
+            if sending is not None and sending[0] == sender and not self._handed_over:
+                self._rest = memoryview(sending[1])[sum(sending[2]) :]
+                self._handed_over = True
+        self._call_soon(self._mend)
+
+    def _mend(self) -> None:
+        """Count anew, and wake everybody."""
+        with self._mutex:
+            if not self._failed:
+                sending = self._sending
+                size = 0 if sending is None else len(self._rest if self._handed_over else sending[1])
+                self._unsent = size + sum(map(len, self._pieces))
+            self._room.notify_all()
+        self._progress.unpark_all()
+        self._flush_now()
+        self.flush_soon()
 
     def _wait_for_room(self, in_trio_thread: bool) -> None:
         if in_trio_thread:
@@ -197,8 +252,10 @@ class Outlet:
                 "notification was not emitted; await something between notifications"
             )
         self._threads_waiting += 1
-        self._room.wait()
-        self._threads_waiting -= 1
+        try:
+            self._room.wait()
+        finally:
+            self._threads_waiting -= 1
 
     # ---- sending ----
 
@@ -210,28 +267,48 @@ class Outlet:
             self._pieces.extend(line)
             self._unsent += sum(map(len, line))
 
-    def _take(self) -> bytes:
-        """Take the next bytes to send, joined; the mutex is held, and there are some."""
+    def _take(self, sender: object) -> None:
+        """Take the next bytes to send, joined, into `_sending`; the mutex is held, and there are some."""
         pieces = self._pieces
-        first = pieces.popleft()
-        if not pieces or len(first) >= _CHUNK:
-            return first
-        parts = [first]
-        size = len(first)
-        while pieces and size + len(pieces[0]) <= _CHUNK:
-            parts.append(pieces.popleft())
-            size += len(parts[-1])
-        return b"".join(parts)
+        data = pieces[0]
+        left = len(pieces) - 1
+        if left and (size := len(data)) < _CHUNK:
+            parts = [data]
+            for piece in islice(pieces, 1, None):
+                size += len(piece)
+                if size > _CHUNK:
+                    break
+                parts.append(piece)
+            data = b"".join(parts)
+            left = len(pieces) - len(parts)
+        sending: tuple[object, bytes, list[int]] = (sender, data, [])
+        try:
+            self._sending = sending
+            while len(pieces) > left:
+                pieces.popleft()
+        except BaseException:
+            self._sending = sending
+            while len(pieces) > left:
+                pieces.popleft()
+            raise
 
-    def _send(self, data: bytes) -> None:
-        """Send until nothing is left, or hand over to `run`; called by who has made it `_busy`."""
+    def _send(self, sender: object) -> None:
+        """Send until nothing is left, or hand over to `run`; called by who has taken something to send."""
         at_once = 0
+        transport = self._transport
         while True:
-            try:
-                sent = self._transport.send_nowait(data)
-            except ConnectionLost as error:
-                self._call_soon(self._fail, error)
-                return
+            assert self._sending is not None
+            _, data, pieces_sent = self._sending
+            if sender is self:
+                try:
+                    sent = transport.send_nowait(data)
+                except ConnectionLost as error:
+                    self._fail(error)
+                    return
+            else:
+                with transport.lock:
+                    transport.send_in_thread(data, pieces_sent)
+                sent = sum(pieces_sent)
             at_once += sent
             if sent < len(data) or at_once >= _AT_ONCE:
                 break
@@ -240,9 +317,9 @@ class Outlet:
                 if self._watched or self._threads_waiting:
                     self._tell_watchers()
                 if not self._pieces:
-                    self._busy = False
+                    self._sending = None
                     return
-                data = self._take()
+                self._take(sender)
         with self._mutex:
             self._unsent -= sent
             self._rest = memoryview(data)[sent:]
@@ -324,10 +401,10 @@ class Outlet:
                     continue
                 self._handed_over = False
                 if not self._pieces:
-                    self._busy = False
+                    self._sending = None
                     return
-                data = self._take()
-            self._send(data)
+                self._take(self)
+            self._send(self)
             return
 
     def _forget_task(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:

@@ -63,6 +63,8 @@ class Reading:
         self._token = trio.lowlevel.current_trio_token()
         self.turn = Turn(transport.lock, self._call_soon, threads_may_receive=transport.threads_may_receive)
         self._may_stand_aside = True
+        self._left: list[bytes] = []
+        """What a thread has received and nobody has dealt with yet."""
         self._received = 0
         self._look_again_at = 0
 
@@ -92,7 +94,7 @@ class Reading:
     def keep_threads_out(self) -> None:
         """Have no thread read any more; what they have read is handled."""
         self._may_stand_aside = False
-        self._handle(self.turn.take_back())
+        self._take_back()
 
     def _is_congested(self) -> bool:
         """Whether to read no more requests for now: those that are here take all the room."""
@@ -121,9 +123,16 @@ class Reading:
                 self._handle(events)
             await turn.wait()
         finally:
-            self._handle(turn.take_back())
-        if turn.error is not None:
-            raise turn.error
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """Have the task read again, and deal with what threads have left to it."""
+        self.turn.take_back()
+        data = b"".join(self._left)  # to which no thread adds any more
+        self._left.clear()
+        if data:
+            self._received += len(data)
+            self._handle(self._protocol.receive(data))
 
     def _call_soon(self, function: Callable[[], object]) -> None:
         try:
@@ -133,42 +142,48 @@ class Reading:
 
     # ---- for threads ----
 
-    def read_in_thread(self, thread: Thread) -> Job | None:
-        """Wait for the next request, and return it if the thread may carry it out itself, at once.
+    def read_in_thread(self, thread: Thread) -> bool:
+        """Wait for the next request, and make it the job of the thread if that may carry it out at once.
 
-        None: that is for others, who also know why.
+        False: it is for others, or something else has come, which they will find as well.
         """
-        turn, transport = self.turn, self._transport
+        turn, transport, left = self.turn, self._transport, self._left
         if not turn.take(thread, self._is_idle):
-            return None
-        failure = None
+            return False
+        # Something is left if an exception has interrupted the thread.
+        while left or (not self._is_congested() and transport.wait_in_thread(LONGEST_SILENCE)):
+            with transport.lock:
+                if turn.reader is not thread:
+                    return False
+                if not left:
+                    transport.receive_in_thread(left)
+                if left:
+                    return self._take(thread)
+        turn.give_back(thread)
+        return False
+
+    def _take(self, thread: Thread) -> bool:
+        left = self._left
+        data = left[0] if len(left) == 1 else b"".join(left)
+        job = self._job(thread, data)
+        if job is None:
+            self.turn.give_back(thread)
+            return False
+        self._received += len(data)
+        self.turn.has_read()
+        thread.own = job[0]
         try:
-            while not self._is_congested() and transport.wait_in_thread(LONGEST_SILENCE):
-                with transport.lock:
-                    if turn.reader is not thread:
-                        return None
-                    data = transport.receive_nowait()
-                    if data is not None:
-                        self._received += len(data)
-                        return self._take(thread, self._protocol.receive(data) if data else ())
-        except Exception as error:  # noqa: BLE001 - it is for the task that reads
-            failure = error
-        turn.give_back(thread, error=failure)
-        return None
+            thread.job.append(job)
+            left.clear()
+        except BaseException:
+            if thread.job:
+                left.clear()  # else it would be carried out twice
+            raise
+        return True
 
-    def _take(self, thread: Thread, events: Sequence[Event]) -> Job | None:
-        if (job := self._job(thread, events)) is None:
-            self.turn.give_back(thread, events)
-        else:
-            thread.take(job[0])
-            self.turn.has_read()
-        return job
-
-    def _job(self, thread: Thread, events: Sequence[Event]) -> Job | None:
-        if len(events) != 1:
-            return None
-        call = events[0]
-        if not isinstance(call, Call) or call.attribute not in self.turn.prompt:
+    def _job(self, thread: Thread, data: bytes) -> Job | None:
+        call = self._protocol.only_call(data)
+        if call is None or call.attribute not in self.turn.prompt:
             return None
         try:
             how, what = look_up(self._service, call.attribute)

@@ -30,7 +30,7 @@ from msl_network_trio.service.lookup import How, is_async, look_up
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.reading import Reading, log_request
 from msl_network_trio.service.tasks import WorkerTasks
-from msl_network_trio.service.threads import WorkerThreads, failed
+from msl_network_trio.service.threads import PassedOn, WorkerThreads, failed
 from msl_network_trio.transport.base import Transport
 
 logger = get_logger(__name__)
@@ -100,7 +100,8 @@ class Serving:
             name,
             max_workers,
             self._outlet,
-            on_awaitable=self._await_soon,
+            call_soon=self._call_soon,
+            on_awaitable=self._await,
             turn=self._requests.turn,
             read=self._requests.read_in_thread,
         )
@@ -110,10 +111,11 @@ class Serving:
             f"{name}-property",
             max_workers,
             self._outlet,
-            on_awaitable=self._await_soon,
+            call_soon=self._call_soon,
+            on_awaitable=self._await,
             turn=self._requests.turn,
             read=self._requests.read_in_thread,
-            on_callable=self._call_soon,
+            on_callable=self._call_found,
         )
         self._callables: set[str] = set()
         self._tasks: WorkerTasks
@@ -337,14 +339,15 @@ class Serving:
         """Return whether an attribute is to be looked up, and was not found to be a method the last time."""
         return how is How.UNKNOWN and name not in self._callables
 
-    def _call_soon(self, call: Call, function: Callable[..., Any]) -> None:
-        """Have something called that was looked up. Called in a worker thread."""
+    def _call_soon(self, passed_on: PassedOn) -> None:
+        """Have something called in the Trio thread. Called in a worker thread."""
         try:
-            self._token.run_sync_soon(self._call_found, call, function)
+            self._token.run_sync_soon(passed_on)
         except trio.RunFinishedError:
-            pass  # nobody waits for an answer any more
+            passed_on.drop()  # nobody waits for an answer any more
 
     def _call_found(self, call: Call, function: Callable[..., Any]) -> None:
+        """Have something called that was looked up."""
         if len(self._callables) >= _REMEMBERED:
             self._callables.clear()  # clients can ask a Service for any names, if it has a __getattr__
         self._callables.add(call.attribute)
@@ -367,14 +370,9 @@ class Serving:
         self._over.set()  # our task has added the answer before any other one runs
         return result
 
-    def _await_soon(self, call: Call, awaitable: Awaitable[Any]) -> None:
-        """Have something awaited that a plain method has returned. Called in a worker thread."""
-        try:
-            self._token.run_sync_soon(self._await, call, awaitable)
-        except trio.RunFinishedError:
-            _drop(awaitable)  # nobody waits for an answer any more
-
     def _await(self, call: Call, awaitable: Awaitable[Any]) -> None:
+        """Have something awaited that a plain method has returned."""
+
         async def wait(*_: Any, **__: Any) -> Any:
             return await awaitable
 

@@ -1,11 +1,19 @@
-"""The threads in which the plain methods of a Service run, and others in which its properties are read."""
+"""The threads in which the plain methods of a Service run, and others in which its properties are read.
+
+**Exceptions in threads.** Another thread may inject an exception into one between any two steps of the
+interpreter: tools that limit the time of a method do, and may be late. So a thread notes in `Thread` how far
+it is with its request, and `WorkerThreads._recover` goes on from there: each request is carried out once at
+most and answered once, and the thread goes on. A further exception within the microseconds that this takes
+may end the thread.
+"""
 
 from __future__ import annotations
 
 import os
 import queue
 import threading
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
 from copy import copy
 from time import perf_counter
 from typing import Any, Final
@@ -36,6 +44,9 @@ _NOTHING_TO_AWAIT: Final = frozenset({type(None), bool, int, float, str, list, t
 Job = tuple[Call, Callable[..., Any] | None]
 """A request, and what to call; None: it has to be looked up."""
 
+_WAIT: Final = (True,)
+"""The argument of `queue.SimpleQueue.get`."""
+
 
 def default_max_workers() -> int:
     """How many threads there are at the most if nobody says: as many as `ThreadPoolExecutor` has."""
@@ -53,7 +64,7 @@ def failed(call: Call, error: BaseException) -> bytes:
 class Thread:
     """One thread, and what it is doing."""
 
-    __slots__ = ("began", "call", "done", "done_bytes", "emitted", "looks_up")
+    __slots__ = ("began", "begun", "call", "done", "emitted", "job", "line", "looks_up", "own", "passed_on")
 
     def __init__(self, *, looks_up: bool = False) -> None:
         self.looks_up = looks_up
@@ -63,16 +74,45 @@ class Thread:
         self.call: Call | None = None
         self.emitted = 0.0
         """See `Emitter`."""
-        self.done = 0
-        """How many requests it has done with; one less while it carries out one that it has read itself."""
-        self.done_bytes = 0
-        """How long their lines were."""
+        self.job: deque[Job | None] = deque()
+        """What it is to do, until it has done it: one request; None: to end."""
+        self.own: Call | None = None
+        """The request, if the thread has read it itself and nobody has submitted it."""
+        self.begun: Job | None = None
+        """What it has begun to carry out."""
+        self.line: OutgoingLine | None = None
+        """The answer."""
+        self.passed_on: PassedOn | None = None
+        """What others do instead of the answer."""
+        self.done: tuple[int, int, Job | None] = (0, 0, None)
+        """How many submitted requests it has done with, how long their lines were, and the last one."""
 
-    def take(self, call: Call) -> None:
-        """Note that it has read a request itself, which nobody has submitted."""
-        self.call = call
-        self.done -= 1
-        self.done_bytes -= call.size
+
+class PassedOn:
+    """What is to be called in the Trio thread to have a request answered; only the first call counts.
+
+    Args:
+        function: The function.
+        call: The request.
+        what: What it has turned out to be.
+    """
+
+    __slots__ = ("_args", "_function")
+
+    def __init__(self, function: Callable[[Call, Any], None], call: Call, what: object) -> None:
+        self._function = function
+        self._args: tuple[Call, Any] | None = (copy(call), what)  # a copy, since this one will be forgotten
+
+    def __call__(self) -> None:
+        """Call the function."""
+        args, self._args = self._args, None
+        if args is not None:
+            self._function(*args)
+
+    def drop(self) -> None:
+        """Do without; Python is not to complain that it was never awaited."""
+        if self._args is not None and isinstance(self._args[1], Coroutine):
+            self._args[1].close()
 
 
 class WorkerThreads:
@@ -85,12 +125,13 @@ class WorkerThreads:
         name: The beginning of the names of the threads.
         max_workers: How many threads there may be.
         outlet: Where the answers go.
-        on_awaitable: Called, in a worker thread, when a function has returned something to be awaited; who
+        call_soon: Has what is passed on called in the Trio thread.
+        on_awaitable: Called in the Trio thread when a function has returned something to be awaited; who
             awaits it answers the request.
         turn: Says whether a worker thread may read requests, and is told how long methods take.
-        read: Reads the next request in a worker thread that has nothing to do; returns None if that is for
-            others. Requests that are submitted meanwhile are for other threads.
-        on_callable: Called, in a worker thread, when what was looked up can be called; who calls it answers
+        read: Reads the next request in a worker thread that has nothing to do, and makes it its job; returns
+            False if that is for others. Requests that are submitted meanwhile are for other threads.
+        on_callable: Called in the Trio thread when what was looked up can be called; who calls it answers
             the request. None: it is called at once.
     """
 
@@ -101,15 +142,17 @@ class WorkerThreads:
         max_workers: int,
         outlet: Outlet,
         *,
+        call_soon: Callable[[PassedOn], object],
         on_awaitable: Callable[[Call, Awaitable[Any]], None],
         turn: Turn,
-        read: Callable[[Thread], Job | None],
+        read: Callable[[Thread], bool],
         on_callable: Callable[[Call, Callable[..., Any]], None] | None = None,
     ) -> None:
         self._service = service
         self._name = name
         self._max_workers = max_workers
         self._outlet = outlet
+        self._call_soon = call_soon
         self._on_awaitable = on_awaitable
         self._turn = turn
         self._read = read
@@ -129,25 +172,44 @@ class WorkerThreads:
         self._submitted_bytes += call.size
         self._jobs.put((call, function))
         if len(self._threads) < self._max_workers and self._open() > len(self._threads):
-            self._start()
+            try:
+                self._start()
+            except RuntimeError as error:
+                self._do_without_thread(call, error)
+
+    def _do_without_thread(self, call: Call, error: RuntimeError) -> None:
+        """Leave a request to the threads that are there; raise the error if there are none."""
+        if not self._threads:
+            self._jobs.get_nowait()  # else it would be carried out later, in addition to the error
+            self._submitted -= 1
+            self._submitted_bytes -= call.size
+            raise error
+        logger.warning("%r cannot start a further thread: %s", self._name, error)
 
     def _open(self) -> int:
         """How many requests are not done with."""
         done = 0
         for thread in self._threads:
-            done += thread.done
+            done += thread.done[0]
+            if thread.own is not None:
+                done -= 1
         return self._submitted - done
 
     def _start(self) -> None:
         thread = Thread(looks_up=self._on_callable is not None)
-        self._threads.append(thread)
-        name = f"{self._name}-{len(self._threads)}"
+        name = f"{self._name}-{len(self._threads) + 1}"
         threading.Thread(target=self._work, args=(thread,), name=name, daemon=True).start()
+        self._threads.append(thread)
 
     @property
     def waiting(self) -> int:
         """How many bytes the requests have that are not done with."""
-        return self._submitted_bytes - sum(thread.done_bytes for thread in self._threads)
+        waiting = self._submitted_bytes
+        for thread in self._threads:
+            waiting -= thread.done[1]
+            if (own := thread.own) is not None:
+                waiting += own.size
+        return waiting
 
     @property
     def running(self) -> list[Call]:
@@ -180,39 +242,97 @@ class WorkerThreads:
 
     def _work(self, thread: Thread) -> None:
         """Carry out requests, each to its end before the next one is begun."""
+        interruption: BaseException | None = None
+        while True:
+            try:
+                if interruption is not None:
+                    self._recover(thread, interruption)
+                    interruption = None
+                self._work_on(thread)
+                break
+            except BaseException as error:  # noqa: BLE001 - it was injected
+                interruption = error
+        self._outlet.leave()
+
+    def _work_on(self, thread: Thread) -> None:
         get, send, service = self._jobs.get, self._outlet.send, self._service
         turn, read = self._turn, self._read
-        prompt = turn.prompt
+        prompt, jobs = turn.prompt, thread.job
         self._outlet.enter(thread)
-        while (job := (read(thread) if turn.is_aside else None) or get()) is not None:
+        while True:
+            if not jobs and not (turn.is_aside and read(thread)):
+                jobs.extend(map(get, _WAIT))  # in one step, so that no request is lost between two of them
+            job = jobs[0]
+            if job is None:
+                return
             call, function = job
+            thread.line = thread.passed_on = None
             thread.call = call
             current.set((service, call))
             began = thread.began = perf_counter()
-            line = self._answer(call, function)
+            thread.begun = job
+            line = thread.line = self._answer(thread, call, function)
             seconds = perf_counter() - began
             if (seconds > PROMPT) is (call.attribute in prompt):
                 turn.note(call.attribute, seconds)
-            thread.began = 0.0
-            thread.done_bytes += call.size
-            thread.done += 1
+            self._count(thread, job)
             if line is None:
-                thread.emitted = 0.0
-                self._outlet.done(thread)
+                self._pass_on(thread)
             else:
                 send(line, thread)
             call.forget()
+            jobs.clear()
+            thread.begun = thread.line = thread.passed_on = None
             del job, call, function, line  # the thread may wait for long now
-        self._outlet.leave()
 
-    def _answer(self, call: Call, function: Callable[..., Any] | None) -> OutgoingLine | None:
+    def _count(self, thread: Thread, job: Job) -> None:
+        """Count a request, unless it is counted; it is as good as answered."""
+        thread.began = 0.0
+        call = job[0]
+        if thread.own is call:
+            thread.own = None
+            thread.done = (*thread.done[:2], job)
+        elif (before := thread.done)[2] is not job:
+            thread.done = (before[0] + 1, before[1] + call.size, job)
+
+    def _pass_on(self, thread: Thread) -> None:
+        thread.emitted = 0.0
+        assert thread.passed_on is not None
+        self._call_soon(thread.passed_on)
+        self._outlet.done(thread)
+
+    def _recover(self, thread: Thread, error: BaseException) -> None:
+        """Finish the request during which an exception interrupted the thread; may be interrupted itself."""
+        self._outlet.mend(thread)
+        job = thread.job[0] if thread.job else None
+        if job is None:
+            thread.own = None
+            self._turn.give_back(thread)  # what was read is left to the task
+            logger.warning("%r interrupted the thread %r", error, threading.current_thread().name)
+            return
+        if thread.begun is not job:
+            return  # nothing has happened yet
+        call = job[0]
+        self._count(thread, job)
+        if thread.call is not None:
+            if thread.passed_on is not None:
+                self._pass_on(thread)
+            else:
+                if thread.line is None:
+                    thread.line = failed(call, error)
+                self._outlet.send(thread.line, thread)
+        call.forget()
+        thread.job.clear()
+        thread.begun = thread.line = thread.passed_on = None
+
+    def _answer(self, thread: Thread, call: Call, function: Callable[..., Any] | None) -> OutgoingLine | None:
         """Carry out a request and return the answer; None if somebody else will answer."""
         try:
             if function is None:
                 result = getattr(self._service, call.attribute)
                 if callable(result):
                     if self._on_callable is not None:
-                        self._on_callable(copy(call), result)  # a copy, since this one will be forgotten
+                        thread.passed_on = PassedOn(self._on_callable, call, result)
                         return None
                     result = result(*call.args, **call.kwargs)
             else:
@@ -222,5 +342,5 @@ class WorkerThreads:
                 return encode_result(call, result)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the client has to be told
             return failed(call, error)
-        self._on_awaitable(call, result)
+        thread.passed_on = PassedOn(self._on_awaitable, call, result)
         return None

@@ -17,13 +17,11 @@ Nobody reads while that thread is at work, so there are limits to it:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter
 from typing import Final, Protocol
 
 import trio
-
-from msl_network_trio.protocol.service import Event
 
 PROMPT: Final = 0.001
 """How many seconds a method may take whose request a thread reads itself: to be handed over costs a tenth."""
@@ -66,7 +64,6 @@ class Turn:
         is_aside: Whether the task stands aside.
         reader: The thread that reads; None: none does.
         prompt: The names of methods that may be carried out by the thread that has read their request.
-        error: What has kept a thread from reading on, and will keep the task, too; None: nothing.
     """
 
     def __init__(
@@ -78,14 +75,12 @@ class Turn:
     ) -> None:
         self.is_aside = False
         self.reader: Reader | None = None
-        self.error: Exception | None = None
         self.prompt: set[str] = set()
         self._lock = lock
         self._call_soon = call_soon
         self._threads_may_receive = threads_may_receive
         self._called_back = trio.Event()
         self._is_given_back = False
-        self._left: Sequence[Event] = ()
         self._read = 0
         self._last = 0.0
         self._not_before = 0.0
@@ -126,19 +121,16 @@ class Turn:
         """Note that the thread whose turn it is carries out what it has read, and will then read on."""
         self._read += 1
 
-    def give_back(self, thread: Reader, events: Sequence[Event] = (), error: Exception | None = None) -> None:
+    def give_back(self, thread: Reader) -> None:
         """Leave reading to the task.
 
         Args:
             thread: The thread that reads no more.
-            events: What it has read and the task has to see to.
-            error: Why it cannot go on.
         """
         with self._lock:
             if self.reader is thread:
                 self.reader = None
-                self._is_given_back = True  # the task has to see to these before anybody reads on
-                self._left, self.error = events, error
+                self._is_given_back = True  # the task has to see to what it left before anybody reads on
                 self._call_soon(self._called_back.set)
 
     # ---- for the task ----
@@ -171,14 +163,13 @@ class Turn:
             if reader is None or 0.0 < reader.began <= perf_counter() - HELD_UP_FOR:
                 return
 
-    def take_back(self) -> Sequence[Event]:
-        """Have the task read again, and return what threads have left to it, which comes first."""
+    def take_back(self) -> None:
+        """Have the task read again."""
         with self._lock:
             if not self.is_aside:
-                return ()
+                return
             self.is_aside = False
             self.reader = None
-            left, self._left = self._left, ()
             self._called_back.set()
         if self._read >= _WORTHWHILE:
             self._penance = _SHORTEST_PENANCE
@@ -186,4 +177,3 @@ class Turn:
             self._not_before = perf_counter() + self._penance
             self._penance = min(2 * self._penance, _LONGEST_PENANCE)
         self._last = perf_counter()
-        return left

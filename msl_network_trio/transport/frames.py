@@ -14,8 +14,14 @@ from msl_network_trio.visible import visible
 TURN = 64
 """Frames that are read in one turn: each takes some 10 microseconds."""
 
+SHORT = 32
+"""Size of a payload in bytes, or characters, below which no message makes sense."""
+
+SHORT_FRAMES = 4
+"""Frames of a turn that one with a short payload counts as, which does not slow down usual messages."""
+
 IDLE_AT_ONCE = 1000
-"""Pings, pongs, empty fragments and empty messages that a peer may send at once."""
+"""Pings, pongs, blank fragments and blank messages that a peer may send at once."""
 
 IDLE_PER_SECOND = 100.0
 """The same per second for long."""
@@ -150,8 +156,9 @@ class Frames:
                         text = f"a message has more than {self._read_limit} bytes"
                         self.ending = Ending(CloseReason.MESSAGE_TOO_BIG, text, is_verdict=True)
                         break
-                    if not payload and frame.frame_finished and not (frame.message_finished and self._parts):
-                        self._count_idle()  # the last part of a message may be empty
+                    is_blank = frame.frame_finished and (not payload or payload.isspace())
+                    if is_blank and not (frame.message_finished and self._parts):
+                        self._count_idle()  # the last part of a message may be blank
                     if frame.message_finished and self._parts:
                         self._parts += payload, "\n"
                         messages.append("".join(self._parts))
@@ -162,8 +169,8 @@ class Frames:
                         self._parts.append(payload)
                 else:
                     self._take_other(opcode, payload)
-                left -= 1
-                if self._is_over or not left:
+                left -= 1 if len(payload) >= SHORT else SHORT_FRAMES
+                if self._is_over or left <= 0:
                     self.has_more = not self._is_over
                     break
         except ParseFailed as error:
@@ -193,7 +200,7 @@ class Frames:
         if self._idle is None:
             self._idle = Allowance(IDLE_AT_ONCE, IDLE_PER_SECOND, now)
         if not self._idle.take(now):
-            self.give_up(f"more than {IDLE_PER_SECOND:g} pings, pongs or empty frames a second")
+            self.give_up(f"more than {IDLE_PER_SECOND:g} pings, pongs or blank frames a second")
 
     def give_up(self, reason: str) -> None:
         """Understand nothing more of a peer that sends more than it should."""

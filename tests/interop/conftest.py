@@ -22,7 +22,15 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return home
 
 
-@pytest.fixture(scope="session", params=["tcp", "tls", "ours-tcp", "ours-tls"])
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param("tcp", marks=pytest.mark.slow),
+        "tls",
+        "ours-tcp",
+        pytest.param("ours-tls", marks=pytest.mark.slow),
+    ],
+)
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
     """A Manager with the Services Echo and One (at most one client), which no test may end."""
     home = tmp_path_factory.mktemp(f"lab-{request.param}")

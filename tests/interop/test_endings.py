@@ -40,7 +40,7 @@ async def until_gone(client: Client, service: str) -> None:
             await trio.sleep(0.01)
 
 
-@pytest.fixture(params=[False, True], ids=["tcp", "tls"])
+@pytest.fixture(params=[pytest.param(False, marks=pytest.mark.slow), True], ids=["tcp", "tls"])
 def tls(request: pytest.FixtureRequest) -> bool:
     return request.param
 
@@ -276,7 +276,10 @@ def running_program(manager: Manager, form: str, then: str) -> Iterator[subproce
         program.communicate()
 
 
-@pytest.mark.parametrize("form", ["scope", "await", "nursery"])
+@pytest.mark.parametrize(
+    "form",
+    ["scope", pytest.param("await", marks=pytest.mark.slow), pytest.param("nursery", marks=pytest.mark.slow)],
+)
 def test_ctrl_c_while_waiting_for_a_reply_ends_the_program_at_once(start_either, form: str):
     manager: Manager = start_either()
     manager.start_service()
@@ -291,7 +294,10 @@ def test_ctrl_c_while_waiting_for_a_reply_ends_the_program_at_once(start_either,
     manager.process.wait_for("connection closed")
 
 
-@pytest.mark.parametrize("form", ["scope", "await", "nursery"])
+@pytest.mark.parametrize(
+    "form",
+    ["scope", pytest.param("await", marks=pytest.mark.slow), pytest.param("nursery", marks=pytest.mark.slow)],
+)
 def test_a_program_that_never_disconnects_ends_with_a_goodbye_and_without_a_word(start_either, form: str):
     manager: Manager = start_either()
     manager.start_service()

@@ -77,7 +77,14 @@ CREDENTIALS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(
-    scope="module", params=["tcp none", "tls password", "tls hostname", "tcp login"], ids=lambda name: name
+    scope="module",
+    params=[
+        "tcp none",
+        pytest.param("tls password", marks=pytest.mark.slow),
+        pytest.param("tls hostname", marks=pytest.mark.slow),
+        "tcp login",
+    ],
+    ids=lambda name: name,
 )
 def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
     """Our Manager with each kind of authentication, and a database that the reference has made."""

@@ -83,7 +83,7 @@ def reference(manager: Manager, code: str) -> Any:
     return json.loads(answers[0][2:])
 
 
-@pytest.fixture(scope="module", params=["tcp", "tls"])
+@pytest.fixture(scope="module", params=[pytest.param("tcp", marks=pytest.mark.slow), "tls"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
     """A Manager of the reference with our Service, in processes of their own, which no test may end."""
     manager = start_manager(tmp_path_factory.mktemp(f"served-{request.param}"), tls=request.param == "tls")

@@ -138,7 +138,7 @@ def test_the_admin_request_example(start):
 # ---- a Manager for all tests but those that end it ----
 
 
-@pytest.fixture(scope="module", params=["tcp", "tls"])
+@pytest.fixture(scope="module", params=[pytest.param("tcp", marks=pytest.mark.slow), "tls"])
 def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
     home = tmp_path_factory.mktemp(f"sync-seed-{request.param}")
     manager = start_manager(home, users=USERS, tls=request.param == "tls")

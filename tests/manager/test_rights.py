@@ -140,6 +140,28 @@ async def test_a_changed_password_takes_admin_rights_away_until_the_next_login(o
             assert await again.admin_request("port") == 0
 
 
+async def test_a_request_that_waits_for_room_is_refused_if_the_rights_are_taken_away_meanwhile(
+    open_lab, users
+):
+    with Database(users) as database:
+        for number in range(100):
+            database.hostnames.insert(f"{number:x>50000}")
+    async with open_lab(auth_login=True) as manager, enter(manager) as alice:
+        wire = await dial_as(manager, "eve")
+        await wire.send(request("Manager", "hostnames_table.hostnames", uid="large"))
+        await wire.send(request("Manager", "users_table.insert", "mallory", "pw", True, uid="late"))
+        begin = (
+            await wire.transport.receive()
+        )  # the rest of the answer waits for us, and the next request for that
+        await alice.admin_request("users_table.update", "eve", is_admin=False)
+        wire._received = begin + wire._received
+        assert len((await wire.line())["result"]) > 100
+        answer = await wire.line()
+        assert (answer["uid"], answer["error"]) == ("late", True)
+        assert "'eve' is no administrator any more" in answer["message"]
+        assert "mallory" not in await alice.admin_request("users_table.usernames")
+
+
 async def test_who_changes_its_own_password_stays_an_administrator_on_that_connection_only(open_lab):
     async with open_lab() as manager, enter(manager) as one, enter(manager) as other:
         assert await other.admin_request("port") == 0

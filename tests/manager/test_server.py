@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 
 import pytest
@@ -11,7 +12,8 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.manager import connection
+from msl_network_trio.manager import connection, rights
+from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.protocol.delivery import BUSY, LARGE
@@ -284,6 +286,21 @@ async def test_who_does_not_say_who_it_is_is_told_so_and_dropped(autojump_clock)
         assert answer["message"] == (
             "TimeoutError: 'identity' was not answered within 300 seconds (handshake_timeout)"
         )
+
+
+async def test_the_time_that_the_manager_itself_needs_is_not_that_of_the_peer(autojump_clock, monkeypatch):
+    async def is_trusted(_database, _question):
+        await trio.sleep(3 * HANDSHAKE)
+        return True
+
+    monkeypatch.setattr(ManagerDatabase, "is_trusted", is_trusted)
+    monkeypatch.setattr(rights, "_INTERVAL", math.inf)  # without a thread, of which the clock knows nothing
+    async with open_manager(in_memory=True, auth_hostname=True) as manager:
+        assert (await dial(manager)).name
+        mute, began = Wire(await manager.dial()), trio.current_time()
+        *_, answer = await mute.lines()
+        assert answer["message"].startswith("TimeoutError: 'identity' was not answered within 300 seconds")
+        assert trio.current_time() - began == pytest.approx(4 * HANDSHAKE, abs=connection._LINGER + 0.1)
 
 
 async def test_who_sends_byte_by_byte_has_no_more_time_than_others(autojump_clock):

@@ -193,7 +193,8 @@ class Expected:
         if not line["error"]:
             return ("result", canonical(line["result"]))
         error_class = "ManagerError" if request["service"] == MANAGER else "RemoteError"
-        type_name, message = line["message"].split(": ", 1)
+        message = line["message"]
+        type_name = message.partition(":")[0]
         traceback = canonical(line["traceback"])
         return (
             error_class,

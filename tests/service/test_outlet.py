@@ -50,6 +50,12 @@ class Scripted(Transport):
         self.taken += data[:take]
         return min(take, len(data))
 
+    def send_in_thread(self, data, sent):
+        try:
+            sent.append(self.send_nowait(data))
+        except ConnectionLost:
+            pass  # send_nowait() will tell the task
+
     async def wait_send(self):
         await self.may_send.wait()
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msl_network_trio.transport import frames as frames_module
-from msl_network_trio.transport.frames import IDLE_AT_ONCE, TURN, Frames
+from msl_network_trio.transport.frames import IDLE_AT_ONCE, SHORT, SHORT_FRAMES, TURN, Frames
 from tests.transport.websockets import frame
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
-TOO_MANY = "code 1008 (policy violation): more than 100 pings, pongs or empty frames a second"
+TOO_MANY = "code 1008 (policy violation): more than 100 pings, pongs or blank frames a second"
 
 LINES = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=300))
 
@@ -95,23 +95,41 @@ def test_nothing_is_read_behind_the_end():
 
 
 @pytest.mark.parametrize(
-    "repeated",
-    [frame(PING), frame(PONG), frame(0, final=False), frame(TEXT), frame(TEXT, b"x")],
-    ids=["pings", "pongs", "empty parts", "empty messages", "messages"],
+    ("repeated", "most"),
+    [
+        (frame(PING), TURN // SHORT_FRAMES),
+        (frame(PONG), TURN // SHORT_FRAMES),
+        (frame(0, final=False), TURN // SHORT_FRAMES),
+        (frame(0, b"x", final=False), TURN // SHORT_FRAMES),
+        (frame(TEXT), TURN // SHORT_FRAMES),
+        (frame(TEXT, b"x" * (SHORT - 1)), TURN // SHORT_FRAMES),
+        (frame(TEXT, b"x" * SHORT), TURN),
+        (frame(PING, b"x" * SHORT), TURN),
+    ],
+    ids=[
+        "pings",
+        "pongs",
+        "empty parts",
+        "parts",
+        "empty messages",
+        "short messages",
+        "messages",
+        "long pings",
+    ],
 )
-def test_a_turn_has_a_bounded_number_of_frames(repeated, monkeypatch):
+def test_a_turn_has_a_bounded_number_of_frames(repeated, most, monkeypatch):
     monkeypatch.setattr(frames_module, "IDLE_AT_ONCE", 1e9)
     frames = Frames(is_client=False)
-    frames.feed(frame(TEXT, b"begin", final=False) if repeated[0] == 0 else b"")
-    lines = frames.feed(repeated * (2 * TURN + 1))
+    lines = feed_all(frames, frame(TEXT, b"begin", final=False) if repeated[0] == 0 else b"")
+    lines += frames.feed(repeated * (2 * most + 1))
     turns = 1
     while frames.has_more:
         more = frames.feed(b"")
-        assert more.count(b"\n") <= TURN
+        assert more.count(b"\n") <= most
         lines += more
         turns += 1
     assert turns == 3
-    assert lines.count(b"\n") == (2 * TURN + 1 if repeated[0] & 0xF == TEXT else 0)
+    assert lines.count(b"\n") == (2 * most + 1 if repeated[0] & 0xF == TEXT else 0)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +140,24 @@ def test_a_turn_has_a_bounded_number_of_frames(repeated, monkeypatch):
         (frame(TEXT, final=False), frame(0, final=False), 1),
         (frame(TEXT, b"begin", final=False), frame(0, final=False), 1),
         (b"", frame(TEXT), 1),
+        (b"", frame(TEXT, b" "), 1),
+        (b"", frame(TEXT, b"\n\t\r " * 100), 1),
+        (frame(TEXT, final=False), frame(0, b" ", final=False), 1),
         (b"", frame(TEXT, final=False) + frame(0), 2),
         (b"", frame(PING, b"x" * 100) + frame(PONG) + frame(TEXT), 3),
     ],
-    ids=["pongs", "pings", "empty parts", "empty parts of a message", "empty messages", "in parts", "mixed"],
+    ids=[
+        "pongs",
+        "pings",
+        "empty parts",
+        "empty parts of a message",
+        "empty messages",
+        "blank messages",
+        "long blank messages",
+        "blank parts",
+        "in parts",
+        "mixed",
+    ],
 )
 def test_who_sends_too_many_frames_without_a_part_of_a_message_is_given_up(first, repeated, count):
     now = 0.0

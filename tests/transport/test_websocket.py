@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
-from msl_network_trio.transport.frames import TURN
+from msl_network_trio.transport.frames import SHORT, TURN
 from msl_network_trio.transport.memory import memory_pair
 from msl_network_trio.transport.opening_handshake import accept_websocket, open_websocket
 from msl_network_trio.transport.websocket import held_together
@@ -31,6 +31,9 @@ from tests.transport.websockets import (
 __all__ = ["one_end", "opened", "websocket_pair"]
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+
+MESSAGE = b"x" * SHORT
+"""A message that counts as one frame of a turn."""
 
 
 @pytest.fixture(params=["client", "server"])
@@ -463,25 +466,25 @@ async def test_others_have_their_turn_while_many_frames_are_read(one_end):
             await trio.lowlevel.checkpoint()
 
     carrier.send_nowait(
-        frame(PONG, masked=masked) * (5 * TURN) + frame(TEXT, b"x", masked=masked) * (2 * TURN)
+        frame(PONG, masked=masked) * (5 * TURN) + frame(TEXT, MESSAGE, masked=masked) * (2 * TURN)
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(count)
-        assert await end.receive() == b"x\n" * TURN
+        assert await end.receive() == (MESSAGE + b"\n") * TURN
         assert turns >= 5
-        assert await end.receive() == b"x\n" * TURN
+        assert await end.receive() == (MESSAGE + b"\n") * TURN
         nursery.cancel_scope.cancel()
 
 
 async def test_who_is_cancelled_between_two_turns_has_lost_nothing(one_end):
     end, carrier = await one_end()
-    carrier.send_nowait(frame(TEXT, b"x", masked=not end._is_client) * (TURN + 1))
-    assert await end.receive() == b"x\n" * TURN
+    carrier.send_nowait(frame(TEXT, MESSAGE, masked=not end._is_client) * (TURN + 1))
+    assert await end.receive() == (MESSAGE + b"\n") * TURN
     with trio.CancelScope() as scope:
         scope.cancel()
         await end.receive()
     assert scope.cancelled_caught
-    assert await end.receive() == b"x\n"
+    assert await end.receive() == MESSAGE + b"\n"
 
 
 async def test_who_sends_pongs_without_end_is_told_the_code_and_dropped(one_end):
