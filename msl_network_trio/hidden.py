@@ -61,3 +61,7 @@ def hide_secrets(arguments: dict[str, Any]) -> None:
     for name in _SECRETS:
         if arguments.get(name) is not None:
             arguments[name] = hide(arguments[name])
+    # The URL of a WebSocket, which may have a token in its query.
+    host = arguments.get("host")
+    if isinstance(host, str) and "://" in host:
+        arguments["host"] = hide(host)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 import trio
 
 import msl_network_trio as asynchronous
-from msl_network_trio import NetworkError, Service, sync
+from msl_network_trio import NetworkError, Service, open_gateway, run_services, sync
 from msl_network_trio.client.connecting import Settings
+from msl_network_trio.gateway.running import run_forever as gateway_run_forever
 from msl_network_trio.hidden import Hidden, hide, reveal
+from msl_network_trio.manager.running import run_forever
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.manager.tables import Database
 
@@ -31,12 +34,12 @@ class Vault(Service):
 
 
 def locals_of_ours(error: BaseException | None) -> Iterator[str]:
-    """Yield the variables of the package's frames as a crash report shows them."""
+    """Yield the variables of the frames of the package, and of trio-websocket, as a crash report shows them."""
     while error is not None:
         traceback = error.__traceback__
         while traceback is not None:
             frame = traceback.tb_frame
-            if frame.f_globals["__name__"].startswith("msl_network_trio"):
+            if frame.f_globals["__name__"].startswith(("msl_network_trio", "trio_websocket")):
                 for name, value in frame.f_locals.items():
                     yield f"{frame.f_code.co_qualname}: {name} = {value!r}"
                     yield from (f"{frame.f_code.co_qualname}: {name}: {text}" for text in inside(value))
@@ -140,6 +143,74 @@ def test_a_login_for_an_admin_request_that_is_wrong(tmp_path):
     trio.run(main)
 
 
+# ---- Managers, gateways, WebSockets ----
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """The number of a port that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+async def opened(opening: Any) -> None:
+    async with opening:
+        pass
+
+
+RUN: dict[str, Callable[..., object]] = {
+    "open_manager": lambda **kwargs: trio.run(lambda: opened(open_manager(database=":memory:", **kwargs))),
+    "run_forever": partial(run_forever, database=":memory:"),
+    "run_services": lambda **kwargs: run_services(Vault(), database=":memory:", **kwargs),
+}
+
+
+@pytest.mark.parametrize("run", RUN)
+def test_a_manager_whose_port_is_taken(run, taken_port, home):
+    with pytest.raises(OSError, match="in use") as caught:
+        RUN[run](host="127.0.0.1", port=taken_port, disable_tls=True, auth_password=PASSWORD)
+    check(caught.value, after="ManagerOpening.")
+
+
+@pytest.mark.parametrize(
+    "run",
+    [*RUN.values(), lambda **kwargs: trio.run(lambda: opened(open_gateway(**kwargs))), gateway_run_forever],
+)
+def test_a_private_key_that_is_not_there(run, home):
+    with pytest.raises(NetworkError, match="does not exist") as caught:
+        run(port=0, key_file=str(home / "no.key"), key_file_password=PASSWORD)
+    check(caught.value, after="server_context: ")
+
+
+@pytest.mark.parametrize("open_", [open_manager, open_gateway])
+def test_an_argument_of_a_manager_or_gateway_that_is_wrong(open_):
+    check(raised_by(lambda: open_(disable_tls="no", key_file_password=PASSWORD)), after="flag: ")
+
+
+@pytest.mark.parametrize("secret", [[PASSWORD], PASSWORD.encode()], ids=["list", "bytes"])
+def test_a_password_that_is_no_text(secret):
+    check(raised_by(lambda: asynchronous.connect(password=secret)), after="_is_secret_or_none: ")
+    check(raised_by(lambda: open_manager(auth_password=secret)), after="_is_password: ")
+
+
+@pytest.mark.parametrize("status", ["403 No", "200 OK", "101 Yes", ""])
+@pytest.mark.parametrize("form", ["blocking connect", "blocking LinkedClient", "connect"])
+def test_a_server_that_opens_no_websocket(form, status):
+    def refuse() -> None:
+        sock, _ = server.accept()
+        with sock:
+            sock.recv(10_000)
+            sock.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode() if status else b"")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        url = f"ws://127.0.0.1:{server.getsockname()[1]}{PATH}"
+        error = raised_by(lambda: FORMS[form](host=url, headers=HEADERS))
+        thread.join()
+    check(error, after="open_websocket: ")
+
+
 # ---- objects ----
 
 
@@ -170,6 +241,20 @@ def test_settings_keep_secrets_and_cannot_be_pickled_with_them():
     assert reveal(copy.deepcopy(settings).password) == PASSWORD
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps(settings)
+
+
+def test_settings_of_managers_and_gateways_keep_secrets():
+    kept: list[Any] = [
+        open_manager(auth_password=PASSWORD, key_file_password=PASSWORD)._settings,
+        open_manager(auth_password=PASSWORD)._settings.authentication,
+        open_gateway(key_file_password=PASSWORD)._settings,
+    ]
+    for settings in kept:
+        shown = repr(attrs.asdict(settings, recurse=False))
+        assert SECRET not in shown
+        assert "<hidden>" in shown
+        with pytest.raises(TypeError, match="not pickled"):
+            pickle.dumps(settings)
 
 
 def test_a_hidden_value():

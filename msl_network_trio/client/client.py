@@ -456,6 +456,7 @@ def connect(
     """
     # So that a traceback with the values of variables, as crash reports have it, shows no secrets.
     password, password_manager, path, headers = map(hide, (password, password_manager, path, headers))
+    host = hide(host)  # it may be a URL with a token
     return Connecting(Settings(**locals()))
 
 

@@ -40,11 +40,17 @@ def _is_text(settings: Settings, attribute: attrs.Attribute[Any], value: object)
         raise TypeError(f"{attribute.name} must be text and not empty, not {value!r}")
 
 
-def _is_secret_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
-    value = reveal(value)
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{attribute.name} must be text or None, not {type(value).__name__}")
-    _set(settings, attribute, hide(value))
+def _is_host(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    host = reveal(value)
+    _is_text(settings, attribute, host)
+    _set(settings, attribute, host)
+
+
+def _is_secret_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: Any) -> None:
+    value = hide(value)
+    if value is not None and not isinstance(value.reveal(), str):
+        raise TypeError(f"{attribute.name} must be text or None, not {type(value.reveal()).__name__}")
+    _set(settings, attribute, value)
 
 
 def _is_text_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -126,7 +132,7 @@ class Settings:
     """The arguments of `connect`, checked; see there for what they mean."""
 
     name: str = attrs.field(default="Client", validator=_is_text)
-    host: str = attrs.field(default="localhost", validator=_is_text)
+    host: str = attrs.field(default="localhost", validator=_is_host)
     port: int = attrs.field(default=PORT, validator=_is_port)
     timeout: float | None = attrs.field(default=10, validator=_is_seconds_or_none)
     username: str | None = attrs.field(default=None, validator=_is_text_or_none)

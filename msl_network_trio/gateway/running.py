@@ -10,6 +10,7 @@ from typing import Any, Final
 import trio
 
 from msl_network_trio.gateway.server import Gateway, open_gateway
+from msl_network_trio.hidden import hide
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.logs import ConsoleHandler, level_number
 from msl_network_trio.manager.secret import joined
@@ -35,7 +36,8 @@ def run_forever(
     form = "%(asctime)s [%(levelname)-5s] %(name)s - %(message)s"
     log_to_console(level_number(log_level), form, ConsoleHandler())
     if key_file_password is not None:
-        kwargs["key_file_password"] = joined(key_file_password)
+        key_file_password = hide(joined(key_file_password))
+        kwargs["key_file_password"] = key_file_password
     with stop_signals() as signals:
         trio.run(partial(_main, signals, **kwargs))
 

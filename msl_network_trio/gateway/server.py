@@ -22,6 +22,7 @@ from msl_network_trio.exceptions import CertificateError, ConnectionLost, Connec
 from msl_network_trio.gateway.relay import relay
 from msl_network_trio.gateway.visit import Visit
 from msl_network_trio.groups import leave_nursery
+from msl_network_trio.hidden import Hidden, hide
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.gateways import addresses_of, plain
@@ -90,7 +91,7 @@ class GatewaySettings:
     disable_tls: bool
     cert_file: str | os.PathLike[str] | None
     key_file: str | os.PathLike[str] | None
-    key_file_password: str | None = attrs.field(repr=False)
+    key_file_password: str | Hidden | None = attrs.field(converter=hide, repr=False)
     manager_disable_tls: bool
     manager_cert_file: str | os.PathLike[str] | None
     manager_assert_hostname: bool
@@ -419,6 +420,7 @@ def open_gateway(
         CertificateError: The Manager's certificate is not trusted, or our own one cannot be used.
         ValueError: An argument makes no sense.
     """
+    key_file_password = hide(key_file_password)  # so that no crash report shows it
     settings = GatewaySettings(**locals())
     split_address(manager, PORT)
     Door(origins=origins)

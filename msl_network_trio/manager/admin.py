@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import trio
 
+from msl_network_trio.hidden import reveal
 from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.large_answers import ListOfPages, Spool, encode_large, is_small
@@ -110,7 +111,7 @@ class AdminRequests:
         self._values: dict[str, Callable[[], Any]] = {
             "clients": lambda: protocol.identity()["clients"],
             "login": lambda: settings.auth_login or None,
-            "password": lambda: settings.auth_password,
+            "password": lambda: reveal(settings.auth_password),
             "port": lambda: port,
             "services": lambda: protocol.identity()["services"],
             "status": status.tell,

@@ -20,6 +20,7 @@ import attrs
 from msl_network_trio.constants import certificate_folder, home_folder, key_folder
 from msl_network_trio.exceptions import CertificateError
 from msl_network_trio.files import PRIVATE, PUBLIC, replace, user_path, write_new
+from msl_network_trio.hidden import Hidden, hide, reveal
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.secret import read_secret
 from msl_network_trio.transport.trust import certificate_file, client_context
@@ -50,7 +51,7 @@ def server_context(
     host: str | None = None,
     cert_file: str | os.PathLike[str] | None = None,
     key_file: str | os.PathLike[str] | None = None,
-    key_file_password: str | None = None,
+    key_file_password: str | Hidden | None = None,
 ) -> tuple[ssl.SSLContext, Path]:
     """Return a context for the Manager's side of TLS; make key and certificate if there are none yet.
 
@@ -75,7 +76,9 @@ def server_context(
     """
     password = None
     if key_file_password is not None:
-        password = read_secret(key_file_password, "The password of the private key", CertificateError)
+        # So that a traceback with the values of variables, as crash reports have it, does not show it.
+        key_file_password = hide(key_file_password)
+        password = hide(read_secret(key_file_password, "The password of the private key", CertificateError))
     if cert_file is not None:
         certificate = user_path(cert_file)
         key = certificate if key_file is None else user_path(key_file)
@@ -99,7 +102,7 @@ def server_context(
     return context, certificate
 
 
-def _make_what_is_missing(certificate: Path, key: Path, password: str | None, host: str | None) -> None:
+def _make_what_is_missing(certificate: Path, key: Path, password: Hidden | None, host: str | None) -> None:
     """Make the default key, and the certificate for it, if they do not exist.
 
     Neither replaces a file, and the key comes first. So of two Managers that start at the same moment each
@@ -116,13 +119,13 @@ def _make_what_is_missing(certificate: Path, key: Path, password: str | None, ho
             )
         from msl_network_trio.manager.self_signed import make_key
 
-        if _write_new(key, make_key(password), PRIVATE):
+        if _write_new(key, make_key(reveal(password)), PRIVATE):
             logger.info("made the private key %s", key)
     if not has_certificate and _write_new(certificate, _make_certificate(key, password, host), PUBLIC):
         logger.info("made the certificate %s", certificate)
 
 
-def _renew_certificate(certificate: Path, key: Path, password: str | None, host: str | None) -> None:
+def _renew_certificate(certificate: Path, key: Path, password: Hidden | None, host: str | None) -> None:
     """Make a certificate for a key, unless it has one that clients may have trusted already."""
     if certificate.exists():
         try:
@@ -146,18 +149,18 @@ def _renew_certificate(certificate: Path, key: Path, password: str | None, host:
     logger.info("made the certificate %s", certificate)
 
 
-def _make_certificate(key: Path, password: str | None, host: str | None) -> bytes:
+def _make_certificate(key: Path, password: Hidden | None, host: str | None) -> bytes:
     pem = _read(key, "private key").encode("ascii")
     from msl_network_trio.manager.self_signed import KeyNotUsable, make_certificate
 
     try:
-        return make_certificate(pem, password, host)
+        return make_certificate(pem, reveal(password), host)
     except KeyNotUsable as error:
         mend = "" if b"ENCRYPTED" in pem else _anew(key)
         raise CertificateError(f"The private key {key} cannot be used: {error}{mend}") from error
 
 
-def _load(certificate: Path, key: Path, password: str | None, mend: str) -> ssl.SSLContext:
+def _load(certificate: Path, key: Path, password: Hidden | None, mend: str) -> ssl.SSLContext:
     """Return a context with this certificate and this key.
 
     Args:
@@ -182,7 +185,7 @@ def _load(certificate: Path, key: Path, password: str | None, mend: str) -> ssl.
                 f"The private key {key} is encrypted. Pass key_file_password: the password, or the path "
                 "of a file that holds it."
             )
-        return password
+        return str(password.reveal())
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -13,7 +13,7 @@ import trio
 
 from msl_network_trio.constants import NETWORK_MANAGER_RUNNING_PREFIX, PORT
 from msl_network_trio.exceptions import AuthenticationError, ConnectionLost
-from msl_network_trio.hidden import hide
+from msl_network_trio.hidden import Hidden, hide, hide_secrets
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.logs import KEEP, logging_to
 from msl_network_trio.manager.open_files import raise_open_files_limit
@@ -92,6 +92,7 @@ def run_forever(
             there are none.
         ValueError: An argument makes no sense.
     """
+    auth_password, key_file_password = hide(auth_password), hide(key_file_password)
     _run(
         host=host,
         port=port,
@@ -136,6 +137,7 @@ def run_services(*services: Service, **kwargs: Any) -> None:
             raise TypeError(f"All services must be of type {Service}, not {service!r}")
     if not services:
         raise ValueError("no services have been specified")
+    hide_secrets(kwargs)
     _run(
         *services, service_kwargs=filter_service_start_kwargs(**kwargs), **filter_run_forever_kwargs(**kwargs)
     )
@@ -158,8 +160,8 @@ def _run(
     service_kwargs: dict[str, Any] | None = None,
     host: str | None = None,
     port: int = PORT,
-    auth_password: str | Sequence[str] | None = None,
-    key_file_password: str | Sequence[str] | None = None,
+    auth_password: str | Sequence[str] | Hidden | None = None,
+    key_file_password: str | Sequence[str] | Hidden | None = None,
     log_level: str | int = "INFO",
     log_file: str | os.PathLike[str] | None = None,
     log_format: Literal["text", "json"] = "text",
@@ -171,9 +173,10 @@ def _run(
         logger.info("logging to %s", path)
         raise_open_files_limit()
         if auth_password is not None:
-            auth_password = read_secret(auth_password, "The password of the Manager", AuthenticationError)
+            secret = read_secret(auth_password, "The password of the Manager", AuthenticationError)
+            auth_password, secret = hide(secret), ""
         if key_file_password is not None:
-            key_file_password = joined(key_file_password)
+            key_file_password = hide(joined(key_file_password))
         with stop_signals() as signals:
             trio.run(
                 partial(
@@ -183,8 +186,8 @@ def _run(
                     service_kwargs or {},
                     host=host,
                     port=port,
-                    auth_password=hide(auth_password),
-                    key_file_password=hide(key_file_password),
+                    auth_password=auth_password,
+                    key_file_password=key_file_password,
                     **more,
                 )
             )
@@ -205,6 +208,7 @@ async def _main(
             if services:
                 # What is trusted is the Manager's own certificate; which names it is for does not matter.
                 kwargs = {"assert_hostname": False, **service_kwargs, **manager.connect_kwargs()}
+                hide_secrets(kwargs)
                 failure = await _run_services(services, kwargs)
                 nursery.cancel_scope.cancel()
         logger.info("shutting down the Network Manager")

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from msl_network_trio.exceptions import NetworkError
+from msl_network_trio.hidden import Hidden, reveal
 
 
-def joined(value: str | Sequence[str]) -> str:
+def joined(value: str | Sequence[str] | Hidden) -> str:
     """Return a password, or the path of its file, that may have been given as several words."""
-    return value if isinstance(value, str) else " ".join(value)
+    words = reveal(value)
+    return words if isinstance(words, str) else " ".join(words)
 
 
-def read_secret(value: str | Sequence[str], what: str, error: type[NetworkError]) -> str:
+def read_secret(value: str | Sequence[str] | Hidden, what: str, error: type[NetworkError]) -> str:
     """Return a password.
 
     The rule is that of msl-network 1.0.0: if a file has the name that was given, its first line is the

@@ -19,6 +19,7 @@ from msl_network_trio.client.connecting import language, operating_system
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectionLost
 from msl_network_trio.groups import leave_nursery
+from msl_network_trio.hidden import hide, reveal
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair, load
 from msl_network_trio.manager.certificates import server_context
@@ -196,7 +197,7 @@ class Manager:
         else:
             kwargs["cert_file"] = str(self.certificate)
         if self._settings.auth_password is not None:
-            kwargs["password_manager"] = self._settings.auth_password
+            kwargs["password_manager"] = reveal(self._settings.auth_password)
         return kwargs
 
     @trio.lowlevel.enable_ki_protection
@@ -428,6 +429,8 @@ def open_manager(
         AuthenticationError: Users have to log in, and there are none.
         ValueError: An argument makes no sense.
     """
+    # So that a traceback with the values of variables, as crash reports have it, shows no secrets.
+    auth_password, key_file_password = hide(auth_password), hide(key_file_password)
     return ManagerOpening(
         ManagerSettings(
             host=host,

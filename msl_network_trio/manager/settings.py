@@ -10,7 +10,7 @@ import attrs
 
 from msl_network_trio import arguments
 from msl_network_trio.constants import PORT
-from msl_network_trio.hidden import reveal
+from msl_network_trio.hidden import Hidden, hide
 from msl_network_trio.protocol.admission import Authentication
 
 
@@ -88,12 +88,12 @@ def _is_port_or_none(settings: ManagerSettings, attribute: attrs.Attribute[Any],
         _is_port(settings, attribute, value)
 
 
-def _is_password(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: str | None) -> None:
-    value = reveal(value)
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{attribute.name} must be text or None, not {type(value).__name__}")
+def _is_password(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: Any) -> None:
+    value = hide(value)
+    if value is not None and not isinstance(value.reveal(), str):
+        raise TypeError(f"{attribute.name} must be text or None, not {type(value.reveal()).__name__}")
     _set(settings, attribute, value)
-    if value == "" and attribute.name == "auth_password":
+    if value is not None and not value and attribute.name == "auth_password":
         raise ValueError("auth_password must not be empty; None: no password is needed")
 
 
@@ -127,12 +127,12 @@ class ManagerSettings:
     websocket_origins: Collection[str] = ()
     auth_hostname: bool = attrs.field(default=False, validator=_is_flag)
     auth_login: bool = attrs.field(default=False, validator=_is_flag)
-    auth_password: str | None = attrs.field(default=None, validator=_is_password, repr=False)
+    auth_password: str | Hidden | None = attrs.field(default=None, validator=_is_password, repr=False)
     database: str | os.PathLike[str] | None = attrs.field(default=None, validator=_is_file_or_none)
     disable_tls: bool = attrs.field(default=False, validator=_is_flag)
     cert_file: str | os.PathLike[str] | None = attrs.field(default=None, validator=_is_file_or_none)
     key_file: str | os.PathLike[str] | None = attrs.field(default=None, validator=_is_file_or_none)
-    key_file_password: str | None = attrs.field(default=None, validator=_is_password, repr=False)
+    key_file_password: str | Hidden | None = attrs.field(default=None, validator=_is_password, repr=False)
     in_memory: bool = attrs.field(default=False, validator=_is_flag)
     alone: bool = attrs.field(default=False, validator=_is_flag)
     trusted_gateways: Collection[str] = ()

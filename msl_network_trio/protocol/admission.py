@@ -17,6 +17,7 @@ from typing import Any
 
 import attrs
 
+from msl_network_trio.hidden import Hidden, hide, reveal
 from msl_network_trio.protocol import answers, codec, terminal
 from msl_network_trio.protocol.delivery import Delivery
 from msl_network_trio.protocol.logins import Logins, Outcome
@@ -80,7 +81,7 @@ class Authentication:
         ValueError: It is more than one.
     """
 
-    password: str | None = attrs.field(default=None, repr=False)
+    password: str | Hidden | None = attrs.field(default=None, converter=hide, repr=False)
     """The Manager's password, which everybody has to know; None: there is none."""
 
     hostname: bool = False
@@ -349,7 +350,7 @@ class Admission:
         if attempt.again:
             self._throttle(peer, Throttled(peer.host.name, attempt.again))
             return
-        right = self._authentication.password.encode("utf-8", "surrogatepass")
+        right = reveal(self._authentication.password).encode("utf-8", "surrogatepass")
         is_right = hmac.compare_digest(_text(answer).encode("utf-8", "surrogatepass"), right)
         attempt.end(Outcome.SUCCEEDED if is_right else Outcome.FAILED)
         if is_right:

@@ -11,6 +11,7 @@ from trio_websocket import ConnectionRejected, wrap_client_stream, wrap_server_s
 from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.groups import plain
+from msl_network_trio.hidden import hide
 from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.websocket import SpawnTask, WebSocketTransport
@@ -157,16 +158,19 @@ async def open_websocket(
         ConnectError: The server does not want to, or it is none for WebSocket.
     """
     stream = _Stream(carrier, b"")
+    # Tokens may be in both, which a traceback with the values of variables must not show.
+    hidden = hide((path, headers or {}))
+    del path, headers
 
     async def handshake(nursery: trio.Nursery) -> object:
         return await wrap_client_stream(
             nursery,
             stream,  # type: ignore[arg-type]  # it takes any stream, as it says
             host,
-            path,
+            hidden.reveal()[0],
             subprotocols=[WEBSOCKET_SUBPROTOCOL],
             extra_headers=[
-                (name.encode(), value.encode("latin-1")) for name, value in (headers or {}).items()
+                (name.encode(), value.encode("latin-1")) for name, value in hidden.reveal()[1].items()
             ],
         )
 
@@ -175,7 +179,8 @@ async def open_websocket(
     except BaseException as error:
         carrier.close()
         if isinstance(error, Exception):
-            raise ConnectError(_no_websocket(error, stream.heard[:_QUOTED])) from error
+            # Without the frames of trio-websocket, whose variables have both as well.
+            raise ConnectError(_no_websocket(error, stream.heard[:_QUOTED])) from error.with_traceback(None)
         raise
     transport = WebSocketTransport(
         carrier,

@@ -59,6 +59,9 @@ class SocketTransport(Transport):
         """Sends, and is not written in Python."""
         self._receive_error: OSError | None = None
         self._ended = False
+        self._is_cut = False
+        """Whether the kernel has taken a part only of what it was offered; see `_cut`."""
+        self._in_pieces = False
         self._stalled_since: float | None = None
         """Since when the peer takes nothing but acknowledges, so that it is spared."""
         self.port = int(sock.getsockname()[1])
@@ -68,22 +71,54 @@ class SocketTransport(Transport):
         if len(data) > PIECE:
             return self._send_pieces(data)
         try:
-            return self._sock.send(data)
+            sent = self._sock.send(data)
         except BlockingIOError:
             return 0
         except OSError as error:
             raise_unless_of_system(error)
             raise ConnectionLost(reason(error)) from error
+        if self._is_cut or sent < len(data):
+            self._note_sent(sent, len(data))
+        return sent
 
     def _send_pieces(self, data: bytes | memoryview) -> int:
         view = memoryview(data)
-        sent = 0
-        while sent < len(view) and sent < _AT_ONCE:
-            count = self.send_nowait(view[sent : sent + PIECE])
-            if count == 0:
-                break
-            sent += count
+        was_cut, sent = self._is_cut, 0
+        self._cut()
+        self._in_pieces = True
+        try:
+            while sent < len(view) and sent < _AT_ONCE:
+                count = self.send_nowait(view[sent : sent + PIECE])
+                if count == 0:
+                    break
+                sent += count
+        finally:
+            self._in_pieces = False
+            if sent == len(view) or not (sent or was_cut):
+                self._join()
         return sent
+
+    def _note_sent(self, sent: int, size: int) -> None:
+        if sent < size:
+            self._cut()
+        elif not self._in_pieces:
+            self._join()
+
+    def _cut(self) -> None:
+        """Have the connection reset if the program ends now, however it does: a part of a message is sent.
+
+        This lasts until the rest is sent, and not only while somebody waits: the thread that could send a
+        part hands over to the task, which may be busy.
+        """
+        if not self._is_cut:
+            self._is_cut = True
+            self._linger(RESET)
+
+    def _join(self) -> None:
+        """Have the connection closed in order again: what was cut is sent."""
+        if self._is_cut:
+            self._is_cut = False
+            self._linger(NO_RESET)
 
     async def wait_send(self) -> None:
         """See `Transport.wait_send`."""
@@ -109,7 +144,8 @@ class SocketTransport(Transport):
     async def _wait_while_it_acknowledges(self, wait: Callable[[], Awaitable[None]]) -> None:
         """Wait until the peer takes something, but not for a peer that is gone, see `liveness`."""
         began = trio.current_time()
-        self._linger(RESET)
+        was_cut = self._is_cut
+        self._cut()
         try:
             while True:
                 with trio.move_on_after(liveness.LOOK_EVERY) as scope:
@@ -120,7 +156,8 @@ class SocketTransport(Transport):
                 if not liveness.SYSTEM_GIVES_UP and trio.current_time() - began >= liveness.GIVE_UP:
                     raise ConnectionLost(f"The peer has taken nothing for {liveness.GIVE_UP:g} seconds")
         finally:
-            self._linger(NO_RESET)
+            if not was_cut:
+                self._join()
 
     def look_after_peer(self) -> None:
         """See `Transport.look_after_peer`."""
@@ -185,6 +222,8 @@ class SocketTransport(Transport):
         """See `Transport.send_in_thread`."""
         send, offset = self._uncut_send, 0
         most = min(len(data), _AT_ONCE)
+        if most > PIECE:
+            self._cut()
         while offset < most:
             piece = data if len(data) <= PIECE else memoryview(data)[offset : offset + PIECE]
             try:
@@ -193,10 +232,12 @@ class SocketTransport(Transport):
             except OSError as error:
                 raise_unless_of_system(error)
                 self._note_send_error(error)
-                return
+                break
             offset += sent[-1]
             if sent[-1] < len(piece):
-                return
+                break
+        if offset and (self._is_cut or offset < len(data)):
+            self._note_sent(offset, len(data))
 
     def _note_send_error(self, error: OSError) -> None:
         """Note why nothing could be sent, which here the next attempt finds out anyway."""
@@ -241,6 +282,7 @@ class SocketTransport(Transport):
         """See `Transport.close`: whoever waits is told that the connection is lost."""
         if self._descriptor < 0:
             return
+        self._join()
         self._descriptor = -1  # it may soon be that of another socket
         if trio.lowlevel.in_trio_run():
             trio.lowlevel.notify_closing(self._sock)
@@ -249,6 +291,7 @@ class SocketTransport(Transport):
 
     def abort(self) -> None:
         """See `Transport.abort`."""
+        self._is_cut = False  # for close(), which else would take it back
         self._linger(RESET)
         self.close()
 

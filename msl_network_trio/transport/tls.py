@@ -111,7 +111,7 @@ class TlsTransport(SocketTransport):
             return self._send_pieces(data)
         try:
             with self.lock:
-                return self._sock.send(data)
+                sent = self._sock.send(data)
         except (BlockingIOError, ssl.SSLWantWriteError):
             self._send_waits_for = self._writable
             return 0
@@ -121,6 +121,9 @@ class TlsTransport(SocketTransport):
         except OSError as error:
             raise_unless_of_system(error)
             raise ConnectionLost(reason(error)) from error
+        if self._is_cut or sent < len(data):
+            self._note_sent(sent, len(data))
+        return sent
 
     async def wait_send(self) -> None:
         """See `Transport.wait_send`."""

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.hidden import Hidden
 from msl_network_trio.manager.running import filter_run_forever_kwargs, run_forever, run_services
 from msl_network_trio.service.service import Service
 
@@ -89,7 +90,7 @@ def test_services_get_their_arguments_and_the_way_to_the_manager(runs):
     assert kwargs == {
         "host": "localhost",
         "disable_tls": True,
-        "password_manager": "abc",
+        "password_manager": Hidden("abc"),
         "timeout": 3,
         "assert_hostname": False,
     }

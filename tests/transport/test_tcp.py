@@ -821,6 +821,8 @@ async def test_a_program_that_ends_while_it_waits_to_send_the_rest_resets_the_co
     assert not lingers(transport)
     while transport.send_nowait(BLOCK):
         pass
+    transport._join()  # as if the last one had been sent whole
+    assert not lingers(transport)
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(transport.wait_send)
@@ -833,6 +835,34 @@ async def test_a_program_that_ends_while_it_waits_to_send_the_rest_resets_the_co
             await peer.receive_some()
             while lingers(transport):
                 await peer.receive_some()
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+@pytest.mark.parametrize("size", [tcp.PIECE // 2, 5 * tcp.PIECE])
+async def test_a_program_that_ends_when_it_has_sent_a_part_resets_the_connection(any_pair, in_thread, size):
+    transport, peer = any_pair
+
+    def send(data: bytes | memoryview) -> int:
+        if not in_thread:
+            return transport.send_nowait(data)
+        sent: list[int] = []
+        with transport.lock:
+            transport.send_in_thread(bytes(data), sent)
+        return sum(sent)
+
+    rest = memoryview(bytes(size))
+    while sent := send(rest):
+        assert lingers(transport) == (sent < len(rest))
+        rest = rest[sent:] or memoryview(bytes(size))
+    received = 0
+    with trio.fail_after(LIMIT):
+        while rest:
+            assert lingers(transport) == (len(rest) < size or (in_thread and size > tcp.PIECE))
+            received += len(await peer.receive_some())
+            rest = rest[send(rest) :]
+        assert not lingers(transport)
+        transport.end(cut_off=False)
+        assert (await read_to_the_end(peer))[1] == "end"
 
 
 async def test_a_connection_is_closed_in_order_behind_a_line(any_pair):
