@@ -183,8 +183,11 @@ class HandlerRunner:
             last: The number of the last notification that a thread has waited for.
             seconds: How many seconds it has waited.
         """
-        if not self._is_late and self._mailbox.may_hold(last):
-            self._is_late = True
+        # In one step, since the time of several threads may be over in the same moment.
+        was_late, self._is_late = self._is_late, True
+        if not self._mailbox.may_hold(last):
+            self._is_late = False  # it has caught up in the last moment
+        elif not was_late:
             logger.warning(
                 "the notification handler for %r has not returned within %.3g seconds, so calls do not wait "
                 "for it until it has caught up",

@@ -55,14 +55,22 @@ class Portal:
         """Whether the Trio run belongs to the process that this one was forked from."""
         return self._process is not process.this
 
+    def check_own(self) -> None:
+        """Check that the Trio run does not belong to the process that this one was forked from.
+
+        Raises:
+            ConnectionLost: It does.
+        """
+        if self._process is not process.this:
+            raise ConnectionLost("The connection belongs to the process that this one was forked from")
+
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """Have a function called in the Trio thread, soon; what it raises is a mistake of ours, and logged.
 
         Raises:
             ConnectionLost: The Trio run has ended.
         """
-        if self.is_inherited:
-            raise ConnectionLost("The connection belongs to the process that this one was forked from")
+        self.check_own()
         try:
             self._token.run_sync_soon(_call, function, *args)
         except trio.RunFinishedError:

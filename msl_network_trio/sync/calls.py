@@ -167,6 +167,7 @@ class Calls:
             if self._threads.is_idle:
                 has_room = self._do(self._threads.queue, request)
             else:
+                self._portal.check_own()
                 has_room = self._threads.put(request)
                 if not self._flush_is_planned:
                     self._flush_is_planned = True
@@ -199,10 +200,14 @@ class Calls:
     def wait_for_future(
         self, request: FutureRequest, attempt: Callable[[float], bool], seconds: float
     ) -> bool:
-        """Wait for the reply to a request that nobody has waited for so far; see `wait`."""
+        """Wait for the reply to a request that nobody has waited for so far; see `wait`.
+
+        Raises:
+            ConnectionLost: This process was forked from the one that the reply will come to.
+        """
         request.is_patient = False
         try:
-            if not (request.settled or request.abandoned or self._portal.is_inherited):
+            if not (request.settled or request.abandoned):
                 self._do(self._threads.send, request)
             return self.wait(request, attempt, seconds)
         except BaseException:
@@ -276,8 +281,7 @@ class Calls:
 
         An exception may interrupt the thread at any moment. It leaves everything in order: see `Threads`.
         """
-        if self._portal.is_inherited:
-            raise ConnectionLost("The connection belongs to the process that this one was forked from")
+        self._portal.check_own()
         try:
             if self._signals_lose_bytes:
                 return uninterrupted(self._change, change, request)

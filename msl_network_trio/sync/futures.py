@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import concurrent.futures
 import math
 import threading
 from collections.abc import Callable
-from concurrent.futures._base import FINISHED, PENDING
+from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from msl_network_trio.sync.calls import Calls
 
 logger = get_logger(__name__)
+
+_LONGEST_HOLD, _SHORTEST_PATIENCE = 1.0, 0.01
+"""After how many seconds the lock of a Future is taken for one that nobody will ever release.
+
+Functions of the standard library hold it for some microseconds. If there is one such lock there may be more,
+of a thousand Futures that were waited for together: the longer of these for the first, then half of it each
+time.
+"""
 
 
 class FutureRequest(ThreadRequest):
@@ -87,6 +96,47 @@ def _call(function: Callable[[Future], object], future: Future) -> None:
         is_handler.reset(token)
 
 
+class _Patience:
+    """For how many seconds to wait for such a lock.
+
+    Attributes:
+        seconds: See above.
+    """
+
+    seconds = _LONGEST_HOLD
+
+
+def _is_stuck(lock: Any) -> bool:
+    """Return whether a thread holds a lock that was interrupted in the midst of a function that uses it."""
+    try:
+        if not lock.acquire(blocking=False):
+            if not lock.acquire(timeout=_Patience.seconds):
+                _Patience.seconds = max(_SHORTEST_PATIENCE, _Patience.seconds / 2)
+                return True
+            _Patience.seconds = _LONGEST_HOLD
+        lock.release()
+    except BaseException:
+        if isinstance(lock, _FutureLock):  # of another kind it may be the lock of another thread
+            let_go(lock)
+        raise
+    return False
+
+
+class _FutureLock(_thread.RLock):  # type: ignore[misc]  # for type checkers it is final
+    """In place of the Condition of a Future.
+
+    The methods of a Condition are written in Python, and an exception that interrupts these leaves it locked.
+    Then the Trio thread would wait for ever. Nobody waits for this one to be notified: see `Future._is_over`.
+    """
+
+    def notify_all(self) -> None:
+        """Do nothing."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return at once: `concurrent.futures.Future.result` is called with a timeout of 0."""
+        return False
+
+
 class Future(concurrent.futures.Future[Any]):
     """The reply to a request that was made with ``asynchronous=True``.
 
@@ -103,6 +153,7 @@ class Future(concurrent.futures.Future[Any]):
 
     def __init__(self, request: FutureRequest, calls: Calls) -> None:
         super().__init__()
+        self._condition: _FutureLock = _FutureLock()  # type: ignore[assignment]
         self._request = request
         self._calls = calls
         self._is_over = Latch()
@@ -120,13 +171,14 @@ class Future(concurrent.futures.Future[Any]):
         try:
             return self._cancel()
         except BaseException:  # of a signal handler, for example
-            let_go(self._lock)
+            let_go(self._condition)
             if self.cancelled():
                 self._is_over.set()
                 self._calls.tidy_soon(self._request, abandon=True)
             raise
 
     def _cancel(self) -> bool:
+        self._free_lock()
         if not super().cancel():
             return False
         with self._condition:  # of several threads, one cancels
@@ -164,20 +216,33 @@ class Future(concurrent.futures.Future[Any]):
         try:
             super().add_done_callback(partial(self._calls.callbacks.call, fn))
         except BaseException:
-            let_go(self._lock)
+            let_go(self._condition)
             raise
 
-    @property
-    def _lock(self) -> threading.RLock:
-        """The lock of the Condition of `concurrent.futures.Future`, whose own methods are written in Python.
+    def done(self) -> bool:
+        """Return whether the reply is there, or the request was cancelled."""
+        return self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 
-        An exception that interrupts these may leave it locked.
+    def _free_lock(self) -> None:
+        """Let nobody wait for ever for a thread that was interrupted in `concurrent.futures.wait`.
+
+        That function, and `as_completed`, hold the locks of all their Futures for a moment.
         """
-        return self._condition._lock  # type: ignore[attr-defined, no-any-return]
+        if _is_stuck(self._condition):
+            self._condition = _FutureLock()
+        if self._waiters:
+            # These wait by an Event, which has a Condition.
+            with self._condition:
+                self._waiters = [
+                    waiter
+                    for waiter in self._waiters
+                    if (condition := getattr(waiter.event, "_cond", None)) is None or not _is_stuck(condition)
+                ]
 
     def settle(self, error: NetworkError | None) -> None:
         """Take the outcome of the request."""
         self.is_settling = True
+        self._free_lock()
         try:
             if error is None:
                 self.set_result(self._request.result)
@@ -198,7 +263,8 @@ class Future(concurrent.futures.Future[Any]):
         if self._has_listeners:
             return False
         try:
-            with self._lock:
+            self._free_lock()
+            with self._condition:
                 if self._has_listeners:
                     return False
                 if self._state == PENDING:
@@ -206,7 +272,7 @@ class Future(concurrent.futures.Future[Any]):
                     self._has_result = error is None
                     self._state = FINISHED
         except BaseException:
-            let_go(self._lock)
+            let_go(self._condition)
             raise
         self._is_over.set()
         return True

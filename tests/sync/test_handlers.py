@@ -393,6 +393,27 @@ def test_a_handler_that_takes_too_long_is_not_waited_for_until_it_has_caught_up(
     assert len(caplog.records) == 1
 
 
+def test_one_warning_is_logged_if_the_time_of_several_threads_is_over_at_once(
+    link: Link, slow: Slow, hardly: None, monkeypatch, caplog: pytest.LogCaptureFixture
+):
+    runner = to_async(link)._handler_runner
+    others = [runner.give_up_on]
+
+    def may_hold(last: int) -> bool:
+        if others:  # another thread comes in between
+            others.pop()(last, 0.01)
+        return True
+
+    monkeypatch.setattr(runner._mailbox, "may_hold", may_hold)
+    runner.give_up_on(1, 0.01)
+    assert not others
+    assert len(caplog.records) == 1
+    monkeypatch.setattr(runner._mailbox, "may_hold", lambda last: False)
+    runner.give_up_on(1, 0.01)  # the handler has caught up in the last moment
+    assert not runner._is_late
+    assert len(caplog.records) == 1
+
+
 def test_an_error_is_raised_although_a_handler_takes_too_long(
     link: Link, slow: Slow, hardly: None, failing: None
 ):

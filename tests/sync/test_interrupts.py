@@ -18,14 +18,15 @@ from typing import Any
 
 import pytest
 
-from msl_network_trio import RemoteError, ReplyTimeout
+from msl_network_trio import ConnectionLost, RemoteError, ReplyTimeout
 from msl_network_trio.portal.interrupts import uninterrupted
 from msl_network_trio.portal.waiting import Latch, let_go
 from msl_network_trio.portal.worker import Worker
 from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
+from msl_network_trio.sync import futures as futures_module
 from msl_network_trio.transport import tcp
 from tests.injector import EVERY_STEP, Injector, numbers
-from tests.sync.manager import FakeManager
+from tests.sync.manager import NOTHING, FakeManager, Session
 from tests.transport.certificates import ordinary
 
 SAMPLE = 8
@@ -190,6 +191,143 @@ def test_an_exception_at_any_step_ends_one_call_and_not_the_connection(
     if not is_at_the_end:  # at which Python calls nothing more
         attributes = [line["attribute"] for line in session.lines]
         assert attributes.count("acquire_lock") <= attributes.count("release_lock")
+
+
+def wait_in_call(link: Link) -> None:
+    assert link.notify(2, timeout=20) == "notified"
+
+
+def wait_in_failing_call(link: Link) -> None:
+    with contextlib.suppress(RemoteError):
+        link.notify_and_fail(2, timeout=20)
+
+
+def wait_in_result(link: Link) -> None:
+    assert link.notify(2, asynchronous=True).result() == "notified"
+
+
+def wait_after_as_completed(link: Link) -> None:
+    for future in concurrent.futures.as_completed([link.notify(2, asynchronous=True)]):
+        assert future.result(20) == "notified"
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [wait_in_call, wait_in_failing_call, wait_in_result, wait_after_as_completed],
+    ids=lambda operation: operation.__name__,
+)
+def test_an_exception_while_a_call_waits_for_a_handler_ends_that_call_alone(
+    manager: FakeManager, client: Client, operation, interrupt
+):
+    def notify_and_fail(session: Session, line: dict[str, Any]) -> object:
+        manager._notify(session, line)
+        session.fail(line, "ValueError: emitted and failed")
+        return NOTHING
+
+    manager.answers["notify_and_fail"] = notify_and_fail
+    link = client.link("Echo")
+    mailbox = to_async(link)._handler_runner._mailbox
+    handled: list[int] = []
+    has_waited = False
+    is_over = threading.Event()
+
+    def handler(number: int) -> None:
+        nonlocal has_waited
+        while not (is_over.is_set() or mailbox.waiters):
+            time.sleep(0)
+        has_waited |= bool(mailbox.waiters)
+        handled.append(number)
+
+    link.notification_handler = handler
+
+    def run(number: int) -> Injector:
+        is_over.clear()
+        link.add(0, 0)  # so that this thread has the turn to read
+        with Injector(number, interrupt) as injector:
+            operation(link)
+        return injector
+
+    for number in numbers(lambda: run(0).steps, SAMPLE):
+        injector = None
+        try:
+            injector = run(number)
+        except INTERRUPTS:
+            pass
+        assert injector is None or injector.where is None, f"swallowed at step {number}, {injector.where}"
+        is_over.set()
+        link.add(number, 0, timeout=20)
+        handled.clear()
+        assert link.notify(3, timeout=20) == "notified"
+        assert handled[-3:] == [0, 1, 2], f"after step {number}"
+        assert not mailbox.waiters, f"after step {number}"
+    assert has_waited
+    assert to_async(client)._connection.is_open
+
+
+STANDARD_LIBRARY = (os.sep + "futures" + os.sep + "_base.py", os.sep + "threading.py")
+
+
+def results(link: Link) -> None:
+    futures = [link.add(number, 1, asynchronous=True) for number in range(3)]
+    while not all(future.done() for future in futures):
+        pass
+    assert [future.result() for future in futures] == [1, 2, 3]
+    assert futures[0].exception() is None
+
+
+def as_completed(link: Link) -> None:
+    futures = [link.add(number, 1, asynchronous=True) for number in range(3)]
+    assert sorted(future.result() for future in concurrent.futures.as_completed(futures)) == [1, 2, 3]
+
+
+def waited_for(link: Link) -> None:
+    futures = [link.add(number, 1, asynchronous=True) for number in range(3)]
+    assert concurrent.futures.wait(futures).done == {*futures}
+
+
+def cancelled_before_another_waits(link: Link) -> None:
+    future = link.add(1, 2, asynchronous=True)
+    future.cancel()
+    assert future.done()
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [results, as_completed, waited_for, cancelled_before_another_waits],
+    ids=lambda operation: operation.__name__,
+)
+def test_an_exception_in_the_standard_library_stops_nobody_else(
+    client: Client, operation, interrupt, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(futures_module._Patience, "seconds", 0.01)
+    link = client.link("Echo")
+
+    def run(number: int) -> Injector:
+        link.add(0, 0)
+        with Injector(number, interrupt, STANDARD_LIBRARY) as injector:
+            operation(link)
+        return injector
+
+    for number in numbers(lambda: run(0).steps, SAMPLE):
+        try:
+            run(number)
+        except (*INTERRUPTS, RuntimeError):  # the library may release a lock twice
+            pass
+        assert link.add(number, 1, timeout=20) == number + 1, f"after step {number}"
+    with client.link("Echo") as other:  # which the Trio thread does
+        assert other.add(1, 2) == 3
+
+
+def test_a_future_whose_lock_is_never_released_stops_nobody(manager: FakeManager, client: Client):
+    link = client.link("Echo")
+    stuck = [link.silent(asynchronous=True) for _ in range(3)]
+    for future in stuck:
+        future._condition.acquire()  # as an interrupted concurrent.futures.wait() does
+    ends = threading.Thread(target=client.disconnect)
+    ends.start()
+    ends.join(20)
+    assert not ends.is_alive()
+    assert all(isinstance(future.exception(20), ConnectionLost) for future in stuck)
 
 
 def test_interrupted_calls_are_forgotten(client: Client, interrupt):
