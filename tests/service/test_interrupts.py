@@ -215,7 +215,11 @@ async def test_an_exception_at_a_step_of_a_thread_costs_one_request_at_the_most(
                 raise
         return injectors[0]
 
-    counted = (await attempt(0)).steps
+    counted = 0
+    for _ in range(20):  # which of the threads does the work is not ours to say
+        counted = max(counted, (await attempt(0)).steps)
+        if counted > SAMPLE:
+            break
     hit = 0
     for number in numbers(lambda: counted, SAMPLE):
         hit += (await attempt(number)).where is not None
