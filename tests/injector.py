@@ -12,7 +12,9 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from types import CodeType, FrameType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+R = TypeVar("R")
 
 EVERY_STEP = bool(os.environ.get("EVERY_STEP"))
 """Whether tests take all steps and not a sample, as in ``nox -s interrupts``."""
@@ -77,6 +79,22 @@ class Injector:
             self.where = f"{name}:{frame.f_lineno} ({event}) in {code.co_qualname}"
             sys.settrace(None)
             self._function()
+
+
+def isolated(function: Callable[..., R]) -> Callable[..., R]:
+    """Have a function called in a generator, which has an exception state of its own.
+
+    What is raised by a trace function, at the last line of an ``except`` block for example, may leave the
+    exception of the block in the thread's state: exceptions of later tests would have it as their context.
+    """
+
+    def call(*args: Any) -> R:
+        def generator() -> Iterator[R]:
+            yield function(*args)
+
+        return next(generator())
+
+    return call
 
 
 @cache

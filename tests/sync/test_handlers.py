@@ -7,7 +7,6 @@ import math
 import queue
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from msl_network_trio.sync import Client, Link, LinkedClient, calls, connect, dr
 from msl_network_trio.transport import tcp
 from tests.sync.manager import NOTHING, FakeManager, Session
 from tests.sync.test_calls import Background
+from tests.sync.waiting import wait_until
 
 
 @pytest.fixture
@@ -74,13 +74,6 @@ def waiters(link: Link) -> list[Any]:
 
 def received(link: Link) -> int:
     return to_async(link)._handler_runner._mailbox._received
-
-
-def wait_until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 # ---- what waits, and for which handlers ----
@@ -314,6 +307,7 @@ def test_a_burst_for_a_fast_handler_is_complete(link: Link, for_ever: None):
 def test_the_handler_may_be_changed_and_removed_while_others_wait(link: Link, slow: Slow, for_ever: None):
     got: list[int] = []
     call = Background(link.notify, 3)
+    assert slow.entered.wait(10)
     wait_until(lambda: waiters(link))
     link.notification_handler = got.append
     slow.leave.set()
