@@ -265,9 +265,6 @@ async def test_linux_tells_what_was_acknowledged():
         liveness.end_request(sock)
 
 
-SILENT = Path(__file__).with_name("silent_network.py")
-
-
 @pytest.mark.skipif(
     sys.platform != "linux"
     or os.geteuid() != 0
@@ -279,7 +276,11 @@ def test_one_whose_network_is_gone_is_replaced():
     if made.returncode:
         pytest.skip("this needs network namespaces")
     told = subprocess.run(
-        ["unshare", "-n", sys.executable, str(SILENT)], capture_output=True, text=True, timeout=60
+        ["unshare", "-n", sys.executable, "-m", "tests.manager.silent_network"],
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+        text=True,
+        timeout=60,
     )
     if told.returncode == 77:
         pytest.skip(told.stdout)
