@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 from hypothesis import settings
@@ -20,6 +21,24 @@ def no_traces(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSL_NETWORK_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture
+def ignored_interrupts(monkeypatch):
+    """Let Python ignore exceptions that a test raises in callbacks of the interpreter: it can do nothing else.
+
+    These are called between any two steps: when an object is freed that has a weak reference, or by the garbage
+    collector. Pytest would take what is ignored there for a fault.
+    """
+    report = sys.unraisablehook
+
+    def hook(unraisable):
+        error = unraisable.exc_value
+        is_ours = type(error).__module__.startswith("tests.")
+        if not (is_ours or isinstance(error, KeyboardInterrupt | SystemExit | TimeoutError)):
+            report(unraisable)
+
+    monkeypatch.setattr(sys, "unraisablehook", hook)
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from msl_network_trio import AuthenticationError, Client, Link, LinkedClient, Se
 from msl_network_trio.manager.server import Manager
 from tests.injector import FOLDER, Injector, numbers
 
+pytestmark = pytest.mark.usefixtures("ignored_interrupts")
+
 LIMIT = 10
 SAMPLE = 5
 FILES = (

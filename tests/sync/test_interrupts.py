@@ -30,6 +30,8 @@ from tests.sync.manager import NOTHING, FakeManager, Session
 from tests.sync.waiting import wait_until
 from tests.transport.certificates import ordinary
 
+pytestmark = pytest.mark.usefixtures("ignored_interrupts")
+
 SAMPLE = 8
 LARGE = "x" * 300_000
 
