@@ -102,6 +102,7 @@ class Child:
         assert self._popen.stdout is not None
         # Pipes have no timeout on every platform; a child that is killed ends its pipe.
         timer = threading.Timer(seconds, self._popen.kill)
+        timer.daemon = True  # Ctrl-C may come before the block that cancels it, and Python would wait for it
         timer.start()
         try:
             line: str = self._popen.stdout.readline()

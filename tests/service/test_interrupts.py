@@ -26,9 +26,12 @@ from tests.transport.peers import serving
 
 from .peer import Peer, running
 
-pytestmark = pytest.mark.skipif(
-    sys.implementation.name != "cpython", reason="needs what the interpreter does in one step"
-)
+pytestmark = [
+    pytest.mark.usefixtures("ignored_interrupts"),
+    pytest.mark.skipif(
+        sys.implementation.name != "cpython", reason="needs what the interpreter does in one step"
+    ),
+]
 
 SAMPLE = 6
 LIMIT = 30.0

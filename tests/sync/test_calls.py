@@ -308,6 +308,7 @@ def test_ctrl_c_abandons_the_call_that_waits_and_nothing_else(link: Link, manage
     assert link.add(1, 2) == 3
 
 
+@pytest.mark.usefixtures("ignored_interrupts")
 def test_ctrl_c_in_the_midst_of_calls_never_breaks_the_connection(link: Link):
     stop = threading.Event()
     may_raise = False
