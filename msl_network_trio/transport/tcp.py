@@ -138,8 +138,9 @@ class SocketTransport(Transport):
         """
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
-        except OSError:
-            pass  # the connection has ended already, or we have closed it
+        except OSError as error:
+            raise_unless_of_system(error)
+            # Else the connection has ended already, or we have closed it.
 
     async def _wait_while_it_acknowledges(self, wait: Callable[[], Awaitable[None]]) -> None:
         """Wait until the peer takes something, but not for a peer that is gone, see `liveness`."""

@@ -864,7 +864,7 @@ def test_arrays_of_which_nothing_is_masked_are_sent(value, expected):
     [
         (np.array([1j]), "complex128"),
         (np.complex64(1j), "complex64"),
-        (np.datetime64("NaT"), "datetime64"),
+        (np.datetime64("NaT", "s"), r"datetime64\[s\]"),
         (np.array(["NaT"], dtype="M8[ns]"), r"datetime64\[ns\]"),
         (np.timedelta64(1, "ms"), r"timedelta64\[ms\]"),
         (np.array([(1, 2)], dtype=[("a", "i4"), ("b", "f8")]), r"\[\('a', '<i4'\), \('b', '<f8'\)\]"),

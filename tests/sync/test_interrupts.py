@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -472,6 +473,23 @@ def test_a_signal_handler_that_raises_loses_no_connection(manager: FakeManager, 
     finally:
         signal.signal(signal.SIGALRM, before)
     assert link.add(1, 2) == 3
+
+
+def test_what_a_handler_raises_is_not_taken_for_a_connection_that_has_ended():
+    class Interrupted:
+        def setsockopt(self, *_: object) -> None:
+            raise TimeoutError("by a handler")
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as sock,
+    ):
+        transport = tcp.SocketTransport(sock)
+        transport._sock = Interrupted()
+        with pytest.raises(TimeoutError, match="by a handler"):
+            transport._linger(tcp.RESET)
+        transport._sock = sock
+    transport._linger(tcp.RESET)  # the socket is closed, which is no error
 
 
 def test_what_a_handler_raises_is_no_error_of_the_socket():
