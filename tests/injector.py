@@ -19,6 +19,9 @@ R = TypeVar("R")
 EVERY_STEP = bool(os.environ.get("EVERY_STEP"))
 """Whether tests take all steps and not a sample, as in ``nox -s interrupts``."""
 
+TRACES_OPCODES = sys.version_info[:2] != (3, 12)
+"""Whether instructions behind calls are steps, too: tracing them in one thread crashes others of CPython 3.12."""
+
 FOLDER = os.sep + "msl_network_trio" + os.sep
 
 
@@ -60,7 +63,7 @@ class Injector:
     def _at_call(self, frame: FrameType, event: str, _: Any) -> Any:
         if not any(file in frame.f_code.co_filename for file in self._files):
             return None
-        frame.f_trace_opcodes = True
+        frame.f_trace_opcodes = TRACES_OPCODES
         self._step(frame, "entering")
         return self._in_function
 
