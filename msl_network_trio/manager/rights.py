@@ -113,19 +113,20 @@ class Rights:
             hosts = set(database.hostnames.hostnames()) if self._settings.auth_hostname else None
             return users, hosts
 
+        # Before the look-up: what is granted during it may rest on rows that it has not seen.
+        granted = {peer: self._users.get(peer) for peer in self._protocol.registry.peers.values()}
         users, hosts = await self._database.call(look_up)
-        for peer in list(self._protocol.registry.peers.values()):
-            if peer.closing:
+        for peer, then in granted.items():
+            if peer.closing or self._users.get(peer) is not then:
                 continue
-            if peer in self._users:
-                self._look_at_user(peer, users.get(peer.user))
+            if then is not None:
+                self._look_at_user(peer, then, users.get(peer.user))
             # An administrator may have made a mistake, and must be able to mend it.
             if hosts is not None and not peer.is_admin and peer.host.hostname not in hosts:
                 text = f"{peer.host.hostname!r} is not a trusted hostname any more"
                 self._protocol.reject(peer, ValueError(text))
 
-    def _look_at_user(self, peer: Peer, now: User | None) -> None:
-        then = self._users[peer]
+    def _look_at_user(self, peer: Peer, then: User, now: User | None) -> None:
         if reason := _lost(then, now):
             peer.is_admin = False
         if self._settings.auth_login and (now is None or now[0] != then[0]):

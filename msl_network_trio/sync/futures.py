@@ -288,7 +288,6 @@ class Future(concurrent.futures.Future[Any]):
         deadline = monotonic() + seconds
         if not self.done():
             check_may_wait("Future.result", "the Reply that msl_network_trio gives")
-            # Not by its Condition, whose lock an exception may leave unlocked.
             self._calls.wait_for_future(request, self._is_over.attempt, seconds)
             if self._exception is not None:
                 stand_still_at_exit()

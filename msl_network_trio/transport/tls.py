@@ -400,8 +400,10 @@ async def _take_turn(turns: trio.Lock, limit: trio.CancelScope | None) -> None:
         return
     left = limit.deadline - trio.current_time()
     limit.deadline = math.inf
-    await turns.acquire()
-    limit.deadline = trio.current_time() + left
+    try:
+        await turns.acquire()
+    finally:
+        limit.deadline = trio.current_time() + left
 
 
 def _no_tls(error: OSError | ValueError, host: str, port: int, purpose: str) -> ConnectError:

@@ -246,3 +246,27 @@ async def test_as_long_as_nobody_has_rights_the_database_is_left_alone(open_lab,
         for _ in range(20):
             await client.identities()
     assert calls == []
+
+
+async def test_who_logs_in_while_the_database_is_looked_at_is_not_taken_for_deleted(
+    open_lab, users, monkeypatch
+):
+    async with open_lab(auth_login=True) as manager:
+        await dial_as(manager, "bob")
+        database = manager._rights._database
+        call, came, looked = database.call, [], trio.Event()
+
+        async def call_and_be_late(function):
+            found = await call(function)
+            if function.__name__ == "look_up" and not came:
+                with Database(users) as other:
+                    other.users.insert("new", "pw-new", False)
+                came.append(await dial_as(manager, "new"))
+                looked.set()
+            return found
+
+        monkeypatch.setattr(database, "call", call_and_be_late)
+        manager._rights.change()
+        await looked.wait()
+        answer = await came[0].ask("Manager", "identity", uid="7")
+        assert (answer["error"], answer["uid"]) == (False, "7")
