@@ -16,6 +16,7 @@ ORDER = [
     "visible",
     "hidden",
     "arguments",
+    "validators",
     "exceptions",
     "constants",
     "files",

@@ -97,7 +97,7 @@ def test_an_argument_that_is_wrong(form):
     secrets: dict[str, Any] = {"password": PASSWORD, "headers": HEADERS, "path": PATH}
     error = raised_by(partial(FORMS[form], transport="websocket", max_unsent="1", **secrets))
     assert "max_unsent" in str(error)
-    check(error, after="_is_size: ")
+    check(error, after="converted.<locals>.validate: ")
 
 
 def test_a_service_that_blocks(dead_port):
@@ -189,7 +189,7 @@ def test_an_argument_of_a_manager_or_gateway_that_is_wrong(open_):
 
 @pytest.mark.parametrize("secret", [[PASSWORD], PASSWORD.encode()], ids=["list", "bytes"])
 def test_a_password_that_is_no_text(secret):
-    check(raised_by(lambda: asynchronous.connect(password=secret)), after="_is_secret_or_none: ")
+    check(raised_by(lambda: asynchronous.connect(password=secret)), after="is_secret_or_none: ")
     check(raised_by(lambda: open_manager(auth_password=secret)), after="_is_password: ")
 
 

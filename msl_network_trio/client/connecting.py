@@ -33,6 +33,14 @@ from msl_network_trio.transport.trust import (
     open_trusted,
     open_trusted_as_browsers,
 )
+from msl_network_trio.validators import (
+    converted,
+    is_file_or_none,
+    is_flag,
+    is_secret_or_none,
+    optional,
+    store,
+)
 
 
 def _is_text(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -43,61 +51,12 @@ def _is_text(settings: Settings, attribute: attrs.Attribute[Any], value: object)
 def _is_host(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
     host = reveal(value)
     _is_text(settings, attribute, host)
-    _set(settings, attribute, host)
-
-
-def _is_secret_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: Any) -> None:
-    value = hide(value)
-    if value is not None and not isinstance(value.reveal(), str):
-        raise TypeError(f"{attribute.name} must be text or None, not {type(value.reveal()).__name__}")
-    _set(settings, attribute, value)
+    store(settings, attribute, host)
 
 
 def _is_text_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{attribute.name} must be text or None, not {type(value).__name__}")
-
-
-# Those for numbers have them converted as well: they may be of NumPy.
-
-
-def _set(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
-    object.__setattr__(settings, attribute.name, value)  # which is how a frozen class of attrs is made
-
-
-def _is_seconds_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None:
-        _set(settings, attribute, arguments.seconds(attribute.name, value))
-
-
-def _is_interval_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None:
-        _is_interval(settings, attribute, value)
-
-
-def _is_interval(settings: Settings, attribute: attrs.Attribute[Any], value: float) -> None:
-    _set(settings, attribute, arguments.interval(attribute.name, value))
-
-
-def _is_size_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: int | None) -> None:
-    if value is not None:
-        _is_size(settings, attribute, value)
-
-
-def _is_size(settings: Settings, attribute: attrs.Attribute[Any], value: int) -> None:
-    _set(settings, attribute, arguments.size(attribute.name, value))
-
-
-def _is_port(settings: Settings, attribute: attrs.Attribute[Any], value: int) -> None:
-    _set(settings, attribute, arguments.port(attribute.name, value))
-
-
-def _is_flag(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
-    _set(settings, attribute, arguments.flag(attribute.name, value))
-
-
-def _is_file_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
-    arguments.file(attribute.name, value)
 
 
 def _is_transport(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -111,7 +70,7 @@ def _is_path_or_none(settings: Settings, attribute: attrs.Attribute[Any], value:
     path = reveal(value)
     if path is not None:
         address.check_path(path)
-    _set(settings, attribute, path)
+    store(settings, attribute, path)
 
 
 def _are_headers_or_none(
@@ -120,7 +79,7 @@ def _are_headers_or_none(
     headers = reveal(value)
     if headers is not None:
         address.check_headers(headers)
-    _set(settings, attribute, headers)
+    store(settings, attribute, headers)
 
 
 Dial = Callable[[], Awaitable[Transport]]
@@ -133,32 +92,30 @@ class Settings:
 
     name: str = attrs.field(default="Client", validator=_is_text)
     host: str = attrs.field(default="localhost", validator=_is_host)
-    port: int = attrs.field(default=PORT, validator=_is_port)
-    timeout: float | None = attrs.field(default=10, validator=_is_seconds_or_none)
+    port: int = attrs.field(default=PORT, validator=converted(arguments.port))
+    timeout: float | None = attrs.field(default=10, validator=optional(arguments.seconds))
     username: str | None = attrs.field(default=None, validator=_is_text_or_none)
-    password: str | Hidden | None = attrs.field(default=None, validator=_is_secret_or_none, repr=False)
-    password_manager: str | Hidden | None = attrs.field(
-        default=None, validator=_is_secret_or_none, repr=False
-    )
-    read_limit: int | None = attrs.field(default=None, validator=_is_size_or_none)
-    disable_tls: bool = attrs.field(default=False, validator=_is_flag)
-    cert_file: str | os.PathLike[str] | None = attrs.field(default=None, validator=_is_file_or_none)
-    assert_hostname: bool = attrs.field(default=True, validator=_is_flag)
-    auto_save: bool = attrs.field(default=False, validator=_is_flag)
+    password: str | Hidden | None = attrs.field(default=None, validator=is_secret_or_none, repr=False)
+    password_manager: str | Hidden | None = attrs.field(default=None, validator=is_secret_or_none, repr=False)
+    read_limit: int | None = attrs.field(default=None, validator=optional(arguments.size))
+    disable_tls: bool = attrs.field(default=False, validator=is_flag)
+    cert_file: str | os.PathLike[str] | None = attrs.field(default=None, validator=is_file_or_none)
+    assert_hostname: bool = attrs.field(default=True, validator=is_flag)
+    auto_save: bool = attrs.field(default=False, validator=is_flag)
     transport: Literal["tcp", "websocket"] | Dial = attrs.field(default="tcp", validator=_is_transport)
     path: str | None = attrs.field(default=None, validator=_is_path_or_none, repr=False)
     headers: Mapping[str, str] | None = attrs.field(default=None, validator=_are_headers_or_none, repr=False)
-    ping_interval: float | None = attrs.field(default=20, validator=_is_interval_or_none)
+    ping_interval: float | None = attrs.field(default=20, validator=optional(arguments.interval))
     nursery: trio.Nursery | None = attrs.field(
         default=None, validator=attrs.validators.optional(attrs.validators.instance_of(trio.Nursery))
     )
     prompts: Prompts | None = None
-    request_timeout: float | None = attrs.field(default=None, validator=_is_seconds_or_none)
-    probe_after: float | None = attrs.field(default=5, validator=_is_interval_or_none)
-    probe_every: float = attrs.field(default=60, validator=_is_interval)
-    unresponsive_after: float | None = attrs.field(default=60, validator=_is_seconds_or_none)
-    max_unsent: int = attrs.field(default=64 * 1024 * 1024, validator=_is_size)
-    max_unhandled: int = attrs.field(default=MAX_UNHANDLED, validator=_is_size)
+    request_timeout: float | None = attrs.field(default=None, validator=optional(arguments.seconds))
+    probe_after: float | None = attrs.field(default=5, validator=optional(arguments.interval))
+    probe_every: float = attrs.field(default=60, validator=converted(arguments.interval))
+    unresponsive_after: float | None = attrs.field(default=60, validator=optional(arguments.seconds))
+    max_unsent: int = attrs.field(default=64 * 1024 * 1024, validator=converted(arguments.size))
+    max_unhandled: int = attrs.field(default=MAX_UNHANDLED, validator=converted(arguments.size))
 
     def __attrs_post_init__(self) -> None:
         if address.is_url(self.host):

@@ -12,6 +12,13 @@ from msl_network_trio import arguments
 from msl_network_trio.constants import PORT
 from msl_network_trio.hidden import Hidden, hide
 from msl_network_trio.protocol.admission import Authentication
+from msl_network_trio.validators import (
+    converted,
+    is_file_or_none,
+    is_flag,
+    is_secret_or_none,
+    optional,
+)
 
 
 class Limits(TypedDict, total=False):
@@ -72,49 +79,22 @@ class Limits(TypedDict, total=False):
     """How many rows the database keeps of who has connected (1,000,000). Then the oldest are removed."""
 
 
-# Those for numbers have them converted as well: they may be of NumPy.
+def _port(name: str, value: object) -> int:
+    return arguments.port(name, value, 0)
 
 
-def _set(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: object) -> None:
-    object.__setattr__(settings, attribute.name, value)  # which is how a frozen class of attrs is made
-
-
-def _is_port(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: int) -> None:
-    _set(settings, attribute, arguments.port(attribute.name, value, 0))
-
-
-def _is_port_or_none(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: int | None) -> None:
-    if value is not None:
-        _is_port(settings, attribute, value)
+def _positive(name: str, value: object) -> float:
+    result = arguments.number(name, value)
+    if not result > 0:
+        raise ValueError(f"{name} must be more than 0, not {value!r}")
+    return result
 
 
 def _is_password(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: Any) -> None:
     value = hide(value)
-    if value is not None and not isinstance(value.reveal(), str):
-        raise TypeError(f"{attribute.name} must be text or None, not {type(value.reveal()).__name__}")
-    _set(settings, attribute, value)
-    if value is not None and not value and attribute.name == "auth_password":
+    is_secret_or_none(settings, attribute, value)
+    if value is not None and not value:
         raise ValueError("auth_password must not be empty; None: no password is needed")
-
-
-def _is_positive(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: float | None) -> None:
-    if value is not None:
-        result = arguments.number(attribute.name, value)
-        if not result > 0:
-            raise ValueError(f"{attribute.name} must be more than 0, not {value!r}")
-        _set(settings, attribute, result)
-
-
-def _is_not_negative(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: float) -> None:
-    _set(settings, attribute, arguments.seconds(attribute.name, value))
-
-
-def _is_flag(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: object) -> None:
-    _set(settings, attribute, arguments.flag(attribute.name, value))
-
-
-def _is_file_or_none(settings: ManagerSettings, attribute: attrs.Attribute[Any], value: object) -> None:
-    arguments.file(attribute.name, value)
 
 
 @attrs.frozen(kw_only=True)
@@ -122,36 +102,38 @@ class ManagerSettings:
     """The arguments of `open_manager`, checked; see there for what they mean."""
 
     host: str | None = None
-    port: int = attrs.field(default=PORT, validator=_is_port)
-    websocket_port: int | None = attrs.field(default=None, validator=_is_port_or_none)
+    port: int = attrs.field(default=PORT, validator=converted(_port))
+    websocket_port: int | None = attrs.field(default=None, validator=optional(_port))
     websocket_origins: Collection[str] = ()
-    auth_hostname: bool = attrs.field(default=False, validator=_is_flag)
-    auth_login: bool = attrs.field(default=False, validator=_is_flag)
+    auth_hostname: bool = attrs.field(default=False, validator=is_flag)
+    auth_login: bool = attrs.field(default=False, validator=is_flag)
     auth_password: str | Hidden | None = attrs.field(default=None, validator=_is_password, repr=False)
-    database: str | os.PathLike[str] | None = attrs.field(default=None, validator=_is_file_or_none)
-    disable_tls: bool = attrs.field(default=False, validator=_is_flag)
-    cert_file: str | os.PathLike[str] | None = attrs.field(default=None, validator=_is_file_or_none)
-    key_file: str | os.PathLike[str] | None = attrs.field(default=None, validator=_is_file_or_none)
-    key_file_password: str | Hidden | None = attrs.field(default=None, validator=_is_password, repr=False)
-    in_memory: bool = attrs.field(default=False, validator=_is_flag)
-    alone: bool = attrs.field(default=False, validator=_is_flag)
+    database: str | os.PathLike[str] | None = attrs.field(default=None, validator=is_file_or_none)
+    disable_tls: bool = attrs.field(default=False, validator=is_flag)
+    cert_file: str | os.PathLike[str] | None = attrs.field(default=None, validator=is_file_or_none)
+    key_file: str | os.PathLike[str] | None = attrs.field(default=None, validator=is_file_or_none)
+    key_file_password: str | Hidden | None = attrs.field(
+        default=None, validator=is_secret_or_none, repr=False
+    )
+    in_memory: bool = attrs.field(default=False, validator=is_flag)
+    alone: bool = attrs.field(default=False, validator=is_flag)
     trusted_gateways: Collection[str] = ()
-    drain: float = attrs.field(default=0.0, validator=_is_not_negative)
-    read_limit: int | None = attrs.field(default=256 * 1024 * 1024, validator=_is_positive)
-    max_backlog: int = attrs.field(default=256 * 1024 * 1024, validator=_is_positive)
-    stalled_after: float = attrs.field(default=60.0, validator=_is_positive)
-    max_connections: int | None = attrs.field(default=5_000, validator=_is_positive)
-    max_unauthenticated: int | None = attrs.field(default=200, validator=_is_positive)
-    handshake_timeout: float = attrs.field(default=300.0, validator=_is_positive)
-    tls_timeout: float = attrs.field(default=10.0, validator=_is_positive)
-    max_links: int | None = attrs.field(default=1_000, validator=_is_positive)
-    max_requests: int | None = attrs.field(default=100_000, validator=_is_positive)
-    notification_rate: int | None = attrs.field(default=100_000, validator=_is_positive)
-    replace_after: float | None = attrs.field(default=5.0, validator=_is_positive)
-    login_attempts: int | None = attrs.field(default=10, validator=_is_positive)
-    login_memory: float = attrs.field(default=60.0, validator=_is_positive)
-    login_delay: float = attrs.field(default=0.5, validator=_is_not_negative)
-    max_records: int | None = attrs.field(default=1_000_000, validator=_is_positive)
+    drain: float = attrs.field(default=0.0, validator=converted(arguments.seconds))
+    read_limit: int | None = attrs.field(default=256 * 1024 * 1024, validator=optional(_positive))
+    max_backlog: int = attrs.field(default=256 * 1024 * 1024, validator=optional(_positive))
+    stalled_after: float = attrs.field(default=60.0, validator=optional(_positive))
+    max_connections: int | None = attrs.field(default=5_000, validator=optional(_positive))
+    max_unauthenticated: int | None = attrs.field(default=200, validator=optional(_positive))
+    handshake_timeout: float = attrs.field(default=300.0, validator=optional(_positive))
+    tls_timeout: float = attrs.field(default=10.0, validator=optional(_positive))
+    max_links: int | None = attrs.field(default=1_000, validator=optional(_positive))
+    max_requests: int | None = attrs.field(default=100_000, validator=optional(_positive))
+    notification_rate: int | None = attrs.field(default=100_000, validator=optional(_positive))
+    replace_after: float | None = attrs.field(default=5.0, validator=optional(_positive))
+    login_attempts: int | None = attrs.field(default=10, validator=optional(_positive))
+    login_memory: float = attrs.field(default=60.0, validator=optional(_positive))
+    login_delay: float = attrs.field(default=0.5, validator=converted(arguments.seconds))
+    max_records: int | None = attrs.field(default=1_000_000, validator=optional(_positive))
 
     def __attrs_post_init__(self) -> None:
         _ = self.authentication  # which checks that it is one
