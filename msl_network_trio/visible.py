@@ -33,7 +33,7 @@ def visible_lines(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    r"""Return JSON with such characters as ``\uXXXX``: the same JSON, since they are only in its texts."""
+    r"""Return JSON with such characters escaped (``\u001b``): the same JSON, since only its texts have any."""
     return _INVISIBLE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

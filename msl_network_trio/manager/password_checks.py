@@ -155,6 +155,10 @@ class PasswordChecks:
             )
         except Exception as error:  # noqa: BLE001 - raised, and logged, where it is waited for
             check.error = error
+        except BaseException:
+            # Else those that wait outside of what is cancelled would take the password for wrong.
+            check.error = NotNow("the password was not checked, since the Manager ends", _AGAIN)
+            raise
         finally:
             del self._checks[digest]
             check.done.set()

@@ -196,3 +196,14 @@ async def test_an_error_is_raised_where_it_is_waited_for(checks, hashes, nursery
     assert [str(error) for error in await answered(*asked)] == ["no memory"] * 2
     hashes.let_end()
     assert await answered(Asked(nursery, checks, "right")) == [True]
+
+
+async def test_a_check_that_is_cancelled_is_not_taken_for_a_wrong_password(hashes, nursery):
+    async with trio.open_nursery() as inner:
+        checks = PasswordChecks()
+        checks.open(inner)
+        asked = Asked(nursery, checks, "right")
+        await begun(hashes, 1)
+        inner.cancel_scope.cancel()
+    (answer,) = await answered(asked)
+    assert isinstance(answer, NotNow)
