@@ -1,9 +1,9 @@
 """Tells what to use instead of asyncio, in exceptions raised because no asyncio event loop runs.
 
 Services and handlers that were written for msl-network, where asyncio runs, are called by Trio here. What
-asyncio says then ("no running event loop") helps nobody, nor does what Trio says of an awaitable of asyncio.
-So `explain` is called wherever an exception of the user's code is reported. It runs in any thread, and does
-not import asyncio.
+asyncio says then ("no running event loop") names no remedy, nor does what Trio says of an awaitable of
+asyncio. So `explain` is called wherever an exception of the user's code is reported. It runs in any thread,
+and does not import asyncio.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ _NO_RESULT: Final = re.compile(r"\b(async_generator|coroutine|Future|Task|_Gathe
 """What an async method returns by mistake, in the text of the error that it has no JSON form."""
 
 _LONGEST_CHAIN: Final = 100
-"""How many causes and members of groups of an exception to look at, at the most."""
+"""Maximum number of causes and group members of an exception that are examined."""
 
 _LOOP_RUNS: Final = frozenset({"asyncio.base_events", "asyncio.runners"})
 """The modules whose frames show that an event loop of asyncio did run."""
@@ -120,10 +120,10 @@ def _foreign_task(task: object) -> str:
 
 
 def forget_event_loop() -> None:
-    """Have asyncio find no event loop in this thread, which is about to run Trio.
+    """Unset the asyncio event loop of this thread, which is about to run Trio.
 
-    Up to Python 3.13 asyncio makes one in the main thread for whoever asks for it, and takes on tasks which
-    then never run, without a word. (``start`` of msl-network sets one of its own, and leaves it closed.)
+    Up to Python 3.13 asyncio creates one in the main thread on request, and accepts tasks which then never
+    run, without an error. (``start`` of msl-network sets one of its own, and leaves it closed.)
     """
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is None:  # noqa: SLF001 - what is public raises

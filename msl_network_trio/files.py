@@ -1,7 +1,7 @@
-"""Writing files that are complete or not there, however the program ends, and that not everybody may read.
+"""Atomic file writes: a file is complete or absent however the program ends, and private from its first byte.
 
 Everything that is kept is written here: first under another name in the same folder, and renamed when it is
-on the disk. Whoever looks, and at whatever moment the program ends, there is the old file or the new one.
+on the disk. At any moment, for any reader, there is the old file or the new one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Windows has no such modes; there the user's profile folder is what keeps others 
 """
 
 PUBLIC = 0o666
-"""For everybody, as far as the user's umask allows."""
+"""Readable by all users, as far as the umask allows."""
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
 
@@ -30,7 +30,7 @@ _NO_FSYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOS
 """What file systems say that cannot do it, of which some are on a network, or made by a program."""
 
 _IN_USE = 0.05, 20
-"""How many seconds to wait, and how often, for others to close a file: Windows replaces none that is open."""
+"""Seconds between attempts, and their number, to replace a file that is open: Windows refuses that."""
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:

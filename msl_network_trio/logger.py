@@ -24,7 +24,7 @@ class Logger:
     An exception that a handler, a filter or an argument raises is shown on ``sys.stderr``, as `logging` does
     with most of them, but at most every `SHOWN_EVERY` seconds, and not if ``logging.raiseExceptions`` is
     False. In the main thread `KeyboardInterrupt` and `SystemExit` are raised: a signal may be the reason. In
-    any other thread they would only end that, and nobody would notice.
+    any other thread they would only end that thread, unnoticed.
 
     Args:
         name: The name.
@@ -98,7 +98,7 @@ class Failures:
         try:
             print(f"--- Logging failed in {threading.current_thread().name} ---", file=sys.stderr)
             traceback.print_exception(error, file=sys.stderr)
-        except Exception:  # noqa: BLE001 - there is nobody left who could be told
+        except Exception:  # noqa: BLE001 - there is no other place to report it
             pass
 
 

@@ -1,7 +1,7 @@
-"""Signals that end a program: the first one ends it in order, the next one at once.
+"""Graceful shutdown on signals: the first one ends the program in order, the next one at once.
 
-They are taken over in the main thread only, and only those with which nobody has other plans: a signal that
-was ignored when the program began (``nohup``) stays ignored, and a handler of the program stays in place.
+Handlers are installed in the main thread only, and only for signals with the default disposition: a signal
+that was ignored when the program began (``nohup``) stays ignored, and handlers of the program stay in place.
 
 What such a handler raises (``sys.exit()``, most often) would hit Trio, or us, at any step, and break the
 connection. So it is kept, the program ends in order, and then it is raised. Only in code of the user in the
@@ -61,7 +61,7 @@ class StopSignals:
         self._stop: Callable[[], object] | None = None
 
     def take(self) -> None:
-        """Take over the signals with which nobody has other plans, and keep what other handlers raise."""
+        """Install handlers for signals with the default disposition, and wrap the handlers of the program."""
         numbers = [getattr(signal, name, None) for name in _NAMES]
         for number in signal.valid_signals():
             handler = signal.getsignal(number)
@@ -74,7 +74,7 @@ class StopSignals:
                 signal.signal(number, keeping)
 
     def restore(self) -> None:
-        """Have signals handled as before."""
+        """Restore the handlers that `take` replaced."""
         for number, handler in self._before.items():
             now = signal.getsignal(number)
             if now is signal.SIG_DFL or now == self._handle:
@@ -112,7 +112,7 @@ class StopSignals:
             signal.raise_signal(number)
 
     def _call(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
-        """Call a handler of the program, and keep what it raises if nobody expects that here."""
+        """Call a handler of the program, and defer what it raises unless code of the user is interrupted."""
         try:
             handler(number, frame)
         except BaseException as error:
@@ -157,7 +157,7 @@ class StopSignals:
 
 
 _current: list[StopSignals] = []
-"""Who receives signals now: the last one."""
+"""The instances whose blocks are entered, the innermost last."""
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
-"""Escapes what must not reach a terminal, a log or a page as it is: control characters in texts of others.
+"""Escaping of control characters in texts of peers, before a terminal, a log or a page shows them.
 
-Whoever chooses a name, a message or a certificate could otherwise fake a line, clear the screen or have the
-text read in another order. Everything that shows such a text calls one of these functions; the text itself is
-passed on as it came.
+A peer that chooses a name, a message or a certificate could otherwise fake a line, clear the screen or
+reverse the order of the text. Everything that shows such a text calls one of these functions; the text
+itself is passed on as it came.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def visible_lines(text: str) -> str:
 
 
 def visible_json(text: str) -> str:
-    r"""Return JSON with such characters escaped (``\u001b``): the same JSON, since only its texts have any."""
+    r"""Return JSON with such characters escaped (``\u001b``): the same value, as only its texts have any."""
     return _INVISIBLE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 

@@ -46,7 +46,7 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
         "max_unauthenticated",
         or_none(count),
         "NUMBER",
-        "how many connections may owe an answer before they have\nsaid who they are (default: 200), or none",
+        "maximum number of connections that owe an answer before\nauthentication (default: 200), or none",
     ),
     (
         "handshake_timeout",
@@ -77,13 +77,13 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
         "replace_after",
         or_none(positive_seconds),
         "SECONDS",
-        "for how long TCP may hear nothing of a Service before\nits name is free (default: 5), or none",
+        "seconds of silence, also of TCP, after which a Service\nmay be replaced (default: 5), or none",
     ),
     (
         "login_attempts",
         or_none(count),
         "NUMBER",
-        "how many logins of a user from a host may fail (default: 10),\nor none",
+        "maximum number of failed logins of a user from a host\n(default: 10), or none",
     ),
     ("login_memory", positive_seconds, "SECONDS", "when a failed login is forgotten (default: 60)"),
     (

@@ -202,7 +202,7 @@ class Client(trio.abc.AsyncResource):
             raise
 
     def dropped(self, service: str) -> int:
-        """Return how many notifications of a Service were lost, because handlers or streams were too slow.
+        """Return the number of notifications of a Service that handlers or streams were too slow for.
 
         A notification that several of them have lost counts for each. See ``max_unhandled`` of `connect`.
 

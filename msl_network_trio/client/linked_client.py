@@ -439,7 +439,7 @@ def _warn_of_ignored(what: str, kwargs: Mapping[str, Any]) -> None:
 
 
 def dropped(link: Link | LinkedClient) -> int:
-    """Return how many notifications of its Service a client has lost; see `Client.dropped`.
+    """Return the number of notifications of its Service that a client has lost; see `Client.dropped`.
 
     This is a function, since a method would hide one of the Service.
 

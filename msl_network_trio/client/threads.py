@@ -93,7 +93,7 @@ class Threads:
         self._after = 0
         """The `Outbox.last_sequence` before them."""
         self._received: list[bytes] = []
-        """What threads have received and nobody has dealt with yet."""
+        """What threads have received and is not processed yet."""
 
     def come(self) -> None:
         """From now on threads use the connection; to be called in the Trio thread by what lets them."""
@@ -252,7 +252,7 @@ class Threads:
         return self.stop_reading(request) if request.settled else False
 
     def _take_replies(self, data: bytes) -> bool:
-        """Wake those who wait for replies; False if that is, or something else is, for the task to do."""
+        """Settle replies and wake their threads; return False if the task has to process the data."""
         replies = self._protocol.settle_replies(data)
         if replies is None:
             return False

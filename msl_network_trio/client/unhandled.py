@@ -68,7 +68,7 @@ class Mailbox:
         queue: The notifications. Consumers take from its left end.
         at_work: Whether the notification that was taken last may not have been handled yet. To be set before
             it is taken.
-        dropped: How many notifications were lost.
+        dropped: Number of notifications that were lost.
         waiters: Threads that wait for the handler.
         has_ended: Whether no more notifications follow.
     """
@@ -134,7 +134,7 @@ class Mailbox:
         self._runs.append((end, last, count, size))
 
     def skip(self, batch: NotificationBatch) -> None:
-        """Take notice of notifications that nobody wants."""
+        """Count notifications as received that have no handler."""
         self._received = batch.last
         if self.waiters:
             self.release_waiters()
@@ -216,7 +216,7 @@ class Mailbox:
         return self._received < last or bool(self.queue) or self.at_work
 
     def add_waiter(self, waiter: Waiter) -> bool:
-        """Have a waiter released when the handler has caught up; return False if it has already."""
+        """Register a waiter, released when the handler has caught up; return False if it has already."""
         try:
             with self._lock:
                 # It waits first, since a handler looks for waiters whenever it has taken a notification.
@@ -241,7 +241,7 @@ class Mailbox:
     # ---- with the lock held ----
 
     def _handled(self) -> int:
-        """Return how many of all notifications that were put have been handled, or dropped."""
+        """Return the number of notifications that were put and have been handled or dropped."""
         return self._put - len(self.queue) - self.at_work
 
     def _forget_handled(self, handled: int) -> None:
@@ -258,7 +258,7 @@ class Mailbox:
         return self._size - size * max(0, handled - end + count) // count
 
     def _handled_number(self) -> int:
-        """Return the number up to which every notification was handled or dropped, or nobody wanted it."""
+        """Return the number up to which every notification was handled, dropped or had no handler."""
         handled = self._handled()
         self._forget_handled(handled)
         if not self._runs:
@@ -295,11 +295,11 @@ class Unhandled:
 
     Attributes:
         max_size: See above.
-        numbers: How many notifications were received of each Service, if there is or was a link with it.
+        numbers: Number of notifications received of each Service, if there is or was a link with it.
         has_numbers: Whether any were received.
         caught_up: The number, by Service, up to which handlers are known to need no waiting for.
         handlers: What calls the handlers, by Service.
-        dropped: How many notifications of each Service all handlers and streams together have lost.
+        dropped: Number of notifications of each Service that all handlers and streams together have lost.
         size: Bytes that wait, at most: what is handled is not subtracted before there are too many, and a
             notification counts for each of the mailboxes that share it.
         max_total: See above.
@@ -321,7 +321,7 @@ class Unhandled:
     def number(self, batch: NotificationBatch) -> None:
         """Number notifications, in the order in which they are received; in any thread that reads."""
         service = batch[0].service
-        if service in self.numbers:  # else nobody is linked with it
+        if service in self.numbers:  # else there is no link with it
             self.numbers[service] = batch.last = self.numbers[service] + len(batch)
             self.has_numbers = True
 

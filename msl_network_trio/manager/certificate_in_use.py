@@ -1,4 +1,4 @@
-"""The certificate with which a Manager runs: reports that it expires, and loads another one."""
+"""Expiry reports and reload of the certificate that a running Manager uses."""
 
 from __future__ import annotations
 

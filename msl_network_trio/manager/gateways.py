@@ -13,7 +13,7 @@ async def addresses_of(hosts: Iterable[str]) -> frozenset[str]:
     """Return the IP addresses of hosts.
 
     Args:
-        hosts: Addresses and names. A name is looked up, not the other way round: whoever has an address says
+        hosts: Addresses and names. A name is looked up, not the other way round: the owner of an address says
             what name belongs to it.
 
     Raises:

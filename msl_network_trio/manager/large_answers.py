@@ -55,7 +55,7 @@ class Spool:
             self._file.write(piece)
 
     def take(self) -> Encoded:
-        """Return what was written; the file is deleted when nobody uses that any more.
+        """Return what was written; the file is deleted with the last reference to that.
 
         Raises:
             OSError: The disk is full, for example.

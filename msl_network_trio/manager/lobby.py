@@ -23,13 +23,13 @@ from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.protocol.logins import network_of
 
 _BYTES: Final = 64 * 1024 * 1024
-"""How many bytes those in the lobby may have sent together."""
+"""Maximum bytes that all unauthenticated connections together may have sent."""
 
 PATIENT: Final = 10
-"""How many times its capacity the lobby has of connections that wait for the Manager."""
+"""Maximum number of connections that wait for the Manager, as a multiple of the capacity."""
 
 _OPEN_FILES: Final = 0.75
-"""The part of the files that may be open which the lobby may have at most."""
+"""Maximum share of the open files of the process."""
 
 GRACE: Final = 1.0
 """Seconds in which a connection that owes an answer is not evicted in favour of one of the same host."""
@@ -106,10 +106,10 @@ class Lobby:
     """The connections that are yet to be admitted.
 
     Args:
-        capacity: How many there may be that owe an answer; None: any number.
+        capacity: Maximum number of connections that owe an answer; None: no limit.
 
     Attributes:
-        evicted: How many had to go before their time.
+        evicted: Number of connections that were evicted.
     """
 
     def __init__(self, capacity: int | None) -> None:
@@ -133,7 +133,7 @@ class Lobby:
         return visitor in self._all or visitor in self._ours
 
     def enter(self, host: str, leave: Callable[[str], None]) -> Visitor:
-        """Let somebody in, who waits for the Manager until `owe`; for the arguments see `Visitor`."""
+        """Add a connection, which waits for the Manager until `owe`; for the arguments see `Visitor`."""
         visitor = Visitor(host, leave)
         self._all.add(visitor)
         while len(self) > self._most:
@@ -141,9 +141,9 @@ class Lobby:
         return visitor
 
     async def owe(self, visitor: Visitor) -> None:
-        """Note that the Manager waits for somebody from now on. Waits for a place, unless it is evicted.
+        """Note that a connection owes the Manager an answer; wait for a place for it.
 
-        Not if it owes something already.
+        Returns at once if it owes one already, and when it is evicted.
         """
         if visitor not in self or visitor in self._owing:
             return
@@ -177,14 +177,14 @@ class Lobby:
         self._owing.add(visitor)
 
     def wait_for_us(self, visitor: Visitor) -> None:
-        """Note that somebody has answered, and waits for work of the Manager: it is not evicted meanwhile."""
+        """Note that a connection has answered and waits for the Manager; it is not evicted meanwhile."""
         if visitor in self:
             self._all.discard(visitor)
             self._ours.add(visitor)
             self._free_place(visitor)
 
     def _free_place(self, visitor: Visitor) -> None:
-        """Give the place of somebody, if it has one, to the one in line whose host has the fewest."""
+        """Free the place of a connection, and give it to the queued one whose host has the fewest."""
         if self._owing.discard(visitor) and self._line.count and self._owing.count < self._capacity:
             following = self._line.oldest_of(min(self._line.hosts(), key=self._owing.of_host))
             self._line.discard(following)
@@ -193,13 +193,13 @@ class Lobby:
             following.place.set()
 
     def receive(self, visitor: Visitor, size: int) -> None:
-        """Note how many bytes somebody has sent; then it may be that somebody has to go."""
+        """Note bytes that a connection has sent; the largest sender is evicted if they are too many."""
         visitor.size += size
         if visitor in self:
             self._said.hold(visitor, visitor.size)
 
     def leave(self, visitor: Visitor) -> None:
-        """Note that somebody has been admitted, or has gone; once more does no harm."""
+        """Remove a connection that was admitted or has ended; again does no harm."""
         if not (self._all.discard(visitor) or self._ours.discard(visitor)):
             return
         self._said.let_go(visitor)
@@ -210,7 +210,7 @@ class Lobby:
         self._free_place(visitor)
 
     def close(self, reason: str) -> None:
-        """Have everybody go."""
+        """Evict all connections."""
         for visitor in [*self._all, *self._ours]:
             tell = visitor.leave
             self.leave(visitor)
@@ -224,4 +224,4 @@ class Lobby:
 
 
 def _nobody_is_here(_reason: str) -> None:
-    """Take the place of what would end the connection of somebody who has left, and need not be kept."""
+    """Stand in for `Visitor.leave` once it has left, so that the original is not kept alive."""

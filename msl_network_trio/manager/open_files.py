@@ -6,11 +6,11 @@ import math
 import sys
 
 _WANTED = 65_536
-"""How many a Manager that is a program of its own asks for, if the system lets it have so many."""
+"""Open files that the Manager's command asks for, up to the hard limit of the system."""
 
 
 def open_files_limit() -> float:
-    """Return how many files this process may have open; infinite if the system does not say."""
+    """Return the maximum number of open files of this process; infinite if the system does not tell."""
     if sys.platform == "win32":
         return math.inf  # sockets are no files there
     import resource

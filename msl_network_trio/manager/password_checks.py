@@ -120,7 +120,7 @@ class PasswordChecks:
         return mac.digest()
 
     def _withdraw(self, digest: bytes, check: _Check) -> None:
-        """Compute no hash for which nobody waits any more."""
+        """Remove a check from the queue when its last waiter was cancelled."""
         del self._checks[digest]
         queue = self._queues[check.host]
         queue.remove(digest)

@@ -1,4 +1,4 @@
-"""Replacing a peer that is gone without a word, when it comes back and its name is still taken.
+"""Replacement of a dead peer by a newcomer of the same name, host and user.
 
 The computer of a Service has lost its network or its power, and the Service starts again before TCP notices
 that, which takes two minutes. Only a peer whose system says nothing at all is replaced: one that is busy, or
@@ -75,7 +75,7 @@ class Replacing:
         return True
 
     async def _silence(self, holder: PeerConnection, after: float) -> float | None:
-        """Send a probe, and return for how many seconds nothing was heard; None: something was."""
+        """Send a probe, and return the seconds of silence after it; None: the peer or its system answered."""
         transport = holder.transport
         if transport.acknowledged() is HERE:
             return None

@@ -32,7 +32,7 @@ _INTERVAL: Final = 5.0
 
 
 class Rights:
-    """What those who have logged in, or whose hosts are trusted, may do.
+    """Revocation of rights that peers got by a login or by a trusted host.
 
     Args:
         settings: The settings of the Manager.
@@ -47,7 +47,7 @@ class Rights:
         self._protocol = protocol
         self._database = database
         self._users: WeakKeyDictionary[Peer, User] = WeakKeyDictionary()
-        """As whom a peer has logged in."""
+        """The row of the user that a peer has logged in as."""
         self._look = trio.Event()
         self._has_changed = False
 
@@ -83,7 +83,7 @@ class Rights:
             self._users[peer] = user
 
     async def enforce(self, flush: Callable[[], None]) -> None:
-        """Take rights away, for ever.
+        """Revoke rights in a loop until cancelled.
 
         Args:
             flush: Writes what the protocol wants to be written.
@@ -134,7 +134,7 @@ class Rights:
 
 
 def _lost(then: User, now: User | None) -> str:
-    """Return why somebody is no administrator any more; empty: that is not so."""
+    """Return why admin rights have ended; empty: they have not."""
     number, username, key, salt, _ = then
     if now is None or now[0] != number:
         return f"the user {username!r} was deleted"

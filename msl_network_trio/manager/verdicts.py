@@ -133,7 +133,7 @@ class Verdicts:
     async def _in_turn(
         self, peer: Peer, username: str, look: Callable[[], Awaitable[tuple[T, Outcome]]]
     ) -> T:
-        """Look at an attempt to log in when the throttle lets it.
+        """Check an attempt to log in when the throttle admits it.
 
         Args:
             peer: The peer.
@@ -168,7 +168,7 @@ class Verdicts:
         return bool(user[4]), Outcome.SUCCEEDED
 
     async def _change_rights(self, peer: Peer, request: AdminRequest) -> None:
-        """See to it that what an administrator has changed takes effect."""
+        """Apply a change of users or hosts to the connections that are open."""
         username = request.args[0] if request.args else request.kwargs.get("username")
         if request.attribute == "users_table.update" and username == peer.user:
             await self._rights.renew(peer)

@@ -1,4 +1,4 @@
-"""And back: a thread for what may block, or is the user's."""
+"""Background thread with a job queue, for functions that may block and for handlers of the user."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _work(jobs: deque[_Job], wakes: queue.SimpleQueue[bool | None]) -> None:
         try:
             is_ending = _work_off(jobs, wakes)
         except BaseException as error:  # noqa: BLE001 - it is logged
-            # It came between two functions, so there is nobody whom it could be raised for.
+            # It came between two jobs, so it belongs to no caller.
             logger.warning("%r interrupted the thread %r", error, threading.current_thread().name)
 
 

@@ -403,7 +403,7 @@ def decode_object(line: bytes) -> dict[str, Any]:
 
 
 def search(line: bytes) -> dict[str, Any] | None:
-    """Return the fields of a line, as `top_level` does, unless that would hold everybody up."""
+    """Return the fields of a line, as `top_level` does, unless that would block the event loop."""
     return top_level(line, _MOST_STEPS) if len(line) <= _LONGEST_SEARCHED else None
 
 
@@ -420,7 +420,7 @@ def _not_a_line(cause: Exception, line: bytes, known: bytes | None = None) -> No
         uid = _decode_envelope(known or line).uid
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         if isinstance(cause, json.JSONDecodeError | msgspec.MsgspecError):
-            return error  # it is no JSON, so nobody can tell what it means
+            return error  # it is no JSON, so it has no meaning
         error.fields = top_level(line) if known is None else search(line)
         uid = (error.fields or {}).get("uid")
     else:

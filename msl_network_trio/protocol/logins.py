@@ -86,7 +86,7 @@ class Attempt:
         return not (self.is_looked_at or self.again)
 
     def end(self, outcome: Outcome) -> None:
-        """Note how it has ended; also if it still waits and nobody is interested any more."""
+        """Note the outcome; also of an attempt that is withdrawn while it waits."""
         self._logins._end(self, outcome)  # noqa: SLF001 - the two are one
 
 
@@ -266,7 +266,7 @@ class Logins:
         return True
 
     def _refusal(self, host: _Host, user: bytes) -> int:
-        """Return in how many seconds a user of a host may log in; 0: now."""
+        """Return the seconds until a user of a host may log in; 0: now."""
         since = 0.0
         times: Sequence[float] = host.failed_users.get(user, ())
         if len(times) >= self._attempts:

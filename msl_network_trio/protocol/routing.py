@@ -183,7 +183,7 @@ class Router:
             logger.debug("%r sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
 
     def _refuse_reply(self, peer: Peer, line: bytes, error: codec.NotALine) -> None:
-        """Tell the client that waits for a reply that nobody can decode, if this line is one."""
+        """Answer the client whose reply this is with an error, if it cannot be decoded."""
         fields = error.fields
         if fields is None and error.uid is not None:
             fields = codec.search(line)

@@ -74,7 +74,7 @@ class Outlet:
         self._closed = False
         self._failed = False
         self._sending: tuple[object, bytes, list[int]] | None = None
-        """Who sends, what, and the numbers of bytes of that which a thread has sent; None: nobody sends."""
+        """The sender, the data, and the bytes that a thread has sent of it; None: there is no sender."""
         self._rest: bytes | memoryview = b""
         self._handed_over = False
         """Whether it is for `run` to send `_rest` and to go on."""
@@ -234,7 +234,7 @@ class Outlet:
         self._call_soon(self._mend)
 
     def _mend(self) -> None:
-        """Count anew, and wake everybody."""
+        """Recount what is unsent, and wake all waiters."""
         with self._mutex:
             if not self._failed:
                 sending = self._sending

@@ -1,4 +1,4 @@
-"""What the base class of Services knows about a Service, apart from the attributes of the subclass.
+"""The state of a Service, kept apart from the attributes of its subclass.
 
 A subclass may be the driver of an instrument, with attributes of its own called ``_port``, ``_identity`` or
 ``_name``. So all that the base class keeps is one object, in the ``__dict__`` of the Service under a name
@@ -30,7 +30,7 @@ class State:
     Attributes:
         name: Its name.
         max_clients: See `Service.max_clients`.
-        max_workers: How many plain methods may run at a time.
+        max_workers: Maximum number of plain methods that run at a time.
         ignored: The attributes that the identity leaves out.
         tasks: The tasks of `Service.add_tasks`.
         identity: What it tells the Manager; None before the first start.
@@ -139,7 +139,7 @@ PRIVATE_NAMES: Final[dict[str, Callable[[State], Any]]] = {
 
 
 class PrivateName:
-    """A private attribute of the base class that is there only if nobody else has one of this name.
+    """Descriptor of a private attribute that gives way to any other definition of the name.
 
     What an instance sets, and what another base class defines, behaves as if this did not exist.
 

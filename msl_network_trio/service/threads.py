@@ -77,7 +77,7 @@ class Thread:
         self.job: deque[Job | None] = deque()
         """What it is to do, until it has done it: one request; None: to end."""
         self.own: Call | None = None
-        """The request, if the thread has read it itself and nobody has submitted it."""
+        """The request, if the thread has read it itself and it was not submitted."""
         self.begun: Job | None = None
         """What it has begun to carry out."""
         self.line: OutgoingLine | None = None
@@ -85,7 +85,7 @@ class Thread:
         self.passed_on: PassedOn | None = None
         """What others do instead of the answer."""
         self.done: tuple[int, int, Job | None] = (0, 0, None)
-        """How many submitted requests it has done with, how long their lines were, and the last one."""
+        """Number of submitted requests that are finished, bytes of their lines, and the last one."""
 
 
 class PassedOn:

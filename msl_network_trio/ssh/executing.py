@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import paramiko
 
 _PIECE = 65_536
-"""How many bytes to read at a time."""
+"""Bytes to read at a time."""
 
 
 class RemoteCommandError(NetworkError, RuntimeError):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import paramiko
 
 _SECRET = re.compile("password|secret|token|credential", re.IGNORECASE)
-"""Names of keyword arguments whose values nobody else may see."""
+"""Parts of names of keyword arguments whose values are secrets."""
 
 _HOME = re.compile(r"~[\w.-]*/")
 

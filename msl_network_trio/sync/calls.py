@@ -222,8 +222,8 @@ class Calls:
         Args:
             service: The name of the Service.
             preceding: The number of the last of these notifications.
-            seconds: Maximum seconds to wait, if that is less than five. Then a warning is logged, and nobody
-                waits for the handler again before it has caught up. If there are none, nothing is waited for.
+            seconds: Maximum seconds to wait, if that is less than five. Then a warning is logged, and no
+                thread waits for the handler again before it has caught up. With 0, it returns at once.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed.
@@ -312,7 +312,7 @@ class Calls:
                 raise
 
     def tidy_soon(self, request: Request, *, abandon: bool) -> None:
-        """Have the Trio thread tidy up after an exception has interrupted this thread."""
+        """Schedule the cleanup in the Trio thread after an exception has interrupted this thread."""
         try:
             self._portal.post(self._tidy, request, abandon)
         except ConnectionLost:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 logger = get_logger(__name__)
 
 _LONGEST_HOLD, _SHORTEST_PATIENCE = 1.0, 0.01
-"""After how many seconds the lock of a Future is taken for one that nobody will ever release.
+"""Seconds after which the lock of a Future counts as abandoned by an interrupted thread, and the minimum.
 
 Functions of the standard library hold it for some microseconds. If there is one such lock there may be more,
 of a thousand Futures that were waited for together: the longer of these for the first, then half of it each
@@ -97,10 +97,10 @@ def _call(function: Callable[[Future], object], future: Future) -> None:
 
 
 class _Patience:
-    """For how many seconds to wait for such a lock.
+    """The timeout for an abandoned lock, in this process.
 
     Attributes:
-        seconds: See above.
+        seconds: Halved each time that a lock is found abandoned, see above.
     """
 
     seconds = _LONGEST_HOLD
@@ -126,7 +126,7 @@ class _FutureLock(_thread.RLock):  # type: ignore[misc]  # for type checkers it 
     """In place of the Condition of a Future.
 
     The methods of a Condition are written in Python, and an exception that interrupts these leaves it locked.
-    Then the Trio thread would wait for ever. Nobody waits for this one to be notified: see `Future._is_over`.
+    Then the Trio thread would wait for ever. Waiting is by `Future._is_over`, not by notification.
     """
 
     def notify_all(self) -> None:
@@ -224,7 +224,7 @@ class Future(concurrent.futures.Future[Any]):
         return self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def _free_lock(self) -> None:
-        """Let nobody wait for ever for a thread that was interrupted in `concurrent.futures.wait`.
+        """Replace locks that a thread interrupted in `concurrent.futures.wait` will never release.
 
         That function, and `as_completed`, hold the locks of all their Futures for a moment.
         """
@@ -256,7 +256,7 @@ class Future(concurrent.futures.Future[Any]):
             self._is_over.set()
 
     def settle_in_thread(self, error: NetworkError | None) -> bool:
-        """Take the outcome in any thread, if nobody but threads that wait has to be told; else return False.
+        """Take the outcome in any thread; return False if callbacks or `wait()` have to be notified.
 
         An exception may interrupt it. Then it, or `settle`, is called again, and goes on.
         """

@@ -158,7 +158,7 @@ class Transport(ABC):
     # ---- is the peer still there ----
 
     def request_acknowledgement(self) -> bool:
-        """Have the carrier ask the peer's system for a sign of life, without the peer's program knowing.
+        """Request an acknowledgement from the peer's operating system, invisible to its program.
 
         Returns:
             Whether `acknowledged` tells what comes of it. Call `end_request` when that matters no more.

@@ -53,7 +53,7 @@ _INFO: Final = struct.Struct("=8B24I4Q3I")
 
 
 def limit_silence(sock: socket.socket) -> None:
-    """Have the system close the connection of a peer that is gone within two minutes."""
+    """Set keepalive and the limit on unacknowledged data, so that a dead peer is given up in two minutes."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
     # The names for the seconds of silence before the first probe differ (the second is that of macOS).
     for name in ("TCP_KEEPIDLE", "TCP_KEEPALIVE"):
@@ -71,7 +71,7 @@ def _limit_unacknowledged(sock: socket.socket, seconds: float) -> None:
 
 
 def spare(sock: socket.socket, now: float, since: float | None) -> float | None:
-    """Have TCP spare a peer whose program reads nothing, but whose system answers.
+    """Extend the limit for a peer with a closed receive window whose system still answers.
 
     Linux gives up a peer that takes nothing for the limit of unacknowledged data, although it answers all
     probes: one that is stopped in a debugger, for example. So the limit is moved on while it does.
@@ -119,7 +119,7 @@ HERE: Final = Acknowledged(silence=0.0, is_owed=False)
 
 
 def request_acknowledgement(sock: socket.socket) -> bool:
-    """Have TCP send a keepalive probe as soon as the connection has been silent for a second.
+    """Make TCP send a keepalive probe as soon as the connection has been silent for a second.
 
     Data that is not acknowledged is sent again anyway, and is a probe as well.
 

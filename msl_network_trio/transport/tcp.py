@@ -105,17 +105,17 @@ class SocketTransport(Transport):
             self._join()
 
     def _cut(self) -> None:
-        """Have the connection reset if the program ends now, however it does: a part of a message is sent.
+        """Make the kernel reset the connection if the program ends now, since a part of a message is sent.
 
-        This lasts until the rest is sent, and not only while somebody waits: the thread that could send a
-        part hands over to the task, which may be busy.
+        This lasts until the rest is sent, and not only during a wait: the thread that could send a part hands
+        over to the task, which may be busy.
         """
         if not self._is_cut:
             self._is_cut = True
             self._linger(RESET)
 
     def _join(self) -> None:
-        """Have the connection closed in order again: what was cut is sent."""
+        """Make the kernel close the connection in order again: the rest of the message is sent."""
         if self._is_cut:
             self._is_cut = False
             self._linger(NO_RESET)
@@ -132,9 +132,9 @@ class SocketTransport(Transport):
             raise ConnectionLost(CLOSED) from None
 
     def _linger(self, value: bytes) -> None:
-        """Tell the operating system how to close the connection if the program ends, however it does.
+        """Set SO_LINGER: how the kernel closes the connection if the program ends.
 
-        In the middle of a message that has to be a reset: else nobody could tell that it is a part of one.
+        In the middle of a message by a reset, so that the peer does not take a part for the whole.
         """
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
