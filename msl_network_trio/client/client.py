@@ -197,7 +197,7 @@ class Client(trio.abc.AsyncResource):
         try:
             return await self._connection.admin_request(attrib, args, kwargs, timeout, credentials.answer)
         except ManagerError as error:
-            if error.message.removeprefix(f"{error.type_name}: ").startswith(LOGIN_REFUSALS):
+            if error.message.startswith(LOGIN_REFUSALS):
                 credentials.refuse()
             raise
 

@@ -356,10 +356,7 @@ class Connection:
         """
         if timeout is None:
             return self._request_timeout
-        seconds = arguments.number("timeout", timeout, "a number of seconds")
-        if not seconds >= 0:
-            raise ValueError(f"A timeout is a number of seconds from 0, not {timeout!r}")
-        return seconds
+        return arguments.seconds("timeout", timeout)
 
     @trio.lowlevel.enable_ki_protection
     async def _exchange(self, request: Waiting) -> None:

@@ -16,17 +16,9 @@ import trio
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.protocol import answers, codec, terminal
 from msl_network_trio.protocol.admission import FORWARDED, IDENTITY_LIMIT
+from msl_network_trio.protocol.handshake import LOGIN_FAILURES
 from msl_network_trio.protocol.logins import Attempt, Logins, Outcome
 from msl_network_trio.protocol.verdicts import Throttled
-
-_FAILED: Final = frozenset(
-    {
-        "ValueError: Unregistered user",
-        "ValueError: Wrong Manager password",
-        "ValueError: Wrong login password",
-    }
-)
-"""With what a Manager, of msl-network too, rejects a peer whose login has failed."""
 
 _LONGEST: Final = 2 * IDENTITY_LIMIT
 """Bytes of a line after which it is passed on without being looked at. No Manager that trusts us takes it."""
@@ -74,7 +66,7 @@ class Visit:
             return
         attribute, before = fields.get("attribute"), self._question
         if fields.get("error"):
-            self._decide(Outcome.FAILED if fields.get("message") in _FAILED else Outcome.UNDECIDED)
+            self._decide(Outcome.FAILED if fields.get("message") in LOGIN_FAILURES else Outcome.UNDECIDED)
             self.end()
             return
         self._decide(Outcome.SUCCEEDED if before == "password" else Outcome.UNDECIDED)

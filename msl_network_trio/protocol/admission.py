@@ -20,6 +20,7 @@ import attrs
 from msl_network_trio.hidden import Hidden, hide, reveal
 from msl_network_trio.protocol import answers, codec, terminal
 from msl_network_trio.protocol.delivery import Delivery
+from msl_network_trio.protocol.handshake import NO_ADMIN, UNREGISTERED, WRONG_MANAGER_PASSWORD, WRONG_PASSWORD
 from msl_network_trio.protocol.logins import Logins, Outcome
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
 from msl_network_trio.protocol.peer import Peer
@@ -69,8 +70,6 @@ TAKEN_AGAIN = 1.0
 
 UNDECIDED_AGAIN = 5.0
 """Seconds after which a peer may try again of which the Manager could not find out who it is."""
-
-_NO_ADMIN = "ValueError: You must be an administrator to send this request to the Manager"
 
 
 @attrs.frozen
@@ -180,12 +179,12 @@ class Admission:
         peer.waiting.size += len(line)
         if len(requests) >= _ADMIN_REQUESTS:
             self._delivery.refuse(
-                peer, routed.uid, f"{_NO_ADMIN}, and {_ADMIN_REQUESTS} of them wait for a login"
+                peer, routed.uid, f"{NO_ADMIN}, and {_ADMIN_REQUESTS} of them wait for a login"
             )
             return
         if peer.waiting.size > _UNPROVEN and not peer.is_admin:
             self._delivery.refuse(
-                peer, routed.uid, f"{_NO_ADMIN}, and before that no more than {_UNPROVEN:,} bytes"
+                peer, routed.uid, f"{NO_ADMIN}, and before that no more than {_UNPROVEN:,} bytes"
             )
             if not requests:
                 peer.waiting = None
@@ -252,9 +251,9 @@ class Admission:
                 waiting.username = question.username
                 self._ask(peer, "login password", "password", question.username)
             else:
-                self._fail(peer, ValueError("Unregistered user"), "rejected: unregistered user")
+                self._fail(peer, ValueError(UNREGISTERED), "rejected: unregistered user")
         elif verdict is None:
-            self._fail(peer, ValueError("Wrong login password"), "rejected: wrong login password")
+            self._fail(peer, ValueError(WRONG_PASSWORD), "rejected: wrong login password")
         else:
             self._logged_in(peer, bool(verdict))
 
@@ -356,7 +355,7 @@ class Admission:
         if is_right:
             self._ask_identity(peer)
         else:
-            self.reject(peer, ValueError("Wrong Manager password"), "rejected: wrong Manager password")
+            self.reject(peer, ValueError(WRONG_MANAGER_PASSWORD), "rejected: wrong Manager password")
 
     def _check_identity(self, peer: Peer, identity: Any, *, may_replace: bool = True) -> None:
         try:
@@ -417,7 +416,7 @@ class Admission:
     # ---- requests ----
 
     def _next_request(
-        self, peer: Peer, *, refused: bool = False, why: str = _NO_ADMIN, again: float | None = None
+        self, peer: Peer, *, refused: bool = False, why: str = NO_ADMIN, again: float | None = None
     ) -> None:
         """Go on with the first request for which a peer has to be an administrator."""
         assert peer.waiting is not None
@@ -437,7 +436,7 @@ class Admission:
         peer.waiting.requests.popleft()
         if isinstance(verdict, Revoked):
             peer.is_admin = False
-            self._delivery.refuse(peer, request.uid, f"{_NO_ADMIN}: {verdict}")
+            self._delivery.refuse(peer, request.uid, f"{NO_ADMIN}: {verdict}")
         elif isinstance(verdict, Exception):
             self._delivery.refuse(peer, request.uid, f"{type(verdict).__name__}: {verdict}")
         elif isinstance(verdict, answers.Encoded):

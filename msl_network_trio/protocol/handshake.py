@@ -27,8 +27,20 @@ HANDSHAKE_LINE_LIMIT = 65_536
 QUESTIONS = frozenset({"username", "password"})
 """What a Manager may ask for, besides the identity."""
 
-LOGIN_REFUSALS = ("Unregistered user", "Wrong login password", "You must be an administrator")
-"""Beginnings of the texts with which a Manager refuses an admin request because of who has logged in."""
+UNREGISTERED = "Unregistered user"
+WRONG_PASSWORD = "Wrong login password"
+WRONG_MANAGER_PASSWORD = "Wrong Manager password"
+"""The texts of the ValueError with which a Manager, of msl-network too, answers a login that failed."""
+
+LOGIN_FAILURES = tuple(
+    f"ValueError: {text}" for text in (UNREGISTERED, WRONG_PASSWORD, WRONG_MANAGER_PASSWORD)
+)
+"""The same as they are on the wire."""
+
+NO_ADMIN = "ValueError: You must be an administrator to send this request to the Manager"
+
+LOGIN_REFUSALS = (*LOGIN_FAILURES, NO_ADMIN)
+"""Beginnings of the messages with which a Manager refuses an admin request because of the login."""
 
 _MANAGER_NAME = re.compile(r"Manager\[\S+:\d+\]")
 

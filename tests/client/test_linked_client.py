@@ -1122,7 +1122,7 @@ async def test_a_cancelled_disconnect_has_disconnected(network: Network, manager
 
 async def test_a_disconnect_with_a_wrong_timeout_leaves_the_client_as_it_is(manager: Manager):
     client = await LinkedClient("Echo")
-    with pytest.raises(ValueError, match="A timeout is a number"):
+    with pytest.raises(ValueError, match="timeout must be a number of seconds from 0"):
         await client.disconnect(timeout=-1)
     assert client.is_connected()
     await client.disconnect()

@@ -90,7 +90,7 @@ def test_a_remote_error_is_raised_and_the_connection_goes_on(link: Link, manager
 def test_what_cannot_be_encoded_is_refused_before_anything_is_sent(link: Link):
     with pytest.raises(TypeError, match="^Object of type set is not JSON serializable$"):
         link.add({1, 2})
-    with pytest.raises(ValueError, match="A timeout is a number of seconds from 0"):
+    with pytest.raises(ValueError, match="timeout must be a number of seconds from 0"):
         link.add(1, 2, timeout=-1)
     assert link.add(1, 2) == 3
 
