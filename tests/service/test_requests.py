@@ -374,15 +374,16 @@ async def test_what_is_looked_up_at_the_end_is_refused(carrier, monkeypatch):
 
 async def test_threads_are_started_when_they_are_needed_and_never_keep_a_program_from_ending(carrier):
     service = Everything(max_workers=4)
+    name = f"Lazy-{carrier}"  # the thread of another carrier may not have ended yet
 
     def names():
-        return [thread.name for thread in threading.enumerate() if thread.name.startswith("Lazy-")]
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith(name)]
 
-    async with running(service, carrier, name="Lazy") as peer:
+    async with running(service, carrier, name=name) as peer:
         assert names() == []
         for _ in range(10):
-            assert await peer.call("thread") == ["Lazy-1", True]
-        assert names() == ["Lazy-1"]
+            assert await peer.call("thread") == [f"{name}-1", True]
+        assert names() == [f"{name}-1"]
 
 
 async def test_a_second_request_does_not_wait_for_the_thread_of_the_first(service, carrier):
