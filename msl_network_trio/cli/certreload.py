@@ -9,7 +9,7 @@ from typing import Final
 from msl_network_trio.cli.admin import add_connection, connected
 from msl_network_trio.cli.parser import Parser
 
-HELP: Final = "Have a Manager that runs load its key and certificate again"
+HELP: Final = "Reload the key and the certificate of a running Manager"
 
 EPILOG: Final = """\
 Examples:

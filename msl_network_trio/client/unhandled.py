@@ -93,8 +93,8 @@ class Mailbox:
         self._runs: deque[tuple[int, int, int, int]] = deque()
         """The batches that are not yet handled.
 
-        Of each: how many notifications were put up to its end, the number of the last one (see
-        `NotificationBatch`), how many it has, and its bytes, the overhead included.
+        Of each: the count of notifications put up to its end, the number of the last one (see
+        `NotificationBatch`), its own count, and its bytes, the overhead included.
         """
         self._put = 0
         self._size = 0

@@ -166,7 +166,7 @@ class PeerConnection(Peer):
         self.transport.end(cut_off=cut_off)
 
     def reset(self, reason: str) -> None:
-        """Close the connection at once, without a word: what waits to be written is dropped."""
+        """Reset the connection and drop what waits to be written."""
         self._lose(reason)
         self.transport.abort()
 

@@ -29,10 +29,10 @@ _MOST_PARTING = 200
 """How many connections may be about to end, and kept until their peers have read why. Others end at once."""
 
 EVICTED_AGAIN = 1.0
-"""Seconds after which a peer may try again that was sent away for no fault of its own."""
+"""Seconds after which an evicted peer may try again."""
 
 _LOOKS_AT_ONCE = 100
-"""Peers that are looked after before others have their turn."""
+"""Peers per turn of the event loop in `_look_after_peers`."""
 
 _LAST_LINGER = 0.1
 """How many seconds the Manager waits at its end for a peer to close the connection."""
@@ -75,7 +75,7 @@ class Conversations:
         self._parting = 0
         self._all_gone = trio.Event()
         self._dropping: dict[PeerConnection, trio.Event] = {}
-        """Set when a peer that somebody has dropped is forgotten."""
+        """Set when a peer that `reset` or `dismiss` has dropped is forgotten."""
 
     def open(self, nursery: trio.Nursery) -> None:
         """Begin, with tasks in a nursery."""
@@ -92,7 +92,7 @@ class Conversations:
         return self._settings.alone and not self._tasks and not len(self._lobby) and not self.is_ending
 
     async def _look_after_peers(self) -> None:
-        """Spare peers that take nothing for long, but are there; see `Transport.look_after_peer`."""
+        """Extend the limit of peers with a closed receive window; see `Transport.look_after_peer`."""
         while True:
             await trio.sleep(LOOK_EVERY)
             for number, peer in enumerate([*self._protocol.registry.peers.values()], 1):
@@ -283,7 +283,7 @@ class Conversations:
                 if protocol.undecided(peer) is not None:
                     lobby.wait_for_us(visitor)
                     left = handshake.deadline - trio.current_time()
-                    handshake.deadline = math.inf  # what takes us long is not its fault
+                    handshake.deadline = math.inf  # the time of the Manager does not count
                     await self._decide(peer)
                     handshake.deadline = trio.current_time() + left
                 if peer.kind:

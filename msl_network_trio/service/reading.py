@@ -64,7 +64,7 @@ class Reading:
         self.turn = Turn(transport.lock, self._call_soon, threads_may_receive=transport.threads_may_receive)
         self._may_stand_aside = True
         self._left: list[bytes] = []
-        """What a thread has received and nobody has dealt with yet."""
+        """What a thread has received and is not processed yet."""
         self._received = 0
         self._look_again_at = 0
 
@@ -126,7 +126,7 @@ class Reading:
             self._take_back()
 
     def _take_back(self) -> None:
-        """Have the task read again, and deal with what threads have left to it."""
+        """Return the read lease to the task, and process what threads have received."""
         self.turn.take_back()
         data = b"".join(self._left)  # to which no thread adds any more
         self._left.clear()

@@ -340,14 +340,14 @@ class Serving:
         return how is How.UNKNOWN and name not in self._callables
 
     def _call_soon(self, passed_on: PassedOn) -> None:
-        """Have something called in the Trio thread. Called in a worker thread."""
+        """Schedule a call in the Trio thread; in a worker thread."""
         try:
             self._token.run_sync_soon(passed_on)
         except trio.RunFinishedError:
-            passed_on.drop()  # nobody waits for an answer any more
+            passed_on.drop()  # the connection has ended, and there is no caller
 
     def _call_found(self, call: Call, function: Callable[..., Any]) -> None:
-        """Have something called that was looked up."""
+        """Submit a call of what was looked up."""
         if len(self._callables) >= _REMEMBERED:
             self._callables.clear()  # clients can ask a Service for any names, if it has a __getattr__
         self._callables.add(call.attribute)

@@ -164,7 +164,7 @@ class Turn:
                 return
 
     def take_back(self) -> None:
-        """Have the task read again."""
+        """Return the read lease to the task."""
         with self._lock:
             if not self.is_aside:
                 return

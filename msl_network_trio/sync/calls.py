@@ -350,7 +350,7 @@ class Calls:
             self._threads.flush()
 
     def _flush_later(self, request: Request) -> None:
-        """Send before long what nobody waits for, of which this is the first."""
+        """Schedule the sending of requests that no thread waits for yet, of which this is the first."""
         try:
             trio.lowlevel.spawn_system_task(self._flush_after_a_while, request)
         except RuntimeError:
