@@ -22,7 +22,7 @@ from benchmarks.servers.fake_conversation import HELLO, answer
 from benchmarks.tasks import SERVICE, Run
 from msl_network_trio import Link, connect
 from msl_network_trio.protocol.client import ClientProtocol
-from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.protocol.requests import Request
 from msl_network_trio.transport.base import Transport
 
 _CALLS: Final = 2000

@@ -7,8 +7,9 @@ from msl_network_trio.client.client import Client, connect, filter_client_connec
 from msl_network_trio.client.link import Link
 from msl_network_trio.client.linked_client import LinkedClient, dropped
 from msl_network_trio.client.notifications import NotificationStream
-from msl_network_trio.client.prompts import Prompts, TerminalPrompts
 from msl_network_trio.client.reply import Reply
+from msl_network_trio.dialing.prompts import Prompts, TerminalPrompts
+from msl_network_trio.dialing.trust import Certificate
 from msl_network_trio.exceptions import (
     AuthenticationError,
     BacklogFull,
@@ -30,7 +31,6 @@ from msl_network_trio.exceptions import (
     StreamCorrupted,
 )
 from msl_network_trio.protocol.messages import Notification
-from msl_network_trio.transport.trust import Certificate
 
 if TYPE_CHECKING:
     from msl_network_trio.gateway.server import Gateway, open_gateway

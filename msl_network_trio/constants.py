@@ -30,6 +30,9 @@ NETWORK_MANAGER_RUNNING_PREFIX: Final = "Network Manager running on"
 NOTIFICATION_UID: Final = "notification"
 """The uid that marks a line as a notification instead of a reply."""
 
+MAX_UNHANDLED: Final = 64 * 1024 * 1024
+"""Maximum bytes of notifications that wait for one handler or stream, if `connect` is given no other."""
+
 SHUTDOWN_MANAGER: Final = "shutdown_manager"
 """The admin request that ends a Manager; its answer is the end of the connection."""
 

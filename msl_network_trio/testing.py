@@ -21,8 +21,8 @@ from typing import Any
 import attrs
 import trio
 
+from msl_network_trio.client.awaitable_context import Opening
 from msl_network_trio.client.client import Client, connect
-from msl_network_trio.client.opening import Opening
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.groups import leave_nursery
 from msl_network_trio.logger import get_logger

@@ -1,10 +1,12 @@
-"""The layers: a module imports only from those above it, and the protocol does no I/O."""
+"""The layers: a module imports only from its own layer or those below, no modules import each other in a circle."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,227 +14,101 @@ import pytest
 import msl_network_trio
 
 PACKAGE = Path(msl_network_trio.__file__).parent
-ORDER = [
-    "visible",
-    "hidden",
-    "arguments",
-    "validators",
-    "exceptions",
-    "constants",
-    "files",
-    "logger",
-    "endings",
-    "signals",
-    "resuming",
-    "asyncio_advice",
-    "groups",
-    "portal.process",
-    "portal.interrupts",
-    "portal.waiting",
-    "portal.errand",
-    "portal.portal",
-    "portal.worker",
-    "portal.script",
-    "protocol.messages",
-    "protocol.top_level",
-    "protocol.codec",
-    "protocol.framing",
-    "protocol.handshake",
-    "protocol.outgoing",
-    "protocol.presence",
-    "protocol.uids",
-    "protocol.request_errors",
-    "protocol.unread",
-    "protocol.client",
-    "protocol.service",
-    "protocol.verdicts",
-    "protocol.peer",
-    "protocol.logins",
-    "protocol.holdings",
-    "protocol.records",
-    "protocol.identity",
-    "protocol.registry",
-    "protocol.answers",
-    "protocol.terminal",
-    "protocol.delivery",
-    "protocol.admission",
-    "protocol.open_requests",
-    "protocol.notification_rate",
-    "protocol.own_requests",
-    "protocol.routing",
-    "protocol.manager",
-    "transport.liveness",
-    "transport.base",
-    "transport.memory",
-    "transport.tcp",
-    "transport.tls",
-    "transport.trust",
-    "transport.frames",
-    "transport.websocket",
-    "transport.opening_handshake",
-    "transport.listening",
-    "client.opening",
-    "client.prompts",
-    "client.reply",
-    "client.writer",
-    "client.watch",
-    "client.turn",
-    "client.unhandled",
-    "client.threads",
-    "client.user_code",
-    "client.notifications",
-    "client.signatures",
-    "client.connection",
-    "client.address",
-    "client.connecting",
-    "client.locks",
-    "client.identities",
-    "client.link",
-    "client.client",
-    "client.linked_client",
-    "sync.futures",
-    "sync.calls",
-    "sync.twins",
-    "sync.handlers",
-    "sync.prompts",
-    "sync.link",
-    "sync.client",
-    "sync.linked_client",
-    "service.holding",
-    "service.outlet",
-    "service.turn",
-    "service.requests",
-    "service.threads",
-    "service.tasks",
-    "service.lookup",
-    "service.reading",
-    "service.identity",
-    "service.logging_level",
-    "service.serving",
-    "service.state",
-    "service.service",
-    "service.filters",
-    "service.command",
-    "examples.echo",
-    "examples.basic_math",
-    "examples.my_array",
-    "examples.heartbeat",
-    "web.pages",
-    "web.door",
-    "manager.secret",
-    "manager.addresses",
-    "manager.self_signed",
-    "manager.certificates",
-    "manager.certificate_in_use",
-    "manager.generating",
-    "manager.describing",
-    "manager.logs",
-    "manager.hostnames",
-    "manager.gateways",
-    "manager.settings",
-    "manager.open_files",
-    "manager.lobby",
-    "manager.passwords",
-    "manager.tables",
-    "manager.password_checks",
-    "manager.database",
-    "manager.rights",
-    "manager.status",
-    "manager.large_answers",
-    "manager.connection",
-    "manager.admin",
-    "manager.replacing",
-    "manager.verdicts",
-    "manager.watch",
-    "manager.conversations",
-    "manager.entrance",
-    "manager.server",
-    "manager.running",
-    "gateway.visit",
-    "gateway.relay",
-    "gateway.server",
-    "gateway.running",
-    "ssh.script",
-    "ssh.connecting",
-    "ssh.executing",
-    "ssh.starting",
-    "testing",
-    "demo",
-    "cli.console",
-    "cli.numbers",
-    "cli.parser",
-    "cli.passwords",
-    "cli.user",
-    "cli.hostname",
-    "cli.keygen",
-    "cli.certgen",
-    "cli.certdump",
-    "cli.delete",
-    "cli.completion",
-    "cli.limits",
-    "cli.serving",
-    "cli.manager",
-    "cli.gateway",
-    "cli.demo",
-    "cli.admin",
-    "cli.certreload",
-    "cli.status",
-    "cli.disconnect",
-    "cli.unlock",
-    "cli.commands",
-    "cli.main",
-    "__main__",
-]
-PACKAGES = [
-    "portal",
+
+LAYERS = [
+    "base",
+    "limits",
     "protocol",
+    "protocol.manager",
+    "portal",
     "transport",
+    "dialing",
     "client",
+    "sync",
+    "service",
+    "web",
     "manager",
     "gateway",
-    "cli",
-    "service",
-    "examples",
     "ssh",
-    "sync",
-    "web",
+    "examples",
+    "programs",
+    "cli",
 ]
+"""The layers, the lowest first. Each is the folder of its name, but for those of `LAYERS_OF_MODULES`."""
+
+LAYERS_OF_MODULES = {"testing": "programs", "demo": "programs", "__main__": "cli"}
+"""The layers of modules at the top of the package; all others there are in ``base``."""
+
+PURE = {"limits", "protocol", "protocol.manager"}
+"""The layers that neither do I/O nor know threads."""
 
 
+@cache
 def modules() -> dict[str, Path]:
+    """All modules of the package but its own ``__init__``, by their names without that of the package."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
-        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
-        found[name] = path
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    del found[""]  # which re-exports what the user needs, and may import all
     return found
 
 
-def imports(path: Path) -> set[str]:
-    """Modules imported when this one is, which leaves out those for type checkers only."""
-    names = set()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body:
+def layer(module: str) -> int:
+    """Return the number of a module's layer, counted from below."""
+    folder = module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
+    return LAYERS.index(folder or LAYERS_OF_MODULES.get(module, "base"))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The full names of what a file imports, wherever it does: in functions and for type checkers, too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
-            names.add(node.module or "")
+            assert node.level == 0, f"{path} has a relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return names
+            yield from (alias.name for alias in node.names)
 
 
-def test_every_module_has_its_place_in_the_order():
-    assert set(modules()) - {"", *PACKAGES} == set(ORDER)
+def ours(module: str) -> set[str]:
+    """The modules of the package that a module imports."""
+    found = set()
+    for name in imports(modules()[module]):
+        package, _, rest = name.partition(".")
+        if package == "msl_network_trio":
+            while rest not in modules() and rest:
+                rest = rest.rpartition(".")[0]
+            if rest:
+                found.add(rest)
+    return found - {module}
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_a_module_imports_only_what_comes_before_it(module):
-    prefix = "msl_network_trio."
-    ours = {name.removeprefix(prefix) for name in imports(modules()[module]) if name.startswith(prefix)}
-    # "from msl_network_trio.protocol import codec" names a package, which is above what it contains
-    ours = {name for name in ours if name not in PACKAGES}
-    assert ours <= set(ORDER[: ORDER.index(module)])
+def circles() -> list[list[str]]:
+    """The groups of modules that import each other, directly or through others."""
+    reach = {module: ours(module) for module in modules()}
+    for middle, beyond in reach.items():  # Warshall's algorithm
+        for reached in reach.values():
+            if middle in reached:
+                reached |= beyond
+    groups = set()
+    for module in sorted(reach):
+        group = tuple(other for other in sorted(reach[module]) if module in reach[other])
+        if group:
+            groups.add(group)
+    return sorted(map(list, groups))
 
 
-@pytest.mark.parametrize("module", [name for name in ORDER if name.startswith("protocol")])
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_a_module_imports_only_from_its_own_layer_and_those_below(module):
+    above = {name for name in ours(module) if layer(name) > layer(module)}
+    assert not above
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    assert circles() == []
+
+
+@pytest.mark.parametrize("module", [name for name in sorted(modules()) if LAYERS[layer(name)] in PURE])
 def test_the_protocol_does_no_io(module):
     roots = {name.partition(".")[0] for name in imports(modules()[module])}
     assert not roots & {"trio", "socket", "ssl", "asyncio", "threading", "selectors"}
@@ -250,7 +126,7 @@ CONFIGURE_LOGGING = {"logger", "manager.logs", "cli.demo", "service.logging_leve
 """The modules that may ask `logging` for a logger: the first wraps it, the others configure it."""
 
 
-@pytest.mark.parametrize("module", [name for name in ORDER if name not in CONFIGURE_LOGGING])
+@pytest.mark.parametrize("module", sorted(modules().keys() - CONFIGURE_LOGGING))
 def test_a_module_logs_only_with_a_logger_that_never_raises(module):
     # A bare logger raises what a handler of the program raises, which would cost a reply or a connection.
     writing = {"getLogger", "debug", "info", "warning", "warn", "error", "exception", "critical", "log"}

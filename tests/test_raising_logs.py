@@ -107,7 +107,7 @@ async def test_a_network_whose_log_raises_works_all_the_same(handler):
         handler.where == "recursion"
         or {
             "msl_network_trio.manager",
-            "msl_network_trio.client.user_code",
+            "msl_network_trio.callbacks",
             "msl_network_trio.service.identity",
             "msl_network_trio.service.service",
             "msl_network_trio.service.threads",

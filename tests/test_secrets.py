@@ -19,15 +19,15 @@ from trio.testing import wait_all_tasks_blocked
 import msl_network_trio
 from msl_network_trio import AuthenticationError, ManagerError, connect
 from msl_network_trio.cli.main import main
-from msl_network_trio.client.connecting import Settings
-from msl_network_trio.client.prompts import Credentials
 from msl_network_trio.constants import MANAGER
+from msl_network_trio.dialing.connect import Settings
+from msl_network_trio.dialing.prompts import Credentials
 from msl_network_trio.gateway.server import open_gateway
 from msl_network_trio.manager.logs import logging_to
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.tables import Database
-from msl_network_trio.protocol.verdicts import AdminRequest, LogIn, Waiting
+from msl_network_trio.protocol.manager.pending_check import AdminRequest, LogIn, Waiting
 from msl_network_trio.service.service import Service
 from msl_network_trio.transport.opening_handshake import open_websocket
 from msl_network_trio.transport.tcp import open_tcp

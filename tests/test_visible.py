@@ -17,17 +17,17 @@ from hypothesis import strategies as st
 
 from msl_network_trio import RemoteError, Service, connect, exceptions
 from msl_network_trio.cli import console, status
-from msl_network_trio.client import prompts
 from msl_network_trio.client.identities import describe
-from msl_network_trio.client.prompts import TerminalPrompts
+from msl_network_trio.dialing import prompts
+from msl_network_trio.dialing.prompts import TerminalPrompts
+from msl_network_trio.dialing.trust import Certificate
 from msl_network_trio.manager.logs import logging_to
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.protocol.client import ClientProtocol
-from msl_network_trio.protocol.outgoing import Request
 from msl_network_trio.protocol.request_errors import gone, not_there
+from msl_network_trio.protocol.requests import Request
 from msl_network_trio.protocol.service import ServiceProtocol
 from msl_network_trio.transport.frames import Ending
-from msl_network_trio.transport.trust import Certificate
 from msl_network_trio.visible import VisibleFormatter, visible, visible_json, visible_lines
 from tests.protocol.lines import ask, line
 

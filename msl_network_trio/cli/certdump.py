@@ -29,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """See `Command`."""
-    from msl_network_trio.manager.describing import NotACertificate, describe
+    from msl_network_trio.manager.certificate_text import NotACertificate, describe
 
     try:
         text = describe(Path(options.certfile).read_bytes())

@@ -71,7 +71,7 @@ def add_arguments(parser: Parser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """See `Command`."""
     from msl_network_trio.exceptions import CertificateError
-    from msl_network_trio.manager.describing import describe
+    from msl_network_trio.manager.certificate_text import describe
     from msl_network_trio.manager.generating import generate_certificate
     from msl_network_trio.manager.secret import read_secret
 

@@ -62,7 +62,7 @@ def add_log_level(parser: Parser) -> None:
 
 
 def _origin(text: str) -> str:
-    from msl_network_trio.web.door import check_origin
+    from msl_network_trio.web.http_server import check_origin
 
     read_argument(check_origin, text)
     return text

@@ -12,16 +12,16 @@ import attrs
 import trio
 
 from msl_network_trio import arguments
-from msl_network_trio.client import user_code
-from msl_network_trio.client.connecting import Dial, Settings, open_connection, own_hostname
+from msl_network_trio import callbacks as user_code
+from msl_network_trio.client.awaitable_context import Opening
 from msl_network_trio.client.connection import GOODBYE, Connection
 from msl_network_trio.client.identities import describe
 from msl_network_trio.client.link import Link, LinkOpening, checked_identity
 from msl_network_trio.client.locks import Locks
-from msl_network_trio.client.opening import Opening
-from msl_network_trio.client.prompts import Credentials, Prompts
-from msl_network_trio.client.unhandled import MAX_UNHANDLED
-from msl_network_trio.constants import MANAGER, PORT
+from msl_network_trio.client.session import open_connection
+from msl_network_trio.constants import MANAGER, MAX_UNHANDLED, PORT
+from msl_network_trio.dialing.connect import Dial, Settings, own_hostname
+from msl_network_trio.dialing.prompts import Credentials, Prompts
 from msl_network_trio.exceptions import ConnectionLost, ManagerError, ReplyTimeout
 from msl_network_trio.groups import leave_nursery
 from msl_network_trio.hidden import hide

@@ -17,20 +17,20 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled, current_task, wait_task_rescheduled
 
 from msl_network_trio import arguments
+from msl_network_trio.callbacks import UserTasks
+from msl_network_trio.client.idle_probe import Watch
 from msl_network_trio.client.reply import Reply, Waiting, timed_out
 from msl_network_trio.client.threads import Threads
-from msl_network_trio.client.unhandled import MAX_UNHANDLED, Unhandled
-from msl_network_trio.client.user_code import UserTasks
-from msl_network_trio.client.watch import Watch
+from msl_network_trio.client.unhandled import Unhandled
 from msl_network_trio.client.writer import Writer
-from msl_network_trio.constants import MANAGER
+from msl_network_trio.constants import MANAGER, MAX_UNHANDLED
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
 from msl_network_trio.hidden import hide
 from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import NotificationBatch, Question
-from msl_network_trio.protocol.outgoing import NOBODY, Request
+from msl_network_trio.protocol.requests import NOBODY, Request
 from msl_network_trio.transport.base import Transport
 
 logger = get_logger(__name__)

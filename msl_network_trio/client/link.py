@@ -11,8 +11,8 @@ import attrs
 import trio
 
 from msl_network_trio import arguments
+from msl_network_trio.client.awaitable_context import Opening
 from msl_network_trio.client.notifications import HandlerRunner, NotificationStream, StartTask
-from msl_network_trio.client.opening import Opening
 from msl_network_trio.client.signatures import parse_signature
 from msl_network_trio.client.unhandled import Unhandled
 from msl_network_trio.constants import SHUTDOWN_SERVICE

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import attrs
 import trio
 
-from msl_network_trio.client import user_code
+from msl_network_trio import callbacks as user_code
+from msl_network_trio.client.awaitable_context import Opening
 from msl_network_trio.client.client import Client, Connecting, filter_client_connect_kwargs
-from msl_network_trio.client.connecting import Settings
 from msl_network_trio.client.identities import checked_registry
 from msl_network_trio.client.link import Link, RemoteMethod, check_assignable, private_attribute
 from msl_network_trio.client.notifications import NotificationStream
-from msl_network_trio.client.opening import Opening
+from msl_network_trio.dialing.connect import Settings
 from msl_network_trio.exceptions import ConnectionLost, ConnectTimeout, LinkBroken, ManagerError
 from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.logger import get_logger

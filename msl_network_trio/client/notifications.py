@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from msl_network_trio.client import user_code
+from msl_network_trio import callbacks as user_code
 from msl_network_trio.client.unhandled import Mailbox, Unhandled
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.logger import get_logger

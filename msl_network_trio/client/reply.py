@@ -11,8 +11,8 @@ from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wai
 
 from msl_network_trio.exceptions import NetworkError, ReplyTimeout
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.outgoing import NOBODY, Request
-from msl_network_trio.resuming import GO_ON
+from msl_network_trio.parking import GO_ON
+from msl_network_trio.protocol.requests import NOBODY, Request
 
 logger = get_logger(__name__)
 

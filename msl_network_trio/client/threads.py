@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from msl_network_trio.client.turn import LONGEST_TURN, Turn
+from msl_network_trio.client.idle_probe import Watch
 from msl_network_trio.client.unhandled import Unhandled
-from msl_network_trio.client.watch import Watch
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import NotificationBatch
-from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.protocol.requests import Request
 from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.read_lease import LONGEST_TURN, Turn
 
 _LINE_END = ord("\n")
 

@@ -15,15 +15,13 @@ from typing import Protocol
 import trio
 
 from msl_network_trio.arguments import number
+from msl_network_trio.constants import MAX_UNHANDLED
 from msl_network_trio.portal.process import is_exiting
 from msl_network_trio.portal.waiting import let_go
 from msl_network_trio.protocol.messages import Notification, NotificationBatch
 
 OVERHEAD = 500
 """Bytes that a notification is counted for besides its line: what Python needs for its objects, about."""
-
-MAX_UNHANDLED = 64 * 1024 * 1024
-"""Maximum bytes of notifications that wait for one handler or stream, if `connect` is given no other."""
 
 _MAX_PER_CONNECTION = 256 * 1024 * 1024
 

@@ -8,9 +8,9 @@ import outcome
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.parking import GO_ON
 from msl_network_trio.protocol.client import ClientProtocol
-from msl_network_trio.protocol.outgoing import Request
-from msl_network_trio.resuming import GO_ON
+from msl_network_trio.protocol.requests import Request
 from msl_network_trio.transport.base import Transport
 
 _AT_ONCE = 1_048_576

@@ -10,7 +10,7 @@ import trio
 
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.gateway.visit import Visit
-from msl_network_trio.protocol.verdicts import Throttled
+from msl_network_trio.protocol.manager.pending_check import Throttled
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.websocket import WebSocketTransport
 

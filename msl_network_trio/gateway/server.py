@@ -16,26 +16,26 @@ import attrs
 import trio
 
 from msl_network_trio import arguments
-from msl_network_trio.client.prompts import TerminalPrompts
 from msl_network_trio.constants import PORT, WEBSOCKET_PORT
+from msl_network_trio.dialing.prompts import TerminalPrompts
+from msl_network_trio.dialing.trust import Certificate, open_trusted
 from msl_network_trio.exceptions import CertificateError, ConnectionLost, ConnectTimeout, NetworkError
 from msl_network_trio.gateway.relay import relay
 from msl_network_trio.gateway.visit import Visit
 from msl_network_trio.groups import leave_nursery
 from msl_network_trio.hidden import Hidden, hide
+from msl_network_trio.limits.login_throttle import Logins
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.gateways import addresses_of, plain
-from msl_network_trio.manager.lobby import Lobby
-from msl_network_trio.protocol.admission import IDENTITY_LIMIT
-from msl_network_trio.protocol.logins import Logins
-from msl_network_trio.protocol.peer import Host
+from msl_network_trio.manager.unauthenticated import Lobby
+from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
+from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.tcp import SocketTransport, open_tcp, take_socket
 from msl_network_trio.transport.tls import accept_tls
-from msl_network_trio.transport.trust import Certificate, open_trusted
-from msl_network_trio.web.door import Door, Upgrade
+from msl_network_trio.web.http_server import Door, Upgrade
 
 logger = get_logger(__name__)
 

@@ -14,11 +14,13 @@ from typing import Any, Final
 import trio
 
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.protocol import answers, codec, terminal
-from msl_network_trio.protocol.admission import FORWARDED, IDENTITY_LIMIT
+from msl_network_trio.limits.login_throttle import Attempt, Logins, Outcome
+from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.handshake import LOGIN_FAILURES
-from msl_network_trio.protocol.logins import Attempt, Logins, Outcome
-from msl_network_trio.protocol.verdicts import Throttled
+from msl_network_trio.protocol.manager import answers
+from msl_network_trio.protocol.manager import typed_lines as terminal
+from msl_network_trio.protocol.manager.admission import FORWARDED, IDENTITY_LIMIT
+from msl_network_trio.protocol.manager.pending_check import Throttled
 
 _LONGEST: Final = 2 * IDENTITY_LIMIT
 """Bytes of a line after which it is passed on without being looked at. No Manager that trusts us takes it."""

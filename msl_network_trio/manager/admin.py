@@ -21,10 +21,10 @@ from msl_network_trio.manager.large_answers import ListOfPages, Spool, encode_la
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import ConnectionsTable, Database, Table
-from msl_network_trio.protocol.answers import Encoded
-from msl_network_trio.protocol.manager import ManagerProtocol
-from msl_network_trio.protocol.peer import Peer
-from msl_network_trio.protocol.verdicts import AdminRequest
+from msl_network_trio.protocol.manager.answers import Encoded
+from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.pending_check import AdminRequest
+from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.service.logging_level import set_logging_level
 
 _PAGE: Final = 500

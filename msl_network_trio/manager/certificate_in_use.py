@@ -16,7 +16,7 @@ import trio
 from msl_network_trio.exceptions import CertificateError
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.certificates import Shown, refusal, shown
-from msl_network_trio.protocol.records import emit
+from msl_network_trio.protocol.manager.event_log import emit
 
 logger = get_logger(__name__)
 

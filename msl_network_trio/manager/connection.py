@@ -9,8 +9,8 @@ import trio
 
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.delivery import BUSY
-from msl_network_trio.protocol.peer import Host, Peer
+from msl_network_trio.protocol.manager.delivery import BUSY
+from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.transport.base import Transport
 
 logger = get_logger(__name__)

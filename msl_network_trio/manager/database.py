@@ -27,8 +27,8 @@ from msl_network_trio.manager.tables import (
     is_readable_by_others,
     is_unusable,
 )
-from msl_network_trio.protocol.peer import Peer
-from msl_network_trio.protocol.verdicts import KnowUser, LogIn, TrustHost
+from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.pending_check import KnowUser, LogIn, TrustHost
 
 logger = get_logger(__name__)
 

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 from msl_network_trio.constants import key_folder
+from msl_network_trio.dialing.trust import certificate_file
 from msl_network_trio.exceptions import CertificateError
 from msl_network_trio.files import PRIVATE, PUBLIC, replace, user_path
 from msl_network_trio.manager.certificates import DEFAULT_HOST
 from msl_network_trio.manager.self_signed import KeyNotUsable, make_certificate, make_key
-from msl_network_trio.transport.trust import certificate_file
 
 
 def default_key_file() -> Path:

@@ -9,7 +9,7 @@ from functools import partial
 
 import trio
 
-from msl_network_trio.protocol.peer import Host
+from msl_network_trio.protocol.manager.peer import Host
 
 _SECONDS = 2.0
 """How long to wait for the resolver before a peer is called by its address."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import IO, Any, Final
 
 from msl_network_trio.protocol import codec
-from msl_network_trio.protocol.answers import Encoded
+from msl_network_trio.protocol.manager.answers import Encoded
 
 _ITEMS: Final = 200
 """Items of a list or an object that are encoded at a time, in about a millisecond."""

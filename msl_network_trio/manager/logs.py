@@ -27,7 +27,7 @@ from typing import Any, Final, Literal, TextIO
 
 from msl_network_trio.arguments import whole
 from msl_network_trio.constants import log_folder
-from msl_network_trio.protocol.records import FIELDS
+from msl_network_trio.protocol.manager.event_log import FIELDS
 from msl_network_trio.visible import VisibleFormatter, visible_json
 
 _CONSOLE_FORMAT = "%(asctime)s [%(levelname)-5s] %(name)s - %(message)s"

@@ -18,9 +18,9 @@ from typing import Final
 
 import trio
 
+from msl_network_trio.limits.login_throttle import network_of
 from msl_network_trio.manager.passwords import is_password
-from msl_network_trio.protocol.logins import network_of
-from msl_network_trio.protocol.verdicts import NotNow
+from msl_network_trio.protocol.manager.pending_check import NotNow
 
 _THREADS: Final = 2
 """Maximum number of hashes computed at the same time."""

@@ -14,8 +14,8 @@ from typing import Final
 import trio
 
 from msl_network_trio.manager.connection import PeerConnection
-from msl_network_trio.protocol.manager import ManagerProtocol
-from msl_network_trio.protocol.peer import Peer
+from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.transport.liveness import HERE
 
 SILENCE: Final = 30.0

@@ -21,9 +21,9 @@ from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.tables import Database, User
-from msl_network_trio.protocol.manager import ManagerProtocol
-from msl_network_trio.protocol.peer import Peer
-from msl_network_trio.protocol.verdicts import Revoked
+from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.pending_check import Revoked
+from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 
 logger = get_logger(__name__)
 

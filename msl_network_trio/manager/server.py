@@ -15,33 +15,33 @@ from typing import Any, Literal, Unpack
 import trio
 
 from msl_network_trio import endings
-from msl_network_trio.client.connecting import language, operating_system
 from msl_network_trio.constants import PORT
+from msl_network_trio.dialing.connect import language, operating_system
 from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectionLost
 from msl_network_trio.groups import leave_nursery
 from msl_network_trio.hidden import hide, reveal
+from msl_network_trio.manager.acceptor import Entrance
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair, load
 from msl_network_trio.manager.certificates import server_context
+from msl_network_trio.manager.checks import Verdicts
 from msl_network_trio.manager.connection import PeerConnection
-from msl_network_trio.manager.conversations import Conversations
 from msl_network_trio.manager.database import ManagerDatabase
-from msl_network_trio.manager.entrance import Entrance
 from msl_network_trio.manager.gateways import addresses_of
-from msl_network_trio.manager.lobby import Lobby
+from msl_network_trio.manager.peer_loop import Conversations
 from msl_network_trio.manager.replacing import Replacing
 from msl_network_trio.manager.rights import Rights
 from msl_network_trio.manager.settings import Limits, ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import IN_MEMORY
-from msl_network_trio.manager.verdicts import Verdicts
-from msl_network_trio.protocol.admission import IDENTITY_LIMIT
-from msl_network_trio.protocol.manager import ManagerProtocol
-from msl_network_trio.protocol.peer import Host
-from msl_network_trio.protocol.records import emit
+from msl_network_trio.manager.unauthenticated import Lobby
+from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
+from msl_network_trio.protocol.manager.event_log import emit
+from msl_network_trio.protocol.manager.peer import Host
+from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair
-from msl_network_trio.web.door import Door
+from msl_network_trio.web.http_server import Door
 
 _LAST_WORDS = 0.5
 """How many seconds peers have at the end of the Manager to read what it says last."""

@@ -10,10 +10,10 @@ from typing import Any
 import attrs
 import trio
 
-from msl_network_trio.manager.lobby import Lobby
 from msl_network_trio.manager.settings import Limits, ManagerSettings
-from msl_network_trio.protocol.manager import ManagerProtocol
-from msl_network_trio.protocol.peer import Peer
+from msl_network_trio.manager.unauthenticated import Lobby
+from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 
 _TOTALS = ("lines_from_clients", "lines_from_services", "bytes_received", "bytes_sent", "connections")
 

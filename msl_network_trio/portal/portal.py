@@ -12,7 +12,7 @@ import trio
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.logger import get_logger
 from msl_network_trio.portal import process
-from msl_network_trio.portal.errand import Errand, run_has_ended
+from msl_network_trio.portal.loop_call import Errand, run_has_ended
 from msl_network_trio.portal.process import stand_still_at_exit
 from msl_network_trio.portal.waiting import check_may_wait
 

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from msl_network_trio.portal.script import Script
+    from msl_network_trio.portal.background_thread import Script
 
 
 class Process:

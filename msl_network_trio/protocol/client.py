@@ -48,6 +48,7 @@ from msl_network_trio.exceptions import (
 )
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol import codec
+from msl_network_trio.protocol.acknowledged import Unread
 from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.protocol.handshake import (
     HANDSHAKE_LINE_LIMIT,
@@ -66,11 +67,10 @@ from msl_network_trio.protocol.messages import (
     ReceivedLine,
     refusal,
 )
-from msl_network_trio.protocol.outgoing import NOBODY, Line, Outbox, Request
-from msl_network_trio.protocol.presence import Presence
 from msl_network_trio.protocol.request_errors import answered_error, gone, is_refusal, not_there, remote_error
+from msl_network_trio.protocol.requests import NOBODY, Line, Outbox, Request
+from msl_network_trio.protocol.service_addresses import Presence
 from msl_network_trio.protocol.uids import Uids
-from msl_network_trio.protocol.unread import Unread
 from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)

@@ -7,7 +7,7 @@ import re
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import ConnectionLost, ManagerError, NetworkError, RemoteError, ServiceLost
 from msl_network_trio.protocol.messages import ReceivedLine, departure, ending, refusal
-from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.protocol.requests import Request
 from msl_network_trio.visible import visible
 
 _REFUSAL = re.compile(r"KeyError: .the .+ Service is not connected to Manager\[", re.DOTALL)

@@ -12,9 +12,9 @@ import outcome
 import trio
 
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost
+from msl_network_trio.parking import GO_ON
 from msl_network_trio.protocol.service import OutgoingLine
-from msl_network_trio.resuming import GO_ON
-from msl_network_trio.service.holding import HELD_FOR, Emitter, Holding
+from msl_network_trio.service.coalescing import HELD_FOR, Emitter, Holding
 from msl_network_trio.transport.base import Transport
 
 _CHUNK = 262_144

@@ -11,13 +11,13 @@ from typing import Any, Literal
 
 import trio
 
+from msl_network_trio import callbacks as user_code
 from msl_network_trio import endings
 from msl_network_trio.arguments import whole
 from msl_network_trio.asyncio_advice import check_task, forget_event_loop
-from msl_network_trio.client import user_code
-from msl_network_trio.client.connecting import Dial, Settings, dial, language, operating_system
-from msl_network_trio.client.prompts import Prompts
 from msl_network_trio.constants import PORT
+from msl_network_trio.dialing.connect import Dial, Settings, dial, language, operating_system
+from msl_network_trio.dialing.prompts import Prompts
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.hidden import hide
 from msl_network_trio.logger import get_logger

@@ -28,7 +28,7 @@ from msl_network_trio.protocol.service import (
 )
 from msl_network_trio.service.lookup import How, is_async, look_up
 from msl_network_trio.service.outlet import Outlet
-from msl_network_trio.service.reading import Reading, log_request
+from msl_network_trio.service.request_reader import Reading, log_request
 from msl_network_trio.service.tasks import WorkerTasks
 from msl_network_trio.service.threads import PassedOn, WorkerThreads, failed
 from msl_network_trio.transport.base import Transport

@@ -10,9 +10,9 @@ from typing import Any, Final
 import outcome
 import trio
 
-from msl_network_trio.client.user_code import is_interrupt
+from msl_network_trio.callbacks import is_interrupt
+from msl_network_trio.parking import GO_ON
 from msl_network_trio.protocol.service import Call, OutgoingLine, encode_result
-from msl_network_trio.resuming import GO_ON
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.requests import current
 from msl_network_trio.service.threads import failed

@@ -17,16 +17,16 @@ from typing import Any
 
 import trio
 
+from msl_network_trio.callbacks import is_handler
 from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.reply import timed_out
 from msl_network_trio.client.threads import ThreadRequest
 from msl_network_trio.client.unhandled import Handler, Waiter
-from msl_network_trio.client.user_code import is_handler
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.portal.interrupts import uninterrupted
 from msl_network_trio.portal.process import is_exiting, is_main_thread, stand_still_at_exit
 from msl_network_trio.portal.waiting import Latch, check_cancelled, check_may_wait, let_go, wait
-from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.protocol.requests import Request
 from msl_network_trio.sync.futures import Callbacks, Future, FutureRequest
 
 _PATIENCE, _LONGEST_PATIENCE = 0.002, 0.02

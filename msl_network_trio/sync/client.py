@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from msl_network_trio.client.client import Client as AsyncClient
 from msl_network_trio.client.client import connect as async_connect
 from msl_network_trio.hidden import hide_secrets
+from msl_network_trio.portal.background_thread import current_portal
 from msl_network_trio.portal.portal import Portal
-from msl_network_trio.portal.script import current_portal
 from msl_network_trio.portal.waiting import check_may_wait
 from msl_network_trio.sync.calls import Calls
 from msl_network_trio.sync.handlers import ThreadHandler
 from msl_network_trio.sync.link import Link
 from msl_network_trio.sync.prompts import prompts_for_threads
-from msl_network_trio.sync.twins import Entering, blocking, like, named
+from msl_network_trio.sync.wrapped import Entering, blocking, like, named
 from msl_network_trio.visible import visible
 
 DROPPED = {

@@ -13,8 +13,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from msl_network_trio.arguments import number
+from msl_network_trio.callbacks import is_handler
 from msl_network_trio.client.threads import ThreadRequest
-from msl_network_trio.client.user_code import is_handler
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.process import is_exiting, stand_still_at_exit

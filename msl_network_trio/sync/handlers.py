@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from msl_network_trio.callbacks import is_handler
 from msl_network_trio.client.notifications import BatchHandler, HandlerRunner
-from msl_network_trio.client.user_code import is_handler
 from msl_network_trio.portal.worker import Worker
 
 

@@ -24,7 +24,7 @@ from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.messages import Notification
 from msl_network_trio.sync.calls import Calls
 from msl_network_trio.sync.handlers import ThreadHandler
-from msl_network_trio.sync.twins import Entering, blocking, named
+from msl_network_trio.sync.wrapped import Entering, blocking, named
 
 if TYPE_CHECKING:
     from msl_network_trio.sync.client import Client

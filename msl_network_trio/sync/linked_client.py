@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
-from msl_network_trio.client import user_code
+from msl_network_trio import callbacks as user_code
 from msl_network_trio.client.link import check_assignable, private_attribute
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.hidden import hide_secrets
+from msl_network_trio.portal.background_thread import current_portal
 from msl_network_trio.portal.interrupts import uninterrupted
 from msl_network_trio.portal.portal import Portal
-from msl_network_trio.portal.script import current_portal
 from msl_network_trio.portal.waiting import check_may_wait
 from msl_network_trio.sync.client import DROPPED, Client, dropped
 from msl_network_trio.sync.handlers import ThreadHandler
 from msl_network_trio.sync.link import BlockingMethod, Facts, Link, Lock
 from msl_network_trio.sync.prompts import prompts_for_threads
-from msl_network_trio.sync.twins import Entering, blocking
+from msl_network_trio.sync.wrapped import Entering, blocking
 
 
 class _GuardedMethod(BlockingMethod):

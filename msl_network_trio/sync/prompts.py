@@ -6,9 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from msl_network_trio.client.prompts import Prompts, TerminalPrompts
-from msl_network_trio.portal.errand import in_calling_thread
-from msl_network_trio.transport.trust import Certificate
+from msl_network_trio.dialing.prompts import Prompts, TerminalPrompts
+from msl_network_trio.dialing.trust import Certificate
+from msl_network_trio.portal.loop_call import in_calling_thread
 
 
 class _Terminal(TerminalPrompts):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import attrs
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
-from msl_network_trio.protocol.records import Allowance
+from msl_network_trio.protocol.manager.event_log import Allowance
 from msl_network_trio.visible import visible
 
 TURN = 64

@@ -12,7 +12,7 @@ from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.groups import plain
 from msl_network_trio.hidden import hide
-from msl_network_trio.protocol.holdings import Holdings
+from msl_network_trio.limits.quota import Holdings
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.websocket import SpawnTask, WebSocketTransport
 

@@ -14,8 +14,8 @@ import trio
 from wsproto.frame_protocol import CloseReason
 
 from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.limits.quota import Holdings
 from msl_network_trio.protocol.framing import LineBuffer
-from msl_network_trio.protocol.holdings import Holdings
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.frames import LOST, Frames
 from msl_network_trio.transport.liveness import Acknowledged

@@ -6,7 +6,7 @@ from tests.client.peer import network
 
 __all__ = ["network"]
 
-_ALSO_BY_WEBSOCKET = {"test_requests", "test_notifications", "test_locks", "test_opening"}
+_ALSO_BY_WEBSOCKET = {"test_requests", "test_notifications", "test_locks", "test_awaitable_context"}
 """The others are about signatures and arguments, or put faults into the bytes of TCP."""
 
 _OF_BYTES = {

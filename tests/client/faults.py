@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from msl_network_trio import Client, Link, connect
-from msl_network_trio.client import connecting
+from msl_network_trio.dialing import connect as connecting
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from tests.client.peer import ECHO, MANAGER, Network, Peer
 

@@ -11,7 +11,7 @@ import attrs
 import pytest
 import trio
 
-from msl_network_trio.client import connecting
+from msl_network_trio.dialing import connect as connecting
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair
 from msl_network_trio.transport.websocket import WebSocketTransport
 from tests.transport.websockets import open_websocket_pair

@@ -30,7 +30,7 @@ from msl_network_trio import (
     RemoteError,
     ReplyTimeout,
 )
-from msl_network_trio.client import connecting
+from msl_network_trio.dialing import connect as connecting
 from tests.client.peer import ECHO, Network, Peer
 from tests.client.test_requests import start
 

@@ -267,7 +267,7 @@ async def test_every_link_with_a_service_gets_its_own(session: Session):
 
 
 def test_ctrl_c_in_a_handler_reaches_the_main_task(monkeypatch: pytest.MonkeyPatch):
-    from msl_network_trio.client import connecting
+    from msl_network_trio.dialing import connect as connecting
 
     async def main() -> None:
         network = Network()

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from msl_network_trio.client import unhandled
+from msl_network_trio import constants
 from msl_network_trio.client.unhandled import OVERHEAD, Mailbox, Unhandled, Waiter
 from msl_network_trio.protocol.messages import Notification, NotificationBatch
 
@@ -269,6 +269,6 @@ async def test_a_thread_may_take_while_others_are_put_and_dropped():
 
 
 def test_the_limits_are_those_that_are_documented():
-    assert unhandled.MAX_UNHANDLED == 64 * 1024**2
+    assert constants.MAX_UNHANDLED == 64 * 1024**2
     assert Unhandled().max_total == 256 * 1024**2
     assert OVERHEAD == 500

@@ -11,7 +11,7 @@ import trio.testing
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol
-from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.protocol.requests import Request
 from msl_network_trio.transport.base import Transport
 
 WHO = b'{"args":[],"attribute":"identity","error":false,"kwargs":{},"requester":"Manager[vm:1]","uid":""}\n'

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from itertools import islice
 
-from msl_network_trio.protocol.admission import Authentication
-from msl_network_trio.protocol.manager import TURN, ManagerProtocol
-from msl_network_trio.protocol.peer import Peer
-from msl_network_trio.protocol.verdicts import AdminRequest, KnowUser, LogIn, TrustHost
+from msl_network_trio.protocol.manager.admission import Authentication
+from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.pending_check import AdminRequest, KnowUser, LogIn, TrustHost
+from msl_network_trio.protocol.manager.protocol import TURN, ManagerProtocol
 
 NAME = "Manager[vm:1875]"
 

@@ -12,9 +12,9 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.gateway import visit as visit_module
 from msl_network_trio.gateway.visit import Visit, _with_address
+from msl_network_trio.limits.login_throttle import Logins
 from msl_network_trio.protocol import codec
-from msl_network_trio.protocol.logins import Logins
-from msl_network_trio.protocol.verdicts import Throttled
+from msl_network_trio.protocol.manager.pending_check import Throttled
 
 MANAGER = "Manager[vm:1875]"
 ADDRESS = "10.0.0.7"

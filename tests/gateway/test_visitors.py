@@ -13,7 +13,7 @@ from msl_network_trio.gateway.server import open_gateway
 from msl_network_trio.manager import gateways
 from msl_network_trio.manager.gateways import addresses_of
 from msl_network_trio.manager.tables import Database
-from msl_network_trio.protocol.records import FIELDS
+from msl_network_trio.protocol.manager.event_log import FIELDS
 from msl_network_trio.testing import FakeService
 from msl_network_trio.transport.tcp import open_tcp
 from tests.manager.wires import Wire

@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from msl_network_trio import AuthenticationError, connect
-from msl_network_trio.protocol import answers
+from msl_network_trio.protocol.manager import answers
 from tests.interop.reference import Manager, Process
 
 pytestmark = pytest.mark.interop

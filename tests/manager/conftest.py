@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from msl_network_trio.manager import watch
+from msl_network_trio.manager import idle_poller as watch
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.manager.tables import Database
 from tests.manager.sockets import OPENED

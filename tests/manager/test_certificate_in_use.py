@@ -16,7 +16,7 @@ from msl_network_trio.exceptions import CertificateError, ManagerError
 from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair, load
 from msl_network_trio.manager.certificates import Shown, server_context, shown
 from msl_network_trio.manager.server import open_manager
-from msl_network_trio.protocol.records import FIELDS
+from msl_network_trio.protocol.manager.event_log import FIELDS
 from tests.transport.certificates import ordinary, self_signed
 
 DAY = 24 * 3600

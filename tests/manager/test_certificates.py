@@ -20,11 +20,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.exceptions import CertificateError
 from msl_network_trio.manager import self_signed as making
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.self_signed import make_key
-from msl_network_trio.transport.trust import client_context
 from tests.transport.certificates import Identity, ordinary, reference_default, self_signed
 
 pytestmark = pytest.mark.usefixtures("home")

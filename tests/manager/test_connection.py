@@ -9,7 +9,7 @@ from trio.testing import wait_all_tasks_blocked
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager import connection as module
 from msl_network_trio.manager.connection import PeerConnection
-from msl_network_trio.protocol.delivery import BUSY
+from msl_network_trio.protocol.manager.delivery import BUSY
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair
 
 STALLED_AFTER = 60.0

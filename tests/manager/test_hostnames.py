@@ -10,7 +10,7 @@ import trio
 
 from msl_network_trio.manager import hostnames
 from msl_network_trio.manager.hostnames import Hostnames
-from msl_network_trio.protocol.peer import Host
+from msl_network_trio.protocol.manager.peer import Host
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from msl_network_trio.manager.logs import level_number, logging_to
-from msl_network_trio.protocol.records import emit
+from msl_network_trio.protocol.manager.event_log import emit
 
 pytestmark = pytest.mark.usefixtures("home")
 

@@ -28,7 +28,7 @@ def test_every_event_is_on_the_page():
     package = Path(msl_network_trio.__file__).parent
     text = PAGE.read_text(encoding="utf-8")
     events = set()
-    for path in [*package.glob("protocol/*.py"), *package.glob("manager/*.py")]:
+    for path in [*package.glob("protocol/**/*.py"), *package.glob("manager/*.py")]:
         source = path.read_text(encoding="utf-8")
         events |= set(re.findall(r'logging\.[A-Z]+,\s*"([a-z_]+)"', source))
     assert len(events) > 10

@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.manager import password_checks
 from msl_network_trio.manager.password_checks import PasswordChecks
-from msl_network_trio.protocol.verdicts import NotNow
+from msl_network_trio.protocol.manager.pending_check import NotNow
 
 RIGHT = (b"key", b"salt")
 

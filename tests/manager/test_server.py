@@ -16,8 +16,8 @@ from msl_network_trio.manager import connection, rights
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.manager.settings import ManagerSettings
-from msl_network_trio.protocol.delivery import BUSY, LARGE
-from msl_network_trio.protocol.manager import ManagerProtocol
+from msl_network_trio.protocol.manager.delivery import BUSY, LARGE
+from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from tests.manager.wires import Wire, dial
 from tests.protocol.network import encoded, notification, reply, request
 

@@ -11,10 +11,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio import ConnectionLost, RemoteError, connect
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.manager import conversations, hostnames, lobby
+from msl_network_trio.manager import hostnames
+from msl_network_trio.manager import peer_loop as conversations
+from msl_network_trio.manager import unauthenticated as lobby
 from msl_network_trio.manager.hostnames import Hostnames
-from msl_network_trio.manager.lobby import Lobby
 from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.unauthenticated import Lobby
 from msl_network_trio.service.service import Service
 from tests.manager.wires import Wire, dial
 from tests.protocol.network import reply, request

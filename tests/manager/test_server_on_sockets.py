@@ -19,7 +19,7 @@ from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.server import Manager, open_manager
 from msl_network_trio.manager.settings import ManagerSettings
-from msl_network_trio.protocol.peer import Host
+from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.tcp import SocketTransport
 from tests.manager.sockets import LIMIT, dial, others_are_served, reach

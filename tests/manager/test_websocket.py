@@ -11,13 +11,13 @@ import pytest
 import trio
 
 from msl_network_trio.constants import MANAGER
+from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.opening_handshake import open_websocket
 from msl_network_trio.transport.tcp import open_tcp
 from msl_network_trio.transport.tls import open_tls
-from msl_network_trio.transport.trust import client_context
 from tests.manager.wires import Wire
 from tests.protocol.network import reply
 from tests.transport.certificates import ordinary

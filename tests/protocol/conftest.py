@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .network import Network
+from tests.protocol.network import Network
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from msl_network_trio.protocol.admission import Authentication
-from msl_network_trio.protocol.manager import ManagerProtocol
-from msl_network_trio.protocol.peer import Peer
+from msl_network_trio.protocol.manager.admission import Authentication
+from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 
 NAME = "Manager[vm:1875]"
 

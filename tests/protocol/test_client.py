@@ -13,7 +13,7 @@ from msl_network_trio import exceptions as exc
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT
 from msl_network_trio.protocol.messages import Connected, Notification, NotificationBatch, Question
-from msl_network_trio.protocol.outgoing import NOBODY, Request
+from msl_network_trio.protocol.requests import NOBODY, Request
 from tests.protocol.lines import MANAGER, ask, line
 
 IDENTITY = {"type": "client", "name": "C", "language": "Python", "os": "Linux"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.protocol.requests import Request
 from tests.protocol.lines import MANAGER, line
 from tests.protocol.test_client import Peer, error, reply
 

@@ -10,8 +10,17 @@ import pytest
 from msl_network_trio import exceptions as exc
 from msl_network_trio.protocol.client import ClientProtocol, Event, Request
 from msl_network_trio.protocol.messages import Connected, Notification, Question
-
-from .recordings import FOLDER, Expected, Recording, Seen, Step, canonical, is_admin, is_goodbye, load
+from tests.protocol.recordings import (
+    FOLDER,
+    Expected,
+    Recording,
+    Seen,
+    Step,
+    canonical,
+    is_admin,
+    is_goodbye,
+    load,
+)
 
 RECORDINGS = load()
 FEEDS = ("line by line", "byte by byte", "joined")

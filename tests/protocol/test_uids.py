@@ -9,7 +9,7 @@ import threading
 
 from msl_network_trio.protocol import uids as module
 from msl_network_trio.protocol.client import ClientProtocol
-from msl_network_trio.protocol.outgoing import Request
+from msl_network_trio.protocol.requests import Request
 from msl_network_trio.protocol.uids import Uids
 
 IDENTITY = {"type": "client", "name": "C", "language": "Python", "os": "Linux"}

@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from msl_network_trio import Service
+from msl_network_trio import callbacks as user_code
 from msl_network_trio.asyncio_advice import explain, forget_event_loop
-from msl_network_trio.client import user_code
 from msl_network_trio.protocol.service import Call
 from msl_network_trio.service.threads import failed
 

@@ -15,11 +15,11 @@ import trio
 
 from msl_network_trio import ConnectionLost, Service
 from msl_network_trio import logger as logger_module
+from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.service.state import state_of
 from msl_network_trio.service.threads import Thread, WorkerThreads
 from msl_network_trio.transport import tcp
 from msl_network_trio.transport.tls import accept_tls, open_tls
-from msl_network_trio.transport.trust import client_context
 from tests.injector import EVERY_STEP, Injector, numbers
 from tests.transport.certificates import ordinary
 from tests.transport.peers import serving

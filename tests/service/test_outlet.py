@@ -10,9 +10,9 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost
-from msl_network_trio.service import holding as holding_module
+from msl_network_trio.service import coalescing as holding_module
 from msl_network_trio.service import outlet as outlet_module
-from msl_network_trio.service.holding import Holding
+from msl_network_trio.service.coalescing import Holding
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.transport.base import Transport
 

@@ -21,11 +21,11 @@ from msl_network_trio import (
     connect,
 )
 from msl_network_trio.client.link import Link
+from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.service.service import Service
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.tcp import open_tcp
 from msl_network_trio.transport.tls import open_tls
-from msl_network_trio.transport.trust import client_context
 from tests.soak.process import Manager
 
 HONEST = (ServiceLost, ConnectionLost, ConnectError)

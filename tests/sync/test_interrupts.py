@@ -688,7 +688,8 @@ def test_functions_of_atexit_that_were_registered_before_connect_can_use_the_lin
 
 def test_a_thread_that_cannot_be_started_is_an_error_that_says_so(monkeypatch, manager: FakeManager):
     from msl_network_trio import ConnectError
-    from msl_network_trio.portal import process, script
+    from msl_network_trio.portal import background_thread as script
+    from msl_network_trio.portal import process
 
     monkeypatch.setattr(process, "this", process.Process())
 

@@ -24,11 +24,12 @@ from msl_network_trio import (
     TerminalPrompts,
 )
 from msl_network_trio import connect as async_connect
-from msl_network_trio.portal import errand, waiting
-from msl_network_trio.portal.errand import in_calling_thread
+from msl_network_trio.portal import loop_call as errand
+from msl_network_trio.portal import waiting
+from msl_network_trio.portal.background_thread import current_portal
 from msl_network_trio.portal.interrupts import uninterrupted
+from msl_network_trio.portal.loop_call import in_calling_thread
 from msl_network_trio.portal.portal import Portal
-from msl_network_trio.portal.script import current_portal
 from msl_network_trio.portal.waiting import wait
 from msl_network_trio.portal.worker import Worker
 from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async

@@ -12,9 +12,9 @@ from functools import partial
 import attrs
 import trio
 
+from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.transport.tcp import SocketTransport, open_tcp
 from msl_network_trio.transport.tls import open_tls
-from msl_network_trio.transport.trust import client_context
 from tests.transport.certificates import ordinary
 
 LIMIT = 10.0

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.manager import conversations
+from msl_network_trio.manager import peer_loop as conversations
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.transport import liveness
 from msl_network_trio.transport.base import Transport

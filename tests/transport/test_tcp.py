@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
+from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.transport import tcp, tls
 from msl_network_trio.transport.tcp import (
@@ -26,7 +27,6 @@ from msl_network_trio.transport.tcp import (
     take_socket,
 )
 from msl_network_trio.transport.tls import TlsTransport, accept_tls, open_tls
-from msl_network_trio.transport.trust import client_context
 from msl_network_trio.visible import visible
 from tests.transport.certificates import ordinary
 from tests.transport.peers import LIMIT, PLAIN, WIRES, connected, reset, serving, socket_of, stay

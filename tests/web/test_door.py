@@ -10,7 +10,7 @@ import trio.testing
 
 from msl_network_trio.transport.memory import memory_pair
 from msl_network_trio.transport.websocket import WebSocketTransport
-from msl_network_trio.web.door import Door
+from msl_network_trio.web.http_server import Door
 from tests.transport.websockets import frame, opened, upgrade_request
 
 __all__ = ["opened"]

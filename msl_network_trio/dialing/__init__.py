@@ -1,0 +1,1 @@
+"""Connection set-up, shared by client, Service, Manager and gateway: address, trust, prompts, handshake."""

@@ -1,0 +1,1 @@
+"""Limits on what peers may use, as pure state: quotas, throttles and rates."""

@@ -1,0 +1,133 @@
+"""How peers come in by the network: TLS, WebSocket, and the name of their host."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Collection
+from typing import Any
+
+import attrs
+import trio
+
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.logger import get_logger
+from msl_network_trio.manager.hostnames import Hostnames
+from msl_network_trio.manager.unauthenticated import Lobby, Visitor
+from msl_network_trio.protocol.manager.peer import Host, Peer
+from msl_network_trio.protocol.manager.protocol import ManagerProtocol
+from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.tcp import SocketTransport, take_socket
+from msl_network_trio.transport.tls import accept_tls
+from msl_network_trio.web.http_server import Door
+
+logger = get_logger(__name__)
+
+
+class Entrance:
+    """Accepts connections.
+
+    Args:
+        protocol: The Manager's conversations, for what there is to log and to count.
+        lobby: Where peers are until they are admitted.
+        context: With what connections are secured; None: there is no TLS.
+        tls_timeout: How many seconds a TLS handshake may take.
+        serve: Serves a peer: a transport, the host, the port, and who it is in the lobby.
+        trusted_gateways: The IP addresses of hosts that tell the address of who is behind them: gateways, in
+            the first line of a connection, and proxies of WebSockets, in ``X-Forwarded-For``.
+    """
+
+    def __init__(
+        self,
+        protocol: ManagerProtocol,
+        lobby: Lobby,
+        context: ssl.SSLContext | None,
+        tls_timeout: float,
+        serve: Callable[[Transport, Host, int, Visitor], Any],
+        *,
+        trusted_gateways: Collection[str] = (),
+    ) -> None:
+        self._trusted_gateways = trusted_gateways
+        self._protocol = protocol
+        self._lobby = lobby
+        self._context = context
+        self._tls_timeout = tls_timeout
+        self._serve = serve
+        self._hostnames = Hostnames()
+        self._turns = trio.Lock()
+
+    def use_context(self, context: ssl.SSLContext) -> None:
+        """Secure the connections that are accepted from now on with another context."""
+        self._context = context
+
+    @trio.lowlevel.enable_ki_protection
+    async def accept(self, nursery: trio.Nursery, door: Door | None, stream: trio.SocketStream) -> None:
+        """Let a connection in that was accepted.
+
+        Args:
+            nursery: Where it is served.
+            door: Through which it comes, if by WebSocket.
+            stream: The connection.
+        """
+        try:
+            await self._let_in(nursery, door, stream)
+        except Exception:
+            # A mistake of ours. It must not cost other peers their connections.
+            logger.exception("a connection failed before it was served")
+
+    async def _let_in(self, nursery: trio.Nursery, door: Door | None, stream: trio.SocketStream) -> None:
+        try:
+            address, port = stream.socket.getpeername()[:2]
+            own_address = stream.socket.getsockname()[0]
+            sock = take_socket(stream)
+        except OSError as error:  # it is gone again
+            logger.debug("a connection was closed before it was accepted: %s", error)
+            await stream.aclose()
+            return
+        with trio.CancelScope() as entering:
+            visitor = self._lobby.enter(address, lambda _reason: entering.cancel())
+            host = upgrade = None
+            try:
+                transport: Transport | None = await self._secure(sock, address, port)
+                if transport is not None and door is not None:
+                    upgrade = await door.knock(transport)
+                    if upgrade is None:
+                        return
+                    transport = await door.open(transport, address, upgrade, nursery.start_soon)
+                if transport is not None:
+                    host = await self._host_of(transport, address, own_address)
+                    if host.address in self._trusted_gateways:
+                        # A proxy passes on what is said in a WebSocket as it is: no line of it counts.
+                        is_gateway = attrs.evolve(host, is_gateway=True)
+                        host = is_gateway if upgrade is None else host.behind(upgrade.forwarded_for)
+                    # In a task of its own: what has led here need not be kept, nor gone through every time.
+                    nursery.start_soon(self._serve, transport, host, port, visitor)
+            finally:
+                if host is None:
+                    self._lobby.leave(visitor)
+
+    async def _host_of(self, transport: Transport, address: str, own_address: str) -> Host:
+        """Return the computer at the other end; the transport is closed if that fails."""
+        try:
+            return await self._hostnames.host(address, own_address)
+        except BaseException:
+            transport.close()
+            raise
+
+    async def _secure(self, sock: socket.socket, address: str, port: int) -> SocketTransport | None:
+        if self._context is None:
+            return SocketTransport(sock)
+        try:
+            with trio.fail_after(self._tls_timeout) as limit:
+                return await accept_tls(sock, self._context, self._turns, limit)
+        except (ConnectionLost, trio.TooSlowError) as error:
+            nobody = Peer(Host(address, address, address, address), port)
+            text = "no TLS connection with %s: %s"
+            why = str(error) or f"the handshake took longer than {self._tls_timeout:g} seconds (tls_timeout)"
+            self._protocol.records.write(
+                nobody, logging.INFO, "no_tls", text, nobody.address, why, reason=why
+            )
+            if isinstance(error, trio.TooSlowError):
+                self._protocol.hits["tls_timeout"] += 1
+            return None

@@ -1,0 +1,473 @@
+"""Who is let in, and who is an administrator: what a Manager asks its peers, as pure state.
+
+A conversation begins with the questions of the authentication, of which there is one kind at most, and with
+that for the identity. Later on, who makes a request that takes an administrator and is none is asked for
+username and password; other requests of that peer go on meanwhile, and only what can be an answer is one.
+
+What the peer says may have to be looked up. Then something is `Waiting.undecided`, and what the peer sends
+is kept until `Admission.decide` is told the verdict.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from msl_network_trio.hidden import Hidden, hide, reveal
+from msl_network_trio.limits.login_throttle import Logins, Outcome
+from msl_network_trio.protocol import codec
+from msl_network_trio.protocol.handshake import NO_ADMIN, UNREGISTERED, WRONG_MANAGER_PASSWORD, WRONG_PASSWORD
+from msl_network_trio.protocol.manager import answers
+from msl_network_trio.protocol.manager import typed_lines as terminal
+from msl_network_trio.protocol.manager.delivery import Delivery
+from msl_network_trio.protocol.manager.event_log import Records
+from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.pending_check import (
+    AdminRequest,
+    KnowUser,
+    LogIn,
+    NotNow,
+    Replace,
+    Revoked,
+    Throttled,
+    TrustHost,
+    Undecided,
+    Waiting,
+)
+from msl_network_trio.protocol.manager.registry import AddressTaken, Registry, RegistryFull
+from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
+
+VERDICT = "a verdict"
+"""What `Peer.waits_for` is while the peer itself has nothing to say."""
+
+_ANSWER_LIMIT = 65_536
+"""The largest line of a peer that has not shown yet that it may connect, in bytes."""
+
+IDENTITY_LIMIT = 2_097_152
+"""The largest line with an identity, in bytes: a Service says there what its attributes are."""
+
+FORWARDED = "forwarded"
+"""The field of a peer's first line in which a gateway tells the IP address of that peer."""
+
+_FORWARDED_KEY = b'"forwarded"'
+
+_LINES = 1000
+"""How many lines a peer may send before it has said who it is: blank ones, for those that count need few."""
+
+_ADMIN_REQUESTS = 100
+"""How many requests for which it has to be an administrator a peer may make before it has logged in."""
+
+_UNPROVEN = 16_384
+"""How many bytes these may have."""
+
+FULL_AGAIN = 10.0
+"""Seconds after which a peer may try again that was one too many: others have to go first."""
+
+TAKEN_AGAIN = 1.0
+"""Seconds after which a peer may try again whose name and address are taken: it will have another port."""
+
+UNDECIDED_AGAIN = 5.0
+"""Seconds after which a peer may try again of which the Manager could not find out who it is."""
+
+
+@attrs.frozen
+class Authentication:
+    """What peers have to show before they may say who they are; one of these at most.
+
+    Raises:
+        ValueError: It is more than one.
+    """
+
+    password: str | Hidden | None = attrs.field(default=None, converter=hide, repr=False)
+    """The Manager's password, which everybody has to know; None: there is none."""
+
+    hostname: bool = False
+    """Whether their hosts have to be trusted."""
+
+    login: bool = False
+    """Whether they have to log in as a user."""
+
+    def __attrs_post_init__(self) -> None:
+        if (self.password is not None) + self.hostname + self.login > 1:
+            raise ValueError("Cannot specify multiple authentication methods")
+
+
+class Admission:
+    """The part of a `ManagerProtocol` that lets peers in.
+
+    Args:
+        name: ``"Manager[HOST:port]"``.
+        registry: Who is connected, to which is added who is let in.
+        authentication: What peers have to show.
+        read_limit: The largest line to accept of a peer that is connected, in bytes; None: no limit.
+        delivery: Writes to peers.
+        admitted: Is told of a peer that has been let in.
+        record: Keeps for later what happened to a peer when it connected.
+        records: The log.
+        logins: The attempts to log in that have failed.
+        replaces: Whether a peer that is gone may be replaced by one of the same name, see `Replace`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        registry: Registry,
+        authentication: Authentication,
+        read_limit: int | None,
+        *,
+        delivery: Delivery,
+        admitted: Callable[[Peer], None],
+        record: Callable[[Peer, str], None],
+        records: Records,
+        logins: Logins,
+        replaces: bool = False,
+    ) -> None:
+        self._name = name
+        self._registry = registry
+        self._authentication = authentication
+        self._read_limit = read_limit
+        self._delivery = delivery
+        self._admitted = admitted
+        self._record = record
+        self._records = records
+        self._logins = logins
+        self._replaces = replaces
+
+    def begin(self, peer: Peer) -> None:
+        """Take up the conversation with a new peer."""
+        self._record(peer, "new connection request")
+        peer.waiting = Waiting()
+        peer.lines.limit = _smaller(self._read_limit, _ANSWER_LIMIT)
+        if self._authentication.password is not None:
+            self._ask(peer, "password", "password", self._name)
+        elif self._authentication.hostname:
+            self._wait_for_verdict(peer, TrustHost(peer.host.hostname))
+        elif self._authentication.login:
+            self._ask(peer, "username", "username", self._name)
+        else:
+            self._ask_identity(peer)
+
+    def end(self, peer: Peer) -> None:
+        """Note that a peer has gone."""
+        if peer.kind or peer.closing:
+            self._record(peer, "disconnected")
+        elif peer.waits_for in {"username", "password", "login password"}:
+            what = peer.waits_for.removeprefix("login ")
+            self._record(peer, f"connection closed before receiving the {what}")
+        else:
+            self._record(peer, "connection closed prematurely")
+
+    def request(self, peer: Peer, routed: RoutedLine, line: bytes) -> None:
+        """Take a request for which a peer has to be an administrator."""
+        try:
+            fields = codec.decode_object(line)
+        except codec.NotALine as error:  # a number of more digits than Python converts, for example
+            self._delivery.refuse(peer, routed.uid, str(error))
+            return
+        args, kwargs = fields.get("args", []), fields.get("kwargs", {})
+        if not isinstance(args, list) or not isinstance(kwargs, dict):
+            self._delivery.refuse(peer, routed.uid, 'TypeError: "args" are an array, and "kwargs" an object')
+            return
+        text = "received an admin request %r from %s"
+        name = routed.attribute
+        self._records.write(peer, logging.INFO, "admin_request", text, name, peer.name, attribute=name)
+        if peer.waiting is None:
+            peer.waiting = Waiting()
+        requests = peer.waiting.requests
+        peer.waiting.size += len(line)
+        if len(requests) >= _ADMIN_REQUESTS:
+            self._delivery.refuse(
+                peer, routed.uid, f"{NO_ADMIN}, and {_ADMIN_REQUESTS} of them wait for a login"
+            )
+            return
+        if peer.waiting.size > _UNPROVEN and not peer.is_admin:
+            self._delivery.refuse(
+                peer, routed.uid, f"{NO_ADMIN}, and before that no more than {_UNPROVEN:,} bytes"
+            )
+            if not requests:
+                peer.waiting = None
+            return
+        requests.append(AdminRequest(routed.attribute, args, kwargs, routed.uid))
+        if len(requests) == 1:
+            self._next_request(peer)
+
+    def take(self, peer: Peer, line: bytes) -> bool:
+        """Take a line of a peer that `Peer.waits_for` something.
+
+        Returns:
+            False if it is no answer, but to be handled as other lines of a peer that is connected.
+        """
+        assert peer.waiting is not None
+        assert peer.waiting.undecided is None
+        if not peer.kind and peer.lines_received > _LINES:
+            self.reject(peer, ValueError(f"{peer.waits_for!r} was not answered by any of {_LINES:,} lines"))
+            return True
+        if not line.strip():
+            return True
+        if not (peer.kind or peer.has_answered):
+            peer.has_answered = True
+            if _FORWARDED_KEY in line:
+                _take_forwarded(peer, line)
+        if peer.kind and (len(line) > _ANSWER_LIMIT or self._is_no_answer(peer, line)):
+            return False
+        try:
+            answer = codec.decode(line).result
+        except codec.NotALine as error:
+            text = terminal.typed(line)
+            answer = terminal.identity(text) if text and peer.waits_for == "identity" else text
+            if answer is None:
+                self._no_answer(peer, f"is not a line of JSON: {error}")
+                return True
+        if answer is UNSET:
+            self._no_answer(peer, 'has no "result"')
+        else:
+            self._answer(peer, answer)
+        return True
+
+    def decide(self, peer: Peer, verdict: Any) -> None:
+        """Take the verdict that a peer waits for, or the exception because of which there is none."""
+        waiting = peer.waiting
+        assert waiting is not None
+        question, waiting.undecided = waiting.undecided, None
+        peer.waits_for = ""
+        if isinstance(question, AdminRequest):
+            self._answer_request(peer, question, verdict)
+        elif isinstance(verdict, Throttled):
+            self._throttle(peer, verdict)
+        elif isinstance(verdict, Exception):
+            self._undecidable(peer, verdict)
+        elif isinstance(question, Replace):
+            self._check_identity(peer, question.identity, may_replace=False)
+        elif isinstance(question, TrustHost):
+            if verdict:
+                self._ask_identity(peer)
+            else:
+                error = ValueError(f"{question.hostname!r} is not a trusted hostname")
+                self.reject(peer, error, "rejected: untrusted hostname")
+        elif isinstance(question, KnowUser):
+            if verdict:
+                waiting.username = question.username
+                self._ask(peer, "login password", "password", question.username)
+            else:
+                self._fail(peer, ValueError(UNREGISTERED), "rejected: unregistered user")
+        elif verdict is None:
+            self._fail(peer, ValueError(WRONG_PASSWORD), "rejected: wrong login password")
+        else:
+            self._logged_in(peer, bool(verdict))
+
+    def reject(self, peer: Peer, error: Exception, record: str = "", again: float | None = None) -> None:
+        """Tell a peer why it is not served, and have its connection closed.
+
+        Args:
+            peer: The peer.
+            error: Why.
+            record: What to keep of it for later.
+            again: See `answers.error`.
+        """
+        reason = f"{type(error).__name__}: {error}"
+        text = "%s is rejected: %s"
+        self._records.write(peer, logging.WARNING, "rejected", text, peer.name, reason, reason=reason)
+        if record:
+            self._record(peer, record)
+        # Who has logged in while connected made a request, whose answer this is.
+        requests = peer.waiting.requests if peer.waiting is not None else ()
+        uid, requester = (requests[0].uid, peer.name) if requests else ("", self._name)
+        self._delivery.put(peer, answers.error(reason, uid, requester, again))
+        peer.closing = reason
+
+    # ---- questions ----
+
+    def _ask(self, peer: Peer, waits_for: str, attribute: str, *args: str) -> None:
+        peer.waits_for = waits_for
+        self._delivery.put(peer, answers.question(attribute, args, self._name))
+
+    def _ask_identity(self, peer: Peer) -> None:
+        peer.lines.limit = _smaller(self._read_limit, IDENTITY_LIMIT)
+        self._ask(peer, "identity", "identity")
+
+    def _wait_for_verdict(self, peer: Peer, question: Undecided) -> None:
+        assert peer.waiting is not None
+        peer.waiting.undecided = question
+        peer.waits_for = VERDICT
+
+    # ---- answers ----
+
+    def _is_no_answer(self, peer: Peer, line: bytes) -> bool:
+        """Return whether a peer that is asked to log in says something else.
+
+        Clients of msl-network answer with the fields of the question and a result. Replies of a Service,
+        which has to log in like others, have the name of a client as their requester.
+        """
+        try:
+            routed = codec.decode_routed(line)
+        except codec.NotALine:
+            return terminal.typed(line) is None
+        if routed.attribute or routed.result is NO_RESULT:
+            return True
+        return peer.kind == "service" and routed.requester not in {UNSET, None, self._name}
+
+    def _no_answer(self, peer: Peer, what: str) -> None:
+        error = ValueError(f"The answer to {peer.waits_for!r} {what}")
+        self._fail(peer, error, "" if peer.kind else f"rejected: invalid {peer.waits_for}")
+
+    def _fail(self, peer: Peer, error: Exception, record: str, again: float | None = None) -> None:
+        """Tell a peer that it is not let in; if it is connected, refuse only what it has requested."""
+        if not peer.kind:
+            self.reject(peer, error, record, again)
+            return
+        reason = f"{type(error).__name__}: {error}"
+        text = "%s could not log in: %s"
+        self._records.write(peer, logging.WARNING, "login_failed", text, peer.name, reason, reason=reason)
+        if record:
+            self._record(peer, record)
+        self._next_request(peer, refused=True, why=reason, again=again)
+
+    def _throttle(self, peer: Peer, throttled: Throttled) -> None:
+        """Tell a peer that too many logins have failed."""
+        # A client that is connected can do this as often as it wants, and must not fill the database.
+        record = "" if peer.kind else "rejected: too many failed logins"
+        self._fail(peer, ValueError(str(throttled)), record, throttled.again)
+
+    def _answer(self, peer: Peer, answer: Any) -> None:
+        assert peer.waiting is not None
+        if peer.waits_for == "identity":
+            self._check_identity(peer, answer)
+        elif peer.kind and (answer is None or answer == ""):
+            self._next_request(peer, refused=True)  # nobody logs in
+        elif peer.waits_for == "password":
+            self._check_password(peer, answer)
+        elif peer.waits_for == "username":
+            self._wait_for_verdict(peer, KnowUser(_text(answer)))
+        else:
+            self._wait_for_verdict(peer, LogIn(peer.waiting.username, _text(answer)))
+
+    def _check_password(self, peer: Peer, answer: Any) -> None:
+        assert self._authentication.password is not None
+        attempt = self._logins.begin(peer.host.address)  # which never waits: all are looked at just here
+        if attempt.again:
+            self._throttle(peer, Throttled(peer.host.name, attempt.again))
+            return
+        right = reveal(self._authentication.password).encode("utf-8", "surrogatepass")
+        is_right = hmac.compare_digest(_text(answer).encode("utf-8", "surrogatepass"), right)
+        attempt.end(Outcome.SUCCEEDED if is_right else Outcome.FAILED)
+        if is_right:
+            self._ask_identity(peer)
+        else:
+            self.reject(peer, ValueError(WRONG_MANAGER_PASSWORD), "rejected: wrong Manager password")
+
+    def _check_identity(self, peer: Peer, identity: Any, *, may_replace: bool = True) -> None:
+        try:
+            self._registry.add(peer, identity)
+        except RegistryFull as error:
+            self.reject(peer, ValueError(str(error)), "rejected: invalid identity", FULL_AGAIN)
+            return
+        except AddressTaken as error:
+            self.reject(peer, NameError(str(error)), "rejected: invalid identity", TAKEN_AGAIN)
+            return
+        except (TypeError, KeyError, NameError, ValueError) as error:
+            holder = (
+                self._replaceable(peer, identity) if isinstance(error, NameError) and may_replace else None
+            )
+            if holder is None:
+                self.reject(peer, error, "rejected: invalid identity")
+            else:
+                self._wait_for_verdict(peer, Replace(holder, identity))
+            return
+        peer.waits_for = ""
+        peer.waiting = None
+        peer.lines.limit = self._read_limit
+        peer.tail = b',"requester":' + codec.encode(peer.name)[:-1] + b"}\r\n"
+        self._admitted(peer)
+        self._record(peer, f"connected as a {peer.kind}")
+        text = "%s is a new %s"
+        self._records.write(peer, logging.INFO, "connected", text, peer.name, peer.kind, kind=peer.kind)
+
+    def _replaceable(self, peer: Peer, identity: dict[str, Any]) -> Peer | None:
+        """Return the Service that has the name of a newcomer and may be replaced by it if it is gone."""
+        holder = self._registry.services.get(identity["name"])
+        if holder is None or not self._replaces or peer.host.gateway or holder.host.gateway:
+            return None
+        return holder if (holder.host.address, holder.user) == (peer.host.address, peer.user) else None
+
+    def _undecidable(self, peer: Peer, error: Exception) -> None:
+        """There is no verdict on a peer that wants to be let in, or to log in."""
+        text = "cannot decide about %s: %s"
+        self._records.write(peer, logging.ERROR, "undecided", text, peer.name, str(error), reason=str(error))
+        reason = RuntimeError(f"The Manager cannot check who you are: {error}")
+        again = error.again if isinstance(error, NotNow) else UNDECIDED_AGAIN
+        if peer.kind:
+            self._next_request(peer, refused=True, why=f"RuntimeError: {reason}", again=again)
+        else:
+            self.reject(peer, reason, "rejected: the Manager could not check it", again)
+
+    def _logged_in(self, peer: Peer, is_admin: bool) -> None:
+        assert peer.waiting is not None
+        peer.is_admin = is_admin
+        peer.user = peer.waiting.username
+        text = "%s has logged in as %r"
+        self._records.write(peer, logging.INFO, "logged_in", text, peer.name, peer.user, admin=is_admin)
+        if not peer.kind:
+            self._ask_identity(peer)
+        else:
+            self._next_request(peer, refused=not is_admin)
+
+    # ---- requests ----
+
+    def _next_request(
+        self, peer: Peer, *, refused: bool = False, why: str = NO_ADMIN, again: float | None = None
+    ) -> None:
+        """Go on with the first request for which a peer has to be an administrator."""
+        assert peer.waiting is not None
+        requests = peer.waiting.requests
+        if refused:
+            self._delivery.refuse(peer, requests.popleft().uid, why, again)
+        if not requests:
+            peer.waits_for = ""
+            peer.waiting = None
+        elif peer.is_admin:
+            self._wait_for_verdict(peer, requests[0])
+        else:
+            self._ask(peer, "username", "username", self._name)
+
+    def _answer_request(self, peer: Peer, request: AdminRequest, verdict: Any) -> None:
+        assert peer.waiting is not None
+        peer.waiting.requests.popleft()
+        if isinstance(verdict, Revoked):
+            peer.is_admin = False
+            self._delivery.refuse(peer, request.uid, f"{NO_ADMIN}: {verdict}")
+        elif isinstance(verdict, Exception):
+            self._delivery.refuse(peer, request.uid, f"{type(verdict).__name__}: {verdict}")
+        elif isinstance(verdict, answers.Encoded):
+            self._delivery.put_result(peer, request.uid, verdict.value)
+        else:
+            try:
+                line = answers.result(verdict, request.uid, peer.name)
+            except (TypeError, ValueError) as error:
+                self._delivery.refuse(peer, request.uid, f"{type(error).__name__}: {error}")
+            else:
+                self._delivery.put(peer, line)
+        self._next_request(peer)
+
+
+def _take_forwarded(peer: Peer, line: bytes) -> None:
+    """Take the address of a peer from its first line, to which a gateway has added it."""
+    try:
+        address = codec.decode_object(line).get(FORWARDED)
+    except codec.NotALine:
+        return  # the gateway can add it to JSON objects only
+    behind = peer.host.behind(address)
+    # Of another host it only counts that there is a gateway in between.
+    peer.host = behind if peer.host.is_gateway else attrs.evolve(peer.host, gateway=behind.gateway)
+
+
+def _smaller(limit: int | None, other: int) -> int:
+    return other if limit is None else min(limit, other)
+
+
+def _text(answer: Any) -> str:
+    """An answer, of which only text can be right."""
+    return answer if isinstance(answer, str) else ""

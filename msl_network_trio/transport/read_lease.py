@@ -1,0 +1,120 @@
+"""Whose turn it is to read: the task's or, for a moment, that of a thread that waits for a reply anyway.
+
+A thread that makes one call after the other would otherwise wait, in each of them, until the event loop has
+read the reply, has woken it and has gone to sleep again, which takes longer than all the rest. So the task
+stands aside while such a thread is at work, and looks from time to time whether it still is. Whoever needs
+the task calls it back.
+"""
+
+from __future__ import annotations
+
+import threading
+from time import monotonic
+
+import trio
+
+from msl_network_trio.protocol.requests import Request
+
+LONGEST_TURN = 0.02
+"""For how many seconds a thread reads; a reply that takes longer can as well be read by the task."""
+
+_FREQUENT = 0.05
+"""How many seconds apart, at the most, replies to threads have to be before the task stands aside."""
+
+_FIRST_LOOK, _LAST_LOOK = 0.01, 0.02
+"""After how many seconds aside the task looks whether threads still read, at first and in the long run."""
+
+_SHORTEST_PENANCE, _LONGEST_PENANCE = 0.05, 1.6
+"""For how many seconds the task stays when it had stood aside for nobody; they double each time."""
+
+
+class Turn:
+    """Says whose turn it is to read. What threads call, they call with the lock held.
+
+    Args:
+        lock: The connection's.
+        threads_may_receive: Whether threads may read at all.
+
+    Attributes:
+        is_aside: Whether the task stands aside.
+        reader: The request whose thread reads; None: no thread does.
+    """
+
+    def __init__(self, lock: threading.RLock, *, threads_may_receive: bool) -> None:
+        self.is_aside = False
+        self.reader: Request | None = None
+        self._lock = lock
+        self._threads_may_receive = threads_may_receive
+        self._until = 0.0
+        self._turns = 0
+        self._called_back: trio.Event | None = None
+        self._last_reply = 0.0
+        self._not_before = 0.0
+        self._penance = _SHORTEST_PENANCE
+
+    # For threads.
+
+    def take(self, request: Request) -> bool:
+        """Let the thread that made this request read, if the task stands aside and no other thread reads."""
+        if not self.is_aside or self.reader is not None:
+            return False
+        self.reader = request
+        self._until = monotonic() + LONGEST_TURN
+        self._turns += 1
+        return True
+
+    def give_up(self, request: Request) -> None:
+        """Let the thread that made this request read no more, if it does."""
+        if self.reader is request:
+            self.reader = None
+
+    def hand_back(self, request: Request) -> None:
+        """Leave reading to the task, which is to be called back: it has to look at what was received."""
+        self.give_up(request)
+        self.is_aside = False
+
+    # For the task.
+
+    def is_to_stand_aside(self, requests: list[Request]) -> bool:
+        """Return whether to stand aside, now that these requests were answered.
+
+        That is when threads have waited for the answers, and are likely to do so again.
+        """
+        if not self._threads_may_receive or not all(request.wakes_anywhere for request in requests):
+            return False
+        if all(request.is_patient for request in requests):
+            return False
+        now = monotonic()
+        is_frequent, self._last_reply = now - self._last_reply < _FREQUENT, now
+        return is_frequent and now >= self._not_before
+
+    async def stand_aside(self) -> None:
+        """Let threads read, until none does any more or the task is called back."""
+        with self._lock:
+            self.is_aside = True
+            self._called_back = called_back = trio.Event()
+            turns_before = turns = self._turns
+        look = _FIRST_LOOK
+        try:
+            while True:
+                with trio.move_on_after(look):
+                    await called_back.wait()
+                    return
+                if turns == self._turns and (self.reader is None or monotonic() > self._until + LONGEST_TURN):
+                    return
+                turns = self._turns
+                look = min(2 * look, _LAST_LOOK)
+        finally:
+            with self._lock:
+                self.is_aside = False
+                self.reader = None
+            if self._turns > turns_before:
+                self._penance = _SHORTEST_PENANCE
+            else:
+                self._not_before = monotonic() + self._penance
+                self._penance = min(2 * self._penance, _LONGEST_PENANCE)
+
+    def call_back(self) -> None:
+        """Have the task read at once; in the Trio thread."""
+        if self._called_back is not None:
+            self._called_back.set()

@@ -1,0 +1,348 @@
+"""The door: what a connection asks for by HTTP is answered, or a WebSocket is opened."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+import attrs
+import h11
+import trio
+
+from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.limits.quota import Holdings
+from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.opening_handshake import accept_websocket
+from msl_network_trio.transport.websocket import SpawnTask, WebSocketTransport, held_together
+from msl_network_trio.visible import visible_lines
+from msl_network_trio.web.pages import find_page
+
+ENDPOINTS: Final = frozenset({"/", "/msl"})
+"""The paths at which a WebSocket can be opened; whatever follows a ``?`` does not count."""
+
+ANY_ORIGIN: Final = "*"
+"""What to put among the origins if pages of all of them may connect."""
+
+PING_INTERVAL = 20.0
+"""How many seconds to wait before a peer is asked whether it is there; proxies often give up after 60."""
+
+_HEAD_SIZE = 16_384
+"""The largest head of a request, in bytes."""
+
+_HEAD_SECONDS = 10.0
+"""How many seconds a peer may take to send it."""
+
+_HELD = 1024 * 1024 * 1024
+"""How many bytes all WebSockets together may hold of messages that are not complete, if not more are needed
+for two of the largest."""
+
+_ANSWER_SECONDS = 10.0
+"""How many seconds a peer may take to read an answer."""
+
+_LINGER = 1.0
+"""How many seconds to wait for a peer to close its end: what it has not read is lost when we close ours."""
+
+_DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
+
+
+@attrs.frozen
+class Answer(Exception):
+    """What to answer instead of opening a WebSocket."""
+
+    status: HTTPStatus
+    body: bytes
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+
+
+def _refusal(status: HTTPStatus, text: str, **headers: str) -> Answer:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    plain = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
+    return Answer(status, f"{visible_lines(text)}\n".encode(), {**plain, **named})
+
+
+@attrs.frozen
+class Upgrade:
+    """A request for a WebSocket that may be opened."""
+
+    key: str
+    """Its ``Sec-WebSocket-Key``."""
+
+    subprotocol: str | None
+    """The subprotocol on which to agree; None: the client has proposed none."""
+
+    forwarded_for: str = ""
+    """The address that the last proxy on the way has seen, as it says in ``X-Forwarded-For``."""
+
+
+class Request:
+    """The head of a request.
+
+    Args:
+        event: The request.
+        is_last: Whether nothing came behind it.
+    """
+
+    def __init__(self, event: h11.Request, *, is_last: bool) -> None:
+        self.method = event.method.decode("ascii")
+        self.target = event.target.decode("ascii")
+        self.path = self.target.partition("?")[0]
+        self.is_1_1 = event.http_version == b"1.1"
+        self.is_last = is_last
+        self._headers = [(name, value.decode("latin-1")) for name, value in event.headers]
+
+    def values(self, name: bytes) -> list[str]:
+        """Return the values of a header, one for each time that it is there."""
+        return [value for key, value in self._headers if key == name]
+
+    def tokens(self, name: bytes) -> list[str]:
+        """Return the parts of a header whose values are lists."""
+        values = ",".join(self.values(name)).split(",")
+        return [value.strip() for value in values if value.strip()]
+
+    def has_token(self, name: bytes, token: str) -> bool:
+        """Return whether this is among them, in capital or small letters."""
+        return token in (value.lower() for value in self.tokens(name))
+
+
+def check_origin(text: str) -> str:
+    """Return an origin in the form in which origins can be compared, or `ANY_ORIGIN`.
+
+    Raises:
+        ValueError: It is none.
+    """
+    return text if text == ANY_ORIGIN else _origin(text)
+
+
+def _origins(origins: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(check_origin, origins))
+
+
+@attrs.frozen(kw_only=True)
+class Door:
+    """How requests are answered.
+
+    Args:
+        origins: The origins, ``"https://lab.example"`` for example, whose pages may connect, besides those of
+            the host and port that they connect to; `ANY_ORIGIN`: all of them. Who sends no ``Origin`` is no
+            page, and may always.
+        read_limit: The largest message to accept, in bytes; None: no limit.
+        ping_interval: See `WebSocketTransport`.
+        keep_at_most: See `accept_websocket`.
+    """
+
+    origins: frozenset[str] = attrs.field(default=frozenset(), converter=_origins)
+    read_limit: int | None = None
+    ping_interval: float | None = PING_INTERVAL
+    keep_at_most: int | None = None
+    _held: Holdings[WebSocketTransport] = attrs.field(init=False)
+
+    @_held.default
+    def _held_by_all(self) -> Holdings[WebSocketTransport]:
+        return held_together(None if self.read_limit is None else max(_HELD, 2 * self.read_limit))
+
+    async def knock(self, carrier: Transport) -> Upgrade | None:
+        """Read a request, and answer it unless it is one for a WebSocket that may be opened.
+
+        Args:
+            carrier: The connection, whose TLS is done. It is closed if this returns None, or is cancelled.
+        """
+        upgrade = None
+        try:
+            method = "GET"
+            try:
+                with trio.move_on_after(_HEAD_SECONDS):
+                    request = await _read(carrier)
+                    method = request.method
+                    upgrade = self._judge(request)
+            except Answer as answer:
+                await _send(carrier, answer, method)
+        except ConnectionLost:
+            pass  # and there is nobody who need be told
+        finally:
+            if upgrade is None:
+                carrier.close()
+        return upgrade
+
+    async def open(
+        self, carrier: Transport, address: str, upgrade: Upgrade, spawn: SpawnTask
+    ) -> WebSocketTransport | None:
+        """Open the WebSocket that was asked for.
+
+        Args:
+            carrier: The connection, which is closed with the WebSocket.
+            address: The IP address of the host of the peer.
+            upgrade: The request.
+            spawn: Starts the task that owns the WebSocket.
+
+        Returns:
+            None if the peer is gone.
+        """
+        try:
+            with trio.move_on_after(_ANSWER_SECONDS):
+                return await accept_websocket(
+                    carrier,
+                    upgrade.key,
+                    upgrade.subprotocol,
+                    spawn,
+                    read_limit=self.read_limit,
+                    ping_interval=self.ping_interval,
+                    held=self._held,
+                    address=address,
+                    keep_at_most=self.keep_at_most,
+                )
+        except ConnectionLost:
+            pass
+        return None
+
+    async def refuse(self, carrier: Transport, text: str) -> None:
+        """Say that there is no WebSocket, though the request is good, and close the connection."""
+        try:
+            await _send(carrier, _refusal(HTTPStatus.BAD_GATEWAY, text), "GET")
+        except ConnectionLost:
+            pass  # it need not be told
+        finally:
+            carrier.close()
+
+    def _judge(self, request: Request) -> Upgrade:
+        """Return a good request for a WebSocket.
+
+        Raises:
+            Answer: It is none.
+        """
+        if not request.has_token(b"upgrade", "websocket"):
+            raise _page(request)
+        if request.method != "GET" or not request.is_1_1:
+            raise _refusal(HTTPStatus.BAD_REQUEST, "A WebSocket is opened by GET, with HTTP/1.1.")
+        if request.path not in ENDPOINTS:
+            raise _refusal(HTTPStatus.NOT_FOUND, f"There is no WebSocket here, but at {_endpoints()}.")
+        if not request.has_token(b"connection", "upgrade"):
+            raise _refusal(HTTPStatus.BAD_REQUEST, "The header 'Connection: Upgrade' is missing.")
+        if request.values(b"sec-websocket-version") != ["13"]:
+            text = "The version of WebSocket must be 13."
+            raise _refusal(HTTPStatus.UPGRADE_REQUIRED, text, Sec_WebSocket_Version="13")
+        keys = request.values(b"sec-websocket-key")
+        if len(keys) != 1 or not _is_key(keys[0]):
+            raise _refusal(HTTPStatus.BAD_REQUEST, "The header 'Sec-WebSocket-Key' makes no sense.")
+        if not request.is_last:
+            raise _refusal(HTTPStatus.BAD_REQUEST, "Nothing may be sent before the WebSocket is open.")
+        self._check_origin(request)
+        proposed = request.tokens(b"sec-websocket-protocol")
+        if proposed and WEBSOCKET_SUBPROTOCOL not in proposed:
+            text = f"The only subprotocol here is {WEBSOCKET_SUBPROTOCOL}; propose it, or none."
+            raise _refusal(HTTPStatus.BAD_REQUEST, text)
+        proxies = request.tokens(b"x-forwarded-for")
+        forwarded_for = proxies[-1] if proxies else ""
+        return Upgrade(keys[0], WEBSOCKET_SUBPROTOCOL if proposed else None, forwarded_for)
+
+    def _check_origin(self, request: Request) -> None:
+        origins = request.values(b"origin")
+        if not origins or ANY_ORIGIN in self.origins:
+            return
+        if len(origins) == 1:
+            try:
+                origin = urlsplit(origins[0])
+                if _same_host(origin, request.values(b"host")[0]) or _origin(origins[0]) in self.origins:
+                    return
+            except ValueError:
+                pass  # it is none
+        raise _refusal(
+            HTTPStatus.FORBIDDEN, f"Pages of {', '.join(origins)} may not connect; see --websocket-origin."
+        )
+
+
+async def _read(carrier: Transport) -> Request:
+    """Read the head of a request.
+
+    Raises:
+        Answer: It is none, or too long.
+        ConnectionLost: There will be none.
+    """
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_SIZE)
+    try:
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.Request):
+                connection.next_event()  # its end, if it has no body
+                return Request(event, is_last=not connection.trailing_data[0])
+            if event is not h11.NEED_DATA:
+                raise ConnectionLost("There is no request")
+            connection.receive_data(await carrier.receive())
+    except h11.RemoteProtocolError as error:
+        status = HTTPStatus(error.error_status_hint)
+        raise _refusal(status, f"This port understands HTTP and WebSocket: {error}.") from None
+
+
+async def _send(carrier: Transport, answer: Answer, method: str) -> None:
+    """Send an answer, and wait until it has been read, for as long as that makes sense."""
+    headers = {**answer.headers, "Content-Length": str(len(answer.body)), "Connection": "close"}
+    head = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}"]
+    head += [f"{name}: {value}" for name, value in headers.items()]
+    body = b"" if method == "HEAD" else answer.body
+    with trio.move_on_after(_ANSWER_SECONDS) as scope:
+        await carrier.send_all("\r\n".join([*head, "", ""]).encode("latin-1") + body)
+    if not scope.cancelled_caught:
+        carrier.send_eof()
+        with trio.move_on_after(_LINGER):
+            while await carrier.receive():
+                pass
+
+
+def _page(request: Request) -> Answer:
+    """Return the answer to a request that is not one for a WebSocket."""
+    if request.method not in {"GET", "HEAD"}:
+        return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, "There are just pages here.", Allow="GET, HEAD")
+    page = find_page(request.target)
+    if page is not None:
+        return Answer(HTTPStatus.OK, page.body, {"Content-Type": page.content_type, **page.headers})
+    if request.path in ENDPOINTS:
+        text = "Here a WebSocket of MSL-Network is opened. A page is at /."
+        return _refusal(HTTPStatus.UPGRADE_REQUIRED, text, Upgrade="websocket")
+    return _refusal(HTTPStatus.NOT_FOUND, "There is no such page. One is at /.")
+
+
+def _endpoints() -> str:
+    return " and ".join(sorted(ENDPOINTS))
+
+
+def _is_key(text: str) -> bool:
+    try:
+        return len(base64.b64decode(text, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _origin(text: str) -> str:
+    """Return an origin in the form in which origins can be compared.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if text == "null":
+        return text
+    parts = urlsplit(text)
+    if not parts.scheme or not parts.hostname or parts.path not in {"", "/"} or parts.query:
+        raise ValueError(f"{text!r} is no origin, like https://lab.example or http://localhost:8000")
+    port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
+def _same_host(origin: SplitResult, host: str) -> bool:
+    """Return whether a page has come from the host and the port that it connects to.
+
+    The scheme does not count, since a proxy in front of us may have the TLS. It says what the port is if
+    there is none in either.
+
+    Raises:
+        ValueError: One of them makes no sense.
+    """
+    default = _DEFAULT_PORTS.get(origin.scheme)
+    target = urlsplit(f"//{host}")
+    return bool(origin.hostname) and (origin.hostname, origin.port or default) == (
+        target.hostname,
+        target.port or default,
+    )

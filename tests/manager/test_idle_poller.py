@@ -1,0 +1,351 @@
+"""Peers that say nothing are waited for together, and have a task when they need one."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from msl_network_trio.constants import MANAGER
+from msl_network_trio.manager import idle_poller as module
+from msl_network_trio.manager.idle_poller import SocketWatch
+from msl_network_trio.protocol.manager.protocol import ManagerProtocol
+from msl_network_trio.transport.tcp import SocketTransport
+from tests.manager.sockets import LIMIT, dial, others_are_served, reach
+from tests.manager.wires import dial as dial_in_memory
+from tests.protocol.network import notification, reply, request
+
+
+def living_tasks() -> int:
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+@pytest.fixture
+def watches(tls):
+    """Whether peers are watched."""
+    sockets = module._sockets()
+    if sockets is not None:
+        sockets.close()
+    return sockets is not None
+
+
+async def test_idle_peers_have_no_tasks_and_are_served_all_the_same(open_here, watches):
+    async with open_here() as manager, others_are_served(manager):
+        await wait_all_tasks_blocked(0.01)
+        before = living_tasks()
+        wires = [await dial(manager, f"C{number}") for number in range(10)]
+        for wire in wires:
+            await wire.ask(MANAGER, "link", "Echo")
+        while watches and living_tasks() != before:
+            await trio.sleep(0.01)
+        assert living_tasks() - before == (0 if watches else 10)
+        for wire in wires:
+            assert (await wire.ask(MANAGER, "unlink", "Echo"))["result"] is True
+        for wire in wires:
+            wire.transport.close()
+        while any(name.startswith("C") for name in manager.identity()["clients"]):
+            await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize("size", [1, 20_000, 16_384 * 4, 400_000])
+async def test_lines_of_any_size_reach_their_peer(open_here, size):
+    """With TLS some of a line may be decrypted already, of which the socket knows nothing."""
+    async with open_here() as manager:
+        with trio.fail_after(LIMIT):
+            service, client = await dial(manager, "Echo", "service"), await dial(manager, "C")
+            for number in range(5):
+                text = "x" * (size + number)
+                await client.send(request("Echo", "e", text, uid=str(number)))
+                asked = await service.line()
+                assert asked["args"] == [text]
+                await service.send(reply(asked, text))
+                assert (await client.line())["result"] == text
+
+
+async def test_an_idle_peer_that_logs_in_is_served_on(open_here):
+    async with open_here() as manager, others_are_served(manager):
+        wire = await dial(manager, "C")
+        for number in range(3):
+            await wire.send(request(MANAGER, "port", uid=f"admin {number}"))
+            question = await wire.line()
+            assert question["attribute"] == "username"
+            await wire.send({"result": ""})
+            refusal = await wire.line()
+            assert refusal["error"]
+            assert refusal["uid"] == f"admin {number}"
+            assert (await wire.ask(MANAGER, "unlink", "nobody"))["result"] is True
+
+
+async def test_more_lines_than_are_handled_at_a_time_are_all_answered(open_here):
+    async with open_here() as manager, others_are_served(manager):
+        wire = await dial(manager, "C")
+        for _ in range(3):
+            await wire.send(*[request(MANAGER, "unlink", "nobody", uid=str(uid)) for uid in range(1000)])
+            assert [(await wire.line())["uid"] for _ in range(1000)] == [str(uid) for uid in range(1000)]
+
+
+async def test_an_idle_peer_that_has_to_go_because_of_another_one_goes(open_here, caplog):
+    caplog.set_level(logging.INFO, "msl_network_trio")
+    async with open_here(max_backlog=1000, stalled_after=0.2) as manager, others_are_served(manager):
+        service, lazy = await dial(manager, "Chatty", "service"), await dial(manager, "Lazy")
+        await lazy.ask(MANAGER, "link", "Chatty")
+        while lazy.name in manager.identity()["clients"]:
+            await service.send(notification("Chatty", "x" * 100_000))
+            await trio.sleep(0.001)
+    assert "Lazy" in caplog.text
+
+
+async def test_the_end_of_the_manager_reaches_idle_peers(open_here):
+    async with open_here() as manager:
+        wires = [await dial(manager, f"C{number}") for number in range(3)]
+        await wait_all_tasks_blocked(0.01)
+        manager.shutdown()
+        with trio.fail_after(LIMIT):
+            for wire in wires:
+                assert b"is shutting down" in await wire.rest()
+            await manager.wait_closed()
+
+
+async def test_a_mistake_about_an_idle_peer_costs_only_this_peer(open_here, monkeypatch, caplog):
+    async with open_here() as manager, others_are_served(manager):
+        wire = await dial(manager, "C")
+        receive = ManagerProtocol.receive
+
+        def fail(self, peer, data, *args):
+            if peer.name == wire.name:
+                raise RuntimeError("a mistake")
+            receive(self, peer, data, *args)
+
+        monkeypatch.setattr(ManagerProtocol, "receive", fail)
+        await wire.send(request(MANAGER, "identity"))
+        assert await wire.rest() == b""
+        while wire.name in manager.identity()["clients"]:
+            await trio.sleep(0.01)
+    assert "RuntimeError: a mistake" in caplog.text
+
+
+async def test_peers_that_leave_their_connections_half_open_are_forgotten(open_here):
+    async with open_here() as manager, others_are_served(manager):
+        wire = await dial(manager, "C")
+        wire.transport.send_eof()
+        while wire.name in manager.identity()["clients"]:
+            await trio.sleep(0.01)
+
+
+async def test_busy_peers_let_others_have_their_turn(open_here):
+    """The watch looks for more a few times only before other tasks run."""
+    async with open_here() as manager:
+        with trio.fail_after(LIMIT):
+            busy, other = await dial(manager, "Busy"), await reach(manager)
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def keep_busy():
+                    while True:
+                        await busy.ask(MANAGER, "unlink", "nobody")
+
+                await other.enter("Other")
+                nursery.cancel_scope.cancel()
+
+
+class Idle:
+    """What a watch has to know of a peer."""
+
+    def __init__(self, sock):
+        self.transport = SocketTransport(sock)
+        self.reading = self.watch = None
+
+
+@pytest.fixture
+def pair():
+    if module._sockets() is None:
+        pytest.skip("this system cannot wait for a set of sockets as if it were one")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ends = [socket.create_connection(server.getsockname()), server.accept()[0]]
+    for end in ends:
+        end.setblocking(False)
+    yield ends
+    for end in ends:
+        end.close()
+
+
+async def test_when_the_watch_ends_every_peer_has_a_task_again(pair):
+    served = []
+    watch = SocketWatch(lambda _: True, served.append, lambda: False)
+    peer = Idle(pair[0])
+    assert not watch.take(peer)  # it does not run yet
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run)
+        await wait_all_tasks_blocked()
+        assert watch.take(peer)
+        assert peer.watch is watch
+        nursery.cancel_scope.cancel()
+    assert served == [peer]
+    assert peer.watch is None
+    assert not peer.reading.cancel_called
+    assert not watch.take(peer)
+    watch.rouse(peer)  # which is too late, and does no harm
+    assert served == [peer]
+
+
+async def test_a_peer_that_was_roused_by_another_one_is_not_received_from(pair):
+    served = []
+
+    def receive(peer):
+        other = second if peer is first else first
+        watch.rouse(other)
+        return True
+
+    watch = SocketWatch(receive, served.append, lambda: False)
+    first, second = Idle(pair[0]), Idle(pair[1])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run)
+        await wait_all_tasks_blocked()
+        pair[0].send(b"x")
+        pair[1].send(b"x")
+        assert watch.take(first)
+        assert watch.take(second)
+        with trio.fail_after(LIMIT):
+            while not served:
+                await trio.lowlevel.checkpoint()
+        assert len(served) == 1
+        nursery.cancel_scope.cancel()
+    assert set(served) == {first, second}
+
+
+async def test_who_is_lost_or_has_ended_is_not_watched(pair):
+    watch = SocketWatch(lambda _: True, lambda _: None, lambda: False)
+    ended, closed = Idle(pair[0]), Idle(pair[1])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run)
+        await wait_all_tasks_blocked()
+        pair[1].shutdown(socket.SHUT_WR)
+        assert await ended.transport.receive() == b""
+        assert not watch.take(ended)
+        closed.transport.close()
+        assert not watch.take(closed)
+        nursery.cancel_scope.cancel()
+
+
+# ---- waiting for the next line without the event loop ----
+
+
+class Looks:
+    """A set of sockets that notes how long somebody would wait for it, and does not."""
+
+    def __init__(self, sockets):
+        self.seconds = []
+        self.sockets = sockets
+        self.fileno = sockets.fileno
+        self.register = sockets.register
+        self.unregister = sockets.unregister
+        self.close = sockets.close
+
+    def poll(self, seconds, at_most):
+        self.seconds.append(seconds)
+        return self.sockets.poll(0, at_most)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    sockets = module._sockets()
+    if sockets is None:
+        pytest.skip("this system cannot wait for a set of sockets as if it were one")
+    looks = Looks(sockets)
+    monkeypatch.setattr(module, "_sockets", lambda: looks)
+    return looks
+
+
+@pytest.mark.parametrize(
+    ("may_wait", "at_length", "seconds"),
+    [(True, LIMIT, [0.0, module._MOMENT]), (True, 0.0, [0.0, 0.0]), (False, LIMIT, [0.0, 0.0])],
+)
+async def test_it_waits_for_a_moment_where_it_may_and_not_for_long(
+    pair, looks, monkeypatch, may_wait, at_length, seconds
+):
+    monkeypatch.setattr(module, "_AT_LENGTH", at_length)
+
+    def receive(peer):
+        assert peer.transport.receive_nowait() == b"x"
+        return True
+
+    watch = SocketWatch(receive, lambda _: None, lambda: may_wait)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run)
+        await wait_all_tasks_blocked()
+        assert watch.take(Idle(pair[0]))
+        pair[1].send(b"x")
+        with trio.fail_after(LIMIT):
+            while len(looks.seconds) < 2:
+                await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        assert looks.seconds == seconds
+        nursery.cancel_scope.cancel()
+
+
+async def test_others_have_their_turn_also_while_lines_keep_coming(pair, looks):
+    watch = SocketWatch(lambda _: True, lambda _: None, lambda: True)  # it reads nothing, so there is more
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch.run)
+        await wait_all_tasks_blocked()
+        assert watch.take(Idle(pair[0]))
+        pair[1].send(b"x")
+        with trio.fail_after(LIMIT):
+            while not looks.seconds:
+                await trio.lowlevel.checkpoint()
+            for _ in range(3):
+                await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+
+
+async def until(condition):
+    with trio.fail_after(LIMIT):
+        while not condition():
+            await trio.sleep(0.001)
+
+
+@pytest.mark.parametrize("tls", ["plain"], indirect=True)
+async def test_it_may_wait_only_if_it_is_alone_and_nobody_else_has_anything_to_do(open_here, watches):
+    if not watches:
+        pytest.skip("this system cannot wait for a set of sockets as if it were one")
+    async with open_here(alone=True) as manager, others_are_served(manager):
+        conversations = manager._conversations
+        await until(conversations.is_waiting_for_lines)
+
+        visitor = manager._lobby.enter("192.0.2.1", lambda reason: None)
+        assert not conversations.is_waiting_for_lines(), "somebody is about to make the connection secure"
+        manager._lobby.leave(visitor)
+        assert conversations.is_waiting_for_lines()
+
+        stranger = await reach(manager)
+        await stranger.line()
+        assert not conversations.is_waiting_for_lines(), "somebody is about to say who it is"
+        await stranger.send({"result": {"name": "S", "type": "service", "attributes": {}}})
+        await stranger.ask(MANAGER, "unlink", "nobody")
+        await until(conversations.is_waiting_for_lines)
+
+        in_memory = await dial_in_memory(manager)
+        assert not conversations.is_waiting_for_lines(), "it is in no set of sockets"
+        in_memory.transport.close()
+        await until(conversations.is_waiting_for_lines)
+
+        client = await dial(manager, "Asks")
+        await client.send(request("S", "e", "x" * 20_000_000))
+        while not manager._protocol.registry.services["S"].writing:
+            await trio.lowlevel.checkpoint()
+        assert not conversations.is_waiting_for_lines(), "somebody does not take what there is for it"
+        await stranger.line()
+        await until(conversations.is_waiting_for_lines)
+        conversations.is_ending = True
+        assert not conversations.is_waiting_for_lines()
+        conversations.is_ending = False
+
+
+@pytest.mark.parametrize("tls", ["plain"], indirect=True)
+async def test_it_never_waits_where_it_is_not_alone(open_here):
+    async with open_here(alone=False) as manager, others_are_served(manager):
+        await wait_all_tasks_blocked(0.01)
+        assert not manager._conversations.is_waiting_for_lines()

@@ -1,0 +1,443 @@
+"""A thread that answers one request after the other reads them itself, and nobody has to suffer for it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from msl_network_trio import ConnectionLost, Service
+from msl_network_trio.dialing.trust import client_context
+from msl_network_trio.service.request_reader import Reading
+from msl_network_trio.service.state import state_of
+from msl_network_trio.service.turn import Turn
+from msl_network_trio.transport import tcp
+from msl_network_trio.transport.tls import accept_tls, open_tls
+from tests.transport.certificates import ordinary
+from tests.transport.peers import serving
+
+from .peer import running
+
+pytestmark = pytest.mark.skipif(
+    not tcp.SocketTransport.threads_may_receive, reason="threads do not read on this platform"
+)
+
+LIMIT = 20
+"""How many seconds something may take that takes none."""
+
+
+class Lab(Service):
+    def __init__(self, **kwargs):
+        super().__init__(name="Service", **kwargs)
+        self.calls = 0
+        self.gate = threading.Event()
+        self.meeting = threading.Barrier(3)
+
+    def add(self, a, b):
+        return a + b
+
+    def large(self, size):
+        self.calls += 1
+        return "x" * size
+
+    def wait(self, seriously):
+        if seriously:
+            assert self.gate.wait(LIMIT)
+        return seriously
+
+    def meet(self, seriously):
+        if seriously:
+            self.meeting.wait(LIMIT)
+        return seriously
+
+    def emit(self, number):
+        self.emit_notification(number)
+        return number
+
+    def passed_on(self, number):
+        return self.at_once(number) if number < 0 else number
+
+    def shutdown_service(self):
+        return "bye"
+
+    async def at_once(self, number):
+        return number
+
+    def replaced(self):
+        return "plain"
+
+
+@pytest.fixture
+def readings(monkeypatch):
+    """What reads for Services that are run."""
+    found = []
+    create = Reading.__init__
+
+    def init(self, *args, **kwargs):
+        create(self, *args, **kwargs)
+        found.append(self)
+
+    monkeypatch.setattr(Reading, "__init__", init)
+    return found
+
+
+@asynccontextmanager
+async def read_by_a_thread(service, readings, attribute, *args):
+    """Run a Service, and call a method until a thread reads the requests."""
+    async with running(service, "tcp") as peer:
+        turn = readings[-1].turn
+        with trio.fail_after(LIMIT):
+            while turn._read < 10 or not turn.is_aside:
+                await peer.call(attribute, *args)
+        yield peer, turn
+
+
+async def test_a_thread_reads_what_comes_one_at_a_time_and_answers_it_in_order(readings):
+    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, turn):
+        assert turn.is_aside
+        assert [await peer.call("add", number, 1) for number in range(200)] == list(range(1, 201))
+        assert await peer.call("at_once", 5) == 5
+        assert (await peer.fail("nothing"))["message"].startswith("AttributeError")
+        assert (await peer.fail("_private"))["message"].startswith("PermissionError")
+        assert "ZeroDivisionError" not in (await peer.fail("add", 1))["message"]
+        assert await peer.call("add", 1, 2) == 3
+
+
+async def test_with_tls_threads_and_the_task_take_turns_as_well(readings, monkeypatch):
+    put, take = trio.open_memory_channel(1)
+
+    async def accept(stream):
+        put.send_nowait(await accept_tls(tcp.take_socket(stream), ordinary().server_context()))
+
+    async with serving(accept) as server:
+        trust = client_context(ordinary().pem, check_hostname=True)
+        ours, _ = await open_tls("localhost", server.port, trust)
+        theirs = await take.receive()
+    monkeypatch.setattr("tests.service.peer.tcp_pair", lambda: (ours, theirs))
+    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, _):
+        with trio.fail_after(3 * LIMIT):
+            for size in (1, 16_300, 16_384, 100_000, 5):  # around the size of a TLS record
+                text = "x" * size
+                for number in range(20):
+                    assert await peer.call("add", text, str(number)) == text + str(number)
+                uids = [await peer.request("add", text, str(number)) for number in range(20)]
+                answers = {answer["uid"]: answer["result"] for answer in [await peer.answer() for _ in uids]}
+                assert [answers[uid] for uid in uids] == [text + str(number) for number in range(20)]
+                assert await peer.call("at_once", size) == size
+
+
+async def test_while_requests_wait_for_a_thread_the_task_reads(readings):
+    async with running(Lab(), "tcp") as peer:
+        readings[-1]._is_idle = lambda: False
+        for _ in range(50):
+            assert await peer.call("add", 1, 2) == 3
+        assert "add" in readings[-1].turn.prompt
+        assert not readings[-1].turn._called_back.is_set(), "it has never stood aside"
+
+
+async def test_notifications_of_a_method_come_before_its_answer_whoever_has_read_the_request(readings):
+    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, _):
+        for number in range(100):
+            uid = await peer.request("emit", number)
+            assert (await peer.answer())["result"] == [[number], {}]
+            assert (await peer.answer())["uid"] == uid
+
+
+async def test_a_method_that_was_prompt_and_goes_on_does_not_hold_up_others(readings):
+    service = Lab()
+    async with read_by_a_thread(service, readings, "wait", False) as (peer, turn):
+        slow = await peer.request("wait", True)
+        with trio.fail_after(LIMIT):
+            assert await peer.call("add", 1, 2) == 3
+            assert await peer.call("at_once", 4) == 4
+        assert "at_once" not in turn.prompt
+        service.gate.set()
+        assert (await peer.answer())["uid"] == slow
+
+
+async def test_what_comes_together_is_carried_out_side_by_side(readings):
+    async with read_by_a_thread(Lab(), readings, "meet", False) as (peer, _):
+        with trio.fail_after(LIMIT):
+            uids = {await peer.request("meet", True) for _ in range(3)}
+            assert {(await peer.answer())["uid"] for _ in range(3)} == uids
+
+
+async def test_what_comes_while_a_method_is_at_work_that_a_thread_has_read_is_not_lost(readings):
+    service = Lab(max_workers=1)
+    async with read_by_a_thread(service, readings, "wait", False) as (peer, _):
+        uids = [await peer.request("wait", True)] + [await peer.request("add", 1, 2) for _ in range(50)]
+        service.gate.set()
+        assert [(await peer.answer())["uid"] for _ in uids] == uids
+
+
+async def test_a_method_that_returns_something_to_be_awaited_has_it_awaited(readings):
+    async with read_by_a_thread(Lab(), readings, "passed_on", 1) as (peer, _):
+        assert await peer.call("passed_on", -1) == -1
+        assert await peer.call("passed_on", 1) == 1
+
+
+async def test_a_method_that_has_become_another_one_is_looked_up_again(readings):
+    class Changing(Lab):
+        pass
+
+    async with read_by_a_thread(Changing(), readings, "replaced") as (peer, _):
+
+        async def replaced(self):
+            return "async"
+
+        Changing.replaced = replaced
+        assert await peer.call("replaced") == "async"
+        Changing.replaced = 5
+        assert await peer.call("replaced") == 5
+
+
+async def test_a_method_that_becomes_the_one_that_ends_the_service_does_so(readings):
+    class Changing(Lab):
+        shutdown_service = property(lambda self: "not yet")
+
+    async with read_by_a_thread(Changing(), readings, "add", 1, 2) as (peer, turn):
+        with trio.fail_after(LIMIT):
+            while "shutdown_service" not in turn.prompt:
+                assert await peer.call("shutdown_service") == "not yet"
+            while turn.reader is None:
+                await peer.call("add", 1, 2)
+            Changing.shutdown_service = lambda self: "bye"
+            assert await peer.call("shutdown_service") == "bye"
+            await peer.expect_goodbye()
+
+
+async def test_a_thread_reads_no_more_than_there_is_room_for(readings, monkeypatch):
+    monkeypatch.setattr("msl_network_trio.service.threads.PROMPT", 1000.0)
+    monkeypatch.setattr("msl_network_trio.service.turn.PROMPT", 1000.0)
+    service = Lab()
+    async with read_by_a_thread(service, readings, "large", 1) as (peer, turn):
+        outlet = readings[-1]._outlet
+        service.calls = 0
+        asked = 0
+        with trio.fail_after(LIMIT):
+            while not outlet.is_full:
+                await peer.request("large", 1_000_000)
+                asked += 1
+                while service.calls < asked:
+                    await trio.sleep(0)
+                # The answer is in the outlet at the same moment as the worker has done with the request.
+                await outlet.wait_until(lambda: all(each.call is None for each in _threads(service)))
+            await peer.request("large", 1)
+            while turn.is_aside:
+                await trio.sleep(0.001)
+            assert service.calls == asked
+            assert [len((await peer.answer())["result"]) for _ in range(asked + 1)] == [1_000_000] * asked + [
+                1
+            ]
+
+
+def _threads(service):
+    return state_of(service).serving._threads._threads
+
+
+async def test_it_ends_in_order_while_a_thread_reads(readings):
+    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, turn):
+        with trio.fail_after(LIMIT):
+            peer.scope.cancel()
+            await peer.expect_goodbye()
+            await peer.ended.wait()
+        assert not turn.is_aside
+        assert peer.error is None
+
+
+async def test_a_client_can_shut_it_down_while_a_thread_reads(readings):
+    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, _):
+        with trio.fail_after(LIMIT):
+            assert await peer.call("shutdown_service") == "bye"
+            await peer.expect_goodbye()
+            await peer.ended.wait()
+        assert peer.error is None
+
+
+async def test_once_it_is_about_to_end_no_thread_reads_on(readings):
+    service = Lab()
+    async with read_by_a_thread(service, readings, "wait", False) as (peer, turn):
+        slow = await peer.request("wait", True)
+        with trio.fail_after(LIMIT):
+            while not any(each.call for each in _threads(service)):
+                await trio.sleep(0.001)
+            peer.scope.cancel()
+            refused = await peer.fail("add", 1, 2)
+            assert "has ended before" in refused["message"]
+            service.gate.set()
+            assert (await peer.answer())["uid"] == slow
+            await peer.expect_goodbye()
+            await peer.ended.wait()
+        assert not turn.is_aside
+
+
+async def test_the_end_of_the_stream_is_noticed_while_a_thread_reads(readings):
+    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, _):
+        peer.transport.close()
+        with trio.fail_after(LIMIT):
+            await peer.ended.wait()
+    assert isinstance(peer.error, ConnectionLost)
+
+
+async def test_a_mistake_of_ours_in_a_thread_leaves_nobody_waiting(readings, monkeypatch, caplog):
+    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, turn):
+        assert turn.is_aside
+
+        def receive(data):
+            raise ZeroDivisionError("ours")
+
+        monkeypatch.setattr(readings[-1]._protocol, "only_call", receive)
+        monkeypatch.setattr(readings[-1]._protocol, "receive", receive)
+        await peer.request("add", 1, 2)
+        with trio.fail_after(LIMIT):
+            await peer.expect_goodbye_or_end()
+            await peer.ended.wait()
+    assert isinstance(peer.error, ConnectionLost)
+    assert "ZeroDivisionError('ours')" in str(peer.error)
+    caplog.clear()
+
+
+async def test_a_request_that_is_too_long_is_refused_whoever_reads_it(readings):
+    async with running(Lab(), "tcp", read_limit=10_000) as peer:
+        turn = readings[-1].turn
+        with trio.fail_after(LIMIT):
+            while turn._read < 10 or not turn.is_aside:
+                await peer.call("add", 1, 2)
+            answer = await peer.fail("add", "x" * 20_000)
+            assert await peer.call("add", 1, 2) == 3
+    assert "more than 10,000 bytes" in answer["message"]
+
+
+async def test_requests_are_logged_whoever_reads_them(readings, caplog):
+    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, _):
+        caplog.set_level(logging.DEBUG, logger="msl_network_trio")
+        for _ in range(3):
+            await peer.call("add", 1, 2)
+    assert sum("requested 'add'" in record.getMessage() for record in caplog.records) == 3
+
+
+# ---- whose turn it is ----
+
+
+class Thread:
+    began = 0.0
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass as told."""
+
+    class Clock:
+        now = 1000.0
+
+        def __call__(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr("msl_network_trio.service.turn.perf_counter", clock)
+    return clock
+
+
+@pytest.fixture
+def turn(clock):
+    turn = Turn(threading.RLock(), lambda function: function(), threads_may_receive=True)
+    turn.note("f", 0.0)
+    return turn
+
+
+def settled(turn, clock):
+    """Whether the task would stand aside, now that requests come often."""
+    turn.may_stand_aside("f")
+    clock.now += 0.01
+    return turn.may_stand_aside("f")
+
+
+async def test_the_task_stands_aside_for_prompt_methods_that_are_requested_often(turn, clock):
+    assert not turn.may_stand_aside("f"), "for the first time"
+    clock.now += 0.01
+    assert turn.may_stand_aside("f")
+    clock.now += 1
+    assert not turn.may_stand_aside("f"), "after a while"
+    turn.note("f", 0.01)
+    assert not settled(turn, clock)
+    turn.note("f", 0.0001)
+    assert settled(turn, clock)
+    assert not turn.may_stand_aside("g")
+
+
+async def test_where_threads_cannot_read_the_task_never_stands_aside(clock):
+    turn = Turn(threading.RLock(), lambda function: function(), threads_may_receive=False)
+    turn.note("f", 0.0)
+    assert not settled(turn, clock)
+
+
+async def test_only_so_many_names_are_remembered(turn):
+    for number in range(5000):
+        turn.note(f"name {number}", 0.0)
+    assert len(turn.prompt) <= 1000
+    assert "name 4999" in turn.prompt
+
+
+async def test_a_thread_for_which_a_request_waits_does_not_read(turn):
+    turn.stand_aside()
+    assert not turn.take(Thread(), lambda: False)
+    assert turn.take(Thread(), lambda: True)
+
+
+async def test_one_thread_at_a_time_reads_and_only_while_the_task_stands_aside(turn):
+    one, other = Thread(), Thread()
+    assert not turn.take(one, lambda: True)
+    turn.stand_aside()
+    assert turn.take(one, lambda: True)
+    assert turn.take(one, lambda: True), "it goes on"
+    assert not turn.take(other, lambda: True)
+    turn.give_back(other)
+    assert turn.reader is one
+    turn.give_back(one)
+    assert not turn.take(other, lambda: True), "what is left comes first"
+    turn.take_back()
+    turn.take_back()
+    assert not turn.take(one, lambda: True)
+    turn.stand_aside()
+    assert turn.take(other, lambda: True)
+
+
+async def test_who_stood_aside_in_vain_does_so_less_and_less_often(turn, clock):
+    for penance in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1.6):
+        assert settled(turn, clock)
+        turn.stand_aside()
+        turn.take_back()
+        began = clock.now
+        while not turn.may_stand_aside("f"):
+            clock.now += 0.01
+        assert clock.now - began == pytest.approx(penance, abs=0.011)
+    turn.stand_aside()
+    for _ in range(8):
+        turn.has_read()
+    turn.take_back()
+    assert settled(turn, clock), "now it was of use"
+
+
+async def test_the_task_waits_while_a_thread_reads_and_not_while_one_works_for_long(turn, clock):
+    thread = Thread()
+    turn.stand_aside()
+    turn.take(thread, lambda: True)
+    with trio.move_on_after(0.05) as scope:
+        await turn.wait()
+    assert scope.cancelled_caught, "it reads"
+    thread.began = clock.now
+    with trio.move_on_after(0.05) as scope:
+        await turn.wait()
+    assert scope.cancelled_caught, "it has just begun"
+    clock.now += 0.006
+    with trio.fail_after(LIMIT):
+        await turn.wait()
+
+
+async def test_the_task_does_not_wait_for_a_thread_that_never_reads(turn):
+    turn.stand_aside()
+    with trio.fail_after(LIMIT):
+        await turn.wait()
