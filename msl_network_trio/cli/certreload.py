@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Final
 
-from msl_network_trio.cli.admin import add_connection, connected
+from msl_network_trio.cli.admin_options import add_connection, connected
 from msl_network_trio.cli.parser import Parser
 
 HELP: Final = "Reload the key and the certificate of a running Manager"

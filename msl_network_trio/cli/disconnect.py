@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from msl_network_trio.cli.admin import add_connection, connected
+from msl_network_trio.cli.admin_options import add_connection, connected
 from msl_network_trio.cli.parser import Parser
 
 HELP: Final = "Close the connection of a Client or Service with a Manager"

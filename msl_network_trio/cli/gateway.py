@@ -8,7 +8,7 @@ from typing import Final
 
 from msl_network_trio.cli.numbers import byte_count, or_none
 from msl_network_trio.cli.parser import Parser, read_argument
-from msl_network_trio.cli.serving import add_certificate, add_log_level, add_origins
+from msl_network_trio.cli.server_options import add_certificate, add_log_level, add_origins
 from msl_network_trio.constants import PORT, WEBSOCKET_PORT
 
 HELP: Final = "Put WebSocket in front of a Manager that has none, until Ctrl-C or SIGTERM"
@@ -101,7 +101,7 @@ def _add_manager_tls_arguments(parser: Parser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """See `Command`."""
     from msl_network_trio.gateway.running import run_forever
-    from msl_network_trio.gateway.server import split_address
+    from msl_network_trio.gateway.settings import split_address
 
     kwargs = vars(options)
     del kwargs["command"]
@@ -112,7 +112,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _address(text: str) -> str:
-    from msl_network_trio.gateway.server import split_address
+    from msl_network_trio.gateway.settings import split_address
 
     read_argument(partial(split_address, default_port=0), text)
     return text

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-from msl_network_trio.cli.limits import add_limits
+from msl_network_trio.cli.limit_options import add_limits
 from msl_network_trio.cli.numbers import count, port, seconds
 from msl_network_trio.cli.parser import Parser, add_completer, read_argument
-from msl_network_trio.cli.serving import add_certificate, add_log_level, add_origins
+from msl_network_trio.cli.server_options import add_certificate, add_log_level, add_origins
 from msl_network_trio.constants import PORT
 
 HELP: Final = "Run a Manager, until Ctrl-C or SIGTERM ends it"

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Final
 
-from msl_network_trio.cli.admin import add_connection, connected
+from msl_network_trio.cli.admin_options import add_connection, connected
 from msl_network_trio.cli.console import print_table
 from msl_network_trio.cli.numbers import seconds
 from msl_network_trio.cli.parser import Parser

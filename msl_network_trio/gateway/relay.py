@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.gateway.visit import Visit
+from msl_network_trio.gateway.handshake_proxy import HandshakeProxy
 from msl_network_trio.protocol.manager.pending_check import Throttled
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.websocket import WebSocketTransport
@@ -40,7 +40,10 @@ class End:
 
 
 async def relay(
-    websocket: WebSocketTransport, upstream: Transport, stalled_after: float, visit: Visit | None = None
+    websocket: WebSocketTransport,
+    upstream: Transport,
+    stalled_after: float,
+    handshake: HandshakeProxy | None = None,
 ) -> End:
     """Pass everything on, both ways, until one end is closed; then close the other one.
 
@@ -51,7 +54,7 @@ async def relay(
         upstream: The connection to its Manager.
         stalled_after: After how many seconds in which it takes nothing an end is given up: a Manager of
             msl-network has all clients of a Service wait for the one that does not read.
-        visit: What is known of the peer until it has been let in; None: all that it says passes as it is.
+        handshake: What is known of the peer until it has been let in; None: all that it says passes as it is.
 
     Returns:
         How it has ended.
@@ -60,15 +63,15 @@ async def relay(
     up, down = _Way(websocket, upstream), _Way(upstream, websocket)
 
     async def pump(way: _Way, *, of_manager: bool) -> None:
-        ends.append(await _pump(way, stalled_after, visit, of_manager=of_manager))
+        ends.append(await _pump(way, stalled_after, handshake, of_manager=of_manager))
         nursery.cancel_scope.cancel()
 
     async def pump_up() -> None:
         try:
             await pump(up, of_manager=False)
         except Throttled as throttled:
-            assert visit is not None
-            websocket.send_nowait(visit.refusal(throttled))
+            assert handshake is not None
+            websocket.send_nowait(handshake.throttled_reply(throttled))
             ends.append(End(True, str(throttled)))  # to the peer it is as if the Manager had said so
             nursery.cancel_scope.cancel()
 
@@ -86,8 +89,8 @@ async def relay(
                 upstream.send_eof()
                 await _until_end(upstream)
     finally:
-        if visit is not None:
-            visit.end()
+        if handshake is not None:
+            handshake.finish()
         # Behind a goodbye it knows that not all was said.
         websocket.end(cut_off=down.is_inside_a_line and not websocket.has_said_goodbye)
         upstream.end(cut_off=up.is_inside_a_line)
@@ -104,22 +107,26 @@ class _Way:
     """Whether the target has been sent a part of a line, or may have been."""
 
 
-async def _pump(way: _Way, stalled_after: float, visit: Visit | None, *, of_manager: bool) -> End:
+async def _pump(
+    way: _Way, stalled_after: float, handshake: HandshakeProxy | None, *, of_manager: bool
+) -> End:
     """Pass on what comes from one end, until one of the two has ended."""
     names = {True: "the Manager", False: "the peer"}
     try:
         while data := await way.source.receive():
             way.is_inside_a_line = True
             try:
-                if visit is None:
+                if handshake is None:
                     reason = await _send(way.target, data, stalled_after)
                 elif of_manager:
-                    visit.hear(data)
+                    handshake.receive_from_manager(data)
                     reason = await _send(way.target, data, stalled_after)
                 else:
-                    reason = await visit.say(data, partial(_send, way.target, stalled_after=stalled_after))
-                if visit is not None and visit.is_over:
-                    visit = None
+                    reason = await handshake.forward_to_manager(
+                        data, partial(_send, way.target, stalled_after=stalled_after)
+                    )
+                if handshake is not None and handshake.is_finished:
+                    handshake = None
                     way.source.keep_at_most(None)
             except ConnectionLost as error:
                 reason = f"lost: {error}"

@@ -9,21 +9,18 @@ import sys
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlsplit
 
-import attrs
 import trio
 
-from msl_network_trio import arguments
 from msl_network_trio.constants import PORT, WEBSOCKET_PORT
 from msl_network_trio.dialing.prompts import TerminalPrompts
 from msl_network_trio.dialing.trust import Certificate, open_trusted
 from msl_network_trio.exceptions import CertificateError, ConnectionLost, ConnectTimeout, NetworkError
+from msl_network_trio.gateway.handshake_proxy import HandshakeProxy
 from msl_network_trio.gateway.relay import relay
-from msl_network_trio.gateway.visit import Visit
+from msl_network_trio.gateway.settings import READ_LIMIT, STALLED_AFTER, GatewaySettings, split_address
 from msl_network_trio.groups import leave_nursery
-from msl_network_trio.hidden import Hidden, hide
+from msl_network_trio.hidden import hide
 from msl_network_trio.limits.login_throttle import Logins
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.certificates import server_context
@@ -35,23 +32,23 @@ from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.tcp import SocketTransport, open_tcp, take_socket
 from msl_network_trio.transport.tls import accept_tls
-from msl_network_trio.web.http_server import Door, Upgrade
+from msl_network_trio.web.http_server import HttpServer, Upgrade
 
 logger = get_logger(__name__)
 
-_TLS_HANDSHAKE = 10.0
+_TLS_TIMEOUT = 10.0
 """How many seconds a TLS handshake may take."""
 
-_DIAL = 10.0
+_CONNECT_TIMEOUT = 10.0
 """How many seconds it may take to connect to the Manager."""
 
-_FIRST_LINE = 65_536
+_FIRST_LINE_LIMIT = 65_536
 """More bytes than the first line of a Manager has."""
 
-_HALF_OPEN = 200
+_UNAUTHENTICATED_LIMIT = 200
 """How many connections may be that have not asked for a WebSocket yet, as in a Manager."""
 
-_CONNECTED = 5_000
+_CONNECTION_LIMIT = 5_000
 """How many connections to the Manager there may be, as there may be peers of a Manager."""
 
 _LOGIN_ATTEMPTS = 10
@@ -59,67 +56,6 @@ _LOGIN_ATTEMPTS = 10
 
 _LOGIN_MEMORY = 60.0
 """Seconds after which a failed login is forgotten."""
-
-_READ_LIMIT = 256 * 1024 * 1024
-_STALLED_AFTER = 60.0
-
-
-def split_address(text: str, default_port: int) -> tuple[str, int]:
-    """Split ``host:port``; each of the two may be missing, and an IPv6 address has to be in brackets.
-
-    Raises:
-        ValueError: It is no address.
-    """
-    try:
-        parts = urlsplit(f"//{text}")
-        port = parts.port
-    except ValueError as error:
-        raise ValueError(f"{text!r} is no address of the form host:port ({error})") from error
-    if parts.path or parts.query or parts.fragment or parts.username is not None:
-        raise ValueError(f"{text!r} is no address of the form host:port")
-    return parts.hostname or "", default_port if port is None else port
-
-
-@attrs.frozen(kw_only=True)
-class GatewaySettings:
-    """The arguments of `open_gateway`; see there for what they mean."""
-
-    manager: str
-    host: str | None
-    port: int
-    origins: Collection[str]
-    disable_tls: bool
-    cert_file: str | os.PathLike[str] | None
-    key_file: str | os.PathLike[str] | None
-    key_file_password: str | Hidden | None = attrs.field(converter=hide, repr=False)
-    manager_disable_tls: bool
-    manager_cert_file: str | os.PathLike[str] | None
-    manager_assert_hostname: bool
-    manager_auto_save: bool
-    trusted_proxies: Collection[str]
-    read_limit: int | None
-    stalled_after: float
-
-    def __attrs_post_init__(self) -> None:
-        for name, rule in _RULES.items():
-            value = getattr(self, name)
-            if value is not None or name != "read_limit":
-                object.__setattr__(self, name, rule(name, value))  # it is frozen for others
-
-
-_RULES: Final[dict[str, Callable[[str, Any], Any]]] = {
-    "port": partial(arguments.port, least=0),
-    "disable_tls": arguments.flag,
-    "cert_file": arguments.file,
-    "key_file": arguments.file,
-    "manager_disable_tls": arguments.flag,
-    "manager_cert_file": arguments.file,
-    "manager_assert_hostname": arguments.flag,
-    "manager_auto_save": arguments.flag,
-    "read_limit": arguments.size,
-    "stalled_after": arguments.interval,
-}
-"""What the arguments have to be; numbers of NumPy become those of Python."""
 
 
 class Gateway:
@@ -147,14 +83,14 @@ class Gateway:
         host, self._manager_port = split_address(settings.manager, PORT)
         self._manager_host = host or "localhost"
         self.manager = f"{self._manager_host}:{self._manager_port}"
-        self._door = Door(
+        self._http_server = HttpServer(
             origins=settings.origins,
             read_limit=settings.read_limit,
             keep_at_most=2 * IDENTITY_LIMIT,  # until the visitor has said who it is, see relay()
         )
-        self._lobby = Lobby(_HALF_OPEN)
+        self._lobby = Lobby(_UNAUTHENTICATED_LIMIT)
         self._logins = Logins(_LOGIN_ATTEMPTS, _LOGIN_MEMORY, 0, trio.current_time)
-        self._turns = trio.Lock()
+        self._tls_lock = trio.Lock()
         self._connected = 0
         self._may_ask = True
         # Shielded, as in Manager.
@@ -162,7 +98,7 @@ class Gateway:
         self._nursery: trio.Nursery
 
     @trio.lowlevel.enable_ki_protection
-    async def look_at_manager(self) -> None:
+    async def check_manager(self) -> None:
         """Connect once, before anybody does, to find out what would not work.
 
         A Manager that is not there may come. One that lets us in without a question is warned of.
@@ -181,8 +117,8 @@ class Gateway:
             self._may_ask = False
         received = b""
         try:
-            with trio.move_on_after(_DIAL):
-                while b"\n" not in received and len(received) < _FIRST_LINE:
+            with trio.move_on_after(_CONNECT_TIMEOUT):
+                while b"\n" not in received and len(received) < _FIRST_LINE_LIMIT:
                     data = await upstream.receive()
                     if not data:
                         break
@@ -231,7 +167,7 @@ class Gateway:
         try:
             with entering:
                 carrier = await self._secure(sock, address, port)
-                upgrade = None if carrier is None else await self._door.knock(carrier)
+                upgrade = None if carrier is None else await self._http_server.read_upgrade(carrier)
         finally:
             self._lobby.leave(visitor)
         if carrier is None or upgrade is None:
@@ -239,9 +175,9 @@ class Gateway:
         address = plain(address)
         if address in self._trusted_proxies:
             address = Host(address, address, address, address).behind(upgrade.forwarded_for).address
-        if self._connected >= _CONNECTED:
+        if self._connected >= _CONNECTION_LIMIT:
             logger.warning("%s:%d cannot be connected: there are %d already", address, port, self._connected)
-            await self._door.refuse(carrier, "There are too many connections.")
+            await self._http_server.refuse(carrier, "There are too many connections.")
             return
         self._connected += 1
         try:
@@ -255,13 +191,15 @@ class Gateway:
             upstream = await self._dial()
         except NetworkError as error:
             logger.warning("%s:%d cannot be connected: %s", address, port, error)
-            await self._door.refuse(carrier, f"There is no connection to the Manager: {error}")
+            await self._http_server.refuse(carrier, f"There is no connection to the Manager: {error}")
             return
         except BaseException:
             carrier.close()
             raise
         try:
-            websocket = await self._door.open(carrier, address, upgrade, self._nursery.start_soon)
+            websocket = await self._http_server.open_websocket(
+                carrier, address, upgrade, self._nursery.start_soon
+            )
         except BaseException:
             upstream.close()
             raise
@@ -269,18 +207,18 @@ class Gateway:
             upstream.close()
             return
         logger.info("%s:%d is connected to the Manager, as port %d", address, port, upstream.port)
-        visit = Visit(address, self._logins)
-        end = await relay(websocket, upstream, self._settings.stalled_after, visit)
+        handshake = HandshakeProxy(address, self._logins)
+        end = await relay(websocket, upstream, self._settings.stalled_after, handshake)
         logger.info("%s:%d is not connected any more: %s", address, port, end.reason)
 
     async def _secure(self, sock: socket.socket, address: str, port: int) -> Transport | None:
         if self._context is None:
             return SocketTransport(sock)
         try:
-            with trio.fail_after(_TLS_HANDSHAKE) as limit:
-                return await accept_tls(sock, self._context, self._turns, limit)
+            with trio.fail_after(_TLS_TIMEOUT) as limit:
+                return await accept_tls(sock, self._context, self._tls_lock, limit)
         except (ConnectionLost, trio.TooSlowError) as error:
-            why = str(error) or f"the handshake took longer than {_TLS_HANDSHAKE:g} seconds"
+            why = str(error) or f"the handshake took longer than {_TLS_TIMEOUT:g} seconds"
             logger.info("no TLS connection with %s:%d: %s", address, port, why)
             return None
 
@@ -307,9 +245,9 @@ class Gateway:
             )
         if self._may_ask:
             return await dial()  # a person may have to be asked, who takes as long as it takes
-        with trio.move_on_after(_DIAL):
+        with trio.move_on_after(_CONNECT_TIMEOUT):
             return await dial()
-        raise ConnectTimeout(f"Cannot connect to {self.manager} within {_DIAL:g} seconds")
+        raise ConnectTimeout(f"Cannot connect to {self.manager} within {_CONNECT_TIMEOUT:g} seconds")
 
     async def _ask(self, certificate: Certificate) -> bool:
         """Ask whether to trust the Manager's certificate: when we start, and if there is a person to ask."""
@@ -325,7 +263,7 @@ class Gateway:
         return f"<Gateway port={self.port} manager={self.manager}>"
 
 
-class GatewayOpening:
+class GatewayContext:
     """What `open_gateway` returns, to be entered with ``async with``."""
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -341,7 +279,7 @@ class GatewayOpening:
             port = listeners[0].socket.getsockname()[1]
             proxies = await addresses_of(settings.trusted_proxies)
             self._gateway = Gateway(settings, port, context, certificate, proxies)
-            await self._gateway.look_at_manager()
+            await self._gateway.check_manager()
         except BaseException:
             for listener in listeners:
                 listener.socket.close()
@@ -387,9 +325,9 @@ def open_gateway(
     manager_assert_hostname: bool = True,
     manager_auto_save: bool = False,
     trusted_proxies: Collection[str] = (),
-    read_limit: int | None = _READ_LIMIT,
-    stalled_after: float = _STALLED_AFTER,
-) -> GatewayOpening:
+    read_limit: int | None = READ_LIMIT,
+    stalled_after: float = STALLED_AFTER,
+) -> GatewayContext:
     """Run a gateway for the length of an ``async with`` block: WebSocket in front of a Manager, of any kind.
 
     Each WebSocket gets a connection of its own to the Manager, and what is said there is passed on as it is,
@@ -423,7 +361,7 @@ def open_gateway(
     key_file_password = hide(key_file_password)  # so that no crash report shows it
     settings = GatewaySettings(**locals())
     split_address(manager, PORT)
-    Door(origins=origins)
+    HttpServer(origins=origins)
     if isinstance(trusted_proxies, str):
         raise TypeError("trusted_proxies must be a list of hosts, not text")
-    return GatewayOpening(settings)
+    return GatewayContext(settings)

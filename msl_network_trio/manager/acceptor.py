@@ -20,7 +20,7 @@ from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.transport.base import Transport
 from msl_network_trio.transport.tcp import SocketTransport, take_socket
 from msl_network_trio.transport.tls import accept_tls
-from msl_network_trio.web.http_server import Door
+from msl_network_trio.web.http_server import HttpServer
 
 logger = get_logger(__name__)
 
@@ -62,21 +62,25 @@ class Entrance:
         self._context = context
 
     @trio.lowlevel.enable_ki_protection
-    async def accept(self, nursery: trio.Nursery, door: Door | None, stream: trio.SocketStream) -> None:
+    async def accept(
+        self, nursery: trio.Nursery, http_server: HttpServer | None, stream: trio.SocketStream
+    ) -> None:
         """Let a connection in that was accepted.
 
         Args:
             nursery: Where it is served.
-            door: Through which it comes, if by WebSocket.
+            http_server: Through which it comes, if by WebSocket.
             stream: The connection.
         """
         try:
-            await self._let_in(nursery, door, stream)
+            await self._let_in(nursery, http_server, stream)
         except Exception:
             # A mistake of ours. It must not cost other peers their connections.
             logger.exception("a connection failed before it was served")
 
-    async def _let_in(self, nursery: trio.Nursery, door: Door | None, stream: trio.SocketStream) -> None:
+    async def _let_in(
+        self, nursery: trio.Nursery, http_server: HttpServer | None, stream: trio.SocketStream
+    ) -> None:
         try:
             address, port = stream.socket.getpeername()[:2]
             own_address = stream.socket.getsockname()[0]
@@ -90,11 +94,13 @@ class Entrance:
             host = upgrade = None
             try:
                 transport: Transport | None = await self._secure(sock, address, port)
-                if transport is not None and door is not None:
-                    upgrade = await door.knock(transport)
+                if transport is not None and http_server is not None:
+                    upgrade = await http_server.read_upgrade(transport)
                     if upgrade is None:
                         return
-                    transport = await door.open(transport, address, upgrade, nursery.start_soon)
+                    transport = await http_server.open_websocket(
+                        transport, address, upgrade, nursery.start_soon
+                    )
                 if transport is not None:
                     host = await self._host_of(transport, address, own_address)
                     if host.address in self._trusted_gateways:

@@ -41,7 +41,7 @@ from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.transport.listening import open_listeners
 from msl_network_trio.transport.memory import MemoryTransport, memory_pair
-from msl_network_trio.web.http_server import Door
+from msl_network_trio.web.http_server import HttpServer
 
 _LAST_WORDS = 0.5
 """How many seconds peers have at the end of the Manager to read what it says last."""
@@ -240,7 +240,9 @@ class Manager:
 
     @trio.lowlevel.enable_ki_protection
     async def run(
-        self, listeners: list[trio.SocketListener], web: tuple[Door, list[trio.SocketListener]] | None = None
+        self,
+        listeners: list[trio.SocketListener],
+        web: tuple[HttpServer, list[trio.SocketListener]] | None = None,
     ) -> None:
         """Serve those who connect, until `shutdown`.
 
@@ -263,8 +265,10 @@ class Manager:
                     with self._listening:
                         async with trio.open_nursery() as listening:
                             if web is not None:
-                                door, doors = web
-                                serve = partial(trio.serve_listeners, partial(accept, door), doors)
+                                http_server, web_listeners = web
+                                serve = partial(
+                                    trio.serve_listeners, partial(accept, http_server), web_listeners
+                                )
                                 listening.start_soon(partial(serve, handler_nursery=self._nursery))
                             if listeners:
                                 serve = partial(trio.serve_listeners, partial(accept, None), listeners)
@@ -308,32 +312,32 @@ class ManagerOpening:
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Manager:
         settings = self._settings
-        door = Door(
+        http_server = HttpServer(
             origins=settings.websocket_origins,
             read_limit=settings.read_limit,
             keep_at_most=2 * IDENTITY_LIMIT,  # until a peer has said who it is, see Conversations
         )
         listeners = [] if settings.in_memory else await open_listeners(settings.host, settings.port)
-        doors: list[trio.SocketListener] = []
+        web_listeners: list[trio.SocketListener] = []
         database = ManagerDatabase(_database(settings), settings.max_records)
         try:
             if settings.websocket_port is not None:
-                doors = await open_listeners(settings.host, settings.websocket_port)
+                web_listeners = await open_listeners(settings.host, settings.websocket_port)
             gateways = await addresses_of(settings.trusted_gateways)
             pair = await self._secure()
             await _open(database, settings)
         except BaseException:
-            for listener in [*listeners, *doors]:
+            for listener in [*listeners, *web_listeners]:
                 listener.socket.close()
             await database.close()
             raise
         port = listeners[0].socket.getsockname()[1] if listeners else 0
-        websocket_port = doors[0].socket.getsockname()[1] if doors else None
+        websocket_port = web_listeners[0].socket.getsockname()[1] if web_listeners else None
         self._manager = Manager(settings, port, pair, database, websocket_port, gateways)
         # Not with 'async with', so that what the body raises comes out as it is, in no group.
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
-        web = (door, doors) if doors else None
+        web = (http_server, web_listeners) if web_listeners else None
         nursery.start_soon(self._manager.run, listeners, web, name=self._manager.name)
         return self._manager
 

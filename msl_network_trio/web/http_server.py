@@ -31,27 +31,27 @@ ANY_ORIGIN: Final = "*"
 PING_INTERVAL = 20.0
 """How many seconds to wait before a peer is asked whether it is there; proxies often give up after 60."""
 
-_HEAD_SIZE = 16_384
+_HEAD_SIZE_LIMIT = 16_384
 """The largest head of a request, in bytes."""
 
-_HEAD_SECONDS = 10.0
+_HEAD_TIMEOUT = 10.0
 """How many seconds a peer may take to send it."""
 
-_HELD = 1024 * 1024 * 1024
+_INCOMPLETE_SIZE = 1024 * 1024 * 1024
 """How many bytes all WebSockets together may hold of messages that are not complete, if not more are needed
 for two of the largest."""
 
-_ANSWER_SECONDS = 10.0
+_RESPONSE_TIMEOUT = 10.0
 """How many seconds a peer may take to read an answer."""
 
-_LINGER = 1.0
+_LINGER_TIMEOUT = 1.0
 """How many seconds to wait for a peer to close its end: what it has not read is lost when we close ours."""
 
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
 @attrs.frozen
-class Answer(Exception):
+class Response(Exception):
     """What to answer instead of opening a WebSocket."""
 
     status: HTTPStatus
@@ -59,10 +59,10 @@ class Answer(Exception):
     headers: Mapping[str, str] = attrs.field(factory=dict)
 
 
-def _refusal(status: HTTPStatus, text: str, **headers: str) -> Answer:
+def _text_response(status: HTTPStatus, text: str, **headers: str) -> Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     plain = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
-    return Answer(status, f"{visible_lines(text)}\n".encode(), {**plain, **named})
+    return Response(status, f"{visible_lines(text)}\n".encode(), {**plain, **named})
 
 
 @attrs.frozen
@@ -79,7 +79,7 @@ class Upgrade:
     """The address that the last proxy on the way has seen, as it says in ``X-Forwarded-For``."""
 
 
-class Request:
+class HttpRequest:
     """The head of a request.
 
     Args:
@@ -115,7 +115,7 @@ def check_origin(text: str) -> str:
     Raises:
         ValueError: It is none.
     """
-    return text if text == ANY_ORIGIN else _origin(text)
+    return text if text == ANY_ORIGIN else _normalize_origin(text)
 
 
 def _origins(origins: Iterable[str]) -> frozenset[str]:
@@ -123,7 +123,7 @@ def _origins(origins: Iterable[str]) -> frozenset[str]:
 
 
 @attrs.frozen(kw_only=True)
-class Door:
+class HttpServer:
     """How requests are answered.
 
     Args:
@@ -142,10 +142,10 @@ class Door:
     _held: Holdings[WebSocketTransport] = attrs.field(init=False)
 
     @_held.default
-    def _held_by_all(self) -> Holdings[WebSocketTransport]:
-        return held_together(None if self.read_limit is None else max(_HELD, 2 * self.read_limit))
+    def _default_held(self) -> Holdings[WebSocketTransport]:
+        return held_together(None if self.read_limit is None else max(_INCOMPLETE_SIZE, 2 * self.read_limit))
 
-    async def knock(self, carrier: Transport) -> Upgrade | None:
+    async def read_upgrade(self, carrier: Transport) -> Upgrade | None:
         """Read a request, and answer it unless it is one for a WebSocket that may be opened.
 
         Args:
@@ -155,12 +155,12 @@ class Door:
         try:
             method = "GET"
             try:
-                with trio.move_on_after(_HEAD_SECONDS):
-                    request = await _read(carrier)
+                with trio.move_on_after(_HEAD_TIMEOUT):
+                    request = await _read_request(carrier)
                     method = request.method
-                    upgrade = self._judge(request)
-            except Answer as answer:
-                await _send(carrier, answer, method)
+                    upgrade = self._check_upgrade(request)
+            except Response as answer:
+                await _send_response(carrier, answer, method)
         except ConnectionLost:
             pass  # and there is nobody who need be told
         finally:
@@ -168,7 +168,7 @@ class Door:
                 carrier.close()
         return upgrade
 
-    async def open(
+    async def open_websocket(
         self, carrier: Transport, address: str, upgrade: Upgrade, spawn: SpawnTask
     ) -> WebSocketTransport | None:
         """Open the WebSocket that was asked for.
@@ -183,7 +183,7 @@ class Door:
             None if the peer is gone.
         """
         try:
-            with trio.move_on_after(_ANSWER_SECONDS):
+            with trio.move_on_after(_RESPONSE_TIMEOUT):
                 return await accept_websocket(
                     carrier,
                     upgrade.key,
@@ -202,121 +202,124 @@ class Door:
     async def refuse(self, carrier: Transport, text: str) -> None:
         """Say that there is no WebSocket, though the request is good, and close the connection."""
         try:
-            await _send(carrier, _refusal(HTTPStatus.BAD_GATEWAY, text), "GET")
+            await _send_response(carrier, _text_response(HTTPStatus.BAD_GATEWAY, text), "GET")
         except ConnectionLost:
             pass  # it need not be told
         finally:
             carrier.close()
 
-    def _judge(self, request: Request) -> Upgrade:
+    def _check_upgrade(self, request: HttpRequest) -> Upgrade:
         """Return a good request for a WebSocket.
 
         Raises:
-            Answer: It is none.
+            Response: It is none.
         """
         if not request.has_token(b"upgrade", "websocket"):
-            raise _page(request)
+            raise _page_response(request)
         if request.method != "GET" or not request.is_1_1:
-            raise _refusal(HTTPStatus.BAD_REQUEST, "A WebSocket is opened by GET, with HTTP/1.1.")
+            raise _text_response(HTTPStatus.BAD_REQUEST, "A WebSocket is opened by GET, with HTTP/1.1.")
         if request.path not in ENDPOINTS:
-            raise _refusal(HTTPStatus.NOT_FOUND, f"There is no WebSocket here, but at {_endpoints()}.")
+            raise _text_response(HTTPStatus.NOT_FOUND, f"There is no WebSocket here, but at {_endpoints()}.")
         if not request.has_token(b"connection", "upgrade"):
-            raise _refusal(HTTPStatus.BAD_REQUEST, "The header 'Connection: Upgrade' is missing.")
+            raise _text_response(HTTPStatus.BAD_REQUEST, "The header 'Connection: Upgrade' is missing.")
         if request.values(b"sec-websocket-version") != ["13"]:
             text = "The version of WebSocket must be 13."
-            raise _refusal(HTTPStatus.UPGRADE_REQUIRED, text, Sec_WebSocket_Version="13")
+            raise _text_response(HTTPStatus.UPGRADE_REQUIRED, text, Sec_WebSocket_Version="13")
         keys = request.values(b"sec-websocket-key")
-        if len(keys) != 1 or not _is_key(keys[0]):
-            raise _refusal(HTTPStatus.BAD_REQUEST, "The header 'Sec-WebSocket-Key' makes no sense.")
+        if len(keys) != 1 or not _is_websocket_key(keys[0]):
+            raise _text_response(HTTPStatus.BAD_REQUEST, "The header 'Sec-WebSocket-Key' makes no sense.")
         if not request.is_last:
-            raise _refusal(HTTPStatus.BAD_REQUEST, "Nothing may be sent before the WebSocket is open.")
+            raise _text_response(HTTPStatus.BAD_REQUEST, "Nothing may be sent before the WebSocket is open.")
         self._check_origin(request)
         proposed = request.tokens(b"sec-websocket-protocol")
         if proposed and WEBSOCKET_SUBPROTOCOL not in proposed:
             text = f"The only subprotocol here is {WEBSOCKET_SUBPROTOCOL}; propose it, or none."
-            raise _refusal(HTTPStatus.BAD_REQUEST, text)
+            raise _text_response(HTTPStatus.BAD_REQUEST, text)
         proxies = request.tokens(b"x-forwarded-for")
         forwarded_for = proxies[-1] if proxies else ""
         return Upgrade(keys[0], WEBSOCKET_SUBPROTOCOL if proposed else None, forwarded_for)
 
-    def _check_origin(self, request: Request) -> None:
+    def _check_origin(self, request: HttpRequest) -> None:
         origins = request.values(b"origin")
         if not origins or ANY_ORIGIN in self.origins:
             return
         if len(origins) == 1:
             try:
                 origin = urlsplit(origins[0])
-                if _same_host(origin, request.values(b"host")[0]) or _origin(origins[0]) in self.origins:
+                if (
+                    _is_same_host(origin, request.values(b"host")[0])
+                    or _normalize_origin(origins[0]) in self.origins
+                ):
                     return
             except ValueError:
                 pass  # it is none
-        raise _refusal(
+        raise _text_response(
             HTTPStatus.FORBIDDEN, f"Pages of {', '.join(origins)} may not connect; see --websocket-origin."
         )
 
 
-async def _read(carrier: Transport) -> Request:
+async def _read_request(carrier: Transport) -> HttpRequest:
     """Read the head of a request.
 
     Raises:
-        Answer: It is none, or too long.
+        Response: It is none, or too long.
         ConnectionLost: There will be none.
     """
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_SIZE)
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_SIZE_LIMIT)
     try:
         while True:
             event = connection.next_event()
             if isinstance(event, h11.Request):
                 connection.next_event()  # its end, if it has no body
-                return Request(event, is_last=not connection.trailing_data[0])
+                return HttpRequest(event, is_last=not connection.trailing_data[0])
             if event is not h11.NEED_DATA:
                 raise ConnectionLost("There is no request")
             connection.receive_data(await carrier.receive())
     except h11.RemoteProtocolError as error:
         status = HTTPStatus(error.error_status_hint)
-        raise _refusal(status, f"This port understands HTTP and WebSocket: {error}.") from None
+        raise _text_response(status, f"This port understands HTTP and WebSocket: {error}.") from None
 
 
-async def _send(carrier: Transport, answer: Answer, method: str) -> None:
+async def _send_response(carrier: Transport, answer: Response, method: str) -> None:
     """Send an answer, and wait until it has been read, for as long as that makes sense."""
     headers = {**answer.headers, "Content-Length": str(len(answer.body)), "Connection": "close"}
     head = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}"]
     head += [f"{name}: {value}" for name, value in headers.items()]
     body = b"" if method == "HEAD" else answer.body
-    with trio.move_on_after(_ANSWER_SECONDS) as scope:
+    with trio.move_on_after(_RESPONSE_TIMEOUT) as scope:
         await carrier.send_all("\r\n".join([*head, "", ""]).encode("latin-1") + body)
     if not scope.cancelled_caught:
         carrier.send_eof()
-        with trio.move_on_after(_LINGER):
+        with trio.move_on_after(_LINGER_TIMEOUT):
             while await carrier.receive():
                 pass
 
 
-def _page(request: Request) -> Answer:
+def _page_response(request: HttpRequest) -> Response:
     """Return the answer to a request that is not one for a WebSocket."""
     if request.method not in {"GET", "HEAD"}:
-        return _refusal(HTTPStatus.METHOD_NOT_ALLOWED, "There are just pages here.", Allow="GET, HEAD")
+        return _text_response(HTTPStatus.METHOD_NOT_ALLOWED, "There are just pages here.", Allow="GET, HEAD")
     page = find_page(request.target)
     if page is not None:
-        return Answer(HTTPStatus.OK, page.body, {"Content-Type": page.content_type, **page.headers})
+        return Response(HTTPStatus.OK, page.body, {"Content-Type": page.content_type, **page.headers})
     if request.path in ENDPOINTS:
         text = "Here a WebSocket of MSL-Network is opened. A page is at /."
-        return _refusal(HTTPStatus.UPGRADE_REQUIRED, text, Upgrade="websocket")
-    return _refusal(HTTPStatus.NOT_FOUND, "There is no such page. One is at /.")
+        return _text_response(HTTPStatus.UPGRADE_REQUIRED, text, Upgrade="websocket")
+    return _text_response(HTTPStatus.NOT_FOUND, "There is no such page. One is at /.")
 
 
 def _endpoints() -> str:
     return " and ".join(sorted(ENDPOINTS))
 
 
-def _is_key(text: str) -> bool:
+def _is_websocket_key(text: str) -> bool:
     try:
         return len(base64.b64decode(text, validate=True)) == 16
     except (binascii.Error, ValueError):
         return False
 
 
-def _origin(text: str) -> str:
+def _normalize_origin(text: str) -> str:
     """Return an origin in the form in which origins can be compared.
 
     Raises:
@@ -331,7 +334,7 @@ def _origin(text: str) -> str:
     return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
-def _same_host(origin: SplitResult, host: str) -> bool:
+def _is_same_host(origin: SplitResult, host: str) -> bool:
     """Return whether a page has come from the host and the port that it connects to.
 
     The scheme does not count, since a proxy in front of us may have the TLS. It says what the port is if

@@ -17,7 +17,7 @@ import msl_network_trio
 from msl_network_trio.__main__ import main
 from msl_network_trio.cli import console
 from msl_network_trio.cli.commands import COMMANDS
-from msl_network_trio.cli.limits import _OPTIONS
+from msl_network_trio.cli.limit_options import _OPTIONS
 from msl_network_trio.cli.main import build_parser
 from msl_network_trio.exceptions import CertificateError
 from msl_network_trio.gateway.server import open_gateway

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from msl_network_trio import AuthenticationError, ConnectError, ConnectionLost, connect, open_manager
 from msl_network_trio.exceptions import CertificateError
 from msl_network_trio.gateway import running, server
-from msl_network_trio.gateway.server import open_gateway, split_address
+from msl_network_trio.gateway.server import open_gateway
+from msl_network_trio.gateway.settings import split_address
 from msl_network_trio.manager import running as manager_running
 from msl_network_trio.testing import FakeService
 from tests.transport.certificates import ordinary, self_signed
@@ -175,7 +176,7 @@ async def test_without_tls_on_either_side(files):
 
 
 async def test_so_many_connections_and_no_more(open_both, monkeypatch, caplog):
-    monkeypatch.setattr(server, "_CONNECTED", 1)
+    monkeypatch.setattr(server, "_CONNECTION_LIMIT", 1)
     open_it, gateway_to = open_both
     with trio.fail_after(LIMIT):
         async with open_it() as manager, gateway_to(manager) as gateway:

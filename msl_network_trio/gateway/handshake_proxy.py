@@ -22,11 +22,11 @@ from msl_network_trio.protocol.manager import typed_lines as terminal
 from msl_network_trio.protocol.manager.admission import FORWARDED, IDENTITY_LIMIT
 from msl_network_trio.protocol.manager.pending_check import Throttled
 
-_LONGEST: Final = 2 * IDENTITY_LIMIT
+_LINE_LIMIT: Final = 2 * IDENTITY_LIMIT
 """Bytes of a line after which it is passed on without being looked at. No Manager that trusts us takes it."""
 
 
-class Visit:
+class HandshakeProxy:
     """One visitor who is yet to be let in.
 
     Args:
@@ -35,53 +35,55 @@ class Visit:
     """
 
     def __init__(self, address: str, logins: Logins) -> None:
-        self.is_over = False
+        self.is_finished = False
         """Whether lines pass as they are."""
         self._address = address
         self._logins = logins
         self._from_manager = b""
-        self._from_visitor = b""
+        self._from_peer = b""
         self._manager = ""
         self._user: str | None = None
         self._question = ""
-        self._is_asked = trio.Event()
+        self._asked = trio.Event()
         self._is_first = True
         self._attempt: Attempt | None = None
 
-    def hear(self, data: bytes) -> None:
+    def receive_from_manager(self, data: bytes) -> None:
         """Look at what the Manager has sent."""
         self._from_manager += data
         *lines, self._from_manager = self._from_manager.split(b"\n")
         for line in lines:
-            if not self.is_over:
-                self._hear_line(line)
-        if len(self._from_manager) > _LONGEST:
-            self.end()
-        if self.is_over:
+            if not self.is_finished:
+                self._read_manager_line(line)
+        if len(self._from_manager) > _LINE_LIMIT:
+            self.finish()
+        if self.is_finished:
             self._from_manager = b""
 
-    def _hear_line(self, line: bytes) -> None:
+    def _read_manager_line(self, line: bytes) -> None:
         try:
             fields = codec.decode_object(line)
         except codec.NotALine:  # it is no Manager
-            self.end()
+            self.finish()
             return
         attribute, before = fields.get("attribute"), self._question
         if fields.get("error"):
-            self._decide(Outcome.FAILED if fields.get("message") in LOGIN_FAILURES else Outcome.UNDECIDED)
-            self.end()
+            self._settle_attempt(
+                Outcome.FAILED if fields.get("message") in LOGIN_FAILURES else Outcome.UNDECIDED
+            )
+            self.finish()
             return
-        self._decide(Outcome.SUCCEEDED if before == "password" else Outcome.UNDECIDED)
+        self._settle_attempt(Outcome.SUCCEEDED if before == "password" else Outcome.UNDECIDED)
         if attribute not in {"username", "password", "identity"}:
-            self.end()
+            self.finish()
             return
         self._manager = str(fields.get("requester"))
         if attribute == "password" and before != "username":
             self._user = None  # it is the Manager's own
         self._question = attribute
-        self._is_asked.set()
+        self._asked.set()
 
-    async def say(self, data: bytes, send: Callable[[bytes], Awaitable[str]]) -> str:
+    async def forward_to_manager(self, data: bytes, send: Callable[[bytes], Awaitable[str]]) -> str:
         """Pass on what the visitor has sent, each answer when it is asked for and the throttle lets it.
 
         Args:
@@ -94,64 +96,64 @@ class Visit:
         Raises:
             Throttled: Too many logins of the visitor's host have failed.
         """
-        data, self._from_visitor = self._from_visitor + data, b""
-        while not self.is_over:
+        data, self._from_peer = self._from_peer + data, b""
+        while not self.is_finished:
             line, end, rest = data.partition(b"\n")
             if not end:
-                if len(data) > _LONGEST:
-                    self.end()
+                if len(data) > _LINE_LIMIT:
+                    self.finish()
                     break
-                self._from_visitor = data
+                self._from_peer = data
                 return ""
             if line.strip():
-                await self._is_asked.wait()
-                if self.is_over:
+                await self._asked.wait()
+                if self.is_finished:
                     break
-                line = await self._answer(line)
+                line = await self._forwarded_answer(line)
             data = rest
             if given_up := await send(line + end):
                 return given_up
         return await send(data) if data else ""
 
-    async def _answer(self, line: bytes) -> bytes:
+    async def _forwarded_answer(self, line: bytes) -> bytes:
         """Return the answer to a question as it is passed on."""
-        self._is_asked = trio.Event()
+        self._asked = trio.Event()
         if self._question == "identity":
-            self.end()
+            self.finish()
         else:
             if self._question == "username":
-                self._user = _text(line)
-            await self._wait_for_turn()
+                self._user = _answer_text(line)
+            await self._await_throttle()
         if self._is_first:
             self._is_first = False
             line = _with_address(line, self._address)
         return line
 
-    async def _wait_for_turn(self) -> None:
-        its_turn = trio.Event()
-        self._attempt = self._logins.begin(self._address, self._user, its_turn.set)
+    async def _await_throttle(self) -> None:
+        turn = trio.Event()
+        self._attempt = self._logins.begin(self._address, self._user, turn.set)
         if self._attempt.waits:
-            await its_turn.wait()
+            await turn.wait()
         if again := self._attempt.again:
             raise Throttled(self._address, again)
 
-    def refusal(self, throttled: Throttled) -> bytes:
+    def throttled_reply(self, throttled: Throttled) -> bytes:
         """Return the line with which a visitor is told that it is throttled."""
         return answers.error(f"ValueError: {throttled}", "", self._manager or MANAGER, throttled.again)
 
-    def _decide(self, outcome: Outcome) -> None:
+    def _settle_attempt(self, outcome: Outcome) -> None:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
             attempt.end(outcome)
 
-    def end(self) -> None:
+    def finish(self) -> None:
         """Look at nothing any more: the visitor has been let in, or has gone."""
-        self.is_over = True
-        self._decide(Outcome.UNDECIDED)
-        self._is_asked.set()
+        self.is_finished = True
+        self._settle_attempt(Outcome.UNDECIDED)
+        self._asked.set()
 
 
-def _text(line: bytes) -> str:
+def _answer_text(line: bytes) -> str:
     """Return the text that answers a question."""
     try:
         answer: Any = codec.decode(line).result

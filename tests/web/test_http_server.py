@@ -1,4 +1,4 @@
-"""The door, in memory: which requests open a WebSocket, what all others are answered, who may wait how long."""
+"""The server, in memory: which requests open a WebSocket, what all others are answered, who may wait how long."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ import trio.testing
 
 from msl_network_trio.transport.memory import memory_pair
 from msl_network_trio.transport.websocket import WebSocketTransport
-from msl_network_trio.web.http_server import Door
+from msl_network_trio.web.http_server import HttpServer
 from tests.transport.websockets import frame, opened, upgrade_request
 
 __all__ = ["opened"]
 
-DOOR = Door(ping_interval=None)
+SERVER = HttpServer(ping_interval=None)
 
 
-async def enter(door: Door, carrier) -> WebSocketTransport | None:
-    upgrade = await door.knock(carrier)
+async def open_websocket(server: HttpServer, carrier) -> WebSocketTransport | None:
+    upgrade = await server.read_upgrade(carrier)
     if upgrade is None:
         return None
-    return await door.open(carrier, "10.0.0.1", upgrade, trio.lowlevel.spawn_system_task)
+    return await server.open_websocket(carrier, "10.0.0.1", upgrade, trio.lowlevel.spawn_system_task)
 
 
-async def knock(request: bytes, door: Door = DOOR, *, end: bool = True) -> tuple[int, dict[str, str], bytes]:
+async def exchange(
+    request: bytes, server: HttpServer = SERVER, *, end: bool = True
+) -> tuple[int, dict[str, str], bytes]:
     """Send a request; return status, headers and body of the answer, and that the connection is closed."""
     ours, theirs = memory_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.send_all, request)
         if end:
             nursery.start_soon(close_after, ours)
-        transport = await enter(door, theirs)
+        transport = await open_websocket(server, theirs)
         nursery.cancel_scope.cancel()
     answer = await until_end(ours) if transport is None else await ours.receive()
     if transport is not None:
@@ -66,7 +68,7 @@ async def close_after(carrier) -> None:
 async def test_a_websocket_is_opened_at_each_endpoint(path, opened):
     ours, theirs = memory_pair()
     await ours.send_all(upgrade_request(path))
-    transport = await enter(DOOR, theirs)
+    transport = await open_websocket(SERVER, theirs)
     assert isinstance(transport, WebSocketTransport)
     opened.append(transport)
     answer = await ours.receive()
@@ -89,7 +91,7 @@ async def test_a_websocket_is_opened_at_each_endpoint(path, opened):
 async def test_what_the_last_proxy_says_of_the_address_is_known(headers, address):
     ours, theirs = memory_pair()
     await ours.send_all(upgrade_request(**headers))
-    upgrade = await DOOR.knock(theirs)
+    upgrade = await SERVER.read_upgrade(theirs)
     assert upgrade.forwarded_for == address
     theirs.close()
 
@@ -97,7 +99,7 @@ async def test_what_the_last_proxy_says_of_the_address_is_known(headers, address
 async def test_the_key_is_answered_as_in_the_rfc():
     """RFC 6455, 1.3."""
     request = upgrade_request(Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==")
-    status, headers, _ = await knock(request, end=False)
+    status, headers, _ = await exchange(request, end=False)
     assert status == 101
     assert headers["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
@@ -112,7 +114,7 @@ async def test_a_request_may_come_byte_by_byte(opened):
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        opened.append(await enter(DOOR, theirs))
+        opened.append(await open_websocket(SERVER, theirs))
     assert (await ours.receive()).startswith(b"HTTP/1.1 101 ")
 
 
@@ -127,7 +129,7 @@ async def test_a_request_may_come_byte_by_byte(opened):
     ],
 )
 async def test_the_subprotocol_is_ours_or_none(proposed, status, agreed):
-    answered, headers, _ = await knock(upgrade_request(Sec_WebSocket_Protocol=proposed), end=status != 101)
+    answered, headers, _ = await exchange(upgrade_request(Sec_WebSocket_Protocol=proposed), end=status != 101)
     assert answered == status
     assert headers.get("sec-websocket-protocol") == agreed
 
@@ -147,7 +149,7 @@ async def test_the_subprotocol_is_ours_or_none(proposed, status, agreed):
     ],
 )
 async def test_what_is_wrong_with_a_request_for_a_websocket_is_said(headers, status, text):
-    answered, answer_headers, body = await knock(upgrade_request(**headers))
+    answered, answer_headers, body = await exchange(upgrade_request(**headers))
     assert answered == status
     assert text.encode() in body
     if status == 426:
@@ -166,7 +168,7 @@ async def test_what_is_wrong_with_a_request_for_a_websocket_is_said(headers, sta
     ids=range(5),
 )
 async def test_no_websocket_is_opened_for_other_requests(request_, status):
-    assert (await knock(request_))[0] == status
+    assert (await exchange(request_))[0] == status
 
 
 # ---- origins ----
@@ -198,7 +200,7 @@ async def test_no_websocket_is_opened_for_other_requests(request_, status):
     ],
 )
 async def test_pages_of_the_same_host_may_connect(origin, host, is_allowed):
-    status, _, body = await knock(upgrade_request(Origin=origin, Host=host), end=not is_allowed)
+    status, _, body = await exchange(upgrade_request(Origin=origin, Host=host), end=not is_allowed)
     assert status == (101 if is_allowed else 403), body
     if not is_allowed:
         assert b"--websocket-origin" in body
@@ -220,13 +222,13 @@ async def test_pages_of_the_same_host_may_connect(origin, host, is_allowed):
     ],
 )
 async def test_pages_of_origins_that_are_listed_may_connect(listed, origin, is_allowed):
-    door = Door(origins=listed, ping_interval=None)
-    status, _, _ = await knock(upgrade_request(Origin=origin), door, end=not is_allowed)
+    server = HttpServer(origins=listed, ping_interval=None)
+    status, _, _ = await exchange(upgrade_request(Origin=origin), server, end=not is_allowed)
     assert status == (101 if is_allowed else 403)
 
 
 async def test_control_characters_of_an_origin_are_escaped():
-    _, _, body = await knock(upgrade_request(Origin="http://x\x1b[2J"))
+    _, _, body = await exchange(upgrade_request(Origin="http://x\x1b[2J"))
     assert b"Pages of http://x\\x1b[2J may not connect" in body
 
 
@@ -234,7 +236,7 @@ async def test_two_origins_are_none():
     request = upgrade_request(Origin="http://localhost:8875").replace(
         b"Origin: ", b"Origin: http://evil.example\r\nOrigin: "
     )
-    assert (await knock(request))[0] == 403
+    assert (await exchange(request))[0] == 403
 
 
 @pytest.mark.parametrize(
@@ -242,14 +244,14 @@ async def test_two_origins_are_none():
 )
 def test_what_is_no_origin_cannot_be_listed(text):
     with pytest.raises(ValueError, match="origin|[Pp]ort"):
-        Door(origins=[text])
+        HttpServer(origins=[text])
 
 
 # ---- pages ----
 
 
 async def test_a_browser_gets_the_page():
-    status, headers, body = await knock(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")
+    status, headers, body = await exchange(b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n")
     assert status == 200
     assert headers["content-type"].startswith("text/html")
     assert headers["connection"] == "close"
@@ -259,7 +261,7 @@ async def test_a_browser_gets_the_page():
 
 
 async def test_without_its_body_if_it_wants():
-    status, headers, body = await knock(b"HEAD / HTTP/1.1\r\nHost: lab\r\n\r\n")
+    status, headers, body = await exchange(b"HEAD / HTTP/1.1\r\nHost: lab\r\n\r\n")
     assert status == 200
     assert int(headers["content-length"]) > 100
     assert body == b""
@@ -288,14 +290,14 @@ async def test_without_its_body_if_it_wants():
     ids=range(16),
 )
 async def test_every_other_request_is_answered(request_, status):
-    answered, headers, body = await knock(request_)
+    answered, headers, body = await exchange(request_)
     assert answered == status
     assert int(headers["content-length"]) == len(body)
     assert headers["connection"] == "close"
 
 
 async def test_an_answer_quotes_nothing_as_markup():
-    _, headers, body = await knock(upgrade_request(Origin="http://<script>"))
+    _, headers, body = await exchange(upgrade_request(Origin="http://<script>"))
     assert b"<script>" in body
     assert headers["content-type"] == "text/plain; charset=utf-8"
     assert headers["x-content-type-options"] == "nosniff"
@@ -309,7 +311,7 @@ async def test_who_does_not_ask_within_some_seconds_is_sent_away(beginning, auto
     ours, theirs = memory_pair()
     ours.send_nowait(beginning)
     began = trio.current_time()
-    assert await DOOR.knock(theirs) is None
+    assert await SERVER.read_upgrade(theirs) is None
     assert trio.current_time() - began == pytest.approx(10)
     assert theirs._closed
 
@@ -325,7 +327,7 @@ async def test_who_asks_slowly_for_ever_is_sent_away(autojump_clock):
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(drip)
-        assert await DOOR.knock(theirs) is None
+        assert await SERVER.read_upgrade(theirs) is None
         nursery.cancel_scope.cancel()
     assert theirs._closed
 
@@ -335,7 +337,7 @@ async def test_who_does_not_read_the_answer_is_given_up(autojump_clock):
     request = b"GET / HTTP/1.1\r\nHost: lab\r\n\r\n"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.send_all, request)
-        assert await DOOR.knock(theirs) is None
+        assert await SERVER.read_upgrade(theirs) is None
     assert theirs._closed
 
 
@@ -345,23 +347,23 @@ async def test_who_is_gone_again_harms_nobody(beginning, how):
     ours, theirs = memory_pair()
     ours.send_nowait(beginning)
     getattr(ours, how)()
-    assert await DOOR.knock(theirs) is None
+    assert await SERVER.read_upgrade(theirs) is None
     assert theirs._closed
 
 
 async def test_to_be_cancelled_closes_the_connection():
     _, theirs = memory_pair()
     with trio.move_on_after(0.01):
-        await DOOR.knock(theirs)
+        await SERVER.read_upgrade(theirs)
     assert theirs._closed
 
 
 async def test_a_refusal_of_the_owner_is_an_answer():
     ours, theirs = memory_pair()
     ours.send_nowait(upgrade_request())
-    upgrade = await DOOR.knock(theirs)
+    upgrade = await SERVER.read_upgrade(theirs)
     assert upgrade is not None
     ours.send_eof()
-    await DOOR.refuse(theirs, "There is no Manager")
+    await SERVER.refuse(theirs, "There is no Manager")
     assert re.match(rb"HTTP/1.1 502 .*\r\n\r\nThere is no Manager\n", await until_end(ours), re.DOTALL)
     assert theirs._closed

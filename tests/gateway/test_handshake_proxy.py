@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from msl_network_trio.gateway import visit as visit_module
-from msl_network_trio.gateway.visit import Visit, _with_address
+from msl_network_trio.gateway import handshake_proxy
+from msl_network_trio.gateway.handshake_proxy import HandshakeProxy, _with_address
 from msl_network_trio.limits.login_throttle import Logins
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.manager.pending_check import Throttled
@@ -42,7 +42,7 @@ class Scene:
     """A visitor, whose lines are collected that reach the Manager."""
 
     def __init__(self, logins, nursery, address=ADDRESS):
-        self.visit = Visit(address, logins)
+        self.handshake = HandshakeProxy(address, logins)
         self.passed: list[bytes] = []
         self.throttled = None
         self._nursery = nursery
@@ -53,7 +53,7 @@ class Scene:
 
     async def _say(self, data):
         try:
-            assert await self.visit.say(data, self._send) == ""
+            assert await self.handshake.forward_to_manager(data, self._send) == ""
         except Throttled as throttled:
             self.throttled = throttled
 
@@ -67,7 +67,7 @@ class Scene:
     async def ask(self, *data):
         """Have the Manager say something, and return what has reached it since."""
         before = len(self.passed)
-        self.visit.hear(b"".join(data))
+        self.handshake.receive_from_manager(b"".join(data))
         await wait_all_tasks_blocked()
         return self.passed[before:]
 
@@ -88,9 +88,9 @@ async def test_the_first_line_has_the_address_of_the_visitor_and_others_are_as_t
     await scene.ask(asks("password", "alice"))
     assert await scene.say(line({"result": "pw"})) == [line({"result": "pw"})]
     await scene.ask(asks("identity"))
-    assert not scene.visit.is_over
+    assert not scene.handshake.is_finished
     assert await scene.say(line(IDENTITY), b"more\n", b"and mo") == [line(IDENTITY), b"more\nand mo"]
-    assert scene.visit.is_over
+    assert scene.handshake.is_finished
     assert await scene.say(b"re\n") == [b"re\n"]
 
 
@@ -181,7 +181,7 @@ async def test_failed_logins_are_counted_by_visitor_and_user(logins, nursery, re
         assert await log_in(Scene(logins, nursery), rejected=rejected, manager_password=manager_password)
     scene = Scene(logins, nursery)
     assert not await log_in(scene, manager_password=manager_password)
-    refusal = json.loads(scene.visit.refusal(scene.throttled))
+    refusal = json.loads(scene.handshake.throttled_reply(scene.throttled))
     text = f"Too many logins from {ADDRESS} have failed, the next one may begin in 60 s"
     assert refusal["message"] == f"ValueError: {text}"
     assert (refusal["again"], refusal["requester"], refusal["uid"]) == (60, MANAGER, "")
@@ -200,7 +200,7 @@ async def test_names_that_are_unknown_count_and_other_rejections_do_not(logins, 
         await scene.ask(asks("username", MANAGER))
         await scene.say(b"alice\n")  # as somebody types it
         await scene.ask(rejects("ValueError: Unregistered user"))
-        assert scene.visit.is_over
+        assert scene.handshake.is_finished
     assert not await log_in(Scene(logins, nursery))
 
 
@@ -223,8 +223,8 @@ async def test_who_goes_in_the_middle_is_not_counted_and_holds_nobody_up(logins,
         scene = Scene(logins, nursery)
         await scene.ask(asks("password", MANAGER))
         await scene.say(line({"result": "pw"}))
-        scene.visit.end()
-        scene.visit.end()
+        scene.handshake.finish()
+        scene.handshake.finish()
     assert logins._hosts == {}
 
 
@@ -237,27 +237,27 @@ async def test_who_goes_in_the_middle_is_not_counted_and_holds_nobody_up(logins,
 async def test_if_the_manager_says_something_else_lines_pass_as_they_are(scene, said):
     assert await scene.say(b"x\n") == []
     assert await scene.ask(said, b"anything\n") == [b"x\n"]
-    assert scene.visit.is_over
+    assert scene.handshake.is_finished
     assert await scene.say(b"y") == [b"y"]
 
 
 async def test_lines_that_are_too_long_are_not_kept(scene, monkeypatch):
-    monkeypatch.setattr(visit_module, "_LONGEST", 100)
+    monkeypatch.setattr(handshake_proxy, "_LINE_LIMIT", 100)
     assert await scene.say(b"x" * 100) == []
     assert await scene.say(b"x") == [b"x" * 101]
-    assert scene.visit.is_over
+    assert scene.handshake.is_finished
     other = Scene(Logins(2, 60, 0, trio.current_time), scene._nursery)
     await other.ask(b"x" * 101)
-    assert other.visit.is_over
-    assert other.visit._from_manager == b""
+    assert other.handshake.is_finished
+    assert other.handshake._from_manager == b""
 
 
 async def test_why_it_is_given_up_is_passed_on(logins):
-    visit = Visit(ADDRESS, logins)
-    visit.hear(asks("identity"))
+    handshake = HandshakeProxy(ADDRESS, logins)
+    handshake.receive_from_manager(asks("identity"))
 
     async def send(data):
         return "given up"
 
-    assert await visit.say(line(IDENTITY), send) == "given up"
-    assert await visit.say(b"x", send) == "given up"
+    assert await handshake.forward_to_manager(line(IDENTITY), send) == "given up"
+    assert await handshake.forward_to_manager(b"x", send) == "given up"
