@@ -1,7 +1,8 @@
 """``python -m benchmarks``: how many times faster than msl-network 1.0.0, and than others, in the same run.
 
 ``python -m benchmarks compare OLD NEW`` compares two runs; ``report FILE`` makes a page of one;
-``guard`` fails if a recorded floor is broken; ``profile`` shows where the time of a call goes.
+``guard`` fails if a recorded floor is broken; ``profile`` shows where the time of a call goes;
+``walk`` counts the files that a call goes through.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ COMMANDS: Final = {
     "guard": "benchmarks.commands.guard",
     "profile": "benchmarks.commands.profile",
     "report": "benchmarks.commands.report",
+    "walk": "benchmarks.commands.walk",
 }
 """The modules of the commands, each of which has a ``main``; ``run`` is the default."""
 
