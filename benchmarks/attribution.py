@@ -23,7 +23,7 @@ from benchmarks.tasks import SERVICE, Run
 from msl_network_trio import Link, connect
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.requests import Request
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 
 _CALLS: Final = 2000
 _IN_FLIGHT: Final = 100
@@ -42,7 +42,7 @@ class Part:
     """What it takes of one call."""
 
 
-class _InMemory(Transport):
+class _InMemory(Stream):
     """Answers at once, in memory.
 
     Attributes:
@@ -208,7 +208,7 @@ async def _attribute() -> dict[str, tuple[float, list[Part]]]:
     parts = _Protocol().parts()
     transport = _InMemory()
 
-    async def dial() -> Transport:
+    async def dial() -> Stream:
         return transport
 
     async with connect(transport=dial, probe_after=None) as client, client.link(SERVICE) as link:

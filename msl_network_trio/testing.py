@@ -28,8 +28,8 @@ from msl_network_trio.groups import leave_nursery
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.server import Manager, ManagerOpening, open_manager
 from msl_network_trio.service.service import Service
-from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.memory import MemoryTransport
+from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.memory import MemoryStream
 
 logger = get_logger(__name__)
 
@@ -97,7 +97,7 @@ class Lab:
         self.manager = manager
         self.services: dict[str, Service] = {}
         self._nursery = nursery
-        self._transports: dict[Service, MemoryTransport] = {}
+        self._transports: dict[Service, MemoryStream] = {}
 
     def connect_kwargs(self, **more: Any) -> dict[str, Any]:
         """The arguments with which `connect` and `LinkedClient` reach the Manager.
@@ -138,7 +138,7 @@ class Lab:
             await trio.lowlevel.checkpoint()
 
     async def _run(self, service: Service, task_status: trio.TaskStatus[None]) -> None:
-        async def dial() -> Transport:
+        async def dial() -> Stream:
             transport = await self.manager.dial()
             self._transports[service] = transport
             return transport

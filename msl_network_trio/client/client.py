@@ -421,7 +421,7 @@ def connect(
             good (for this host, not expired). If it cannot be saved, a warning is logged, and it is trusted
             for this connection only.
         transport: What carries the connection: ``"tcp"``; ``"websocket"``, also through proxies; or an async
-            function without arguments that returns an open `~msl_network_trio.transport.base.Transport`; then
+            function without arguments that returns an open `~msl_network_trio.transport.base.Stream`; then
             `host`, `port` and TLS do not count. By WebSocket, certificates for which the system's CAs vouch
             are trusted, too, if neither `cert_file` nor ``assert_hostname=False`` is given.
         path: The path of the server's WebSocket; None: ``/``.

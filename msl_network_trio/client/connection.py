@@ -31,7 +31,7 @@ from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import NotificationBatch, Question
 from msl_network_trio.protocol.requests import NOBODY, Request
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 
 logger = get_logger(__name__)
 
@@ -63,7 +63,7 @@ class Connection:
     Attributes:
         closed: Set when the connection has ended, and every request is settled.
         port: The number of our own port.
-        signals_lose_bytes: See `Transport.signals_lose_bytes`.
+        signals_lose_bytes: See `Stream.signals_lose_bytes`.
         lock: Held around everything that is done to the protocol, so that threads can make requests too.
         portal: The way from threads to the connection.
         threads: What threads may do.
@@ -76,7 +76,7 @@ class Connection:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Stream,
         protocol: ClientProtocol,
         *,
         request_timeout: float | None = None,
@@ -425,7 +425,7 @@ class Connection:
             while True:
                 data = await receive()
                 if not data:
-                    self._fail(protocol.receive_eof(self._transport.last_words))
+                    self._fail(protocol.receive_eof(self._transport.close_reason))
                     return
                 self._watch.hear()
                 stand_aside = self._deliver(data)

@@ -23,7 +23,7 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import NotificationBatch
 from msl_network_trio.protocol.requests import Request
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.read_lease import LONGEST_TURN, Turn
 
 _LINE_END = ord("\n")
@@ -65,7 +65,7 @@ class Threads:
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Stream,
         protocol: ClientProtocol,
         writer: Writer,
         watch: Watch,
@@ -230,7 +230,7 @@ class Threads:
         return self.turn.reader is request
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there is something to read, without the lock; see `Transport.wait_in_thread`."""
+        """Wait until there is something to read, without the lock; see `Stream.wait_in_thread`."""
         return self._transport.wait_in_thread(min(seconds, LONGEST_TURN))
 
     def read(self, request: Request) -> bool:

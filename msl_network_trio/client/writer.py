@@ -11,7 +11,7 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.parking import GO_ON
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.requests import Request
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 
 _AT_ONCE = 1_048_576
 """How many bytes to write before other tasks get their turn, if the kernel takes them all."""
@@ -41,7 +41,7 @@ class Writer:
     def __init__(
         self,
         protocol: ClientProtocol,
-        transport: Transport,
+        transport: Stream,
         max_unsent: int,
         *,
         start: Callable[[Callable[[], Awaitable[None]]], None],
@@ -55,7 +55,7 @@ class Writer:
         self._outbox = protocol.outbox
         self._transport = transport
         self._lock = transport.lock
-        self._worth_sending = transport.worth_sending
+        self._flush_threshold = transport.flush_threshold
         self._rest: memoryview | None = None
         self._start = start
         self._is_idle = True
@@ -117,7 +117,7 @@ class Writer:
             len(request.data)
         ):
             return False
-        if (protocol.open and unsent < self._worth_sending) or self._rest is not None:
+        if (protocol.open and unsent < self._flush_threshold) or self._rest is not None:
             protocol.request(request)
             if self._is_idle:
                 self._wake()

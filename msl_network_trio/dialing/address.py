@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import ConnectError
-from msl_network_trio.transport.tcp import bare_host
+from msl_network_trio.transport.tcp import strip_brackets
 
 DEFAULT_PATH: Final = "/"
 """Where a server has its WebSocket if it is not said; one with ``/msl`` has it there, too."""
@@ -104,7 +104,7 @@ def host_header(host: str, port: int, *, has_tls: bool) -> str:
     Raises:
         ConnectError: The host cannot be one.
     """
-    bare = bare_host(host)
+    bare = strip_brackets(host)
     try:
         name = f"[{bare}]" if ":" in bare else bare.encode("idna").decode("ascii")
     except UnicodeError as error:

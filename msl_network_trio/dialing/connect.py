@@ -28,7 +28,7 @@ from msl_network_trio.dialing.trust import (
 from msl_network_trio.exceptions import ConnectError, ConnectionLost, ConnectTimeout, NetworkError
 from msl_network_trio.hidden import Hidden, hide, reveal
 from msl_network_trio.protocol.messages import Connected, Question
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.tcp import cannot_connect, open_tcp
 from msl_network_trio.validators import (
     converted,
@@ -79,7 +79,7 @@ def _are_headers_or_none(
     store(settings, attribute, headers)
 
 
-Dial = Callable[[], Awaitable[Transport]]
+Dial = Callable[[], Awaitable[Stream]]
 """Opens a connection in a way of its own."""
 
 
@@ -163,7 +163,7 @@ _FETCHED: Final = "the Manager had shown its certificate"
 _SECURE: Final = "the connection was made secure"
 
 
-class _Clock:
+class ConnectTimer:
     """The time limit of one `connect`, which stands still while a person is asked."""
 
     def __init__(self, seconds: float | None) -> None:
@@ -178,7 +178,8 @@ class _Clock:
         return trio.current_time() - self._began - self._stopped_for
 
     @contextlib.contextmanager
-    def stopped(self) -> Generator[None]:
+    def paused(self) -> Generator[None]:
+        """Stop the timer for the length of a ``with`` block."""
         stopped = trio.current_time()
         left = self.scope.deadline - stopped
         self.scope.deadline = math.inf
@@ -189,7 +190,7 @@ class _Clock:
             self._stopped_for += trio.current_time() - stopped
 
 
-class Conversation(Protocol):
+class HandshakeProtocol(Protocol):
     """What is said on a connection, by a client or a Service: what `dial` needs for the handshake."""
 
     manager: str
@@ -206,7 +207,7 @@ class Conversation(Protocol):
     def receive(self, data: bytes) -> Sequence[Any]:
         """Take what was received and return events, a `Question` among them if the Manager asks one."""
 
-    def receive_eof(self, last_words: str = "") -> NetworkError:
+    def receive_eof(self, close_reason: str = "") -> NetworkError:
         """Take the end of the stream, and what the Manager said of it, and return what it means."""
 
     def answer(self, text: str) -> None:
@@ -217,10 +218,10 @@ class Conversation(Protocol):
 
 
 @attrs.frozen
-class Dialled:
+class DialedConnection:
     """A connection whose handshake is over."""
 
-    transport: Transport
+    transport: Stream
     seconds: float
     """How long it took, not counting the time in which a person was asked."""
 
@@ -229,7 +230,7 @@ class Dialled:
 
 
 @trio.lowlevel.enable_ki_protection
-async def dial(settings: Settings, credentials: Credentials, protocol: Conversation) -> Dialled:
+async def dial(settings: Settings, credentials: Credentials, protocol: HandshakeProtocol) -> DialedConnection:
     """Dial, make the connection secure, shake hands.
 
     Raises:
@@ -238,21 +239,21 @@ async def dial(settings: Settings, credentials: Credentials, protocol: Conversat
         CertificateError: The Manager's certificate is not trusted.
         AuthenticationError: The Manager rejected us, or a credential is missing.
     """
-    clock = _Clock(settings.timeout)
-    transport: Transport | None = None
+    timer = ConnectTimer(settings.timeout)
+    transport: Stream | None = None
     try:
-        with clock.scope:
-            transport = await _open_transport(settings, credentials, clock)
-            clock.phase = protocol.awaits
-            early = await _handshake(transport, protocol, credentials, clock)
-            return Dialled(transport, clock.seconds, early)
+        with timer.scope:
+            transport = await _open_transport(settings, credentials, timer)
+            timer.phase = protocol.awaits
+            early = await _handshake(transport, protocol, credentials, timer)
+            return DialedConnection(transport, timer.seconds, early)
     except BaseException:
         if transport is not None:
             transport.close()
         raise
     if transport is not None:
         transport.close()
-    raise ConnectTimeout(_time_is_over(settings, clock.phase, is_dialled=transport is not None))
+    raise ConnectTimeout(_time_is_over(settings, timer.phase, is_dialled=transport is not None))
 
 
 def _time_is_over(settings: Settings, phase: str, *, is_dialled: bool) -> str:
@@ -270,17 +271,17 @@ def _time_is_over(settings: Settings, phase: str, *, is_dialled: bool) -> str:
     return f"{limit}: the time was over before {phase}\n{end}"
 
 
-async def _open_transport(settings: Settings, credentials: Credentials, clock: _Clock) -> Transport:
+async def _open_transport(settings: Settings, credentials: Credentials, timer: ConnectTimer) -> Stream:
     if callable(settings.transport):
         return await settings.transport()
     if settings.transport == "websocket":
-        carrier = await _open_carrier(settings, credentials, clock, open_trusted_as_browsers)
-        clock.phase = "the WebSocket was open"
+        carrier = await _open_carrier(settings, credentials, timer, open_trusted_as_browsers)
+        timer.phase = "the WebSocket was open"
         return await _open_websocket(settings, carrier)
-    return await _open_carrier(settings, credentials, clock, open_trusted)
+    return await _open_carrier(settings, credentials, timer, open_trusted)
 
 
-async def _open_websocket(settings: Settings, carrier: Transport) -> Transport:
+async def _open_websocket(settings: Settings, carrier: Stream) -> Stream:
     try:
         from msl_network_trio.transport.opening_handshake import open_websocket
     except BaseException:
@@ -302,23 +303,23 @@ async def _open_websocket(settings: Settings, carrier: Transport) -> Transport:
 async def _open_carrier(
     settings: Settings,
     credentials: Credentials,
-    clock: _Clock,
-    open_secure: Callable[..., Awaitable[Transport]],
-) -> Transport:
+    timer: ConnectTimer,
+    open_secure: Callable[..., Awaitable[Stream]],
+) -> Stream:
     if settings.disable_tls:
         return await open_tcp(settings.host, settings.port)
 
     async def ask(certificate: Certificate) -> bool:
-        with clock.stopped():
+        with timer.paused():
             return await credentials.trust(certificate)
 
     async def fetch(host: str, port: int) -> Certificate:
-        clock.phase = _FETCHED
+        timer.phase = _FETCHED
         certificate = await fetch_certificate(host, port)
-        clock.phase = _SECURE
+        timer.phase = _SECURE
         return certificate
 
-    clock.phase = _SECURE
+    timer.phase = _SECURE
     return await open_secure(
         settings.host,
         settings.port,
@@ -331,7 +332,7 @@ async def _open_carrier(
 
 
 async def _handshake(
-    transport: Transport, protocol: Conversation, credentials: Credentials, clock: _Clock
+    transport: Stream, protocol: HandshakeProtocol, credentials: Credentials, timer: ConnectTimer
 ) -> list[Any]:
     """Answer the Manager's questions until the handshake is over.
 
@@ -343,10 +344,10 @@ async def _handshake(
         while not protocol.is_connected:
             data = await transport.receive()
             if not data:
-                raise protocol.receive_eof(transport.last_words)
+                raise protocol.receive_eof(transport.close_reason)
             for event in protocol.receive(data):
                 if isinstance(event, Question):
-                    with clock.stopped():
+                    with timer.paused():
                         hidden = hide(await credentials.answer(event))
                     protocol.answer(hidden.reveal())
                 elif not isinstance(event, Connected):
@@ -355,7 +356,7 @@ async def _handshake(
                 raise protocol.broken
             output = hide(protocol.take())  # a password may be in it
             if output:
-                clock.phase = protocol.awaits
+                timer.phase = protocol.awaits
                 await transport.send_all(output.reveal())
     except ConnectionLost as error:
         raise ConnectError(

@@ -23,8 +23,8 @@ from msl_network_trio.constants import certificate_folder
 from msl_network_trio.exceptions import CertificateDeclined, CertificateError, ConnectError
 from msl_network_trio.files import PUBLIC, user_path, write_new
 from msl_network_trio.logger import get_logger
-from msl_network_trio.transport.tcp import bare_host
-from msl_network_trio.transport.tls import TlsTransport, open_tls
+from msl_network_trio.transport.tcp import strip_brackets
+from msl_network_trio.transport.tls import TlsStream, open_tls
 
 logger = get_logger(__name__)
 
@@ -84,7 +84,7 @@ def certificate_file(host: str) -> Path:
     Raises:
         CertificateError: The name of the host cannot be that of a file.
     """
-    name = bare_host(host)
+    name = strip_brackets(host)
     if any(character in name for character in "/\\\0"):
         raise CertificateError(f"{host!r} is not the name of a host")
     if sys.platform == "win32":
@@ -139,7 +139,7 @@ async def open_trusted_as_browsers(
     auto_save: bool,
     ask: Callable[[Certificate], Awaitable[bool]],
     fetch: Callable[[str, int], Awaitable[Certificate]] = fetch_certificate,
-) -> TlsTransport:
+) -> TlsStream:
     """Connect with TLS to a server for which the system's CAs vouch, or else as `open_trusted` does.
 
     With a `cert_file` only that counts. Without `assert_hostname` the CAs do not: they vouch for names, and
@@ -194,7 +194,7 @@ async def open_trusted(
     auto_save: bool,
     ask: Callable[[Certificate], Awaitable[bool]],
     fetch: Callable[[str, int], Awaitable[Certificate]] = fetch_certificate,
-) -> TlsTransport:
+) -> TlsStream:
     """Connect with TLS to a Manager that is trusted, or that the user says is.
 
     Args:
@@ -247,7 +247,7 @@ async def open_trusted(
 
 async def _open(
     host: str, port: int, path: Path | None, pem: str, assert_hostname: bool, *, own_file: bool
-) -> tuple[TlsTransport, bytes]:
+) -> tuple[TlsStream, bytes]:
     """Connect to a host that has to show a certificate that is trusted.
 
     Args:

@@ -11,8 +11,8 @@ import trio
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.gateway.handshake_proxy import HandshakeProxy
 from msl_network_trio.protocol.manager.pending_check import Throttled
-from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.websocket import WebSocketTransport
+from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.websocket import WebSocketStream
 
 _GOODBYE = 2.0
 """How many seconds the end that is left has to read what it is told last, and to say goodbye."""
@@ -40,8 +40,8 @@ class End:
 
 
 async def relay(
-    websocket: WebSocketTransport,
-    upstream: Transport,
+    websocket: WebSocketStream,
+    upstream: Stream,
     stalled_after: float,
     handshake: HandshakeProxy | None = None,
 ) -> End:
@@ -83,7 +83,7 @@ async def relay(
         with trio.move_on_after(_GOODBYE):
             if end.of_manager:
                 code = _Code.INTERNAL_ERROR if end.is_lost else _Code.GOING_AWAY
-                websocket.say_goodbye(code, end.reason)
+                websocket.send_close(code, end.reason)
                 await _until_end(websocket)
             elif not up.is_inside_a_line:
                 upstream.send_eof()
@@ -92,7 +92,7 @@ async def relay(
         if handshake is not None:
             handshake.finish()
         # Behind a goodbye it knows that not all was said.
-        websocket.end(cut_off=down.is_inside_a_line and not websocket.has_said_goodbye)
+        websocket.end(cut_off=down.is_inside_a_line and not websocket.has_sent_close)
         upstream.end(cut_off=up.is_inside_a_line)
     return end
 
@@ -101,8 +101,8 @@ async def relay(
 class _Way:
     """One of the two ways on which lines are passed on."""
 
-    source: Transport
-    target: Transport
+    source: Stream
+    target: Stream
     is_inside_a_line: bool = False
     """Whether the target has been sent a part of a line, or may have been."""
 
@@ -127,7 +127,7 @@ async def _pump(
                     )
                 if handshake is not None and handshake.is_finished:
                     handshake = None
-                    way.source.keep_at_most(None)
+                    way.source.limit_buffer(None)
             except ConnectionLost as error:
                 reason = f"lost: {error}"
             if reason:
@@ -136,11 +136,11 @@ async def _pump(
     except ConnectionLost as error:
         return End(of_manager, f"the connection to {names[of_manager]} was lost: {error}", True)
     where = " in the middle of a line" if way.is_inside_a_line else ""
-    text = f" ({way.source.last_words})" if way.source.last_words else ""
+    text = f" ({way.source.close_reason})" if way.source.close_reason else ""
     return End(of_manager, f"{names[of_manager]} closed the connection{where}{text}", way.is_inside_a_line)
 
 
-async def _send(target: Transport, data: bytes, stalled_after: float) -> str:
+async def _send(target: Stream, data: bytes, stalled_after: float) -> str:
     """Send all of it, and return why that is given up, if it is.
 
     Raises:
@@ -155,7 +155,7 @@ async def _send(target: Transport, data: bytes, stalled_after: float) -> str:
     return ""
 
 
-async def _until_end(transport: Transport) -> None:
+async def _until_end(transport: Stream) -> None:
     try:
         while await transport.receive():
             pass

@@ -28,9 +28,9 @@ from msl_network_trio.manager.gateways import addresses_of, plain
 from msl_network_trio.manager.unauthenticated import Lobby
 from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.manager.peer import Host
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.listening import open_listeners
-from msl_network_trio.transport.tcp import SocketTransport, open_tcp, take_socket
+from msl_network_trio.transport.tcp import TcpStream, detach_socket, open_tcp
 from msl_network_trio.transport.tls import accept_tls
 from msl_network_trio.web.http_server import HttpServer, Upgrade
 
@@ -86,7 +86,7 @@ class Gateway:
         self._http_server = HttpServer(
             origins=settings.origins,
             read_limit=settings.read_limit,
-            keep_at_most=2 * IDENTITY_LIMIT,  # until the visitor has said who it is, see relay()
+            buffer_limit=2 * IDENTITY_LIMIT,  # until the visitor has said who it is, see relay()
         )
         self._lobby = Lobby(_UNAUTHENTICATED_LIMIT)
         self._logins = Logins(_LOGIN_ATTEMPTS, _LOGIN_MEMORY, 0, trio.current_time)
@@ -156,7 +156,7 @@ class Gateway:
     async def _serve(self, stream: trio.SocketStream) -> None:
         try:
             address, port = stream.socket.getpeername()[:2]
-            sock = take_socket(stream)
+            sock = detach_socket(stream)
         except OSError as error:  # it is gone again
             logger.debug("a connection was closed before it was accepted: %s", error)
             await stream.aclose()
@@ -185,7 +185,7 @@ class Gateway:
         finally:
             self._connected -= 1
 
-    async def _connect(self, carrier: Transport, upgrade: Upgrade, address: str, port: int) -> None:
+    async def _connect(self, carrier: Stream, upgrade: Upgrade, address: str, port: int) -> None:
         """Connect a peer to the Manager, until one of them has gone."""
         try:
             upstream = await self._dial()
@@ -211,9 +211,9 @@ class Gateway:
         end = await relay(websocket, upstream, self._settings.stalled_after, handshake)
         logger.info("%s:%d is not connected any more: %s", address, port, end.reason)
 
-    async def _secure(self, sock: socket.socket, address: str, port: int) -> Transport | None:
+    async def _secure(self, sock: socket.socket, address: str, port: int) -> Stream | None:
         if self._context is None:
-            return SocketTransport(sock)
+            return TcpStream(sock)
         try:
             with trio.fail_after(_TLS_TIMEOUT) as limit:
                 return await accept_tls(sock, self._context, self._tls_lock, limit)
@@ -222,7 +222,7 @@ class Gateway:
             logger.info("no TLS connection with %s:%d: %s", address, port, why)
             return None
 
-    async def _dial(self) -> Transport:
+    async def _dial(self) -> Stream:
         """Connect to the Manager.
 
         Raises:
@@ -230,7 +230,7 @@ class Gateway:
             CertificateError: Its certificate is not trusted.
         """
         settings = self._settings
-        dial: Callable[[], Awaitable[Transport]]
+        dial: Callable[[], Awaitable[Stream]]
         if settings.manager_disable_tls:
             dial = partial(open_tcp, self._manager_host, self._manager_port)
         else:

@@ -17,8 +17,8 @@ from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.unauthenticated import Lobby, Visitor
 from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
-from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.tcp import SocketTransport, take_socket
+from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.tcp import TcpStream, detach_socket
 from msl_network_trio.transport.tls import accept_tls
 from msl_network_trio.web.http_server import HttpServer
 
@@ -44,7 +44,7 @@ class Entrance:
         lobby: Lobby,
         context: ssl.SSLContext | None,
         tls_timeout: float,
-        serve: Callable[[Transport, Host, int, Visitor], Any],
+        serve: Callable[[Stream, Host, int, Visitor], Any],
         *,
         trusted_gateways: Collection[str] = (),
     ) -> None:
@@ -84,7 +84,7 @@ class Entrance:
         try:
             address, port = stream.socket.getpeername()[:2]
             own_address = stream.socket.getsockname()[0]
-            sock = take_socket(stream)
+            sock = detach_socket(stream)
         except OSError as error:  # it is gone again
             logger.debug("a connection was closed before it was accepted: %s", error)
             await stream.aclose()
@@ -93,7 +93,7 @@ class Entrance:
             visitor = self._lobby.enter(address, lambda _reason: entering.cancel())
             host = upgrade = None
             try:
-                transport: Transport | None = await self._secure(sock, address, port)
+                transport: Stream | None = await self._secure(sock, address, port)
                 if transport is not None and http_server is not None:
                     upgrade = await http_server.read_upgrade(transport)
                     if upgrade is None:
@@ -113,7 +113,7 @@ class Entrance:
                 if host is None:
                     self._lobby.leave(visitor)
 
-    async def _host_of(self, transport: Transport, address: str, own_address: str) -> Host:
+    async def _host_of(self, transport: Stream, address: str, own_address: str) -> Host:
         """Return the computer at the other end; the transport is closed if that fails."""
         try:
             return await self._hostnames.host(address, own_address)
@@ -121,9 +121,9 @@ class Entrance:
             transport.close()
             raise
 
-    async def _secure(self, sock: socket.socket, address: str, port: int) -> SocketTransport | None:
+    async def _secure(self, sock: socket.socket, address: str, port: int) -> TcpStream | None:
         if self._context is None:
-            return SocketTransport(sock)
+            return TcpStream(sock)
         try:
             with trio.fail_after(self._tls_timeout) as limit:
                 return await accept_tls(sock, self._context, self._turns, limit)

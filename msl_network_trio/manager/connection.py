@@ -11,7 +11,7 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.manager.delivery import BUSY
 from msl_network_trio.protocol.manager.peer import Host, Peer
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 
 logger = get_logger(__name__)
 
@@ -71,7 +71,7 @@ class PeerConnection(Peer):
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Stream,
         host: Host | str,
         port: int,
         start_soon: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],

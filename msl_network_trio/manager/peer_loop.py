@@ -20,8 +20,8 @@ from msl_network_trio.protocol.manager.delivery import BUSY
 from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.protocol.manager.pending_check import Undecided
 from msl_network_trio.protocol.manager.protocol import TURN, ManagerProtocol
-from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.liveness import LOOK_EVERY
+from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.liveness import STALL_CHECK_INTERVAL
 
 logger = get_logger(__name__)
 
@@ -92,12 +92,12 @@ class Conversations:
         return self._settings.alone and not self._tasks and not len(self._lobby) and not self.is_ending
 
     async def _look_after_peers(self) -> None:
-        """Extend the limit of peers with a closed receive window; see `Transport.look_after_peer`."""
+        """Extend the limit of peers with a closed receive window; see `Stream.extend_send_timeout`."""
         while True:
-            await trio.sleep(LOOK_EVERY)
+            await trio.sleep(STALL_CHECK_INTERVAL)
             for number, peer in enumerate([*self._protocol.registry.peers.values()], 1):
                 assert isinstance(peer, PeerConnection)
-                peer.transport.look_after_peer()
+                peer.transport.extend_send_timeout()
                 if number % _LOOKS_AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()
 
@@ -147,9 +147,7 @@ class Conversations:
     # ---- one peer ----
 
     @trio.lowlevel.enable_ki_protection
-    async def serve(
-        self, transport: Transport, host: Host, port: int, visitor: Visitor | None = None
-    ) -> None:
+    async def serve(self, transport: Stream, host: Host, port: int, visitor: Visitor | None = None) -> None:
         """Serve one connection until it ends, or until its peer is idle.
 
         Args:
@@ -296,7 +294,7 @@ class Conversations:
                 self._lobby.receive(visitor, len(data))
                 protocol.receive(peer, data, TURN)
                 self.flush()
-        peer.transport.keep_at_most(None)
+        peer.transport.limit_buffer(None)
         self._lobby.leave(visitor)
         if handshake.cancelled_caught:
             seconds = self._settings.handshake_timeout

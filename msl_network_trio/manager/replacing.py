@@ -16,7 +16,7 @@ import trio
 from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
-from msl_network_trio.transport.liveness import HERE
+from msl_network_trio.transport.liveness import ALWAYS_ALIVE
 
 SILENCE: Final = 30.0
 """Seconds of silence after a request before a peer is gone, where TCP does not tell what it acknowledges."""
@@ -55,7 +55,7 @@ class Replacing:
         try:
             silence = await self._silence(holder, self._after)
         finally:
-            transport.end_request()
+            transport.end_probe()
         if silence is None or holder.closing:
             return bool(holder.closing)  # it has gone by itself meanwhile
         self._protocol.hits["replace_after"] += 1
@@ -77,16 +77,16 @@ class Replacing:
     async def _silence(self, holder: PeerConnection, after: float) -> float | None:
         """Send a probe, and return the seconds of silence after it; None: the peer or its system answered."""
         transport = holder.transport
-        if transport.acknowledged() is HERE:
+        if transport.peer_activity() is ALWAYS_ALIVE:
             return None
-        if not transport.request_acknowledgement():
+        if not transport.start_probe():
             after = max(after, SILENCE)
             self._protocol.ask_for_identity(holder)
             holder.flush()
         began, received, pause = trio.current_time(), holder.received, _FIRST_LOOK
         while True:
             elapsed = trio.current_time() - began
-            known = transport.acknowledged()
+            known = transport.peer_activity()
             if (
                 holder.closing
                 or holder.received != received

@@ -40,7 +40,7 @@ from msl_network_trio.protocol.manager.event_log import emit
 from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.transport.listening import open_listeners
-from msl_network_trio.transport.memory import MemoryTransport, memory_pair
+from msl_network_trio.transport.memory import MemoryStream, memory_pair
 from msl_network_trio.web.http_server import HttpServer
 
 _LAST_WORDS = 0.5
@@ -201,7 +201,7 @@ class Manager:
         return kwargs
 
     @trio.lowlevel.enable_ki_protection
-    async def dial(self) -> MemoryTransport:
+    async def dial(self) -> MemoryStream:
         """Open a connection in memory; what ``connect(transport=manager.dial)`` calls.
 
         Raises:
@@ -315,7 +315,7 @@ class ManagerOpening:
         http_server = HttpServer(
             origins=settings.websocket_origins,
             read_limit=settings.read_limit,
-            keep_at_most=2 * IDENTITY_LIMIT,  # until a peer has said who it is, see Conversations
+            buffer_limit=2 * IDENTITY_LIMIT,  # until a peer has said who it is, see Conversations
         )
         listeners = [] if settings.in_memory else await open_listeners(settings.host, settings.port)
         web_listeners: list[trio.SocketListener] = []

@@ -459,14 +459,14 @@ class ClientProtocol:
             self.outbox.add(Line(self._handshake.identity_line))
             self._lines.limit = self._read_limit
 
-    def receive_eof(self, last_words: str = "") -> NetworkError:
+    def receive_eof(self, close_reason: str = "") -> NetworkError:
         """Take the end of the stream and return what it means.
 
         Args:
-            last_words: What the Manager said of it, if the carrier lets it.
+            close_reason: What the Manager said of it, if the carrier lets it.
         """
         self._ended = True
-        return self._handshake.eof(self._lines, self._rejection, last_words)
+        return self._handshake.eof(self._lines, self._rejection, close_reason)
 
     def lose(self, reason: ConnectionLost, *, cut_off: bool = False) -> list[Request]:
         """End the conversation: settle every request that is still open, and return them.

@@ -112,17 +112,17 @@ class Handshake:
         """Say that the Manager sent something; arguments as in `no_manager`."""
         return f"Manager[{self.manager}] sent {what}, which begins with {quote(start)}"
 
-    def eof(self, lines: LineBuffer, rejection: str = "", last_words: str = "") -> NetworkError:
+    def eof(self, lines: LineBuffer, rejection: str = "", close_reason: str = "") -> NetworkError:
         """Return what the end of the stream means.
 
         Args:
             lines: What was received of a line that is not complete.
             rejection: Why the Manager closed the connection, if it said so.
-            last_words: See `Transport.last_words`.
+            close_reason: See `Stream.close_reason`.
         """
         text = f"Manager[{self.manager}] closed the connection"
-        if last_words:
-            text += f" ({visible(last_words)})"
+        if close_reason:
+            text += f" ({visible(close_reason)})"
         if lines:
             text += f" in the middle of a line that begins with {quote(lines.start)}"
         if not self.is_over:

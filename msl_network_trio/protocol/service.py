@@ -207,13 +207,13 @@ class ServiceProtocol:
             return None
         return _common(data[:end])
 
-    def receive_eof(self, last_words: str = "") -> NetworkError:
+    def receive_eof(self, close_reason: str = "") -> NetworkError:
         """Take the end of the stream and return what it means.
 
         Args:
-            last_words: What the Manager said of it, if the carrier lets it.
+            close_reason: What the Manager said of it, if the carrier lets it.
         """
-        return self._handshake.eof(self._lines, self._rejection, last_words)
+        return self._handshake.eof(self._lines, self._rejection, close_reason)
 
     def _break(self, what: str, start: bytes) -> None:
         self.broken = self._handshake.no_manager(what, start)

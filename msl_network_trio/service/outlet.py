@@ -15,7 +15,7 @@ from msl_network_trio.exceptions import BacklogFull, ConnectionLost
 from msl_network_trio.parking import GO_ON
 from msl_network_trio.protocol.service import OutgoingLine
 from msl_network_trio.service.coalescing import HELD_FOR, Emitter, Holding
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 
 _CHUNK = 262_144
 """How many bytes to join into one message; a larger piece goes alone, so that it is not copied."""
@@ -59,7 +59,7 @@ class Outlet:
     """
 
     def __init__(
-        self, transport: Transport, max_unsent: int, on_error: Callable[[ConnectionLost], None]
+        self, transport: Stream, max_unsent: int, on_error: Callable[[ConnectionLost], None]
     ) -> None:
         self.max_unsent = max_unsent
         self.will_be_flushed = False

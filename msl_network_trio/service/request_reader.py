@@ -15,7 +15,7 @@ from msl_network_trio.service.lookup import How, look_up
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.threads import Job, Thread
 from msl_network_trio.service.turn import LONGEST_SILENCE, Turn
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 
 logger = get_logger(__name__)
 
@@ -43,7 +43,7 @@ class Reading:
     def __init__(
         self,
         service: object,
-        transport: Transport,
+        transport: Stream,
         protocol: ServiceProtocol,
         outlet: Outlet,
         *,

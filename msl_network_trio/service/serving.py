@@ -31,7 +31,7 @@ from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.request_reader import Reading, log_request
 from msl_network_trio.service.tasks import WorkerTasks
 from msl_network_trio.service.threads import PassedOn, WorkerThreads, failed
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 
 logger = get_logger(__name__)
 
@@ -72,7 +72,7 @@ class Serving:
         self,
         service: object,
         name: str,
-        transport: Transport,
+        transport: Stream,
         protocol: ServiceProtocol,
         *,
         max_workers: int,
@@ -284,7 +284,7 @@ class Serving:
                     return True
                 self._fail(protocol.broken)
             else:
-                self._fail(protocol.receive_eof(self._transport.last_words))
+                self._fail(protocol.receive_eof(self._transport.close_reason))
         except ConnectionLost as error:
             self._fail(self._broken(error))
         except Exception as error:

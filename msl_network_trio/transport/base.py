@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.transport.liveness import HERE, Acknowledged
+from msl_network_trio.transport.liveness import ALWAYS_ALIVE, PeerActivity
 
 
-class Transport(ABC):
+class Stream(ABC):
     """A stream of bytes to and from one peer.
 
     One task at a time may receive, and one may wait to send; both may do so at the same time. Errors of
@@ -19,12 +19,12 @@ class Transport(ABC):
     Attributes:
         port: The number of our own port, 0 if the carrier has none.
         threads_may_send: Whether `send_nowait` may be called outside the Trio thread.
-        worth_sending: How many bytes to send at once and not with what others will have to say: the other end
-            can begin with them meanwhile, but to send costs as much as several requests.
+        flush_threshold: Bytes from which queued data is sent at once instead of with later data. The
+            peer can begin with it meanwhile, but each send costs as much as several requests.
         threads_may_receive: Whether `wait_in_thread` and `receive_in_thread` may be called there, too.
         signals_lose_bytes: Whether an exception that a signal handler raises in the main thread can lose
             bytes in `send_in_thread` and `receive_in_thread`.
-        last_words: What the peer said of the end, when `receive` has met it; empty if nothing, as in TCP.
+        close_reason: What the peer said of the end, when `receive` has met it; empty if nothing, as in TCP.
         lock: Held around everything that is done to the carrier. Who calls `send_nowait` in another thread,
             or changes what the Trio thread changes too, holds it meanwhile; it is never held for long.
     """
@@ -32,9 +32,9 @@ class Transport(ABC):
     threads_may_send: ClassVar[bool] = False
     threads_may_receive: ClassVar[bool] = False
     signals_lose_bytes: ClassVar[bool] = False
-    worth_sending: ClassVar[int] = 4096
+    flush_threshold: ClassVar[int] = 4096
     port: int = 0
-    last_words: str = ""
+    close_reason: str = ""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -63,7 +63,7 @@ class Transport(ABC):
             ConnectionLost: The connection broke.
         """
 
-    def keep_at_most(self, size: int | None) -> None:  # noqa: B027 - most keep nothing
+    def limit_buffer(self, size: int | None) -> None:  # noqa: B027 - most keep nothing
         """Bound what is kept of what the peer has sent and nobody can receive yet; if it is more, it is lost.
 
         Most carriers keep nothing: each byte can be received as it comes.
@@ -157,26 +157,26 @@ class Transport(ABC):
 
     # ---- is the peer still there ----
 
-    def request_acknowledgement(self) -> bool:
+    def start_probe(self) -> bool:
         """Request an acknowledgement from the peer's operating system, invisible to its program.
 
         Returns:
-            Whether `acknowledged` tells what comes of it. Call `end_request` when that matters no more.
+            Whether `peer_activity` tells what comes of it. Call `end_probe` when that matters no more.
         """
         return True
 
-    def acknowledged(self) -> Acknowledged | None:
+    def peer_activity(self) -> PeerActivity | None:
         """Return what the carrier knows about the peer; None: it cannot tell.
 
         Most carriers are in this process, or have a peer that is.
         """
-        return HERE
+        return ALWAYS_ALIVE
 
-    def end_request(self) -> None:  # noqa: B027 - most have done nothing
-        """End what `request_acknowledgement` has begun."""
+    def end_probe(self) -> None:  # noqa: B027 - most have done nothing
+        """End what `start_probe` has begun."""
 
-    def look_after_peer(self) -> None:  # noqa: B027 - most have nothing to do
-        """Spare a peer that takes nothing for long, but is there; to be called every `LOOK_EVERY` seconds.
+    def extend_send_timeout(self) -> None:  # noqa: B027 - most have nothing to do
+        """Extend the send timeout of a stalled peer that is alive; call every `STALL_CHECK_INTERVAL`.
 
         `wait_send` does so itself. It matters for what the carrier has taken and the peer has not.
         """

@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-GIVE_UP: Final = 105.0
+SEND_TIMEOUT: Final = 105.0
 """Seconds after which a peer that acknowledges nothing of what it is owed is given up.
 
 TCP looks only when it sends again, and the peer has to be gone after two minutes.
@@ -39,20 +39,20 @@ _UNACKNOWLEDGED: Final[dict[str, tuple[int, int]]] = {
 }
 """The number of the option that limits unacknowledged data, and its units per second, by platform."""
 
-SYSTEM_GIVES_UP: Final = sys.platform in _UNACKNOWLEDGED
-"""Whether the system has such an option. Else `SocketTransport.wait_send` has a limit of its own."""
+HAS_SEND_TIMEOUT: Final = sys.platform in _UNACKNOWLEDGED
+"""Whether the system has such an option. Else `TcpStream.wait_send` has a limit of its own."""
 
-LOOK_EVERY: Final = 30.0
+STALL_CHECK_INTERVAL: Final = 30.0
 """Seconds between two looks at a peer that takes nothing."""
 
-_SPARED: Final = 60.0
+_STALL_GRACE: Final = 60.0
 """Seconds for which a peer is spared that takes nothing and has answered TCP's last probe."""
 
 _INFO: Final = struct.Struct("=8B24I4Q3I")
 """The first 148 bytes of Linux's ``struct tcp_info``."""
 
 
-def limit_silence(sock: socket.socket) -> None:
+def detect_dead_peer(sock: socket.socket) -> None:
     """Set keepalive and the limit on unacknowledged data, so that a dead peer is given up in two minutes."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, True)
     # The names for the seconds of silence before the first probe differ (the second is that of macOS).
@@ -60,7 +60,7 @@ def limit_silence(sock: socket.socket) -> None:
         _set_keepalive(sock, name, _KEEPALIVE_IDLE)
     _set_keepalive(sock, "TCP_KEEPINTVL", _KEEPALIVE_INTERVAL)
     _set_keepalive(sock, "TCP_KEEPCNT", _KEEPALIVE_COUNT)
-    _limit_unacknowledged(sock, GIVE_UP)
+    _limit_unacknowledged(sock, SEND_TIMEOUT)
 
 
 def _limit_unacknowledged(sock: socket.socket, seconds: float) -> None:
@@ -70,7 +70,7 @@ def _limit_unacknowledged(sock: socket.socket, seconds: float) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, round(seconds * units))
 
 
-def spare(sock: socket.socket, now: float, since: float | None) -> float | None:
+def extend_send_timeout(sock: socket.socket, now: float, since: float | None) -> float | None:
     """Extend the limit for a peer with a closed receive window whose system still answers.
 
     Linux gives up a peer that takes nothing for the limit of unacknowledged data, although it answers all
@@ -90,11 +90,11 @@ def spare(sock: socket.socket, now: float, since: float | None) -> float | None:
     probes, unacknowledged, unsent = values[3], values[12], values[38]
     if not unsent or unacknowledged:
         if since is not None:
-            _limit_unacknowledged(sock, GIVE_UP)
+            _limit_unacknowledged(sock, SEND_TIMEOUT)
         return None
     since = now if since is None else since
     if not probes:  # else it has yet to answer one, and is given up if it does not
-        _limit_unacknowledged(sock, max(GIVE_UP, now - since + LOOK_EVERY + _SPARED))
+        _limit_unacknowledged(sock, max(SEND_TIMEOUT, now - since + STALL_CHECK_INTERVAL + _STALL_GRACE))
     return since
 
 
@@ -104,7 +104,7 @@ def _set_keepalive(sock: socket.socket, name: str, value: int) -> None:
 
 
 @attrs.frozen
-class Acknowledged:
+class PeerActivity:
     """What TCP knows about the peer at one moment."""
 
     silence: float
@@ -114,19 +114,19 @@ class Acknowledged:
     """Whether TCP has sent data or a probe that the peer has not acknowledged."""
 
 
-HERE: Final = Acknowledged(silence=0.0, is_owed=False)
+ALWAYS_ALIVE: Final = PeerActivity(silence=0.0, is_owed=False)
 """What is known about a peer that cannot be cut off."""
 
 
-def request_acknowledgement(sock: socket.socket) -> bool:
+def start_probe(sock: socket.socket) -> bool:
     """Make TCP send a keepalive probe as soon as the connection has been silent for a second.
 
     Data that is not acknowledged is sent again anyway, and is a probe as well.
 
     Returns:
-        Whether `acknowledged` will tell what comes of it.
+        Whether `peer_activity` will tell what comes of it.
     """
-    if sys.platform != "linux" or acknowledged(sock) is None:
+    if sys.platform != "linux" or peer_activity(sock) is None:
         return False
     with contextlib.suppress(OSError):  # the connection has broken, which its reader will find
         _set_keepalive(sock, "TCP_KEEPINTVL", 1)
@@ -134,20 +134,20 @@ def request_acknowledgement(sock: socket.socket) -> bool:
     return True
 
 
-def end_request(sock: socket.socket) -> None:
-    """Go back to the usual keepalive probes after `request_acknowledgement`."""
+def end_probe(sock: socket.socket) -> None:
+    """Go back to the usual keepalive probes after `start_probe`."""
     with contextlib.suppress(OSError):  # as above; or the socket has been closed
         _set_keepalive(sock, "TCP_KEEPIDLE", _KEEPALIVE_IDLE)
         _set_keepalive(sock, "TCP_KEEPINTVL", _KEEPALIVE_INTERVAL)
 
 
-def acknowledged(sock: socket.socket) -> Acknowledged | None:
+def peer_activity(sock: socket.socket) -> PeerActivity | None:
     """Return what TCP knows about the peer; None: this system, or this socket, does not tell."""
     values = _tcp_info(sock)
     if values is None:
         return None
     probes, unacknowledged, last_data, last_ack = values[3], values[12], values[19], values[20]
-    return Acknowledged(min(last_data, last_ack) / _MILLISECONDS, bool(probes or unacknowledged))
+    return PeerActivity(min(last_data, last_ack) / _MILLISECONDS, bool(probes or unacknowledged))
 
 
 def _tcp_info(sock: socket.socket) -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 
 _RECEIVE = 65_536
 
@@ -24,7 +24,7 @@ class _Pipe:
         self.changed.unpark_all()
 
 
-class MemoryTransport(Transport):
+class MemoryStream(Stream):
     """One end of a `memory_pair`."""
 
     def __init__(self, incoming: _Pipe, outgoing: _Pipe) -> None:
@@ -34,7 +34,7 @@ class MemoryTransport(Transport):
         self._closed = False
 
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """See `Transport.send_nowait`."""
+        """See `Stream.send_nowait`."""
         pipe = self._outgoing
         if self._closed or pipe.ended or pipe.broken:
             raise ConnectionLost("Broken pipe")
@@ -46,7 +46,7 @@ class MemoryTransport(Transport):
         return len(sent)
 
     async def wait_send(self) -> None:
-        """See `Transport.wait_send`."""
+        """See `Stream.wait_send`."""
         pipe = self._outgoing
         if len(pipe.data) < pipe.capacity or pipe.ended or pipe.broken:
             await trio.lowlevel.checkpoint()
@@ -54,7 +54,7 @@ class MemoryTransport(Transport):
             await pipe.changed.park()
 
     async def receive(self) -> bytes:
-        """See `Transport.receive`."""
+        """See `Stream.receive`."""
         await trio.lowlevel.checkpoint()
         pipe = self._incoming
         while not (pipe.data or pipe.ended or pipe.broken or self._closed):
@@ -67,19 +67,19 @@ class MemoryTransport(Transport):
         return received
 
     def send_eof(self) -> None:
-        """See `Transport.send_eof`."""
+        """See `Stream.send_eof`."""
         self._outgoing.ended = True
         self._outgoing.wake()
 
     def close(self) -> None:
-        """See `Transport.close`: the peer receives what was sent, then the end of the stream."""
+        """See `Stream.close`: the peer receives what was sent, then the end of the stream."""
         self._closed = True
         for pipe in (self._incoming, self._outgoing):
             pipe.ended = True
             pipe.wake()
 
     def abort(self) -> None:
-        """See `Transport.abort`."""
+        """See `Stream.abort`."""
         if not self._closed:
             self.reset()
 
@@ -91,7 +91,7 @@ class MemoryTransport(Transport):
             pipe.wake()
 
 
-def memory_pair(capacity: int = 65_536) -> tuple[MemoryTransport, MemoryTransport]:
+def memory_pair(capacity: int = 65_536) -> tuple[MemoryStream, MemoryStream]:
     """Return two connected transports.
 
     Args:
@@ -99,4 +99,4 @@ def memory_pair(capacity: int = 65_536) -> tuple[MemoryTransport, MemoryTranspor
             is what the buffers of the operating system are to a socket.
     """
     there, back = _Pipe(capacity), _Pipe(capacity)
-    return MemoryTransport(back, there), MemoryTransport(there, back)
+    return MemoryStream(back, there), MemoryStream(there, back)

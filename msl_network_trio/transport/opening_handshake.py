@@ -1,4 +1,4 @@
-"""The opening handshake of WebSocket, by trio-websocket: from a connection to a `WebSocketTransport`."""
+"""The opening handshake of WebSocket, by trio-websocket: from a connection to a `WebSocketStream`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.groups import plain
 from msl_network_trio.hidden import hide
 from msl_network_trio.limits.quota import Holdings
-from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.websocket import SpawnTask, WebSocketTransport
+from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.websocket import SpawnTask, WebSocketStream
 
 _QUOTED = 300
 """How many bytes of an answer to show that is not the one that was hoped for."""
@@ -27,7 +27,7 @@ _SWITCHING = re.compile(rb"HTTP/1\.\d 101\b")
 _LONGEST_END = 4
 
 
-class _Stream(trio.abc.Stream):
+class _HandshakeStream(trio.abc.Stream):
     """A transport as trio-websocket wants to see it until the handshake is done, which never closes it.
 
     What comes behind the handshake is not shown to it, since frames are not its business here.
@@ -44,7 +44,7 @@ class _Stream(trio.abc.Stream):
             stop to read, and why the peer has closed the connection may be on its way.
     """
 
-    def __init__(self, transport: Transport, request: bytes) -> None:
+    def __init__(self, transport: Stream, request: bytes) -> None:
         self.opening = trio.CancelScope()
         self.heard = b""
         self.behind = b""
@@ -105,7 +105,9 @@ class _Stream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()
 
 
-async def _shake_hands(stream: _Stream, handshake: Callable[[trio.Nursery], Awaitable[object]]) -> None:
+async def _shake_hands(
+    stream: _HandshakeStream, handshake: Callable[[trio.Nursery], Awaitable[object]]
+) -> None:
     """Have trio-websocket shake hands, and part from it.
 
     Raises:
@@ -136,14 +138,14 @@ def _single(error: Exception) -> Exception:
 
 
 async def open_websocket(
-    carrier: Transport,
+    carrier: Stream,
     host: str,
     *,
     path: str = "/",
     headers: Mapping[str, str] | None = None,
     read_limit: int | None = None,
     ping_interval: float | None = None,
-) -> WebSocketTransport:
+) -> WebSocketStream:
     """Open a WebSocket as its client, on a connection whose TLS is done.
 
     Args:
@@ -152,12 +154,12 @@ async def open_websocket(
         path: Which of the server's resources it is; with a query if there is one.
         headers: Further headers.
         read_limit: The largest message to accept, in bytes; None: no limit.
-        ping_interval: See `WebSocketTransport`.
+        ping_interval: See `WebSocketStream`.
 
     Raises:
         ConnectError: The server does not want to, or it is none for WebSocket.
     """
-    stream = _Stream(carrier, b"")
+    stream = _HandshakeStream(carrier, b"")
     # Tokens may be in both, which a traceback with the values of variables must not show.
     hidden = hide((path, headers or {}))
     del path, headers
@@ -182,13 +184,13 @@ async def open_websocket(
             # Without the frames of trio-websocket, whose variables have both as well.
             raise ConnectError(_no_websocket(error, stream.heard[:_QUOTED])) from error.with_traceback(None)
         raise
-    transport = WebSocketTransport(
+    transport = WebSocketStream(
         carrier,
         is_client=True,
         received=stream.behind,
         read_limit=read_limit,
         ping_interval=ping_interval,
-        held=None,
+        quota=None,
     )
     try:
         trio.lowlevel.spawn_system_task(transport.run)
@@ -220,29 +222,29 @@ def _no_websocket(error: Exception, heard: bytes) -> str:
 
 
 async def accept_websocket(
-    carrier: Transport,
+    carrier: Stream,
     key: str,
     subprotocol: str | None,
     spawn: SpawnTask,
     *,
     read_limit: int | None = None,
     ping_interval: float | None = None,
-    held: Holdings[WebSocketTransport] | None = None,
+    quota: Holdings[WebSocketStream] | None = None,
     address: str = "",
-    keep_at_most: int | None = None,
-) -> WebSocketTransport:
+    buffer_limit: int | None = None,
+) -> WebSocketStream:
     """Open a WebSocket as its server, for a request that has been received and found good.
 
     Args:
         carrier: The connection, which is closed with the WebSocket, and if there will be none.
         key: The ``Sec-WebSocket-Key`` of the request.
         subprotocol: The subprotocol on which to agree, if the client has proposed one.
-        spawn: Starts the task of the WebSocket; see `WebSocketTransport.run`.
+        spawn: Starts the task of the WebSocket; see `WebSocketStream.run`.
         read_limit: The largest message to accept, in bytes; None: no limit.
-        ping_interval: See `WebSocketTransport`.
-        held: See `WebSocketTransport`.
+        ping_interval: See `WebSocketStream`.
+        quota: See `WebSocketStream`.
         address: The IP address of the host of the client; empty: it is not known.
-        keep_at_most: See `Transport.keep_at_most`, which this is as long as nothing else is said.
+        buffer_limit: See `Stream.limit_buffer`, which this is as long as nothing else is said.
 
     Raises:
         ConnectionLost: The client is gone.
@@ -258,7 +260,7 @@ async def accept_websocket(
     ]
     if subprotocol is not None:
         request.append(f"Sec-WebSocket-Protocol: {subprotocol}")
-    stream = _Stream(carrier, "\r\n".join([*request, "", ""]).encode("ascii"))
+    stream = _HandshakeStream(carrier, "\r\n".join([*request, "", ""]).encode("ascii"))
 
     async def handshake(nursery: trio.Nursery) -> object:
         wanted = await wrap_server_stream(nursery, stream)
@@ -266,16 +268,16 @@ async def accept_websocket(
 
     try:
         await _shake_hands(stream, handshake)
-        transport = WebSocketTransport(
+        transport = WebSocketStream(
             carrier,
             is_client=False,
             received=b"",
             read_limit=read_limit,
             ping_interval=ping_interval,
-            held=held,
+            quota=quota,
             address=address,
         )
-        transport.keep_at_most(keep_at_most)
+        transport.limit_buffer(buffer_limit)
         spawn(transport.run)
     except BaseException:
         carrier.close()

@@ -16,7 +16,7 @@ import trio
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.groups import plain
 from msl_network_trio.transport import liveness
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 
 _RECEIVE = 65_536
 """How many bytes to ask the kernel for.
@@ -31,7 +31,7 @@ PIECE = 262_144
 _RECEIVE_ONCE = (_RECEIVE,)
 
 _AT_ONCE = 4 * PIECE
-"""How many bytes `SocketTransport.send_nowait` sends before it lets other tasks run."""
+"""How many bytes `TcpStream.send_nowait` sends before it lets other tasks run."""
 
 _LINGER = struct.Struct("HH" if sys.platform == "win32" else "ii")
 NO_RESET = _LINGER.pack(0, 0)
@@ -41,7 +41,7 @@ RESET = _LINGER.pack(1, 0)
 CLOSED = "The connection has been closed"
 
 
-class SocketTransport(Transport):
+class TcpStream(Stream):
     """A connected TCP socket.
 
     Args:
@@ -67,7 +67,7 @@ class SocketTransport(Transport):
         self.port = int(sock.getsockname()[1])
 
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """See `Transport.send_nowait`."""
+        """See `Stream.send_nowait`."""
         if len(data) > PIECE:
             return self._send_pieces(data)
         try:
@@ -75,8 +75,8 @@ class SocketTransport(Transport):
         except BlockingIOError:
             return 0
         except OSError as error:
-            raise_unless_of_system(error)
-            raise ConnectionLost(reason(error)) from error
+            reraise_if_injected(error)
+            raise ConnectionLost(error_text(error)) from error
         if self._is_cut or sent < len(data):
             self._note_sent(sent, len(data))
         return sent
@@ -121,7 +121,7 @@ class SocketTransport(Transport):
             self._linger(NO_RESET)
 
     async def wait_send(self) -> None:
-        """See `Transport.wait_send`."""
+        """See `Stream.wait_send`."""
         await self._wait_while_it_acknowledges(self._wait_writable)
 
     async def _wait_writable(self) -> None:
@@ -139,7 +139,7 @@ class SocketTransport(Transport):
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
         except OSError as error:
-            raise_unless_of_system(error)
+            reraise_if_injected(error)
             # Else the connection has ended already, or we have closed it.
 
     async def _wait_while_it_acknowledges(self, wait: Callable[[], Awaitable[None]]) -> None:
@@ -149,24 +149,26 @@ class SocketTransport(Transport):
         self._cut()
         try:
             while True:
-                with trio.move_on_after(liveness.LOOK_EVERY) as scope:
+                with trio.move_on_after(liveness.STALL_CHECK_INTERVAL) as scope:
                     await wait()
                 if not scope.cancelled_caught:
                     return
-                self.look_after_peer()
-                if not liveness.SYSTEM_GIVES_UP and trio.current_time() - began >= liveness.GIVE_UP:
-                    raise ConnectionLost(f"The peer has taken nothing for {liveness.GIVE_UP:g} seconds")
+                self.extend_send_timeout()
+                if not liveness.HAS_SEND_TIMEOUT and trio.current_time() - began >= liveness.SEND_TIMEOUT:
+                    raise ConnectionLost(f"The peer has taken nothing for {liveness.SEND_TIMEOUT:g} seconds")
         finally:
             if not was_cut:
                 self._join()
 
-    def look_after_peer(self) -> None:
-        """See `Transport.look_after_peer`."""
+    def extend_send_timeout(self) -> None:
+        """See `Stream.extend_send_timeout`."""
         if self._descriptor >= 0:
-            self._stalled_since = liveness.spare(self._sock, trio.current_time(), self._stalled_since)
+            self._stalled_since = liveness.extend_send_timeout(
+                self._sock, trio.current_time(), self._stalled_since
+            )
 
     async def receive(self) -> bytes:
-        """See `Transport.receive`."""
+        """See `Stream.receive`."""
         if self._ended:
             return await self._receive_the_end()
         while True:
@@ -179,8 +181,8 @@ class SocketTransport(Transport):
             except trio.ClosedResourceError:
                 raise ConnectionLost(CLOSED) from None
             except OSError as error:
-                raise_unless_of_system(error)
-                raise ConnectionLost(reason(error)) from error
+                reraise_if_injected(error)
+                raise ConnectionLost(error_text(error)) from error
             self._ended = not data
             return data
 
@@ -192,11 +194,11 @@ class SocketTransport(Transport):
         """What `receive` does when the stream has ended, or `receive_nowait` has found that it broke."""
         await trio.lowlevel.checkpoint()
         if self._receive_error is not None:
-            raise ConnectionLost(reason(self._receive_error)) from self._receive_error
+            raise ConnectionLost(error_text(self._receive_error)) from self._receive_error
         return b""
 
     def wait_in_thread(self, seconds: float) -> bool:
-        """See `Transport.wait_in_thread`."""
+        """See `Stream.wait_in_thread`."""
         poller = select.poll()
         try:
             poller.register(self._sock, select.POLLIN)
@@ -205,7 +207,7 @@ class SocketTransport(Transport):
         return bool(poller.poll(math.ceil(seconds * 1000)))
 
     def receive_nowait(self) -> bytes | None:
-        """See `Transport.receive_nowait`."""
+        """See `Stream.receive_nowait`."""
         if self._ended:
             return b""
         try:
@@ -213,14 +215,14 @@ class SocketTransport(Transport):
         except BlockingIOError:
             return None
         except OSError as error:
-            raise_unless_of_system(error)
+            reraise_if_injected(error)
             self._break(error)
             return b""
         self._ended = not data
         return data
 
     def send_in_thread(self, data: bytes, sent: list[int]) -> None:
-        """See `Transport.send_in_thread`."""
+        """See `Stream.send_in_thread`."""
         send, offset = self._uncut_send, 0
         most = min(len(data), _AT_ONCE)
         if most > PIECE:
@@ -231,7 +233,7 @@ class SocketTransport(Transport):
                 # In one step of the interpreter, which no exception can cut between the call and its result.
                 sent.extend(map(send, (piece,)))
             except OSError as error:
-                raise_unless_of_system(error)
+                reraise_if_injected(error)
                 self._note_send_error(error)
                 break
             offset += sent[-1]
@@ -244,7 +246,7 @@ class SocketTransport(Transport):
         """Note why nothing could be sent, which here the next attempt finds out anyway."""
 
     def receive_in_thread(self, received: list[bytes]) -> None:
-        """See `Transport.receive_in_thread`."""
+        """See `Stream.receive_in_thread`."""
         if self._ended:
             received.append(b"")
             return
@@ -253,7 +255,7 @@ class SocketTransport(Transport):
         except BlockingIOError:
             return
         except OSError as error:
-            raise_unless_of_system(error)
+            reraise_if_injected(error)
             self._break(error)
             received.append(b"")
             return
@@ -265,22 +267,22 @@ class SocketTransport(Transport):
         self._ended = True
 
     def fileno(self) -> int:
-        """See `Transport.fileno`."""
+        """See `Stream.fileno`."""
         return self._descriptor
 
     def has_received(self) -> bool:
-        """See `Transport.has_received`."""
+        """See `Stream.has_received`."""
         return self._ended
 
     def send_eof(self) -> None:
-        """See `Transport.send_eof`."""
+        """See `Stream.send_eof`."""
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # the peer is gone
 
     def close(self) -> None:
-        """See `Transport.close`: whoever waits is told that the connection is lost."""
+        """See `Stream.close`: whoever waits is told that the connection is lost."""
         if self._descriptor < 0:
             return
         self._join()
@@ -291,29 +293,29 @@ class SocketTransport(Transport):
             self._sock.close()
 
     def abort(self) -> None:
-        """See `Transport.abort`."""
+        """See `Stream.abort`."""
         self._is_cut = False  # for close(), which else would take it back
         self._linger(RESET)
         self.close()
 
-    def request_acknowledgement(self) -> bool:
-        """See `Transport.request_acknowledgement`."""
-        return liveness.request_acknowledgement(self._sock)
+    def start_probe(self) -> bool:
+        """See `Stream.start_probe`."""
+        return liveness.start_probe(self._sock)
 
-    def acknowledged(self) -> liveness.Acknowledged | None:
-        """See `Transport.acknowledged`."""
-        return liveness.acknowledged(self._sock)
+    def peer_activity(self) -> liveness.PeerActivity | None:
+        """See `Stream.peer_activity`."""
+        return liveness.peer_activity(self._sock)
 
-    def end_request(self) -> None:
-        """See `Transport.end_request`."""
-        liveness.end_request(self._sock)
+    def end_probe(self) -> None:
+        """See `Stream.end_probe`."""
+        liveness.end_probe(self._sock)
 
 
 _CALLERS_OF_SYSTEM = frozenset({__name__, "msl_network_trio.transport.tls", "ssl"})
 """The modules in which errors of system calls are raised."""
 
 
-def raise_unless_of_system(error: OSError) -> None:
+def reraise_if_injected(error: OSError) -> None:
     """Raise an exception again if something else than a system call has raised it.
 
     A signal handler may raise OSError or TimeoutError, and so may another thread in this one; it is not meant
@@ -330,14 +332,14 @@ def raise_unless_of_system(error: OSError) -> None:
         raise error
 
 
-def reason(error: OSError | ValueError) -> str:
+def error_text(error: OSError | ValueError) -> str:
     """The text of an error of the operating system, without its number."""
     if isinstance(error, ssl.SSLEOFError):
         return "The peer closed the connection"  # OpenSSL: "EOF occurred in violation of protocol"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def bare_host(host: str) -> str:
+def strip_brackets(host: str) -> str:
     """Return the host without the brackets that an IPv6 address may be written in."""
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
@@ -356,20 +358,20 @@ async def open_socket(host: str, port: int, *, purpose: str = "") -> socket.sock
     try:
         if "\0" in host:
             raise ValueError("There is no such host")  # the resolver would take what is before the NUL
-        stream = await trio.open_tcp_stream(bare_host(host), port)
+        stream = await trio.open_tcp_stream(strip_brackets(host), port)
     except BaseExceptionGroup as group:  # of the nursery in which the addresses race
         raise plain(group) from None
     except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a host
         raise ConnectError(f"{_dial_reason(error)}\n{cannot_connect(host, port, purpose)}") from error
-    return take_socket(stream)
+    return detach_socket(stream)
 
 
-def take_socket(stream: trio.SocketStream) -> socket.socket:
+def detach_socket(stream: trio.SocketStream) -> socket.socket:
     """Take the socket out of a stream, for which Trio has set TCP_NODELAY."""
     trio_socket = stream.socket
     sock = socket.socket(trio_socket.family, trio_socket.type, trio_socket.proto, fileno=trio_socket.detach())
     sock.setblocking(False)
-    liveness.limit_silence(sock)
+    liveness.detect_dead_peer(sock)
     return sock
 
 
@@ -393,7 +395,7 @@ def cannot_connect(host: str, port: int, purpose: str = "") -> str:
         purpose: What the connection was for, if not for itself.
     """
     lines = [f"Cannot connect to {host}:{port}{purpose}"]
-    if _is_here(bare_host(host)):
+    if _is_here(strip_brackets(host)):
         lines.insert(1 if purpose else 0, "Make sure a Manager is running on this computer")
     return "\n".join(lines)
 
@@ -415,10 +417,10 @@ def _is_here(host: str) -> bool:
     return True
 
 
-async def open_tcp(host: str, port: int) -> SocketTransport:
+async def open_tcp(host: str, port: int) -> TcpStream:
     """Connect without TLS.
 
     Raises:
         ConnectError: There is no such host, or nothing listens there.
     """
-    return SocketTransport(await open_socket(host, port))
+    return TcpStream(await open_socket(host, port))

@@ -15,11 +15,11 @@ from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.transport.tcp import (
     CLOSED,
     PIECE,
-    SocketTransport,
-    bare_host,
+    TcpStream,
+    error_text,
     open_socket,
-    raise_unless_of_system,
-    reason,
+    reraise_if_injected,
+    strip_brackets,
 )
 
 _RECORD = 16_384
@@ -69,7 +69,7 @@ class _Readiness:
         self._descriptor = -1
 
 
-class TlsTransport(SocketTransport):
+class TlsStream(TcpStream):
     """A connected TCP socket with TLS.
 
     OpenSSL breaks if two threads use one connection at a time, so whatever calls it holds the `lock`.
@@ -83,7 +83,7 @@ class TlsTransport(SocketTransport):
 
     signals_lose_bytes = True  # OpenSSL's callers look for signals after it has read or written
 
-    worth_sending = 8192  # what is sent is a record, and to seal one takes its time
+    flush_threshold = 8192  # what is sent is a record, and to seal one takes its time
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(sock)
@@ -102,7 +102,7 @@ class TlsTransport(SocketTransport):
         self._small_records = 0
 
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """See `Transport.send_nowait`.
+        """See `Stream.send_nowait`.
 
         OpenSSL wants a record that it could not send offered again as it was: the pieces are counted
         from the beginning of what is not sent, so they are the same the next time.
@@ -119,20 +119,20 @@ class TlsTransport(SocketTransport):
             self._send_waits_for = self._readable
             return 0
         except OSError as error:
-            raise_unless_of_system(error)
-            raise ConnectionLost(reason(error)) from error
+            reraise_if_injected(error)
+            raise ConnectionLost(error_text(error)) from error
         if self._is_cut or sent < len(data):
             self._note_sent(sent, len(data))
         return sent
 
     async def wait_send(self) -> None:
-        """See `Transport.wait_send`."""
+        """See `Stream.wait_send`."""
         # What the next call waits for is for the next send to say, which may not do so if it sends a part.
         waits_for, self._send_waits_for = self._send_waits_for, self._writable
         await self._wait_while_it_acknowledges(waits_for.wait)
 
     async def receive(self) -> bytes:
-        """See `Transport.receive`."""
+        """See `Stream.receive`."""
         if self._ended:
             return await self._receive_the_end()
         if self._wants_to_write or (self._may_be_pending and self._pending()):
@@ -149,18 +149,18 @@ class TlsTransport(SocketTransport):
             except ssl.SSLWantWriteError:
                 await self._writable.wait()
             except OSError as error:
-                raise_unless_of_system(error)
-                raise ConnectionLost(reason(error)) from error
+                reraise_if_injected(error)
+                raise ConnectionLost(error_text(error)) from error
             else:
                 self._ended = not data
                 return self._receive_more(data) if self._may_be_more(data) else data
 
     def wait_in_thread(self, seconds: float) -> bool:
-        """See `Transport.wait_in_thread`."""
+        """See `Stream.wait_in_thread`."""
         return bool(self._may_be_pending and self._pending()) or super().wait_in_thread(seconds)
 
     def receive_nowait(self) -> bytes | None:
-        """See `Transport.receive_nowait`."""
+        """See `Stream.receive_nowait`."""
         if self._ended:
             return b""
         try:
@@ -171,7 +171,7 @@ class TlsTransport(SocketTransport):
             self._wants_to_write = True
             return None
         except OSError as error:
-            raise_unless_of_system(error)
+            reraise_if_injected(error)
             self._break(error)
             return b""
         self._ended = not data
@@ -182,7 +182,7 @@ class TlsTransport(SocketTransport):
         self._send_waits_for = self._readable if wants_to_read else self._writable
 
     def receive_in_thread(self, received: list[bytes]) -> None:
-        """See `Transport.receive_in_thread`."""
+        """See `Stream.receive_in_thread`."""
         before = len(received)
         if not self._read_in_thread(received) or not self._may_be_more(received[-1]):
             return
@@ -205,7 +205,7 @@ class TlsTransport(SocketTransport):
             self._wants_to_write = True
             return False
         except OSError as error:
-            raise_unless_of_system(error)
+            reraise_if_injected(error)
             if not isinstance(error, ssl.SSLEOFError):  # which is an end like any other
                 self._break(error)
             self._ended = True
@@ -215,7 +215,7 @@ class TlsTransport(SocketTransport):
         return not self._ended
 
     def has_received(self) -> bool:
-        """See `Transport.has_received`."""
+        """See `Stream.has_received`."""
         return self._ended or self._wants_to_write or bool(self._may_be_pending and self._pending())
 
     def _may_be_more(self, data: bytes) -> bool:
@@ -242,7 +242,7 @@ class TlsTransport(SocketTransport):
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 break
             except OSError as error:
-                raise_unless_of_system(error)
+                reraise_if_injected(error)
                 self._break(error)
                 break
             if not data:
@@ -254,7 +254,7 @@ class TlsTransport(SocketTransport):
         return b"".join(parts)
 
     def send_eof(self) -> None:
-        """See `Transport.send_eof`."""
+        """See `Stream.send_eof`."""
         with self.lock:
             try:
                 # Of bytes that the peer has sent already OpenSSL would say that they come too late, and then
@@ -279,7 +279,7 @@ class TlsTransport(SocketTransport):
             return False  # there is nothing, or nobody
 
     def close(self) -> None:
-        """See `Transport.close`."""
+        """See `Stream.close`."""
         self._readable.close()
         self._writable.close()
         super().close()
@@ -287,7 +287,7 @@ class TlsTransport(SocketTransport):
 
 async def open_tls(
     host: str, port: int, context: ssl.SSLContext, *, purpose: str = ""
-) -> tuple[TlsTransport, bytes]:
+) -> tuple[TlsStream, bytes]:
     """Connect with TLS.
 
     Args:
@@ -307,7 +307,7 @@ async def open_tls(
     plain = await open_socket(host, port, purpose=purpose)
     try:
         # Checked here, since wrap_socket() does not close the socket if it meets one of these.
-        name = bare_host(host).encode("idna").decode("ascii")
+        name = strip_brackets(host).encode("idna").decode("ascii")
         if number := plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(number, os.strerror(number))
         sock = context.wrap_socket(plain, server_hostname=name, do_handshake_on_connect=False)
@@ -321,7 +321,7 @@ async def open_tls(
         await _tls_handshake(sock)
         certificate = sock.getpeercert(binary_form=True)
         assert certificate is not None  # a TLS server has one
-        return TlsTransport(sock), certificate
+        return TlsStream(sock), certificate
     except ssl.SSLCertVerificationError:
         sock.close()
         raise
@@ -338,7 +338,7 @@ async def accept_tls(
     context: ssl.SSLContext,
     turns: trio.Lock | None = None,
     limit: trio.CancelScope | None = None,
-) -> TlsTransport:
+) -> TlsStream:
     """Make a connection secure that a peer has opened. The socket is closed if that fails.
 
     Args:
@@ -358,16 +358,16 @@ async def accept_tls(
         sock = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
     except (OSError, ValueError) as error:
         plain.close()
-        raise ConnectionLost(reason(error)) from error
+        raise ConnectionLost(error_text(error)) from error
     try:
         await _tls_handshake(sock, turns, limit)
     except OSError as error:
         sock.close()
-        raise ConnectionLost(reason(error)) from error
+        raise ConnectionLost(error_text(error)) from error
     except BaseException:
         sock.close()
         raise
-    return TlsTransport(sock)
+    return TlsStream(sock)
 
 
 async def _tls_handshake(
@@ -408,6 +408,6 @@ async def _take_turn(turns: trio.Lock, limit: trio.CancelScope | None) -> None:
 
 def _no_tls(error: OSError | ValueError, host: str, port: int, purpose: str) -> ConnectError:
     return ConnectError(
-        f"{reason(error)}\nCannot connect to {host}:{port}{purpose} with TLS. If the Manager was started "
+        f"{error_text(error)}\nCannot connect to {host}:{port}{purpose} with TLS. If the Manager was started "
         "without it:\nTry setting disable_tls=True"
     )

@@ -16,9 +16,9 @@ from wsproto.frame_protocol import CloseReason
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.limits.quota import Holdings
 from msl_network_trio.protocol.framing import LineBuffer
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.frames import LOST, Frames
-from msl_network_trio.transport.liveness import Acknowledged
+from msl_network_trio.transport.liveness import PeerActivity
 
 _PIECE = 262_144
 """How many bytes to make frames of at a time."""
@@ -39,7 +39,7 @@ SpawnTask = Callable[..., object]
 """Starts a task: the ``start_soon`` of a nursery, or `trio.lowlevel.spawn_system_task`."""
 
 
-class WebSocketTransport(Transport):
+class WebSocketStream(Stream):
     """A WebSocket connection after its opening handshake, of a client or a server.
 
     See `open_websocket` and `accept_websocket`, which make one. What the peer sends after `send_eof` is not
@@ -52,8 +52,8 @@ class WebSocketTransport(Transport):
         read_limit: The largest message to accept, in bytes; None: no limit.
         ping_interval: After how many seconds to ask the peer whether it is there, and how long it may take to
             answer; None: never.
-        held: Counts what it holds together with others of messages that are not complete, see
-            `held_together`; None: nobody does.
+        quota: Counts what it holds together with others of messages that are not complete, see
+            `input_quota`; None: nobody does.
         address: The IP address of the host of the peer; empty: it is not known.
 
     Attributes:
@@ -62,13 +62,13 @@ class WebSocketTransport(Transport):
 
     def __init__(
         self,
-        carrier: Transport,
+        carrier: Stream,
         *,
         is_client: bool,
         received: bytes,
         read_limit: int | None,
         ping_interval: float | None,
-        held: Holdings[WebSocketTransport] | None,
+        quota: Holdings[WebSocketStream] | None,
         address: str = "",
     ) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class WebSocketTransport(Transport):
         self._early = received
         self._ping_interval = ping_interval
         self._frames = Frames(is_client=is_client, read_limit=read_limit)
-        self._held = held
+        self._quota = quota
         self._keeps_at_most: int | None = None
         self._size = 0
         """How many bytes a message has taken that is not complete."""
@@ -108,7 +108,7 @@ class WebSocketTransport(Transport):
     # ---- sending ----
 
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """See `Transport.send_nowait`.
+        """See `Stream.send_nowait`.
 
         Frames are made of all of a line. As long as they have not been sent, the last byte is not taken: so
         the caller knows that something waits.
@@ -133,7 +133,7 @@ class WebSocketTransport(Transport):
             return self._frames.pack(lines)
         except UnicodeDecodeError as error:
             text = "a line that is no UTF-8 cannot be sent by WebSocket"
-            self.say_goodbye(CloseReason.INTERNAL_ERROR, text)
+            self.send_close(CloseReason.INTERNAL_ERROR, text)
             raise ConnectionLost(f"{text}: {error}") from error
 
     def _put(self, frames: bytes | memoryview) -> None:
@@ -175,17 +175,17 @@ class WebSocketTransport(Transport):
         self._room.unpark_all()
 
     async def wait_send(self) -> None:
-        """See `Transport.wait_send`; also returns when there is no room yet but progress."""
+        """See `Stream.wait_send`; also returns when there is no room yet but progress."""
         if self._rest is None or self._cannot_send is not None:
             await trio.lowlevel.checkpoint()
         else:
             await self._room.park()
 
     def send_eof(self) -> None:
-        """See `Transport.send_eof`."""
-        self.say_goodbye(CloseReason.NORMAL_CLOSURE)
+        """See `Stream.send_eof`."""
+        self.send_close(CloseReason.NORMAL_CLOSURE)
 
-    def say_goodbye(self, code: int, reason: str = "") -> None:
+    def send_close(self, code: int, reason: str = "") -> None:
         """`send_eof`, and tell the peer why.
 
         Args:
@@ -197,7 +197,7 @@ class WebSocketTransport(Transport):
             self._say_close(code, reason)
 
     @property
-    def has_said_goodbye(self) -> bool:
+    def has_sent_close(self) -> bool:
         """Whether the peer has been told why the connection is closed, or has told us."""
         return self._has_said_close
 
@@ -217,7 +217,7 @@ class WebSocketTransport(Transport):
     # ---- receiving ----
 
     async def receive(self) -> bytes:
-        """See `Transport.receive`: messages, as lines."""
+        """See `Stream.receive`: messages, as lines."""
         if self._frames.ending is not None and not self._is_leaving:
             await trio.lowlevel.checkpoint()
         while not self._is_leaving:
@@ -272,19 +272,19 @@ class WebSocketTransport(Transport):
             self._say_close(frames.ending.code, frames.ending.reason)
         return lines
 
-    def keep_at_most(self, size: int | None) -> None:
-        """See `Transport.keep_at_most`."""
+    def limit_buffer(self, size: int | None) -> None:
+        """See `Stream.limit_buffer`."""
         self._keeps_at_most = size
 
     def _count(self, size: int) -> None:
         """Note how much is kept, and have that end which is too much."""
-        if self._held is not None and self._size > _COUNTED >= size:
-            self._held.let_go(self)
+        if self._quota is not None and self._size > _COUNTED >= size:
+            self._quota.let_go(self)
         self._size = size
         if self._keeps_at_most is not None and size > self._keeps_at_most:
             self.cut_off(f"It has sent more than {self._keeps_at_most:,} bytes without an end")
-        elif self._held is not None and size > _COUNTED:
-            self._held.hold(self, size)
+        elif self._quota is not None and size > _COUNTED:
+            self._quota.hold(self, size)
 
     def cut_off(self, reason: str) -> None:
         """Receive nothing more, nor send anything."""
@@ -305,7 +305,7 @@ class WebSocketTransport(Transport):
         if self._is_given_up:
             raise ConnectionLost(str(self._failure))
         if ending.is_normal:
-            self.last_words = str(ending)
+            self.close_reason = str(ending)
             return b""
         because = f": {self._failure}" if ending is LOST and self._failure is not None else ""
         raise ConnectionLost(f"{ending}{because}")
@@ -336,11 +336,11 @@ class WebSocketTransport(Transport):
     # ---- the end ----
 
     def close(self) -> None:
-        """See `Transport.close`; the peer is told if that can be done at once."""
+        """See `Stream.close`; the peer is told if that can be done at once."""
         self._close(cut_off=self._is_inside_a_frame)
 
     def abort(self) -> None:
-        """See `Transport.abort`: there is no closing frame, so this is an abnormal closure (code 1006)."""
+        """See `Stream.abort`: there is no closing frame, so this is an abnormal closure (code 1006)."""
         self._close(cut_off=True)
 
     def _close(self, *, cut_off: bool) -> None:
@@ -354,21 +354,21 @@ class WebSocketTransport(Transport):
         self._scope.cancel()
         self._room.unpark_all()
 
-    def request_acknowledgement(self) -> bool:
-        """See `Transport.request_acknowledgement`."""
-        return self._carrier.request_acknowledgement()
+    def start_probe(self) -> bool:
+        """See `Stream.start_probe`."""
+        return self._carrier.start_probe()
 
-    def acknowledged(self) -> Acknowledged | None:
-        """See `Transport.acknowledged`."""
-        return self._carrier.acknowledged()
+    def peer_activity(self) -> PeerActivity | None:
+        """See `Stream.peer_activity`."""
+        return self._carrier.peer_activity()
 
-    def look_after_peer(self) -> None:
-        """See `Transport.look_after_peer`."""
-        self._carrier.look_after_peer()
+    def extend_send_timeout(self) -> None:
+        """See `Stream.extend_send_timeout`."""
+        self._carrier.extend_send_timeout()
 
-    def end_request(self) -> None:
-        """See `Transport.end_request`."""
-        self._carrier.end_request()
+    def end_probe(self) -> None:
+        """See `Stream.end_probe`."""
+        self._carrier.end_probe()
 
     # ---- the task ----
 
@@ -436,7 +436,7 @@ class WebSocketTransport(Transport):
                 return
 
 
-def held_together(most: int | None) -> Holdings[WebSocketTransport]:
+def input_quota(most: int | None) -> Holdings[WebSocketStream]:
     """Return what counts what many WebSockets hold of messages that are not complete.
 
     Args:

@@ -16,9 +16,9 @@ import trio
 from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.limits.quota import Holdings
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.opening_handshake import accept_websocket
-from msl_network_trio.transport.websocket import SpawnTask, WebSocketTransport, held_together
+from msl_network_trio.transport.websocket import SpawnTask, WebSocketStream, input_quota
 from msl_network_trio.visible import visible_lines
 from msl_network_trio.web.pages import find_page
 
@@ -131,21 +131,21 @@ class HttpServer:
             the host and port that they connect to; `ANY_ORIGIN`: all of them. Who sends no ``Origin`` is no
             page, and may always.
         read_limit: The largest message to accept, in bytes; None: no limit.
-        ping_interval: See `WebSocketTransport`.
-        keep_at_most: See `accept_websocket`.
+        ping_interval: See `WebSocketStream`.
+        buffer_limit: See `accept_websocket`.
     """
 
     origins: frozenset[str] = attrs.field(default=frozenset(), converter=_origins)
     read_limit: int | None = None
     ping_interval: float | None = PING_INTERVAL
-    keep_at_most: int | None = None
-    _held: Holdings[WebSocketTransport] = attrs.field(init=False)
+    buffer_limit: int | None = None
+    _quota: Holdings[WebSocketStream] = attrs.field(init=False)
 
-    @_held.default
-    def _default_held(self) -> Holdings[WebSocketTransport]:
-        return held_together(None if self.read_limit is None else max(_INCOMPLETE_SIZE, 2 * self.read_limit))
+    @_quota.default
+    def _default_quota(self) -> Holdings[WebSocketStream]:
+        return input_quota(None if self.read_limit is None else max(_INCOMPLETE_SIZE, 2 * self.read_limit))
 
-    async def read_upgrade(self, carrier: Transport) -> Upgrade | None:
+    async def read_upgrade(self, carrier: Stream) -> Upgrade | None:
         """Read a request, and answer it unless it is one for a WebSocket that may be opened.
 
         Args:
@@ -169,8 +169,8 @@ class HttpServer:
         return upgrade
 
     async def open_websocket(
-        self, carrier: Transport, address: str, upgrade: Upgrade, spawn: SpawnTask
-    ) -> WebSocketTransport | None:
+        self, carrier: Stream, address: str, upgrade: Upgrade, spawn: SpawnTask
+    ) -> WebSocketStream | None:
         """Open the WebSocket that was asked for.
 
         Args:
@@ -191,15 +191,15 @@ class HttpServer:
                     spawn,
                     read_limit=self.read_limit,
                     ping_interval=self.ping_interval,
-                    held=self._held,
+                    quota=self._quota,
                     address=address,
-                    keep_at_most=self.keep_at_most,
+                    buffer_limit=self.buffer_limit,
                 )
         except ConnectionLost:
             pass
         return None
 
-    async def refuse(self, carrier: Transport, text: str) -> None:
+    async def refuse(self, carrier: Stream, text: str) -> None:
         """Say that there is no WebSocket, though the request is good, and close the connection."""
         try:
             await _send_response(carrier, _text_response(HTTPStatus.BAD_GATEWAY, text), "GET")
@@ -258,7 +258,7 @@ class HttpServer:
         )
 
 
-async def _read_request(carrier: Transport) -> HttpRequest:
+async def _read_request(carrier: Stream) -> HttpRequest:
     """Read the head of a request.
 
     Raises:
@@ -280,7 +280,7 @@ async def _read_request(carrier: Transport) -> HttpRequest:
         raise _text_response(status, f"This port understands HTTP and WebSocket: {error}.") from None
 
 
-async def _send_response(carrier: Transport, answer: Response, method: str) -> None:
+async def _send_response(carrier: Stream, answer: Response, method: str) -> None:
     """Send an answer, and wait until it has been read, for as long as that makes sense."""
     headers = {**answer.headers, "Content-Length": str(len(answer.body)), "Connection": "close"}
     head = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}"]

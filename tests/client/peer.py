@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from msl_network_trio.dialing import connect as connecting
-from msl_network_trio.transport.memory import MemoryTransport, memory_pair
-from msl_network_trio.transport.websocket import WebSocketTransport
+from msl_network_trio.transport.memory import MemoryStream, memory_pair
+from msl_network_trio.transport.websocket import WebSocketStream
 from tests.transport.websockets import open_websocket_pair
 
 MANAGER = "Manager[vm:1875]"
@@ -114,7 +114,7 @@ class LinesEnd:
         carrier: What carries it.
     """
 
-    def __init__(self, websocket: WebSocketTransport, carrier: MemoryTransport) -> None:
+    def __init__(self, websocket: WebSocketStream, carrier: MemoryStream) -> None:
         self._websocket = websocket
         self.send_nowait = websocket.send_nowait
         self.receive = websocket.receive

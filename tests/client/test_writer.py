@@ -12,12 +12,12 @@ from msl_network_trio.client.writer import Writer
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.requests import Request
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 
 WHO = b'{"args":[],"attribute":"identity","error":false,"kwargs":{},"requester":"Manager[vm:1]","uid":""}\n'
 
 
-class Recorder(Transport):
+class Recorder(Stream):
     """Takes what is sent, for as long as there is room, and notes who sends it."""
 
     threads_may_send = True

@@ -96,7 +96,7 @@ async def test_the_end_of_the_manager_is_told(ends):
     manager.close()
     assert await peer.receive() == b"last\n"
     assert await peer.receive() == b""
-    assert peer.last_words == (
+    assert peer.close_reason == (
         "the WebSocket was closed with code 1001 (going away): the Manager closed the connection"
     )
     await trio.testing.wait_all_tasks_blocked()

@@ -9,7 +9,7 @@ import trio
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.manager.server import Manager
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.tcp import open_tcp
 from msl_network_trio.transport.tls import open_tls
 from tests.manager.wires import Wire
@@ -20,7 +20,7 @@ LIMIT = 20.0
 """How many seconds a step may take before the test has failed."""
 
 
-OPENED: list[Transport] = []
+OPENED: list[Stream] = []
 """What the test has opened, for the fixture `everything_is_closed`."""
 
 

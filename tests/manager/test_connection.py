@@ -10,7 +10,7 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager import connection as module
 from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.protocol.manager.delivery import BUSY
-from msl_network_trio.transport.memory import MemoryTransport, memory_pair
+from msl_network_trio.transport.memory import MemoryStream, memory_pair
 
 STALLED_AFTER = 60.0
 
@@ -34,14 +34,14 @@ def put(peer, *pieces, large=False):
     peer.flush()
 
 
-async def receive(transport: MemoryTransport, size: int) -> bytes:
+async def receive(transport: MemoryStream, size: int) -> bytes:
     data = b""
     while len(data) < size:
         data += await transport.receive()
     return data
 
 
-async def rest(transport: MemoryTransport) -> bytes:
+async def rest(transport: MemoryStream) -> bytes:
     data = b""
     while more := await transport.receive():
         data += more
@@ -111,7 +111,7 @@ async def test_what_has_been_written_is_not_kept_until_all_is(connect, autojump_
     assert peer.writing == []
 
 
-class Counting(MemoryTransport):
+class Counting(MemoryStream):
     """Counts how often it is to send."""
 
     calls = 0
@@ -241,7 +241,7 @@ async def test_why_a_peer_is_closed_is_not_forgotten_when_it_is_gone_as_well(con
     assert peer.closing == "ValueError: rubbish"
 
 
-class Faulty(MemoryTransport):
+class Faulty(MemoryStream):
     """Has a mistake in it."""
 
     def send_nowait(self, data):

@@ -13,7 +13,7 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.manager import idle_poller as module
 from msl_network_trio.manager.idle_poller import SocketWatch
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
-from msl_network_trio.transport.tcp import SocketTransport
+from msl_network_trio.transport.tcp import TcpStream
 from tests.manager.sockets import LIMIT, dial, others_are_served, reach
 from tests.manager.wires import dial as dial_in_memory
 from tests.protocol.network import notification, reply, request
@@ -155,7 +155,7 @@ class Idle:
     """What a watch has to know of a peer."""
 
     def __init__(self, sock):
-        self.transport = SocketTransport(sock)
+        self.transport = TcpStream(sock)
         self.reading = self.watch = None
 
 

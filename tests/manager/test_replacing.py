@@ -20,9 +20,9 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.manager.replacing import SILENCE
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.transport import liveness
-from msl_network_trio.transport.liveness import Acknowledged
-from msl_network_trio.transport.memory import MemoryTransport
-from msl_network_trio.transport.tcp import SocketTransport
+from msl_network_trio.transport.liveness import PeerActivity
+from msl_network_trio.transport.memory import MemoryStream
+from msl_network_trio.transport.tcp import TcpStream
 from tests.manager.wires import Wire, dial
 from tests.protocol.network import request
 
@@ -53,16 +53,16 @@ class Cable:
     def end(self, _transport) -> None:
         self.requests -= 1
 
-    def acknowledged(self, _transport) -> Acknowledged | None:
-        return Acknowledged(trio.current_time() - self.heard, self.is_owed) if self.tells else None
+    def peer_activity(self, _transport) -> PeerActivity | None:
+        return PeerActivity(trio.current_time() - self.heard, self.is_owed) if self.tells else None
 
 
 @pytest.fixture
 def cable(monkeypatch):
     cable = Cable()
-    monkeypatch.setattr(MemoryTransport, "request_acknowledgement", lambda self: cable.request(self))
-    monkeypatch.setattr(MemoryTransport, "end_request", lambda self: cable.end(self))
-    monkeypatch.setattr(MemoryTransport, "acknowledged", lambda self: cable.acknowledged(self))
+    monkeypatch.setattr(MemoryStream, "start_probe", lambda self: cable.request(self))
+    monkeypatch.setattr(MemoryStream, "end_probe", lambda self: cable.end(self))
+    monkeypatch.setattr(MemoryStream, "peer_activity", lambda self: cable.peer_activity(self))
     return cable
 
 
@@ -227,7 +227,7 @@ def on_sockets(**more):
 async def reach(manager) -> Wire:
     sock = await trio.to_thread.run_sync(socket.create_connection, ("127.0.0.1", manager.port))
     sock.setblocking(False)
-    return Wire(SocketTransport(sock))
+    return Wire(TcpStream(sock))
 
 
 async def test_one_that_is_stopped_keeps_its_name_as_its_system_answers():
@@ -253,16 +253,16 @@ async def test_linux_tells_what_was_acknowledged():
         peer = socket.create_connection(listener.getsockname())
         sock, _ = listener.accept()
         with peer, sock:
-            liveness.limit_silence(sock)
-            assert liveness.request_acknowledgement(sock)
-            before = liveness.acknowledged(sock)
+            liveness.detect_dead_peer(sock)
+            assert liveness.start_probe(sock)
+            before = liveness.peer_activity(sock)
             assert before.silence < 10
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 1
-            liveness.end_request(sock)
+            liveness.end_probe(sock)
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) > 1
-        assert liveness.acknowledged(sock) is None
-        assert not liveness.request_acknowledgement(sock)
-        liveness.end_request(sock)
+        assert liveness.peer_activity(sock) is None
+        assert not liveness.start_probe(sock)
+        liveness.end_probe(sock)
 
 
 @pytest.mark.skipif(

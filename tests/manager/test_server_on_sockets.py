@@ -21,7 +21,7 @@ from msl_network_trio.manager.server import Manager, open_manager
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.transport.listening import open_listeners
-from msl_network_trio.transport.tcp import SocketTransport
+from msl_network_trio.transport.tcp import TcpStream
 from tests.manager.sockets import LIMIT, dial, others_are_served, reach
 from tests.protocol.network import notification, request
 from tests.transport.certificates import ordinary
@@ -47,7 +47,7 @@ async def until_only_others_are_known(manager: Manager) -> None:
         await trio.sleep(0.01)
 
 
-def reset(transport: SocketTransport) -> None:
+def reset(transport: TcpStream) -> None:
     """Close a connection such that the other end sees it reset."""
     transport._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.close()
@@ -299,7 +299,7 @@ async def test_who_resets_the_connection_before_it_is_accepted_harms_nobody(open
     async with open_here() as manager, others_are_served(manager):
         for _ in range(3):
             sock = socket.create_connection(("127.0.0.1", manager.port))
-            reset(SocketTransport(sock))  # all this before the Manager runs again
+            reset(TcpStream(sock))  # all this before the Manager runs again
 
 
 @pytest.mark.parametrize("when", ["before the handshake", "after it", "with an answer on its way"])

@@ -14,7 +14,7 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager.server import open_manager
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.opening_handshake import open_websocket
 from msl_network_trio.transport.tcp import open_tcp
 from msl_network_trio.transport.tls import open_tls
@@ -54,11 +54,11 @@ async def open_here(tls, tmp_path):
         OPENED.pop().close()
 
 
-OPENED: list[Transport] = []
+OPENED: list[Stream] = []
 """What the test has opened, to be closed in the end."""
 
 
-async def carrier_to(manager, port=None) -> Transport:
+async def carrier_to(manager, port=None) -> Stream:
     port = port or manager.websocket_port
     if manager.certificate is None:
         transport = await open_tcp("127.0.0.1", port)
@@ -116,7 +116,7 @@ async def test_the_password_is_asked_for_here_too(open_here):
             await wire.send({"result": "wrong"})
             [rejection] = await wire.lines()
             assert "Wrong Manager password" in rejection["message"]
-            assert wire.transport.last_words == "the WebSocket was closed with code 1000 (normal closure)"
+            assert wire.transport.close_reason == "the WebSocket was closed with code 1000 (normal closure)"
             wire = await reach(manager)
             await wire.line()
             await wire.send({"result": "secret"})
@@ -129,7 +129,7 @@ async def test_goodbye_is_answered_by_the_end(open_here):
         await wire.enter()
         await wire.send({"service": "self", "attribute": "__disconnect__"})
         assert await wire.rest() == b""
-        assert "code 1000" in wire.transport.last_words
+        assert "code 1000" in wire.transport.close_reason
 
 
 async def test_large_lines_pass_both_ways(open_here):
@@ -155,7 +155,7 @@ async def test_at_its_end_peers_are_told_so(open_here):
             await wire.enter()
         (goodbye,) = await wire.lines()
         assert goodbye["result"] == [[f"{manager.name} is shutting down"], {}]
-        assert wire.transport.last_words == "the WebSocket was closed with code 1000 (normal closure)"
+        assert wire.transport.close_reason == "the WebSocket was closed with code 1000 (normal closure)"
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", manager.websocket_port))
 

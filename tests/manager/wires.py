@@ -7,7 +7,7 @@ from typing import Any
 
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.manager.server import Manager
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 from tests.protocol.network import encoded, request
 
 
@@ -22,7 +22,7 @@ class Wire:
         name: The network name of the peer, once it is known.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Stream) -> None:
         self.transport = transport
         self.name = ""
         self._received = b""

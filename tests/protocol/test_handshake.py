@@ -111,7 +111,7 @@ def test_the_end_of_the_stream_later_on_says_why_if_the_manager_did(handshake):
     assert isinstance(handshake.eof(LineBuffer()), exc.ConnectionLost)
     assert str(handshake.eof(LineBuffer())) == "Manager[localhost:1875] closed the connection"
     assert str(handshake.eof(LineBuffer(), "no")) == "Manager[localhost:1875] closed the connection: no"
-    told = str(handshake.eof(LineBuffer(), last_words="code 1001"))
+    told = str(handshake.eof(LineBuffer(), close_reason="code 1001"))
     assert told == "Manager[localhost:1875] closed the connection (code 1001)"
 
 

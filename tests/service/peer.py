@@ -14,15 +14,15 @@ import trio
 
 from msl_network_trio import Service
 from msl_network_trio.protocol.framing import LineBuffer
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.memory import memory_pair
-from msl_network_trio.transport.tcp import SocketTransport
+from msl_network_trio.transport.tcp import TcpStream
 
 MANAGER = "Manager[vm:1875]"
 CLIENT = "Client[vm:50124]"
 
 
-def tcp_pair() -> tuple[SocketTransport, SocketTransport]:
+def tcp_pair() -> tuple[TcpStream, TcpStream]:
     """Two connected transports."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         one = socket.socket()
@@ -31,15 +31,15 @@ def tcp_pair() -> tuple[SocketTransport, SocketTransport]:
     for each in (one, other):
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         each.setblocking(False)
-    return SocketTransport(one), SocketTransport(other)
+    return TcpStream(one), TcpStream(other)
 
 
 @attrs.define
 class Peer:
     """The Manager's end, and the Service that runs at the other one."""
 
-    transport: Transport
-    service_end: Transport
+    transport: Stream
+    service_end: Stream
     nursery: trio.Nursery | None = None
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     ended: trio.Event = attrs.field(factory=trio.Event)
@@ -54,7 +54,7 @@ class Peer:
         ours, theirs = tcp_pair() if carrier == "tcp" else memory_pair(capacity)
         return cls(theirs, ours)
 
-    async def dial(self) -> Transport:
+    async def dial(self) -> Stream:
         await trio.lowlevel.checkpoint()
         return self.service_end
 
@@ -168,8 +168,8 @@ class Peer:
             assert closed(self.service_end), "the transport was left open"
 
 
-def closed(transport: Transport) -> bool:
-    if isinstance(transport, SocketTransport):
+def closed(transport: Stream) -> bool:
+    if isinstance(transport, TcpStream):
         return transport._sock.fileno() < 0
     return transport._closed
 

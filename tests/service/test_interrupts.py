@@ -178,7 +178,7 @@ async def carrier(request, monkeypatch) -> Any:
     put, take = trio.open_memory_channel[Any](1)
 
     async def accept(stream: Any) -> None:
-        put.send_nowait(await accept_tls(tcp.take_socket(stream), ordinary().server_context()))
+        put.send_nowait(await accept_tls(tcp.detach_socket(stream), ordinary().server_context()))
 
     async with serving(accept) as server:
 

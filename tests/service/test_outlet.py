@@ -14,7 +14,7 @@ from msl_network_trio.service import coalescing as holding_module
 from msl_network_trio.service import outlet as outlet_module
 from msl_network_trio.service.coalescing import Holding
 from msl_network_trio.service.outlet import Outlet
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 
 LIMIT = 30.0
 """How many seconds something may take that takes none."""
@@ -25,7 +25,7 @@ class Worker:
     emitted = 0.0
 
 
-class Scripted(Transport):
+class Scripted(Stream):
     """Takes as many bytes at a time as it is told to, and keeps them."""
 
     threads_may_send = True

@@ -22,7 +22,7 @@ from tests.transport.peers import serving
 from .peer import running
 
 pytestmark = pytest.mark.skipif(
-    not tcp.SocketTransport.threads_may_receive, reason="threads do not read on this platform"
+    not tcp.TcpStream.threads_may_receive, reason="threads do not read on this platform"
 )
 
 LIMIT = 20
@@ -110,7 +110,7 @@ async def test_with_tls_threads_and_the_task_take_turns_as_well(readings, monkey
     put, take = trio.open_memory_channel(1)
 
     async def accept(stream):
-        put.send_nowait(await accept_tls(tcp.take_socket(stream), ordinary().server_context()))
+        put.send_nowait(await accept_tls(tcp.detach_socket(stream), ordinary().server_context()))
 
     async with serving(accept) as server:
         trust = client_context(ordinary().pem, check_hostname=True)

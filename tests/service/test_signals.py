@@ -12,7 +12,7 @@ import attrs
 import pytest
 import trio
 
-from msl_network_trio.transport.tcp import SocketTransport
+from msl_network_trio.transport.tcp import TcpStream
 
 from .peer import Peer
 
@@ -122,7 +122,7 @@ async def program(*more: str, greet: bool = True) -> AsyncIterator[Program]:
             accepted, _ = await listener.accept()
             sock = accepted._sock
             sock.setblocking(False)
-            transport = SocketTransport(sock)
+            transport = TcpStream(sock)
             peer = Peer(transport, transport)
             if greet:
                 await peer.shake_hands()

@@ -23,7 +23,7 @@ from msl_network_trio import (
 from msl_network_trio.client.link import Link
 from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.service.service import Service
-from msl_network_trio.transport.base import Transport
+from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.tcp import open_tcp
 from msl_network_trio.transport.tls import open_tls
 from tests.soak.process import Manager
@@ -202,7 +202,7 @@ class Load:
         finally:
             transport.close()
 
-    async def _dial(self) -> Transport:
+    async def _dial(self) -> Stream:
         """Connect, and say nothing yet."""
         arguments = self.manager.arguments
         if not self.manager.tls:

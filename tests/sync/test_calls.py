@@ -59,7 +59,7 @@ def test_many_calls_one_after_the_other_each_get_their_own_answer(link: Link):
 
 def test_a_thread_that_calls_often_reads_its_replies_itself(link: Link):
     turn = to_async(link)._client._connection.threads.turn
-    if not tcp.SocketTransport.threads_may_receive:
+    if not tcp.TcpStream.threads_may_receive:
         pytest.skip("threads do not read on this platform")
     deadline = time.monotonic() + 20
     while turn._turns < 100 and time.monotonic() < deadline:
@@ -69,9 +69,9 @@ def test_a_thread_that_calls_often_reads_its_replies_itself(link: Link):
 
 @pytest.mark.parametrize("missing", ["poll", "sending"])
 def test_it_works_where_threads_can_neither_read_nor_send(monkeypatch, manager: FakeManager, missing: str):
-    monkeypatch.setattr(tcp.SocketTransport, "threads_may_receive", False)
+    monkeypatch.setattr(tcp.TcpStream, "threads_may_receive", False)
     if missing == "sending":
-        monkeypatch.setattr(tcp.SocketTransport, "threads_may_send", False)
+        monkeypatch.setattr(tcp.TcpStream, "threads_may_send", False)
     with connect(**manager.arguments()) as client, client.link("Echo") as link:
         assert [link.add(n, 1) for n in range(50)] == [n + 1 for n in range(50)]
         futures = [link.add(n, 1, asynchronous=True) for n in range(50)]
@@ -356,7 +356,7 @@ def test_an_exception_in_the_midst_of_sending_ends_one_call_and_not_the_connecti
     def interrupted(*_: Any) -> int:
         raise Interrupted("by a signal")
 
-    monkeypatch.setattr(tcp.SocketTransport, "send_in_thread", interrupted)
+    monkeypatch.setattr(tcp.TcpStream, "send_in_thread", interrupted)
     with pytest.raises(Interrupted):
         link.add(1, 2)
     monkeypatch.undo()

@@ -179,9 +179,9 @@ def test_handlers_of_linked_clients_are_waited_for(manager: FakeManager, for_eve
 def test_it_waits_where_threads_can_neither_read_nor_send(
     monkeypatch, manager: FakeManager, for_ever: None, missing: str
 ):
-    monkeypatch.setattr(tcp.SocketTransport, "threads_may_receive", False)
+    monkeypatch.setattr(tcp.TcpStream, "threads_may_receive", False)
     if missing == "sending":
-        monkeypatch.setattr(tcp.SocketTransport, "threads_may_send", False)
+        monkeypatch.setattr(tcp.TcpStream, "threads_may_send", False)
     with connect(**manager.arguments()) as client, client.link("Echo") as link:
         got: list[int] = []
         link.notification_handler = got.append

@@ -484,7 +484,7 @@ def test_what_a_handler_raises_is_not_taken_for_a_connection_that_has_ended():
         socket.create_server(("127.0.0.1", 0)) as server,
         socket.create_connection(server.getsockname()) as sock,
     ):
-        transport = tcp.SocketTransport(sock)
+        transport = tcp.TcpStream(sock)
         transport._sock = Interrupted()
         with pytest.raises(TimeoutError, match="by a handler"):
             transport._linger(tcp.RESET)
@@ -499,9 +499,9 @@ def test_what_a_handler_raises_is_no_error_of_the_socket():
     with pytest.raises(ConnectionResetError) as caught:
         by_a_handler()
     with pytest.raises(ConnectionResetError):
-        tcp.raise_unless_of_system(caught.value)
+        tcp.reraise_if_injected(caught.value)
     with pytest.raises(TimeoutError):
-        tcp.raise_unless_of_system(TimeoutError("of a handler"))
+        tcp.reraise_if_injected(TimeoutError("of a handler"))
 
 
 # ---- critical sections ----

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from msl_network_trio.dialing.trust import client_context
-from msl_network_trio.transport.tcp import SocketTransport, open_tcp
+from msl_network_trio.transport.tcp import TcpStream, open_tcp
 from msl_network_trio.transport.tls import open_tls
 from tests.transport.certificates import ordinary
 
@@ -23,8 +23,8 @@ LIMIT = 10.0
 PLAIN = "plain"
 WIRES = {PLAIN: None, "TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion.TLSv1_3}
 
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
-Handler = Callable[[Stream], Awaitable[object]]
+PeerStream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+Handler = Callable[[PeerStream], Awaitable[object]]
 
 
 @attrs.define
@@ -39,7 +39,7 @@ class Server:
     """How many connections it has seen."""
 
 
-async def stay(stream: Stream) -> None:
+async def stay(stream: PeerStream) -> None:
     """Handle a connection by keeping it open, in silence."""
     await trio.sleep_forever()
 
@@ -54,7 +54,7 @@ async def serving(
 
     async def handle(connection: trio.SocketStream) -> None:
         server.accepted += 1
-        stream: Stream = connection
+        stream: PeerStream = connection
         if server.context is not None:
             stream = trio.SSLStream(connection, server.context, server_side=True, https_compatible=True)
             try:
@@ -72,18 +72,16 @@ async def serving(
 
 
 @contextlib.asynccontextmanager
-async def connected(
-    wire: str, *, buffers: int | None = None
-) -> AsyncGenerator[tuple[SocketTransport, Stream]]:
+async def connected(wire: str, *, buffers: int | None = None) -> AsyncGenerator[tuple[TcpStream, PeerStream]]:
     """A transport of ours and the stream of its peer.
 
     Args:
         wire: One of `WIRES`.
         buffers: How many bytes the buffers of the two sockets should have, None: as the system wants.
     """
-    put, take = trio.open_memory_channel[Stream](1)
+    put, take = trio.open_memory_channel[PeerStream](1)
 
-    async def hand_over(stream: Stream) -> None:
+    async def hand_over(stream: PeerStream) -> None:
         await put.send(stream)
         await trio.sleep_forever()
 
@@ -107,13 +105,13 @@ async def connected(
             transport.close()
 
 
-def socket_of(stream: Stream) -> trio.socket.SocketType:
+def socket_of(stream: PeerStream) -> trio.socket.SocketType:
     """Return the socket below a stream."""
     carrier = stream.transport_stream if isinstance(stream, trio.SSLStream) else stream
     return carrier.socket
 
 
-def reset(stream: Stream) -> None:
+def reset(stream: PeerStream) -> None:
     """Break a connection with a RST, as a dying process with unread input does."""
     sock = socket_of(stream)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -13,10 +13,10 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager import peer_loop as conversations
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.transport import liveness
-from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.liveness import GIVE_UP, HERE, LOOK_EVERY, Acknowledged
+from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.liveness import ALWAYS_ALIVE, SEND_TIMEOUT, STALL_CHECK_INTERVAL, PeerActivity
 from msl_network_trio.transport.memory import memory_pair
-from msl_network_trio.transport.tcp import SocketTransport, take_socket
+from msl_network_trio.transport.tcp import TcpStream, detach_socket
 from tests.manager.wires import Wire
 from tests.transport.peers import LIMIT, WIRES, connected, serving, socket_of
 from tests.transport.test_tcp import accepted
@@ -60,33 +60,33 @@ class FakeSocket:
 
 @pytest.mark.parametrize(
     ("platform", "option", "limit"),
-    [("linux", 18, GIVE_UP * 1000), ("darwin", 0x80, GIVE_UP), ("win32", 5, GIVE_UP)],
+    [("linux", 18, SEND_TIMEOUT * 1000), ("darwin", 0x80, SEND_TIMEOUT), ("win32", 5, SEND_TIMEOUT)],
 )
 def test_each_system_has_a_limit_of_less_than_two_minutes(monkeypatch, platform, option, limit):
     monkeypatch.setattr(liveness.sys, "platform", platform)
     sock = FakeSocket()
-    liveness.limit_silence(sock)
+    liveness.detect_dead_peer(sock)
     assert sock.options[option] == limit
-    assert GIVE_UP < TWO_MINUTES
+    assert SEND_TIMEOUT < TWO_MINUTES
 
 
 @pytest.mark.parametrize(("platform", "option"), [("linux", 18), ("darwin", 0x80), ("win32", 5)])
 def test_a_system_that_has_no_such_limit_after_all_is_put_up_with(monkeypatch, platform, option):
     monkeypatch.setattr(liveness.sys, "platform", platform)
     sock = FakeSocket(fails=option)
-    liveness.limit_silence(sock)
+    liveness.detect_dead_peer(sock)
     assert socket.SO_KEEPALIVE in sock.options
 
 
 def test_a_system_without_such_a_limit_has_keepalive(monkeypatch):
     monkeypatch.setattr(liveness.sys, "platform", "sunos5")
     sock = FakeSocket()
-    liveness.limit_silence(sock)
+    liveness.detect_dead_peer(sock)
     assert sock.options[socket.SO_KEEPALIVE]
     sock.is_at()
-    assert liveness.acknowledged(sock) is None
-    assert not liveness.request_acknowledgement(sock)
-    assert liveness.spare(sock, 0, None) is None
+    assert liveness.peer_activity(sock) is None
+    assert not liveness.start_probe(sock)
+    assert liveness.extend_send_timeout(sock, 0, None) is None
 
 
 @linux_only
@@ -101,16 +101,16 @@ async def test_every_connection_has_these_limits(wire, who):
 
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert option("TCP_KEEPIDLE") + option("TCP_KEEPCNT") * option("TCP_KEEPINTVL") <= TWO_MINUTES
-        assert option("TCP_USER_TIMEOUT") == GIVE_UP * 1000
+        assert option("TCP_USER_TIMEOUT") == SEND_TIMEOUT * 1000
 
 
 @pytest.mark.parametrize("wire", WIRES)
 async def test_where_the_system_does_not_give_up_the_program_does(wire, autojump_clock, monkeypatch):
-    monkeypatch.setattr(liveness, "SYSTEM_GIVES_UP", False)
+    monkeypatch.setattr(liveness, "HAS_SEND_TIMEOUT", False)
     async with connected(wire) as (transport, _):
         with pytest.raises(ConnectionLost, match="taken nothing for 105 seconds"):
             await transport.send_all(b"x" * 50_000_000)
-        assert GIVE_UP <= trio.current_time() <= TWO_MINUTES
+        assert SEND_TIMEOUT <= trio.current_time() <= TWO_MINUTES
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -130,20 +130,20 @@ def test_a_peer_that_takes_nothing_is_spared_as_long_as_its_system_answers():
     sock.is_at(unsent=5)
     since, now = None, 1000.0
     for _ in range(100):
-        since = liveness.spare(sock, now, since)
+        since = liveness.extend_send_timeout(sock, now, since)
         assert since == 1000.0
         left = sock.options[18] / 1000 - (now - since)
-        now += LOOK_EVERY
+        now += STALL_CHECK_INTERVAL
         # The window may have been closed since the look before the first one.
-        assert left > 2 * LOOK_EVERY
-        assert left <= GIVE_UP
+        assert left > 2 * STALL_CHECK_INTERVAL
+        assert left <= SEND_TIMEOUT
     sock.is_at(unsent=5, probes=1)
     before = dict(sock.options)
-    assert liveness.spare(sock, now, since) == since
+    assert liveness.extend_send_timeout(sock, now, since) == since
     assert sock.options == before  # and so it is given up if it goes on like that
     sock.is_at(unsent=5, owed=1)
-    assert liveness.spare(sock, now, since) is None
-    assert sock.options[18] == GIVE_UP * 1000
+    assert liveness.extend_send_timeout(sock, now, since) is None
+    assert sock.options[18] == SEND_TIMEOUT * 1000
 
 
 @linux_only
@@ -151,7 +151,7 @@ def test_a_peer_that_takes_nothing_is_spared_as_long_as_its_system_answers():
 def test_a_peer_that_takes_what_it_is_sent_needs_not_be_spared(state):
     sock = FakeSocket()
     sock.is_at(**state)
-    assert liveness.spare(sock, 5.0, None) is None
+    assert liveness.extend_send_timeout(sock, 5.0, None) is None
     assert sock.options == {}
 
 
@@ -161,12 +161,12 @@ async def test_who_waits_to_send_looks_after_the_peer(wire, autojump_clock, monk
     async with connected(wire) as (transport, _):
         looks = []
 
-        def spare(sock, now, since):
-            looks.append((round(now / LOOK_EVERY), since))
+        def extend_send_timeout(sock, now, since):
+            looks.append((round(now / STALL_CHECK_INTERVAL), since))
             return 5.0
 
-        monkeypatch.setattr(liveness, "spare", spare)
-        with trio.move_on_after(3.5 * LOOK_EVERY):
+        monkeypatch.setattr(liveness, "extend_send_timeout", extend_send_timeout)
+        with trio.move_on_after(3.5 * STALL_CHECK_INTERVAL):
             await transport.send_all(b"x" * 20_000_000)
         assert looks == [(1, None), (2, 5.0), (3, 5.0)]
 
@@ -174,12 +174,12 @@ async def test_who_waits_to_send_looks_after_the_peer(wire, autojump_clock, monk
 @linux_only
 async def test_a_manager_looks_after_its_peers(monkeypatch):
     looked = trio.Event()
-    monkeypatch.setattr(conversations, "LOOK_EVERY", 0.001)
-    monkeypatch.setattr(SocketTransport, "look_after_peer", lambda self: looked.set())
+    monkeypatch.setattr(conversations, "STALL_CHECK_INTERVAL", 0.001)
+    monkeypatch.setattr(TcpStream, "extend_send_timeout", lambda self: looked.set())
     async with open_manager(host="127.0.0.1", port=0, disable_tls=True, database=":memory:") as manager:
         sock = socket.create_connection(("127.0.0.1", manager.port))
         sock.setblocking(False)
-        wire = Wire(SocketTransport(sock))
+        wire = Wire(TcpStream(sock))
         await wire.enter()
         with trio.fail_after(LIMIT):
             await looked.wait()
@@ -193,19 +193,19 @@ async def test_a_manager_looks_after_its_peers(monkeypatch):
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        ({"data": 3000, "ack": 2000}, Acknowledged(2.0, False)),
-        ({"data": 500, "ack": 2000}, Acknowledged(0.5, False)),
-        ({"data": 9000, "ack": 9000, "owed": 1}, Acknowledged(9.0, True)),
-        ({"data": 9000, "ack": 9000, "probes": 2}, Acknowledged(9.0, True)),
+        ({"data": 3000, "ack": 2000}, PeerActivity(2.0, False)),
+        ({"data": 500, "ack": 2000}, PeerActivity(0.5, False)),
+        ({"data": 9000, "ack": 9000, "owed": 1}, PeerActivity(9.0, True)),
+        ({"data": 9000, "ack": 9000, "probes": 2}, PeerActivity(9.0, True)),
     ],
 )
 def test_what_is_known_of_a_peer(state, expected):
     sock = FakeSocket()
     sock.is_at(**state)
-    assert liveness.acknowledged(sock) == expected
-    assert liveness.request_acknowledgement(sock)
+    assert liveness.peer_activity(sock) == expected
+    assert liveness.start_probe(sock)
     assert sock.options[socket.TCP_KEEPIDLE] == 1
-    liveness.end_request(sock)
+    liveness.end_probe(sock)
     assert sock.options[socket.TCP_KEEPIDLE] > 1
 
 
@@ -215,37 +215,37 @@ async def test_a_peer_that_is_there_is_heard_of(wire):
     """Also if its program does nothing at all: its system answers."""
     async with connected(wire) as (transport, _):
         with trio.fail_after(LIMIT):
-            assert transport.request_acknowledgement()
+            assert transport.start_probe()
             began = trio.current_time()
-            while transport.acknowledged().silence >= trio.current_time() - began:
+            while transport.peer_activity().silence >= trio.current_time() - began:
                 await trio.sleep(0.05)
-            transport.end_request()
+            transport.end_probe()
 
 
 def test_in_memory_a_peer_is_always_there():
     transport, _ = memory_pair()
-    assert transport.request_acknowledgement()
-    assert transport.acknowledged() is HERE
-    transport.look_after_peer()
-    transport.end_request()
+    assert transport.start_probe()
+    assert transport.peer_activity() is ALWAYS_ALIVE
+    transport.extend_send_timeout()
+    transport.end_probe()
 
 
 async def test_of_a_websocket_its_carrier_knows(one_end):
     end, carrier = await one_end()
     asked = []
 
-    class Known(Transport):
-        def request_acknowledgement(self):
+    class Known(Stream):
+        def start_probe(self):
             asked.append("request")
             return False
 
-        def acknowledged(self):
+        def peer_activity(self):
             return None
 
-        def end_request(self):
+        def end_probe(self):
             asked.append("end")
 
-        def look_after_peer(self):
+        def extend_send_timeout(self):
             asked.append("look")
 
         def close(self):
@@ -254,10 +254,10 @@ async def test_of_a_websocket_its_carrier_knows(one_end):
         send_nowait = wait_send = receive = send_eof = None
 
     own, end._carrier = end._carrier, Known()
-    assert end.request_acknowledgement() is False
-    assert end.acknowledged() is None
-    end.look_after_peer()
-    end.end_request()
+    assert end.start_probe() is False
+    assert end.peer_activity() is None
+    end.extend_send_timeout()
+    end.end_probe()
     assert asked == ["request", "look", "end"]
     end._carrier = own
     carrier.close()
@@ -301,7 +301,7 @@ async def test_a_socket_that_is_taken_over_has_the_limits():
     put, take = trio.open_memory_channel(1)
 
     async def accept(stream):
-        put.send_nowait(take_socket(stream))
+        put.send_nowait(detach_socket(stream))
 
     with trio.fail_after(LIMIT):
         async with serving(accept) as server, await trio.open_tcp_stream("127.0.0.1", server.port):

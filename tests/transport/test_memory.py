@@ -7,10 +7,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.transport.memory import MemoryTransport, memory_pair
+from msl_network_trio.transport.memory import MemoryStream, memory_pair
 
 
-async def receive_all(transport: MemoryTransport) -> bytes:
+async def receive_all(transport: MemoryStream) -> bytes:
     parts = []
     while part := await transport.receive():
         parts.append(part)

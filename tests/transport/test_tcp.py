@@ -20,13 +20,13 @@ from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.transport import tcp, tls
 from msl_network_trio.transport.tcp import (
-    SocketTransport,
+    TcpStream,
     cannot_connect,
+    detach_socket,
     open_socket,
     open_tcp,
-    take_socket,
 )
-from msl_network_trio.transport.tls import TlsTransport, accept_tls, open_tls
+from msl_network_trio.transport.tls import TlsStream, accept_tls, open_tls
 from msl_network_trio.visible import visible
 from tests.transport.certificates import ordinary
 from tests.transport.peers import LIMIT, PLAIN, WIRES, connected, reset, serving, socket_of, stay
@@ -78,9 +78,9 @@ async def accepted(wire):
     version = WIRES[wire]
 
     async def accept(stream):
-        sock = take_socket(stream)
+        sock = detach_socket(stream)
         context = ordinary().server_context(version)
-        put.send_nowait(SocketTransport(sock) if version is None else await accept_tls(sock, context))
+        put.send_nowait(TcpStream(sock) if version is None else await accept_tls(sock, context))
 
     async with serving(accept) as server:
         peer = await trio.open_tcp_stream("127.0.0.1", server.port)
@@ -224,7 +224,7 @@ async def test_send_nowait_returns_to_other_tasks_however_much_the_kernel_takes(
             return len(data)
 
     with Bottomless() as sock:
-        transport = SocketTransport(sock)
+        transport = TcpStream(sock)
         assert transport.send_nowait(bytes(50_000_000)) <= 2_000_000
 
 
@@ -486,7 +486,7 @@ def wants_to_read():
 
 async def test_a_send_that_has_to_read_first_waits_for_the_peer_beside_a_receiver():
     with wants_to_read() as (near, far):
-        transport = TlsTransport(near)
+        transport = TlsStream(near)
         received = []
         sent = trio.Event()
 
@@ -513,7 +513,7 @@ async def test_a_send_that_has_to_read_first_waits_for_the_peer_beside_a_receive
 async def test_after_a_send_that_had_to_read_the_next_one_waits_for_room_again():
     with wants_to_read() as (near, far):
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
-        transport = TlsTransport(near)
+        transport = TlsStream(near)
         assert transport.send_nowait(b"x") == 0
         far.send(b"x")
         with trio.fail_after(LIMIT):
@@ -548,12 +548,12 @@ async def test_a_receive_that_has_to_write_first_waits_for_room():
         near.getsockname = lambda: ("", 0)
         far.send(b"x")
         with trio.fail_after(LIMIT):
-            assert await TlsTransport(near).receive() == b"x"
+            assert await TlsStream(near).receive() == b"x"
             assert near.wants == 0
             # Without waiting, too, and then it is for receive() to wait for room.
             near.wants = 2
             far.send(b"y")
-            transport = TlsTransport(near)
+            transport = TlsStream(near)
             with transport.lock:
                 assert transport.receive_nowait() is None
             assert transport.has_received()
@@ -1271,7 +1271,7 @@ async def waiting_to_accept():
     put, take = trio.open_memory_channel(1)
 
     async def accept(stream):
-        put.send_nowait(take_socket(stream))
+        put.send_nowait(detach_socket(stream))
 
     async with serving(accept) as server, await trio.open_tcp_stream("127.0.0.1", server.port) as peer:
         sock = await take.receive()

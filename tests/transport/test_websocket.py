@@ -16,7 +16,7 @@ from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.transport.frames import SHORT, TURN
 from msl_network_trio.transport.memory import memory_pair
 from msl_network_trio.transport.opening_handshake import accept_websocket, open_websocket
-from msl_network_trio.transport.websocket import held_together
+from msl_network_trio.transport.websocket import input_quota
 from tests.transport.websockets import (
     KEY,
     accepted,
@@ -182,7 +182,7 @@ async def test_the_end_comes_behind_what_was_sent(websocket_pair, direction):
         nursery.start_soon(sender.receive)  # waits for the goodbye of the other end
         assert await receive_lines(receiver, 100) == [b"%d" % n for n in range(100)]
         assert await receiver.receive() == b""
-        assert receiver.last_words == "the WebSocket was closed with code 1000 (normal closure)"
+        assert receiver.close_reason == "the WebSocket was closed with code 1000 (normal closure)"
         assert await receiver.receive() == b""
     assert await sender.receive() == b""
     with pytest.raises(ConnectionLost, match="closed"):
@@ -194,7 +194,7 @@ async def test_the_end_comes_behind_what_was_sent(websocket_pair, direction):
 async def test_a_reason_is_told(websocket_pair, direction):
     ends = (await websocket_pair())[:2]
     sender, receiver = ends[direction]
-    sender.say_goodbye(1008, "the password is wrong")
+    sender.send_close(1008, "the password is wrong")
     with pytest.raises(ConnectionLost, match=r"code 1008 \(policy violation\): the password is wrong"):
         await receiver.receive()
 
@@ -202,7 +202,7 @@ async def test_a_reason_is_told(websocket_pair, direction):
 async def test_a_reason_may_be_longer_than_a_frame_takes(websocket_pair, direction):
     ends = (await websocket_pair())[:2]
     sender, receiver = ends[direction]
-    sender.say_goodbye(1008, "é" * 200)
+    sender.send_close(1008, "é" * 200)
     with pytest.raises(ConnectionLost, match="code 1008"):
         await receiver.receive()
 
@@ -220,7 +220,7 @@ async def test_a_usual_end_is_the_end_of_the_stream(websocket_pair, code, reason
     payload = b"" if code is None else code.to_bytes(2, "big") + reason.encode()
     theirs.send_nowait(frame(CLOSE, payload, masked=False))
     assert await client.receive() == b""
-    assert re.fullmatch(f"the WebSocket was closed with {text}", client.last_words)
+    assert re.fullmatch(f"the WebSocket was closed with {text}", client.close_reason)
 
 
 @pytest.mark.parametrize("code", [1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 3000, 4321])
@@ -291,7 +291,7 @@ async def test_to_close_at_once_still_says_so(websocket_pair, direction):
     end.close()
     end.close()
     assert await other.receive() == b""
-    assert "code 1001" in other.last_words
+    assert "code 1001" in other.close_reason
 
 
 async def test_a_goodbye_that_nobody_answers_can_be_waited_for_as_long_as_one_wants(one_end):
@@ -707,8 +707,8 @@ async def test_the_peer_of_who_aborts_is_told_of_an_abnormal_closure(websocket_p
 
 
 async def test_who_has_sent_most_is_cut_off_when_all_together_have_sent_too_much(websocket_pair, nursery):
-    held = held_together(3_000_000)
-    pairs = [await websocket_pair(server={"held": held}) for _ in range(3)]
+    quota = input_quota(3_000_000)
+    pairs = [await websocket_pair(server={"quota": quota}) for _ in range(3)]
     carriers = [pair[2] for pair in pairs]
     results = {}
 
@@ -738,9 +738,9 @@ async def test_who_has_sent_most_is_cut_off_when_all_together_have_sent_too_much
 
 
 async def test_who_has_sent_most_is_looked_for_among_those_of_the_host_that_has(websocket_pair, nursery):
-    held = held_together(3_000_000)
+    quota = input_quota(3_000_000)
     addresses = ("10.0.0.1", "2001:db8::1", "2001:db8::2", "2001:db8::3")
-    pairs = [await websocket_pair(server={"held": held, "address": address}) for address in addresses]
+    pairs = [await websocket_pair(server={"quota": quota, "address": address}) for address in addresses]
     ended = []
 
     async def receive(number):
@@ -757,7 +757,7 @@ async def test_who_has_sent_most_is_looked_for_among_those_of_the_host_that_has(
 
 
 async def test_without_a_limit_nobody_is_cut_off(websocket_pair):
-    client, server, *_ = await websocket_pair(server={"held": held_together(None)})
+    client, server, *_ = await websocket_pair(server={"quota": input_quota(None)})
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.send_all, b"x" * 1_000_000 + b"\n")
         assert len(await server.receive()) == 1_000_001
@@ -770,12 +770,12 @@ async def test_so_much_may_come_before_there_is_a_message(websocket_pair, nurser
         nursery.start_soon(carrier.send_all, frame(TEXT, b"x" * size))
         return len(await server.receive())
 
-    server.keep_at_most(1_000_000)
+    server.limit_buffer(1_000_000)
     assert await sent(900_000) == 900_001
     assert await sent(900_000) == 900_001
-    server.keep_at_most(None)
+    server.limit_buffer(None)
     assert await sent(1_200_000) == 1_200_001
-    server.keep_at_most(1_000_000)
+    server.limit_buffer(1_000_000)
 
     async def send_too_much():
         with contextlib.suppress(ConnectionLost):
@@ -788,7 +788,7 @@ async def test_so_much_may_come_before_there_is_a_message(websocket_pair, nurser
 
 async def test_pings_do_not_count_as_parts_of_a_message(websocket_pair, nursery):
     _, server, carrier, _ = await websocket_pair()
-    server.keep_at_most(1000)
+    server.limit_buffer(1000)
     nursery.start_soon(server.receive)
     for _ in range(100):
         await carrier.send_all(frame(PING, b"x" * 100))

@@ -12,13 +12,13 @@ import pytest
 import trio
 import trio.testing
 
-from msl_network_trio.transport.base import Transport
-from msl_network_trio.transport.memory import MemoryTransport, memory_pair
+from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.memory import MemoryStream, memory_pair
 from msl_network_trio.transport.opening_handshake import accept_websocket, open_websocket
-from msl_network_trio.transport.websocket import WebSocketTransport
+from msl_network_trio.transport.websocket import WebSocketStream
 
 
-async def read_head(carrier: Transport) -> tuple[str, dict[str, str], bytes]:
+async def read_head(carrier: Stream) -> tuple[str, dict[str, str], bytes]:
     """Read the head of a request; return its first line, its headers and what came behind it."""
     received = b""
     while b"\r\n\r\n" not in received:
@@ -31,7 +31,7 @@ async def read_head(carrier: Transport) -> tuple[str, dict[str, str], bytes]:
     return first, {name.lower(): value for name, value in headers.items()}, rest
 
 
-async def receive_lines(end: Transport, count: int) -> list[bytes]:
+async def receive_lines(end: Stream, count: int) -> list[bytes]:
     """Receive until there are so many lines, and return them without their ends; there must be no more."""
     received = b""
     while received.count(b"\n") < count:
@@ -44,14 +44,14 @@ async def receive_lines(end: Transport, count: int) -> list[bytes]:
     return lines
 
 
-Pair = tuple[WebSocketTransport, WebSocketTransport, MemoryTransport, MemoryTransport]
+Pair = tuple[WebSocketStream, WebSocketStream, MemoryStream, MemoryStream]
 
 
 @pytest.fixture
-async def opened() -> AsyncIterator[list[Transport]]:
+async def opened() -> AsyncIterator[list[Stream]]:
     """What is put in here is closed in the end; then no task may be left."""
     before = trio.lowlevel.current_statistics().tasks_living
-    transports: list[Transport] = []
+    transports: list[Stream] = []
     yield transports
     for transport in transports:
         transport.close()
@@ -60,7 +60,7 @@ async def opened() -> AsyncIterator[list[Transport]]:
 
 
 @pytest.fixture
-def websocket_pair(opened: list[Transport]) -> Callable[..., Awaitable[Pair]]:
+def websocket_pair(opened: list[Stream]) -> Callable[..., Awaitable[Pair]]:
     """Open a `Pair`; see `open_websocket_pair`."""
 
     async def open_pair(*args: Any, **kwargs: Any) -> Pair:
@@ -73,11 +73,11 @@ def websocket_pair(opened: list[Transport]) -> Callable[..., Awaitable[Pair]]:
 
 @pytest.fixture(params=["client", "server"])
 def one_end(
-    request: pytest.FixtureRequest, opened: list[Transport]
-) -> Callable[..., Awaitable[tuple[WebSocketTransport, MemoryTransport]]]:
+    request: pytest.FixtureRequest, opened: list[Stream]
+) -> Callable[..., Awaitable[tuple[WebSocketStream, MemoryStream]]]:
     """Open one end, client or server; at the other one is just what carries it."""
 
-    async def open_end(capacity: int = 65_536, **kwargs: Any) -> tuple[WebSocketTransport, MemoryTransport]:
+    async def open_end(capacity: int = 65_536, **kwargs: Any) -> tuple[WebSocketStream, MemoryStream]:
         ours, theirs = memory_pair(capacity)
         if request.param == "server":
             server = await accept_websocket(theirs, KEY, None, trio.lowlevel.spawn_system_task, **kwargs)
@@ -124,7 +124,7 @@ async def open_websocket_pair(
         server: Arguments of `accept_websocket`.
     """
     ours, theirs = memory_pair(capacity)
-    ends: dict[str, WebSocketTransport] = {}
+    ends: dict[str, WebSocketStream] = {}
 
     async def accept() -> None:
         _, headers, _ = await read_head(theirs)

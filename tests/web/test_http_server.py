@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from msl_network_trio.transport.memory import memory_pair
-from msl_network_trio.transport.websocket import WebSocketTransport
+from msl_network_trio.transport.websocket import WebSocketStream
 from msl_network_trio.web.http_server import HttpServer
 from tests.transport.websockets import frame, opened, upgrade_request
 
@@ -18,7 +18,7 @@ __all__ = ["opened"]
 SERVER = HttpServer(ping_interval=None)
 
 
-async def open_websocket(server: HttpServer, carrier) -> WebSocketTransport | None:
+async def open_websocket(server: HttpServer, carrier) -> WebSocketStream | None:
     upgrade = await server.read_upgrade(carrier)
     if upgrade is None:
         return None
@@ -69,7 +69,7 @@ async def test_a_websocket_is_opened_at_each_endpoint(path, opened):
     ours, theirs = memory_pair()
     await ours.send_all(upgrade_request(path))
     transport = await open_websocket(SERVER, theirs)
-    assert isinstance(transport, WebSocketTransport)
+    assert isinstance(transport, WebSocketStream)
     opened.append(transport)
     answer = await ours.receive()
     assert answer.startswith(b"HTTP/1.1 101 ")
