@@ -61,7 +61,7 @@ class Narrator:
 
 
 @attrs.define
-class Lab:
+class Demo:
     """What the demo has started."""
 
     manager: Manager
@@ -132,10 +132,10 @@ async def notifications(narrator: Narrator, client: Client) -> None:
         await heartbeat.set_heart_rate(1)
 
 
-async def locks(narrator: Narrator, client: Client, lab: Lab) -> None:
+async def locks(narrator: Narrator, client: Client, demo: Demo) -> None:
     """Having a Service for oneself."""
     narrator.chapter("Locks")
-    async with client.link("Echo") as echo, connect(name="Other", **lab.manager.connect_kwargs()) as other:
+    async with client.link("Echo") as echo, connect(name="Other", **demo.manager.connect_kwargs()) as other:
         async with echo.acquire_lock():
             narrator.say("this client holds a lock on Echo")
             try:
@@ -146,13 +146,13 @@ async def locks(narrator: Narrator, client: Client, lab: Lab) -> None:
             narrator.say("the lock is released, and the other client is linked")
 
 
-async def a_service_dies(narrator: Narrator, client: Client, lab: Lab) -> None:
+async def a_service_dies(narrator: Narrator, client: Client, demo: Demo) -> None:
     """A Service is killed in the middle of a call."""
     narrator.chapter("A Service dies")
     math = await client.link("BasicMath")
     reply = math.power(2, asynchronous=True)  # which takes 6 times PACE
     await client.identities()  # answered behind the request: the Manager has passed it on
-    lab.process.kill()
+    demo.process.kill()
     began = trio.current_time()
     try:
         await reply
@@ -167,16 +167,16 @@ async def a_service_dies(narrator: Narrator, client: Client, lab: Lab) -> None:
     narrator.code("client.is_connected()", client.is_connected())
 
 
-async def tour(narrator: Narrator, lab: Lab) -> None:
+async def tour(narrator: Narrator, demo: Demo) -> None:
     """Show everything."""
-    async with connect(name="Demo", **lab.manager.connect_kwargs()) as client:
+    async with connect(name="Demo", **demo.manager.connect_kwargs()) as client:
         narrator.say(f"connected as {client}")
         await calls(narrator, client)
         await concurrency(narrator, client)
         await giving_up(narrator, client)
         await notifications(narrator, client)
-        await locks(narrator, client, lab)
-        await a_service_dies(narrator, client, lab)
+        await locks(narrator, client, demo)
+        await a_service_dies(narrator, client, demo)
 
 
 @contextlib.asynccontextmanager
@@ -214,7 +214,7 @@ async def run(narrator: Narrator, *, port: int = 0, keep: bool = False) -> None:
         async with _basic_math_process(manager) as process:
             narrator.say(f"{manager.name}, certificate {manager.certificate}")
             narrator.say(f"Echo, MyArray and Heartbeat in this process, BasicMath in process {process.pid}")
-            await tour(narrator, Lab(manager, process))
+            await tour(narrator, Demo(manager, process))
         if keep:
             await nursery.start(partial(BasicMath(pace=PACE).run, **kwargs))
             _tell_how_to_connect(narrator, kwargs)

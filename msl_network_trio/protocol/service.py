@@ -4,7 +4,8 @@ The contract, in the order in which a connection uses it:
 
 - hand over what was received, with `ServiceProtocol.receive`; it returns events;
 - until the Manager has accepted us, write what `ServiceProtocol.take` returns;
-- encode an answer to every `Call`, with `encode_result` or `encode_error`, in any order and in any thread.
+- encode an answer to every `IncomingRequest`, with `encode_result` or `encode_error`, in any order and in any
+  thread.
 
 A Manager says nothing when it accepts an identity. So a request that changes nothing (an ``unlink`` from a
 Service that cannot exist) goes out right behind the identity: the Manager answers it to whoever is
@@ -56,7 +57,7 @@ _END: Final = b"}\r\n"
 _NOTIFY: Final = b'{"error":false,"result":'
 
 
-class Call(msgspec.Struct, gc=False):
+class IncomingRequest(msgspec.Struct, gc=False):
     """A request that a Manager has forwarded; other fields of its line are skipped."""
 
     attribute: str
@@ -84,10 +85,10 @@ class Refused(msgspec.Struct, gc=False):
     answer: bytes
 
 
-Event = Question | Connected | Call | Refused
+Event = Question | Connected | IncomingRequest | Refused
 """`Connected`: the Manager has accepted us."""
 
-_decode_call: Final = msgspec.json.Decoder(Call).decode
+_decode_request: Final = msgspec.json.Decoder(IncomingRequest).decode
 _UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -184,18 +185,18 @@ class ServiceProtocol:
             if not self._handshake.is_over:
                 self._shake_hands(line, events)
             else:
-                call = _common(line)
-                if call is None:
+                request = _common(line)
+                if request is None:
                     self._uncommon(line, events)
                 else:
-                    events.append(call)
+                    events.append(request)
             if self.broken is not None:
                 return events
         if buffer.overflow is not None or buffer.too_long:
             self._handle_too_long(buffer, events)
         return events
 
-    def only_call(self, data: bytes) -> Call | None:
+    def only_request(self, data: bytes) -> IncomingRequest | None:
         """Return the request that was received, if it is one, whole, with nothing unusual about it.
 
         Nothing changes here: `receive` may be called with the same data instead. None: it has to be.
@@ -243,17 +244,19 @@ class ServiceProtocol:
         if "attribute" not in fields:
             self._from_manager(fields, events)
             return
-        call = Call("", uid=_raw(fields.get("uid", "")), requester=_raw(fields.get("requester")))
+        request = IncomingRequest(
+            "", uid=_raw(fields.get("uid", "")), requester=_raw(fields.get("requester"))
+        )
         try:
-            _fill(call, fields)
+            _fill(request, fields)
         except (TypeError, ValueError) as error:
-            self._refuse(call, error, events)
+            self._refuse(request, error, events)
         else:
             if fields.get("uid") == NOTIFICATION_UID:
-                self._log_reserved(call)
+                self._log_reserved(request)
             else:
-                call.size = len(line)
-                events.append(call)
+                request.size = len(line)
+                events.append(request)
 
     def _refuse_undecodable(self, line: bytes, error: codec.NotALine, events: list[Event]) -> None:
         try:
@@ -261,17 +264,19 @@ class ServiceProtocol:
             for part in (envelope.uid, envelope.requester):
                 bytes(part).decode("utf-8")
         except _UNDECODABLE:
-            call = _addressed(error.fields)
+            request = _addressed(error.fields)
         else:
-            call = Call("", uid=envelope.uid, requester=envelope.requester)
-        if call is None:
+            request = IncomingRequest("", uid=envelope.uid, requester=envelope.requester)
+        if request is None:
             self._log_unreadable(line, error)
         else:
-            self._refuse(call, ValueError(f"The request cannot be decoded: {error}"), events)
+            self._refuse(request, ValueError(f"The request cannot be decoded: {error}"), events)
 
-    def _log_reserved(self, call: Call) -> None:
+    def _log_reserved(self, request: IncomingRequest) -> None:
         # An answer with this uid would pass for a notification, of which a Manager demands more.
-        logger.error("request for %r without answer, since its uid is %r", call.attribute, NOTIFICATION_UID)
+        logger.error(
+            "request for %r without answer, since its uid is %r", request.attribute, NOTIFICATION_UID
+        )
 
     def _handle_too_long(self, buffer: SkippingLineBuffer, events: list[Event]) -> None:
         if buffer.overflow is not None:  # before requests may come
@@ -282,11 +287,11 @@ class ServiceProtocol:
 
     def _refuse_too_long(self, fields: dict[str, Any] | None, events: list[Event]) -> None:
         text = f"The request has more than {self._lines.limit:,} bytes, the read_limit of the Service"
-        call = _addressed(fields)
-        if call is None:
+        request = _addressed(fields)
+        if request is None:
             logger.error("Manager[%s] sent a line of more than %d bytes", self.manager, self._lines.limit)
         else:
-            self._refuse(call, ValueError(text), events)
+            self._refuse(request, ValueError(text), events)
 
     def _log_unreadable(self, line: bytes, error: Exception) -> None:
         logger.error(
@@ -296,12 +301,12 @@ class ServiceProtocol:
             visible(str(error)),
         )
 
-    def _refuse(self, call: Call, error: Exception, events: list[Event]) -> None:
-        if _is_reserved(call.uid):
-            self._log_reserved(call)
+    def _refuse(self, request: IncomingRequest, error: Exception, events: list[Event]) -> None:
+        if _is_reserved(request.uid):
+            self._log_reserved(request)
             return
-        logger.error("refused a request of %s: %s", requester_of(call), visible(str(error)))
-        events.append(Refused(encode_error(call, error, without=(__name__,))))
+        logger.error("refused a request of %s: %s", requester_of(request), visible(str(error)))
+        events.append(Refused(encode_error(request, error, without=(__name__,))))
 
     def _from_manager(self, fields: dict[str, Any], events: list[Event]) -> None:
         """Handle a line that is no request: the Manager's answer to one of ours, or its complaint."""
@@ -319,18 +324,18 @@ class ServiceProtocol:
             logger.warning("Manager[%s] sent something that nobody asked for, dropped", self.manager)
 
 
-def _common(line: bytes) -> Call | None:
+def _common(line: bytes) -> IncomingRequest | None:
     """Return the request of a line; None if it is something else, or there is something unusual about it."""
     try:
-        call = _decode_call(line)
+        request = _decode_request(line)
         if not line.isascii():
             line.decode("utf-8")  # what msgspec skips it does not check for being UTF-8
     except _UNDECODABLE:
         return None
-    if call.error or call.uid == _RESERVED_UID or (b"\\" in line and b"\\" in bytes(call.uid)):
+    if request.error or request.uid == _RESERVED_UID or (b"\\" in line and b"\\" in bytes(request.uid)):
         return None
-    call.size = len(line)
-    return call
+    request.size = len(line)
+    return request
 
 
 def _is_reserved(uid: msgspec.Raw) -> bool:
@@ -340,7 +345,7 @@ def _is_reserved(uid: msgspec.Raw) -> bool:
         return False  # NaN, for example, which is no text
 
 
-def _addressed(fields: dict[str, Any] | None) -> Call | None:
+def _addressed(fields: dict[str, Any] | None) -> IncomingRequest | None:
     """Return where to send the answer to a request that cannot be decoded; None if that is not known.
 
     Args:
@@ -352,7 +357,7 @@ def _addressed(fields: dict[str, Any] | None) -> Call | None:
     if not all(isinstance(value, str) and is_unicode(value) for value in found):
         return None
     attribute, uid, requester = found
-    return Call(str(attribute), uid=_raw(uid), requester=_raw(requester))
+    return IncomingRequest(str(attribute), uid=_raw(uid), requester=_raw(requester))
 
 
 def _raw(value: Any) -> msgspec.Raw:
@@ -363,7 +368,7 @@ def _raw(value: Any) -> msgspec.Raw:
         return _NOBODY  # it contains what cannot be sent, so nobody sent it
 
 
-def _fill(call: Call, fields: dict[str, Any]) -> None:
+def _fill(request: IncomingRequest, fields: dict[str, Any]) -> None:
     """Fill in what is requested.
 
     Raises:
@@ -378,13 +383,13 @@ def _fill(call: Call, fields: dict[str, Any]) -> None:
             raise TypeError(
                 f"The {name!r} of a request must be a {kind.__name__}, not {type(value).__name__}"
             )
-        setattr(call, name, value)
+        setattr(request, name, value)
 
 
 # ---- what goes out ----
 
 
-def encode_result(call: Call, result: Any) -> OutgoingLine:
+def encode_result(request: IncomingRequest, result: Any) -> OutgoingLine:
     """Encode the answer to a request.
 
     Raises:
@@ -394,21 +399,21 @@ def encode_result(call: Call, result: Any) -> OutgoingLine:
     try:
         value = codec.encode_value(result)
     except (TypeError, ValueError) as error:
-        codec.tell_where(error, f"the result of {call.attribute!r}")
+        codec.tell_where(error, f"the result of {request.attribute!r}")
         raise
-    pieces = (_BEGIN, call.requester, _RESULT, value, _UID, call.uid, _END)
+    pieces = (_BEGIN, request.requester, _RESULT, value, _UID, request.uid, _END)
     if len(value) < LARGE:
         return b"".join(pieces)
     return b"".join(pieces[:3]), value, b"".join(pieces[4:])
 
 
 def encode_error(
-    call: Call, error: BaseException, *, without: tuple[str, ...] = (), advice: str = ""
+    request: IncomingRequest, error: BaseException, *, without: tuple[str, ...] = (), advice: str = ""
 ) -> bytes:
     """Encode the answer to a request that failed.
 
     Args:
-        call: The request.
+        request: The request.
         error: Why it failed.
         without: See `traceback_lines`.
         advice: See `sendable_error`.
@@ -416,10 +421,10 @@ def encode_error(
     fields = {
         "error": True,
         "message": sendable_error(error, advice),
-        "requester": msgspec.Raw(call.requester),
+        "requester": msgspec.Raw(request.requester),
         "result": None,
         "traceback": traceback_lines(error, without),
-        "uid": msgspec.Raw(call.uid),
+        "uid": msgspec.Raw(request.uid),
     }
     return msgspec.json.encode(fields) + b"\r\n"
 
@@ -450,9 +455,9 @@ def encode_notification(args: Any, kwargs: Any, end: bytes) -> OutgoingLine:
     return _NOTIFY + value + end if len(value) < LARGE else (_NOTIFY, value, end)
 
 
-def requester_of(call: Call) -> str:
+def requester_of(request: IncomingRequest) -> str:
     """Return who has made a request, for the log."""
-    return visible(bytes(call.requester).decode("utf-8", "replace"))
+    return visible(bytes(request.requester).decode("utf-8", "replace"))
 
 
 def sendable_error(error: BaseException, advice: str = "") -> str:

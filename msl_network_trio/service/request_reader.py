@@ -10,10 +10,10 @@ import trio
 
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.service import Call, Event, ServiceProtocol, requester_of
+from msl_network_trio.protocol.service import Event, IncomingRequest, ServiceProtocol, requester_of
 from msl_network_trio.service.lookup import How, look_up
 from msl_network_trio.service.outlet import Outlet
-from msl_network_trio.service.threads import Job, Thread
+from msl_network_trio.service.threads import Job, WorkerThread
 from msl_network_trio.service.turn import LONGEST_SILENCE, Turn
 from msl_network_trio.transport.base import Stream
 
@@ -23,7 +23,7 @@ _IN_THREADS: Final = (How.THREAD, How.UNKNOWN)
 """How requests are carried out that threads may read themselves."""
 
 
-class Reading:
+class RequestReader:
     """Reads requests.
 
     Args:
@@ -113,7 +113,11 @@ class Reading:
         if len(events) != 1 or not self._may_stand_aside:
             return False
         event = events[0]
-        return isinstance(event, Call) and self.turn.may_stand_aside(event.attribute) and self._is_idle()
+        return (
+            isinstance(event, IncomingRequest)
+            and self.turn.may_stand_aside(event.attribute)
+            and self._is_idle()
+        )
 
     async def _stand_aside(self, events: Sequence[Event]) -> None:
         turn = self.turn
@@ -142,7 +146,7 @@ class Reading:
 
     # ---- for threads ----
 
-    def read_in_thread(self, thread: Thread) -> bool:
+    def read_in_thread(self, thread: WorkerThread) -> bool:
         """Wait for the next request, and make it the job of the thread if that may carry it out at once.
 
         False: it is for others, or something else has come, which they will find as well.
@@ -164,7 +168,7 @@ class Reading:
         turn.give_back(thread)
         return False
 
-    def _take(self, thread: Thread) -> bool:
+    def _take(self, thread: WorkerThread) -> bool:
         left = self._left
         data = left[0] if len(left) == 1 else b"".join(left)
         job = self._job(thread, data)
@@ -183,8 +187,8 @@ class Reading:
             raise
         return True
 
-    def _job(self, thread: Thread, data: bytes) -> Job | None:
-        call = self._protocol.only_call(data)
+    def _job(self, thread: WorkerThread, data: bytes) -> Job | None:
+        call = self._protocol.only_request(data)
         if call is None or call.attribute not in self.turn.prompt:
             return None
         try:
@@ -200,6 +204,6 @@ class Reading:
         return call, what
 
 
-def log_request(call: Call) -> None:
+def log_request(call: IncomingRequest) -> None:
     """Write into the log what is requested; to be called if that is wanted."""
     logger.debug("%s requested %r", requester_of(call), call.attribute)

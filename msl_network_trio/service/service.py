@@ -22,10 +22,10 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.hidden import hide
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import ServiceProtocol
+from msl_network_trio.service.connection import GRACE, ServiceConnection
+from msl_network_trio.service.current_request import ServedRequest, current_request
 from msl_network_trio.service.identity import describe_attributes
 from msl_network_trio.service.logging_level import set_logging_level
-from msl_network_trio.service.requests import Request, current_request
-from msl_network_trio.service.serving import GRACE, Serving
 from msl_network_trio.service.state import State, add_private_names, has_state, set_state, state_of
 from msl_network_trio.service.threads import default_max_workers
 from msl_network_trio.signals import StopSignals, stop_signals
@@ -150,7 +150,7 @@ class Service:
     # ---- for methods and tasks ----
 
     @property
-    def request(self) -> Request:
+    def request(self) -> ServedRequest:
         """The request that the current task or thread serves: who made it, for example.
 
         It can be asked for in a method that was requested, plain or async, and in what that method calls.
@@ -170,9 +170,9 @@ class Service:
             RuntimeError: The Service is not connected.
         """
         state = state_of(self)
-        if state.serving is None:
+        if state.connection is None:
             raise RuntimeError(f"The {state.name!r} Service is not connected, so it has no nursery")
-        return state.serving.nursery
+        return state.connection.nursery
 
     def emit_notification(self, /, *args: Any, **kwargs: Any) -> None:
         """Emit a notification to all clients that are linked with the Service; from any thread or task.
@@ -190,7 +190,7 @@ class Service:
             ConnectionLost: The Service is not connected.
         """
         state = state_of(self)
-        serving = state.serving
+        serving = state.connection
         if serving is None:
             raise ConnectionLost(
                 f"The {state.name!r} Service is not connected, it cannot emit a notification"
@@ -455,7 +455,7 @@ async def _connect_and_serve(
         state.dialling = None
     state.port = dialled.transport.port
     state.network_name = protocol.network_name
-    state.serving = Serving(
+    state.connection = ServiceConnection(
         service,
         state.name,
         dialled.transport,
@@ -464,16 +464,16 @@ async def _connect_and_serve(
         max_unsent=settings.max_unsent,
     )
     if state.is_stopped:
-        state.serving.stop()
+        state.connection.stop()
     logger.info("%s is connected to Manager[%s]", visible(state.network_name), settings.manager)
     try:
-        await state.serving.run(dialled.early, _take_tasks(state), task_status.started)
+        await state.connection.run(dialled.early, _take_tasks(state), task_status.started)
     except ConnectionLost as error:
         if not endings.is_ours(protocol.manager_name, state.network_name):
             raise
         logger.info("%s", error)  # this program has closed the Manager itself
     finally:
-        state.serving = None
+        state.connection = None
         logger.info("%s has disconnected from Manager[%s]", visible(state.network_name), settings.manager)
         with trio.move_on_after(GRACE, shield=True):
             await user_code.call(service.shutdown_handler, (), {}, "shutdown_handler")

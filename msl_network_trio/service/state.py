@@ -17,7 +17,7 @@ import attrs
 import trio
 
 if TYPE_CHECKING:
-    from msl_network_trio.service.serving import Serving
+    from msl_network_trio.service.connection import ServiceConnection
 
 _KEY: Final = "_msl_network_trio.service"
 _MISSING: Final = object()
@@ -39,7 +39,7 @@ class State:
         username: The name of the user that it was started with.
         port: See `Service.port`.
         loop_thread_id: See `Service.loop_thread_id`.
-        serving: Its connection; None while there is none.
+        connection: Its connection; None while there is none.
         dialling: The scope in which it connects; None while it does not.
         is_running: Whether it runs.
         is_stopped: Whether it is to end, or not to begin.
@@ -56,21 +56,21 @@ class State:
     username: str | None = None
     port: int | None = None
     loop_thread_id: int | None = None
-    serving: Serving | None = None
+    connection: ServiceConnection | None = None
     dialling: trio.CancelScope | None = None
     is_running: bool = False
     is_stopped: bool = False
 
     def __str__(self) -> str:
-        if self.serving is None:
+        if self.connection is None:
             return f"<{self.name} Service, not connected>"
         return f"<{self.name} Service manager={self.address_manager} port={self.port}>"
 
     def stop(self) -> None:
         """End it in order: methods that are at work have a little time, and no more requests are accepted."""
         self.is_stopped = True
-        if self.serving is not None:
-            self.serving.stop()
+        if self.connection is not None:
+            self.connection.stop()
         elif self.dialling is not None:
             self.dialling.cancel()
 

@@ -12,9 +12,9 @@ import trio
 
 from msl_network_trio.callbacks import is_interrupt
 from msl_network_trio.parking import GO_ON
-from msl_network_trio.protocol.service import Call, OutgoingLine, encode_result
+from msl_network_trio.protocol.service import IncomingRequest, OutgoingLine, encode_result
+from msl_network_trio.service.current_request import current
 from msl_network_trio.service.outlet import Outlet
-from msl_network_trio.service.requests import current
 from msl_network_trio.service.threads import failed
 from msl_network_trio.signals import pass_on_interrupt
 
@@ -27,19 +27,19 @@ _REMEMBERED = 1000
 _Function = Callable[..., Awaitable[Any]]
 
 
-class _Worker:
+class _WorkerTask:
     """One task, and what it is doing."""
 
     __slots__ = ("abort", "call", "function", "task")
 
-    def __init__(self, idle: list[_Worker]) -> None:
+    def __init__(self, idle: list[_WorkerTask]) -> None:
         def abort(_: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
             idle.remove(self)
             return trio.lowlevel.Abort.SUCCEEDED
 
         self.abort = abort
         self.task: trio.lowlevel.Task | None = None
-        self.call: Call | None = None
+        self.call: IncomingRequest | None = None
         self.function: _Function | None = None
         """If it is to carry out `call`, and has not begun to."""
 
@@ -65,20 +65,20 @@ class WorkerTasks:
         self._service = service
         self._nursery = nursery
         self._outlet = outlet
-        self._queue: deque[tuple[Call, _Function]] = deque()
+        self._queue: deque[tuple[IncomingRequest, _Function]] = deque()
         """What the leader is to carry out."""
-        self._leader: _Worker | None = None
+        self._leader: _WorkerTask | None = None
         """There is one if there is something in the queue."""
         self._waits: set[str] = set()
         """What was requested and had a function that waited."""
-        self._idle: list[_Worker] = []
-        self._busy: set[_Worker] = set()
-        self._cancelled: list[Call] = []
+        self._idle: list[_WorkerTask] = []
+        self._busy: set[_WorkerTask] = set()
+        self._cancelled: list[IncomingRequest] = []
         self._read: Callable[[], Awaitable[bool]] | None = None
         self._read_no_more = trio.Event()
         self._submitted = self._done = 0
 
-    def submit(self, call: Call, function: Callable[..., Awaitable[Any]]) -> None:
+    def submit(self, call: IncomingRequest, function: Callable[..., Awaitable[Any]]) -> None:
         """Have a request carried out that has just been read.
 
         Args:
@@ -93,7 +93,7 @@ class WorkerTasks:
             if self._leader is None:
                 self._leader = self._wake()
 
-    def submit_apart(self, call: Call, function: Callable[..., Awaitable[Any]]) -> None:
+    def submit_apart(self, call: IncomingRequest, function: Callable[..., Awaitable[Any]]) -> None:
         """Have a request carried out in a task that does nothing else meanwhile; see `submit`."""
         self._submitted += call.size
         worker = self._wake()
@@ -124,27 +124,27 @@ class WorkerTasks:
         return not self._busy and not self._queue
 
     @property
-    def unanswered(self) -> list[Call]:
+    def unanswered(self) -> list[IncomingRequest]:
         """The requests that have no answer, since they were cancelled or go on in spite of that."""
         running = [worker.call for worker in self._busy if worker.call is not None]
         return [*self._cancelled, *running, *(call for call, _ in self._queue)]
 
-    def _wake(self) -> _Worker:
+    def _wake(self) -> _WorkerTask:
         """Have a task look what there is to do."""
-        worker = self._idle.pop() if self._idle else _Worker(self._idle)
+        worker = self._idle.pop() if self._idle else _WorkerTask(self._idle)
         if worker.task is None:
             self._nursery.start_soon(self._work, worker)
         else:
             trio.lowlevel.reschedule(worker.task, GO_ON)
         return worker
 
-    def _resign(self, worker: _Worker) -> None:
+    def _resign(self, worker: _WorkerTask) -> None:
         """Have somebody else be the leader, if this one is it."""
         if self._leader is worker:
             self._leader = self._wake() if self._queue or self._read is not None else None
 
     @trio.lowlevel.enable_ki_protection
-    async def _work(self, worker: _Worker) -> None:
+    async def _work(self, worker: _WorkerTask) -> None:
         worker.task = trio.lowlevel.current_task()
         outlet, queue = self._outlet, self._queue
         try:
@@ -185,7 +185,9 @@ class WorkerTasks:
                 self._read = None
                 self._read_no_more.set()
 
-    async def _carry_out(self, worker: _Worker, call: Call, function: _Function) -> OutgoingLine:
+    async def _carry_out(
+        self, worker: _WorkerTask, call: IncomingRequest, function: _Function
+    ) -> OutgoingLine:
         """Carry out a request and return the answer."""
         outlet = self._outlet
         worker.call, worker.function = call, None
@@ -228,7 +230,7 @@ class WorkerTasks:
 
 
 @trio.lowlevel.disable_ki_protection
-async def _unprotected(function: Callable[..., Awaitable[Any]], call: Call) -> Any:
+async def _unprotected(function: Callable[..., Awaitable[Any]], call: IncomingRequest) -> Any:
     return await function(*call.args, **call.kwargs)
 
 

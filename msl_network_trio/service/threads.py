@@ -1,10 +1,10 @@
 """The threads in which the plain methods of a Service run, and others in which its properties are read.
 
 **Exceptions in threads.** Another thread may inject an exception into one between any two steps of the
-interpreter: tools that limit the time of a method do, and may be late. So a thread notes in `Thread` how far
-it is with its request, and `WorkerThreads._recover` goes on from there: each request is carried out once at
-most and answered once, and the thread goes on. A further exception within the microseconds that this takes
-may end the thread.
+interpreter: tools that limit the time of a method do, and may be late. So a thread notes in `WorkerThread`
+how far it is with its request, and `WorkerThreads._recover` goes on from there: each request is carried out
+once at most and answered once, and the thread goes on. A further exception within the microseconds that this
+takes may end the thread.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import Any, Final
 from msl_network_trio.asyncio_advice import explain
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import (
-    Call,
+    IncomingRequest,
     OutgoingLine,
     encode_error,
     encode_result,
     requester_of,
     sendable_error,
 )
+from msl_network_trio.service.current_request import current
 from msl_network_trio.service.outlet import Outlet
-from msl_network_trio.service.requests import current
 from msl_network_trio.service.turn import PROMPT, Turn
 from msl_network_trio.visible import visible
 
@@ -41,7 +41,7 @@ _NOT_THEIRS = ("msl_network_trio.service.", "msl_network_trio.protocol.", "trio.
 _NOTHING_TO_AWAIT: Final = frozenset({type(None), bool, int, float, str, list, tuple, dict})
 """What most methods return."""
 
-Job = tuple[Call, Callable[..., Any] | None]
+Job = tuple[IncomingRequest, Callable[..., Any] | None]
 """A request, and what to call; None: it has to be looked up."""
 
 _WAIT: Final = (True,)
@@ -53,7 +53,7 @@ def default_max_workers() -> int:
     return min(32, (os.cpu_count() or 1) + 4)
 
 
-def failed(call: Call, error: BaseException) -> bytes:
+def failed(call: IncomingRequest, error: BaseException) -> bytes:
     """Return the answer to a request whose method raised an exception, or returned what cannot be sent."""
     advice = explain(error)
     text = visible(sendable_error(error, advice))
@@ -61,7 +61,7 @@ def failed(call: Call, error: BaseException) -> bytes:
     return encode_error(call, error, without=_NOT_THEIRS, advice=advice)
 
 
-class Thread:
+class WorkerThread:
     """One thread, and what it is doing."""
 
     __slots__ = ("began", "begun", "call", "done", "emitted", "job", "line", "looks_up", "own", "passed_on")
@@ -71,12 +71,12 @@ class Thread:
         """Whether it looks attributes up and calls nothing."""
         self.began = 0.0
         """See `turn.Reader`."""
-        self.call: Call | None = None
+        self.call: IncomingRequest | None = None
         self.emitted = 0.0
         """See `Emitter`."""
         self.job: deque[Job | None] = deque()
         """What it is to do, until it has done it: one request; None: to end."""
-        self.own: Call | None = None
+        self.own: IncomingRequest | None = None
         """The request, if the thread has read it itself and it was not submitted."""
         self.begun: Job | None = None
         """What it has begun to carry out."""
@@ -99,12 +99,17 @@ class PassedOn:
 
     __slots__ = ("_args", "_function")
 
-    def __init__(self, function: Callable[[Call, Any], None], call: Call, what: object) -> None:
+    def __init__(
+        self, function: Callable[[IncomingRequest, Any], None], call: IncomingRequest, what: object
+    ) -> None:
         self._function = function
-        self._args: tuple[Call, Any] | None = (copy(call), what)  # a copy, since this one will be forgotten
+        self._args: tuple[IncomingRequest, Any] | None = (
+            copy(call),
+            what,
+        )  # a copy, since this one will be forgotten
 
     def __call__(self) -> None:
-        """Call the function."""
+        """IncomingRequest the function."""
         args, self._args = self._args, None
         if args is not None:
             self._function(*args)
@@ -143,10 +148,10 @@ class WorkerThreads:
         outlet: Outlet,
         *,
         call_soon: Callable[[PassedOn], object],
-        on_awaitable: Callable[[Call, Awaitable[Any]], None],
+        on_awaitable: Callable[[IncomingRequest, Awaitable[Any]], None],
         turn: Turn,
-        read: Callable[[Thread], bool],
-        on_callable: Callable[[Call, Callable[..., Any]], None] | None = None,
+        read: Callable[[WorkerThread], bool],
+        on_callable: Callable[[IncomingRequest, Callable[..., Any]], None] | None = None,
     ) -> None:
         self._service = service
         self._name = name
@@ -158,10 +163,10 @@ class WorkerThreads:
         self._read = read
         self._on_callable = on_callable
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._threads: list[Thread] = []
+        self._threads: list[WorkerThread] = []
         self._submitted = self._submitted_bytes = 0
 
-    def submit(self, call: Call, function: Callable[..., Any] | None) -> None:
+    def submit(self, call: IncomingRequest, function: Callable[..., Any] | None) -> None:
         """Have a request carried out. To be called in the Trio thread.
 
         Args:
@@ -177,7 +182,7 @@ class WorkerThreads:
             except RuntimeError as error:
                 self._do_without_thread(call, error)
 
-    def _do_without_thread(self, call: Call, error: RuntimeError) -> None:
+    def _do_without_thread(self, call: IncomingRequest, error: RuntimeError) -> None:
         """Leave a request to the threads that are there; raise the error if there are none."""
         if not self._threads:
             self._jobs.get_nowait()  # else it would be carried out later, in addition to the error
@@ -196,7 +201,7 @@ class WorkerThreads:
         return self._submitted - done
 
     def _start(self) -> None:
-        thread = Thread(looks_up=self._on_callable is not None)
+        thread = WorkerThread(looks_up=self._on_callable is not None)
         name = f"{self._name}-{len(self._threads) + 1}"
         threading.Thread(target=self._work, args=(thread,), name=name, daemon=True).start()
         self._threads.append(thread)
@@ -212,7 +217,7 @@ class WorkerThreads:
         return waiting
 
     @property
-    def running(self) -> list[Call]:
+    def running(self) -> list[IncomingRequest]:
         """The requests that are being carried out."""
         return [call for call in (thread.call for thread in self._threads) if call is not None]
 
@@ -226,7 +231,7 @@ class WorkerThreads:
         """Whether there is nothing to do."""
         return self._open() == 0 and not self.running
 
-    def stop(self) -> list[Call]:
+    def stop(self) -> list[IncomingRequest]:
         """Let the threads end after what they are doing; return the requests that were not begun."""
         calls = []
         try:
@@ -240,7 +245,7 @@ class WorkerThreads:
             self._jobs.put(None)
         return calls
 
-    def _work(self, thread: Thread) -> None:
+    def _work(self, thread: WorkerThread) -> None:
         """Carry out requests, each to its end before the next one is begun."""
         interruption: BaseException | None = None
         while True:
@@ -256,7 +261,7 @@ class WorkerThreads:
                 interruption = error if interruption is None else RuntimeError(text)
         self._outlet.leave()
 
-    def _work_on(self, thread: Thread) -> None:
+    def _work_on(self, thread: WorkerThread) -> None:
         get, send, service = self._jobs.get, self._outlet.send, self._service
         turn, read = self._turn, self._read
         prompt, jobs = turn.prompt, thread.job
@@ -287,7 +292,7 @@ class WorkerThreads:
             thread.begun = thread.line = thread.passed_on = None
             del job, call, function, line  # the thread may wait for long now
 
-    def _count(self, thread: Thread, job: Job) -> None:
+    def _count(self, thread: WorkerThread, job: Job) -> None:
         """Count a request, unless it is counted; it is as good as answered."""
         thread.began = 0.0
         call = job[0]
@@ -297,13 +302,13 @@ class WorkerThreads:
         elif (before := thread.done)[2] is not job:
             thread.done = (before[0] + 1, before[1] + call.size, job)
 
-    def _pass_on(self, thread: Thread) -> None:
+    def _pass_on(self, thread: WorkerThread) -> None:
         thread.emitted = 0.0
         assert thread.passed_on is not None
         self._call_soon(thread.passed_on)
         self._outlet.done(thread)
 
-    def _recover(self, thread: Thread, error: BaseException) -> None:
+    def _recover(self, thread: WorkerThread, error: BaseException) -> None:
         """Finish the request during which an exception interrupted the thread; may be interrupted itself."""
         self._outlet.mend(thread)
         job = thread.job[0] if thread.job else None
@@ -327,7 +332,9 @@ class WorkerThreads:
         thread.job.clear()
         thread.begun = thread.line = thread.passed_on = None
 
-    def _answer(self, thread: Thread, call: Call, function: Callable[..., Any] | None) -> OutgoingLine | None:
+    def _answer(
+        self, thread: WorkerThread, call: IncomingRequest, function: Callable[..., Any] | None
+    ) -> OutgoingLine | None:
         """Carry out a request and return the answer; None if somebody else will answer."""
         try:
             if function is None:

@@ -18,7 +18,7 @@ from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT
 from msl_network_trio.protocol.messages import Connected, Question
 from msl_network_trio.protocol.service import (
     LARGE,
-    Call,
+    IncomingRequest,
     Refused,
     ServiceProtocol,
     encode_error,
@@ -170,7 +170,7 @@ def test_a_request_that_is_longer_than_the_read_limit_is_refused_and_the_next_on
     assert len(peer.receive(request("add", "x" * 100))) == 1
     data = request(uid="a") + request("add", "x" * 500, [[2]], uid="b") + request(uid="c")
     events = [e for at in range(0, len(data), size) for e in peer.receive(data[at : at + size])]
-    assert [bytes(event.uid) for event in events if isinstance(event, Call)] == [b'"a"', b'"c"']
+    assert [bytes(event.uid) for event in events if isinstance(event, IncomingRequest)] == [b'"a"', b'"c"']
     refused([event for event in events if isinstance(event, Refused)], "b", "500 bytes, the read_limit")
     assert peer.protocol.broken is None
 
@@ -189,7 +189,7 @@ def test_a_request_that_is_longer_than_the_read_limit_is_refused_and_the_next_on
 def test_a_long_line_that_nobody_can_be_told_of_is_logged_and_skipped(data, caplog):
     peer = Peer(read_limit=500)
     (call,) = peer.receive(data, b"\r\n", request())
-    assert isinstance(call, Call)
+    assert isinstance(call, IncomingRequest)
     assert "a line of more than 500 bytes" in caplog.text
     assert peer.protocol.broken is None
 
@@ -340,7 +340,7 @@ def test_a_request_that_makes_no_sense_is_refused(peer, fields, text, caplog):
         "traceback": [],
         "uid": "1",
     }
-    assert isinstance(call, Call)
+    assert isinstance(call, IncomingRequest)
     assert text.partition(": ")[2] in caplog.text
 
 
@@ -348,7 +348,7 @@ def test_a_request_that_makes_no_sense_is_refused(peer, fields, text, caplog):
 def test_a_request_that_cannot_be_decoded_is_refused_if_it_says_by_whom(peer, broken, caplog):
     head = b'{"uid": "7", "requester": "C[vm:1]", "attribute": "add", "args": '
     events = peer.receive(head + broken + b"}\r\n", request())
-    assert isinstance(events[-1], Call)
+    assert isinstance(events[-1], IncomingRequest)
     assert peer.protocol.broken is None
     if len(events) == 2:
         answer = decoded(events[0].answer)
@@ -433,7 +433,7 @@ def test_an_answer_to_nobody_does_not_register_us():
 
 # ---- answers ----
 
-CALL = Call("add", uid=module.msgspec.Raw(b'"1"'), requester=module.msgspec.Raw(b'"C[vm:1]"'))
+REQUEST = IncomingRequest("add", uid=module.msgspec.Raw(b'"1"'), requester=module.msgspec.Raw(b'"C[vm:1]"'))
 
 values = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text()),
@@ -444,7 +444,7 @@ values = st.recursive(
 
 @given(values)
 def test_a_result_is_sent_exactly(value):
-    answer = decoded(encode_result(CALL, value))
+    answer = decoded(encode_result(REQUEST, value))
     assert repr(answer["result"]) == repr(value)
     del answer["result"]
     assert answer == {"error": False, "requester": "C[vm:1]", "uid": "1"}
@@ -459,7 +459,7 @@ def test_a_notification_is_sent_exactly(args, kwargs, name):
 
 def test_a_large_result_is_not_copied():
     text = "x" * LARGE
-    pieces = encode_result(CALL, text)
+    pieces = encode_result(REQUEST, text)
     assert isinstance(pieces, tuple)
     assert [len(piece) > LARGE for piece in pieces] == [False, True, False]
     assert decoded(pieces)["result"] == text
@@ -475,7 +475,7 @@ def test_a_large_notification_is_not_copied():
 @pytest.mark.parametrize(("value", "error"), [({1, 2}, TypeError), ("\ud800", ValueError)])
 def test_what_has_no_json_form_is_an_error_without_a_past(value, error):
     with pytest.raises(error) as caught:
-        encode_result(CALL, value)
+        encode_result(REQUEST, value)
     assert caught.value.__context__ is None
 
 
@@ -497,7 +497,7 @@ def fail() -> None:
 
 
 def test_an_error_has_its_type_text_and_traceback():
-    answer = decoded(encode_error(CALL, caught(fail)))
+    answer = decoded(encode_error(REQUEST, caught(fail)))
     lines = answer.pop("traceback")
     assert answer == {
         "error": True,
@@ -536,11 +536,11 @@ def test_frames_of_code_without_a_module_are_kept():
     ],
 )
 def test_every_exception_can_be_told(error, text):
-    assert decoded(encode_error(CALL, error))["message"] == text
+    assert decoded(encode_error(REQUEST, error))["message"] == text
 
 
 def test_advice_goes_behind_the_text_of_an_exception():
-    message = decoded(encode_error(CALL, OSError("no"), advice="do that"))["message"]
+    message = decoded(encode_error(REQUEST, OSError("no"), advice="do that"))["message"]
     assert message == "OSError: no (do that)"
 
 
@@ -548,7 +548,7 @@ def test_a_traceback_with_text_that_cannot_be_sent_is_sent():
     def complain() -> None:
         raise ValueError("\ud800 and\nmore")
 
-    assert decoded(encode_error(CALL, caught(complain)))["traceback"][-2:] == ["ValueError: ? and", "more"]
+    assert decoded(encode_error(REQUEST, caught(complain)))["traceback"][-2:] == ["ValueError: ? and", "more"]
 
 
 # ---- values that cannot be sent ----
@@ -556,9 +556,9 @@ def test_a_traceback_with_text_that_cannot_be_sent_is_sent():
 
 def test_an_error_of_a_result_says_that_it_is_the_result():
     with pytest.raises(TypeError, match=r"its dtype is int64, and values .* \(the result of 'read'\)$"):
-        encode_result(Call("read"), np.ma.array([1, 2], mask=[0, 1], dtype="int64"))
+        encode_result(IncomingRequest("read"), np.ma.array([1, 2], mask=[0, 1], dtype="int64"))
     with pytest.raises(TypeError, match="^Object of type set is not JSON serializable$"):
-        encode_result(Call("read"), {1})
+        encode_result(IncomingRequest("read"), {1})
 
 
 @pytest.mark.parametrize(
@@ -591,8 +591,8 @@ def test_an_error_of_all_of_a_notification_comes_out_as_it_is():
 def test_a_request_by_itself_can_be_looked_at_first_and_nothing_changes():
     peer = Peer(read_limit=500)
     data = request("add", 1, "ä")
-    call = peer.protocol.only_call(data)
-    assert call == peer.protocol.only_call(data)
+    call = peer.protocol.only_request(data)
+    assert call == peer.protocol.only_request(data)
     assert peer.receive(data) == [call]
     assert call is not None
     assert (call.attribute, call.args, call.size) == ("add", [1, "ä"], len(data) - 1)
@@ -613,16 +613,16 @@ def test_a_request_by_itself_can_be_looked_at_first_and_nothing_changes():
     ],
 )
 def test_what_is_anything_else_is_for_receive(data: bytes):
-    assert Peer(read_limit=500).protocol.only_call(data) is None
+    assert Peer(read_limit=500).protocol.only_request(data) is None
 
 
 def test_in_the_midst_of_a_line_or_a_handshake_or_behind_the_end_nothing_is_a_request_by_itself():
     protocol = Peer(connected=False).protocol
-    assert protocol.only_call(request()) is None
+    assert protocol.only_request(request()) is None
     protocol.broken = exc.ConnectionLost("gone")
-    assert protocol.only_call(request()) is None
+    assert protocol.only_request(request()) is None
     peer = Peer(read_limit=500)
     peer.receive(b"{")
-    assert peer.protocol.only_call(request()) is None
+    assert peer.protocol.only_request(request()) is None
     peer.receive(b"x" * 600)
-    assert peer.protocol.only_call(request()) is None
+    assert peer.protocol.only_request(request()) is None

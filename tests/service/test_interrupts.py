@@ -17,7 +17,7 @@ from msl_network_trio import ConnectionLost, Service
 from msl_network_trio import logger as logger_module
 from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.service.state import state_of
-from msl_network_trio.service.threads import Thread, WorkerThreads
+from msl_network_trio.service.threads import WorkerThread, WorkerThreads
 from msl_network_trio.transport import tcp
 from msl_network_trio.transport.tls import accept_tls, open_tls
 from tests.injector import EVERY_STEP, Injector, numbers
@@ -58,7 +58,7 @@ def records_may_be_cut(monkeypatch):
     monkeypatch.setattr(logger_module, "failures", logger_module.Failures())
 
 
-class Lab(Service):
+class Instrument(Service):
     def __init__(self) -> None:
         super().__init__(name="Service", max_workers=1)
         self.calls: Counter[int] = Counter()
@@ -110,7 +110,7 @@ def inject(monkeypatch) -> Callable[[int, bool], list[Steps]]:
     def inject(number: int, looks_up: bool) -> list[Steps]:
         injectors: list[Steps] = []
 
-        def work(self: WorkerThreads, thread: Thread) -> None:
+        def work(self: WorkerThreads, thread: WorkerThread) -> None:
             if thread.looks_up is not looks_up or injectors:
                 work_on(self, thread)
                 return
@@ -146,13 +146,13 @@ async def answered(peer: Peer, attribute: str, numbers: list[int]) -> int:
     return hit
 
 
-async def go_through(peer: Peer, service: Lab, attribute: str) -> None:
+async def go_through(peer: Peer, service: Instrument, attribute: str) -> None:
     with trio.fail_after(LIMIT):
         # The first ones are handed over to the thread, which then reads the next ones itself.
         hit = await answered(peer, attribute, list(range(6)) if attribute != "value" else [0] * 6)
         hit += await answered(peer, "plain", list(range(100, 105)))
         assert hit <= 1
-        served = state_of(service).serving
+        served = state_of(service).connection
         assert served is not None
         assert max(service.calls.values()) == 1, "a request was repeated"
         began = trio.current_time()
@@ -199,7 +199,7 @@ OPERATIONS = ["plain", "fail", "large", "emit", "emit_large", "passed_on", "valu
 
 
 # What a method has returned when the exception arrives may be lost before anybody can close it.
-@pytest.mark.filterwarnings("ignore:coroutine 'Lab.later' was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:coroutine 'Instrument.later' was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("attribute", OPERATIONS)
 async def test_an_exception_at_a_step_of_a_thread_costs_one_request_at_the_most(
     attribute, carrier, inject, caplog
@@ -209,7 +209,7 @@ async def test_an_exception_at_a_step_of_a_thread_costs_one_request_at_the_most(
     async def attempt(number: int) -> Steps:
         kind = await carrier()
         injectors = inject(number, looks_up)
-        service = Lab()
+        service = Instrument()
         async with running(service, kind) as peer:
             try:
                 await go_through(peer, service, attribute)
@@ -240,9 +240,9 @@ def threads() -> Callable[[], list[threading.Thread]]:
     return lambda: [each for each in threading.enumerate() if each not in before and "Service" in each.name]
 
 
-@pytest.mark.filterwarnings("ignore:coroutine 'Lab.later' was never awaited:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore:coroutine 'Instrument.later' was never awaited:RuntimeWarning")
 async def test_exceptions_injected_by_chance_cost_no_thread_and_no_connection(threads, caplog):
-    service = Lab()
+    service = Instrument()
     wanted = 10_000 if EVERY_STEP else 200
     injected = 0
     async with running(service, "tcp") as peer:
@@ -275,7 +275,7 @@ async def test_a_thread_of_the_program_that_is_interrupted_while_it_emits_leaves
 ):
     async def attempt(number: int) -> Steps:
         kind = await carrier()
-        service = Lab()
+        service = Instrument()
         steps = Steps(number, _stop)
 
         def emit() -> None:
@@ -306,7 +306,7 @@ async def _result(peer: Peer, uid: str) -> Any:
 async def test_a_thread_that_cannot_be_started_costs_no_answer_and_repeats_no_request(
     others, monkeypatch, caplog
 ):
-    class Two(Lab):
+    class Two(Instrument):
         def __init__(self) -> None:
             super().__init__()
             state_of(self).max_workers = 2
@@ -328,7 +328,7 @@ async def test_a_thread_that_cannot_be_started_costs_no_answer_and_repeats_no_re
         with trio.fail_after(LIMIT):
             if others:
                 first = await peer.request("wait")
-                while not state_of(service).serving._threads.running:
+                while not state_of(service).connection._threads.running:
                     await trio.sleep(0)
             with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", refuse)
@@ -345,7 +345,7 @@ async def test_a_thread_that_cannot_be_started_costs_no_answer_and_repeats_no_re
                 assert {(await peer.answer())["uid"] for _ in range(2)} == {first, second}
             assert await peer.call("plain", 8) == 8
             assert service.calls == {7: others, 8: 1} or service.calls == {8: 1}
-            assert state_of(service).serving._threads.waiting == 0
+            assert state_of(service).connection._threads.waiting == 0
     caplog.clear()
 
 
@@ -356,7 +356,7 @@ async def test_an_exception_whose_text_raises_costs_no_answer_and_no_thread():
 
         __repr__ = __str__
 
-    class Hopeless(Lab):
+    class Hopeless(Instrument):
         def worst(self) -> None:
             raise Worst
 

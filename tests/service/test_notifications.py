@@ -136,9 +136,9 @@ async def test_a_thread_waits_before_answers_have_to_wait_long_behind_it(carrier
         while (line := await peer.answer())["uid"] != uid:
             if line["uid"] == "notification":
                 numbers.append(line["result"][0][0])
-                serving = state_of(service).serving
-                assert serving is not None
-                assert serving._outlet.unsent < 1_300_000
+                connection = state_of(service).connection
+                assert connection is not None
+                assert connection._outlet.unsent < 1_300_000
         assert numbers == list(range(50))
 
 
@@ -214,12 +214,12 @@ async def test_requests_are_not_read_while_too_many_are_to_be_carried_out(carrie
         assert peer.nursery is not None
         peer.nursery.start_soon(ask)
         await wait_all_tasks_blocked()
-        serving = state_of(service).serving
-        assert serving is not None
-        waiting = serving._tasks.waiting + serving._threads.waiting
+        connection = state_of(service).connection
+        assert connection is not None
+        waiting = connection._tasks.waiting + connection._threads.waiting
         assert 100_000 < waiting < 300_000
         gate.set()
         service._gate.set()
         for _ in range(100):
             assert (await peer.answer())["result"] == 20_000
-        assert serving._tasks.waiting + serving._threads.waiting == 0
+        assert connection._tasks.waiting + connection._threads.waiting == 0

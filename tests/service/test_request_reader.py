@@ -11,7 +11,7 @@ import trio
 
 from msl_network_trio import ConnectionLost, Service
 from msl_network_trio.dialing.trust import client_context
-from msl_network_trio.service.request_reader import Reading
+from msl_network_trio.service.request_reader import RequestReader
 from msl_network_trio.service.state import state_of
 from msl_network_trio.service.turn import Turn
 from msl_network_trio.transport import tcp
@@ -29,7 +29,7 @@ LIMIT = 20
 """How many seconds something may take that takes none."""
 
 
-class Lab(Service):
+class Instrument(Service):
     def __init__(self, **kwargs):
         super().__init__(name="Service", **kwargs)
         self.calls = 0
@@ -74,13 +74,13 @@ class Lab(Service):
 def readings(monkeypatch):
     """What reads for Services that are run."""
     found = []
-    create = Reading.__init__
+    create = RequestReader.__init__
 
     def init(self, *args, **kwargs):
         create(self, *args, **kwargs)
         found.append(self)
 
-    monkeypatch.setattr(Reading, "__init__", init)
+    monkeypatch.setattr(RequestReader, "__init__", init)
     return found
 
 
@@ -96,7 +96,7 @@ async def read_by_a_thread(service, readings, attribute, *args):
 
 
 async def test_a_thread_reads_what_comes_one_at_a_time_and_answers_it_in_order(readings):
-    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, turn):
+    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, turn):
         assert turn.is_aside
         assert [await peer.call("add", number, 1) for number in range(200)] == list(range(1, 201))
         assert await peer.call("at_once", 5) == 5
@@ -117,7 +117,7 @@ async def test_with_tls_threads_and_the_task_take_turns_as_well(readings, monkey
         ours, _ = await open_tls("localhost", server.port, trust)
         theirs = await take.receive()
     monkeypatch.setattr("tests.service.peer.tcp_pair", lambda: (ours, theirs))
-    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, _):
+    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, _):
         with trio.fail_after(3 * LIMIT):
             for size in (1, 16_300, 16_384, 100_000, 5):  # around the size of a TLS record
                 text = "x" * size
@@ -130,7 +130,7 @@ async def test_with_tls_threads_and_the_task_take_turns_as_well(readings, monkey
 
 
 async def test_while_requests_wait_for_a_thread_the_task_reads(readings):
-    async with running(Lab(), "tcp") as peer:
+    async with running(Instrument(), "tcp") as peer:
         readings[-1]._is_idle = lambda: False
         for _ in range(50):
             assert await peer.call("add", 1, 2) == 3
@@ -139,7 +139,7 @@ async def test_while_requests_wait_for_a_thread_the_task_reads(readings):
 
 
 async def test_notifications_of_a_method_come_before_its_answer_whoever_has_read_the_request(readings):
-    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, _):
+    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, _):
         for number in range(100):
             uid = await peer.request("emit", number)
             assert (await peer.answer())["result"] == [[number], {}]
@@ -147,7 +147,7 @@ async def test_notifications_of_a_method_come_before_its_answer_whoever_has_read
 
 
 async def test_a_method_that_was_prompt_and_goes_on_does_not_hold_up_others(readings):
-    service = Lab()
+    service = Instrument()
     async with read_by_a_thread(service, readings, "wait", False) as (peer, turn):
         slow = await peer.request("wait", True)
         with trio.fail_after(LIMIT):
@@ -159,14 +159,14 @@ async def test_a_method_that_was_prompt_and_goes_on_does_not_hold_up_others(read
 
 
 async def test_what_comes_together_is_carried_out_side_by_side(readings):
-    async with read_by_a_thread(Lab(), readings, "meet", False) as (peer, _):
+    async with read_by_a_thread(Instrument(), readings, "meet", False) as (peer, _):
         with trio.fail_after(LIMIT):
             uids = {await peer.request("meet", True) for _ in range(3)}
             assert {(await peer.answer())["uid"] for _ in range(3)} == uids
 
 
 async def test_what_comes_while_a_method_is_at_work_that_a_thread_has_read_is_not_lost(readings):
-    service = Lab(max_workers=1)
+    service = Instrument(max_workers=1)
     async with read_by_a_thread(service, readings, "wait", False) as (peer, _):
         uids = [await peer.request("wait", True)] + [await peer.request("add", 1, 2) for _ in range(50)]
         service.gate.set()
@@ -174,13 +174,13 @@ async def test_what_comes_while_a_method_is_at_work_that_a_thread_has_read_is_no
 
 
 async def test_a_method_that_returns_something_to_be_awaited_has_it_awaited(readings):
-    async with read_by_a_thread(Lab(), readings, "passed_on", 1) as (peer, _):
+    async with read_by_a_thread(Instrument(), readings, "passed_on", 1) as (peer, _):
         assert await peer.call("passed_on", -1) == -1
         assert await peer.call("passed_on", 1) == 1
 
 
 async def test_a_method_that_has_become_another_one_is_looked_up_again(readings):
-    class Changing(Lab):
+    class Changing(Instrument):
         pass
 
     async with read_by_a_thread(Changing(), readings, "replaced") as (peer, _):
@@ -195,7 +195,7 @@ async def test_a_method_that_has_become_another_one_is_looked_up_again(readings)
 
 
 async def test_a_method_that_becomes_the_one_that_ends_the_service_does_so(readings):
-    class Changing(Lab):
+    class Changing(Instrument):
         shutdown_service = property(lambda self: "not yet")
 
     async with read_by_a_thread(Changing(), readings, "add", 1, 2) as (peer, turn):
@@ -212,7 +212,7 @@ async def test_a_method_that_becomes_the_one_that_ends_the_service_does_so(readi
 async def test_a_thread_reads_no_more_than_there_is_room_for(readings, monkeypatch):
     monkeypatch.setattr("msl_network_trio.service.threads.PROMPT", 1000.0)
     monkeypatch.setattr("msl_network_trio.service.turn.PROMPT", 1000.0)
-    service = Lab()
+    service = Instrument()
     async with read_by_a_thread(service, readings, "large", 1) as (peer, turn):
         outlet = readings[-1]._outlet
         service.calls = 0
@@ -235,11 +235,11 @@ async def test_a_thread_reads_no_more_than_there_is_room_for(readings, monkeypat
 
 
 def _threads(service):
-    return state_of(service).serving._threads._threads
+    return state_of(service).connection._threads._threads
 
 
 async def test_it_ends_in_order_while_a_thread_reads(readings):
-    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, turn):
+    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, turn):
         with trio.fail_after(LIMIT):
             peer.scope.cancel()
             await peer.expect_goodbye()
@@ -249,7 +249,7 @@ async def test_it_ends_in_order_while_a_thread_reads(readings):
 
 
 async def test_a_client_can_shut_it_down_while_a_thread_reads(readings):
-    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, _):
+    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, _):
         with trio.fail_after(LIMIT):
             assert await peer.call("shutdown_service") == "bye"
             await peer.expect_goodbye()
@@ -258,7 +258,7 @@ async def test_a_client_can_shut_it_down_while_a_thread_reads(readings):
 
 
 async def test_once_it_is_about_to_end_no_thread_reads_on(readings):
-    service = Lab()
+    service = Instrument()
     async with read_by_a_thread(service, readings, "wait", False) as (peer, turn):
         slow = await peer.request("wait", True)
         with trio.fail_after(LIMIT):
@@ -275,7 +275,7 @@ async def test_once_it_is_about_to_end_no_thread_reads_on(readings):
 
 
 async def test_the_end_of_the_stream_is_noticed_while_a_thread_reads(readings):
-    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, _):
+    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, _):
         peer.transport.close()
         with trio.fail_after(LIMIT):
             await peer.ended.wait()
@@ -283,13 +283,13 @@ async def test_the_end_of_the_stream_is_noticed_while_a_thread_reads(readings):
 
 
 async def test_a_mistake_of_ours_in_a_thread_leaves_nobody_waiting(readings, monkeypatch, caplog):
-    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, turn):
+    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, turn):
         assert turn.is_aside
 
         def receive(data):
             raise ZeroDivisionError("ours")
 
-        monkeypatch.setattr(readings[-1]._protocol, "only_call", receive)
+        monkeypatch.setattr(readings[-1]._protocol, "only_request", receive)
         monkeypatch.setattr(readings[-1]._protocol, "receive", receive)
         await peer.request("add", 1, 2)
         with trio.fail_after(LIMIT):
@@ -301,7 +301,7 @@ async def test_a_mistake_of_ours_in_a_thread_leaves_nobody_waiting(readings, mon
 
 
 async def test_a_request_that_is_too_long_is_refused_whoever_reads_it(readings):
-    async with running(Lab(), "tcp", read_limit=10_000) as peer:
+    async with running(Instrument(), "tcp", read_limit=10_000) as peer:
         turn = readings[-1].turn
         with trio.fail_after(LIMIT):
             while turn._read < 10 or not turn.is_aside:
@@ -312,7 +312,7 @@ async def test_a_request_that_is_too_long_is_refused_whoever_reads_it(readings):
 
 
 async def test_requests_are_logged_whoever_reads_them(readings, caplog):
-    async with read_by_a_thread(Lab(), readings, "add", 1, 2) as (peer, _):
+    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, _):
         caplog.set_level(logging.DEBUG, logger="msl_network_trio")
         for _ in range(3):
             await peer.call("add", 1, 2)

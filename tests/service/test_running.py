@@ -13,12 +13,12 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio import AuthenticationError, ConnectError, ConnectionLost, ConnectTimeout, Service
-from msl_network_trio.service import serving
+from msl_network_trio.service import connection as connection_module
 
 from .peer import Peer, running
 
 
-class Lab(Service):
+class Instrument(Service):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
             name="Service",
@@ -58,12 +58,12 @@ class Lab(Service):
             await self.async_gate.wait()
 
 
-class Stoppable(Lab):
+class Stoppable(Instrument):
     def shutdown_service(self, *args):
         return ["bye", *args]
 
 
-class AsyncStoppable(Lab):
+class AsyncStoppable(Instrument):
     async def shutdown_service(self, *args):
         await trio.lowlevel.checkpoint()
         return ["bye", *args]
@@ -71,7 +71,7 @@ class AsyncStoppable(Lab):
 
 @pytest.fixture
 def service():
-    service = Lab()
+    service = Instrument()
     yield service
     service.gate.set()
 
@@ -79,11 +79,11 @@ def service():
 @pytest.fixture
 def brief(monkeypatch):
     """Have little patience at the end: threads do not run by a fake clock."""
-    monkeypatch.setattr(serving, "GRACE", 0.2)
-    monkeypatch.setattr(serving, "GOODBYE", 0.2)
+    monkeypatch.setattr(connection_module, "GRACE", 0.2)
+    monkeypatch.setattr(connection_module, "GOODBYE", 0.2)
 
 
-async def entered(service: Lab) -> None:
+async def entered(service: Instrument) -> None:
     await trio.to_thread.run_sync(service.entered.acquire)
 
 
@@ -237,7 +237,7 @@ async def test_start_is_not_for_trio_programs(service):
 async def test_tasks_run_while_it_is_connected():
     log = []
 
-    class Beating(Lab):
+    class Beating(Instrument):
         async def _beat(self):
             log.append("began")
             try:
@@ -265,7 +265,7 @@ def test_a_task_is_an_async_function_or_a_coroutine(service, task):
 
 
 async def test_the_nursery_is_for_tasks_of_methods_too():
-    class Starting(Lab):
+    class Starting(Instrument):
         async def begin(self):
             self.nursery.start_soon(self._count)
 
@@ -336,12 +336,12 @@ async def test_a_client_can_shut_it_down(service_class):
 async def test_who_does_not_define_it_cannot_be_shut_down(service):
     async with running(service) as peer:
         answer = await peer.fail("shutdown_service")
-        assert answer["message"] == "AttributeError: 'Lab' object has no attribute 'shutdown_service'"
+        assert answer["message"] == "AttributeError: 'Instrument' object has no attribute 'shutdown_service'"
         assert await peer.call("at_once", 1) == 1
 
 
 async def test_a_shutdown_that_fails_is_none():
-    class Refusing(Lab):
+    class Refusing(Instrument):
         def shutdown_service(self):
             raise PermissionError("not now")
 
@@ -446,7 +446,7 @@ async def test_what_a_thread_hands_over_too_late_is_refused(service):
 def test_what_a_thread_hands_over_when_trio_has_ended_is_dropped(service, brief):
     handed_over = threading.Event()
 
-    class Late(Lab):
+    class Late(Instrument):
         def pass_on(self):
             self.entered.release()
             self.gate.wait()
@@ -586,8 +586,8 @@ async def test_a_connection_that_cannot_be_written_to_is_lost(service, autojump_
 
 async def test_a_mistake_of_ours_leaves_nobody_waiting(service, monkeypatch, caplog):
     async with running(service) as peer:
-        monkeypatch.setattr(serving, "look_up", None)
-        monkeypatch.setattr(serving, "failed", None)
+        monkeypatch.setattr(connection_module, "look_up", None)
+        monkeypatch.setattr(connection_module, "failed", None)
         await peer.request("at_once")
         await peer.ended.wait()
     assert isinstance(peer.error, ConnectionLost)
@@ -595,7 +595,7 @@ async def test_a_mistake_of_ours_leaves_nobody_waiting(service, monkeypatch, cap
 
 
 async def test_an_error_in_the_shutdown_handler_is_logged(caplog):
-    class Failing(Lab):
+    class Failing(Instrument):
         async def shutdown_handler(self):
             await trio.lowlevel.checkpoint()
             raise ZeroDivisionError("in the handler")
@@ -607,7 +607,7 @@ async def test_an_error_in_the_shutdown_handler_is_logged(caplog):
 
 
 async def test_a_shutdown_handler_that_hangs_is_not_waited_for_for_ever(autojump_clock):
-    class Hanging(Lab):
+    class Hanging(Instrument):
         async def shutdown_handler(self):
             await trio.sleep_forever()
 
@@ -623,7 +623,7 @@ async def test_a_shutdown_handler_that_hangs_is_not_waited_for_for_ever(autojump
 def test_ctrl_c_is_raised_after_everybody_was_answered(where):
     lines = []
 
-    class Interrupted(Lab):
+    class Interrupted(Instrument):
         async def interrupt(self):
             signal.raise_signal(signal.SIGINT)
             await trio.sleep_forever()
@@ -671,7 +671,7 @@ def test_ctrl_c_is_raised_after_everybody_was_answered(where):
 
 def test_a_second_ctrl_c_ends_the_waiting(caplog):
     """A plain method hangs, and the one at the keyboard does not want to wait for it."""
-    service = Lab()
+    service = Instrument()
 
     async def main():
         peer = Peer.over("memory")

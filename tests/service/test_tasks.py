@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from msl_network_trio import Service
-from msl_network_trio.protocol.service import Call
+from msl_network_trio.protocol.service import IncomingRequest
 from msl_network_trio.service import tasks
 from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.transport.memory import memory_pair
@@ -254,7 +254,7 @@ async def test_requests_that_have_not_begun_are_among_the_unanswered():
     async with trio.open_nursery() as nursery:
         workers = tasks.WorkerTasks(None, nursery, outlet)
         assert workers.is_quiet
-        call = Call("method")
+        call = IncomingRequest("method")
         workers.submit(call, method)
         assert workers.unanswered == [call]
         assert not workers.is_quiet

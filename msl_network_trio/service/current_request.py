@@ -8,14 +8,16 @@ from typing import Any
 import attrs
 import msgspec
 
-from msl_network_trio.protocol.service import Call
+from msl_network_trio.protocol.service import IncomingRequest
 
-current: ContextVar[tuple[object, Call] | None] = ContextVar("msl_network_trio_request", default=None)
+current: ContextVar[tuple[object, IncomingRequest] | None] = ContextVar(
+    "msl_network_trio_request", default=None
+)
 """The Service and the request that the current task or thread serves."""
 
 
 @attrs.frozen
-class Request:
+class ServedRequest:
     """A request that a Service is serving."""
 
     attribute: str
@@ -28,7 +30,7 @@ class Request:
     """What the client calls it; uids of different clients may be the same."""
 
 
-def current_request(service: object) -> Request:
+def current_request(service: object) -> ServedRequest:
     """Return the request that the current task or thread serves for a Service.
 
     Raises:
@@ -41,7 +43,7 @@ def current_request(service: object) -> Request:
             "and in tasks that such a method has started"
         )
     call = serving[1]
-    return Request(call.attribute, _text(call.requester), _text(call.uid))
+    return ServedRequest(call.attribute, _text(call.requester), _text(call.uid))
 
 
 def _text(raw: msgspec.Raw) -> str:

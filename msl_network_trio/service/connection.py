@@ -16,8 +16,8 @@ from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.groups import plain
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import (
-    Call,
     Event,
+    IncomingRequest,
     OutgoingLine,
     Refused,
     ServiceProtocol,
@@ -28,7 +28,7 @@ from msl_network_trio.protocol.service import (
 )
 from msl_network_trio.service.lookup import How, is_async, look_up
 from msl_network_trio.service.outlet import Outlet
-from msl_network_trio.service.request_reader import Reading, log_request
+from msl_network_trio.service.request_reader import RequestReader, log_request
 from msl_network_trio.service.tasks import WorkerTasks
 from msl_network_trio.service.threads import PassedOn, WorkerThreads, failed
 from msl_network_trio.transport.base import Stream
@@ -50,7 +50,7 @@ _REMEMBERED = 1000
 Task = Callable[[], Awaitable[Any]]
 
 
-class Serving:
+class ServiceConnection:
     """Reads requests, has them carried out, and ends in order.
 
     Args:
@@ -85,7 +85,7 @@ class Serving:
         self._transport = transport
         self._protocol = protocol
         self._token = trio.lowlevel.current_trio_token()
-        self._requests = Reading(
+        self._requests = RequestReader(
             service,
             transport,
             protocol,
@@ -230,10 +230,10 @@ class Serving:
         return [*map(self._refusal, calls), self._protocol.goodbye()]
 
     @property
-    def _running_in_threads(self) -> list[Call]:
+    def _running_in_threads(self) -> list[IncomingRequest]:
         return [*self._threads.running, *self._lookers.running]
 
-    def _refusal(self, call: Call) -> bytes:
+    def _refusal(self, call: IncomingRequest) -> bytes:
         return encode_error(
             call, RuntimeError(f"The {self._name!r} Service has ended before {call.attribute!r} did")
         )
@@ -308,7 +308,7 @@ class Serving:
         """Have requests carried out, and send at once what can be said at once."""
         debug = logger.isEnabledFor(logging.DEBUG)
         for event in events:
-            if isinstance(event, Call):
+            if isinstance(event, IncomingRequest):
                 if debug:
                     log_request(event)
                 self._call(event)
@@ -316,7 +316,7 @@ class Serving:
                 self._outlet.add(event.answer)
         self._outlet.flush()
 
-    def _call(self, call: Call) -> None:
+    def _call(self, call: IncomingRequest) -> None:
         if self._refusing:
             self._outlet.add(self._refusal(call))
             return
@@ -346,7 +346,7 @@ class Serving:
         except trio.RunFinishedError:
             passed_on.drop()  # the connection has ended, and there is no caller
 
-    def _call_found(self, call: Call, function: Callable[..., Any]) -> None:
+    def _call_found(self, call: IncomingRequest, function: Callable[..., Any]) -> None:
         """Submit a call of what was looked up."""
         if len(self._callables) >= _REMEMBERED:
             self._callables.clear()  # clients can ask a Service for any names, if it has a __getattr__
@@ -370,7 +370,7 @@ class Serving:
         self._over.set()  # our task has added the answer before any other one runs
         return result
 
-    def _await(self, call: Call, awaitable: Awaitable[Any]) -> None:
+    def _await(self, call: IncomingRequest, awaitable: Awaitable[Any]) -> None:
         """Have something awaited that a plain method has returned."""
 
         async def wait(*_: Any, **__: Any) -> Any:
