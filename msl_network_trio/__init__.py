@@ -92,7 +92,10 @@ _IMPORTED_WHEN_USED: Final = {
     "open_manager": "manager.server",
     "run_services": "manager.running",
 }
-"""What clients do without, and the modules that have it: most programs are clients, and start faster so."""
+"""Public names that clients do not need, and their modules, which are imported on first use.
+
+Most programs are clients, and start faster without them.
+"""
 
 
 def __getattr__(name: str) -> Any:

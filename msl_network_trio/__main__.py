@@ -1,5 +1,5 @@
 # PYTHON_ARGCOMPLETE_OK
-"""The command: ``python -m msl_network_trio``, and ``msl-network-trio`` where the package is installed."""
+"""Entry point of the command: ``python -m msl_network_trio`` or ``msl-network-trio``."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""The types of arguments: one place for what counts as a number, and for what is said if it is none.
+"""Type checks and conversion of arguments of the public API.
 
-Numbers of NumPy are numbers: settings often come out of tables. They become numbers of Python here, since
-NumPy would go on calculating in their precision, which for times is too little. Texts and booleans are no
+NumPy scalars count as numbers, since settings often come out of tables. They are converted to Python numbers:
+NumPy would keep calculating in their precision, which is too low for times. Texts and booleans are not
 numbers.
 
-Each function takes the name of the argument, for the error, and its value.
+Each function takes the name of the argument, for the error message, and its value. The functions have no
+state and may be called from any thread.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ def number(name: str, value: Any, what: str = "a number") -> float:
     """Return a number as a float, or as an int if it is one.
 
     Args:
-        name: The name of the argument.
+        name: Name of the argument.
         value: Its value.
-        what: What it has to be, for the error.
+        what: Description of the expected value, for the error message.
 
     Raises:
-        TypeError: It is no number.
+        TypeError: The value is not a number.
     """
     kind = type(value)
     if kind is float or kind is int:
         return value  # type: ignore[no-any-return]
     scalar, numpy_kind = _scalar(value)
-    # NumPy's time differences pass for integers, and have units of their own.
+    # NumPy's time differences count as integers, but have units of their own.
     if isinstance(scalar, bool) or not isinstance(scalar, Real | Decimal) or numpy_kind == "m":
         raise TypeError(f"{name} must be {what}, not {value!r} ({kind.__name__})")
     is_whole = isinstance(scalar, Integral)
@@ -40,7 +41,7 @@ def number(name: str, value: Any, what: str = "a number") -> float:
 
 
 def _scalar(value: Any) -> tuple[object, str]:
-    """Return a number with NumPy's kind of it; it may be the only one in an array without dimensions."""
+    """Return the scalar in an array without dimensions and its NumPy kind; else the value and ""."""
     if getattr(value, "ndim", None) != 0 or hasattr(value, "mask") or isinstance(value, str | bytes):
         return value, ""
     scalar = value[()]
@@ -48,11 +49,11 @@ def _scalar(value: Any) -> tuple[object, str]:
 
 
 def seconds(name: str, value: Any) -> float:
-    """Return a number of seconds from 0, which may be infinite.
+    """Return a number of seconds, at least 0; infinity is allowed.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is negative, or not a number.
+        TypeError: The value is not a number.
+        ValueError: The value is negative or NaN.
     """
     result = number(name, value, "a number of seconds")
     if not result >= 0:
@@ -61,11 +62,11 @@ def seconds(name: str, value: Any) -> float:
 
 
 def interval(name: str, value: Any) -> float:
-    """Return a number of seconds above 0, which may be infinite.
+    """Return a number of seconds, greater than 0; infinity is allowed.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is not more than 0.
+        TypeError: The value is not a number.
+        ValueError: The value is not greater than 0.
     """
     result = number(name, value, "a number of seconds")
     if not result > 0:
@@ -74,18 +75,18 @@ def interval(name: str, value: Any) -> float:
 
 
 def whole(name: str, value: Any, least: float, most: int | None = None, what: str = "a whole number") -> int:
-    """Return a whole number; a float counts as one if it is whole.
+    """Return a whole number; floats without a fraction are accepted.
 
     Args:
-        name: The name of the argument.
+        name: Name of the argument.
         value: Its value.
-        least: The least possible value; ``-math.inf``: there is none.
-        most: The greatest possible value; None: there is none.
-        what: What it has to be, for the error.
+        least: Minimum; ``-math.inf``: no minimum.
+        most: Maximum; None: no maximum.
+        what: Description of the expected value, for the error message.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is not whole, or out of range.
+        TypeError: The value is not a number.
+        ValueError: The value is not whole, or out of range.
     """
     result = number(name, value, what)
     is_whole = math.isfinite(result) and result == int(result)
@@ -97,11 +98,16 @@ def whole(name: str, value: Any, least: float, most: int | None = None, what: st
 
 
 def port(name: str, value: Any, least: int = 1) -> int:
-    """Return the number of a port, which may be text: that is how it is in files, and msl-network takes it.
+    """Return a port number; text is accepted, as msl-network 1.0.0 does.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+        least: Minimum; 0 stands for any free port.
 
     Raises:
-        TypeError: It is neither a number nor text.
-        ValueError: It is no number of a port.
+        TypeError: The value is neither a number nor text.
+        ValueError: The value is not a valid port number.
     """
     what = "a number from 1 to 65535" + ("" if least else ", or 0 for any free one")
     try:
@@ -114,11 +120,11 @@ def port(name: str, value: Any, least: int = 1) -> int:
 
 
 def size(name: str, value: Any) -> int:
-    """Return a number of bytes from 1; infinity is one that never is reached.
+    """Return a number of bytes, at least 1; infinity is allowed and means no limit.
 
     Raises:
-        TypeError: It is no number.
-        ValueError: It is not whole, or less than 1.
+        TypeError: The value is not a number.
+        ValueError: The value is not whole, or less than 1.
     """
     result = number(name, value, "a number of bytes")
     if result == math.inf:
@@ -127,10 +133,10 @@ def size(name: str, value: Any) -> int:
 
 
 def flag(name: str, value: Any) -> bool:
-    """Return whether an argument is set. None is not, and numbers are as they are to Python.
+    """Return a boolean; None is False, and numbers have the truth value that Python gives them.
 
     Raises:
-        TypeError: It is anything else: a text, for example, of which each one would count as True.
+        TypeError: The value is of another type. Text is refused, since ``"False"`` would count as True.
     """
     scalar, numpy_kind = _scalar(value)
     if scalar is None or isinstance(scalar, Real) or numpy_kind == "b":
@@ -142,7 +148,7 @@ def file(name: str, value: Any) -> str | os.PathLike[str] | None:
     """Return the path of a file, or None.
 
     Raises:
-        TypeError: It is neither text nor a path.
+        TypeError: The value is neither text nor a path nor None.
     """
     if value is not None and not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name} must be the path of a file, not {value!r} ({type(value).__name__})")

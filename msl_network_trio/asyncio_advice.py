@@ -1,9 +1,9 @@
-"""Tells what to use instead of asyncio, in exceptions raised because no asyncio event loop runs.
+"""Advice in exceptions that are raised because user code uses asyncio where Trio runs.
 
-Services and handlers that were written for msl-network, where asyncio runs, are called by Trio here. What
-asyncio says then ("no running event loop") names no remedy, nor does what Trio says of an awaitable of
-asyncio. So `explain` is called wherever an exception of the user's code is reported. It runs in any thread,
-and does not import asyncio.
+Services and handlers that were written for msl-network 1.0.0, which runs asyncio, run on Trio here. The
+errors of asyncio ("no running event loop") and of Trio (about awaitables of asyncio) name no replacement.
+`explain` adds it; it is called wherever an exception of user code is reported. The functions may be called
+from any thread and do not import asyncio.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _INSTEAD: Final = {
     "wait": _TASKS,
     "wait_for": "trio.fail_after",
 }
-"""What to use instead of the functions and classes of asyncio."""
+"""Replacements for functions and classes of asyncio, by name."""
 
 _AWAIT: Final = (
     'Trio runs here, not asyncio: return the value itself, by "return await ..." in an async method for '
@@ -60,7 +60,7 @@ _AWAIT: Final = (
 _RETURN: Final = {
     "async_generator": "Trio runs here, not asyncio: return a list, or emit each value as a notification"
 }
-"""What to return instead, by the class of what has no JSON form."""
+"""Advice by the class of a returned object that has no JSON form."""
 
 _A_COROUTINE: Final = "Trio was expecting an async function, but instead it got a coroutine object"
 _CALL: Final = (
@@ -72,26 +72,27 @@ _OF_TRIO: Final = (
     "Trio got unexpected",
     "Trio was expecting an async function",
 )
-"""How texts of Trio begin about awaitables of other libraries."""
+"""Beginnings of Trio's error messages about awaitables of other libraries."""
 
 _NO_RESULT: Final = re.compile(r"\b(async_generator|coroutine|Future|Task|_GatheringFuture)\b")
-"""What an async method returns by mistake, in the text of the error that it has no JSON form."""
+"""Matches the class of an awaitable in the message of the error that it has no JSON form."""
 
 _LONGEST_CHAIN: Final = 100
 """Maximum number of causes and group members of an exception that are examined."""
 
 _LOOP_RUNS: Final = frozenset({"asyncio.base_events", "asyncio.runners"})
-"""The modules whose frames show that an event loop of asyncio did run."""
+"""Modules whose frames show that an asyncio event loop was running."""
 
 
 def explain(error: BaseException) -> str:
-    """Add what to use instead to the text of an exception that was raised since asyncio does not run.
+    """Add advice to an exception that was raised because no asyncio event loop runs.
 
     Args:
-        error: Any exception. It is changed if it, one of its causes or a member of a group is of that kind.
+        error: Any exception. The first such exception among `error`, its causes and the members of its groups
+            is modified.
 
     Returns:
-        What to use instead, if the text of `error` itself does not say it; else an empty string.
+        The advice if it was added to another exception than `error`; else an empty string.
     """
     for each in _chain(error):
         if advice := _advice(each):
@@ -102,7 +103,7 @@ def explain(error: BaseException) -> str:
 
 
 def check_task(task: object) -> None:
-    """Raise a TypeError that tells what to use instead if a task is neither async function nor coroutine."""
+    """Raise a TypeError with advice if a task is neither an async function nor a coroutine."""
     if isinstance(task, Coroutine) or (callable(task) and not inspect.isasyncgenfunction(task)):
         return
     raise TypeError(_foreign_task(task))
@@ -120,10 +121,10 @@ def _foreign_task(task: object) -> str:
 
 
 def forget_event_loop() -> None:
-    """Unset the asyncio event loop of this thread, which is about to run Trio.
+    """Unset the asyncio event loop of the current thread before it runs Trio.
 
-    Up to Python 3.13 asyncio creates one in the main thread on request, and accepts tasks which then never
-    run, without an error. (``start`` of msl-network sets one of its own, and leaves it closed.)
+    Up to Python 3.13 asyncio creates an event loop in the main thread on request, and accepts tasks that then
+    never run, without an error. (``Service.start`` of msl-network 1.0.0 leaves a closed loop behind.)
     """
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None and asyncio._get_running_loop() is None:  # noqa: SLF001 - what is public raises
@@ -131,7 +132,7 @@ def forget_event_loop() -> None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Return an exception, and what a traceback shows with it."""
+    """Yield an exception and all exceptions that its traceback shows: causes, contexts, members of groups."""
     seen: set[int] = set()
     todo: list[BaseException | None] = [error]
     while todo and len(seen) < _LONGEST_CHAIN:
@@ -146,7 +147,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _advice(error: BaseException) -> str:
-    """Return what to use instead; empty if the exception has another reason, or says it already."""
+    """Return the advice for one exception; empty if it has another reason or contains the advice already."""
     text = error.args[0] if error.args else None
     if not isinstance(text, str) or "not asyncio:" in text or _runs_asyncio(error.__traceback__):
         return ""
@@ -166,13 +167,13 @@ def _is_for_lack_of_a_loop(error: BaseException, text: str) -> bool:
             return True
         return text.endswith("is bound to a different event loop") and _is_of_asyncio(error.__traceback__)
     if kind is AttributeError:
-        # An Event, Lock or Queue that has to wait asks for the running loop, and gets None.
+        # An Event, Lock or Queue that has to wait looks up the running loop, which is None.
         return error.obj is None and _is_of_asyncio(error.__traceback__)  # type: ignore[attr-defined]
     return kind is TypeError and text.startswith(_OF_TRIO)
 
 
 def _instead(frames: TracebackType | None) -> str:
-    """Name what to use instead of the function of asyncio that was called."""
+    """Return the advice for the asyncio function that was called."""
     for frame in _frames(frames):
         if _module(frame).startswith("asyncio."):
             name = frame.tb_frame.f_code.co_qualname.partition(".")[0]
@@ -189,7 +190,7 @@ def _runs_asyncio(frames: TracebackType | None) -> bool:
 
 
 def _is_of_asyncio(frames: TracebackType | None) -> bool:
-    """Whether the innermost frame is one of asyncio."""
+    """Return whether the innermost frame belongs to asyncio."""
     modules = [_module(frame) for frame in _frames(frames)]
     return bool(modules) and modules[-1].startswith("asyncio.")
 

@@ -1,6 +1,6 @@
-"""Numbers and names of the MSL-Network protocol, and where its files are kept.
+"""Constants of the MSL-Network protocol, and the paths of its files.
 
-The values are those of msl-network 1.0.0, so that both read the same folder and speak to the same port.
+The values are those of msl-network 1.0.0, so that both packages share folders and ports.
 """
 
 from __future__ import annotations
@@ -10,42 +10,41 @@ from pathlib import Path
 from typing import Final
 
 PORT: Final = 1875
-"""The default port of a Manager (the year in which the Metre Convention was signed)."""
+"""Default port of a Manager (the year in which the Metre Convention was signed)."""
 
 WEBSOCKET_PORT: Final = 8875
-"""The port at which a gateway listens if nothing else is said."""
+"""Default port of a gateway."""
 
 WEBSOCKET_SUBPROTOCOL: Final = "msl-network.v1"
-"""What clients and servers for WebSocket agree on: a line, without its end, is one text message."""
+"""WebSocket subprotocol: each text message is one line without its line end."""
 
 MANAGER: Final = "Manager"
-"""The name under which requests reach the Manager itself."""
+"""Name of the Manager in the ``service`` field of requests to itself."""
 
 DISCONNECT_REQUEST: Final = "__disconnect__"
-"""The attribute that says goodbye; a Manager answers it by closing the connection."""
+"""Attribute of the request to disconnect; the Manager closes the connection instead of replying."""
 
 NETWORK_MANAGER_RUNNING_PREFIX: Final = "Network Manager running on"
-"""How the line begins that a Manager logs when it listens; programs that start one wait for it."""
+"""Beginning of the line that a Manager logs when it listens; programs that start a Manager wait for it."""
 
 NOTIFICATION_UID: Final = "notification"
-"""The uid that marks a line as a notification instead of a reply."""
+"""Uid that distinguishes notifications from replies."""
 
 MAX_UNHANDLED: Final = 64 * 1024 * 1024
-"""Maximum bytes of notifications that wait for one handler or stream, if `connect` is given no other."""
+"""Default maximum of bytes of notifications that wait for one handler or stream."""
 
 SHUTDOWN_MANAGER: Final = "shutdown_manager"
-"""The admin request that ends a Manager; its answer is the end of the connection."""
+"""Admin request to shut the Manager down; the Manager closes the connection instead of replying."""
 
 SHUTDOWN_SERVICE: Final = "shutdown_service"
-"""The request that ends a Service which implements it."""
+"""Request to shut a Service down, for Services that implement it."""
 
 
 def home_folder() -> Path:
-    """The folder that is shared with msl-network: certificates, keys, database.
+    """Return the folder that is shared with msl-network: certificates, keys, logs, database.
 
-    Looked up when used, so that a change of the environment counts at once:
-    ``$MSL_NETWORK_HOME`` if it is set and not empty, else ``.msl/network`` in the home of the user
-    (under ``sudo`` of the user who called it).
+    It is ``$MSL_NETWORK_HOME`` if that is set and not empty, else ``.msl/network`` in the user's home folder
+    (with ``sudo``, of the user who called it). The environment is read at each call.
     """
     configured = os.environ.get("MSL_NETWORK_HOME")
     if configured:
@@ -55,20 +54,20 @@ def home_folder() -> Path:
 
 
 def certificate_folder() -> Path:
-    """The folder of trusted certificates, one ``{host}.crt`` for every host."""
+    """Return the folder of trusted certificates, with one file ``{host}.crt`` per host."""
     return home_folder() / "certs"
 
 
 def key_folder() -> Path:
-    """The folder of the private keys of Managers that run on this computer, one ``{host}.key`` for each."""
+    """Return the folder of the private keys of Managers, with one file ``{host}.key`` per host."""
     return home_folder() / "keys"
 
 
 def log_folder() -> Path:
-    """The folder of the files in which Managers log what happens."""
+    """Return the folder of the log files of Managers."""
     return home_folder() / "logs"
 
 
 def database_file() -> Path:
-    """The database of the Managers that run on this computer, if they are not given another one."""
+    """Return the path of the default database of this computer's Managers."""
     return home_folder() / "manager.sqlite3"

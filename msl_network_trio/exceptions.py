@@ -1,8 +1,8 @@
-"""Everything that this package raises about the network, in one tree.
+"""The exceptions of this package, in one tree with the root `NetworkError`.
 
-The root is `NetworkError`. Every class is also the builtin exception that msl-network 1.0.0 raises in
-the same place, so ``except RuntimeError``, ``except ConnectionError`` and ``except TimeoutError`` of
-existing programs go on working. All of them can be pickled.
+Each class also derives from the builtin exception that msl-network 1.0.0 raises in the same place, so that
+``except RuntimeError``, ``except ConnectionError`` and ``except TimeoutError`` of existing programs keep
+working. All exceptions can be pickled.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from msl_network_trio.visible import visible, visible_lines
 _TYPE_NAME = re.compile(r"([A-Za-z_][\w.]*):")
 
 _LINE_BREAK = re.compile(r"\n(?!  |The linked Clients are:\n)")
-"""A line break that is in no message of a Manager: it lists names below each other, indented."""
+"""A line break that no message of a Manager contains, which lists names on indented lines."""
 
 
 class NetworkError(Exception):
-    """The root of all errors of this package.
+    """Base class of all errors of this package.
 
-    Texts may come from other computers, so ``str()`` shows control characters in them escaped. Attributes
-    have them as they came.
+    Texts may come from other computers, so ``str()`` escapes control characters. Attributes keep the texts
+    as received.
     """
 
     def __str__(self) -> str:
@@ -29,35 +29,35 @@ class NetworkError(Exception):
 
 
 class ConnectError(NetworkError, ConnectionError):
-    """No connection was made: refused, no such host, not a Manager, wrong TLS setting."""
+    """The connection failed: refused, unknown host, not a Manager, wrong TLS setting."""
 
 
 class ConnectTimeout(ConnectError, TimeoutError):
-    """The ``timeout`` of ``connect`` passed; the text says in which phase."""
+    """The ``timeout`` of ``connect`` expired; the text names the phase."""
 
 
 class CertificateError(ConnectError):
-    """The Manager's certificate is not trusted, or a certificate file cannot be used."""
+    """The Manager's certificate is not trusted, or a certificate file is unusable."""
 
 
 class CertificateDeclined(CertificateError, ConnectionRefusedError):
-    """The user was shown the Manager's certificate and said no."""
+    """The user declined to trust the Manager's certificate."""
 
 
 class AuthenticationError(NetworkError, ValueError):
-    """The Manager rejected the credentials, the hostname or the identity, or credentials are missing."""
+    """The Manager rejected the credentials, host name or identity, or credentials are missing."""
 
 
 class DatabaseError(NetworkError, OSError):
-    """The database of a Manager cannot be used: it is locked, broken, or none."""
+    """The database of a Manager is locked, damaged or not a database."""
 
 
 class ConnectionLost(NetworkError, ConnectionAbortedError):
-    """The connection has ended, or was not open any more when the request was made.
+    """The connection ended before the reply, or was closed when the request was made.
 
     Attributes:
-        may_have_run: False: the request surely was not executed, since it was never written.
-            True: it was written, and what became of it is unknown.
+        may_have_run: False: the request was never written, so it was not executed.
+            True: it was written, and may have been executed.
     """
 
     def __init__(self, message: str, *, may_have_run: bool = False) -> None:
@@ -66,12 +66,12 @@ class ConnectionLost(NetworkError, ConnectionAbortedError):
 
 
 class ReplyTimeout(NetworkError, TimeoutError):
-    """No reply came within ``timeout``. The request is abandoned, the connection is not.
+    """No reply was received within ``timeout``. The request is abandoned; the connection stays open.
 
     Attributes:
-        service: The name of the Service (or ``"Manager"``).
-        attribute: What was requested.
-        seconds: The timeout that passed.
+        service: Name of the Service (or ``"Manager"``).
+        attribute: Requested attribute.
+        seconds: Timeout in seconds.
         may_have_run: False: the request was withdrawn before it was written.
             True: it was written, and may still be executed.
     """
@@ -93,23 +93,22 @@ class ReplyTimeout(NetworkError, TimeoutError):
 
 
 class BacklogFull(NetworkError, BufferError):
-    """More than ``max_unsent`` bytes wait to be written, and the request was not one that can wait."""
+    """More than ``max_unsent`` bytes are queued, and the request was made with ``asynchronous=True``."""
 
 
 class RemoteError(NetworkError, RuntimeError):
     """The Service raised an exception while it handled the request.
 
-    The text is the one that msl-network gives: who answered, the remote traceback, the message. Control
-    characters in it are escaped, but for the ends of lines.
+    The text is that of msl-network: the Manager's address, the remote traceback, the message. Control
+    characters in it are escaped, except line ends.
 
     Attributes:
-        type_name: The name of the remote exception's class, ``"ValueError"`` for example; empty if
-            the answer names none.
-        message: What was raised, as it came: the remote exception's class and text, ``"ValueError: bad"`` for
-            example.
-        traceback_lines: The lines of the remote traceback; empty if the answer has none.
-        service: The name of the Service (or ``"Manager"``).
-        attribute: What was requested.
+        type_name: Name of the remote exception's class, such as ``"ValueError"``; empty if the answer has
+            none.
+        message: Class and text of the remote exception, as received, such as ``"ValueError: bad"``.
+        traceback_lines: Lines of the remote traceback; empty if the answer has none.
+        service: Name of the Service (or ``"Manager"``).
+        attribute: Requested attribute.
     """
 
     type_name = ""
@@ -128,14 +127,14 @@ class RemoteError(NetworkError, RuntimeError):
         service: str,
         attribute: str,
     ) -> RemoteError:
-        """Build the error of one answer.
+        """Create the error for an answer.
 
         Args:
-            answer: The ``message`` of the answer, ``"ValueError: bad"`` for example.
-            traceback_lines: The ``traceback`` of the answer.
-            manager: The ``host:port`` that ``connect`` was given.
-            service: The name of the Service (or ``"Manager"``).
-            attribute: What was requested.
+            answer: The field ``message`` of the answer, such as ``"ValueError: bad"``.
+            traceback_lines: The field ``traceback`` of the answer.
+            manager: The ``host:port`` that was passed to ``connect``.
+            service: Name of the Service (or ``"Manager"``).
+            attribute: Requested attribute.
         """
         text = [f"Manager[{manager}] returned the following exception:\n"]
         error = cls("\n".join(text + cls._lines(answer, traceback_lines)))
@@ -149,7 +148,7 @@ class RemoteError(NetworkError, RuntimeError):
 
     @classmethod
     def _lines(cls, answer: str, traceback_lines: tuple[str, ...]) -> list[str]:
-        """Return the traceback and, unless that ends with it, the message."""
+        """Return the lines of the traceback, followed by the message unless it is the last of them."""
         lines = [*traceback_lines]
         if not lines or lines[-1] != answer:
             lines.append(answer)
@@ -157,11 +156,11 @@ class RemoteError(NetworkError, RuntimeError):
 
 
 class ManagerError(RemoteError):
-    """The Manager refused the request: locked, too many clients, not an administrator, ..."""
+    """The Manager refused the request: Service locked, too many clients, not an administrator, ..."""
 
     @classmethod
     def _lines(cls, answer: str, traceback_lines: tuple[str, ...]) -> list[str]:
-        # It names others, who may have chosen a name with line breaks: only those stay that a Manager makes.
+        # The message contains names that other peers have chosen. Only line breaks of the Manager are kept.
         shown = _LINE_BREAK.sub(lambda found: visible(found[0]), answer)
         split = answer.splitlines()
         lines = [*traceback_lines]
@@ -174,10 +173,10 @@ class ServiceLost(NetworkError, RuntimeError):
     """The Service is not, or no longer, connected to the Manager.
 
     Attributes:
-        service: The name of the Service.
-        attribute: What was requested.
-        may_have_run: False: the Manager refused the request. True: the Service may have begun with
-            it before it vanished.
+        service: Name of the Service.
+        attribute: Requested attribute.
+        may_have_run: False: the Manager refused the request. True: the Service may have started to execute
+            it before the connection was lost.
     """
 
     def __init__(
@@ -194,16 +193,16 @@ class LinkBroken(NetworkError, AttributeError):
 
 
 class PrivateAttribute(NetworkError, AttributeError, RuntimeError):
-    """A private attribute of a Service was requested, which every Service refuses; so it was not asked."""
+    """A private attribute of a Service was requested. Every Service refuses those, so nothing was sent."""
 
 
 class ProtocolError(NetworkError):
-    """The peer sent something that no Manager sends; the text quotes how it begins."""
+    """The peer sent invalid data; the text quotes its beginning."""
 
 
 class HandshakeError(ProtocolError, ConnectError):
-    """A `ProtocolError` while connecting: most likely the peer is not a Manager."""
+    """A `ProtocolError` while connecting; the peer probably is not a Manager."""
 
 
 class StreamCorrupted(ProtocolError, ConnectionLost):
-    """A `ProtocolError` on an open connection, which is closed because of it."""
+    """A `ProtocolError` on an open connection, which is then closed."""

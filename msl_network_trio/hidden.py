@@ -1,18 +1,21 @@
-"""Keeps secrets out of what shows values: `repr`, `vars`, crash reports, variable viewers, pickles."""
+"""Wrapper that keeps secrets out of `repr`, `vars`, crash reports, variable viewers and pickles.
+
+The functions have no state and may be called from any thread.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Final, NoReturn
 
 _SECRETS: Final = ("password", "password_manager", "auth_password", "key_file_password", "headers", "path")
-"""The keyword arguments that are secrets, or may have one in them."""
+"""Names of keyword arguments that are or may contain secrets."""
 
 
 class Hidden:
-    """A value that is not shown.
+    """A secret value, which `repr` shows as ``<hidden>``.
 
     Args:
-        value: The value.
+        value: The secret.
     """
 
     __slots__ = ("__value",)
@@ -21,7 +24,7 @@ class Hidden:
         self.__value = value
 
     def reveal(self) -> Any:
-        """Return the value."""
+        """Return the secret."""
         return self.__value
 
     def __bool__(self) -> bool:
@@ -47,21 +50,21 @@ class Hidden:
 
 
 def hide(value: Any) -> Any:
-    """Return a value hidden; None, and what is hidden, as it is."""
+    """Wrap a value in `Hidden`; None and hidden values are returned unchanged."""
     return value if value is None or isinstance(value, Hidden) else Hidden(value)
 
 
 def reveal(value: Any) -> Any:
-    """Return the value that is hidden; any other one as it is."""
+    """Return the secret in a `Hidden`; other values are returned unchanged."""
     return value.reveal() if isinstance(value, Hidden) else value
 
 
 def hide_secrets(arguments: dict[str, Any]) -> None:
-    """Hide the values of keyword arguments that are secrets, or may have one in them."""
+    """Hide, in place, the values of keyword arguments that are or may contain secrets."""
     for name in _SECRETS:
         if arguments.get(name) is not None:
             arguments[name] = hide(arguments[name])
-    # The URL of a WebSocket, which may have a token in its query.
+    # The query of a WebSocket URL may contain a token.
     host = arguments.get("host")
     if isinstance(host, str) and "://" in host:
         arguments["host"] = hide(host)

@@ -1,8 +1,9 @@
-"""The loggers of this package, which never raise.
+"""Loggers that never raise.
 
-Logging calls code of the program (handlers, filters, the text of objects) and writes to files and streams.
-Each of these may raise: a disk is full, ``sys.stderr`` is closed, a log server is gone. No reply, thread or
-connection may be lost for that, so every module gets its logger here, and none from `logging`.
+Logging calls user code (handlers, filters, ``__str__`` of arguments) and writes to files and streams. Each of
+these may raise: the disk is full, ``sys.stderr`` is closed, a log server is unreachable. That must not cost a
+reply, a thread or a connection, so every module gets its logger here instead of from `logging`. Loggers may
+be used from any thread; the locks are those of `logging`.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from time import monotonic
 from typing import Any, Final
 
 SHOWN_EVERY: Final = 60.0
-"""Seconds between two tracebacks of what handlers raise."""
+"""Minimum seconds between two reported failures."""
 
 
 class Logger:
-    """Writes to the logger of `logging` that has this name. From any thread.
+    """A `logging.Logger` whose methods do not raise.
 
-    An exception that a handler, a filter or an argument raises is shown on ``sys.stderr``, as `logging` does
-    with most of them, but at most every `SHOWN_EVERY` seconds, and not if ``logging.raiseExceptions`` is
-    False. In the main thread `KeyboardInterrupt` and `SystemExit` are raised: a signal may be the reason. In
-    any other thread they would only end that thread, unnoticed.
+    Exceptions of handlers, filters and arguments are printed to ``sys.stderr``, as `logging` does with most
+    of them, but at most every `SHOWN_EVERY` seconds, and not if ``logging.raiseExceptions`` is False. In the
+    main thread `KeyboardInterrupt` and `SystemExit` are raised, since a signal handler may have raised them.
+    In other threads they would only end the thread unnoticed.
 
     Args:
-        name: The name.
+        name: Name of the logger.
 
     Attributes:
-        isEnabledFor: See `logging.Logger.isEnabledFor`; without a call in between, for the hot path.
+        isEnabledFor: The bound method of `logging.Logger`, which the hot path calls directly.
     """
 
     __slots__ = ("_logger", "isEnabledFor")
@@ -65,7 +66,7 @@ class Logger:
 
     def _write(self, level: int, text: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
-            # The level of the stack at which the caller is: above this method and the public one.
+            # The caller is three frames up: above this method and the public one.
             self._logger.log(level, text, *args, stacklevel=3, **kwargs)
         except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, SystemExit)) and _in_main_thread():
@@ -78,10 +79,10 @@ def _in_main_thread() -> bool:
 
 
 class Failures:
-    """Shows what has kept records from being written.
+    """Rate-limited report of log records that could not be written.
 
     Attributes:
-        count: Number of records whose writing raised.
+        count: Number of records that could not be written.
     """
 
     def __init__(self) -> None:
@@ -89,7 +90,7 @@ class Failures:
         self._shown = -SHOWN_EVERY
 
     def show(self, error: BaseException) -> None:
-        """Print the traceback of an exception, if there is where to and it is not one of many."""
+        """Count a failure, and print its traceback, at most every `SHOWN_EVERY` seconds."""
         self.count += 1
         now = monotonic()
         if not logging.raiseExceptions or sys.stderr is None or now - self._shown < SHOWN_EVERY:
@@ -103,9 +104,9 @@ class Failures:
 
 
 failures: Final = Failures()
-"""The failures of this process."""
+"""The failures of this process, for all loggers."""
 
 
 def get_logger(name: str) -> Logger:
-    """Return a logger; modules call it with ``__name__``."""
+    """Return a logger; modules pass ``__name__``."""
     return Logger(name)

@@ -1,11 +1,14 @@
-"""Graceful shutdown on signals: the first one ends the program in order, the next one at once.
+"""Graceful shutdown on signals: the first signal shuts the program down, the second one kills it.
 
-Handlers are installed in the main thread only, and only for signals with the default disposition: a signal
-that was ignored when the program began (``nohup``) stays ignored, and handlers of the program stay in place.
+Handlers are installed in the main thread only, and only for signals with the default disposition: signals
+that were ignored when the program started (``nohup``) stay ignored, and handlers of the program stay in
+place.
 
-What such a handler raises (``sys.exit()``, most often) would hit Trio, or us, at any step, and break the
-connection. So it is kept, the program ends in order, and then it is raised. Only in code of the user in the
-Trio thread it is raised where it is.
+An exception of such a handler (usually SystemExit) could interrupt Trio or this package at any instruction
+and break the connection. So it is deferred: the program shuts down, and then the exception is raised. Only in
+user code that runs in the Trio thread it is raised immediately.
+
+Handlers run in the main thread, between any two instructions, and therefore use no lock.
 """
 
 from __future__ import annotations
@@ -27,25 +30,28 @@ from msl_network_trio.logger import get_logger
 logger = get_logger(__name__)
 
 _NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
-"""What ends a program. SIGHUP: its terminal was closed. SIGBREAK: CTRL_BREAK_EVENT on Windows."""
+"""Signals that end a program. SIGHUP: its terminal was closed. SIGBREAK: CTRL_BREAK_EVENT on Windows."""
 
 _SIGHUP: Final = getattr(signal, "SIGHUP", None)
 
 _SAME_HANGUP: Final = 0.25
-"""Seconds in which a further SIGHUP is the same one: when a terminal is closed, both the shell and the kernel
-send it, and systemd sends it behind a SIGTERM (``SendSIGHUP=``)."""
+"""Seconds in which a further SIGHUP does not count as a second signal.
+
+When a terminal is closed, both the shell and the kernel send SIGHUP, and systemd sends it after a SIGTERM
+(``SendSIGHUP=``).
+"""
 
 
 class StopSignals:
-    """Receives the signals that end a program; what `stop_signals` gives.
+    """Handlers of the signals that end a program; see `stop_signals`.
 
     Args:
-        interrupt: Whether Ctrl-C also raises KeyboardInterrupt, if it comes while code of the user runs in
-            the Trio thread that is not protected from it, see `trio.lowlevel.enable_ki_protection`.
+        interrupt: Whether Ctrl-C also raises KeyboardInterrupt in user code that runs in the Trio thread
+            without protection, see `trio.lowlevel.enable_ki_protection`.
 
     Attributes:
-        received: The number of the first signal that ends the program; None: there was none.
-        raised: What a handler of the program has raised, and is to be raised in the end; None: nothing.
+        received: Number of the first signal that was received; None: none yet.
+        raised: Deferred exception of a handler of the program, to be raised after the shutdown; None: none.
     """
 
     def __init__(self, *, interrupt: bool) -> None:
@@ -56,11 +62,11 @@ class StopSignals:
         self._when = 0.0
         self._before: dict[int, Any] = {}
         self._kept: dict[int, tuple[Any, Any]] = {}
-        """The handlers of the program, and what is in their place."""
+        """Handlers of the program, and the wrappers installed in their place, by signal number."""
         self._token: trio.lowlevel.TrioToken | None = None
         self._stop: Callable[[], object] | None = None
 
-    def take(self) -> None:
+    def install(self) -> None:
         """Install handlers for signals with the default disposition, and wrap the handlers of the program."""
         numbers = [getattr(signal, name, None) for name in _NAMES]
         for number in signal.valid_signals():
@@ -69,12 +75,12 @@ class StopSignals:
                 if number in numbers:
                     self._before[number] = signal.signal(number, self._handle)
             elif callable(handler):
-                keeping = partial(self._call, handler)
+                keeping = partial(self._call_handler, handler)
                 self._kept[number] = (handler, keeping)
                 signal.signal(number, keeping)
 
     def restore(self) -> None:
-        """Restore the handlers that `take` replaced."""
+        """Restore the handlers that `install` replaced."""
         for number, handler in self._before.items():
             now = signal.getsignal(number)
             if now is signal.SIG_DFL or now == self._handle:
@@ -83,10 +89,11 @@ class StopSignals:
             if signal.getsignal(number) is keeping:
                 signal.signal(number, handler)
 
-    def call(self, stop: Callable[[], object]) -> None:
-        """Say what to call at the first signal, in the Trio thread, in which this is called.
+    def on_stop(self, stop: Callable[[], object]) -> None:
+        """Set the function that starts the shutdown; call this in the Trio thread.
 
-        If there was one already, it is called soon.
+        Args:
+            stop: Called in the Trio thread at the first signal; soon, if a signal was received already.
         """
         self._token = trio.lowlevel.current_trio_token()
         self._stop = stop
@@ -99,7 +106,7 @@ class StopSignals:
         elif self.received is None:
             self.received = number
             self._when = monotonic()
-            # The next one is for the operating system: it ends the process, whatever it may be waiting for.
+            # The default disposition lets the second signal kill the process even if Python is stuck.
             for each in self._before:
                 if each != _SIGHUP:
                     signal.signal(each, signal.SIG_DFL)
@@ -111,8 +118,8 @@ class StopSignals:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
-    def _call(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
-        """Call a handler of the program, and defer what it raises unless code of the user is interrupted."""
+    def _call_handler(self, handler: Callable[..., Any], number: int, frame: FrameType | None) -> None:
+        """Call a handler of the program, and defer its exception unless user code is interrupted."""
         try:
             handler(number, frame)
         except BaseException as error:
@@ -124,7 +131,7 @@ class StopSignals:
                 raise
             if self.raised is not None:
                 if ends:
-                    raise  # the second one does not wait for an end in order
+                    raise  # a second exception does not wait for the shutdown
                 return
             self.raised = error
             self.received = self.received or number
@@ -134,7 +141,7 @@ class StopSignals:
                 raise
 
     def _handle_in_child(self, number: int, frame: FrameType | None) -> None:
-        """Do what would have been done without us, in a process that was forked while we were here."""
+        """Handle a signal in a forked process with the handler that was installed before ours."""
         before = self._before[number]
         signal.signal(number, before)
         if callable(before):
@@ -147,7 +154,7 @@ class StopSignals:
             try:
                 self._token.run_sync_soon(self._stop_now)
             except trio.RunFinishedError:
-                pass  # it has ended already
+                pass  # the Trio run has ended already
 
     def _stop_now(self) -> None:
         assert self.received is not None
@@ -157,15 +164,15 @@ class StopSignals:
 
 
 _current: list[StopSignals] = []
-"""The instances whose blocks are entered, the innermost last."""
+"""The instances whose `stop_signals` blocks are active, the innermost last."""
 
 
 @contextlib.contextmanager
 def stop_signals(*, interrupt: bool = False) -> Generator[StopSignals]:
-    """Receive the signals that end a program within a block, around `trio.run`.
+    """Handle the signals that end a program, for the duration of a block around `trio.run`.
 
-    Outside the main thread no signals can be received, so nothing happens there. At the end of the block it
-    raises what a handler of the program has raised, see `StopSignals.raised`.
+    Python handles signals in the main thread only, so this has no effect in other threads. The end of the
+    block raises the deferred exception, see `StopSignals.raised`.
 
     Args:
         interrupt: See `StopSignals`.
@@ -176,7 +183,7 @@ def stop_signals(*, interrupt: bool = False) -> Generator[StopSignals]:
         return
     _current.append(signals)
     try:
-        signals.take()
+        signals.install()
         yield signals
     finally:
         signals.restore()
@@ -186,9 +193,9 @@ def stop_signals(*, interrupt: bool = False) -> Generator[StopSignals]:
 
 
 def pass_on_interrupt() -> None:
-    """Pass a Ctrl-C on that has interrupted code of the user in which it must not stay.
+    """Send a Ctrl-C that has interrupted user code in the background on to the main task.
 
-    To be called in code that is protected from it, so that it reaches the main task.
+    The caller must be protected from KeyboardInterrupt.
     """
-    if not (_current and _current[-1].received is not None):  # else it has arrived, the next one would kill
+    if not (_current and _current[-1].received is not None):  # a second signal would kill the process
         signal.raise_signal(signal.SIGINT)

@@ -23,8 +23,8 @@ import trio
 
 from msl_network_trio.client.awaitable_context import Opening
 from msl_network_trio.client.client import Client, connect
+from msl_network_trio.exception_groups import leave_nursery
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.groups import leave_nursery
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.server import Manager, ManagerOpening, open_manager
 from msl_network_trio.service.service import Service

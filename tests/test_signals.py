@@ -31,7 +31,7 @@ def handlers():
 def test_the_first_signal_calls_the_function_in_the_trio_thread(number):
     async def main():
         stopped = trio.Event()
-        signals.call(stopped.set)
+        signals.on_stop(stopped.set)
         signal.raise_signal(number)
         await stopped.wait()
 
@@ -47,7 +47,7 @@ def test_the_first_signal_calls_the_function_in_the_trio_thread(number):
 def test_a_signal_that_came_before_counts():
     async def main():
         stopped = trio.Event()
-        signals.call(stopped.set)
+        signals.on_stop(stopped.set)
         await stopped.wait()
 
     with stop_signals() as signals:
@@ -57,7 +57,7 @@ def test_a_signal_that_came_before_counts():
 
 def test_a_signal_that_comes_after_the_end_does_nothing():
     async def main():
-        signals.call(lambda: None)
+        signals.on_stop(lambda: None)
 
     with stop_signals() as signals:
         trio.run(main)
@@ -107,7 +107,7 @@ def test_what_a_handler_of_the_program_raises_is_raised_when_all_has_ended(error
     @trio.lowlevel.enable_ki_protection
     async def main():
         stopped = trio.Event()
-        signals.call(stopped.set)
+        signals.on_stop(stopped.set)
         signal.raise_signal(signal.SIGTERM)
         await stopped.wait()
         done.append(True)
@@ -131,7 +131,7 @@ def test_in_code_of_the_user_it_is_raised_where_it_is_and_ends_what_ends_program
     @trio.lowlevel.enable_ki_protection
     async def main():
         stopped = trio.Event()
-        signals.call(stopped.set)
+        signals.on_stop(stopped.set)
         compute()
         if isinstance(error, SystemExit):
             await stopped.wait()
@@ -146,7 +146,7 @@ def test_the_second_one_does_not_wait_for_an_end_in_order(raising):
 
     @trio.lowlevel.enable_ki_protection
     async def main():
-        signals.call(lambda: None)
+        signals.on_stop(lambda: None)
         signal.raise_signal(signal.SIGTERM)
         with pytest.raises(SystemExit):
             signal.raise_signal(signal.SIGTERM)
@@ -209,7 +209,7 @@ def test_ctrl_c_interrupts_only_code_that_is_not_protected(interrupt, protected)
 
     async def main():
         stopped = trio.Event()
-        signals.call(stopped.set)
+        signals.on_stop(stopped.set)
         protect = trio.lowlevel.enable_ki_protection if protected else trio.lowlevel.disable_ki_protection
         assert protect(compute)() is (interrupt and not protected)
         await stopped.wait()
@@ -222,7 +222,7 @@ def test_ctrl_c_interrupts_only_code_that_is_not_protected(interrupt, protected)
 def test_an_interrupt_of_the_users_own_is_passed_on():
     async def main():
         stopped = trio.Event()
-        signals.call(stopped.set)
+        signals.on_stop(stopped.set)
         pass_on_interrupt()
         await stopped.wait()
 

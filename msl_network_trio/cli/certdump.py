@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Final
 
+from msl_network_trio.atomic_files import PUBLIC, replace
 from msl_network_trio.cli.parser import CommandError, Parser
-from msl_network_trio.files import PUBLIC, replace
 
 HELP: Final = "Show what is in a certificate"
 

@@ -22,8 +22,8 @@ from msl_network_trio.client.session import open_connection
 from msl_network_trio.constants import MANAGER, MAX_UNHANDLED, PORT
 from msl_network_trio.dialing.connect import Dial, Settings, own_hostname
 from msl_network_trio.dialing.prompts import Credentials, Prompts
+from msl_network_trio.exception_groups import leave_nursery
 from msl_network_trio.exceptions import ConnectionLost, ManagerError, ReplyTimeout
-from msl_network_trio.groups import leave_nursery
 from msl_network_trio.hidden import hide
 from msl_network_trio.protocol.handshake import LOGIN_REFUSALS
 from msl_network_trio.protocol.messages import NotificationBatch

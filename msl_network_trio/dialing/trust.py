@@ -19,9 +19,9 @@ from typing import Final
 import attrs
 import trio
 
+from msl_network_trio.atomic_files import PUBLIC, user_path, write_new
 from msl_network_trio.constants import certificate_folder
 from msl_network_trio.exceptions import CertificateDeclined, CertificateError, ConnectError
-from msl_network_trio.files import PUBLIC, user_path, write_new
 from msl_network_trio.logger import get_logger
 from msl_network_trio.transport.tcp import strip_brackets
 from msl_network_trio.transport.tls import TlsStream, open_tls

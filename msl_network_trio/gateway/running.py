@@ -46,7 +46,7 @@ async def _main(signals: StopSignals, **kwargs: Any) -> None:
     async with open_gateway(**kwargs) as gateway:
         _announce(gateway, kwargs.get("host"))
         with trio.CancelScope() as scope:
-            signals.call(scope.cancel)
+            signals.on_stop(scope.cancel)
             await trio.sleep_forever()
         logger.info("shutting down the gateway")
 

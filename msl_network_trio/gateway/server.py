@@ -15,11 +15,11 @@ import trio
 from msl_network_trio.constants import PORT, WEBSOCKET_PORT
 from msl_network_trio.dialing.prompts import TerminalPrompts
 from msl_network_trio.dialing.trust import Certificate, open_trusted
+from msl_network_trio.exception_groups import leave_nursery
 from msl_network_trio.exceptions import CertificateError, ConnectionLost, ConnectTimeout, NetworkError
 from msl_network_trio.gateway.handshake_proxy import HandshakeProxy
 from msl_network_trio.gateway.relay import relay
 from msl_network_trio.gateway.settings import READ_LIMIT, STALLED_AFTER, GatewaySettings, split_address
-from msl_network_trio.groups import leave_nursery
 from msl_network_trio.hidden import hide
 from msl_network_trio.limits.login_throttle import Logins
 from msl_network_trio.logger import get_logger

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import attrs
 
+from msl_network_trio.atomic_files import PRIVATE, PUBLIC, replace, user_path, write_new
 from msl_network_trio.constants import certificate_folder, home_folder, key_folder
 from msl_network_trio.dialing.trust import certificate_file, client_context
 from msl_network_trio.exceptions import CertificateError
-from msl_network_trio.files import PRIVATE, PUBLIC, replace, user_path, write_new
 from msl_network_trio.hidden import Hidden, hide, reveal
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.secret import read_secret

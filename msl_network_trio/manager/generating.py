@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from msl_network_trio.atomic_files import PRIVATE, PUBLIC, replace, user_path
 from msl_network_trio.constants import key_folder
 from msl_network_trio.dialing.trust import certificate_file
 from msl_network_trio.exceptions import CertificateError
-from msl_network_trio.files import PRIVATE, PUBLIC, replace, user_path
 from msl_network_trio.manager.certificates import DEFAULT_HOST
 from msl_network_trio.manager.self_signed import KeyNotUsable, make_certificate, make_key
 

@@ -204,7 +204,7 @@ async def _main(
         failure = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_with_manager, manager, nursery.cancel_scope)
-            signals.call(partial(_stop, services, nursery.cancel_scope))
+            signals.on_stop(partial(_stop, services, nursery.cancel_scope))
             if services:
                 # What is trusted is the Manager's own certificate; which names it is for does not matter.
                 kwargs = {"assert_hostname": False, **service_kwargs, **manager.connect_kwargs()}

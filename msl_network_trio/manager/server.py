@@ -14,11 +14,11 @@ from typing import Any, Literal, Unpack
 
 import trio
 
-from msl_network_trio import endings
+from msl_network_trio import ended_managers
 from msl_network_trio.constants import PORT
 from msl_network_trio.dialing.connect import language, operating_system
+from msl_network_trio.exception_groups import leave_nursery
 from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectionLost
-from msl_network_trio.groups import leave_nursery
 from msl_network_trio.hidden import hide, reveal
 from msl_network_trio.manager.acceptor import Entrance
 from msl_network_trio.manager.admin import AdminRequests
@@ -295,7 +295,7 @@ class Manager:
             protocol.refuse_requests()
             await self._conversations.wait_quiet(self._drain)
         services = protocol.registry.services.values()
-        endings.note(self.name, [peer.name for peer in services])
+        ended_managers.add(self.name, [peer.name for peer in services])
         protocol.say_goodbye()
         self._lobby.close(f"{self.name} is shutting down")
         self._conversations.flush()

@@ -18,9 +18,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from msl_network_trio.atomic_files import PRIVATE, write_new
 from msl_network_trio.constants import database_file
 from msl_network_trio.exceptions import DatabaseError
-from msl_network_trio.files import PRIVATE, write_new
 from msl_network_trio.manager.addresses import local_addresses
 from msl_network_trio.manager.passwords import hash_password, is_password
 

@@ -12,8 +12,8 @@ import trio
 
 from msl_network_trio.asyncio_advice import explain
 from msl_network_trio.constants import SHUTDOWN_SERVICE
+from msl_network_trio.exception_groups import plain
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
-from msl_network_trio.groups import plain
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import (
     Event,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import trio
 
 from msl_network_trio import callbacks as user_code
-from msl_network_trio import endings
+from msl_network_trio import ended_managers
 from msl_network_trio.arguments import whole
 from msl_network_trio.asyncio_advice import check_task, forget_event_loop
 from msl_network_trio.constants import PORT
@@ -423,7 +423,7 @@ add_private_names(Service)
 
 @trio.lowlevel.enable_ki_protection
 async def _run_until_stopped(run: Callable[[], Awaitable[None]], state: State, signals: StopSignals) -> None:
-    signals.call(state.stop)
+    signals.on_stop(state.stop)
     await run()
 
 
@@ -469,7 +469,7 @@ async def _connect_and_serve(
     try:
         await state.connection.run(dialled.early, _take_tasks(state), task_status.started)
     except ConnectionLost as error:
-        if not endings.is_ours(protocol.manager_name, state.network_name):
+        if not ended_managers.remove(protocol.manager_name, state.network_name):
             raise
         logger.info("%s", error)  # this program has closed the Manager itself
     finally:

@@ -9,8 +9,8 @@ import trio
 from trio_websocket import ConnectionRejected, wrap_client_stream, wrap_server_stream
 
 from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
+from msl_network_trio.exception_groups import plain
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
-from msl_network_trio.groups import plain
 from msl_network_trio.hidden import hide
 from msl_network_trio.limits.quota import Holdings
 from msl_network_trio.transport.base import Stream

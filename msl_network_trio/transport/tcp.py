@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from msl_network_trio.exception_groups import plain
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
-from msl_network_trio.groups import plain
 from msl_network_trio.transport import liveness
 from msl_network_trio.transport.base import Stream
 

@@ -8,27 +8,27 @@ from functools import partial
 import pytest
 import trio
 
-from msl_network_trio import ConnectionLost, Service, endings
+from msl_network_trio import ConnectionLost, Service, ended_managers
 from msl_network_trio.manager.server import open_manager
 
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
-    monkeypatch.setattr(endings, "_ended", {})
+    monkeypatch.setattr(ended_managers, "_ended", {})
 
 
 def test_an_end_is_ours_once_and_only_for_the_services_that_were_connected():
-    endings.note("M[h:1]", ["A[h:2]", "B[h:3]"])
-    assert not endings.is_ours("M[h:1]", "C[h:4]")
-    assert not endings.is_ours("M[h:9]", "A[h:2]")
-    assert [endings.is_ours("M[h:1]", "A[h:2]") for _ in range(2)] == [True, False]
-    assert endings.is_ours("M[h:1]", "B[h:3]")
+    ended_managers.add("M[h:1]", ["A[h:2]", "B[h:3]"])
+    assert not ended_managers.remove("M[h:1]", "C[h:4]")
+    assert not ended_managers.remove("M[h:9]", "A[h:2]")
+    assert [ended_managers.remove("M[h:1]", "A[h:2]") for _ in range(2)] == [True, False]
+    assert ended_managers.remove("M[h:1]", "B[h:3]")
 
 
 def test_what_is_remembered_is_limited(monkeypatch):
-    monkeypatch.setattr(endings, "_REMEMBERED", 3)
-    endings.note("M", map(str, range(10)))
-    assert [name for name in map(str, range(10)) if endings.is_ours("M", name)] == ["7", "8", "9"]
+    monkeypatch.setattr(ended_managers, "_REMEMBERED", 3)
+    ended_managers.add("M", map(str, range(10)))
+    assert [name for name in map(str, range(10)) if ended_managers.remove("M", name)] == ["7", "8", "9"]
 
 
 class Noting(Service):

@@ -1,7 +1,8 @@
 """Atomic file writes: a file is complete or absent however the program ends, and private from its first byte.
 
-Everything that is kept is written here: first under another name in the same folder, and renamed when it is
-on the disk. At any moment, for any reader, there is the old file or the new one.
+All files of this package except logs and the database are written here: under a temporary name in the same
+folder, then synchronized to the disk and renamed. Readers see the old or the new file at any moment. The
+functions block and may be called from any thread.
 """
 
 from __future__ import annotations
@@ -16,46 +17,47 @@ from collections.abc import Generator
 from pathlib import Path
 
 PRIVATE = 0o600
-"""For the file's owner only.
+"""Mode of a file that only its owner may access.
 
-Windows has no such modes; there the user's profile folder is what keeps others out.
+Windows has no such modes; there the permissions of the user's profile folder apply.
 """
 
 PUBLIC = 0o666
-"""Readable by all users, as far as the umask allows."""
+"""Mode of a file that all users may read, subject to the umask."""
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
+"""Error numbers of file systems without hard links."""
 
 _NO_FSYNC = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS})
-"""What file systems say that cannot do it, of which some are on a network, or made by a program."""
+"""Error numbers of file systems without fsync, such as some network and FUSE file systems."""
 
 _IN_USE = 0.05, 20
-"""Seconds between attempts, and their number, to replace a file that is open: Windows refuses that."""
+"""Seconds between attempts to replace a file that is open (Windows refuses it), and their maximum number."""
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path that a user has given, in which ``~`` is the home folder, as it is in a shell."""
+    """Return a path given by the user, with ``~`` expanded to the home folder."""
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises an error if there is none
 
 
 def write_new(path: Path, data: bytes, *, mode: int) -> bool:
-    """Write a file that does not exist yet; it is complete as soon as it is there.
+    """Write a file unless it exists.
 
     Args:
-        path: The file; folders that are missing are made, for their owner only if the file is.
-        data: What it shall contain.
+        path: Path of the file. Missing folders are created; those of a `PRIVATE` file are private.
+        data: Content.
         mode: `PRIVATE` or `PUBLIC`.
 
     Returns:
-        Whether it was written. False: it exists, perhaps since another process was faster.
+        Whether the file was written. False: it exists, or another process has just created it.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     with _temporary(path, data, mode) as temporary:
         try:
             if sys.platform == "win32":
-                temporary.rename(path)  # which, other than on POSIX, fails if there is such a file
+                temporary.rename(path)  # fails if the file exists, unlike on POSIX
             else:
                 os.link(temporary, path)
         except FileExistsError:
@@ -63,7 +65,7 @@ def write_new(path: Path, data: bytes, *, mode: int) -> bool:
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
-            # Of two processes that come here in the same moment the second one wins, with a whole file.
+            # If two processes get here at the same time, the second one wins, with a complete file.
             if os.path.lexists(path):
                 return False
             temporary.replace(path)
@@ -71,18 +73,18 @@ def write_new(path: Path, data: bytes, *, mode: int) -> bool:
 
 
 def replace(path: Path, data: bytes, *, mode: int) -> None:
-    """Write a file that may exist; others see the old one or the new one, and nothing between.
+    """Write a file, replacing an existing one atomically.
 
-    A link stays a link, and a file that is not `PRIVATE` keeps the mode that it has. What is no file, like a
-    terminal or a pipe, is just written to.
+    A symbolic link stays a link, and an existing file keeps its mode unless the new mode is `PRIVATE`.
+    Devices, such as a terminal or a pipe, are written to directly.
 
     Args:
-        path: The file; folders that are missing are made.
-        data: What it shall contain.
+        path: Path of the file. Missing folders are created.
+        data: Content.
         mode: `PRIVATE` or `PUBLIC`.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     kept = None
     with contextlib.suppress(FileNotFoundError):
@@ -99,7 +101,7 @@ def replace(path: Path, data: bytes, *, mode: int) -> None:
 
 
 def _move(temporary: Path, path: Path) -> None:
-    """Give a file its name, which may be that of another one."""
+    """Rename a temporary file, replacing an existing file."""
     seconds, times = _IN_USE
     for _ in range(times if sys.platform == "win32" else 0):
         try:
@@ -113,17 +115,17 @@ def _move(temporary: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def _temporary(path: Path, data: bytes, mode: int) -> Generator[Path]:
-    """Write a file next to another one, which is gone in the end if it was not moved."""
+    """Write a temporary file in the folder of `path`, and remove it at the end unless it was renamed."""
     path.parent.mkdir(mode=0o700 if mode == PRIVATE else 0o777, parents=True, exist_ok=True)
-    # Short, since the name of the other one may be as long as a name can be.
+    # A short name of its own, since the name of `path` may have the maximum length already.
     temporary = path.with_name(f".msl-{os.urandom(8).hex()}.tmp")
-    # With its mode from the first moment on.
+    # The mode must apply before the first byte is written.
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
         with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
             file.write(data)
             file.flush()
-            # After a power cut there must not be a file of the right name with nothing in it.
+            # Without fsync, a power cut after the rename can leave an empty file.
             try:
                 os.fsync(file.fileno())
             except OSError as error:
@@ -131,7 +133,7 @@ def _temporary(path: Path, data: bytes, mode: int) -> Generator[Path]:
                     raise
         yield temporary
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # others need not know of the temporary one
+        error.filename, error.filename2 = str(path), None  # the name of the temporary file would mislead
         raise
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What must hold for files: whoever looks finds the old one or the new one, and only they who may."""
+"""Tests of `msl_network_trio.atomic_files`: readers see the old or the new file, and private files stay private."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from msl_network_trio import files
-from msl_network_trio.files import PRIVATE, PUBLIC, replace, user_path, write_new
+from msl_network_trio import atomic_files
+from msl_network_trio.atomic_files import PRIVATE, PUBLIC, replace, user_path, write_new
 
 posix_only = pytest.mark.skipif(
     sys.platform == "win32", reason="Windows has no such modes of files, nor fork()"
@@ -212,7 +212,7 @@ def test_on_windows_a_file_that_others_read_is_replaced_a_little_later(times, tm
     path = tmp_path / "file"
     path.write_bytes(OLD)
     monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setattr(files, "_IN_USE", (0, 20))
+    monkeypatch.setattr(atomic_files, "_IN_USE", (0, 20))
     move, tried = Path.replace, []
 
     def in_use(self, target):
@@ -235,7 +235,7 @@ def test_on_windows_a_file_that_others_read_is_replaced_a_little_later(times, tm
 _KILLED = """
 import os, sys
 from pathlib import Path
-from msl_network_trio import files
+from msl_network_trio import atomic_files
 
 OLD, NEW = b"old" * 1000, b"new" * 1000
 
@@ -246,20 +246,20 @@ def run_and_die(write, path, number):
         lines = 0
         def trace(frame, event, _):
             nonlocal lines
-            if frame.f_code.co_filename != files.__file__:
+            if frame.f_code.co_filename != atomic_files.__file__:
                 return None
             lines += 1
             if lines == number:
                 os._exit(9)
             return trace
         sys.settrace(trace)
-        write(path, NEW, mode=files.PRIVATE)
+        write(path, NEW, mode=atomic_files.PRIVATE)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 9
 
 path = Path(sys.argv[1], "file")
 seen = set()
-for write in files.write_new, files.replace:
+for write in atomic_files.write_new, atomic_files.replace:
     for old in (None, OLD):
         number = 0
         while True:

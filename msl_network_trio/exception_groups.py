@@ -1,4 +1,8 @@
-"""Exception groups of nurseries that are an implementation detail: Ctrl-C leaves them plain."""
+"""Unwrapping of Ctrl-C from the exception groups of internal nurseries.
+
+The nurseries of this package are an implementation detail, so KeyboardInterrupt and SystemExit leave them in
+no group. The functions run in the Trio thread and need no lock.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,9 @@ import trio
 
 
 def plain(group: BaseExceptionGroup[Any]) -> BaseException:
-    """Return the KeyboardInterrupt or SystemExit in a group, or else the group itself.
+    """Return the first KeyboardInterrupt or SystemExit in a group, or the group itself if there is none.
 
-    Programs end with ``except KeyboardInterrupt``, which does not catch a group.
+    The usual ``except KeyboardInterrupt`` does not catch a group.
     """
     for leaf in leaves(group):
         if isinstance(leaf, KeyboardInterrupt | SystemExit):
@@ -20,7 +24,7 @@ def plain(group: BaseExceptionGroup[Any]) -> BaseException:
 
 
 def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
-    """Return the exceptions in a group and in the groups inside it, in order."""
+    """Return the exceptions in a group and its nested groups, in order."""
     found: list[BaseException] = []
     for error in group.exceptions:
         if isinstance(error, BaseExceptionGroup):
@@ -34,14 +38,14 @@ def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
 async def leave_nursery(manager: AbstractAsyncContextManager[trio.Nursery, Any]) -> None:
     """Leave a nursery that was entered without ``async with``.
 
-    The body's exception is not passed to the nursery, so that it propagates as it is, in no group.
+    The body's exception is not passed to the nursery, so that it propagates unchanged, in no group.
 
     Args:
-        manager: What `trio.open_nursery` returned.
+        manager: The return value of `trio.open_nursery`.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed meanwhile.
-        BaseExceptionGroup: What a task of the nursery raised.
+        KeyboardInterrupt: Ctrl-C was pressed while the nursery was being left.
+        BaseExceptionGroup: Exceptions of the nursery's tasks.
     """
     try:
         await manager.__aexit__(None, None, None)
