@@ -63,7 +63,7 @@ class Connection:
     Attributes:
         closed: Set when the connection has ended, and every request is settled.
         port: The number of our own port.
-        signals_lose_bytes: See `Stream.signals_lose_bytes`.
+        signals_lose_bytes: See `ThreadIO.signals_lose_bytes`.
         lock: Held around everything that is done to the protocol, so that threads can make requests too.
         portal: The way from threads to the connection.
         threads: What threads may do.
@@ -94,7 +94,8 @@ class Connection:
         self.on_notifications: Callable[[NotificationBatch], None] = lambda _: None
         self.on_end: Callable[[ConnectionLost], Callable[[], Awaitable[None]] | None] = lambda _: None
         self.lock = transport.lock
-        self.signals_lose_bytes = transport.signals_lose_bytes
+        io = transport.thread_io
+        self.signals_lose_bytes = io is not None and io.signals_lose_bytes
         self.portal = Portal.here()
         self._transport = transport
         self._request_timeout = math.inf if request_timeout is None else request_timeout

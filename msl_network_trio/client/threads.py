@@ -80,7 +80,8 @@ class Threads:
         self._watch = watch
         self._unhandled = unhandled
         self._deliver = deliver
-        self.turn = Turn(transport.lock, threads_may_receive=transport.threads_may_receive)
+        self._io = io = transport.thread_io
+        self.turn = Turn(transport.lock, threads_may_receive=io is not None and io.threads_may_receive)
         self._patient: deque[Request] | None = None
         """What waits for other requests; made for threads: empty, it would be a tenth of a connection."""
         self._patient_bytes = 0
@@ -171,7 +172,7 @@ class Threads:
     @property
     def _can_send(self) -> bool:
         """Whether nothing else is being written, or waits to be written."""
-        return self._transport.threads_may_send and self._writer.is_clear and self._protocol.may_pass_by
+        return self._io is not None and self._writer.is_clear and self._protocol.may_pass_by
 
     def _send_patient(self) -> bool:
         """Send what waits for other requests; returns as `send` does."""
@@ -199,7 +200,8 @@ class Threads:
         leaving = self._leaving
         self._data = data = leaving[0].data if len(leaving) == 1 else b"".join([r.data for r in leaving])
         self._protocol.outbox.count_as_given_out(leaving, self._after)
-        self._transport.send_in_thread(data, self._sent)
+        assert self._io is not None  # see _can_send
+        self._io.send_in_thread(data, self._sent)
         return self._note_sent() or bool(self._patient) or self._watch.is_asleep
 
     def _note_sent(self) -> bool:
@@ -230,15 +232,17 @@ class Threads:
         return self.turn.reader is request
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there is something to read, without the lock; see `Stream.wait_in_thread`."""
-        return self._transport.wait_in_thread(min(seconds, LONGEST_TURN))
+        """Wait until there is something to read, without the lock; see `ThreadIO.wait_in_thread`."""
+        assert self._io is not None  # else no thread reads
+        return self._io.wait_in_thread(min(seconds, LONGEST_TURN))
 
     def read(self, request: Request) -> bool:
         """Read, if that is the turn of the thread that waits for this request; returns as `send` does."""
         if self.turn.reader is not request:
             return False
         received = self._received
-        self._transport.receive_in_thread(received)
+        assert self._io is not None  # else no thread reads
+        self._io.receive_in_thread(received)
         if not received:
             return False
         self._watch.hear()

@@ -130,9 +130,11 @@ class SocketWatch:
 
     def take(self, peer: PeerConnection) -> bool:
         """Watch a peer from now on, in the place of the task that serves it; False: that is not possible."""
-        transport = peer.transport
-        number = transport.fileno()
-        if self._sockets is None or number < 0 or transport.has_received():
+        pollable = peer.transport.pollable
+        if self._sockets is None or pollable is None:
+            return False
+        number = pollable.fileno()
+        if number < 0 or pollable.has_received():
             return False
         self._sockets.register(number, _READABLE)
         self._peers[number] = peer
@@ -143,11 +145,17 @@ class SocketWatch:
     def rouse(self, peer: PeerConnection) -> None:
         """See `connection.Watch.rouse`; once more does no harm."""
         if self._sockets is not None and peer.watch is self:
-            self._sockets.unregister(peer.transport.fileno())
+            self._sockets.unregister(_descriptor(peer))
             self._leave(peer)
 
     def _leave(self, peer: PeerConnection) -> None:
-        del self._peers[peer.transport.fileno()]
+        del self._peers[_descriptor(peer)]
         peer.watch = None
         peer.reading = trio.CancelScope()
         self._serve(peer)
+
+
+def _descriptor(peer: PeerConnection) -> int:
+    pollable = peer.transport.pollable
+    assert pollable is not None  # else it is not polled
+    return pollable.fileno()

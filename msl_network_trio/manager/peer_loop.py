@@ -308,15 +308,16 @@ class Conversations:
 
     def _receive(self, peer: PeerConnection) -> bool:
         """Take what an idle peer has sent; False if it has something to wait for besides the next line."""
-        transport = peer.transport
+        pollable = peer.transport.pollable
+        assert pollable is not None  # else it is not polled
         try:
-            with transport.lock:
-                data = transport.receive_nowait()
+            with peer.transport.lock:
+                data = pollable.receive_nowait()
             if data:
                 self._protocol.receive(peer, data, TURN)
                 self.flush()
             # If it is the end, the task will receive it once more, and know which.
-            return not (transport.has_received() or self._needs_task(peer))
+            return not (pollable.has_received() or self._needs_task(peer))
         except Exception as error:
             # A mistake of ours. It must not cost other peers their connections.
             logger.exception("%s failed", peer)

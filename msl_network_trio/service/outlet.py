@@ -65,6 +65,7 @@ class Outlet:
         self.will_be_flushed = False
         self._max_ahead = min(max_unsent, _AHEAD)
         self._transport = transport
+        self._io = transport.thread_io
         self._on_error = on_error
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
@@ -128,7 +129,7 @@ class Outlet:
 
     def enter(self, worker: Emitter) -> None:
         """Note that this thread carries out requests: what it emits may wait for its answers."""
-        if self._transport.threads_may_send:
+        if self._io is not None:
             self._emitters[threading.get_ident()] = worker
 
     def leave(self) -> None:
@@ -163,7 +164,7 @@ class Outlet:
                     raise
                 if self._sending is not None:
                     return
-                if not self._transport.threads_may_send:
+                if self._io is None:
                     self._flush_in_trio_thread()
                     return
                 self._take(worker)
@@ -208,7 +209,7 @@ class Outlet:
             if self._sending is not None:
                 return
             # A notification seldom comes alone: let some of them gather.
-            if self._unsent < _CHUNK or not (in_trio_thread or self._transport.threads_may_send):
+            if self._unsent < _CHUNK or not (in_trio_thread or self._io is not None):
                 if in_trio_thread:
                     if not self.will_be_flushed:
                         self.flush_soon()
@@ -306,8 +307,9 @@ class Outlet:
                     self._fail(error)
                     return
             else:
+                assert self._io is not None  # else no thread sends
                 with transport.lock:
-                    transport.send_in_thread(data, pieces_sent)
+                    self._io.send_in_thread(data, pieces_sent)
                 sent = sum(pieces_sent)
             at_once += sent
             if sent < len(data) or at_once >= _AT_ONCE:

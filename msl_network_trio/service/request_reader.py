@@ -61,7 +61,12 @@ class RequestReader:
         self._is_idle = is_idle
         self._is_looked_up = is_looked_up
         self._token = trio.lowlevel.current_trio_token()
-        self.turn = Turn(transport.lock, self._call_soon, threads_may_receive=transport.threads_may_receive)
+        self._io = io = transport.thread_io
+        self.turn = Turn(
+            transport.lock,
+            self._call_soon,
+            threads_may_receive=io is not None and io.threads_may_receive,
+        )
         self._may_stand_aside = True
         self._left: list[bytes] = []
         """What a thread has received and is not processed yet."""
@@ -151,16 +156,17 @@ class RequestReader:
 
         False: it is for others, or something else has come, which they will find as well.
         """
-        turn, transport, left = self.turn, self._transport, self._left
+        turn, transport, io, left = self.turn, self._transport, self._io, self._left
         if not turn.take(thread, self._is_idle):
             return False
+        assert io is not None  # else no thread reads
         # Something is left if an exception has interrupted the thread.
-        while left or (not self._is_congested() and transport.wait_in_thread(LONGEST_SILENCE)):
+        while left or (not self._is_congested() and io.wait_in_thread(LONGEST_SILENCE)):
             with transport.lock:
                 if turn.reader is not thread:
                     return False
                 if not left:
-                    transport.receive_in_thread(left)
+                    io.receive_in_thread(left)
                 if not left:
                     continue
                 is_taken = self._take(thread)

@@ -1,4 +1,13 @@
-"""What a connection needs from whatever carries its bytes."""
+"""The interface of all transports: a stream of bytes to and from one peer.
+
+It has three parts, so that a new transport implements only what it supports:
+
+- `Stream`: required. All its methods are called in the Trio thread.
+- `ThreadIO`: sending and receiving in other threads, with the stream's lock held. Without it, threads leave
+  all I/O to the Trio thread.
+- `Pollable`: a socket that the Manager polls together with those of other idle peers. Without it, each peer
+  has a task that waits in `Stream.receive`.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +22,20 @@ from msl_network_trio.transport.liveness import ALWAYS_ALIVE, PeerActivity
 class Stream(ABC):
     """A stream of bytes to and from one peer.
 
-    One task at a time may receive, and one may wait to send; both may do so at the same time. Errors of
-    the carrier are raised as `~msl_network_trio.exceptions.ConnectionLost`.
+    At most one task receives and at most one waits to send, possibly at the same time. Errors of the
+    underlying connection are raised as `~msl_network_trio.exceptions.ConnectionLost`.
 
     Attributes:
-        port: The number of our own port, 0 if the carrier has none.
-        threads_may_send: Whether `send_nowait` may be called outside the Trio thread.
-        flush_threshold: Bytes from which queued data is sent at once instead of with later data. The
-            peer can begin with it meanwhile, but each send costs as much as several requests.
-        threads_may_receive: Whether `wait_in_thread` and `receive_in_thread` may be called there, too.
-        signals_lose_bytes: Whether an exception that a signal handler raises in the main thread can lose
-            bytes in `send_in_thread` and `receive_in_thread`.
-        close_reason: What the peer said of the end, when `receive` has met it; empty if nothing, as in TCP.
-        lock: Held around everything that is done to the carrier. Who calls `send_nowait` in another thread,
-            or changes what the Trio thread changes too, holds it meanwhile; it is never held for long.
+        port: The local port number; 0 if the transport has none.
+        flush_threshold: Bytes from which queued data is sent at once instead of with later data. The peer can
+            begin with it meanwhile, but each send costs as much as several requests.
+        close_reason: The reason that the peer gave for closing, known at the end of the stream; empty if the
+            transport has no such message, as TCP.
+        lock: Serialises the Trio thread and other threads that use the stream. Threads hold it while they
+            call `ThreadIO`, and the Trio thread while it changes state that is shared with them. Never held
+            while waiting.
     """
 
-    threads_may_send: ClassVar[bool] = False
-    threads_may_receive: ClassVar[bool] = False
-    signals_lose_bytes: ClassVar[bool] = False
     flush_threshold: ClassVar[int] = 4096
     port: int = 0
     close_reason: str = ""
@@ -39,153 +43,90 @@ class Stream(ABC):
     def __init__(self) -> None:
         self.lock = threading.RLock()
 
+    @property
+    def thread_io(self) -> ThreadIO | None:
+        """The methods for other threads; None if the transport only works in the Trio thread."""
+        return None
+
+    @property
+    def pollable(self) -> Pollable | None:
+        """The socket to poll while the peer is idle; None if only `receive` can wait for data."""
+        return None
+
     @abstractmethod
     def send_nowait(self, data: bytes | memoryview) -> int:
-        """Send as much as can be sent without waiting, and return how many bytes that was.
+        """Send as much as possible without waiting.
 
-        What was not sent must be offered again before anything else is.
+        Data that was not sent must be offered again before any other data.
+
+        Returns:
+            The number of bytes sent.
 
         Raises:
-            ConnectionLost: The peer is gone.
+            ConnectionLost: The connection is broken or closed.
         """
 
     @abstractmethod
     async def wait_send(self) -> None:
-        """Wait until it makes sense to call `send_nowait` again; always a checkpoint."""
+        """Wait until `send_nowait` may make progress; always a checkpoint."""
 
     @abstractmethod
     async def receive(self) -> bytes:
-        """Wait for bytes and return them, some hundred KiB at most; nothing at the end of the stream.
+        """Wait for data and return it, at most some hundred KiB; empty at the end of the stream.
 
         Always a checkpoint. A cancelled call has received nothing.
 
         Raises:
-            ConnectionLost: The connection broke.
+            ConnectionLost: The connection is broken.
         """
 
-    def limit_buffer(self, size: int | None) -> None:  # noqa: B027 - most keep nothing
-        """Bound what is kept of what the peer has sent and nobody can receive yet; if it is more, it is lost.
+    def limit_buffer(self, size: int | None) -> None:  # noqa: B027 - most transports buffer nothing
+        """Limit the bytes of incomplete messages that are buffered; the connection is dropped beyond it.
 
-        Most carriers keep nothing: each byte can be received as it comes.
+        Most transports buffer nothing: each byte can be received when it arrives.
 
         Args:
-            size: How many bytes may be kept; None: as many as a message may have.
+            size: Maximum bytes; None: the limit of a message.
         """
-
-    def send_in_thread(self, data: bytes, sent: list[int]) -> None:
-        """Send as `send_nowait` does, in another thread than that of Trio, with the `lock` held.
-
-        An exception may interrupt a thread at any moment. This leaves in `sent` what was sent by then.
-
-        Args:
-            data: The bytes to send.
-            sent: Is extended by the number of bytes sent, in one piece or several. If the carrier takes no
-                more, or is broken, it is not extended; `send_nowait` will tell which.
-        """
-        raise NotImplementedError
-
-    def receive_in_thread(self, received: list[bytes]) -> None:
-        """Receive what can be received now, in another thread than that of Trio, with the `lock` held.
-
-        An exception may interrupt a thread at any moment. This leaves in `received` what was received by
-        then.
-
-        Args:
-            received: Is extended by what can be received; by nothing (of type bytes) when the stream has
-                ended or broken, and `receive` will tell which.
-        """
-        raise NotImplementedError
-
-    def wait_in_thread(self, seconds: float) -> bool:
-        """Block until there may be something to receive, and return whether it came in time.
-
-        To be called while nobody waits in `receive`.
-        """
-        raise NotImplementedError
-
-    def receive_nowait(self) -> bytes | None:
-        """Return what can be received now, or None, with the `lock` held.
-
-        Nothing (of type bytes) is returned when the stream has ended or broken; `receive` will tell which.
-        """
-        raise NotImplementedError
-
-    def fileno(self) -> int:
-        """Return the descriptor of a socket that becomes readable when something comes.
-
-        -1 if there is none, or none that may be waited for: then only `receive` can tell. Who has received
-        with `receive_nowait` has to ask `has_received` before that socket is waited for.
-        """
-        return -1
-
-    def has_received(self) -> bool:
-        """Whether `receive` would not have to wait, although the socket need not become readable any more."""
-        return False
 
     @abstractmethod
     def send_eof(self) -> None:
-        """Say that nothing more will be sent: the peer receives the end of the stream behind what was sent.
+        """Close the sending direction: the peer receives the end of the stream after what was sent.
 
-        What the peer still sends can be received. Never fails: a peer that is gone need not be told.
+        Data from the peer can still be received. Never fails: a broken connection has ended already.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Give the carrier back, at once; calling it again does no harm.
+        """Close the connection at once; idempotent.
 
-        What was sent still arrives, and the end of the stream behind it: the peer takes it that all was said
-        that there was to say. Otherwise `abort`.
+        The peer still receives what was sent, and then the end of the stream, which means that the data is
+        complete. Otherwise use `abort`.
         """
 
     def abort(self) -> None:
-        """`close` so that the peer can tell that not all was said: its end of the connection breaks.
+        """Close the connection such that the peer sees an error instead of the end of the stream.
 
-        What was sent need not arrive. Calling it after `close` does no harm, and has no effect.
+        Data in transit may be lost. Has no effect after `close`.
         """
         self.close()
 
     def end(self, *, cut_off: bool) -> None:
-        """`close`, but `abort` in the middle of a line: a part of one shall not look like the end of it all.
+        """Call `close`, or `abort` in the middle of a line, which must not look complete to the peer.
 
         Args:
-            cut_off: Whether something has been sent in part, and the rest will not be.
+            cut_off: Whether a part of a line has been sent and the rest will not be.
         """
         if cut_off:
             self.abort()
         else:
             self.close()
 
-    # ---- is the peer still there ----
-
-    def start_probe(self) -> bool:
-        """Request an acknowledgement from the peer's operating system, invisible to its program.
-
-        Returns:
-            Whether `peer_activity` tells what comes of it. Call `end_probe` when that matters no more.
-        """
-        return True
-
-    def peer_activity(self) -> PeerActivity | None:
-        """Return what the carrier knows about the peer; None: it cannot tell.
-
-        Most carriers are in this process, or have a peer that is.
-        """
-        return ALWAYS_ALIVE
-
-    def end_probe(self) -> None:  # noqa: B027 - most have done nothing
-        """End what `start_probe` has begun."""
-
-    def extend_send_timeout(self) -> None:  # noqa: B027 - most have nothing to do
-        """Extend the send timeout of a stalled peer that is alive; call every `STALL_CHECK_INTERVAL`.
-
-        `wait_send` does so itself. It matters for what the carrier has taken and the peer has not.
-        """
-
     async def send_all(self, data: bytes) -> None:
-        """Send all of it. Cancelled while it has to wait, it breaks the connection off with `abort`.
+        """Send all data. If it is cancelled while waiting, it calls `abort`.
 
         Raises:
-            ConnectionLost: The peer is gone.
+            ConnectionLost: The connection is broken or closed.
         """
         rest = memoryview(data)
         try:
@@ -194,5 +135,105 @@ class Stream(ABC):
         except ConnectionLost:
             raise
         except BaseException:
-            self.abort()  # if nothing was taken, TLS may have sent a part nevertheless
+            self.abort()  # even if no byte was accepted, TLS may have sent a part of the record
             raise
+
+    # ---- liveness of the peer ----
+
+    def start_probe(self) -> bool:
+        """Request an acknowledgement from the peer's operating system, invisible to its program.
+
+        Call `end_probe` afterwards.
+
+        Returns:
+            Whether `peer_activity` shows the result.
+        """
+        return True
+
+    def peer_activity(self) -> PeerActivity | None:
+        """Return the last activity of the peer; None if the transport does not know.
+
+        By default the peer is in this process, and always alive.
+        """
+        return ALWAYS_ALIVE
+
+    def end_probe(self) -> None:  # noqa: B027 - most transports have no probe
+        """Undo `start_probe`."""
+
+    def extend_send_timeout(self) -> None:  # noqa: B027 - most transports have no such timeout
+        """Keep a stalled peer whose system still answers; to be called every `STALL_CHECK_INTERVAL` seconds.
+
+        `wait_send` does so itself. Needed for data that the kernel has accepted and the peer has not.
+        """
+
+
+Transport = Stream
+"""The name of `Stream` in earlier versions, for transports written by users."""
+
+
+class ThreadIO(ABC):
+    """Sending and receiving of a stream in other threads than Trio's, with `Stream.lock` held.
+
+    An exception may interrupt a thread between any two instructions. Results are therefore appended to a list
+    of the caller, which shows after an exception what was sent or received.
+
+    Attributes:
+        threads_may_receive: Whether `receive_in_thread` and `wait_in_thread` are available.
+        signals_lose_bytes: Whether an exception raised by a signal handler in the main thread can lose bytes
+            in `send_in_thread` and `receive_in_thread`.
+    """
+
+    threads_may_receive: ClassVar[bool] = False
+    signals_lose_bytes: ClassVar[bool] = False
+
+    @abstractmethod
+    def send_in_thread(self, data: bytes, sent: list[int]) -> None:
+        """Send as much as possible without waiting.
+
+        Args:
+            data: The data.
+            sent: Receives the numbers of bytes sent, one for each piece of the data. Nothing is appended if
+                nothing can be sent or the connection is broken; `Stream.send_nowait` then tells which.
+        """
+
+    def receive_in_thread(self, received: list[bytes]) -> None:
+        """Receive what is available without waiting.
+
+        Args:
+            received: Receives the data; empty bytes at the end of the stream, of which `Stream.receive` tells
+                whether it is an error.
+        """
+        raise NotImplementedError
+
+    def wait_in_thread(self, seconds: float) -> bool:
+        """Block until data may be available; to be called without the lock and while no task receives.
+
+        Args:
+            seconds: The timeout.
+
+        Returns:
+            Whether data may be available.
+        """
+        raise NotImplementedError
+
+
+class Pollable(ABC):
+    """The receiving end of a stream that is one socket, which can be polled among others."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """Return the descriptor of the socket; -1 after closing."""
+
+    @abstractmethod
+    def receive_nowait(self) -> bytes | None:
+        """Return the available data; None if there is none; empty at the end of the stream or after an error.
+
+        To be called with `Stream.lock` held. `Stream.receive` tells the end of the stream and an error apart.
+        """
+
+    @abstractmethod
+    def has_received(self) -> bool:
+        """Return True if `Stream.receive` would not wait although the socket need not become readable.
+
+        To be called before polling. TLS may have decrypted more data than it has returned.
+        """

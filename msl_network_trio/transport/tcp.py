@@ -16,7 +16,7 @@ import trio
 from msl_network_trio.exception_groups import plain
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.transport import liveness
-from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.base import Pollable, Stream, ThreadIO
 
 _RECEIVE = 65_536
 """How many bytes to ask the kernel for.
@@ -41,15 +41,14 @@ RESET = _LINGER.pack(1, 0)
 CLOSED = "The connection has been closed"
 
 
-class TcpStream(Stream):
+class TcpStream(Stream, ThreadIO, Pollable):
     """A connected TCP socket.
 
     Args:
         sock: A connected, non-blocking socket.
     """
 
-    threads_may_send = True
-    threads_may_receive = hasattr(select, "poll")  # else, on Windows, the task always reads
+    threads_may_receive = hasattr(select, "poll")  # Windows has none: there, only the task receives
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__()
@@ -65,6 +64,16 @@ class TcpStream(Stream):
         self._stalled_since: float | None = None
         """Since when the peer takes nothing but acknowledges, so that it is spared."""
         self.port = int(sock.getsockname()[1])
+
+    @property
+    def thread_io(self) -> ThreadIO:
+        """See `Stream.thread_io`."""
+        return self
+
+    @property
+    def pollable(self) -> Pollable:
+        """See `Stream.pollable`."""
+        return self
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """See `Stream.send_nowait`."""
@@ -198,7 +207,7 @@ class TcpStream(Stream):
         return b""
 
     def wait_in_thread(self, seconds: float) -> bool:
-        """See `Stream.wait_in_thread`."""
+        """See `ThreadIO.wait_in_thread`."""
         poller = select.poll()
         try:
             poller.register(self._sock, select.POLLIN)
@@ -207,7 +216,7 @@ class TcpStream(Stream):
         return bool(poller.poll(math.ceil(seconds * 1000)))
 
     def receive_nowait(self) -> bytes | None:
-        """See `Stream.receive_nowait`."""
+        """See `Pollable.receive_nowait`."""
         if self._ended:
             return b""
         try:
@@ -222,7 +231,7 @@ class TcpStream(Stream):
         return data
 
     def send_in_thread(self, data: bytes, sent: list[int]) -> None:
-        """See `Stream.send_in_thread`."""
+        """See `ThreadIO.send_in_thread`."""
         send, offset = self._uncut_send, 0
         most = min(len(data), _AT_ONCE)
         if most > PIECE:
@@ -246,7 +255,7 @@ class TcpStream(Stream):
         """Note why nothing could be sent, which here the next attempt finds out anyway."""
 
     def receive_in_thread(self, received: list[bytes]) -> None:
-        """See `Stream.receive_in_thread`."""
+        """See `ThreadIO.receive_in_thread`."""
         if self._ended:
             received.append(b"")
             return
@@ -267,11 +276,11 @@ class TcpStream(Stream):
         self._ended = True
 
     def fileno(self) -> int:
-        """See `Stream.fileno`."""
+        """See `Pollable.fileno`."""
         return self._descriptor
 
     def has_received(self) -> bool:
-        """See `Stream.has_received`."""
+        """See `Pollable.has_received`."""
         return self._ended
 
     def send_eof(self) -> None:

@@ -156,11 +156,11 @@ class TlsStream(TcpStream):
                 return self._receive_more(data) if self._may_be_more(data) else data
 
     def wait_in_thread(self, seconds: float) -> bool:
-        """See `Stream.wait_in_thread`."""
+        """See `ThreadIO.wait_in_thread`."""
         return bool(self._may_be_pending and self._pending()) or super().wait_in_thread(seconds)
 
     def receive_nowait(self) -> bytes | None:
-        """See `Stream.receive_nowait`."""
+        """See `Pollable.receive_nowait`."""
         if self._ended:
             return b""
         try:
@@ -182,7 +182,7 @@ class TlsStream(TcpStream):
         self._send_waits_for = self._readable if wants_to_read else self._writable
 
     def receive_in_thread(self, received: list[bytes]) -> None:
-        """See `Stream.receive_in_thread`."""
+        """See `ThreadIO.receive_in_thread`."""
         before = len(received)
         if not self._read_in_thread(received) or not self._may_be_more(received[-1]):
             return
@@ -215,7 +215,7 @@ class TlsStream(TcpStream):
         return not self._ended
 
     def has_received(self) -> bool:
-        """See `Stream.has_received`."""
+        """See `Pollable.has_received`."""
         return self._ended or self._wants_to_write or bool(self._may_be_pending and self._pending())
 
     def _may_be_more(self, data: bytes) -> bool:

@@ -12,15 +12,13 @@ from msl_network_trio.client.writer import Writer
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.requests import Request
-from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.base import Stream, ThreadIO
 
 WHO = b'{"args":[],"attribute":"identity","error":false,"kwargs":{},"requester":"Manager[vm:1]","uid":""}\n'
 
 
-class Recorder(Stream):
+class Recorder(Stream, ThreadIO):
     """Takes what is sent, for as long as there is room, and notes who sends it."""
-
-    threads_may_send = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,6 +37,13 @@ class Recorder(Stream):
             self.sent.append(taken)
             self.senders.append(_who())
         return len(taken)
+
+    @property
+    def thread_io(self) -> ThreadIO:
+        return self
+
+    def send_in_thread(self, data: bytes, sent: list[int]) -> None:
+        sent.append(self.send_nowait(data))
 
     async def wait_send(self) -> None:
         await self._made_room.wait()

@@ -14,7 +14,7 @@ from msl_network_trio.service import coalescing as holding_module
 from msl_network_trio.service import outlet as outlet_module
 from msl_network_trio.service.coalescing import Holding
 from msl_network_trio.service.outlet import Outlet
-from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.base import Stream, ThreadIO
 
 LIMIT = 30.0
 """How many seconds something may take that takes none."""
@@ -25,10 +25,8 @@ class Worker:
     emitted = 0.0
 
 
-class Scripted(Stream):
+class Scripted(Stream, ThreadIO):
     """Takes as many bytes at a time as it is told to, and keeps them."""
-
-    threads_may_send = True
 
     def __init__(self, *takes):
         super().__init__()
@@ -49,6 +47,10 @@ class Scripted(Stream):
         self.sends.append(len(data))
         self.taken += data[:take]
         return min(take, len(data))
+
+    @property
+    def thread_io(self):
+        return self
 
     def send_in_thread(self, data, sent):
         try:

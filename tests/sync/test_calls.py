@@ -71,7 +71,7 @@ def test_a_thread_that_calls_often_reads_its_replies_itself(link: Link):
 def test_it_works_where_threads_can_neither_read_nor_send(monkeypatch, manager: FakeManager, missing: str):
     monkeypatch.setattr(tcp.TcpStream, "threads_may_receive", False)
     if missing == "sending":
-        monkeypatch.setattr(tcp.TcpStream, "threads_may_send", False)
+        monkeypatch.setattr(tcp.TcpStream, "thread_io", None)
     with connect(**manager.arguments()) as client, client.link("Echo") as link:
         assert [link.add(n, 1) for n in range(50)] == [n + 1 for n in range(50)]
         futures = [link.add(n, 1, asynchronous=True) for n in range(50)]

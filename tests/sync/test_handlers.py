@@ -181,7 +181,7 @@ def test_it_waits_where_threads_can_neither_read_nor_send(
 ):
     monkeypatch.setattr(tcp.TcpStream, "threads_may_receive", False)
     if missing == "sending":
-        monkeypatch.setattr(tcp.TcpStream, "threads_may_send", False)
+        monkeypatch.setattr(tcp.TcpStream, "thread_io", None)
     with connect(**manager.arguments()) as client, client.link("Echo") as link:
         got: list[int] = []
         link.notification_handler = got.append
