@@ -27,7 +27,7 @@ from msl_network_trio.manager.logs import logging_to
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.tables import Database
-from msl_network_trio.protocol.manager.pending_check import AdminRequest, LogIn, Waiting
+from msl_network_trio.protocol.manager.pending_check import AdminRequest, AdmissionState, LoginCheck
 from msl_network_trio.service.service import Service
 from msl_network_trio.transport.opening_handshake import open_websocket
 from msl_network_trio.transport.tcp import open_tcp
@@ -356,9 +356,9 @@ def test_representations():
         Settings(password=RIGHT, password_manager=RIGHT),
         Settings(host=f"wss://lab/?key={RIGHT}", headers={"X-Key": RIGHT}),
         Credentials("alice", RIGHT, RIGHT),
-        LogIn("alice", RIGHT),
+        LoginCheck("alice", RIGHT),
         AdminRequest("users_table.insert", ["alice", RIGHT], {"password": RIGHT}),
-        Waiting(LogIn("alice", RIGHT), RIGHT.encode()),
+        AdmissionState(LoginCheck("alice", RIGHT), RIGHT.encode()),
     ]
     assert SECRET not in repr(things)
 

@@ -25,7 +25,7 @@ from msl_network_trio.limits.login_throttle import Logins
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.gateways import addresses_of, plain
-from msl_network_trio.manager.unauthenticated import Lobby
+from msl_network_trio.manager.unauthenticated import UnauthenticatedPool
 from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.transport.base import Stream
@@ -88,7 +88,7 @@ class Gateway:
             read_limit=settings.read_limit,
             buffer_limit=2 * IDENTITY_LIMIT,  # until the visitor has said who it is, see relay()
         )
-        self._lobby = Lobby(_UNAUTHENTICATED_LIMIT)
+        self._lobby = UnauthenticatedPool(_UNAUTHENTICATED_LIMIT)
         self._logins = Logins(_LOGIN_ATTEMPTS, _LOGIN_MEMORY, 0, trio.current_time)
         self._tls_lock = trio.Lock()
         self._connected = 0

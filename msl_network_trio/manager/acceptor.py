@@ -14,7 +14,7 @@ import trio
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.hostnames import Hostnames
-from msl_network_trio.manager.unauthenticated import Lobby, Visitor
+from msl_network_trio.manager.unauthenticated import PoolEntry, UnauthenticatedPool
 from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.transport.base import Stream
@@ -25,15 +25,15 @@ from msl_network_trio.web.http_server import HttpServer
 logger = get_logger(__name__)
 
 
-class Entrance:
+class Acceptor:
     """Accepts connections.
 
     Args:
         protocol: The Manager's conversations, for what there is to log and to count.
-        lobby: Where peers are until they are admitted.
+        unauthenticated: Where peers are until they are admitted.
         context: With what connections are secured; None: there is no TLS.
         tls_timeout: How many seconds a TLS handshake may take.
-        serve: Serves a peer: a transport, the host, the port, and who it is in the lobby.
+        serve: Serves a peer: a transport, the host, the port, and who it is in the unauthenticated.
         trusted_gateways: The IP addresses of hosts that tell the address of who is behind them: gateways, in
             the first line of a connection, and proxies of WebSockets, in ``X-Forwarded-For``.
     """
@@ -41,16 +41,16 @@ class Entrance:
     def __init__(
         self,
         protocol: ManagerProtocol,
-        lobby: Lobby,
+        unauthenticated: UnauthenticatedPool,
         context: ssl.SSLContext | None,
         tls_timeout: float,
-        serve: Callable[[Stream, Host, int, Visitor], Any],
+        serve: Callable[[Stream, Host, int, PoolEntry], Any],
         *,
         trusted_gateways: Collection[str] = (),
     ) -> None:
         self._trusted_gateways = trusted_gateways
         self._protocol = protocol
-        self._lobby = lobby
+        self._unauthenticated = unauthenticated
         self._context = context
         self._tls_timeout = tls_timeout
         self._serve = serve
@@ -90,7 +90,7 @@ class Entrance:
             await stream.aclose()
             return
         with trio.CancelScope() as entering:
-            visitor = self._lobby.enter(address, lambda _reason: entering.cancel())
+            entry = self._unauthenticated.enter(address, lambda _reason: entering.cancel())
             host = upgrade = None
             try:
                 transport: Stream | None = await self._secure(sock, address, port)
@@ -108,10 +108,10 @@ class Entrance:
                         is_gateway = attrs.evolve(host, is_gateway=True)
                         host = is_gateway if upgrade is None else host.behind(upgrade.forwarded_for)
                     # In a task of its own: what has led here need not be kept, nor gone through every time.
-                    nursery.start_soon(self._serve, transport, host, port, visitor)
+                    nursery.start_soon(self._serve, transport, host, port, entry)
             finally:
                 if host is None:
-                    self._lobby.leave(visitor)
+                    self._unauthenticated.leave(entry)
 
     async def _host_of(self, transport: Stream, address: str, own_address: str) -> Host:
         """Return the computer at the other end; the transport is closed if that fails."""
@@ -131,7 +131,7 @@ class Entrance:
             nobody = Peer(Host(address, address, address, address), port)
             text = "no TLS connection with %s: %s"
             why = str(error) or f"the handshake took longer than {self._tls_timeout:g} seconds (tls_timeout)"
-            self._protocol.records.write(
+            self._protocol.event_log.write(
                 nobody, logging.INFO, "no_tls", text, nobody.address, why, reason=why
             )
             if isinstance(error, trio.TooSlowError):

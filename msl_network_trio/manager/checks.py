@@ -23,14 +23,14 @@ from msl_network_trio.protocol.manager.event_log import about, emit
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.pending_check import (
     AdminRequest,
-    KnowUser,
-    LogIn,
-    NotNow,
-    Replace,
+    HostCheck,
+    LoginCheck,
+    PendingCheck,
+    ReplaceCheck,
     Revoked,
     Throttled,
-    TrustHost,
-    Undecided,
+    TryAgain,
+    UserCheck,
 )
 from msl_network_trio.visible import visible
 
@@ -50,7 +50,7 @@ _CHANGE_RIGHTS = frozenset(
 """Requests that change who may do what."""
 
 
-class Verdicts:
+class Checks:
     """Reaches the verdicts that peers wait for.
 
     Args:
@@ -79,11 +79,11 @@ class Verdicts:
         self._admin = admin
         self._shutdown = shutdown
 
-    async def reach(self, peer: Peer, question: Undecided) -> Any:
+    async def run(self, peer: Peer, question: PendingCheck) -> Any:
         """Find out what the protocol wants to know, or return the exception because of which nobody can."""
         try:
             return await self._look_up(peer, question)
-        except (NotNow, Revoked) as error:
+        except (TryAgain, Revoked) as error:
             return error
         except DatabaseError as error:
             logger.error("%s waits for the database in vain: %s", visible(peer.name), error)  # noqa: TRY400 - no mistake of ours
@@ -103,18 +103,18 @@ class Verdicts:
                 logger.exception("%s waits for a verdict in vain", visible(peer.name))
             return error
 
-    async def _look_up(self, peer: Peer, question: Undecided) -> Any:
+    async def _look_up(self, peer: Peer, question: PendingCheck) -> Any:
         match question:
-            case TrustHost():
+            case HostCheck():
                 return await self._database.is_trusted(question)
-            case KnowUser():
+            case UserCheck():
                 return await self._in_turn(peer, question.username, partial(self._know, peer, question))
-            case LogIn():
+            case LoginCheck():
                 # Not for the name as well: a right login of a client must not take longer than it waits.
                 if delay := self._logins.delay(peer.host.address, question.username):
                     await trio.sleep(delay)
                 return await self._in_turn(peer, question.username, partial(self._log_in, peer, question))
-            case Replace():
+            case ReplaceCheck():
                 return await self._replacing.replace(peer, question.holder)
         if question.attribute != SHUTDOWN_MANAGER and isinstance(peer, PeerConnection):
             await peer.wait_drained()  # an answer may be large, and the next one needs not be made before
@@ -156,11 +156,11 @@ class Verdicts:
         finally:
             attempt.end(outcome)
 
-    async def _know(self, peer: Peer, question: KnowUser) -> tuple[bool, Outcome]:
+    async def _know(self, peer: Peer, question: UserCheck) -> tuple[bool, Outcome]:
         known = await self._database.is_known(question, peer.host.address)
         return known, Outcome.UNDECIDED if known else Outcome.FAILED
 
-    async def _log_in(self, peer: Peer, question: LogIn) -> tuple[bool | None, Outcome]:
+    async def _log_in(self, peer: Peer, question: LoginCheck) -> tuple[bool | None, Outcome]:
         user = await self._database.log_in(question, peer.host.address)
         if user is None:
             return None, Outcome.FAILED

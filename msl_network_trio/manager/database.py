@@ -28,7 +28,7 @@ from msl_network_trio.manager.tables import (
     is_unusable,
 )
 from msl_network_trio.protocol.manager.peer import Peer
-from msl_network_trio.protocol.manager.pending_check import KnowUser, LogIn, TrustHost
+from msl_network_trio.protocol.manager.pending_check import HostCheck, LoginCheck, UserCheck
 
 logger = get_logger(__name__)
 
@@ -145,12 +145,12 @@ class ManagerDatabase:
 
     # ---- who is let in ----
 
-    async def is_trusted(self, question: TrustHost) -> bool:
-        """See `TrustHost`."""
+    async def is_trusted(self, question: HostCheck) -> bool:
+        """See `HostCheck`."""
         return await self.call(lambda database: database.hostnames.is_trusted(question.hostname))
 
-    async def is_known(self, question: KnowUser, host: str) -> bool:
-        """See `KnowUser`. It takes as long for those who are not known as to check a password.
+    async def is_known(self, question: UserCheck, host: str) -> bool:
+        """See `UserCheck`. It takes as long for those who are not known as to check a password.
 
         Args:
             question: What to find out.
@@ -158,7 +158,7 @@ class ManagerDatabase:
 
         Raises:
             DatabaseError: The database does not answer, or cannot be used.
-            NotNow: Too many passwords are to be checked.
+            TryAgain: Too many passwords are to be checked.
         """
         try:
             known = await self.call(lambda database: database.users.is_user_registered(question.username))
@@ -168,7 +168,7 @@ class ManagerDatabase:
             await self.checks.is_right(host, "", "", None, None)
         return known
 
-    async def log_in(self, question: LogIn, host: str) -> User | None:
+    async def log_in(self, question: LoginCheck, host: str) -> User | None:
         """Return the user if the password is right, else None; else as `is_known`."""
         user = await self.user(question.username)
         _, name, key, salt, _ = user or (0, "", None, None, False)

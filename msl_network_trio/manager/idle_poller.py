@@ -76,7 +76,7 @@ def _sockets() -> _Sockets | None:
 _READABLE: Final = getattr(select, "EPOLLIN", 1)
 
 
-class SocketWatch:
+class IdlePoller:
     """A `connection.Watch` of sockets.
 
     Args:

@@ -20,7 +20,7 @@ import trio
 
 from msl_network_trio.limits.login_throttle import network_of
 from msl_network_trio.manager.passwords import is_password
-from msl_network_trio.protocol.manager.pending_check import NotNow
+from msl_network_trio.protocol.manager.pending_check import TryAgain
 
 _THREADS: Final = 2
 """Maximum number of hashes computed at the same time."""
@@ -87,7 +87,7 @@ class PasswordChecks:
             salt: The salt.
 
         Raises:
-            NotNow: Too many passwords are to be checked.
+            TryAgain: Too many passwords are to be checked.
         """
         digest = self._digest(user, password, key, salt)
         if self._right.get(digest, 0.0) > trio.current_time():
@@ -107,7 +107,9 @@ class PasswordChecks:
             if not (check.waiters or check.has_begun):
                 self._withdraw(digest, check)
         if not check.done.is_set():
-            raise NotNow(f"too many passwords are to be checked, this one was not within {_WAIT:g} s", _AGAIN)
+            raise TryAgain(
+                f"too many passwords are to be checked, this one was not within {_WAIT:g} s", _AGAIN
+            )
         if check.error is not None:
             raise check.error
         return check.is_right
@@ -157,7 +159,7 @@ class PasswordChecks:
             check.error = error
         except BaseException:
             # Else those that wait outside of what is cancelled would take the password for wrong.
-            check.error = NotNow("the password was not checked, since the Manager ends", _AGAIN)
+            check.error = TryAgain("the password was not checked, since the Manager ends", _AGAIN)
             raise
         finally:
             del self._checks[digest]

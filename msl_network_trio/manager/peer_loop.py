@@ -12,13 +12,13 @@ import trio
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.connection import PeerConnection
-from msl_network_trio.manager.idle_poller import SocketWatch
+from msl_network_trio.manager.idle_poller import IdlePoller
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.status import Status
-from msl_network_trio.manager.unauthenticated import Lobby, Visitor
+from msl_network_trio.manager.unauthenticated import PoolEntry, UnauthenticatedPool
 from msl_network_trio.protocol.manager.delivery import BUSY
 from msl_network_trio.protocol.manager.peer import Host
-from msl_network_trio.protocol.manager.pending_check import Undecided
+from msl_network_trio.protocol.manager.pending_check import PendingCheck
 from msl_network_trio.protocol.manager.protocol import TURN, ManagerProtocol
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.liveness import STALL_CHECK_INTERVAL
@@ -38,13 +38,13 @@ _LAST_LINGER = 0.1
 """How many seconds the Manager waits at its end for a peer to close the connection."""
 
 
-class Conversations:
+class PeerLoops:
     """The connections of one Manager.
 
     Args:
         settings: The settings of the Manager.
         protocol: What is said.
-        lobby: Where peers are until they are admitted.
+        unauthenticated: Where peers are until they are admitted.
         status: Is told who has gone.
         verdict: Finds out what the protocol wants to know about a peer; returns exceptions, too.
 
@@ -56,17 +56,17 @@ class Conversations:
         self,
         settings: ManagerSettings,
         protocol: ManagerProtocol,
-        lobby: Lobby,
+        unauthenticated: UnauthenticatedPool,
         status: Status,
-        verdict: Callable[[PeerConnection, Undecided], Awaitable[Any]],
+        verdict: Callable[[PeerConnection, PendingCheck], Awaitable[Any]],
     ) -> None:
         self.is_ending = False
         self._settings = settings
         self._protocol = protocol
-        self._lobby = lobby
+        self._unauthenticated = unauthenticated
         self._status = status
         self._verdict = verdict
-        self._watch = SocketWatch(self._receive, self._serve_again, self.is_waiting_for_lines)
+        self._watch = IdlePoller(self._receive, self._serve_again, self.is_waiting_for_lines)
         self._start_soon: Callable[..., None]
         self._quiet: trio.Event | None = None
         self._connections = 0
@@ -89,7 +89,9 @@ class Conversations:
 
         That is only so in a Manager that was told that it is alone in its event loop.
         """
-        return self._settings.alone and not self._tasks and not len(self._lobby) and not self.is_ending
+        return (
+            self._settings.alone and not self._tasks and not len(self._unauthenticated) and not self.is_ending
+        )
 
     async def _look_after_peers(self) -> None:
         """Extend the limit of peers with a closed receive window; see `Stream.extend_send_timeout`."""
@@ -147,16 +149,16 @@ class Conversations:
     # ---- one peer ----
 
     @trio.lowlevel.enable_ki_protection
-    async def serve(self, transport: Stream, host: Host, port: int, visitor: Visitor | None = None) -> None:
+    async def serve(self, transport: Stream, host: Host, port: int, entry: PoolEntry | None = None) -> None:
         """Serve one connection until it ends, or until its peer is idle.
 
         Args:
             transport: The connection.
             host: The computer at the other end.
             port: The number of its port.
-            visitor: Who it is in the lobby; None: it has not entered it.
+            entry: Who it is in the unauthenticated; None: it has not entered it.
         """
-        if visitor is not None and visitor not in self._lobby:
+        if entry is not None and entry not in self._unauthenticated:
             transport.close()  # it had to go just before this task could begin
             return
         peer = PeerConnection(transport, host, port, self._start_writer, self._settings.stalled_after)
@@ -168,12 +170,12 @@ class Conversations:
             self._protocol.reject(peer, ConnectionAbortedError(reason), again=EVICTED_AGAIN)
             self.flush()
 
-        if visitor is None:
-            visitor = self._lobby.enter(host.address, evict)
+        if entry is None:
+            entry = self._unauthenticated.enter(host.address, evict)
         else:
-            visitor.leave = evict
+            entry.leave = evict
         self._tasks += 1
-        await self._converse(peer, visitor)
+        await self._converse(peer, entry)
 
     def _serve_again(self, peer: PeerConnection) -> None:
         """Serve a peer in a task that has been idle."""
@@ -193,18 +195,18 @@ class Conversations:
             self._tasks -= 1
 
     @trio.lowlevel.enable_ki_protection
-    async def _converse(self, peer: PeerConnection, visitor: Visitor | None = None) -> None:
+    async def _converse(self, peer: PeerConnection, entry: PoolEntry | None = None) -> None:
         """Serve a peer until it has gone or is idle.
 
         Args:
             peer: The peer.
-            visitor: Who it is in the lobby; None: it has left it.
+            entry: Who it is in the unauthenticated; None: it has left it.
         """
         assert peer.reading is not None
         is_idle = False
         try:
             with peer.reading:
-                if visitor is None or await self._let_in(peer, visitor):
+                if entry is None or await self._let_in(peer, entry):
                     is_idle = await self._read(peer)
         except ConnectionLost as error:
             peer.closing = peer.closing or str(error)
@@ -215,8 +217,8 @@ class Conversations:
         finally:
             try:
                 if not is_idle:
-                    if visitor is not None:
-                        self._lobby.leave(visitor)
+                    if entry is not None:
+                        self._unauthenticated.leave(entry)
                     await self._part(peer)
             finally:
                 self._tasks -= 1
@@ -249,9 +251,9 @@ class Conversations:
         if peer.has_stalled:
             protocol.hits["stalled_after"] += 1
         self._status.end(peer)
-        seconds = trio.current_time() - peer.since
+        seconds = trio.current_time() - peer.connected_at
         reason = peer.closing or "it closed the connection"
-        protocol.records.write(
+        protocol.event_log.write(
             peer,
             logging.INFO,
             "disconnected",
@@ -269,33 +271,33 @@ class Conversations:
         )
         self._look_whether_quiet()
 
-    async def _let_in(self, peer: PeerConnection, visitor: Visitor) -> bool:
+    async def _let_in(self, peer: PeerConnection, entry: PoolEntry) -> bool:
         """Have a peer say who it is; False if it went without."""
-        receive, protocol, lobby = peer.transport.receive, self._protocol, self._lobby
-        await lobby.owe(visitor)
-        if visitor in lobby:
+        receive, protocol, unauthenticated = peer.transport.receive, self._protocol, self._unauthenticated
+        await unauthenticated.acquire_slot(entry)
+        if entry in unauthenticated:
             protocol.connect(peer)
             self.flush()
         with trio.move_on_after(self._settings.handshake_timeout) as handshake:
             while not (peer.kind or peer.closing):
-                if protocol.undecided(peer) is not None:
-                    lobby.wait_for_us(visitor)
+                if protocol.pending_check(peer) is not None:
+                    unauthenticated.release_slot(entry)
                     left = handshake.deadline - trio.current_time()
                     handshake.deadline = math.inf  # the time of the Manager does not count
                     await self._decide(peer)
                     handshake.deadline = trio.current_time() + left
                 if peer.kind:
                     break  # it had said so before it was asked, and need not say anything more
-                await lobby.owe(visitor)
+                await unauthenticated.acquire_slot(entry)
                 data = await receive()
                 if not data:
                     return False
                 await self._slow_down(peer)
-                self._lobby.receive(visitor, len(data))
+                self._unauthenticated.receive(entry, len(data))
                 protocol.receive(peer, data, TURN)
                 self.flush()
         peer.transport.limit_buffer(None)
-        self._lobby.leave(visitor)
+        self._unauthenticated.leave(entry)
         if handshake.cancelled_caught:
             seconds = self._settings.handshake_timeout
             protocol.hits["handshake_timeout"] += 1
@@ -331,8 +333,8 @@ class Conversations:
         return bool(
             peer.waits_for
             or peer.closing
-            or peer.unread
-            or peer.busy is not None
+            or peer.pending_lines
+            or peer.congested_service is not None
             or (peer.backlog > BUSY and not peer.service)
         )
 
@@ -357,7 +359,7 @@ class Conversations:
         """Wait for what a peer has to wait for before it is time for its next line."""
         if peer.waits_for:
             await self._decide(peer)
-        while peer.unread and not peer.closing:
+        while peer.pending_lines and not peer.closing:
             # It was too much for one turn, or has come before a verdict.
             await self._make_room(peer)
             await trio.lowlevel.checkpoint()
@@ -368,10 +370,10 @@ class Conversations:
 
     async def _make_room(self, peer: PeerConnection) -> None:
         """Have a peer wait that sends more than others take, or than it takes itself."""
-        if peer.busy is not None:
+        if peer.congested_service is not None:
             # Who sends more than its Service takes has to wait. The Service itself never has to: it may
             # be about to send the answers that make room.
-            busy, peer.busy = peer.busy, None
+            busy, peer.congested_service = peer.congested_service, None
             assert isinstance(busy, PeerConnection)
             await busy.wait_drained()
         if peer.backlog > BUSY and not peer.service:
@@ -384,6 +386,6 @@ class Conversations:
 
     async def _decide(self, peer: PeerConnection) -> None:
         """Find out what a peer waits for. Nothing is read of it meanwhile: what it sends does not pile up."""
-        while not peer.closing and (question := self._protocol.undecided(peer)) is not None:
-            self._protocol.decide(peer, await self._verdict(peer, question), TURN)
+        while not peer.closing and (question := self._protocol.pending_check(peer)) is not None:
+            self._protocol.resolve(peer, await self._verdict(peer, question), TURN)
             self.flush()

@@ -59,7 +59,7 @@ class Replacing:
         if silence is None or holder.closing:
             return bool(holder.closing)  # it has gone by itself meanwhile
         self._protocol.hits["replace_after"] += 1
-        self._protocol.records.write(
+        self._protocol.event_log.write(
             newcomer,
             logging.WARNING,
             "replaced",

@@ -20,21 +20,21 @@ from msl_network_trio.dialing.connect import language, operating_system
 from msl_network_trio.exception_groups import leave_nursery
 from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectionLost
 from msl_network_trio.hidden import hide, reveal
-from msl_network_trio.manager.acceptor import Entrance
+from msl_network_trio.manager.acceptor import Acceptor
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair, load
 from msl_network_trio.manager.certificates import server_context
-from msl_network_trio.manager.checks import Verdicts
+from msl_network_trio.manager.checks import Checks
 from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.gateways import addresses_of
-from msl_network_trio.manager.peer_loop import Conversations
+from msl_network_trio.manager.peer_loop import PeerLoops
 from msl_network_trio.manager.replacing import Replacing
 from msl_network_trio.manager.rights import Rights
 from msl_network_trio.manager.settings import Limits, ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.tables import IN_MEMORY
-from msl_network_trio.manager.unauthenticated import Lobby
+from msl_network_trio.manager.unauthenticated import UnauthenticatedPool
 from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.manager.event_log import emit
 from msl_network_trio.protocol.manager.peer import Host
@@ -78,7 +78,7 @@ class Manager:
         self._scope = trio.CancelScope(shield=True)
         self._listening = trio.CancelScope()
         self._drain = settings.drain
-        self._lobby = Lobby(settings.max_unauthenticated)
+        self._unauthenticated = UnauthenticatedPool(settings.max_unauthenticated)
         self._nursery: trio.Nursery
         self._started = trio.Event()
         self.closed = trio.Event()
@@ -106,7 +106,7 @@ class Manager:
             clock=trio.current_time,
         )
         self._database = database
-        self._status = Status(settings, self._protocol, self._lobby)
+        self._status = Status(settings, self._protocol, self._unauthenticated)
         admin = AdminRequests(
             settings,
             port,
@@ -118,32 +118,32 @@ class Manager:
         )
         replacing = Replacing(settings.replace_after, self._protocol, self._reset)
         self._rights = Rights(settings, self._protocol, database)
-        self._verdicts = Verdicts(
+        self._checks = Checks(
             database, self._protocol.logins, self._rights, admin, replacing, shutdown=self.shutdown
         )
-        self._conversations = Conversations(
-            settings, self._protocol, self._lobby, self._status, self._verdicts.reach
+        self._peer_loops = PeerLoops(
+            settings, self._protocol, self._unauthenticated, self._status, self._checks.run
         )
         context = None if pair is None else pair.context
-        self._entrance = Entrance(
+        self._acceptor = Acceptor(
             self._protocol,
-            self._lobby,
+            self._unauthenticated,
             context,
             settings.tls_timeout,
-            self._conversations.serve,
+            self._peer_loops.serve,
             trusted_gateways=trusted_gateways,
         )
         self._certificate = None
         if pair is not None:
             self._certificate = CertificateInUse(
-                pair, partial(_make_context, settings), self._entrance.use_context
+                pair, partial(_make_context, settings), self._acceptor.use_context
             )
 
     async def _dismiss(self, peer: PeerConnection, reason: str) -> None:
-        await self._conversations.dismiss(peer, reason)
+        await self._peer_loops.dismiss(peer, reason)
 
     async def _reset(self, peer: PeerConnection, reason: str) -> None:
-        await self._conversations.reset(peer, reason)
+        await self._peer_loops.reset(peer, reason)
 
     @property
     def host(self) -> str:
@@ -213,7 +213,7 @@ class Manager:
         theirs, ours = memory_pair()
         theirs.port = next(self._memory_ports)
         host = Host(socket.gethostname(), "127.0.0.1", "localhost", "localhost")
-        self._nursery.start_soon(self._conversations.serve, ours, host, theirs.port)
+        self._nursery.start_soon(self._peer_loops.serve, ours, host, theirs.port)
         return theirs
 
     def shutdown(self, drain: float | None = None) -> None:
@@ -225,7 +225,7 @@ class Manager:
         """
         if drain is not None:
             self._drain = drain
-        self._conversations.is_ending = True
+        self._peer_loops.is_ending = True
         self._listening.cancel()
 
     async def wait_closed(self) -> None:
@@ -257,11 +257,11 @@ class Manager:
                     self._status.begin()
                     self._nursery.start_soon(self._database.keep_records)
                     self._database.checks.open(self._nursery)
-                    self._nursery.start_soon(self._rights.enforce, self._conversations.flush)
-                    self._conversations.open(self._nursery)
+                    self._nursery.start_soon(self._rights.enforce, self._peer_loops.flush)
+                    self._peer_loops.open(self._nursery)
                     if self._certificate is not None:
                         self._nursery.start_soon(self._certificate.report_expiry)
-                    accept = partial(self._entrance.accept, self._nursery)
+                    accept = partial(self._acceptor.accept, self._nursery)
                     with self._listening:
                         async with trio.open_nursery() as listening:
                             if web is not None:
@@ -277,7 +277,7 @@ class Manager:
                     await self._end()
                     self._nursery.cancel_scope.cancel()
         finally:
-            self._protocol.records.close()
+            self._protocol.event_log.close()
             await self._database.close()
             self.closed.set()
 
@@ -293,13 +293,13 @@ class Manager:
                 seconds=self._drain,
             )
             protocol.refuse_requests()
-            await self._conversations.wait_quiet(self._drain)
+            await self._peer_loops.wait_quiet(self._drain)
         services = protocol.registry.services.values()
         ended_managers.add(self.name, [peer.name for peer in services])
         protocol.say_goodbye()
-        self._lobby.close(f"{self.name} is shutting down")
-        self._conversations.flush()
-        await self._conversations.wait_all_gone(_LAST_WORDS)
+        self._unauthenticated.close(f"{self.name} is shutting down")
+        self._peer_loops.flush()
+        await self._peer_loops.wait_all_gone(_LAST_WORDS)
 
 
 class ManagerOpening:
@@ -315,7 +315,7 @@ class ManagerOpening:
         http_server = HttpServer(
             origins=settings.websocket_origins,
             read_limit=settings.read_limit,
-            buffer_limit=2 * IDENTITY_LIMIT,  # until a peer has said who it is, see Conversations
+            buffer_limit=2 * IDENTITY_LIMIT,  # until a peer has said who it is, see PeerLoops
         )
         listeners = [] if settings.in_memory else await open_listeners(settings.host, settings.port)
         web_listeners: list[trio.SocketListener] = []

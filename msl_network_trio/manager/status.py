@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from msl_network_trio.manager.settings import Limits, ManagerSettings
-from msl_network_trio.manager.unauthenticated import Lobby
+from msl_network_trio.manager.unauthenticated import UnauthenticatedPool
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 
@@ -24,13 +24,15 @@ class Status:
     Args:
         settings: Its settings.
         protocol: Its conversations.
-        lobby: Those who have not said yet who they are.
+        unauthenticated: Those who have not said yet who they are.
     """
 
-    def __init__(self, settings: ManagerSettings, protocol: ManagerProtocol, lobby: Lobby) -> None:
+    def __init__(
+        self, settings: ManagerSettings, protocol: ManagerProtocol, unauthenticated: UnauthenticatedPool
+    ) -> None:
         self._settings = settings
         self._protocol = protocol
-        self._lobby = lobby
+        self._unauthenticated = unauthenticated
         self._started = dt.datetime.now(dt.UTC)
         self._clock = trio.current_time
         self._began: float | None = None
@@ -67,7 +69,7 @@ class Status:
             "peers": {
                 "clients": clients,
                 "services": len(peers) - clients,
-                "unauthenticated": len(self._lobby),
+                "unauthenticated": len(self._unauthenticated),
                 "most": registry.most,
             },
             "totals": totals,
@@ -83,7 +85,7 @@ class Status:
             },
             "services": {
                 name: {
-                    "uptime": round(now - peer.since, 3),
+                    "uptime": round(now - peer.connected_at, 3),
                     "links": len(peer.links),
                     "locks": len(peer.locks),
                     "backlog": peer.backlog,
@@ -104,7 +106,7 @@ class Status:
             **protocol.hits,
             "max_connections": protocol.registry.peers_refused,
             "max_links": protocol.registry.links_refused,
-            "max_unauthenticated": self._lobby.evicted,
+            "max_unauthenticated": self._unauthenticated.evicted,
             "login_attempts": protocol.logins.refused,
         }
         values = attrs.asdict(self._settings, filter=lambda field, _: field.name in Limits.__annotations__)

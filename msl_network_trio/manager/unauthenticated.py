@@ -2,8 +2,8 @@
 
 A connection needs nothing to get here, so this is what must not be exhausted. Only those that owe the
 Manager an answer count towards the capacity. The others wait for the Manager: for TLS, for the name of their
-host, for a place, for a database or the hash of a password. Of all together there may be `PATIENT` times as
-many, and only what exceeds that is evicted.
+host, for a place, for a database or the hash of a password. Of all together there may be
+`_WAITING_FACTOR` times as many, and only what exceeds that is evicted.
 
 If all places are taken, the connection that has owed its answer for longest is evicted, of the host that has
 the most places. A host that has fewer places than another one gets one at once; else the newcomer waits until
@@ -25,7 +25,7 @@ from msl_network_trio.manager.open_files import open_files_limit
 _BYTES: Final = 64 * 1024 * 1024
 """Maximum bytes that all unauthenticated connections together may have sent."""
 
-PATIENT: Final = 10
+_WAITING_FACTOR: Final = 10
 """Maximum number of connections that wait for the Manager, as a multiple of the capacity."""
 
 _OPEN_FILES: Final = 0.75
@@ -35,7 +35,7 @@ GRACE: Final = 1.0
 """Seconds in which a connection that owes an answer is not evicted in favour of one of the same host."""
 
 
-class Visitor:
+class PoolEntry:
     """One connection that is yet to be admitted.
 
     Args:
@@ -47,14 +47,14 @@ class Visitor:
         place: Set when it has got a place, or has left; None: it does not wait for one.
     """
 
-    __slots__ = ("host", "leave", "place", "since", "size")
+    __slots__ = ("host", "leave", "since", "size", "slot")
 
     def __init__(self, host: str, leave: Callable[[str], None]) -> None:
         self.host = network_of(host)
         self.leave = leave
         self.size = 0
         self.since = 0.0
-        self.place: trio.Event | None = None
+        self.slot: trio.Event | None = None
 
 
 class _Group:
@@ -62,47 +62,47 @@ class _Group:
 
     def __init__(self) -> None:
         self.count = 0
-        self._hosts: dict[str, dict[Visitor, None]] = {}
+        self._hosts: dict[str, dict[PoolEntry, None]] = {}
 
-    def __contains__(self, visitor: Visitor) -> bool:
-        return visitor in self._hosts.get(visitor.host, {})
+    def __contains__(self, entry: PoolEntry) -> bool:
+        return entry in self._hosts.get(entry.host, {})
 
-    def __iter__(self) -> Iterator[Visitor]:
-        return (visitor for visitors in self._hosts.values() for visitor in visitors)
+    def __iter__(self) -> Iterator[PoolEntry]:
+        return (entry for entries in self._hosts.values() for entry in entries)
 
-    def add(self, visitor: Visitor) -> None:
-        self._hosts.setdefault(visitor.host, {})[visitor] = None
+    def add(self, entry: PoolEntry) -> None:
+        self._hosts.setdefault(entry.host, {})[entry] = None
         self.count += 1
 
-    def discard(self, visitor: Visitor) -> bool:
-        """Return whether the visitor was here."""
-        if visitor not in self:
+    def discard(self, entry: PoolEntry) -> bool:
+        """Return whether the entry was here."""
+        if entry not in self:
             return False
-        visitors = self._hosts[visitor.host]
-        del visitors[visitor]
-        if not visitors:
-            del self._hosts[visitor.host]
+        entries = self._hosts[entry.host]
+        del entries[entry]
+        if not entries:
+            del self._hosts[entry.host]
         self.count -= 1
         return True
 
     def of_host(self, host: str) -> int:
-        """Return how many visitors a host has here."""
+        """Return how many entries a host has here."""
         return len(self._hosts.get(host, ()))
 
     def hosts(self) -> Iterable[str]:
-        """Return the hosts that have visitors here."""
+        """Return the hosts that have entries here."""
         return self._hosts
 
-    def oldest_of(self, host: str) -> Visitor:
-        """Return the oldest visitor of a host."""
+    def oldest_of(self, host: str) -> PoolEntry:
+        """Return the oldest entry of a host."""
         return next(iter(self._hosts[host]))
 
-    def oldest(self) -> Visitor:
-        """Return the oldest visitor of the host that has the most here."""
+    def oldest(self) -> PoolEntry:
+        """Return the oldest entry of the host that has the most here."""
         return self.oldest_of(max(self._hosts, key=self.of_host))
 
 
-class Lobby:
+class UnauthenticatedPool:
     """The connections that are yet to be admitted.
 
     Args:
@@ -114,114 +114,113 @@ class Lobby:
 
     def __init__(self, capacity: int | None) -> None:
         self._capacity = math.inf if capacity is None else capacity
-        self._most = max(self._capacity, min(PATIENT * self._capacity, _OPEN_FILES * open_files_limit()))
+        self._most = max(
+            self._capacity, min(_WAITING_FACTOR * self._capacity, _OPEN_FILES * open_files_limit())
+        )
         self._all = _Group()  # those that may be evicted, of whom some are in one of the next two
-        self._owing = _Group()
-        self._line = _Group()  # waits for a place in `_owing`
-        self._ours = _Group()
-        self._said: Holdings[Visitor] = Holdings(
+        self._slots = _Group()
+        self._queue = _Group()  # waits for a place in `_slots`
+        self._served = _Group()
+        self._said: Holdings[PoolEntry] = Holdings(
             _BYTES,
-            lambda visitor: visitor.host,
-            lambda visitor: self._evict(visitor, "they have sent too much"),
+            lambda entry: entry.host,
+            lambda entry: self._evict(entry, "they have sent too much"),
         )
         self.evicted = 0
 
     def __len__(self) -> int:
-        return self._all.count + self._ours.count
+        return self._all.count + self._served.count
 
-    def __contains__(self, visitor: Visitor) -> bool:
-        return visitor in self._all or visitor in self._ours
+    def __contains__(self, entry: PoolEntry) -> bool:
+        return entry in self._all or entry in self._served
 
-    def enter(self, host: str, leave: Callable[[str], None]) -> Visitor:
-        """Add a connection, which waits for the Manager until `owe`; for the arguments see `Visitor`."""
-        visitor = Visitor(host, leave)
-        self._all.add(visitor)
+    def enter(self, host: str, leave: Callable[[str], None]) -> PoolEntry:
+        """Add a connection that has no slot yet; arguments as for `PoolEntry`."""
+        entry = PoolEntry(host, leave)
+        self._all.add(entry)
         while len(self) > self._most:
             self._evict(self._all.oldest(), "max_unauthenticated")
-        return visitor
+        return entry
 
-    async def owe(self, visitor: Visitor) -> None:
+    async def acquire_slot(self, entry: PoolEntry) -> None:
         """Note that a connection owes the Manager an answer; wait for a place for it.
 
         Returns at once if it owes one already, and when it is evicted.
         """
-        if visitor not in self or visitor in self._owing:
+        if entry not in self or entry in self._slots:
             return
-        if self._ours.discard(visitor):
-            self._all.add(visitor)
-        visitor.place = trio.Event()
-        self._line.add(visitor)
+        if self._served.discard(entry):
+            self._all.add(entry)
+        entry.slot = trio.Event()
+        self._queue.add(entry)
         try:
-            while self._owing.count >= self._capacity:
-                oldest = self._owing.oldest()
-                share = self._owing.of_host(oldest.host)
-                if (
-                    self._owing.of_host(visitor.host) < share - 1
-                    or trio.current_time() >= oldest.since + GRACE
-                ):
-                    self._line.discard(visitor)  # else the place could be another one's
+            while self._slots.count >= self._capacity:
+                oldest = self._slots.oldest()
+                share = self._slots.of_host(oldest.host)
+                if self._slots.of_host(entry.host) < share - 1 or trio.current_time() >= oldest.since + GRACE:
+                    self._queue.discard(entry)  # else the place could be another one's
                     self._evict(oldest, "max_unauthenticated")
                     break
                 with trio.move_on_at(oldest.since + GRACE):
-                    await visitor.place.wait()
-                if visitor.place.is_set():
+                    await entry.slot.wait()
+                if entry.slot.is_set():
                     return
         finally:
-            visitor.place = None
-            self._line.discard(visitor)
-        if visitor in self:
-            self._take_place(visitor)
+            entry.slot = None
+            self._queue.discard(entry)
+        if entry in self:
+            self._take_slot(entry)
 
-    def _take_place(self, visitor: Visitor) -> None:
-        visitor.since = trio.current_time()
-        self._owing.add(visitor)
+    def _take_slot(self, entry: PoolEntry) -> None:
+        entry.since = trio.current_time()
+        self._slots.add(entry)
 
-    def wait_for_us(self, visitor: Visitor) -> None:
+    def release_slot(self, entry: PoolEntry) -> None:
         """Note that a connection has answered and waits for the Manager; it is not evicted meanwhile."""
-        if visitor in self:
-            self._all.discard(visitor)
-            self._ours.add(visitor)
-            self._free_place(visitor)
+        if entry in self:
+            self._all.discard(entry)
+            self._served.add(entry)
+            self._free_slot(entry)
 
-    def _free_place(self, visitor: Visitor) -> None:
+    def _free_slot(self, entry: PoolEntry) -> None:
         """Free the place of a connection, and give it to the queued one whose host has the fewest."""
-        if self._owing.discard(visitor) and self._line.count and self._owing.count < self._capacity:
-            following = self._line.oldest_of(min(self._line.hosts(), key=self._owing.of_host))
-            self._line.discard(following)
-            self._take_place(following)
-            assert following.place is not None
-            following.place.set()
+        if self._slots.discard(entry) and self._queue.count and self._slots.count < self._capacity:
+            following = self._queue.oldest_of(min(self._queue.hosts(), key=self._slots.of_host))
+            self._queue.discard(following)
+            self._take_slot(following)
+            assert following.slot is not None
+            following.slot.set()
 
-    def receive(self, visitor: Visitor, size: int) -> None:
+    def receive(self, entry: PoolEntry, size: int) -> None:
         """Note bytes that a connection has sent; the largest sender is evicted if they are too many."""
-        visitor.size += size
-        if visitor in self:
-            self._said.hold(visitor, visitor.size)
+        entry.size += size
+        if entry in self:
+            self._said.hold(entry, entry.size)
 
-    def leave(self, visitor: Visitor) -> None:
+    def leave(self, entry: PoolEntry) -> None:
         """Remove a connection that was admitted or has ended; again does no harm."""
-        if not (self._all.discard(visitor) or self._ours.discard(visitor)):
+        if not (self._all.discard(entry) or self._served.discard(entry)):
             return
-        self._said.let_go(visitor)
-        visitor.leave = _nobody_is_here
-        if visitor.place is not None:
-            visitor.place.set()
-            self._line.discard(visitor)
-        self._free_place(visitor)
+        self._said.let_go(entry)
+        entry.leave = _nobody_is_here
+        if entry.slot is not None:
+            entry.slot.set()
+            self._queue.discard(entry)
+        self._free_slot(entry)
 
     def close(self, reason: str) -> None:
         """Evict all connections."""
-        for visitor in [*self._all, *self._ours]:
-            tell = visitor.leave
-            self.leave(visitor)
+        for entry in [*self._all, *self._served]:
+            tell = entry.leave
+            self.leave(entry)
             tell(reason)
 
-    def _evict(self, visitor: Visitor, why: str) -> None:
-        tell = visitor.leave
-        self.leave(visitor)
+    def _evict(self, entry: PoolEntry, why: str) -> None:
+        tell = entry.leave
+        self.leave(entry)
         self.evicted += 1
         tell(f"Too many connections have not said yet who they are ({why})")
 
 
 def _nobody_is_here(_reason: str) -> None:
-    """Stand in for `Visitor.leave` once it has left, so that the original is not kept alive."""
+    """Stand in for `PoolEntry.leave` once it has left, so that the original is not kept alive."""

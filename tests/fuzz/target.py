@@ -7,7 +7,7 @@ from itertools import islice
 
 from msl_network_trio.protocol.manager.admission import Authentication
 from msl_network_trio.protocol.manager.peer import Peer
-from msl_network_trio.protocol.manager.pending_check import AdminRequest, KnowUser, LogIn, TrustHost
+from msl_network_trio.protocol.manager.pending_check import AdminRequest, HostCheck, LoginCheck, UserCheck
 from msl_network_trio.protocol.manager.protocol import TURN, ManagerProtocol
 
 NAME = "Manager[vm:1875]"
@@ -96,20 +96,20 @@ class Network:
         """Have a peer send bytes."""
         self.protocol.receive(peer, data, TURN)
         self._decide(peer)
-        while peer.unread and not peer.closing:
+        while peer.pending_lines and not peer.closing:
             self.protocol.receive_more(peer, TURN)
             self._decide(peer)
 
     def _decide(self, peer: Peer) -> None:
-        while not peer.closing and (question := self.protocol.undecided(peer)) is not None:
+        while not peer.closing and (question := self.protocol.pending_check(peer)) is not None:
             match question:
-                case TrustHost() | KnowUser():
+                case HostCheck() | UserCheck():
                     verdict: object = True
-                case LogIn():
+                case LoginCheck():
                     verdict = question.password == "alice" or None
                 case AdminRequest():
                     verdict = question.attribute
-            self.protocol.decide(peer, verdict)
+            self.protocol.resolve(peer, verdict)
 
     def read(self, peer: Peer) -> list[dict]:
         """Take what is to be written to a peer: whole lines of JSON."""
@@ -143,7 +143,7 @@ class Network:
         registry = self.protocol.registry
         known = {peer for peer in (self.service, self.client, *self.hostile) if peer.kind}
         assert set(registry.peers.values()) == known
-        assert all(peer.linked_with == sum(peer in s.links for s in known) for peer in known)
+        assert all(peer.link_count == sum(peer in s.links for s in known) for peer in known)
         assert all(set(peer.locks) <= set(peer.links) <= known for peer in known)
 
 

@@ -12,7 +12,7 @@ from msl_network_trio.limits import login_throttle as logins
 from msl_network_trio.limits.login_throttle import Logins, Outcome
 from msl_network_trio.protocol.manager.admission import Authentication
 from msl_network_trio.protocol.manager.peer import Host, Peer
-from msl_network_trio.protocol.manager.pending_check import KnowUser, LogIn, Throttled
+from msl_network_trio.protocol.manager.pending_check import LoginCheck, Throttled, UserCheck
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from tests.protocol.network import NAME, Clock, encoded, raw, read
 
@@ -297,17 +297,17 @@ def test_the_right_password_is_not_even_looked_at_after_too_many_wrong_ones(cloc
     assert answer(protocol, connect(protocol), "secret") == ["identity"]
 
 
-@pytest.mark.parametrize("question", [KnowUser, LogIn])
+@pytest.mark.parametrize("question", [UserCheck, LoginCheck])
 def test_a_peer_that_is_throttled_is_told_when_to_try_again(clock, question):
     protocol = manager(clock, Authentication(login=True))
     peer = connect(protocol)
     answer(protocol, peer, "alice")
-    if question is LogIn:
-        protocol.decide(peer, True)
+    if question is LoginCheck:
+        protocol.resolve(peer, True)
         raw(peer)
         answer(protocol, peer, "pw")
-    assert isinstance(protocol.undecided(peer), question)
-    protocol.decide(peer, Throttled("vm", 21))
+    assert isinstance(protocol.pending_check(peer), question)
+    protocol.resolve(peer, Throttled("vm", 21))
     [line] = read(peer)
     text = "ValueError: Too many logins from vm have failed, the next one may begin in 21 s"
     assert (line["message"], line["again"], line["uid"]) == (text, 21, "")

@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.manager import idle_poller as module
-from msl_network_trio.manager.idle_poller import SocketWatch
+from msl_network_trio.manager.idle_poller import IdlePoller
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.transport.tcp import TcpStream
 from tests.manager.sockets import LIMIT, dial, others_are_served, reach
@@ -174,7 +174,7 @@ def pair():
 
 async def test_when_the_watch_ends_every_peer_has_a_task_again(pair):
     served = []
-    watch = SocketWatch(lambda _: True, served.append, lambda: False)
+    watch = IdlePoller(lambda _: True, served.append, lambda: False)
     peer = Idle(pair[0])
     assert not watch.take(peer)  # it does not run yet
     async with trio.open_nursery() as nursery:
@@ -199,7 +199,7 @@ async def test_a_peer_that_was_roused_by_another_one_is_not_received_from(pair):
         watch.rouse(other)
         return True
 
-    watch = SocketWatch(receive, served.append, lambda: False)
+    watch = IdlePoller(receive, served.append, lambda: False)
     first, second = Idle(pair[0]), Idle(pair[1])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
@@ -217,7 +217,7 @@ async def test_a_peer_that_was_roused_by_another_one_is_not_received_from(pair):
 
 
 async def test_who_is_lost_or_has_ended_is_not_watched(pair):
-    watch = SocketWatch(lambda _: True, lambda _: None, lambda: False)
+    watch = IdlePoller(lambda _: True, lambda _: None, lambda: False)
     ended, closed = Idle(pair[0]), Idle(pair[1])
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
@@ -272,7 +272,7 @@ async def test_it_waits_for_a_moment_where_it_may_and_not_for_long(
         assert peer.transport.receive_nowait() == b"x"
         return True
 
-    watch = SocketWatch(receive, lambda _: None, lambda: may_wait)
+    watch = IdlePoller(receive, lambda _: None, lambda: may_wait)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
         await wait_all_tasks_blocked()
@@ -287,7 +287,7 @@ async def test_it_waits_for_a_moment_where_it_may_and_not_for_long(
 
 
 async def test_others_have_their_turn_also_while_lines_keep_coming(pair, looks):
-    watch = SocketWatch(lambda _: True, lambda _: None, lambda: True)  # it reads nothing, so there is more
+    watch = IdlePoller(lambda _: True, lambda _: None, lambda: True)  # it reads nothing, so there is more
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch.run)
         await wait_all_tasks_blocked()
@@ -312,12 +312,12 @@ async def test_it_may_wait_only_if_it_is_alone_and_nobody_else_has_anything_to_d
     if not watches:
         pytest.skip("this system cannot wait for a set of sockets as if it were one")
     async with open_here(alone=True) as manager, others_are_served(manager):
-        conversations = manager._conversations
+        conversations = manager._peer_loops
         await until(conversations.is_waiting_for_lines)
 
-        visitor = manager._lobby.enter("192.0.2.1", lambda reason: None)
+        entry = manager._unauthenticated.enter("192.0.2.1", lambda reason: None)
         assert not conversations.is_waiting_for_lines(), "somebody is about to make the connection secure"
-        manager._lobby.leave(visitor)
+        manager._unauthenticated.leave(entry)
         assert conversations.is_waiting_for_lines()
 
         stranger = await reach(manager)
@@ -348,4 +348,4 @@ async def test_it_may_wait_only_if_it_is_alone_and_nobody_else_has_anything_to_d
 async def test_it_never_waits_where_it_is_not_alone(open_here):
     async with open_here(alone=False) as manager, others_are_served(manager):
         await wait_all_tasks_blocked(0.01)
-        assert not manager._conversations.is_waiting_for_lines()
+        assert not manager._peer_loops.is_waiting_for_lines()

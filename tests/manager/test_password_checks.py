@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.manager import password_checks
 from msl_network_trio.manager.password_checks import PasswordChecks
-from msl_network_trio.protocol.manager.pending_check import NotNow
+from msl_network_trio.protocol.manager.pending_check import TryAgain
 
 RIGHT = (b"key", b"salt")
 
@@ -67,7 +67,7 @@ class Asked:
         with self.scope:
             try:
                 self.answer = await checks.is_right(*arguments)
-            except (NotNow, MemoryError) as error:
+            except (TryAgain, MemoryError) as error:
                 self.answer = error
 
 
@@ -206,4 +206,4 @@ async def test_a_check_that_is_cancelled_is_not_taken_for_a_wrong_password(hashe
         await begun(hashes, 1)
         inner.cancel_scope.cancel()
     (answer,) = await answered(asked)
-    assert isinstance(answer, NotNow)
+    assert isinstance(answer, TryAgain)

@@ -11,12 +11,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio import ConnectionLost, RemoteError, connect
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.manager import hostnames
+from msl_network_trio.manager import hostnames, unauthenticated
 from msl_network_trio.manager import peer_loop as conversations
-from msl_network_trio.manager import unauthenticated as lobby
 from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.server import open_manager
-from msl_network_trio.manager.unauthenticated import Lobby
+from msl_network_trio.manager.unauthenticated import UnauthenticatedPool
 from msl_network_trio.service.service import Service
 from tests.manager.wires import Wire, dial
 from tests.protocol.network import reply, request
@@ -51,22 +50,22 @@ async def test_who_does_not_say_who_it_is_makes_room_for_those_who_may(autojump_
         assert told["again"] == 1.0
         for client in clients:
             assert (await client.ask(MANAGER, "unlink", "nobody"))["result"] is True
-        assert len(manager._lobby) == 2  # the second of these needed no room
+        assert len(manager._unauthenticated) == 2  # the second of these needed no room
         await mute[1].send({"result": {"name": "late", "type": "client"}})
         await wait_all_tasks_blocked()
-        assert len(manager._lobby) == 1
+        assert len(manager._unauthenticated) == 1
 
 
 async def owing(room, host, name, gone):
-    """Have somebody enter the lobby who owes an answer; wait for a place."""
-    visitor = room.enter(host, lambda _: gone.append(name))
-    await room.owe(visitor)
-    return visitor
+    """Have somebody enter the pool and wait for a slot."""
+    entry = room.enter(host, lambda _: gone.append(name))
+    await room.acquire_slot(entry)
+    return entry
 
 
 async def test_who_fills_the_lobby_is_in_his_own_way_only(autojump_clock):
     gone: list[str] = []
-    full = Lobby(5)
+    full = UnauthenticatedPool(5)
     await owing(full, "good", "good", gone)
     for number in range(20):
         await owing(full, "bad", f"bad {number}", gone)
@@ -79,7 +78,7 @@ async def test_who_fills_the_lobby_is_in_his_own_way_only(autojump_clock):
 
 async def test_all_addresses_of_an_ipv6_network_are_one_host_in_the_lobby(autojump_clock):
     gone: list[str] = []
-    full = Lobby(5)
+    full = UnauthenticatedPool(5)
     await owing(full, "2001:db8:1::1", "good", gone)
     for number in range(20):
         await owing(full, f"2001:db8:bad::{number:x}", f"bad {number}", gone)
@@ -88,24 +87,24 @@ async def test_all_addresses_of_an_ipv6_network_are_one_host_in_the_lobby(autoju
 
 async def test_those_who_wait_for_the_manager_are_not_evicted(autojump_clock):
     gone: list[str] = []
-    room = Lobby(2)
+    room = UnauthenticatedPool(2)
     working = [await owing(room, "h", f"working {number}", gone) for number in range(2)]
-    for visitor in working:
-        room.wait_for_us(visitor)
+    for entry in working:
+        room.release_slot(entry)
     handshakes = [room.enter("h", lambda _: gone.append("handshake")) for _ in range(10)]
     owed = [await owing(room, "h", f"owing {number}", gone) for number in range(5)]
     assert gone == ["owing 0", "owing 1", "owing 2"]
-    assert all(visitor in room for visitor in [*working, *handshakes, *owed[3:]])
-    await room.owe(working[0])
-    await room.owe(working[0])
+    assert all(entry in room for entry in [*working, *handshakes, *owed[3:]])
+    await room.acquire_slot(working[0])
+    await room.acquire_slot(working[0])
     assert gone[3:] == ["owing 3"]
 
 
 async def test_there_is_a_bound_for_those_who_wait_for_the_manager_too(autojump_clock):
     gone: list[str] = []
-    room = Lobby(2)
+    room = UnauthenticatedPool(2)
     working = await owing(room, "good", "working", gone)
-    room.wait_for_us(working)
+    room.release_slot(working)
     room.enter("good", lambda _: gone.append("good"))
     for number in range(30):
         room.enter("bad", lambda _, number=number: gone.append(f"bad {number}"))
@@ -114,8 +113,8 @@ async def test_there_is_a_bound_for_those_who_wait_for_the_manager_too(autojump_
 
 
 async def test_no_more_connections_wait_than_files_may_be_open(monkeypatch):
-    monkeypatch.setattr(lobby, "open_files_limit", lambda: 1000)
-    room = Lobby(200)
+    monkeypatch.setattr(unauthenticated, "open_files_limit", lambda: 1000)
+    room = UnauthenticatedPool(200)
     for _ in range(2000):
         room.enter("h", lambda _: None)
     assert len(room) == 750
@@ -124,13 +123,13 @@ async def test_no_more_connections_wait_than_files_may_be_open(monkeypatch):
 @pytest.mark.parametrize("hosts", [1, 600], ids=["one host", "many hosts"])
 async def test_a_storm_in_which_everybody_answers_costs_nobody_the_connection(autojump_clock, hosts):
     gone: list[str] = []
-    room = Lobby(200)
+    room = UnauthenticatedPool(200)
     done = []
 
     async def connect(number):
-        visitor = await owing(room, f"h{number % hosts}", f"{number}", gone)
+        entry = await owing(room, f"h{number % hosts}", f"{number}", gone)
         await trio.sleep(0.9)
-        room.leave(visitor)
+        room.leave(entry)
         done.append(number)
 
     async with trio.open_nursery() as nursery:
@@ -141,18 +140,18 @@ async def test_a_storm_in_which_everybody_answers_costs_nobody_the_connection(au
 
 async def test_a_place_that_is_given_to_one_who_leaves_goes_to_the_next(autojump_clock):
     gone: list[str] = []
-    room = Lobby(1)
+    room = UnauthenticatedPool(1)
     first = await owing(room, "h", "first", gone)
     scopes = [trio.CancelScope() for _ in range(2)]
-    visitors = []
+    entries = []
 
     async def wait(number):
-        visitor = room.enter("h", lambda _: gone.append(f"{number}"))
-        visitors.append(visitor)
+        entry = room.enter("h", lambda _: gone.append(f"{number}"))
+        entries.append(entry)
         with scopes[number]:
-            await room.owe(visitor)
+            await room.acquire_slot(entry)
         if scopes[number].cancelled_caught:
-            room.leave(visitor)
+            room.leave(entry)
 
     async with trio.open_nursery() as nursery:
         for number in range(2):
@@ -161,39 +160,39 @@ async def test_a_place_that_is_given_to_one_who_leaves_goes_to_the_next(autojump
         scopes[0].cancel()
         room.leave(first)  # in the same moment
     assert gone == []
-    assert room._owing.count == 1
-    assert visitors[1] in room._owing
+    assert room._slots.count == 1
+    assert entries[1] in room._slots
 
 
 async def test_who_waits_for_a_place_when_the_lobby_is_closed_is_told(autojump_clock):
     gone: list[str] = []
-    room = Lobby(1)
+    room = UnauthenticatedPool(1)
     async with trio.open_nursery() as nursery:
         await owing(room, "h", "first", gone)
         nursery.start_soon(owing, room, "h", "second", gone)
         await wait_all_tasks_blocked()
         room.close("the end")
-    assert (gone, len(room), room._owing.count, room._line.count) == (["first", "second"], 0, 0, 0)
+    assert (gone, len(room), room._slots.count, room._queue.count) == (["first", "second"], 0, 0, 0)
 
 
 async def test_the_lobby_forgets_those_who_leave():
-    visitors = [(room := Lobby(None)).enter("h", lambda _: pytest.fail("evicted"))]
-    visitors += [room.enter(f"h{number % 3}", lambda _: pytest.fail("evicted")) for number in range(1000)]
-    for visitor in visitors:
-        room.receive(visitor, 10)
-        await room.owe(visitor)
-        if visitor is visitors[5]:
-            room.wait_for_us(visitor)
-        room.leave(visitor)
-        room.leave(visitor)
-    groups = (room._all, room._owing, room._line, room._ours)
+    entries = [(room := UnauthenticatedPool(None)).enter("h", lambda _: pytest.fail("evicted"))]
+    entries += [room.enter(f"h{number % 3}", lambda _: pytest.fail("evicted")) for number in range(1000)]
+    for entry in entries:
+        room.receive(entry, 10)
+        await room.acquire_slot(entry)
+        if entry is entries[5]:
+            room.release_slot(entry)
+        room.leave(entry)
+        room.leave(entry)
+    groups = (room._all, room._slots, room._queue, room._served)
     assert (len(room), [[*group] for group in groups], room._said.size) == (0, [[]] * 4, 0)
 
 
 def test_who_has_sent_most_goes_when_all_together_have_sent_too_much(monkeypatch):
-    monkeypatch.setattr(lobby, "_BYTES", 1000)
+    monkeypatch.setattr(unauthenticated, "_BYTES", 1000)
     gone: list[str] = []
-    room = Lobby(None)
+    room = UnauthenticatedPool(None)
     small = room.enter("h", lambda _: gone.append("small"))
     large = room.enter("h", lambda _: gone.append("large"))
     room.receive(large, 900)
@@ -206,9 +205,9 @@ def test_who_has_sent_most_goes_when_all_together_have_sent_too_much(monkeypatch
 
 
 def test_who_sends_much_from_many_connections_is_in_his_own_way_only(monkeypatch):
-    monkeypatch.setattr(lobby, "_BYTES", 1000)
+    monkeypatch.setattr(unauthenticated, "_BYTES", 1000)
     gone: list[str] = []
-    room = Lobby(None)
+    room = UnauthenticatedPool(None)
     good = room.enter("good", lambda _: gone.append("good"))
     room.receive(good, 300)
     for number in range(10):
@@ -229,11 +228,11 @@ async def test_not_any_number_of_connections_is_kept_until_their_peers_have_read
             await wires[-1].line()
             await wires[-1].send({"result": 5})
             await wait_all_tasks_blocked()
-        assert manager._conversations._connections == 2
+        assert manager._peer_loops._connections == 2
         for wire in wires:
             assert "TypeError" in (await wire.rest()).decode()
         await trio.sleep(5)
-        assert manager._conversations._connections == 0
+        assert manager._peer_loops._connections == 0
 
 
 async def test_tls_handshakes_that_stall_are_bounded_in_number_too(tmp_path):
@@ -367,13 +366,13 @@ async def test_a_chunk_with_many_lines_does_not_keep_others_waiting(autojump_clo
         await many.send(*[b"{}"] * 10_000)
         peer = manager._protocol.registry.peers[many.name]
         with trio.fail_after(1):
-            while not peer.unread:
+            while not peer.pending_lines:
                 await trio.lowlevel.checkpoint()
         await one.send(request("Echo", "e"))
         with trio.fail_after(1):
             asked = await service.line()
         assert asked["requester"] == one.name
-        assert peer.unread  # which is still to be looked at
+        assert peer.pending_lines  # which is still to be looked at
         for _ in range(10_000):
             assert (await many.line())["error"]
 
@@ -413,7 +412,7 @@ async def test_a_client_of_ours_is_told_that_the_manager_is_shutting_down(autoju
 async def ends(service: Service, manager, task_status) -> None:
     """Run a Service until the Manager says that it ends, which is no failure in the same program."""
     await service.run(**manager.connect_kwargs(), task_status=task_status)
-    assert manager._conversations.is_ending
+    assert manager._peer_loops.is_ending
 
 
 async def test_open_requests_are_answered_before_the_end_and_new_ones_refused(

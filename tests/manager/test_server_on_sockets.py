@@ -262,7 +262,7 @@ async def test_the_wait_for_the_handshakes_of_others_does_not_count(tmp_path, mo
     settings = {"host": "127.0.0.1", "port": 0, "cert_file": path, "database": ":memory:", "tls_timeout": 10}
     async with open_manager(**settings) as manager, trio.open_nursery() as nursery:
         stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", manager.port, ssl_context=context)
-        turns = manager._entrance._turns
+        turns = manager._acceptor._turns
         async with turns:
             nursery.start_soon(stream.do_handshake)
             while not turns.statistics().tasks_waiting:
@@ -273,7 +273,7 @@ async def test_the_wait_for_the_handshakes_of_others_does_not_count(tmp_path, mo
         await stream.aclose()
         # Who waits for nobody, and says nothing, has no more time than before.
         async with await trio.open_tcp_stream("127.0.0.1", manager.port) as mute:
-            while not len(manager._lobby):
+            while not len(manager._unauthenticated):
                 await trio.sleep(0)
             await trio.testing.wait_all_tasks_blocked()
             mock_clock.jump(11)

@@ -288,7 +288,7 @@ async def test_many_that_do_nothing_keep_nobody_out(open_here):
                     sock.sendall(b"GET / HTTP/1.1\r\nHost:")
             wire = await reach(manager)
             await wire.enter()
-            assert len(manager._lobby) <= 200
+            assert len(manager._unauthenticated) <= 200
         finally:
             for sock in idle:
                 sock.close()

@@ -61,7 +61,7 @@ class Network:
     def send(self, peer: Peer, *lines: Any) -> None:
         """Have a peer send lines, all at once: bytes, or fields to be encoded; it has as many turns as it needs."""
         self.protocol.receive(peer, b"".join(encoded(line) + b"\r\n" for line in lines))
-        while peer.unread and not peer.closing and self.protocol.undecided(peer) is None:
+        while peer.pending_lines and not peer.closing and self.protocol.pending_check(peer) is None:
             self.protocol.receive_more(peer)
 
     def send_in_pieces(self, peer: Peer, data: bytes, sizes: Iterable[int]) -> None:

@@ -4,8 +4,8 @@ A conversation begins with the questions of the authentication, of which there i
 that for the identity. Later on, who makes a request that takes an administrator and is none is asked for
 username and password; other requests of that peer go on meanwhile, and only what can be an answer is one.
 
-What the peer says may have to be looked up. Then something is `Waiting.undecided`, and what the peer sends
-is kept until `Admission.decide` is told the verdict.
+What the peer says may have to be looked up. Then something is `AdmissionState.check`, and what the peer sends
+is kept until `Admission.resolve` is told the verdict.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from msl_network_trio.protocol.handshake import NO_ADMIN, UNREGISTERED, WRONG_MA
 from msl_network_trio.protocol.manager import answers
 from msl_network_trio.protocol.manager import typed_lines as terminal
 from msl_network_trio.protocol.manager.delivery import Delivery
-from msl_network_trio.protocol.manager.event_log import Records
+from msl_network_trio.protocol.manager.event_log import EventLog
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.pending_check import (
     AdminRequest,
-    KnowUser,
-    LogIn,
-    NotNow,
-    Replace,
+    AdmissionState,
+    HostCheck,
+    LoginCheck,
+    PendingCheck,
+    ReplaceCheck,
     Revoked,
     Throttled,
-    TrustHost,
-    Undecided,
-    Waiting,
+    TryAgain,
+    UserCheck,
 )
 from msl_network_trio.protocol.manager.registry import AddressTaken, Registry, RegistryFull
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
@@ -107,9 +107,9 @@ class Admission:
         delivery: Writes to peers.
         admitted: Is told of a peer that has been let in.
         record: Keeps for later what happened to a peer when it connected.
-        records: The log.
+        event_log: The log.
         logins: The attempts to log in that have failed.
-        replaces: Whether a peer that is gone may be replaced by one of the same name, see `Replace`.
+        replaces: Whether a peer that is gone may be replaced by one of the same name, see `ReplaceCheck`.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Admission:
         delivery: Delivery,
         admitted: Callable[[Peer], None],
         record: Callable[[Peer, str], None],
-        records: Records,
+        event_log: EventLog,
         logins: Logins,
         replaces: bool = False,
     ) -> None:
@@ -133,19 +133,19 @@ class Admission:
         self._delivery = delivery
         self._admitted = admitted
         self._record = record
-        self._records = records
+        self._event_log = event_log
         self._logins = logins
         self._replaces = replaces
 
     def begin(self, peer: Peer) -> None:
         """Take up the conversation with a new peer."""
         self._record(peer, "new connection request")
-        peer.waiting = Waiting()
+        peer.admission = AdmissionState()
         peer.lines.limit = _smaller(self._read_limit, _ANSWER_LIMIT)
         if self._authentication.password is not None:
             self._ask(peer, "password", "password", self._name)
         elif self._authentication.hostname:
-            self._wait_for_verdict(peer, TrustHost(peer.host.hostname))
+            self._wait_for_check(peer, HostCheck(peer.host.hostname))
         elif self._authentication.login:
             self._ask(peer, "username", "username", self._name)
         else:
@@ -174,22 +174,22 @@ class Admission:
             return
         text = "received an admin request %r from %s"
         name = routed.attribute
-        self._records.write(peer, logging.INFO, "admin_request", text, name, peer.name, attribute=name)
-        if peer.waiting is None:
-            peer.waiting = Waiting()
-        requests = peer.waiting.requests
-        peer.waiting.size += len(line)
+        self._event_log.write(peer, logging.INFO, "admin_request", text, name, peer.name, attribute=name)
+        if peer.admission is None:
+            peer.admission = AdmissionState()
+        requests = peer.admission.requests
+        peer.admission.size += len(line)
         if len(requests) >= _ADMIN_REQUESTS:
             self._delivery.refuse(
                 peer, routed.uid, f"{NO_ADMIN}, and {_ADMIN_REQUESTS} of them wait for a login"
             )
             return
-        if peer.waiting.size > _UNPROVEN and not peer.is_admin:
+        if peer.admission.size > _UNPROVEN and not peer.is_admin:
             self._delivery.refuse(
                 peer, routed.uid, f"{NO_ADMIN}, and before that no more than {_UNPROVEN:,} bytes"
             )
             if not requests:
-                peer.waiting = None
+                peer.admission = None
             return
         requests.append(AdminRequest(routed.attribute, args, kwargs, routed.uid))
         if len(requests) == 1:
@@ -201,8 +201,8 @@ class Admission:
         Returns:
             False if it is no answer, but to be handled as other lines of a peer that is connected.
         """
-        assert peer.waiting is not None
-        assert peer.waiting.undecided is None
+        assert peer.admission is not None
+        assert peer.admission.check is None
         if not peer.kind and peer.lines_received > _LINES:
             self.reject(peer, ValueError(f"{peer.waits_for!r} was not answered by any of {_LINES:,} lines"))
             return True
@@ -228,11 +228,11 @@ class Admission:
             self._answer(peer, answer)
         return True
 
-    def decide(self, peer: Peer, verdict: Any) -> None:
+    def resolve(self, peer: Peer, verdict: Any) -> None:
         """Take the verdict that a peer waits for, or the exception because of which there is none."""
-        waiting = peer.waiting
-        assert waiting is not None
-        question, waiting.undecided = waiting.undecided, None
+        state = peer.admission
+        assert state is not None
+        question, state.check = state.check, None
         peer.waits_for = ""
         if isinstance(question, AdminRequest):
             self._answer_request(peer, question, verdict)
@@ -240,17 +240,17 @@ class Admission:
             self._throttle(peer, verdict)
         elif isinstance(verdict, Exception):
             self._undecidable(peer, verdict)
-        elif isinstance(question, Replace):
+        elif isinstance(question, ReplaceCheck):
             self._check_identity(peer, question.identity, may_replace=False)
-        elif isinstance(question, TrustHost):
+        elif isinstance(question, HostCheck):
             if verdict:
                 self._ask_identity(peer)
             else:
                 error = ValueError(f"{question.hostname!r} is not a trusted hostname")
                 self.reject(peer, error, "rejected: untrusted hostname")
-        elif isinstance(question, KnowUser):
+        elif isinstance(question, UserCheck):
             if verdict:
-                waiting.username = question.username
+                state.username = question.username
                 self._ask(peer, "login password", "password", question.username)
             else:
                 self._fail(peer, ValueError(UNREGISTERED), "rejected: unregistered user")
@@ -270,11 +270,11 @@ class Admission:
         """
         reason = f"{type(error).__name__}: {error}"
         text = "%s is rejected: %s"
-        self._records.write(peer, logging.WARNING, "rejected", text, peer.name, reason, reason=reason)
+        self._event_log.write(peer, logging.WARNING, "rejected", text, peer.name, reason, reason=reason)
         if record:
             self._record(peer, record)
         # Who has logged in while connected made a request, whose answer this is.
-        requests = peer.waiting.requests if peer.waiting is not None else ()
+        requests = peer.admission.requests if peer.admission is not None else ()
         uid, requester = (requests[0].uid, peer.name) if requests else ("", self._name)
         self._delivery.put(peer, answers.error(reason, uid, requester, again))
         peer.closing = reason
@@ -289,9 +289,9 @@ class Admission:
         peer.lines.limit = _smaller(self._read_limit, IDENTITY_LIMIT)
         self._ask(peer, "identity", "identity")
 
-    def _wait_for_verdict(self, peer: Peer, question: Undecided) -> None:
-        assert peer.waiting is not None
-        peer.waiting.undecided = question
+    def _wait_for_check(self, peer: Peer, question: PendingCheck) -> None:
+        assert peer.admission is not None
+        peer.admission.check = question
         peer.waits_for = VERDICT
 
     # ---- answers ----
@@ -321,7 +321,7 @@ class Admission:
             return
         reason = f"{type(error).__name__}: {error}"
         text = "%s could not log in: %s"
-        self._records.write(peer, logging.WARNING, "login_failed", text, peer.name, reason, reason=reason)
+        self._event_log.write(peer, logging.WARNING, "login_failed", text, peer.name, reason, reason=reason)
         if record:
             self._record(peer, record)
         self._next_request(peer, refused=True, why=reason, again=again)
@@ -333,7 +333,7 @@ class Admission:
         self._fail(peer, ValueError(str(throttled)), record, throttled.again)
 
     def _answer(self, peer: Peer, answer: Any) -> None:
-        assert peer.waiting is not None
+        assert peer.admission is not None
         if peer.waits_for == "identity":
             self._check_identity(peer, answer)
         elif peer.kind and (answer is None or answer == ""):
@@ -341,9 +341,9 @@ class Admission:
         elif peer.waits_for == "password":
             self._check_password(peer, answer)
         elif peer.waits_for == "username":
-            self._wait_for_verdict(peer, KnowUser(_text(answer)))
+            self._wait_for_check(peer, UserCheck(_text(answer)))
         else:
-            self._wait_for_verdict(peer, LogIn(peer.waiting.username, _text(answer)))
+            self._wait_for_check(peer, LoginCheck(peer.admission.username, _text(answer)))
 
     def _check_password(self, peer: Peer, answer: Any) -> None:
         assert self._authentication.password is not None
@@ -375,16 +375,16 @@ class Admission:
             if holder is None:
                 self.reject(peer, error, "rejected: invalid identity")
             else:
-                self._wait_for_verdict(peer, Replace(holder, identity))
+                self._wait_for_check(peer, ReplaceCheck(holder, identity))
             return
         peer.waits_for = ""
-        peer.waiting = None
+        peer.admission = None
         peer.lines.limit = self._read_limit
-        peer.tail = b',"requester":' + codec.encode(peer.name)[:-1] + b"}\r\n"
+        peer.request_suffix = b',"requester":' + codec.encode(peer.name)[:-1] + b"}\r\n"
         self._admitted(peer)
         self._record(peer, f"connected as a {peer.kind}")
         text = "%s is a new %s"
-        self._records.write(peer, logging.INFO, "connected", text, peer.name, peer.kind, kind=peer.kind)
+        self._event_log.write(peer, logging.INFO, "connected", text, peer.name, peer.kind, kind=peer.kind)
 
     def _replaceable(self, peer: Peer, identity: dict[str, Any]) -> Peer | None:
         """Return the Service that has the name of a newcomer and may be replaced by it if it is gone."""
@@ -396,20 +396,22 @@ class Admission:
     def _undecidable(self, peer: Peer, error: Exception) -> None:
         """There is no verdict on a peer that wants to be let in, or to log in."""
         text = "cannot decide about %s: %s"
-        self._records.write(peer, logging.ERROR, "undecided", text, peer.name, str(error), reason=str(error))
+        self._event_log.write(
+            peer, logging.ERROR, "undecided", text, peer.name, str(error), reason=str(error)
+        )
         reason = RuntimeError(f"The Manager cannot check who you are: {error}")
-        again = error.again if isinstance(error, NotNow) else UNDECIDED_AGAIN
+        again = error.again if isinstance(error, TryAgain) else UNDECIDED_AGAIN
         if peer.kind:
             self._next_request(peer, refused=True, why=f"RuntimeError: {reason}", again=again)
         else:
             self.reject(peer, reason, "rejected: the Manager could not check it", again)
 
     def _logged_in(self, peer: Peer, is_admin: bool) -> None:
-        assert peer.waiting is not None
+        assert peer.admission is not None
         peer.is_admin = is_admin
-        peer.user = peer.waiting.username
+        peer.user = peer.admission.username
         text = "%s has logged in as %r"
-        self._records.write(peer, logging.INFO, "logged_in", text, peer.name, peer.user, admin=is_admin)
+        self._event_log.write(peer, logging.INFO, "logged_in", text, peer.name, peer.user, admin=is_admin)
         if not peer.kind:
             self._ask_identity(peer)
         else:
@@ -421,21 +423,21 @@ class Admission:
         self, peer: Peer, *, refused: bool = False, why: str = NO_ADMIN, again: float | None = None
     ) -> None:
         """Go on with the first request for which a peer has to be an administrator."""
-        assert peer.waiting is not None
-        requests = peer.waiting.requests
+        assert peer.admission is not None
+        requests = peer.admission.requests
         if refused:
             self._delivery.refuse(peer, requests.popleft().uid, why, again)
         if not requests:
             peer.waits_for = ""
-            peer.waiting = None
+            peer.admission = None
         elif peer.is_admin:
-            self._wait_for_verdict(peer, requests[0])
+            self._wait_for_check(peer, requests[0])
         else:
             self._ask(peer, "username", "username", self._name)
 
     def _answer_request(self, peer: Peer, request: AdminRequest, verdict: Any) -> None:
-        assert peer.waiting is not None
-        peer.waiting.requests.popleft()
+        assert peer.admission is not None
+        peer.admission.requests.popleft()
         if isinstance(verdict, Revoked):
             peer.is_admin = False
             self._delivery.refuse(peer, request.uid, f"{NO_ADMIN}: {verdict}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.manager import answers
-from msl_network_trio.protocol.manager.event_log import Records
+from msl_network_trio.protocol.manager.event_log import EventLog
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.visible import visible
 
@@ -36,14 +36,14 @@ class Delivery:
         name: ``"Manager[HOST:port]"``.
         max_backlog: How many bytes may wait to be written to a peer before it is dropped. A single line may
             be larger.
-        records: The log.
+        event_log: The log.
         hits: Counts who was dropped, as ``max_backlog``.
 
     Attributes:
         touched: Peers to which there is something to write since the list was last emptied.
     """
 
-    def __init__(self, name: str, max_backlog: int, records: Records, hits: Counter[str]) -> None:
+    def __init__(self, name: str, max_backlog: int, event_log: EventLog, hits: Counter[str]) -> None:
         self.touched: list[Peer] = []
         self._name = name
         self._max_backlog = max_backlog
@@ -51,7 +51,7 @@ class Delivery:
         self._heavy_from = min(_HEAVY, max_backlog)
         self._heavy: set[Peer] = set()
         self._unweighed = 0
-        self._records = records
+        self._event_log = event_log
         self._hits = hits
 
     def forget(self, peer: Peer) -> None:
@@ -61,7 +61,7 @@ class Delivery:
     def refuse(self, peer: Peer, uid: Any, message: str, again: float | None = None) -> None:
         """Answer a request with an error; see `answers.error`."""
         text = "refused a request of %s: %s"
-        self._records.write(peer, logging.INFO, "refused", text, peer.name, message, error=message)
+        self._event_log.write(peer, logging.INFO, "refused", text, peer.name, message, error=message)
         self.put(peer, answers.error(message, uid, peer.name, again))
 
     def put_result(self, peer: Peer, uid: Any, result: bytes | memoryview) -> None:
@@ -131,7 +131,7 @@ class Delivery:
         self._hits["max_backlog"] += 1
         reason = f"BufferError: {peer.backlog:,} bytes wait to be read by {visible(peer.name)}, {excess}"
         text = "%s does not read and is dropped: %s"
-        self._records.write(peer, logging.WARNING, "dropped", text, peer.name, reason, reason=reason)
+        self._event_log.write(peer, logging.WARNING, "dropped", text, peer.name, reason, reason=reason)
         peer.backlog -= sum(map(len, peer.outgoing))
         peer.outgoing = [answers.error(reason, "", self._name, _DROPPED_AGAIN)]
         peer.backlog += len(peer.outgoing[0])

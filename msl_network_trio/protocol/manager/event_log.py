@@ -72,7 +72,7 @@ class _Host:
         self.left_out = 0
 
 
-class Records:
+class EventLog:
     """The records of one Manager.
 
     Args:
@@ -130,7 +130,7 @@ class Records:
 
 
 def emit(level: int, event: str, text: str, *args: Any, **fields: Any) -> None:
-    """Log an event, without any allowance; arguments as in `Records.write`."""
+    """Log an event, without any allowance; arguments as in `EventLog.write`."""
     shown = {name: _shown(value) for name, value in fields.items()}
     logger.log(level, text, *map(_shown, args), extra={FIELDS: {"event": event, **shown}})
 

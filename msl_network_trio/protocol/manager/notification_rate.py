@@ -34,25 +34,25 @@ class NotificationRate:
     def admit(self, peer: Peer) -> None:
         """Allow a new peer its first notifications."""
         peer.notifications_left = self._most
-        peer.notifications_when = self._clock()
+        peer.notifications_renewed_at = self._clock()
 
     def renew(self, peer: Peer) -> bool:
         """Allow more notifications of a Service if there is time for more; False if not."""
         now = self._clock()
         rate = self._most
-        allowed = min(rate, int((now - peer.notifications_when) * rate))
+        allowed = min(rate, int((now - peer.notifications_renewed_at) * rate))
         if allowed:
             peer.notifications_left = allowed
-            peer.notifications_when = now
+            peer.notifications_renewed_at = now
             return True
         self._hits["notification_rate"] += 1
         peer.notifications_dropped += 1
-        if now - peer.notifications_told >= _TELL_EVERY:
+        if now - peer.notifications_reported_at >= _TELL_EVERY:
             text = (
                 f"RuntimeError: {peer.notifications_dropped:,} of your notifications have been dropped: "
                 f"this Manager passes on {rate:,} per second (notification_rate)"
             )
-            peer.notifications_told = now
+            peer.notifications_reported_at = now
             peer.notifications_dropped = 0
             self._delivery.refuse(peer, "", text)
         return False

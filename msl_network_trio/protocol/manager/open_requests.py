@@ -1,7 +1,7 @@
 """The requests that wait for their answers: who owes them, and how many there may be.
 
 A client may have some of them in any case, and more as long as all clients together do not have too many.
-What is looked at for every request is `Peer.open` and `Peer.may_ask`; the rest is here.
+What is looked at for every request is `Peer.open` and `Peer.request_credit`; the rest is here.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ class OpenRequests:
 
     def admit(self, peer: Peer) -> None:
         """Allow a new peer some requests."""
-        peer.may_ask = min(self._free, self.most)
+        peer.request_credit = min(self._free, self.most)
 
     def forget(self, peer: Peer) -> None:
         """Let others have what a peer might have had that has gone."""
-        self._spare += max(0, peer.may_ask - self._free)
-        peer.may_ask = 0
+        self._spare += max(0, peer.request_credit - self._free)
+        peer.request_credit = 0
 
     def stop(self) -> None:
         """Allow no more requests."""
         self.is_stopped = True
         self.most = 0
         for peer in self._peers.values():
-            peer.may_ask = 0
+            peer.request_credit = 0
 
     def allow_more(self, peer: Peer) -> bool:
         """Allow a peer more open requests; False: it has as many as it may have, or all together have."""
@@ -72,7 +72,7 @@ class OpenRequests:
         if not 0 < more <= self._spare:
             return False
         self._spare -= more
-        peer.may_ask += more
+        peer.request_credit += more
         return True
 
     def _look_for_spare(self) -> None:
@@ -82,9 +82,9 @@ class OpenRequests:
             return
         self._looked = now
         for peer in self._peers.values():
-            spare = peer.may_ask - max(len(peer.open), self._free)
+            spare = peer.request_credit - max(len(peer.open), self._free)
             if spare > 0:
-                peer.may_ask -= spare
+                peer.request_credit -= spare
                 self._spare += spare
 
     def open_again(self, client: Peer, uid: Any, service: Peer) -> bool:

@@ -96,9 +96,9 @@ class OwnRequests:
 
 def _told(peer: Peer) -> bytes:
     """Return what others are told of a peer, which is encoded once: a Service may have much to tell."""
-    if not peer.told:
-        peer.told = codec.encode_value(peer.info)
-    return peer.told
+    if not peer.encoded_info:
+        peer.encoded_info = codec.encode_value(peer.info)
+    return peer.encoded_info
 
 
 def _joined(peers: Iterable[tuple[str, Peer]]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from msl_network_trio.protocol.framing import LineBuffer
-from msl_network_trio.protocol.manager.pending_check import Waiting
+from msl_network_trio.protocol.manager.pending_check import AdmissionState
 from msl_network_trio.visible import visible
 
 
@@ -66,85 +66,84 @@ class Peer:
         kind: ``"client"``, ``"service"``, or empty before it has said.
         service: The name of the Service, if the peer is one.
         info: What the Manager's identity says about it.
-        told: What others are told of it, encoded; empty: it was not yet.
+        encoded_info: What others are told of it, encoded; empty: it was not yet.
         links: If it is a Service, the peers that are linked with it, in the order in which they linked, and
             since when.
         locks: If it is a Service, the peers that hold a lock, and since when.
-        linked_with: The number of Services with which it is linked.
+        link_count: The number of Services with which it is linked.
         open: The Services that have yet to answer a request of this peer, by the uid of the request; if there
             are several of one uid, how many requests each of them has to answer.
-        may_ask: How many requests of it may be open before somebody has to see whether there may be more.
-        asked: The Service that it has sent a request to last.
-        askers: If it is a Service, the peers that have sent requests to it.
-        since: When it connected.
+        request_credit: How many requests of it may be open before `OpenRequests` has to allow more.
+        last_service: The Service that it has sent a request to last.
+        requesters: If it is a Service, the peers that have sent requests to it.
+        connected_at: When it connected.
         received: How many bytes it has sent.
         lines_received: How many lines these were.
         sent: How many bytes have been sent to it.
-        unfinished: How many bytes there were of a line that is not complete.
-        unread: Lines that were received and not looked at yet, since there were too many at once, or since
-            the peer waits for a verdict.
+        partial_size: How many bytes there were of a line that is not complete.
+        pending_lines: Lines received and not handled yet.
         user: As whom the peer has logged in; empty: it has not.
         notifications_left: How many notifications it may emit before the time is looked at.
-        notifications_when: When that was set.
+        notifications_renewed_at: When that was set.
         notifications_dropped: How many were too many since it was told so.
-        notifications_told: When it was told so.
+        notifications_reported_at: When it was told so.
         outgoing: What waits to be written, in order: whole lines, or the pieces of large ones.
         writing: What the I/O layer has taken out of `outgoing` and not sent yet.
         large: Whether `outgoing` has such pieces.
         backlog: How many bytes wait to be written: those in `outgoing`, and those that the I/O layer has
             taken out of it and not yet sent.
-        busy: A peer to which this one has sent a request although a lot waits to be written to it.
+        congested_service: The Service whose backlog exceeded `BUSY` when this peer last sent to it.
         closing: Why the connection is to be closed when `outgoing` is written; empty: it is not.
         lines: What was received of a line that is not complete.
         waits_for: What the peer has yet to say in the handshake or to log in: ``"password"`` (of the
             Manager), ``"username"``, ``"login password"``, ``"identity"``; or `VERDICT`, when others have to
             decide first. Empty if it may make requests.
-        waiting: The state of that; None when it is over.
+        admission: The state of that; None when it is over.
         has_answered: Whether it has answered the first question.
         is_admin: Whether the peer has logged in as an administrator.
-        size: How many bytes there are to tell about it.
-        tail: What turns a request of this peer into that line which its Service receives.
+        info_size: How many bytes there are to tell about it.
+        request_suffix: What turns a request of this peer into that line which its Service receives.
     """
 
     __slots__ = (
         "__weakref__",
         "address",
-        "asked",
-        "askers",
+        "admission",
         "backlog",
-        "busy",
         "closing",
+        "congested_service",
+        "connected_at",
+        "encoded_info",
         "has_answered",
         "host",
         "info",
+        "info_size",
         "is_admin",
         "kind",
         "large",
+        "last_service",
         "lines",
         "lines_received",
-        "linked_with",
+        "link_count",
         "links",
         "locks",
-        "may_ask",
         "name",
         "notifications_dropped",
         "notifications_left",
-        "notifications_told",
-        "notifications_when",
+        "notifications_renewed_at",
+        "notifications_reported_at",
         "open",
         "outgoing",
+        "partial_size",
+        "pending_lines",
         "port",
         "received",
+        "request_credit",
+        "request_suffix",
+        "requesters",
         "sent",
         "service",
-        "since",
-        "size",
-        "tail",
-        "told",
-        "unfinished",
-        "unread",
         "user",
-        "waiting",
         "waits_for",
         "writing",
     )
@@ -157,38 +156,38 @@ class Peer:
         self.kind = ""
         self.service = ""
         self.info: dict[str, Any] = {}
-        self.told = b""
+        self.encoded_info = b""
         self.links: dict[Peer, float] = {}
         self.locks: dict[Peer, float] = {}
-        self.linked_with = 0
+        self.link_count = 0
         self.open: dict[Any, Peer | dict[Peer, int]] = {}
-        self.may_ask = 0
-        self.asked: Peer | None = None
-        self.askers: dict[Peer, None] = {}
-        self.since = 0.0
+        self.request_credit = 0
+        self.last_service: Peer | None = None
+        self.requesters: dict[Peer, None] = {}
+        self.connected_at = 0.0
         self.received = 0
         self.lines_received = 0
         self.sent = 0
-        self.unfinished = 0
-        self.unread: list[bytes] = []
+        self.partial_size = 0
+        self.pending_lines: list[bytes] = []
         self.user = ""
         self.notifications_left = 0
-        self.notifications_when = 0.0
+        self.notifications_renewed_at = 0.0
         self.notifications_dropped = 0
-        self.notifications_told = -math.inf
+        self.notifications_reported_at = -math.inf
         self.outgoing: list[bytes | memoryview] = []
         self.writing: list[bytes | memoryview] = []
         self.large = False
         self.backlog = 0
-        self.busy: Peer | None = None
+        self.congested_service: Peer | None = None
         self.closing = ""
         self.lines = LineBuffer()
         self.waits_for = "identity"
-        self.waiting: Waiting | None = None
+        self.admission: AdmissionState | None = None
         self.has_answered = False
         self.is_admin = False
-        self.size = 0
-        self.tail = b""
+        self.info_size = 0
+        self.request_suffix = b""
 
     def is_called(self, name: object) -> bool:
         """Return whether that is the network name or the address, by host name or IP address, of the peer."""

@@ -1,6 +1,6 @@
 """What a Manager cannot decide by what it knows: somebody has to look it up, in a database for example.
 
-A peer for which something is `Undecided` waits, and so do the lines that it has sent since.
+A peer for which something is `PendingCheck` waits, and so do the lines that it has sent since.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen
-class TrustHost:
+class HostCheck:
     """Whether a host is trusted. The verdict is a bool."""
 
     hostname: str
 
 
 @attrs.frozen
-class KnowUser:
+class UserCheck:
     """Whether there is such a user. The verdict is a bool."""
 
     username: str
 
 
 @attrs.frozen
-class LogIn:
+class LoginCheck:
     """Whether that is the user's password.
 
     The verdict is None: it is not; True: it is, and the user is an administrator; False: the user is none.
@@ -50,14 +50,14 @@ class AdminRequest:
 
 
 @attrs.frozen
-class Replace:
+class ReplaceCheck:
     """Whether the peer that has the wanted name was gone, and is now forgotten. The verdict is a bool."""
 
     holder: Peer
     identity: Any = attrs.field(repr=False)
 
 
-class NotNow(Exception):
+class TryAgain(Exception):
     """There is no verdict now, and none on the peer: it may try again.
 
     Args:
@@ -70,7 +70,7 @@ class NotNow(Exception):
         self.again = again
 
 
-class Throttled(NotNow):
+class Throttled(TryAgain):
     """Too many logins have failed.
 
     Args:
@@ -88,18 +88,18 @@ class Revoked(Exception):
     """The peer has logged in as an administrator, and is none any more."""
 
 
-Undecided = TrustHost | KnowUser | LogIn | AdminRequest | Replace
+PendingCheck = HostCheck | UserCheck | LoginCheck | AdminRequest | ReplaceCheck
 
 
 @attrs.define
-class Waiting:
+class AdmissionState:
     """What has to do with a peer that is yet to be let in, or to be let do something."""
 
-    undecided: Undecided | None = None
+    check: PendingCheck | None = None
     """What the verdict is about that the peer waits for."""
 
-    data: bytes = attrs.field(default=b"", repr=False)
-    """What it has sent since, before it was let in; later that is in `Peer.unread`."""
+    held: bytes = attrs.field(default=b"", repr=False)
+    """What it has sent since, before it was let in; later that is in `Peer.pending_lines`."""
 
     username: str = ""
     """Who it says it is."""

@@ -3,8 +3,8 @@ r"""The Manager's side of the protocol, as pure state.
 The contract: `ManagerProtocol.connect` a peer, hand over what it sends with `ManagerProtocol.receive`, and
 say with `ManagerProtocol.disconnect` that it has gone. After each of these have the peers in
 `ManagerProtocol.touched` write what is in `Peer.outgoing`, and close those that are `Peer.closing`. While a
-peer has something `ManagerProtocol.undecided`, find it out, tell `ManagerProtocol.decide`, and better receive
-nothing of that peer: what it sends is kept until then.
+peer has something `ManagerProtocol.pending_check`, perform it, pass the result to `ManagerProtocol.resolve`,
+and receive nothing of that peer: what it sends is kept until then.
 
 Here is what happens to a connection. Who is let in says `admission`, what becomes of the lines of those who
 are `routing`, and what waits to be written to them is in `delivery`.
@@ -24,12 +24,12 @@ from msl_network_trio.limits.quota import Holdings
 from msl_network_trio.protocol.manager import answers
 from msl_network_trio.protocol.manager.admission import FULL_AGAIN, Admission, Authentication
 from msl_network_trio.protocol.manager.delivery import Delivery
-from msl_network_trio.protocol.manager.event_log import Records
+from msl_network_trio.protocol.manager.event_log import EventLog
 from msl_network_trio.protocol.manager.notification_rate import NotificationRate
 from msl_network_trio.protocol.manager.open_requests import OpenRequests
 from msl_network_trio.protocol.manager.own_requests import OwnRequests
 from msl_network_trio.protocol.manager.peer import Peer
-from msl_network_trio.protocol.manager.pending_check import Undecided
+from msl_network_trio.protocol.manager.pending_check import PendingCheck
 from msl_network_trio.protocol.manager.registry import Registry
 from msl_network_trio.protocol.manager.routing import TURN_ENDS, Router
 
@@ -61,12 +61,12 @@ class ManagerProtocol:
         login_attempts: How many logins of one user of a host may fail, see `Logins`; None: any number.
         login_memory: After how many seconds a failed login is forgotten.
         login_delay: For how many seconds a login waits for each one that has failed.
-        replaces: Whether a peer that is gone may be replaced by one of the same name, see `Replace`.
+        replaces: Whether a peer that is gone may be replaced by one of the same name, see `ReplaceCheck`.
         clock: Gives the time in seconds, of which only differences count.
 
     Attributes:
         registry: Who is connected.
-        records: The log.
+        event_log: The log.
         logins: The attempts to log in that have failed.
         touched: Peers to which there is something to write since the list was last emptied; it is always the
             same list.
@@ -93,12 +93,12 @@ class ManagerProtocol:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self.records = Records(clock)
-        self.registry = Registry(self.records, max_links, max_connections)
+        self.event_log = EventLog(clock)
+        self.registry = Registry(self.event_log, max_links, max_connections)
         self.logins = Logins(login_attempts, login_memory, login_delay, clock)
         self.hits: Counter[str] = Counter()
         self._clock = clock
-        self._delivery = Delivery(name, max_backlog, self.records, self.hits)
+        self._delivery = Delivery(name, max_backlog, self.event_log, self.hits)
         self.touched = self._delivery.touched
         self._requests = OpenRequests(self.registry.peers, max_requests, clock)
         self._notification_rate = NotificationRate(notification_rate, self._delivery, self.hits, clock)
@@ -113,7 +113,7 @@ class ManagerProtocol:
             delivery=self._delivery,
             admitted=self._admitted,
             record=record,
-            records=self.records,
+            event_log=self.event_log,
             logins=self.logins,
             replaces=replaces,
         )
@@ -125,7 +125,7 @@ class ManagerProtocol:
             requests=self._requests,
             notification_rate=self._notification_rate,
             own_requests=self._own_requests,
-            records=self.records,
+            event_log=self.event_log,
             hits=self.hits,
         )
 
@@ -137,7 +137,7 @@ class ManagerProtocol:
 
     def connect(self, peer: Peer) -> None:
         """Take up the conversation with a new peer: the Manager speaks first."""
-        peer.since = self._clock()
+        peer.connected_at = self._clock()
         self._admission.begin(peer)
 
     def receive(self, peer: Peer, data: bytes, at_most: int = sys.maxsize) -> None:
@@ -146,8 +146,8 @@ class ManagerProtocol:
         Args:
             peer: The peer.
             data: What it has sent.
-            at_most: How many lines to handle. If there are more, they are in `Peer.unread`, and it is for
-                `receive_more` to go on with them before more is received.
+            at_most: How many lines to handle. The others are kept in
+                `Peer.pending_lines` for `receive_more`.
         """
         peer.received += len(data)
         if not peer.kind:
@@ -155,18 +155,18 @@ class ManagerProtocol:
         if peer.closing:
             return
         lines = peer.lines.feed(data)
-        if peer.lines.size != peer.unfinished:
-            peer.unfinished = peer.lines.size
-            self._unfinished.hold(peer, peer.unfinished)
+        if peer.lines.size != peer.partial_size:
+            peer.partial_size = peer.lines.size
+            self._unfinished.hold(peer, peer.partial_size)
             if peer.closing:
                 return
         count = len(lines)
         peer.lines_received += count
-        if peer.unread:
-            peer.unread = [*peer.unread, *lines]  # what came before is handled before
+        if peer.pending_lines:
+            peer.pending_lines = [*peer.pending_lines, *lines]  # what came before is handled before
             return
         if count > at_most:
-            lines, peer.unread = lines[:at_most], lines[at_most:]
+            lines, peer.pending_lines = lines[:at_most], lines[at_most:]
         rest = iter(lines)
         if not peer.waits_for:  # what follows is _handle_all() for most lines, without what they do not need
             handle = self._router.handle
@@ -180,8 +180,8 @@ class ManagerProtocol:
             self._handle_all(peer, rest)
 
     def receive_more(self, peer: Peer, at_most: int = sys.maxsize) -> None:
-        """Go on with `Peer.unread`; see `receive`."""
-        lines, peer.unread = peer.unread[:at_most], peer.unread[at_most:]
+        """Go on with `Peer.pending_lines`; see `receive`."""
+        lines, peer.pending_lines = peer.pending_lines[:at_most], peer.pending_lines[at_most:]
         if not peer.closing:
             self._handle_all(peer, lines)
 
@@ -193,26 +193,26 @@ class ManagerProtocol:
                 handle(peer, line)
             elif peer.waits_for == TURN_ENDS:
                 peer.waits_for = ""
-                peer.unread = [line, *lines, *peer.unread]
-            elif self.undecided(peer) is None:
+                peer.pending_lines = [line, *lines, *peer.pending_lines]
+            elif self.pending_check(peer) is None:
                 if not self._admission.take(peer, line):
                     handle(peer, line)
             else:
-                peer.unread = [line, *lines, *peer.unread]
+                peer.pending_lines = [line, *lines, *peer.pending_lines]
             if peer.closing:
                 return
         if peer.waits_for == TURN_ENDS:
             peer.waits_for = ""
-        if peer.lines.overflow is not None and not peer.unread:
+        if peer.lines.overflow is not None and not peer.pending_lines:
             self._too_long(peer)
 
     def _shake_hands(self, peer: Peer, data: bytes) -> bytes:
         """Take what a peer has sent before it was let in, and return what it has sent later."""
         begin, end = 0, len(data)
         while begin < end and not (peer.kind or peer.closing):
-            if self.undecided(peer) is not None:
-                assert peer.waiting is not None
-                peer.waiting.data += data[begin:]
+            if self.pending_check(peer) is not None:
+                assert peer.admission is not None
+                peer.admission.held += data[begin:]
                 return b""
             # One line at a time, since each may change how long the one behind it may be.
             line_end = data.find(b"\n", begin) + 1 or end
@@ -231,26 +231,26 @@ class ManagerProtocol:
     def _drop_line(self, peer: Peer) -> None:
         """Drop a peer whose line takes too much of what there is for the lines of all."""
         peer.lines.clear()
-        peer.unfinished = 0
+        peer.partial_size = 0
         text = f"The lines of all peers that are not complete have more than {_UNFINISHED:,} bytes"
         self.reject(peer, ValueError(f"{text}, yours the most"), again=FULL_AGAIN)
 
-    def undecided(self, peer: Peer) -> Undecided | None:
+    def pending_check(self, peer: Peer) -> PendingCheck | None:
         """Return what somebody has to decide before a peer can be served on."""
-        return peer.waiting.undecided if peer.waiting is not None else None
+        return peer.admission.check if peer.admission is not None else None
 
-    def decide(self, peer: Peer, verdict: Any, at_most: int = sys.maxsize) -> None:
+    def resolve(self, peer: Peer, verdict: Any, at_most: int = sys.maxsize) -> None:
         """Tell what was decided, and handle what the peer has sent meanwhile.
 
         Args:
             peer: The peer.
-            verdict: What `undecided` says that it is, or an exception, because of which there is none.
+            verdict: What `pending_check` says that it is, or an exception, because of which there is none.
             at_most: See `receive`.
         """
-        waiting = peer.waiting
-        assert waiting is not None
-        self._admission.decide(peer, verdict)
-        data, waiting.data = waiting.data, b""
+        state = peer.admission
+        assert state is not None
+        self._admission.resolve(peer, verdict)
+        data, state.held = state.held, b""
         peer.received -= len(data)  # which has been counted
         if data:
             self.receive(peer, data, at_most)

@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.protocol.manager.event_log import Records
+from msl_network_trio.protocol.manager.event_log import EventLog
 from msl_network_trio.protocol.manager.identity import read_identity
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.visible import visible
@@ -37,7 +37,7 @@ class Registry:
     """The peers of one Manager.
 
     Args:
-        records: Where to write what happens; None: nobody wants to know.
+        event_log: Where to write what happens; None: nobody wants to know.
         max_links: With how many Services a peer may be linked; None: any number.
         max_peers: How many peers there may be; None: any number.
 
@@ -52,7 +52,7 @@ class Registry:
     """
 
     def __init__(
-        self, records: Records | None = None, max_links: int | None = None, max_peers: int | None = None
+        self, event_log: EventLog | None = None, max_links: int | None = None, max_peers: int | None = None
     ) -> None:
         self.peers: dict[str, Peer] = {}
         self.services: dict[str, Peer] = {}
@@ -63,7 +63,7 @@ class Registry:
         self._max_peers = math.inf if max_peers is None else max_peers
         self.changes = 0
         self._size = 0
-        self._records = records or Records(time.monotonic)
+        self._event_log = event_log or EventLog(time.monotonic)
 
     def add(self, peer: Peer, said: Any) -> None:
         """Enter a peer by what it says about itself.
@@ -90,8 +90,8 @@ class Registry:
         if identity.network_name in self.peers:
             raise AddressTaken(f"A peer with the name {identity.network_name!r} is already connected")
         peer.name, peer.kind = identity.network_name, identity.kind
-        peer.info, peer.size = identity.info, identity.size
-        self._size += peer.size
+        peer.info, peer.info_size = identity.info, identity.size
+        self._size += peer.info_size
         self.peers[peer.name] = peer
         self.most = max(self.most, len(self.peers))
         self.changes += 1
@@ -104,17 +104,17 @@ class Registry:
         if self.peers.get(peer.name) is not peer:
             return
         del self.peers[peer.name]
-        self._size -= peer.size
+        self._size -= peer.info_size
         self.changes += 1
         if peer.kind == "service":
             del self.services[peer.service]
             for linked in list(peer.links):
                 self._end_link(linked, peer)
         for service in self.services.values():
-            service.askers.pop(peer, None)
+            service.requesters.pop(peer, None)
             if peer in service.links:
                 self._end_link(peer, service)
-        peer.asked = None
+        peer.last_service = None
 
     def link(self, peer: Peer, name: str) -> dict[str, Any]:
         """Link a peer with a Service, and return what is known about the Service.
@@ -134,17 +134,17 @@ class Registry:
                 raise PermissionError(
                     f"The maximum number of Clients are already linked with {name!r}{_listed(service.links)}"
                 )
-            if self.max_links is not None and peer.linked_with >= self.max_links:
+            if self.max_links is not None and peer.link_count >= self.max_links:
                 self.links_refused += 1
                 raise PermissionError(
-                    f"{visible(peer.name)} is linked with {peer.linked_with:,} services, "
+                    f"{visible(peer.name)} is linked with {peer.link_count:,} services, "
                     "as many as this Manager allows (max_links)"
                 )
-            service.links[peer] = self._records.clock()
-            peer.linked_with += 1
+            service.links[peer] = self._event_log.clock()
+            peer.link_count += 1
             count = len(service.links)
             text = "%s is linked with %r [%d link(s)]"
-            self._records.write(
+            self._event_log.write(
                 peer, logging.INFO, "linked", text, peer.name, name, count, service=name, links=count
             )
         return service.info
@@ -164,10 +164,10 @@ class Registry:
 
     def _end_link(self, peer: Peer, service: Peer) -> None:
         self._end_lock(peer, service)
-        seconds = self._records.clock() - service.links.pop(peer)
-        peer.linked_with -= 1
+        seconds = self._event_log.clock() - service.links.pop(peer)
+        peer.link_count -= 1
         count = len(service.links)
-        self._records.write(
+        self._event_log.write(
             peer,
             logging.INFO,
             "unlinked",
@@ -185,9 +185,9 @@ class Registry:
         since = service.locks.pop(peer, None)
         if since is None:
             return
-        seconds = self._records.clock() - since
+        seconds = self._event_log.clock() - since
         count = len(service.locks)
-        self._records.write(
+        self._event_log.write(
             peer,
             logging.INFO,
             "unlocked",
@@ -228,9 +228,9 @@ class Registry:
                 f"there are {len(links)} links with the {name!r} service{_listed(links)}"
             )
         if peer not in service.locks:
-            service.locks[peer] = self._records.clock()
+            service.locks[peer] = self._event_log.clock()
             count = len(service.locks)
-            self._records.write(
+            self._event_log.write(
                 peer,
                 logging.INFO,
                 "locked",

@@ -17,7 +17,7 @@ from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.manager import answers, open_requests
 from msl_network_trio.protocol.manager import typed_lines as terminal
 from msl_network_trio.protocol.manager.delivery import BUSY, LARGE, Delivery
-from msl_network_trio.protocol.manager.event_log import Records
+from msl_network_trio.protocol.manager.event_log import EventLog
 from msl_network_trio.protocol.manager.notification_rate import NotificationRate
 from msl_network_trio.protocol.manager.open_requests import OpenRequests
 from msl_network_trio.protocol.manager.own_requests import OwnRequests
@@ -47,7 +47,7 @@ class Router:
         requests: How many requests may be open.
         notification_rate: How many notifications a Service may emit.
         own_requests: Answers the requests to the Manager itself.
-        records: The log.
+        event_log: The log.
         hits: Counts the requests that were too many, as ``max_requests``.
     """
 
@@ -60,7 +60,7 @@ class Router:
         requests: OpenRequests,
         notification_rate: NotificationRate,
         own_requests: OwnRequests,
-        records: Records,
+        event_log: EventLog,
         hits: Counter[str],
     ) -> None:
         self._name = name
@@ -69,7 +69,7 @@ class Router:
         self._requests = requests
         self._notification_rate = notification_rate
         self._own_requests = own_requests
-        self._records = records
+        self._event_log = event_log
         self._hits = hits
 
     def handle(self, peer: Peer, line: bytes) -> None:
@@ -139,22 +139,22 @@ class Router:
             self._delivery.refuse(peer, "", f"ValueError: The uid has more than {_LONGEST_UID} characters")
             return
         asked = peer.open
-        if uid not in asked and (len(asked) < peer.may_ask or self._requests.allow_more(peer)):
+        if uid not in asked and (len(asked) < peer.request_credit or self._requests.allow_more(peer)):
             asked[uid] = service
         elif uid not in asked or not self._requests.open_again(peer, uid, service):
             self._too_many_requests(peer, uid)
             return
-        if peer.asked is not service:
-            peer.asked = service
-            service.askers[peer] = None
+        if peer.last_service is not service:
+            peer.last_service = service
+            service.requesters[peer] = None
         if size < LARGE:
             if line[-1] != _CLOSING_BRACE:
                 line = line.rstrip()
-            self._delivery.put(service, line[:-1] + peer.tail)
+            self._delivery.put(service, line[:-1] + peer.request_suffix)
         else:
-            self._delivery.put_large(service, memoryview(line)[: line.rindex(b"}")], peer.tail)
+            self._delivery.put_large(service, memoryview(line)[: line.rindex(b"}")], peer.request_suffix)
         if service.backlog > BUSY:
-            peer.busy = service
+            peer.congested_service = service
 
     def _reply(self, peer: Peer, routed: RoutedLine, line: bytes) -> None:
         """Pass a reply on to who made the request, or a notification to all that are linked."""
@@ -162,11 +162,11 @@ class Router:
             if not peer.service or routed.service != peer.service:
                 name = routed.service
                 text = "%s sent a notification in the name of %r, dropped"
-                self._records.write(peer, logging.WARNING, "forged", text, peer.name, name, service=name)
+                self._event_log.write(peer, logging.WARNING, "forged", text, peer.name, name, service=name)
             elif routed.error:
                 # The client of msl-network takes it for the answer to a request of somebody.
                 text = "%s sent a notification that is an error, dropped"
-                self._records.write(peer, logging.WARNING, "forged", text, peer.name, service=peer.service)
+                self._event_log.write(peer, logging.WARNING, "forged", text, peer.name, service=peer.service)
             elif peer.notifications_left > 0 or self._notification_rate.renew(peer):
                 peer.notifications_left -= 1
                 for linked in peer.links:
@@ -180,7 +180,7 @@ class Router:
             if routed.error:
                 text = "a request of %s to %r has failed"
                 name = peer.service
-                self._records.write(client, logging.INFO, "failed", text, client.name, name, service=name)
+                self._event_log.write(client, logging.INFO, "failed", text, client.name, name, service=name)
         else:
             logger.debug("%r sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
 
@@ -226,13 +226,13 @@ class Router:
         if peer.kind != "service":
             return
         text = departure(peer.service, self._name)
-        peer.askers.pop(peer, None)  # itself need not be told
-        for client in peer.askers:
-            if client.asked is peer:
-                client.asked = None
+        peer.requesters.pop(peer, None)  # itself need not be told
+        for client in peer.requesters:
+            if client.last_service is peer:
+                client.last_service = None
             for uid in open_requests.close_all(client, peer):
                 self._delivery.put(client, answers.error(text, uid, client.name))
-        peer.askers.clear()
+        peer.requesters.clear()
         peer.open.clear()
 
 

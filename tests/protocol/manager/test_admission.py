@@ -12,11 +12,11 @@ from msl_network_trio.protocol.manager.admission import VERDICT, Authentication
 from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.protocol.manager.pending_check import (
     AdminRequest,
-    KnowUser,
-    LogIn,
+    HostCheck,
+    LoginCheck,
     Revoked,
     Throttled,
-    TrustHost,
+    UserCheck,
 )
 from tests.protocol.network import NAME, Network, encoded, raw, read, reply, request
 
@@ -44,29 +44,29 @@ class Lab(Network):
 
     def decide(self, peer: Peer, verdict: Any = ...) -> Any:
         """Decide what a peer waits for, by the users unless told otherwise, and return what it was."""
-        question = self.protocol.undecided(peer)
+        question = self.protocol.pending_check(peer)
         assert question is not None
         if verdict is ...:
             match question:
-                case KnowUser(username):
+                case UserCheck(username):
                     verdict = username in USERS
-                case LogIn(username, password):
+                case LoginCheck(username, password):
                     right, is_admin = USERS[username]
                     verdict = is_admin if password == right else None
                 case AdminRequest():
                     verdict = [question.attribute, question.args, question.kwargs]
-        self.protocol.decide(peer, verdict)
+        self.protocol.resolve(peer, verdict)
         return question
 
     def log_in(self, peer: Peer, username: str, password: str) -> None:
         """Answer the questions of a login."""
         assert [line["attribute"] for line in read(peer)] == ["username"]
         self.send(peer, answer(username))
-        assert self.decide(peer) == KnowUser(username)
+        assert self.decide(peer) == UserCheck(username)
         [question] = read(peer)
         assert (question["attribute"], question["args"], question["uid"]) == ("password", [username], "")
         self.send(peer, answer(password))
-        assert self.decide(peer) == LogIn(username, password)
+        assert self.decide(peer) == LoginCheck(username, password)
 
     def admin(self) -> Peer:
         """Connect a client that has logged in as an administrator."""
@@ -112,7 +112,7 @@ def test_there_is_one_authentication_at_most(more):
 
 def test_the_password_is_not_shown():
     assert "secret" not in repr(Authentication("secret"))
-    assert "secret" not in repr(LogIn("alice", "secret"))
+    assert "secret" not in repr(LoginCheck("alice", "secret"))
     assert "secret" not in repr(AdminRequest("users_table.insert", ["eve", "secret"], {"password": "secret"}))
 
 
@@ -122,11 +122,11 @@ def test_a_host_that_is_trusted_is_asked_who_is_there():
     lab.protocol.connect(peer)
     assert peer.waits_for == VERDICT
     assert read(peer) == []
-    assert lab.decide(peer, verdict=True) == TrustHost("lab-5")
+    assert lab.decide(peer, verdict=True) == HostCheck("lab-5")
     assert [line["attribute"] for line in read(peer)] == ["identity"]
     lab.send(peer, hello())
     assert peer.name == "C[vm:5]"
-    assert lab.protocol.undecided(peer) is None
+    assert lab.protocol.pending_check(peer) is None
     assert lab.records == ["new connection request", "connected as a client"]
 
 
@@ -168,7 +168,7 @@ def test_the_whole_login_and_the_first_requests_may_come_at_once():
         request("Echo", "e", "x" * 200_000),
     ]
     lab.send(peer, *lines)
-    for kind in (KnowUser, LogIn, AdminRequest):
+    for kind in (UserCheck, LoginCheck, AdminRequest):
         assert isinstance(lab.decide(peer), kind)
     told = read(peer)
     assert [line.get("attribute") for line in told[:3]] == ["username", "password", "identity"]
@@ -185,7 +185,7 @@ def test_the_whole_login_in_pieces(pieces):
     data = b"".join(encoded(line) + b"\r\n" for line in lines)
     for start in range(0, len(data), pieces):
         lab.protocol.receive(peer, data[start : start + pieces])
-        while lab.protocol.undecided(peer) is not None:
+        while lab.protocol.pending_check(peer) is not None:
             lab.decide(peer)
     assert read(peer)[3]["result"] == ["port", [], {}]
 
@@ -296,7 +296,7 @@ def test_an_administrator_logs_in_once(lab, client):
     lab.send(client, request("Manager", "port", uid="8", x=1))
     assert lab.decide(client) == AdminRequest("port", [], {"x": 1}, "8")
     assert [line["uid"] for line in read(client)] == ["8"]
-    assert (client.waits_for, client.waiting) == ("", None)
+    assert (client.waits_for, client.admission) == ("", None)
 
 
 def test_who_is_no_administrator_is_told_so_and_stays_connected(lab, client):
@@ -336,7 +336,7 @@ def test_who_cannot_log_in_gets_the_answer_to_the_request_and_stays_connected(la
         lab.decide(client)
     line = read(client)[-1]
     assert (line["message"], line["uid"], line["requester"]) == (message, "7", client.name)
-    assert (client.closing, client.waits_for, client.waiting) == ("", "", None)
+    assert (client.closing, client.waits_for, client.admission) == ("", "", None)
     assert lab.records[-1] == f"rejected: {message.removeprefix('ValueError: ').lower()}"
     lab.send(client, request("Manager", "port", uid="8"))
     lab.log_in(client, "alice", "pw-a")
@@ -359,7 +359,7 @@ def test_a_client_that_logs_in_too_often_is_told_when_to_try_again_and_stays_con
     text = "ValueError: Too many logins from vm have failed, the next one may begin in 33 s"
     assert (line["message"], line["uid"], line["again"]) == (text, "7", 33)
     assert lab.records[-1] == "connected as a client"
-    assert (client.closing, client.waiting) == ("", None)
+    assert (client.closing, client.admission) == ("", None)
 
 
 def test_an_administrator_who_is_none_any_more_is_told_and_may_log_in_again(lab):
@@ -429,7 +429,7 @@ def test_further_admin_requests_wait_for_the_login_and_are_answered_in_order(lab
     for _ in range(3):
         lab.decide(client)
     assert [line["uid"] for line in read(client)] == ["0", "1", "2"]
-    assert client.waiting is None
+    assert client.admission is None
 
 
 def test_after_a_refusal_the_next_admin_request_may_log_in(lab, client):
@@ -452,7 +452,7 @@ def test_not_any_number_of_admin_requests_waits_for_a_login(lab, client):
 def test_the_end_of_the_connection_may_come_in_the_middle(lab, client):
     lab.send(client, request("Manager", "port"), request(client.name, "__disconnect__"), answer("alice"))
     assert client.closing
-    assert lab.protocol.undecided(client) is None
+    assert lab.protocol.pending_check(client) is None
     lab.protocol.disconnect(client)
     assert lab.protocol.identity()["clients"] == {}
 
@@ -482,7 +482,7 @@ def test_goodbye_may_wait_behind_a_verdict(lab):
 def test_what_is_an_answer(lab, client, line):
     lab.send(client, request("Manager", "port"))
     lab.send(client, line)
-    assert lab.protocol.undecided(client) == KnowUser("alice")
+    assert lab.protocol.pending_check(client) == UserCheck("alice")
 
 
 @pytest.mark.parametrize("line", [b"{}", b'{"result": "alice"', b"\xff", {"error": True, "uid": ""}])
@@ -498,7 +498,7 @@ def test_a_broken_line_is_no_answer(lab, client, line):
 def test_a_name_that_is_a_number_can_be_typed(lab, client):
     lab.send(client, request("Manager", "port"))
     lab.send(client, b"42")
-    assert lab.protocol.undecided(client) == KnowUser("42")
+    assert lab.protocol.pending_check(client) == UserCheck("42")
 
 
 def test_replies_of_a_service_that_logs_in_are_no_answers(lab, client):
@@ -509,7 +509,7 @@ def test_replies_of_a_service_that_logs_in_are_no_answers(lab, client):
     lab.send(echo, reply(asked, "ok"))
     assert [line["result"] for line in read(client)] == ["ok"]
     lab.send(echo, answer("alice"))
-    assert lab.protocol.undecided(echo) == KnowUser("alice")
+    assert lab.protocol.pending_check(echo) == UserCheck("alice")
 
 
 def test_an_error_of_a_request_is_its_answer(lab):
@@ -588,12 +588,12 @@ def test_of_who_is_no_administrator_yet_little_is_kept(lab, client):
     lab.send(client, request("Manager", "x", "y" * 16_400, uid="1"))
     [line] = read(client)
     assert (line["uid"], "no more than 16,384 bytes" in line["message"]) == ("1", True)
-    assert (client.waits_for, client.waiting) == ("", None)
+    assert (client.waits_for, client.admission) == ("", None)
     lab.send(client, *[request("Manager", "x", "y" * 6000, uid=str(number)) for number in range(4)])
     question, *refused = read(client)
     assert question["attribute"] == "username"
     assert [line["uid"] for line in refused] == ["2", "3"]
-    assert len(client.waiting.requests) == 2
+    assert len(client.admission.requests) == 2
 
 
 def test_an_administrator_may_send_more(lab):

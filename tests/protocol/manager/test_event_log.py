@@ -111,7 +111,7 @@ def test_a_host_that_causes_too_many_records_is_summed_up_and_others_are_not(log
     network.send(loud, request("Nope", "e"))
     [left_out] = events(log, "left_out")
     assert (left_out["count"], left_out["host"]) == (count - (records.AT_ONCE - 2) + 10, "vm")
-    network.protocol.records.close()
+    network.protocol.event_log.close()
     assert len(events(log, "left_out")) == 1  # nothing more to tell
 
 
@@ -122,7 +122,7 @@ def test_all_addresses_of_an_ipv6_network_have_one_allowance(log):
         peer.host = Host("h", f"2001:db8::{number:x}", "h", "h")
         network.send(peer, 5)
     assert len(events(log, "rejected")) == records.AT_ONCE
-    network.protocol.records.close()
+    network.protocol.event_log.close()
     [left_out] = events(log, "left_out")
     assert (left_out["count"], left_out["host"]) == (10, "2001:db8::/64")
 
@@ -131,7 +131,7 @@ def test_what_was_left_out_is_told_in_the_end(log):
     network = Network(clock=Clock())
     loud = network.peer()
     network.send(loud, *[request("Nope", "e")] * (records.AT_ONCE + 9))
-    network.protocol.records.close()
+    network.protocol.event_log.close()
     [left_out] = events(log, "left_out")
     assert left_out["count"] == 10
 
@@ -143,7 +143,7 @@ def test_hosts_are_not_remembered_for_ever(log, monkeypatch):
         peer = network.connect()
         peer.host = Host("h", str(number), "h", "h")
         network.send(peer, *[5] * 3)
-        assert len(network.protocol.records._hosts) <= 10
+        assert len(network.protocol.event_log._hosts) <= 10
     assert [event["host"] for event in events(log, "rejected")] == [str(number) for number in range(30)]
 
 

@@ -166,9 +166,9 @@ def test_a_link_more_than_a_client_may_have_is_refused_until_it_gives_one_up():
     network.send(client, request("Manager", "unlink", "A"), request("Manager", "link", "C"))
     assert [line["error"] for line in read(client)] == [False, False]
     network.protocol.disconnect(services[1])  # which also ends a link
-    assert client.linked_with == 1
+    assert client.link_count == 1
     network.protocol.disconnect(client)
-    assert client.linked_with == 0
+    assert client.link_count == 0
 
 
 def test_an_error_lists_so_many_clients_and_no_more():
@@ -293,7 +293,7 @@ def test_lines_that_come_at_once_are_handled_in_turns():
     data = b"".join(encoded(request("Echo", "e", uid=str(n))) + b"\n" for n in range(2 * TURN + 5))
     network.protocol.receive(client, data, TURN)
     counts = [len(read(echo))]
-    while client.unread:
+    while client.pending_lines:
         network.protocol.receive_more(client, TURN)
         counts.append(len(read(echo)))
     assert counts == [TURN, TURN, 5]
@@ -305,7 +305,7 @@ def test_lines_that_wait_for_a_verdict_are_handled_in_turns_when_it_has_come(is_
     network = Network(authentication=Authentication(hostname=not is_let_in))
     echo = network.connect()
     if not is_let_in:
-        network.protocol.decide(echo, verdict=True)
+        network.protocol.resolve(echo, verdict=True)
     network.send(echo, {"result": {"name": "Echo", "type": "service", "attributes": {}}})
     read(echo)
     client = network.connect()
@@ -315,9 +315,9 @@ def test_lines_that_wait_for_a_verdict_are_handled_in_turns_when_it_has_come(is_
     lines += [encoded(request("Echo", "e", uid=str(n))) for n in range(2 * TURN + 5)]
     network.protocol.receive(client, b"".join(line + b"\n" for line in lines), TURN)
     assert read(echo) == []
-    network.protocol.decide(client, True, TURN)
+    network.protocol.resolve(client, True, TURN)
     counts = [len(read(echo))]
-    while client.unread:
+    while client.pending_lines:
         network.protocol.receive_more(client, TURN)
         counts.append(len(read(echo)))
     assert max(counts) <= TURN
@@ -341,7 +341,7 @@ def test_a_line_that_is_too_long_comes_to_light_behind_those_before_it(turn):
     echo, client = network.peer("Echo", "service"), network.peer()
     before = b"".join(encoded(request("Echo", "e", uid=str(n))) + b"\n" for n in range(3))
     network.protocol.receive(client, before + b"x" * 2000, turn)
-    while client.unread:
+    while client.pending_lines:
         assert not client.closing
         network.protocol.receive_more(client, turn)
     assert len(read(echo)) == 3
@@ -415,7 +415,7 @@ def test_when_a_service_goes_only_requests_of_those_who_have_asked_it_are_looked
     network.send(two, request("Busy", "e"), request("Short", "e", uid="s"))
     network.protocol.disconnect(short)
     assert [line["uid"] for line in read(two)] == ["s"]
-    assert set(busy.askers) == {one, two}
+    assert set(busy.requesters) == {one, two}
 
 
 def test_many_requests_with_one_uid_are_kept_as_numbers():
@@ -436,7 +436,7 @@ def test_a_client_that_goes_is_forgotten_by_the_services_it_has_asked():
     network.send(client, request("Echo", "e"))
     asked = read(echo)[0]
     network.protocol.disconnect(client)
-    assert echo.askers == {}
+    assert echo.requesters == {}
     network.send(echo, reply(asked, 1))  # to nobody
     assert network.protocol.registry.peers == {echo.name: echo}
     assert network.protocol.touched[-1] is not client

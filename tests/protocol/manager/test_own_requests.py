@@ -73,7 +73,7 @@ def test_a_request_to_the_manager_is_of_bounded_length():
         [line] = read(client)
         assert line["message"] == "ValueError: A request to the Manager has no more than 65,536 bytes"
         assert line["uid"] == "7"
-    assert client.linked_with == 0
+    assert client.link_count == 0
 
 
 def test_who_is_connected_is_encoded_once_for_all_who_ask(monkeypatch):

@@ -12,7 +12,7 @@ from msl_network_trio.protocol.manager import registry
 from msl_network_trio.protocol.manager.answers import Encoded
 from msl_network_trio.protocol.manager.delivery import LARGE
 from msl_network_trio.protocol.manager.peer import Host
-from msl_network_trio.protocol.manager.pending_check import AdminRequest, Replace
+from msl_network_trio.protocol.manager.pending_check import AdminRequest, ReplaceCheck
 from tests.protocol.network import NAME, Network, notification, read, request
 
 TAKEN = "NameError: A 'S' service is already running on the Manager"
@@ -36,11 +36,11 @@ def test_a_peer_that_is_gone_is_replaced(network):
     old, client = network.peer("S", "service"), network.peer()
     network.send(client, request("S", "add", 1, uid="a"))
     new = newcomer(network)
-    question = network.protocol.undecided(new)
-    assert question == Replace(old, {"name": "S", "type": "service", "attributes": {}})
+    question = network.protocol.pending_check(new)
+    assert question == ReplaceCheck(old, {"name": "S", "type": "service", "attributes": {}})
     assert [line["attribute"] for line in read(new)] == ["identity"]
     network.protocol.disconnect(old)  # the I/O layer has reset it
-    network.protocol.decide(new, True)
+    network.protocol.resolve(new, True)
     assert network.protocol.registry.services == {"S": new}
     [answer] = read(client)
     assert answer["uid"] == "a"
@@ -59,7 +59,7 @@ def test_what_a_newcomer_sends_behind_its_identity_is_handled_when_it_is_let_in(
     network.send(new, request(MANAGER, "unlink", "x", uid="3"))
     assert len(read(new)) == 1
     network.protocol.disconnect(old)
-    network.protocol.decide(new, True)
+    network.protocol.resolve(new, True)
     assert [line["uid"] for line in read(new)] == ["1", "2", "3"]
     assert new.lines_received == 4
     assert new.received > 0
@@ -68,7 +68,7 @@ def test_what_a_newcomer_sends_behind_its_identity_is_handled_when_it_is_let_in(
 def test_a_peer_that_is_there_keeps_its_name(network):
     old = network.peer("S", "service")
     new = newcomer(network)
-    network.protocol.decide(new, False)
+    network.protocol.resolve(new, False)
     assert read(new)[-1]["message"] == TAKEN
     assert new.closing
     assert network.protocol.registry.services == {"S": old}
@@ -78,8 +78,8 @@ def test_of_two_newcomers_one_has_the_name(network):
     old = network.peer("S", "service")
     first, second = newcomer(network), newcomer(network)
     network.protocol.disconnect(old)
-    network.protocol.decide(second, True)
-    network.protocol.decide(first, True)  # and not asked again: the second one is there
+    network.protocol.resolve(second, True)
+    network.protocol.resolve(first, True)  # and not asked again: the second one is there
     assert network.protocol.registry.services == {"S": second}
     assert read(first)[-1]["message"] == TAKEN
 
@@ -87,7 +87,7 @@ def test_of_two_newcomers_one_has_the_name(network):
 def test_a_newcomer_of_which_nobody_can_tell_may_try_again(network):
     network.peer("S", "service")
     new = newcomer(network)
-    network.protocol.decide(new, RuntimeError("broken"))
+    network.protocol.resolve(new, RuntimeError("broken"))
     told = read(new)[-1]
     assert told["message"].startswith("RuntimeError: The Manager cannot check who you are: broken")
     assert told["again"] > 0
@@ -110,7 +110,7 @@ def test_a_peer_that_is_another_one_keeps_its_name(network, changes, of_old):
             setattr(old, name, value)
     new = newcomer(network, **({} if of_old else changes))
     assert read(new)[-1]["message"] == TAKEN
-    assert network.protocol.undecided(new) is None
+    assert network.protocol.pending_check(new) is None
 
 
 def test_nobody_is_replaced_unless_that_is_wanted():
@@ -185,8 +185,8 @@ def test_a_result_that_is_encoded_is_the_answer(network, size):
     client = network.peer()
     client.is_admin = True
     network.send(client, request(MANAGER, "users", uid="a"))
-    assert isinstance(network.protocol.undecided(client), AdminRequest)
-    network.protocol.decide(client, Encoded(memoryview(b'"%b"' % (b"x" * size))))
+    assert isinstance(network.protocol.pending_check(client), AdminRequest)
+    network.protocol.resolve(client, Encoded(memoryview(b'"%b"' % (b"x" * size))))
     network.send(client, request(MANAGER, "unlink", "x", uid="b"))
     first, second = read(client)
     assert (first["uid"], first["result"], first["requester"]) == ("a", "x" * size, client.name)

@@ -16,7 +16,7 @@ import pytest
 
 from msl_network_trio.protocol.manager.admission import Authentication
 from msl_network_trio.protocol.manager.peer import Host, Peer
-from msl_network_trio.protocol.manager.pending_check import KnowUser, LogIn, TrustHost, Undecided
+from msl_network_trio.protocol.manager.pending_check import HostCheck, LoginCheck, PendingCheck, UserCheck
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.protocol.messages import departure
 from tests.protocol.network import encoded, notification, raw, read, request
@@ -195,7 +195,7 @@ class Replay:
         self.client = Peer(Host(host, "127.0.0.1", "localhost", "localhost"), port)
         self.protocol.connect(self.client)
         if authentication(recording).hostname:
-            self.protocol.decide(self.client, self._verdict(TrustHost("vm")))
+            self.protocol.resolve(self.client, self._verdict(HostCheck("vm")))
         for number, step in enumerate(recording.conversation):
             for deed in MEANWHILE.get((recording.name, number), []):
                 deed(self)
@@ -209,21 +209,21 @@ class Replay:
         size = 1 if self._split else len(data)
         for start in range(0, len(data), size):
             self.protocol.receive(peer, data[start : start + size])
-            while (question := self.protocol.undecided(peer)) is not None:
+            while (question := self.protocol.pending_check(peer)) is not None:
                 if getattr(question, "attribute", "") == "shutdown_manager":
                     break  # this is not answered
-                self.protocol.decide(peer, self._verdict(question))
+                self.protocol.resolve(peer, self._verdict(question))
 
-    def _verdict(self, question: Undecided) -> Any:
+    def _verdict(self, question: PendingCheck) -> Any:
         """What the database of the recorded Manager said."""
         match question:
-            case TrustHost():
+            case HostCheck():
                 return self.recording.name == "hostname_trusted"
-            case KnowUser():
+            case UserCheck():
                 return "ValueError: Unregistered user" not in errors(self.recording)
-            case LogIn() if "ValueError: Wrong login password" in errors(self.recording):
+            case LoginCheck() if "ValueError: Wrong login password" in errors(self.recording):
                 return None
-            case LogIn():
+            case LoginCheck():
                 return question.username == "alice"
         (line,) = (step.fields for step in self.recording.steps if step.answers == question.uid)
         if not line["error"]:

@@ -144,9 +144,9 @@ def test_who_sends_to_a_service_that_does_not_read_is_noted():
     network = Network(max_backlog=10 * BUSY)
     service, client = network.peer("Echo", "service"), network.peer()
     network.send(client, request("Echo", "e", "x" * (BUSY // 2)))
-    assert client.busy is None
+    assert client.congested_service is None
     network.send(client, request("Echo", "e", "x" * BUSY, uid="2"))
-    assert client.busy is service
+    assert client.congested_service is service
 
 
 # ---- who gets which reply ----

@@ -244,4 +244,4 @@ def test_others_have_their_turn_after_each_line_that_was_typed():
     assert [line["args"] for line in read(echo)] == [[2], [3]]
     network.protocol.receive(person, b"Echo echo 4\n")
     assert [line["args"] for line in read(echo)] == [[4]]
-    assert person.unread == []
+    assert person.pending_lines == []
