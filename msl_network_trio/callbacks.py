@@ -15,7 +15,7 @@ from msl_network_trio.signals import pass_on_interrupt
 
 logger = get_logger(__name__)
 
-is_handler: ContextVar[bool] = ContextVar("is_handler", default=False)
+in_callback: ContextVar[bool] = ContextVar("in_callback", default=False)
 """Whether a notification handler, or the callback of a Future, runs: its calls must not wait for handlers.
 
 `trio.to_thread.run_sync` and new tasks inherit it.
@@ -75,7 +75,7 @@ def is_interrupt(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt)
 
 
-class UserTasks:
+class CallbackTasks:
     """The tasks of a connection that run code of the user.
 
     They are shielded, as the connection is, from whoever is cancelled: there is one way to end them.

@@ -10,7 +10,7 @@ import outcome
 R = TypeVar("R")
 
 
-class _GoOn(outcome.Outcome[None]):
+class _Resume(outcome.Outcome[None]):
     """The value None, as often as one likes.
 
     An `outcome.Value`, of which Trio makes one if it is given nothing, can be used once, and to make it and
@@ -29,5 +29,5 @@ class _GoOn(outcome.Outcome[None]):
         return await agen.asend(None)
 
 
-GO_ON: Final = _GoOn()
+RESUME: Final = _Resume()
 """The second argument of `trio.lowlevel.reschedule`."""

@@ -21,7 +21,7 @@ from typing import Any
 import attrs
 import trio
 
-from msl_network_trio.client.awaitable_context import Opening
+from msl_network_trio.client.awaitable_context import AwaitableContext
 from msl_network_trio.client.client import Client, connect
 from msl_network_trio.exception_groups import leave_nursery
 from msl_network_trio.exceptions import ConnectionLost
@@ -107,7 +107,7 @@ class Lab:
         """
         return {**self.manager.connect_kwargs(), **more}
 
-    def connect(self, **kwargs: Any) -> Opening[Client]:
+    def connect(self, **kwargs: Any) -> AwaitableContext[Client]:
         """Connect a client: await it, or enter it with ``async with``.
 
         Args:

@@ -15,8 +15,8 @@ import pytest
 
 from msl_network_trio import Service, arguments, connect, open_gateway, open_manager
 from msl_network_trio.client.identities import describe
+from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.notifications import NotificationStream
-from msl_network_trio.client.unhandled import Unhandled
 from msl_network_trio.dialing.connect import Settings
 from msl_network_trio.examples.heartbeat import Heartbeat
 from msl_network_trio.manager.logs import level_number, logging_to
@@ -290,11 +290,11 @@ async def test_a_heart_rate():
 
 
 def test_the_size_of_a_buffer():
-    unhandled = Unhandled()
+    mailboxes = Mailboxes()
     for value in (np.int64(5), np.float32("inf")):
-        NotificationStream("Echo", set(), unhandled, value)
+        NotificationStream("Echo", set(), mailboxes, value)
     with pytest.raises(TypeError, match="^max_buffer_size must be a number, not '5'"):
-        NotificationStream("Echo", set(), unhandled, "5")
+        NotificationStream("Echo", set(), mailboxes, "5")
 
 
 def test_an_indent():

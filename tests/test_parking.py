@@ -8,7 +8,7 @@ import outcome
 import trio
 import trio.testing
 
-from msl_network_trio.parking import GO_ON
+from msl_network_trio.parking import RESUME
 
 
 async def test_a_parked_task_goes_on_as_often_as_it_is_told_to(nursery: trio.Nursery):
@@ -22,13 +22,13 @@ async def test_a_parked_task_goes_on_as_often_as_it_is_told_to(nursery: trio.Nur
     for count in range(1, 4):
         await trio.testing.wait_all_tasks_blocked()
         (task,) = nursery.child_tasks
-        trio.lowlevel.reschedule(task, GO_ON)
+        trio.lowlevel.reschedule(task, RESUME)
         await trio.testing.wait_all_tasks_blocked()
         assert values == [None] * count
 
 
 async def test_it_is_an_outcome_like_any_other():
-    assert isinstance(GO_ON, outcome.Outcome)
+    assert isinstance(RESUME, outcome.Outcome)
     received: list[object] = []
 
     def generator() -> Generator[str, None, None]:
@@ -41,9 +41,9 @@ async def test_it_is_an_outcome_like_any_other():
 
     sync = generator()
     assert next(sync) == "first"
-    assert GO_ON.send(sync) == "second"
+    assert RESUME.send(sync) == "second"
     asynchronous = async_generator()
     assert await anext(asynchronous) == "first"
-    assert await GO_ON.asend(asynchronous) == "second"
+    assert await RESUME.asend(asynchronous) == "second"
     await asynchronous.aclose()
     assert received == [None, None]

@@ -13,7 +13,7 @@ import trio
 T = TypeVar("T")
 
 
-class Opening(Coroutine[Any, Any, T], Generic[T]):
+class AwaitableContext(Coroutine[Any, Any, T], Generic[T]):
     """What `connect`, `Client.link` and their like return: use it once, in one of two ways.
 
     ``thing = await opening`` opens it, and closing it is up to you; ``async with opening as thing`` closes

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import trio
 
-from msl_network_trio import arguments
-from msl_network_trio import callbacks as user_code
-from msl_network_trio.client.awaitable_context import Opening
-from msl_network_trio.client.connection import GOODBYE, Connection
+from msl_network_trio import arguments, callbacks
+from msl_network_trio.client.awaitable_context import AwaitableContext
+from msl_network_trio.client.connection import GOODBYE_TIMEOUT, Connection
 from msl_network_trio.client.identities import describe
-from msl_network_trio.client.link import Link, LinkOpening, checked_identity
+from msl_network_trio.client.link import Link, LinkContext, checked_identity
 from msl_network_trio.client.locks import Locks
 from msl_network_trio.client.session import open_connection
 from msl_network_trio.constants import MANAGER, MAX_UNHANDLED, PORT
@@ -105,7 +104,7 @@ class Client(trio.abc.AsyncResource):
 
     # ---- requests to the Manager ----
 
-    def link(self, service: str, *, timeout: float | None = None) -> Opening[Link]:
+    def link(self, service: str, *, timeout: float | None = None) -> AwaitableContext[Link]:
         """Link with a Service.
 
         Await it, and unlink yourself; or enter it with ``async with``, which unlinks at the end of the
@@ -119,7 +118,7 @@ class Client(trio.abc.AsyncResource):
         Raises:
             ManagerError: There is no such Service, it is locked, or has its maximum of clients.
         """
-        return LinkOpening(self, service, timeout)
+        return LinkContext(self, service, timeout)
 
     @trio.lowlevel.enable_ki_protection
     async def unlink(self, link: Link, *, timeout: float | None = None) -> None:
@@ -209,15 +208,15 @@ class Client(trio.abc.AsyncResource):
         Args:
             service: The name of the Service.
         """
-        return self._connection.unhandled.dropped[service]
+        return self._connection.mailboxes.dropped[service]
 
-    def spawn(self, name: str = "Client") -> Opening[Client]:
+    def spawn(self, name: str = "Client") -> AwaitableContext[Client]:
         """Make another connection with the same arguments; await or enter it.
 
         Args:
             name: The name of the new client.
         """
-        return Connecting(attrs.evolve(self._settings, name=name))
+        return ClientContext(attrs.evolve(self._settings, name=name))
 
     # ---- the end ----
 
@@ -257,14 +256,14 @@ class Client(trio.abc.AsyncResource):
         service = batch[0].service
         for link in self._links:
             if link._service_name == service:
-                link._notify(batch, self._connection.user_tasks.start)
+                link._notify(batch, self._connection.callback_tasks.start)
 
     @trio.lowlevel.enable_ki_protection
     def _ended(self, reason: ConnectionLost) -> Callable[[], Awaitable[None]] | None:
         for link in self._links:
             link._end_notifications(ConnectionLost(str(reason)))
         handler = self.__dict__.get("shutdown_handler")
-        return None if handler is None else partial(user_code.call, handler, (), {}, "the shutdown handler")
+        return None if handler is None else partial(callbacks.call, handler, (), {}, "the shutdown handler")
 
     @trio.lowlevel.enable_ki_protection
     async def _link(self, service: str, timeout: float | None) -> Link:
@@ -273,9 +272,9 @@ class Client(trio.abc.AsyncResource):
             answer = await self._connection.request(
                 MANAGER, "link", (service,), timeout=timeout, linking=service
             )
-            link = Link(self, service, checked_identity(service, answer), self._connection.unhandled)
+            link = Link(self, service, checked_identity(service, answer), self._connection.mailboxes)
         except BaseException as error:
-            if not self._let_go(service) and not isinstance(error, ManagerError):
+            if not self._release_count(service) and not isinstance(error, ManagerError):
                 # The Manager may have linked us all the same, and would keep the place.
                 self._connection.post("unlink", service)
             raise
@@ -288,7 +287,7 @@ class Client(trio.abc.AsyncResource):
         return link
 
     @trio.lowlevel.enable_ki_protection
-    def _let_go(self, service: str) -> bool:
+    def _release_count(self, service: str) -> bool:
         """Count one link less, and return whether there is another one."""
         self._linked[service] -= 1
         if self._linked[service] > 0:
@@ -305,7 +304,7 @@ class Client(trio.abc.AsyncResource):
         if link not in self._links:
             return True
         self._links.remove(link)
-        return self._let_go(link.service_name)
+        return self._release_count(link.service_name)
 
     @trio.lowlevel.enable_ki_protection
     async def _leave(self, link: Link) -> None:
@@ -314,7 +313,7 @@ class Client(trio.abc.AsyncResource):
             await self._connection.say("unlink", link.service_name)
 
 
-class Connecting(Opening[Client]):
+class ClientContext(AwaitableContext[Client]):
     """What `connect` returns."""
 
     def __init__(self, settings: Settings) -> None:
@@ -360,9 +359,9 @@ class Connecting(Opening[Client]):
         assert self._client is not None
         try:
             with trio.CancelScope(shield=True):
-                await self._client._connection.disconnect(GOODBYE)
+                await self._client._connection.disconnect(GOODBYE_TIMEOUT)
         finally:
-            self._client._connection.user_tasks.cancel()
+            self._client._connection.callback_tasks.cancel()
             if self._settings.nursery is None:
                 await leave_nursery(self._nursery_manager)
 
@@ -393,7 +392,7 @@ def connect(
     unresponsive_after: float | None = 60,
     max_unsent: int = 64 * 1024 * 1024,
     max_unhandled: int = MAX_UNHANDLED,
-) -> Opening[Client]:
+) -> AwaitableContext[Client]:
     """Connect to a Manager.
 
     ``async with connect() as client`` disconnects at the end of the block. ``client = await connect()``
@@ -457,7 +456,7 @@ def connect(
     # So that a traceback with the values of variables, as crash reports have it, shows no secrets.
     password, password_manager, path, headers = map(hide, (password, password_manager, path, headers))
     host = hide(host)  # it may be a URL with a token
-    return Connecting(Settings(**locals()))
+    return ClientContext(Settings(**locals()))
 
 
 def filter_client_connect_kwargs(**kwargs: Any) -> dict[str, Any]:

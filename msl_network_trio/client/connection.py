@@ -17,11 +17,11 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled, current_task, wait_task_rescheduled
 
 from msl_network_trio import arguments
-from msl_network_trio.callbacks import UserTasks
-from msl_network_trio.client.idle_probe import Watch
-from msl_network_trio.client.reply import Reply, Waiting, timed_out
+from msl_network_trio.callbacks import CallbackTasks
+from msl_network_trio.client.idle_probe import IdleProbe
+from msl_network_trio.client.mailboxes import Mailboxes
+from msl_network_trio.client.reply import ParkedRequest, Reply, timed_out
 from msl_network_trio.client.threads import Threads
-from msl_network_trio.client.unhandled import Unhandled
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.constants import MANAGER, MAX_UNHANDLED
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
@@ -37,7 +37,7 @@ logger = get_logger(__name__)
 
 R = TypeVar("R", bound=Request)
 
-GOODBYE = 2.0
+GOODBYE_TIMEOUT = 2.0
 """How many seconds the end of a scope or of the program waits for the Manager to close the connection."""
 
 _DRAIN = 1.0
@@ -57,8 +57,8 @@ class Connection:
         probe_after: How many seconds requests are open before the Manager is asked who is there; None: never.
         probe_every: The most seconds between such questions.
         unresponsive_after: How many seconds a Manager that owes an answer may be silent; None: for ever.
-        max_unhandled: See `Unhandled`.
-        opened_in: How many seconds it took to open, not counting those in which a person was asked.
+        max_unhandled: See `Mailboxes`.
+        connect_seconds: How many seconds it took to open, not counting those in which a person was asked.
 
     Attributes:
         closed: Set when the connection has ended, and every request is settled.
@@ -67,11 +67,11 @@ class Connection:
         lock: Held around everything that is done to the protocol, so that threads can make requests too.
         portal: The way from threads to the connection.
         threads: What threads may do.
-        unhandled: The notifications that wait to be handled.
-        user_tasks: Runs code of the user, for as long as the connection's own task.
+        mailboxes: The notifications that wait to be handled.
+        callback_tasks: Runs code of the user, for as long as the connection's own task.
         on_notifications: Called by the reader with what a Service has emitted; must not wait.
         on_end: Called once when the connection has ended, with the reason; may return an async function for
-            the connection's task to run at the very last, for `GOODBYE` at the most.
+            the connection's task to run at the very last, for `GOODBYE_TIMEOUT` at the most.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Connection:
         probe_every: float = 60,
         unresponsive_after: float | None = 60,
         max_unhandled: int = MAX_UNHANDLED,
-        opened_in: float = 0.0,
+        connect_seconds: float = 0.0,
     ) -> None:
         self.protocol = protocol
-        self.opened_in = opened_in
+        self.connect_seconds = connect_seconds
         self.closed = trio.Event()
         self.port = transport.port
         self.on_notifications: Callable[[NotificationBatch], None] = lambda _: None
@@ -105,9 +105,9 @@ class Connection:
         self._to_start: list[Callable[[], Awaitable[None]]] = []
         """The tasks that were needed before there was a nursery."""
         self._last_moment = math.inf
-        self.user_tasks = UserTasks()
+        self.callback_tasks = CallbackTasks()
         self._finished: trio.Event | None = None
-        self._watch = Watch(
+        self._idle_probe = IdleProbe(
             protocol,
             transport.lock,
             self._start_task,
@@ -123,11 +123,16 @@ class Connection:
             max_unsent,
             start=self._start_task,
             look_after=self._look_after_requests,
-            on_progress=self._watch.hear,
+            on_progress=self._idle_probe.note_activity,
         )
-        self.unhandled = Unhandled(max_unhandled)
+        self.mailboxes = Mailboxes(max_unhandled)
         self.threads = Threads(
-            transport, protocol, self._writer, self._watch, unhandled=self.unhandled, deliver=self._deliver
+            transport,
+            protocol,
+            self._writer,
+            self._idle_probe,
+            mailboxes=self.mailboxes,
+            deliver=self._deliver,
         )
 
     # ---- for callers ----
@@ -167,7 +172,7 @@ class Connection:
             ConnectionLost: The connection ended.
         """
         seconds = self._request_timeout if timeout is None else self.seconds(timeout)
-        request = self.protocol.make(Waiting, service, attribute, args, kwargs)
+        request = self.protocol.make(ParkedRequest, service, attribute, args, kwargs)
         # Before anything is queued: a call in a cancelled scope must not be executed.
         await checkpoint_if_cancelled()
         try:
@@ -240,7 +245,7 @@ class Connection:
         """
         request = self.protocol.make(Reply, MANAGER, attribute, args, None)
         request.owner = self
-        request.waiter = trio.Event()  # as if somebody waited: nobody need hear of an error
+        request.waiter = trio.Event()  # as if a task waited, so that an error is not logged as unseen
         try:
             self._writer.put_in_any_case(request)
         except ConnectionLost as error:
@@ -251,7 +256,7 @@ class Connection:
     async def say(self, attribute: str, *args: Any) -> None:
         """`post`, at the end of a scope: wait a little, whoever is cancelled, and raise nothing."""
         reply = self.post(attribute, *args)
-        with trio.move_on_after(GOODBYE, shield=True):
+        with trio.move_on_after(GOODBYE_TIMEOUT, shield=True):
             try:
                 await reply
             except NetworkError as error:
@@ -277,7 +282,7 @@ class Connection:
         """
         seconds = self.seconds(timeout)
         protocol = self.protocol
-        request = protocol.make(Waiting, MANAGER, attribute, args, kwargs)
+        request = protocol.make(ParkedRequest, MANAGER, attribute, args, kwargs)
         request.admin = True
         with trio.move_on_after(seconds) as scope:
             try:
@@ -319,12 +324,12 @@ class Connection:
         there is no goodbye either. Calling it again does no harm.
 
         Args:
-            timeout: How many seconds to wait for the Manager; None: `GOODBYE`.
+            timeout: How many seconds to wait for the Manager; None: `GOODBYE_TIMEOUT`.
 
         Raises:
             ValueError: The timeout is negative or not a number.
         """
-        seconds = GOODBYE if timeout is None else self.seconds(timeout)
+        seconds = GOODBYE_TIMEOUT if timeout is None else self.seconds(timeout)
         try:
             with trio.move_on_after(seconds):
                 if self.is_open:
@@ -340,7 +345,7 @@ class Connection:
                 await self.closed.wait()
         finally:
             self._end_before(-math.inf)
-            self.user_tasks.cancel(but=trio.lowlevel.current_task())
+            self.callback_tasks.cancel(but=trio.lowlevel.current_task())
             with trio.CancelScope(shield=True):
                 await self.closed.wait()
 
@@ -360,7 +365,7 @@ class Connection:
         return arguments.seconds("timeout", timeout)
 
     @trio.lowlevel.enable_ki_protection
-    async def _exchange(self, request: Waiting) -> None:
+    async def _exchange(self, request: ParkedRequest) -> None:
         """Queue a request, when there is room for it, and wait until it is woken."""
         await checkpoint_if_cancelled()  # also if the time that it has is over already
         if not self._writer.put(request):
@@ -368,9 +373,9 @@ class Connection:
         await request.wait()
 
     def _look_after_requests(self) -> None:
-        """See to it that somebody cares for requests that have been queued: the watch, and who reads."""
-        if self._watch.is_asleep:
-            self._watch.wake()
+        """See to it that somebody cares for requests that have been queued: the idle_probe, and who reads."""
+        if self._idle_probe.is_asleep:
+            self._idle_probe.wake()
         if self.threads.turn.is_aside:
             self.threads.turn.call_back()
 
@@ -428,7 +433,7 @@ class Connection:
                 if not data:
                     self._fail(protocol.receive_eof(self._transport.close_reason))
                     return
-                self._watch.hear()
+                self._idle_probe.note_activity()
                 stand_aside = self._deliver(data)
                 if protocol.outbox.unsent or self._writer.waiting:
                     self._writer.flush()
@@ -463,7 +468,7 @@ class Connection:
                 event.wake()
             elif isinstance(event, NotificationBatch):
                 if not self.threads.are_there:  # else it was numbered when it was received
-                    self.unhandled.number(event)
+                    self.mailboxes.number(event)
                 self.on_notifications(event)
 
     def _fail(self, error: NetworkError) -> None:
@@ -488,8 +493,8 @@ class Connection:
                 await self._finished.wait()
             finally:
                 with trio.CancelScope(shield=True):
-                    await self.disconnect(GOODBYE)
-                self.user_tasks.cancel()
+                    await self.disconnect(GOODBYE_TIMEOUT)
+                self.callback_tasks.cancel()
 
     @trio.lowlevel.enable_ki_protection
     async def move_bytes(self) -> None:
@@ -499,7 +504,7 @@ class Connection:
         """
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = self.user_tasks.nursery = nursery
+                self._nursery = self.callback_tasks.nursery = nursery
                 nursery.cancel_scope.shield = True
                 nursery.cancel_scope.deadline = self._last_moment
                 for function in self._to_start:
@@ -511,7 +516,7 @@ class Connection:
                     self._end()
                 nursery.cancel_scope.cancel()
         finally:
-            self._nursery = self.user_tasks.nursery = None
+            self._nursery = self.callback_tasks.nursery = None
             if self._finished is not None:
                 self._finished.set()
 
@@ -528,4 +533,4 @@ class Connection:
         self.closed.set()
         at_last = self.on_end(reason)
         if at_last is not None:
-            self.user_tasks.start_last(at_last, GOODBYE)
+            self.callback_tasks.start_last(at_last, GOODBYE_TIMEOUT)

@@ -18,7 +18,7 @@ from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.protocol.client import ClientProtocol
 
 
-class Watch:
+class IdleProbe:
     """Asks for the Manager's identity while requests stay open.
 
     The task `run` looks after them, and ends when none is open.
@@ -59,16 +59,16 @@ class Watch:
         """Whether it has to be woken when a request is made; read with the lock held."""
         self._stays_awake = False
 
-    def hear(self) -> None:
+    def note_activity(self) -> None:
         """Note a sign of life: something has arrived, or has been taken after we had to wait for it."""
         self._heard = True
 
     def wake(self, *, for_a_while: bool = False) -> None:
-        """Note that a request was made; of no cost while the watch is awake.
+        """Note that a request was made; of no cost while the idle_probe is awake.
 
         Args:
             for_a_while: Stay awake a little also if the request is over at once. Threads, for which it does
-                cost something, must not have to wake the watch for each of many short calls.
+                cost something, must not have to wake the idle_probe for each of many short calls.
         """
         if self.is_asleep:
             self.is_asleep = False
@@ -77,7 +77,7 @@ class Watch:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Watch while requests are open."""
+        """Probe the Manager while requests are open."""
         protocol = self._protocol
         # Snapshots in half steps: what was given out just after one is `first` old not at the next look,
         # but at the one after it, and has then waited for one and a half times as long at the most.

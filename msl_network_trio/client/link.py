@@ -11,10 +11,10 @@ import attrs
 import trio
 
 from msl_network_trio import arguments
-from msl_network_trio.client.awaitable_context import Opening
+from msl_network_trio.client.awaitable_context import AwaitableContext
+from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.notifications import HandlerRunner, NotificationStream, StartTask
 from msl_network_trio.client.signatures import parse_signature
-from msl_network_trio.client.unhandled import Unhandled
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.exceptions import LinkBroken, NetworkError, PrivateAttribute, ProtocolError
 from msl_network_trio.logger import get_logger
@@ -31,7 +31,7 @@ logger = get_logger(__name__)
 M = TypeVar("M", bound="RemoteMethod")
 
 
-class Described(Protocol):
+class HasServiceAttributes(Protocol):
     """An object that knows the identity of a Service."""
 
     @property
@@ -108,7 +108,7 @@ class RemoteMethod:
         return visible(f"<{self._link.service_name}.{self._name}{signature}>")
 
 
-class KnownMethods:
+class MethodCache:
     """Keeps those methods of a Service that have been used where Python finds them by itself.
 
     To ask `__getattr__` for one takes longer than to make the request.
@@ -136,7 +136,7 @@ class KnownMethods:
 
 
 @attrs.define(eq=False, slots=False, repr=False)
-class Link(KnownMethods):
+class Link(MethodCache):
     """A link between a client and a Service; `Client.link` makes it.
 
     Every attribute that is not listed here is a method (or a property) of the Service: ``await
@@ -147,13 +147,13 @@ class Link(KnownMethods):
     _client: Client | None
     _service_name: str
     _service_identity: Mapping[str, Any]
-    _unhandled: Unhandled = attrs.field(factory=Unhandled)
+    _mailboxes: Mailboxes = attrs.field(factory=Mailboxes)
     _streams: set[NotificationStream] = attrs.field(factory=set, init=False)
     _handler_runner: HandlerRunner = attrs.field(init=False)
     _sync: BlockingLink | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._handler_runner = HandlerRunner(self._service_name, self.__dict__, self._unhandled)
+        self._handler_runner = HandlerRunner(self._service_name, self.__dict__, self._mailboxes)
         hidden = sorted(_OWN_NAMES.intersection(self.service_attributes))
         if hidden:
             logger.warning(
@@ -278,7 +278,7 @@ class Link(KnownMethods):
             LinkBroken: This link was unlinked.
         """
         self._linked("notifications")
-        return NotificationStream(self._service_name, self._streams, self._unhandled, max_buffer_size)
+        return NotificationStream(self._service_name, self._streams, self._mailboxes, max_buffer_size)
 
     @trio.lowlevel.enable_ki_protection
     def _notify(self, batch: NotificationBatch, start: StartTask) -> None:
@@ -298,7 +298,7 @@ class Link(KnownMethods):
 
     def acquire_lock(
         self, shared: bool = False, timeout: float | None = None, *, wait: bool = False
-    ) -> Opening[list[str]]:
+    ) -> AwaitableContext[list[str]]:
         """Acquire a lock on the Service: nobody else can link with it until all locks are released.
 
         Await it, and release it yourself; or enter it with ``async with``, which releases it at the end of
@@ -319,7 +319,7 @@ class Link(KnownMethods):
             ManagerError: The lock is refused.
             ReplyTimeout: No reply, or with `wait` no lock, in time.
         """
-        return LockOpening(self, shared, timeout, wait)
+        return LockContext(self, shared, timeout, wait)
 
     @trio.lowlevel.enable_ki_protection
     async def release_lock(self, timeout: float | None = None) -> list[str]:
@@ -416,7 +416,7 @@ _OWN_NAMES = {name for name in vars(Link) if not name.startswith("_")} - {SHUTDO
 """The names that hide attributes of a Service; one of them is there to call that of the Service."""
 
 
-def check_assignable(owner: object, link: Described, name: str, value: object) -> None:
+def check_assignable(owner: object, link: HasServiceAttributes, name: str, value: object) -> None:
     """Check an assignment to an attribute that is not private.
 
     Args:
@@ -468,7 +468,7 @@ def checked_identity(service: str, identity: Any) -> Mapping[str, Any]:
     raise ProtocolError(f"The Manager sent no identity of the {service!r} Service: {identity!r:.80}")
 
 
-class LinkOpening(Opening[Link]):
+class LinkContext(AwaitableContext[Link]):
     """What `Client.link` returns."""
 
     def __init__(self, client: Client, service: str, timeout: float | None) -> None:
@@ -493,7 +493,7 @@ class LinkOpening(Opening[Link]):
         await self._client._leave(self._link)
 
 
-class LockOpening(Opening[list[str]]):
+class LockContext(AwaitableContext[list[str]]):
     """What `Link.acquire_lock` returns."""
 
     def __init__(self, link: Link, shared: bool, timeout: float | None, wait: bool) -> None:

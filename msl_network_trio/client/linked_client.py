@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 import attrs
 import trio
 
-from msl_network_trio import callbacks as user_code
-from msl_network_trio.client.awaitable_context import Opening
-from msl_network_trio.client.client import Client, Connecting, filter_client_connect_kwargs
+from msl_network_trio import callbacks
+from msl_network_trio.client.awaitable_context import AwaitableContext
+from msl_network_trio.client.client import Client, ClientContext, filter_client_connect_kwargs
 from msl_network_trio.client.identities import checked_registry
 from msl_network_trio.client.link import Link, RemoteMethod, check_assignable, private_attribute
 from msl_network_trio.client.notifications import NotificationStream
@@ -30,14 +30,14 @@ logger = get_logger(__name__)
 
 T = TypeVar("T")
 
-_LOOK_AGAIN = 0.1
+_POLL_INTERVAL = 0.1
 """How many seconds to wait before looking again whether the Service has come."""
 
-_LAST_WORDS = 10.0
+_DISCONNECT_TIMEOUT = 10.0
 """How many seconds a `LinkedClient.disconnect` of the user's may take at the end of a scope."""
 
 
-class _OfTheCoroutine:
+class _CoroutineMethod:
     """A method of coroutines until the client is open, and from then on the Service's of that name.
 
     What can be awaited is a coroutine to Trio, and coroutines have methods with everyday names.
@@ -50,7 +50,7 @@ class _OfTheCoroutine:
         if client is None:
             return self
         if client._last_link is None:
-            return getattr(client._linked_opening, self._name)
+            return getattr(client._context, self._name)
         return client.__getattr__(self._name)
 
 
@@ -109,20 +109,20 @@ class LinkedClient:
         hide_secrets(kwargs)
         _warn_of_ignored(type(self).__name__, kwargs)
         self.__attrs_init__(service_name, Settings(**filter_client_connect_kwargs(**kwargs)))
-        self._linked_opening = _LinkedOpening(self)
+        self._context = _LinkedClientContext(self)
 
     # ---- opening ----
 
-    send = _OfTheCoroutine()
-    throw = _OfTheCoroutine()
-    close = _OfTheCoroutine()
+    send = _CoroutineMethod()
+    throw = _CoroutineMethod()
+    close = _CoroutineMethod()
 
     def __await__(self) -> Generator[Any, Any, Self]:
-        return self._linked_opening.__await__()  # type: ignore[return-value]
+        return self._context.__await__()  # type: ignore[return-value]
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
-        await self._linked_opening.__aenter__()
+        await self._context.__aenter__()
         return self
 
     @trio.lowlevel.enable_ki_protection
@@ -132,13 +132,13 @@ class LinkedClient:
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._linked_opening.__aexit__(exception_type, exception, traceback)
+        await self._context.__aexit__(exception_type, exception, traceback)
 
     @trio.lowlevel.enable_ki_protection
     async def _attach(self, client: Client) -> None:
         """Link with the Service, when it has come; connecting has used up some of the time."""
         timeout = client._settings.timeout
-        seconds = math.inf if timeout is None else timeout - client._connection.opened_in
+        seconds = math.inf if timeout is None else timeout - client._connection.connect_seconds
         link = None
         with trio.move_on_after(max(0, seconds)):
             link = await self._link_when_it_is_there(client)
@@ -162,7 +162,7 @@ class LinkedClient:
                 except ManagerError as error:
                     if error.type_name != "KeyError":  # else it has gone again
                         raise
-            await trio.sleep(_LOOK_AGAIN)
+            await trio.sleep(_POLL_INTERVAL)
 
     def _warn_of_hidden_names(self, link: Link) -> None:
         """Name the attributes of the Service that only this class hides, beyond those that `Link` does."""
@@ -203,7 +203,7 @@ class LinkedClient:
         try:
             return await call(*args, **kwargs)
         except Exception:
-            await user_code.call(self.service_error_handler, (), {}, "the service error handler")
+            await callbacks.call(self.service_error_handler, (), {}, "the service error handler")
             raise
 
     def service_error_handler(self) -> Any:
@@ -249,7 +249,7 @@ class LinkedClient:
 
     def acquire_lock(
         self, shared: bool = False, timeout: float | None = None, *, wait: bool = False
-    ) -> Opening[list[str]]:
+    ) -> AwaitableContext[list[str]]:
         """See `Link.acquire_lock`."""
         return self._linked("acquire_lock").acquire_lock(shared, timeout, wait=wait)
 
@@ -414,7 +414,7 @@ class LinkedClient:
         return self._client
 
 
-_OF_OTHERS: Final = frozenset(
+_MANAGER_ARGUMENTS: Final = frozenset(
     {
         "auth_hostname",
         "auth_login",
@@ -432,7 +432,7 @@ _OF_OTHERS: Final = frozenset(
 def _warn_of_ignored(what: str, kwargs: Mapping[str, Any]) -> None:
     """Log which keyword arguments are none of `connect`: one that is misspelt would have no effect."""
     accepted = [field.name for field in attrs.fields(Settings)]
-    for name in sorted(kwargs.keys() - {*accepted, *_OF_OTHERS}):
+    for name in sorted(kwargs.keys() - {*accepted, *_MANAGER_ARGUMENTS}):
         meant = difflib.get_close_matches(name, accepted, 1)
         hint = f"; did you mean {meant[0]!r}?" if meant else ""
         logger.warning("%s ignores the argument %r, which connect() has not%s", what, name, hint)
@@ -450,10 +450,10 @@ def dropped(link: Link | LinkedClient) -> int:
         LinkBroken: The linked client is not open yet.
     """
     link = link if isinstance(link, Link) else link._opened(link._last_link)
-    return link._unhandled.dropped[link.service_name]
+    return link._mailboxes.dropped[link.service_name]
 
 
-class _LinkedOpening(Opening[LinkedClient]):
+class _LinkedClientContext(AwaitableContext[LinkedClient]):
     """Opens a `LinkedClient`."""
 
     def __init__(self, owner: LinkedClient) -> None:
@@ -462,7 +462,7 @@ class _LinkedOpening(Opening[LinkedClient]):
 
     @trio.lowlevel.enable_ki_protection
     async def _open(self) -> LinkedClient:
-        client = await Connecting(self._owner._settings)
+        client = await ClientContext(self._owner._settings)
         try:
             await self._owner._attach(client)
         except BaseException:
@@ -473,7 +473,7 @@ class _LinkedOpening(Opening[LinkedClient]):
 
     @trio.lowlevel.enable_ki_protection
     async def _enter(self) -> LinkedClient:
-        self._scope = Connecting(self._owner._settings)
+        self._scope = ClientContext(self._owner._settings)
         client = await self._scope.__aenter__()
         try:
             await self._owner._attach(client)
@@ -487,8 +487,8 @@ class _LinkedOpening(Opening[LinkedClient]):
         owner = self._owner
         try:
             if type(owner).disconnect is not LinkedClient.disconnect:
-                with trio.move_on_after(_LAST_WORDS, shield=True):
-                    await user_code.call(owner.disconnect, (), {}, "the method")
+                with trio.move_on_after(_DISCONNECT_TIMEOUT, shield=True):
+                    await callbacks.call(owner.disconnect, (), {}, "the method")
         finally:
             owner._client = None
             owner._link = None

@@ -73,7 +73,7 @@ class Locks:
     @trio.lowlevel.enable_ki_protection
     async def leave(self, service: str) -> None:
         """End a scope that holds a lock."""
-        if not self._let_go(service):
+        if not self._release_count(service):
             await self._connection.say("release_lock", service)
 
     @trio.lowlevel.enable_ki_protection
@@ -89,13 +89,13 @@ class Locks:
                 MANAGER, "acquire_lock", (service,), {"shared": shared}, timeout
             )
         except BaseException as error:
-            if not self._let_go(service) and not isinstance(error, ManagerError):
+            if not self._release_count(service) and not isinstance(error, ManagerError):
                 # The Manager may have granted it all the same, and nobody would release it.
                 self._connection.post("release_lock", service)
             raise
         return names
 
-    def _let_go(self, service: str) -> bool:
+    def _release_count(self, service: str) -> bool:
         """Count one less, and return whether there is another one, or had been none."""
         if service not in self._held:
             return True

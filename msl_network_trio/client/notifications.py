@@ -13,8 +13,8 @@ from typing import Any
 
 import trio
 
-from msl_network_trio import callbacks as user_code
-from msl_network_trio.client.unhandled import Mailbox, Unhandled
+from msl_network_trio import callbacks
+from msl_network_trio.client.mailboxes import Mailbox, Mailboxes
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.messages import Notification, NotificationBatch
@@ -35,7 +35,7 @@ class NotificationStream:
     Args:
         service: The name of the Service.
         subscribers: Where the link keeps its streams.
-        unhandled: The connection's.
+        mailboxes: The connection's.
         max_buffer_size: See `Mailbox`.
     """
 
@@ -43,12 +43,12 @@ class NotificationStream:
         self,
         service: str,
         subscribers: set[NotificationStream],
-        unhandled: Unhandled,
+        mailboxes: Mailboxes,
         max_buffer_size: float | None,
     ) -> None:
         self._subscribers = subscribers
-        self._unhandled = unhandled
-        self._mailbox = Mailbox(service, unhandled, max_buffer_size)
+        self._mailboxes = mailboxes
+        self._mailbox = Mailbox(service, mailboxes, max_buffer_size)
         self._error: NetworkError | None = None
         self.put = self._mailbox.put
         """Adds notifications, for the reader."""
@@ -61,7 +61,7 @@ class NotificationStream:
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> NotificationStream:
         self._subscribers.add(self)
-        self._unhandled.add(self._mailbox)
+        self._mailboxes.add(self._mailbox)
         return self
 
     @trio.lowlevel.enable_ki_protection
@@ -72,7 +72,7 @@ class NotificationStream:
         traceback: TracebackType | None,
     ) -> None:
         self._subscribers.discard(self)
-        self._unhandled.remove(self._mailbox)
+        self._mailboxes.remove(self._mailbox)
         self._mailbox.end(drop=True)
 
     def __aiter__(self) -> NotificationStream:
@@ -93,7 +93,7 @@ class NotificationStream:
     def end(self, error: NetworkError | None) -> None:
         """Let no more come, because the connection was lost or, without an error, the link was unlinked."""
         self._error = error
-        self._unhandled.remove(self._mailbox)
+        self._mailboxes.remove(self._mailbox)
         self._mailbox.end(drop=error is None)
 
 
@@ -112,14 +112,14 @@ class HandlerRunner:
         service: The name of the Service.
         attributes: Those of the link. ``notification_handler`` is the handler of the moment; if it is
             missing or None, there is none.
-        unhandled: The connection's.
+        mailboxes: The connection's.
     """
 
-    def __init__(self, service: str, attributes: Mapping[str, Any], unhandled: Unhandled) -> None:
+    def __init__(self, service: str, attributes: Mapping[str, Any], mailboxes: Mailboxes) -> None:
         self._service = service
         self._attributes = attributes
-        self._unhandled = unhandled
-        self._mailbox = Mailbox(service, unhandled)
+        self._mailboxes = mailboxes
+        self._mailbox = Mailbox(service, mailboxes)
         self._logged = 0
         self._started = False
         self._ended = False
@@ -129,7 +129,7 @@ class HandlerRunner:
         """The handler that was called last."""
         self.add_waiter = self._mailbox.add_waiter
         self.remove_waiter = self._mailbox.remove_waiter
-        unhandled.add_handler(service, self)
+        mailboxes.add_handler(service, self)
 
     # ---- for the reader ----
 
@@ -148,7 +148,7 @@ class HandlerRunner:
         mailbox.put(batch)
         if not self._started:
             self._started = True
-            self._unhandled.add(mailbox)
+            self._mailboxes.add(mailbox)
             start(self._run)
         if mailbox.dropped > 2 * self._logged:  # at 1, 3, 7, 15, ...
             self._logged = mailbox.dropped
@@ -161,8 +161,8 @@ class HandlerRunner:
     @trio.lowlevel.enable_ki_protection
     def end(self, *, drop: bool) -> None:
         """Let no more come; what is there is still handled unless it is dropped."""
-        self._unhandled.remove_handler(self._service, self)
-        self._unhandled.remove(self._mailbox)
+        self._mailboxes.remove_handler(self._service, self)
+        self._mailboxes.remove(self._mailbox)
         self._mailbox.end(drop=drop)
 
     # ---- for threads that wait for the handler ----
@@ -199,7 +199,7 @@ class HandlerRunner:
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:
-        user_code.is_handler.set(True)
+        callbacks.in_callback.set(True)
         mailbox = self._mailbox
         try:
             while await mailbox.wait():
@@ -207,7 +207,7 @@ class HandlerRunner:
                 try:
                     result = self._handle()
                     if result is not None:
-                        await user_code.finish(result)
+                        await callbacks.finish(result)
                 except trio.Cancelled:
                     raise
                 except BaseException as error:  # noqa: BLE001 - it is logged
@@ -264,7 +264,7 @@ class HandlerRunner:
 
     def report(self, error: BaseException, handler: Any) -> None:
         """Log what a handler has raised."""
-        user_code.report(error, handler, f"the notification handler for {self._service!r}:")
+        callbacks.report(error, handler, f"the notification handler for {self._service!r}:")
 
     def _rest(self) -> None:
         """Note that the handler has returned for everything that was there."""

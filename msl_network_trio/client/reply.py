@@ -11,13 +11,13 @@ from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wai
 
 from msl_network_trio.exceptions import NetworkError, ReplyTimeout
 from msl_network_trio.logger import get_logger
-from msl_network_trio.parking import GO_ON
+from msl_network_trio.parking import RESUME
 from msl_network_trio.protocol.requests import NOBODY, Request
 
 logger = get_logger(__name__)
 
 
-class Waiting(Request):
+class ParkedRequest(Request):
     """A request whose caller is parked until it is woken."""
 
     __slots__ = ()
@@ -29,7 +29,7 @@ class Waiting(Request):
         task = self.waiter
         if task is not None:
             self.waiter = None
-            reschedule(task, GO_ON)
+            reschedule(task, RESUME)
 
     def forget_waiter(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
         """Let Trio cancel the parked caller."""

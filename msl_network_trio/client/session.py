@@ -24,5 +24,5 @@ async def open_connection(settings: Settings, credentials: Credentials) -> Conne
         probe_after=settings.probe_after,
         probe_every=settings.probe_every,
         unresponsive_after=settings.unresponsive_after,
-        opened_in=dialled.seconds,
+        connect_seconds=dialled.seconds,
     )

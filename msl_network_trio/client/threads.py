@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from msl_network_trio.client.idle_probe import Watch
-from msl_network_trio.client.unhandled import Unhandled
+from msl_network_trio.client.idle_probe import IdleProbe
+from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.writer import Writer
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol, Event
@@ -54,8 +54,8 @@ class Threads:
         transport: The carrier.
         protocol: The protocol.
         writer: Writes.
-        watch: Looks after open requests.
-        unhandled: Numbers notifications.
+        idle_probe: Looks after open requests.
+        mailboxes: Numbers notifications.
         deliver: Takes, in the Trio thread, what a thread has received.
 
     Attributes:
@@ -68,17 +68,17 @@ class Threads:
         transport: Stream,
         protocol: ClientProtocol,
         writer: Writer,
-        watch: Watch,
+        idle_probe: IdleProbe,
         *,
-        unhandled: Unhandled,
+        mailboxes: Mailboxes,
         deliver: Callable[[bytes], object],
     ) -> None:
         self.are_there = False
         self._transport = transport
         self._protocol = protocol
         self._writer = writer
-        self._watch = watch
-        self._unhandled = unhandled
+        self._idle_probe = idle_probe
+        self._mailboxes = mailboxes
         self._deliver = deliver
         self._io = io = transport.thread_io
         self.turn = Turn(transport.lock, threads_may_receive=io is not None and io.threads_may_receive)
@@ -99,7 +99,7 @@ class Threads:
     def come(self) -> None:
         """From now on threads use the connection; to be called in the Trio thread by what lets them."""
         if not self.are_there:
-            self.are_there = self._unhandled.is_shared = True
+            self.are_there = self._mailboxes.is_shared = True
             self._patient = deque()
             self._writer.share()
 
@@ -167,7 +167,7 @@ class Threads:
             return True
         if not request.is_patient:
             self.turn.take(request)
-        return self._send_patient() if self._patient else self._watch.is_asleep
+        return self._send_patient() if self._patient else self._idle_probe.is_asleep
 
     @property
     def _can_send(self) -> bool:
@@ -188,7 +188,7 @@ class Threads:
             patient.popleft()  # interrupted before this, the request is passed over later
         if not patient:
             self._patient_bytes = 0
-        return self._send() if leaving else self._watch.is_asleep
+        return self._send() if leaving else self._idle_probe.is_asleep
 
     def _begin(self) -> None:
         self._data = b""
@@ -202,7 +202,7 @@ class Threads:
         self._protocol.outbox.count_as_given_out(leaving, self._after)
         assert self._io is not None  # see _can_send
         self._io.send_in_thread(data, self._sent)
-        return self._note_sent() or bool(self._patient) or self._watch.is_asleep
+        return self._note_sent() or bool(self._patient) or self._idle_probe.is_asleep
 
     def _note_sent(self) -> bool:
         """Leave to the task what was not sent of what is leaving, and return whether there is any."""
@@ -245,7 +245,7 @@ class Threads:
         self._io.receive_in_thread(received)
         if not received:
             return False
-        self._watch.hear()
+        self._idle_probe.note_activity()
         last = received[-1]
         if last and last[-1] != _LINE_END and not self._protocol.has_limit:
             return False  # the rest of a large line is still to come
@@ -281,15 +281,15 @@ class Threads:
 
         In the order of the wire, and before any thread is woken: it may have to wait for handlers.
         """
-        unhandled = self._unhandled
+        mailboxes = self._mailboxes
         for event in events:
             if isinstance(event, ThreadRequest):
-                if unhandled.has_numbers:
-                    last = unhandled.numbers.get(event.service, 0)
-                    if last > unhandled.caught_up.get(event.service, 0):
+                if mailboxes.has_numbers:
+                    last = mailboxes.numbers.get(event.service, 0)
+                    if last > mailboxes.caught_up.get(event.service, 0):
                         event.preceding = last
             elif isinstance(event, NotificationBatch):
-                unhandled.number(event)
+                mailboxes.number(event)
 
     # ---- for the Trio thread, with the lock held ----
 
@@ -301,7 +301,7 @@ class Threads:
         """
         self.queue_patient()
         self._writer.flush()
-        self._watch.wake(for_a_while=True)
+        self._idle_probe.wake(for_a_while=True)
         if read:
             self.turn.call_back()
 

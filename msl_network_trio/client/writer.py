@@ -8,7 +8,7 @@ import outcome
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.parking import GO_ON
+from msl_network_trio.parking import RESUME
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.requests import Request
 from msl_network_trio.transport.base import Stream
@@ -178,7 +178,7 @@ class Writer:
         self._is_idle = False
         task, self._parked = self._parked, None
         if task is not None:
-            trio.lowlevel.reschedule(task, GO_ON)
+            trio.lowlevel.reschedule(task, RESUME)
         else:
             self._start(self.run)
 

@@ -1,1 +1,1 @@
-"""From threads into Trio and back. What is here knows nothing of MSL-Network."""
+"""Threads and Trio: calls into the loop, interruptible waits, background threads, state of the process."""

@@ -13,7 +13,7 @@ import outcome
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.portal.process import is_exiting, stand_still_at_exit
+from msl_network_trio.portal.process import is_exiting, park_at_exit
 from msl_network_trio.portal.waiting import wait
 
 R = TypeVar("R")
@@ -21,7 +21,7 @@ R = TypeVar("R")
 _CLEAN_UP = 5.0
 """How many seconds an interrupted call may take to leave everything tidy."""
 
-_errand: ContextVar[Errand[Any] | None] = ContextVar("errand", default=None)
+_loop_call: ContextVar[LoopCall[Any] | None] = ContextVar("call", default=None)
 
 
 class Poster(Protocol):
@@ -36,7 +36,7 @@ def run_has_ended() -> ConnectionLost:
     return ConnectionLost("The Trio run that the connection belonged to has ended")
 
 
-class Errand(Generic[R]):
+class LoopCall(Generic[R]):
     """A call of a thread that is no worker thread of the Trio run; meanwhile it can be asked to do things.
 
     Args:
@@ -78,7 +78,7 @@ class Errand(Generic[R]):
         try:
             self._portal.post(self._start)
             self._attend(math.inf)
-            stand_still_at_exit()
+            park_at_exit()
             assert self._outcome is not None
             return self._outcome.unwrap()
         except BaseException as error:
@@ -120,7 +120,7 @@ class Errand(Generic[R]):
             self._finish(outcome.Error(run_has_ended()))
 
     async def _run(self) -> None:
-        _errand.set(self)
+        _loop_call.set(self)
         try:
             with self._scope:
                 self._finish(outcome.Value(await self._function()))
@@ -179,8 +179,8 @@ async def in_calling_thread(function: Callable[..., R], *args: Any) -> R:
 
     Cancellation abandons it.
     """
-    errand = _errand.get()
-    if errand is None or errand.is_done:  # it is inherited by tasks that live longer
+    call = _loop_call.get()
+    if call is None or call.is_done:  # it is inherited by tasks that live longer
         return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
-    result: R = await errand.ask(partial(function, *args))
+    result: R = await call.ask(partial(function, *args))
     return result

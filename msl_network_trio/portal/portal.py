@@ -12,8 +12,8 @@ import trio
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.logger import get_logger
 from msl_network_trio.portal import process
-from msl_network_trio.portal.loop_call import Errand, run_has_ended
-from msl_network_trio.portal.process import stand_still_at_exit
+from msl_network_trio.portal.loop_call import LoopCall, run_has_ended
+from msl_network_trio.portal.process import park_at_exit
 from msl_network_trio.portal.waiting import check_may_wait
 
 logger = get_logger(__name__)
@@ -38,7 +38,7 @@ class Portal:
         self._token = token
         self._process = process.this
         self.thread_id = threading.get_ident()
-        process.notice_forks()
+        process.hook_forks()
 
     @classmethod
     def here(cls) -> Portal:
@@ -74,7 +74,7 @@ class Portal:
         try:
             self._token.run_sync_soon(_call, function, *args)
         except trio.RunFinishedError:
-            stand_still_at_exit()
+            park_at_exit()
             raise run_has_ended() from None
 
     def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -111,7 +111,7 @@ class Portal:
         """
         check_may_wait(getattr(function, "__qualname__", repr(function)))
         call = partial(function, *args, **kwargs)
-        return trio.from_thread.run(call) if self._is_home() else Errand(self, call, close).run()
+        return trio.from_thread.run(call) if self._is_home() else LoopCall(self, call, close).run()
 
     def end(self, function: Callable[[], Awaitable[object]]) -> None:
         """Call an async function that ends something; see `call`.

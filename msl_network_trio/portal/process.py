@@ -1,62 +1,71 @@
-"""What belongs to this process, and is not inherited by those that it forks."""
+"""State of this process, reset in a child process after a fork.
+
+Any thread may read it; it needs no lock, since each attribute is assigned in one step.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from msl_network_trio.portal.background_thread import Script
+from collections.abc import Callable
+from typing import ClassVar
 
 
 class Process:
-    """A process.
+    """State of a process.
 
     Attributes:
-        main_thread: The identifier of the thread that signals interrupt.
-        lock: Held while `script` is looked at and started.
-        script: The Trio thread of this process, if it has one that we have started.
-        is_exiting: Whether the interpreter is about to end, and only daemon threads are left.
+        main_thread: Identifier of the thread that runs signal handlers.
+        is_exiting: Whether the interpreter is about to end and only daemon threads are left.
     """
 
-    # It is inherited.
     hooks_fork: ClassVar[bool] = False
+    """Whether forks are hooked. Child processes inherit the hook, so this is not reset."""
+
+    fork_callbacks: ClassVar[list[Callable[[], object]]] = []
 
     def __init__(self) -> None:
         self.main_thread = threading.main_thread().ident
-        self.lock = threading.RLock()
-        self.script: Script | None = None
         self.is_exiting = False
 
 
 this = Process()
-"""The one that runs now. To be looked up in this module each time: after a fork it is another one."""
+"""The current process. Look it up in this module each time: a fork replaces it."""
 
 
-def notice_forks() -> None:
-    """See to it that a process that is forked from this one begins anew."""
+def hook_forks() -> None:
+    """Make a forked child process start with fresh state; further calls have no effect."""
     if not Process.hooks_fork and hasattr(os, "register_at_fork"):
         Process.hooks_fork = True
-        os.register_at_fork(after_in_child=_forget)
+        os.register_at_fork(after_in_child=_reset)
 
 
-def _forget() -> None:
-    """Begin anew in a process that was forked, in which there is but one thread."""
+def on_fork(callback: Callable[[], object]) -> None:
+    """Call a function in each child process after a fork, once forks are hooked.
+
+    The child has a single thread. Use it to replace locks that another thread of the parent may hold.
+    """
+    Process.fork_callbacks.append(callback)
+
+
+def _reset() -> None:
+    """Reset the state in a forked child process, which has a single thread."""
     global this  # noqa: PLW0603 - this is another process
     this = Process()
+    for callback in Process.fork_callbacks:
+        callback()
 
 
 def is_main_thread() -> bool:
-    """Return whether this is the thread that signals interrupt."""
+    """Return whether the calling thread is the one that runs signal handlers."""
     return threading.get_ident() == this.main_thread
 
 
-def stand_still_at_exit() -> None:
-    """Return, but for a daemon thread of an interpreter that is about to end: it does not go on.
+def park_at_exit() -> None:
+    """Park the calling thread forever if it is a daemon thread and the interpreter is about to end.
 
-    The connections have ended, and the errors that this makes would be printed over what the program printed
-    last.
+    By then the connections have ended. The errors that follow from it would be printed after the last output
+    of the program.
     """
     if this.is_exiting and not is_main_thread():
         while True:
@@ -64,5 +73,5 @@ def stand_still_at_exit() -> None:
 
 
 def is_exiting() -> bool:
-    """Return whether the interpreter is about to end, and only daemon threads are left."""
+    """Return whether the interpreter is about to end and only daemon threads are left."""
     return this.is_exiting

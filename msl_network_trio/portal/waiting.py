@@ -1,8 +1,8 @@
-"""Waits of threads that can be interrupted.
+"""Interruptible waits of threads.
 
-A thread may wait in three surroundings, and must not be stuck in any of them: the main thread has to notice
-Ctrl-C, a worker thread of a Trio application the cancellation of the task that it works for, and no daemon
-thread may disturb the end of the interpreter.
+A wait must not get stuck in any of three surroundings: in the main thread Ctrl-C interrupts it, in a worker
+thread of a Trio application the cancellation of the task that waits for the thread, and a daemon thread must
+not disturb the end of the interpreter. Everything here may be used in any thread.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import trio
 from msl_network_trio.portal.process import is_main_thread
 
 SLICE = 0.05
-"""For how many seconds to wait before looking around, where nothing else would interrupt a wait."""
+"""Seconds between checks for Ctrl-C and cancellation, where these do not interrupt a wait by themselves."""
 
 
 class Latch:
-    """An event that any thread may set, and threads wait for.
+    """A one-time event that any thread may set and threads wait for.
 
-    Unlike `threading.Event` it stays intact whatever exception interrupts a thread that waits: the lock of a
+    Unlike `threading.Event` it stays intact if an exception interrupts a thread that waits: the lock of a
     `threading.Condition` may be released twice then.
 
     Attributes:
@@ -38,7 +38,7 @@ class Latch:
         self._gates: list[_thread.LockType] = []
 
     def set(self) -> None:
-        """Wake all threads that wait; setting it again, also after an interrupted call, does no harm."""
+        """Wake all threads that wait. May be repeated, also after an interrupted call."""
         self.is_set = True
         for gate in [*self._gates]:
             try:
@@ -46,21 +46,21 @@ class Latch:
             except RuntimeError:
                 pass  # it was released before
 
-    def attempt(self, seconds: float) -> bool:
+    def timed_wait(self, seconds: float) -> bool:
         """Wait until it is set, at most this many seconds, and return whether it is; see `wait`."""
         if not self.is_set:
             gate = _thread.allocate_lock()
             gate.acquire()
             self._gates.append(gate)
-            # Only now: what was set before that had no gate to release.
+            # Check again: a set() that came before had no gate to release.
             if not self.is_set:
                 gate.acquire(True, min(seconds, threading.TIMEOUT_MAX))
             self._gates.remove(gate)
         return self.is_set
 
 
-def let_go(lock: threading.RLock) -> None:
-    """Release a lock that an exception has kept the end of a ``with`` block from releasing, if it has."""
+def release_if_held(lock: threading.RLock) -> None:
+    """Release a lock if an exception has kept the end of a ``with`` block from releasing it."""
     try:
         lock.release()
     except RuntimeError:
@@ -68,15 +68,15 @@ def let_go(lock: threading.RLock) -> None:
 
 
 def check_may_wait(what: str, instead: str = "") -> None:
-    """Refuse to wait where nobody may.
+    """Raise an exception if the calling thread must not wait.
 
     Args:
-        what: The function that is to be called, for the message.
-        instead: What is to be awaited in the Trio thread; nothing: what has the same name in the async API.
+        what: Name of the function that was called, for the message.
+        instead: What to await in the Trio thread instead; empty: the async function of the same name.
 
     Raises:
-        RuntimeError: This is a Trio thread, and waiting would stop its event loop.
-        trio.Cancelled: This is a worker thread, and the task that it works for was cancelled.
+        RuntimeError: This is a Trio thread, and waiting would block its event loop.
+        trio.Cancelled: This is a worker thread, and the task that waits for it was cancelled.
     """
     if trio.lowlevel.in_trio_run():
         raise RuntimeError(
@@ -90,7 +90,7 @@ def check_cancelled() -> bool:
     """Return whether this is a worker thread of Trio.
 
     Raises:
-        trio.Cancelled: It is, and the task that it works for was cancelled.
+        trio.Cancelled: It is one, and the task that waits for it was cancelled.
     """
     if is_main_thread():
         return False
@@ -101,25 +101,28 @@ def check_cancelled() -> bool:
     return True
 
 
-def wait(attempt: Callable[[float], bool], seconds: float) -> bool:
-    """Wait for something, interrupted by Ctrl-C and by cancellation, and return whether it came.
+def wait(timed_wait: Callable[[float], bool], seconds: float) -> bool:
+    """Wait for something, interrupted by Ctrl-C and by cancellation.
 
     Args:
-        attempt: Waits for as many seconds as it is told to, and returns whether it came.
-        seconds: How long to wait at the most; infinity: no limit.
+        timed_wait: Waits at most the given number of seconds, and returns whether it succeeded.
+        seconds: Maximum seconds to wait; infinity: no limit.
+
+    Returns:
+        Whether `timed_wait` succeeded in time.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed, and this is the main thread.
-        trio.Cancelled: This is a worker thread, and the task that it works for was cancelled.
+        trio.Cancelled: This is a worker thread, and the task that waits for it was cancelled.
     """
-    # Most waits are over before it pays to find out where we are.
-    if attempt(min(seconds, SLICE)):
+    # Most waits end before it pays to find out in which kind of thread this is.
+    if timed_wait(min(seconds, SLICE)):
         return True
     deadline = monotonic() + seconds - SLICE
     # On Windows a signal does not interrupt a thread that waits for a lock.
     longest = SLICE if check_cancelled() or sys.platform == "win32" else threading.TIMEOUT_MAX
     while (left := deadline - monotonic()) > 0:
-        if attempt(min(left, longest)):
+        if timed_wait(min(left, longest)):
             return True
         check_cancelled()
     return False

@@ -12,7 +12,7 @@ import outcome
 import trio
 
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost
-from msl_network_trio.parking import GO_ON
+from msl_network_trio.parking import RESUME
 from msl_network_trio.protocol.service import OutgoingLine
 from msl_network_trio.service.coalescing import HELD_FOR, Emitter, Holding
 from msl_network_trio.transport.base import Stream
@@ -123,7 +123,7 @@ class Outlet:
         task = self._parked
         if task is not None:
             self._parked = None
-            trio.lowlevel.reschedule(task, GO_ON)
+            trio.lowlevel.reschedule(task, RESUME)
 
     # ---- in any thread ----
 
@@ -339,7 +339,7 @@ class Outlet:
         self.flush()
         if self._holding.is_worthwhile and self._looker is not None:
             task, self._looker = self._looker, None
-            trio.lowlevel.reschedule(task, GO_ON)
+            trio.lowlevel.reschedule(task, RESUME)
 
     def _call_soon(self, function: Callable[..., object], *args: Any) -> None:
         """Call a function in the Trio thread."""

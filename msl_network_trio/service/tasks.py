@@ -11,7 +11,7 @@ import outcome
 import trio
 
 from msl_network_trio.callbacks import is_interrupt
-from msl_network_trio.parking import GO_ON
+from msl_network_trio.parking import RESUME
 from msl_network_trio.protocol.service import IncomingRequest, OutgoingLine, encode_result
 from msl_network_trio.service.current_request import current
 from msl_network_trio.service.outlet import Outlet
@@ -135,7 +135,7 @@ class WorkerTasks:
         if worker.task is None:
             self._nursery.start_soon(self._work, worker)
         else:
-            trio.lowlevel.reschedule(worker.task, GO_ON)
+            trio.lowlevel.reschedule(worker.task, RESUME)
         return worker
 
     def _resign(self, worker: _WorkerTask) -> None:

@@ -17,15 +17,15 @@ from typing import Any
 
 import trio
 
-from msl_network_trio.callbacks import is_handler
+from msl_network_trio.callbacks import in_callback
 from msl_network_trio.client.connection import Connection
+from msl_network_trio.client.mailboxes import Handler, Waiter
 from msl_network_trio.client.reply import timed_out
 from msl_network_trio.client.threads import ThreadRequest
-from msl_network_trio.client.unhandled import Handler, Waiter
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.portal.interrupts import uninterrupted
-from msl_network_trio.portal.process import is_exiting, is_main_thread, stand_still_at_exit
-from msl_network_trio.portal.waiting import Latch, check_cancelled, check_may_wait, let_go, wait
+from msl_network_trio.portal.process import is_exiting, is_main_thread, park_at_exit
+from msl_network_trio.portal.waiting import Latch, check_cancelled, check_may_wait, release_if_held, wait
 from msl_network_trio.protocol.requests import Request
 from msl_network_trio.sync.futures import Callbacks, Future, FutureRequest
 
@@ -44,7 +44,7 @@ _LONGEST_WAIT_FOR_HANDLERS = 5.0
 """Seconds that the end of a call waits for notification handlers."""
 
 
-class Blocking(ThreadRequest):
+class BlockingRequest(ThreadRequest):
     """A request whose thread waits until it is woken."""
 
     __slots__ = ("_gate",)
@@ -68,7 +68,7 @@ class Blocking(ThreadRequest):
             pass  # it was woken before
         return True
 
-    def attempt(self, seconds: float) -> bool:
+    def timed_wait(self, seconds: float) -> bool:
         """Wait for `wake`; see `wait`."""
         return self._gate.acquire(True, seconds)
 
@@ -114,27 +114,27 @@ class Calls:
         check_may_wait(f"Link.{attribute}")
         connection = self.connection
         seconds = connection.seconds(timeout)
-        request = connection.protocol.make(Blocking, service, attribute, args, kwargs)
+        request = connection.protocol.make(BlockingRequest, service, attribute, args, kwargs)
         deadline = math.inf if seconds == math.inf else monotonic() + seconds
         try:
             if not self._do(self._threads.queue, request):
                 return self._request_in_trio(deadline, service, attribute, args, kwargs, timeout)
-            if not self.wait(request, request.attempt, seconds):
+            if not self.wait(request, request.timed_wait, seconds):
                 self.abandon(request)
                 if not request.settled:  # else the reply came in the same moment
                     raise timed_out(request, seconds)
         except BaseException:
-            self.tidy_soon(request, abandon=True)
+            self.clean_up_soon(request, abandon=True)
             raise
         if request.preceding:
             self.wait_for_handlers(service, request.preceding, deadline - monotonic())
         if request.error is not None:
-            stand_still_at_exit()
+            park_at_exit()
         return request.outcome()
 
     def _request_in_trio(self, deadline: float, service: str, *arguments: Any) -> Any:
         """Make a request that has to wait for room, which a task does."""
-        received = self.connection.unhandled.numbers
+        received = self.connection.mailboxes.numbers
         try:
             result = self._portal.call(self.connection.request, service, *arguments)
         except NetworkError:
@@ -178,13 +178,13 @@ class Calls:
                 future.deadline = monotonic() + seconds
                 self._portal.post(self._end_later, request, seconds)
         except BaseException as error:
-            self.tidy_soon(request, abandon=True)
+            self.clean_up_soon(request, abandon=True)
             if isinstance(error, NetworkError):
-                stand_still_at_exit()
+                park_at_exit()
             raise
         return future
 
-    def wait(self, request: Request, attempt: Callable[[float], bool], seconds: float) -> bool:
+    def wait(self, request: Request, timed_wait: Callable[[float], bool], seconds: float) -> bool:
         """Wait for the reply to a request, and read it if that is our turn; see the portal's `wait`."""
         threads = self._threads
         if threads.reads(request):
@@ -195,10 +195,10 @@ class Calls:
             if threads.reads(request):
                 self._do(threads.stop_reading, request)
             seconds = max(0, deadline - monotonic())
-        return wait(attempt, seconds)
+        return wait(timed_wait, seconds)
 
     def wait_for_future(
-        self, request: FutureRequest, attempt: Callable[[float], bool], seconds: float
+        self, request: FutureRequest, timed_wait: Callable[[float], bool], seconds: float
     ) -> bool:
         """Wait for the reply to a request that nobody has waited for so far; see `wait`.
 
@@ -209,9 +209,9 @@ class Calls:
         try:
             if not (request.settled or request.abandoned):
                 self._do(self._threads.send, request)
-            return self.wait(request, attempt, seconds)
+            return self.wait(request, timed_wait, seconds)
         except BaseException:
-            self.tidy_soon(request, abandon=False)
+            self.clean_up_soon(request, abandon=False)
             raise
 
     def wait_for_handlers(self, service: str, preceding: int, seconds: float) -> None:
@@ -229,13 +229,13 @@ class Calls:
             KeyboardInterrupt: Ctrl-C was pressed.
             trio.Cancelled: The task that this worker thread works for was cancelled.
         """
-        unhandled = self.connection.unhandled
-        handlers = unhandled.handlers.get(service, ())
+        mailboxes = self.connection.mailboxes
+        handlers = mailboxes.handlers.get(service, ())
         behind = [handler for handler in handlers if handler.is_behind(preceding)]
         if not behind:
-            unhandled.caught_up[service] = preceding
+            mailboxes.caught_up[service] = preceding
             return
-        if seconds <= 0 or is_handler.get() or trio.lowlevel.in_trio_run():
+        if seconds <= 0 or in_callback.get() or trio.lowlevel.in_trio_run():
             return
         if self._portal.is_inherited:
             return  # what they belong to does not run in this process
@@ -248,7 +248,7 @@ class Calls:
         began = monotonic()
         try:
             if uninterrupted(handler.add_waiter, waiter) and not wait(
-                waiter.attempt, max(0, deadline - began)
+                waiter.timed_wait, max(0, deadline - began)
             ):
                 handler.give_up_on(preceding, monotonic() - began)
         finally:
@@ -264,7 +264,7 @@ class Calls:
                     request.abandoned = True  # which is all that there is to do, in one step
                     return
         except BaseException:
-            let_go(self._lock)
+            release_if_held(self._lock)
             raise
         if threading.get_ident() == self._portal.thread_id:
             self._tidy(request, abandon=True)
@@ -274,7 +274,7 @@ class Calls:
             self._portal.post(self._tidy, request, True, is_done)
         except ConnectionLost:
             return
-        wait(is_done.attempt, _CLEAN_UP)
+        wait(is_done.timed_wait, _CLEAN_UP)
 
     def _do(self, change: Callable[[Request], bool | None], request: Request) -> bool:
         """Change the protocol with the lock held, and return whether it was done.
@@ -287,9 +287,9 @@ class Calls:
                 return uninterrupted(self._change, change, request)
             return self._change(change, request)
         except BaseException as error:
-            let_go(self._lock)
+            release_if_held(self._lock)
             if isinstance(error, NetworkError):
-                stand_still_at_exit()
+                park_at_exit()
             raise
 
     def _change(self, change: Callable[[Request], bool | None], request: Request) -> bool:
@@ -311,7 +311,7 @@ class Calls:
                         self._threads.finish()
                 raise
 
-    def tidy_soon(self, request: Request, *, abandon: bool) -> None:
+    def clean_up_soon(self, request: Request, *, abandon: bool) -> None:
         """Schedule the cleanup in the Trio thread after an exception has interrupted this thread."""
         try:
             self._portal.post(self._tidy, request, abandon)

@@ -20,7 +20,7 @@ from msl_network_trio.sync.prompts import prompts_for_threads
 from msl_network_trio.sync.wrapped import Entering, blocking, like, named
 from msl_network_trio.visible import visible
 
-DROPPED = {
+REMOVED = {
     "manager": "identities()",
     "wait": "the result() of a Future, or concurrent.futures.wait()",
     "send_pending_requests": "the result() of a Future; with asynchronous=True a request is sent at once",
@@ -50,30 +50,30 @@ class Client:
     Its methods may be called from any thread. Entered with ``with``, it disconnects at the end of the block.
 
     Args:
-        twin: The client of the async API that it is the blocking form of.
+        wrapped: The client of the async API that it is the blocking form of.
     """
 
-    def __init__(self, twin: AsyncClient) -> None:
-        self._twin = twin
-        self._portal: Portal = twin._connection.portal
-        self._calls = Calls(twin._connection)
+    def __init__(self, wrapped: AsyncClient) -> None:
+        self._wrapped = wrapped
+        self._portal: Portal = wrapped._connection.portal
+        self._calls = Calls(wrapped._connection)
 
     # ---- who and where ----
 
     @property
     def name(self) -> str:
         """The name that `connect` was given."""
-        return self._twin.name
+        return self._wrapped.name
 
     @property
     def address_manager(self) -> str:
         """The address of the Manager, ``host:port``, as `connect` was given it."""
-        return self._twin.address_manager
+        return self._wrapped.address_manager
 
     @property
     def port(self) -> int:
         """The number of the port on this computer that the connection uses."""
-        return self._twin.port
+        return self._wrapped.port
 
     @property
     def loop_thread_id(self) -> int | None:
@@ -92,18 +92,18 @@ class Client:
         return make(service, attribute, args, kwargs, timeout)
 
     def __str__(self) -> str:
-        return str(self._twin)
+        return str(self._wrapped)
 
     def __repr__(self) -> str:
-        return repr(self._twin) if self.is_connected() else visible(f"<{self.name} disconnected>")
+        return repr(self._wrapped) if self.is_connected() else visible(f"<{self.name} disconnected>")
 
     def identity(self) -> dict[str, str]:
         """Return what this client tells the Manager about itself."""
-        return self._twin.identity()
+        return self._wrapped.identity()
 
     def is_connected(self) -> bool:
         """Return whether requests can be made: the Manager has not closed the connection, nor have we."""
-        return self._twin.is_connected() and not self._portal.is_inherited
+        return self._wrapped.is_connected() and not self._portal.is_inherited
 
     # ---- requests to the Manager ----
 
@@ -114,26 +114,26 @@ class Client:
         """Link with a Service; see `msl_network_trio.Client.link`."""
 
         async def link() -> Link:
-            return (await self._twin.link(service, timeout=timeout)).sync
+            return (await self._wrapped.link(service, timeout=timeout)).sync
 
         async def leave(link: Link) -> None:
-            await self._twin._leave(link._twin)
+            await self._wrapped._leave(link._wrapped)
 
         return self._portal.open(named("Client.link", link), leave)
 
     def unlink(self, link: Link, *, timeout: float | None = None) -> None:
         """Unlink from a Service; see `msl_network_trio.Client.unlink`."""
-        twin: Any = getattr(link, "_twin", link)  # that it is no link is for the async API to say
-        self._portal.call(self._twin.unlink, twin, timeout=timeout)
+        wrapped: Any = getattr(link, "_wrapped", link)  # that it is no link is for the async API to say
+        self._portal.call(self._wrapped.unlink, wrapped, timeout=timeout)
 
     def dropped(self, service: str) -> int:
         """Return how many notifications were lost; see `msl_network_trio.Client.dropped`."""
-        return self._twin.dropped(service)
+        return self._wrapped.dropped(service)
 
     def spawn(self, name: str = "Client") -> Client:
         """Make another connection with the same arguments; see `msl_network_trio.Client.spawn`."""
         check_may_wait("Client.spawn")
-        return self._portal.open(_opened, _disconnect, partial(self._twin.spawn, name))
+        return self._portal.open(_opened, _disconnect, partial(self._wrapped.spawn, name))
 
     if not TYPE_CHECKING:  # or mypy would let every misspelt name pass
 
@@ -145,12 +145,12 @@ class Client:
     def disconnect(self, timeout: float | None = None) -> None:
         """Disconnect from the Manager; see `msl_network_trio.Client.disconnect`."""
         if not self._is_over:
-            self._portal.call(self._twin.disconnect, timeout)
+            self._portal.call(self._wrapped.disconnect, timeout)
 
     @property
     def _is_over(self) -> bool:
         """Whether there is nothing to disconnect any more; perhaps not even a Trio run that would do it."""
-        return self._portal.is_inherited or self._twin._connection.closed.is_set()
+        return self._portal.is_inherited or self._wrapped._connection.closed.is_set()
 
     if TYPE_CHECKING:
         # A method that is there to be replaced, which type checkers do not allow.
@@ -163,20 +163,20 @@ class Client:
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
         if name == "shutdown_handler":
-            self._twin.shutdown_handler = ThreadHandler.of(value)
+            self._wrapped.shutdown_handler = ThreadHandler.of(value)
 
     __enter__ = Entering(weakref.ref)
 
     def __exit__(self, *_: object) -> None:
         if not self._is_over:
-            self._portal.end(self._twin.disconnect)
+            self._portal.end(self._wrapped.disconnect)
 
 
 def dropped(owner: type, name: str) -> str:
     """Return what to say about an attribute that is not there."""
     text = f"{owner.__name__!r} object has no attribute {name!r}"
-    if name in DROPPED:
-        text += f", which msl-network has not had since version 1.0; use {DROPPED[name]}"
+    if name in REMOVED:
+        text += f", which msl-network has not had since version 1.0; use {REMOVED[name]}"
     return text
 
 
@@ -194,4 +194,4 @@ async def _opened(connect: Callable[[], Awaitable[AsyncClient]]) -> Client:
 
 
 async def _disconnect(client: Client) -> None:
-    await client._twin.disconnect()
+    await client._wrapped.disconnect()

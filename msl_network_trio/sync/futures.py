@@ -10,19 +10,16 @@ from collections.abc import Callable
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from msl_network_trio.arguments import number
-from msl_network_trio.callbacks import is_handler
+from msl_network_trio.callbacks import in_callback
 from msl_network_trio.client.threads import ThreadRequest
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.logger import get_logger
-from msl_network_trio.portal.process import is_exiting, stand_still_at_exit
-from msl_network_trio.portal.waiting import Latch, check_may_wait, let_go
+from msl_network_trio.portal.process import is_exiting, park_at_exit
+from msl_network_trio.portal.waiting import Latch, check_may_wait, release_if_held
 from msl_network_trio.portal.worker import Worker
-
-if TYPE_CHECKING:
-    from msl_network_trio.sync.calls import Calls
 
 logger = get_logger(__name__)
 
@@ -33,6 +30,28 @@ Functions of the standard library hold it for some microseconds. If there is one
 of a thousand Futures that were waited for together: the longer of these for the first, then half of it each
 time.
 """
+
+
+class Requester(Protocol):
+    """Makes the requests of Futures; see `Calls`."""
+
+    @property
+    def callbacks(self) -> Callbacks:
+        """Calls the functions that were added to Futures."""
+
+    def abandon(self, request: FutureRequest) -> None:
+        """See `Calls.abandon`."""
+
+    def clean_up_soon(self, request: FutureRequest, *, abandon: bool) -> None:
+        """See `Calls.clean_up_soon`."""
+
+    def wait_for_future(
+        self, request: FutureRequest, timed_wait: Callable[[float], bool], seconds: float
+    ) -> bool:
+        """See `Calls.wait_for_future`."""
+
+    def wait_for_handlers(self, service: str, preceding: int, seconds: float) -> None:
+        """See `Calls.wait_for_handlers`."""
 
 
 class FutureRequest(ThreadRequest):
@@ -73,7 +92,7 @@ class Callbacks:
                 if self._worker is None:
                     self._worker = Worker("callbacks of msl_network_trio")
         except BaseException:
-            let_go(self._lock)
+            release_if_held(self._lock)
             raise
 
     def call(self, function: Callable[[Future], object], future: Future) -> None:
@@ -87,13 +106,13 @@ class Callbacks:
 
 def _call(function: Callable[[Future], object], future: Future) -> None:
     """Call a function, whose own calls do not wait for notification handlers: one may wait for it."""
-    token = is_handler.set(True)
+    token = in_callback.set(True)
     try:
         function(future)
     except Exception:
         logger.exception("exception calling callback for %r", future)
     finally:
-        is_handler.reset(token)
+        in_callback.reset(token)
 
 
 class _Patience:
@@ -117,7 +136,7 @@ def _is_stuck(lock: Any) -> bool:
         lock.release()
     except BaseException:
         if isinstance(lock, _FutureLock):  # of another kind it may be the lock of another thread
-            let_go(lock)
+            release_if_held(lock)
         raise
     return False
 
@@ -151,7 +170,7 @@ class Future(concurrent.futures.Future[Any]):
         deadline: When the time of the request is over, by the clock of `time.monotonic`.
     """
 
-    def __init__(self, request: FutureRequest, calls: Calls) -> None:
+    def __init__(self, request: FutureRequest, calls: Requester) -> None:
         super().__init__()
         self._condition: _FutureLock = _FutureLock()  # type: ignore[assignment]
         self._request = request
@@ -171,10 +190,10 @@ class Future(concurrent.futures.Future[Any]):
         try:
             return self._cancel()
         except BaseException:  # of a signal handler, for example
-            let_go(self._condition)
+            release_if_held(self._condition)
             if self.cancelled():
                 self._is_over.set()
-                self._calls.tidy_soon(self._request, abandon=True)
+                self._calls.clean_up_soon(self._request, abandon=True)
             raise
 
     def _cancel(self) -> bool:
@@ -216,7 +235,7 @@ class Future(concurrent.futures.Future[Any]):
         try:
             super().add_done_callback(partial(self._calls.callbacks.call, fn))
         except BaseException:
-            let_go(self._condition)
+            release_if_held(self._condition)
             raise
 
     def done(self) -> bool:
@@ -272,7 +291,7 @@ class Future(concurrent.futures.Future[Any]):
                     self._has_result = error is None
                     self._state = FINISHED
         except BaseException:
-            let_go(self._condition)
+            release_if_held(self._condition)
             raise
         self._is_over.set()
         return True
@@ -288,9 +307,9 @@ class Future(concurrent.futures.Future[Any]):
         deadline = monotonic() + seconds
         if not self.done():
             check_may_wait("Future.result", "the Reply that msl_network_trio gives")
-            self._calls.wait_for_future(request, self._is_over.attempt, seconds)
+            self._calls.wait_for_future(request, self._is_over.timed_wait, seconds)
             if self._exception is not None:
-                stand_still_at_exit()
+                park_at_exit()
         if request.preceding and self.done():
             deadline = min(deadline, self.deadline)
             self._calls.wait_for_handlers(request.service, request.preceding, deadline - monotonic())

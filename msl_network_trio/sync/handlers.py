@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from msl_network_trio.callbacks import is_handler
+from msl_network_trio.callbacks import in_callback
 from msl_network_trio.client.notifications import BatchHandler, HandlerRunner
 from msl_network_trio.portal.worker import Worker
 
@@ -42,7 +42,7 @@ class ThreadHandler(BatchHandler):
         await self._worker.call(self._handle, runner)
 
     def _handle(self, runner: HandlerRunner) -> None:
-        token = is_handler.set(True)
+        token = in_callback.set(True)
         try:
             while (notification := runner.take(self)) is not None:
                 try:
@@ -50,7 +50,7 @@ class ThreadHandler(BatchHandler):
                 except BaseException as error:  # noqa: BLE001 - it is logged
                     runner.report(error, self)
         finally:
-            is_handler.reset(token)
+            in_callback.reset(token)
 
     def __repr__(self) -> str:
         return repr(self._function)

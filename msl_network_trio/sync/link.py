@@ -9,14 +9,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from msl_network_trio import arguments
+from msl_network_trio.client.link import Link as AsyncLink
 from msl_network_trio.client.link import (
-    KnownMethods,
+    MethodCache,
     RemoteMethod,
     check_assignable,
     checked_args,
     private_attribute,
 )
-from msl_network_trio.client.link import Link as AsyncLink
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.client.linked_client import dropped as async_dropped
 from msl_network_trio.client.notifications import NotificationStream
@@ -58,43 +58,43 @@ class BlockingMethod(RemoteMethod):
         return calls.request(link._service_name, self._name, args, kwargs, timeout)
 
 
-class Facts:
+class ServiceProperties:
     """What the identity of a Service tells, of whatever is linked with it."""
 
-    _twin: AsyncLink | AsyncLinkedClient
+    _wrapped: AsyncLink | AsyncLinkedClient
 
     @property
     def service_name(self) -> str:
         """The name of the Service."""
-        return self._twin.service_name
+        return self._wrapped.service_name
 
     @property
     def service_address(self) -> str:
         """The address of the Service, ``host:port``, as the Manager sees it."""
-        return self._twin.service_address
+        return self._wrapped.service_address
 
     @property
     def service_attributes(self) -> dict[str, Any]:
         """The attributes of the Service: the signatures of methods, the values of others."""
-        return self._twin.service_attributes
+        return self._wrapped.service_attributes
 
     @property
     def service_language(self) -> str:
         """The programming language of the Service."""
-        return self._twin.service_language
+        return self._wrapped.service_language
 
     @property
     def service_max_clients(self) -> int:
         """How many clients may be linked with the Service; 0 and less: no limit."""
-        return self._twin.service_max_clients
+        return self._wrapped.service_max_clients
 
     @property
     def service_os(self) -> str:
         """The operating system of the Service."""
-        return self._twin.service_os
+        return self._wrapped.service_os
 
 
-class Link(Facts, KnownMethods):
+class Link(ServiceProperties, MethodCache):
     """A link between a client and a Service; `Client.link` makes it.
 
     Every attribute that is not listed here is a method of the Service, or a property of it, which is read by
@@ -102,19 +102,19 @@ class Link(Facts, KnownMethods):
 
     Args:
         client: The client.
-        twin: The link of the async API that it is the blocking form of.
+        wrapped: The link of the async API that it is the blocking form of.
     """
 
-    _twin: AsyncLink
+    _wrapped: AsyncLink
 
-    def __init__(self, client: Client, twin: AsyncLink) -> None:
+    def __init__(self, client: Client, wrapped: AsyncLink) -> None:
         self._owner = client
         self._calls = client._calls
-        self._twin = twin
+        self._wrapped = wrapped
 
     @property
     def _client(self) -> Client | None:
-        return None if self._twin._client is None else self._owner
+        return None if self._wrapped._client is None else self._owner
 
     @property
     def _portal(self) -> Portal:
@@ -125,22 +125,22 @@ class Link(Facts, KnownMethods):
     def __getattr__(self, name: str) -> BlockingMethod:
         if name.startswith("_"):
             raise private_attribute(self, name)
-        twin = self._twin
-        twin._linked(name)
-        return self._keep(name, BlockingMethod(twin, name, self._calls))
+        wrapped = self._wrapped
+        wrapped._linked(name)
+        return self._keep(name, BlockingMethod(wrapped, name, self._calls))
 
     def _request(
         self, attribute: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, timeout: float | None
     ) -> Any:
-        self._twin._linked(attribute)
+        self._wrapped._linked(attribute)
         return self._calls.request(self.service_name, attribute, args, kwargs, timeout)
 
     def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """Ask the Service to shut down, and break the link; see `msl_network_trio.Link.shutdown_service`."""
-        client = self._twin._linked("shutdown_service")
+        client = self._wrapped._linked("shutdown_service")
         # In the thread, since handlers get what the Service has emitted before the link is broken.
         result = self._request("shutdown_service", args, kwargs, timeout)
-        self._portal.do(partial(client._forget, self._twin))
+        self._portal.do(partial(client._forget, self._wrapped))
         return result
 
     # ---- notifications ----
@@ -175,7 +175,7 @@ class Link(Facts, KnownMethods):
             check_assignable(self, self, name, value)
         object.__setattr__(self, name, value)
         if name == "notification_handler":
-            self._twin.notification_handler = ThreadHandler.of(value)
+            self._wrapped.notification_handler = ThreadHandler.of(value)
 
     # ---- locks ----
 
@@ -186,10 +186,10 @@ class Link(Facts, KnownMethods):
             The names of the clients that are linked with the Service, in any order. Entered with ``with``,
             the lock is released at the end of the block.
         """
-        self._twin._linked("acquire_lock")
+        self._wrapped._linked("acquire_lock")
 
         async def acquire() -> Lock:
-            return Lock(await self._twin.acquire_lock(shared, timeout, wait=wait), self)
+            return Lock(await self._wrapped.acquire_lock(shared, timeout, wait=wait), self)
 
         return self._portal.open(named("Link.acquire_lock", acquire), Lock._leave)
 
@@ -200,7 +200,7 @@ class Link(Facts, KnownMethods):
     def unlink(self, timeout: float | None = None) -> None:
         """Unlink from the Service; see `msl_network_trio.Link.unlink`."""
         if self._client is not None:
-            self._portal.call(self._twin.unlink, timeout)
+            self._portal.call(self._wrapped.unlink, timeout)
 
     def disconnect(self, timeout: float | None = None) -> None:
         """Do what `unlink` does."""
@@ -212,15 +212,15 @@ class Link(Facts, KnownMethods):
         self._portal.end(self._leave)
 
     async def _leave(self) -> None:
-        client = self._twin._client
+        client = self._wrapped._client
         if client is not None and client.is_connected():
-            await client._leave(self._twin)
+            await client._leave(self._wrapped)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *filter(str.isidentifier, self.service_attributes)})
 
     def __repr__(self) -> str:
-        return repr(self._twin)
+        return repr(self._wrapped)
 
 
 class Lock(list[str]):
@@ -235,7 +235,7 @@ class Lock(list[str]):
         super().__init__(names)
         self._link = link
         # Of the client of now: the link may be broken when the block ends.
-        self._client = link._twin._client
+        self._client = link._wrapped._client
 
     __enter__ = Entering(weakref.ref)
 
@@ -320,7 +320,7 @@ def dropped(link: Link | LinkedClient) -> int:
     Args:
         link: A link, or a linked client.
     """
-    return async_dropped(link._twin)
+    return async_dropped(link._wrapped)
 
 
 def notifications(link: Link | LinkedClient, max_buffer_size: float | None = None) -> Notifications:
@@ -334,4 +334,4 @@ def notifications(link: Link | LinkedClient, max_buffer_size: float | None = Non
         link: A link, or a linked client.
         max_buffer_size: See `msl_network_trio.Link.notifications`.
     """
-    return Notifications(link._twin.notifications(max_buffer_size), link._portal)
+    return Notifications(link._wrapped.notifications(max_buffer_size), link._portal)

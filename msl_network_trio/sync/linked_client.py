@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import trio
 
-from msl_network_trio import callbacks as user_code
+from msl_network_trio import callbacks
 from msl_network_trio.client.link import check_assignable, private_attribute
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.exceptions import ConnectionLost
@@ -17,9 +17,9 @@ from msl_network_trio.portal.background_thread import current_portal
 from msl_network_trio.portal.interrupts import uninterrupted
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.portal.waiting import check_may_wait
-from msl_network_trio.sync.client import DROPPED, Client, dropped
+from msl_network_trio.sync.client import REMOVED, Client, dropped
 from msl_network_trio.sync.handlers import ThreadHandler
-from msl_network_trio.sync.link import BlockingMethod, Facts, Link, Lock
+from msl_network_trio.sync.link import BlockingMethod, Link, Lock, ServiceProperties
 from msl_network_trio.sync.prompts import prompts_for_threads
 from msl_network_trio.sync.wrapped import Entering, blocking
 
@@ -30,7 +30,7 @@ class _GuardedMethod(BlockingMethod):
     __slots__ = ("_owner",)
 
     def __init__(self, owner: LinkedClient, link: Link, name: str) -> None:
-        super().__init__(link._twin, name, link._calls)
+        super().__init__(link._wrapped, name, link._calls)
         self._owner = owner
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -42,7 +42,7 @@ class _GuardedMethod(BlockingMethod):
             raise
 
 
-class LinkedClient(Facts):
+class LinkedClient(ServiceProperties):
     """A new client that has a link with a Service; its methods are those of the Service.
 
     ::
@@ -62,7 +62,7 @@ class LinkedClient(Facts):
             waiting for the Service too.
     """
 
-    _twin: AsyncLinkedClient
+    _wrapped: AsyncLinkedClient
     _portal: Portal
 
     def __init__(self, service_name: str, **kwargs: Any) -> None:
@@ -71,43 +71,43 @@ class LinkedClient(Facts):
         hide_secrets(kwargs)
         kwargs["prompts"] = prompts_for_threads(kwargs.get("prompts"))
         self._portal = current_portal()
-        self._twin = AsyncLinkedClient(service_name, **kwargs)
+        self._wrapped = AsyncLinkedClient(service_name, **kwargs)
         handler = self.notification_handler
         if getattr(handler, "__func__", None) is not LinkedClient.notification_handler:
             self.notification_handler = handler
         # First, in case that an exception interrupts this thread as soon as it is open.
         self._disconnect_when_forgotten()
-        self._portal.open(_open, AsyncLinkedClient.disconnect, self._twin)
+        self._portal.open(_open, AsyncLinkedClient.disconnect, self._wrapped)
 
     @classmethod
-    def _of(cls, twin: AsyncLinkedClient) -> Self:
+    def _of(cls, wrapped: AsyncLinkedClient) -> Self:
         """Return the blocking form of a client that is open."""
         client = cls.__new__(cls)
-        client._portal = twin._opened(twin._last_client)._connection.portal
-        client._twin = twin
+        client._portal = wrapped._opened(wrapped._last_client)._connection.portal
+        client._wrapped = wrapped
         return client
 
     def _disconnect_when_forgotten(self) -> None:
         """Leave the network when nobody refers to this object any more, as in msl-network."""
-        weakref.finalize(self, _disconnect_soon, self._portal, self._twin).atexit = False
+        weakref.finalize(self, _disconnect_soon, self._portal, self._wrapped).atexit = False
 
     # ---- requests to the Service ----
 
     def __getattr__(self, name: str) -> _GuardedMethod:
-        twin = self.__dict__.get("_twin")
+        wrapped = self.__dict__.get("_wrapped")
         if name.startswith("_"):
             raise private_attribute(self, name)
-        if twin is None:
+        if wrapped is None:
             raise AttributeError(dropped(type(self), name))
-        if name in DROPPED and name not in twin.service_attributes:
+        if name in REMOVED and name not in wrapped.service_attributes:
             raise AttributeError(dropped(type(self), name))
-        return _GuardedMethod(self, twin._linked(name).sync, name)
+        return _GuardedMethod(self, wrapped._linked(name).sync, name)
 
     def _request(
         self, attribute: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, timeout: float | None
     ) -> Any:
         try:
-            return self._twin._linked(attribute).sync._request(attribute, args, kwargs, timeout)
+            return self._wrapped._linked(attribute).sync._request(attribute, args, kwargs, timeout)
         except Exception:
             self.service_error_handler()
             raise
@@ -120,7 +120,7 @@ class LinkedClient(Facts):
 
     def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """See `Link.shutdown_service`."""
-        result = self._twin._linked("shutdown_service").sync.shutdown_service(
+        result = self._wrapped._linked("shutdown_service").sync.shutdown_service(
             *args, timeout=timeout, **kwargs
         )
         self._link = None
@@ -137,8 +137,8 @@ class LinkedClient(Facts):
             """Does nothing; assign a function, or override it, to handle notifications as `Link` says."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "notification_handler" and "_twin" in self.__dict__:
-            self._twin.notification_handler = ThreadHandler.of(value)
+        if name == "notification_handler" and "_wrapped" in self.__dict__:
+            self._wrapped.notification_handler = ThreadHandler.of(value)
         elif type(self) in {LinkedClient, LinkedClientView} and not name.startswith("_"):
             check_assignable(self, self, name, value)
         object.__setattr__(self, name, value)
@@ -147,14 +147,14 @@ class LinkedClient(Facts):
 
     def acquire_lock(self, shared: bool = False, timeout: float | None = None, *, wait: bool = False) -> Lock:
         """See `Link.acquire_lock`."""
-        return self._twin._linked("acquire_lock").sync.acquire_lock(shared, timeout, wait=wait)
+        return self._wrapped._linked("acquire_lock").sync.acquire_lock(shared, timeout, wait=wait)
 
     release_lock = blocking(AsyncLinkedClient.release_lock)
 
     def unlink(self, timeout: float | None = None) -> None:
         """See `Link.unlink`."""
         if self._link is not None:
-            self._portal.call(self._twin.unlink, timeout)
+            self._portal.call(self._wrapped.unlink, timeout)
 
     # ---- the client ----
 
@@ -163,7 +163,7 @@ class LinkedClient(Facts):
 
     def identity(self) -> dict[str, str]:
         """See `Client.identity`."""
-        return self._twin.identity()
+        return self._wrapped.identity()
 
     def is_connected(self) -> bool:
         """See `Client.is_connected`."""
@@ -176,8 +176,8 @@ class LinkedClient(Facts):
         Args:
             name: The name of the new client.
         """
-        twin = self._portal.open(_open, AsyncLinkedClient.disconnect, self._twin.spawn(name))
-        client = LinkedClient._of(twin)
+        wrapped = self._portal.open(_open, AsyncLinkedClient.disconnect, self._wrapped.spawn(name))
+        client = LinkedClient._of(wrapped)
         client._disconnect_when_forgotten()
         return client
 
@@ -189,7 +189,7 @@ class LinkedClient(Facts):
         if client._is_over:
             self._client = self._link = None
         else:
-            self._portal.call(self._twin.disconnect, timeout)
+            self._portal.call(self._wrapped.disconnect, timeout)
 
     __enter__ = Entering(weakref.ref)
 
@@ -202,23 +202,23 @@ class LinkedClient(Facts):
 
     @property
     def _client(self) -> Client | None:
-        twin: AsyncLinkedClient | None = self.__dict__.get("_twin")
-        return None if twin is None or twin.client is None else twin.client.sync
+        wrapped: AsyncLinkedClient | None = self.__dict__.get("_wrapped")
+        return None if wrapped is None or wrapped.client is None else wrapped.client.sync
 
     @_client.setter
     def _client(self, client: Client | None) -> None:
-        if "_twin" in self.__dict__:
-            self._twin._client = None if client is None else client._twin
+        if "_wrapped" in self.__dict__:
+            self._wrapped._client = None if client is None else client._wrapped
 
     @property
     def _link(self) -> Link | None:
-        twin: AsyncLinkedClient | None = self.__dict__.get("_twin")
-        return None if twin is None or twin.link is None else twin.link.sync
+        wrapped: AsyncLinkedClient | None = self.__dict__.get("_wrapped")
+        return None if wrapped is None or wrapped.link is None else wrapped.link.sync
 
     @_link.setter
     def _link(self, link: Link | None) -> None:
-        if "_twin" in self.__dict__:
-            self._twin._link = None if link is None else link._twin
+        if "_wrapped" in self.__dict__:
+            self._wrapped._link = None if link is None else link._wrapped
 
     @property
     def client(self) -> Client | None:
@@ -233,26 +233,26 @@ class LinkedClient(Facts):
     @property
     def name(self) -> str:
         """See `Client.name`."""
-        return self._twin.name
+        return self._wrapped.name
 
     @property
     def port(self) -> int:
         """See `Client.port`."""
-        return self._twin.port
+        return self._wrapped.port
 
     @property
     def address_manager(self) -> str:
         """See `Client.address_manager`."""
-        return self._twin.address_manager
+        return self._wrapped.address_manager
 
     def __dir__(self) -> list[str]:
-        twin: AsyncLinkedClient | None = self.__dict__.get("_twin")
-        attributes = {} if twin is None or twin._last_link is None else twin.service_attributes
+        wrapped: AsyncLinkedClient | None = self.__dict__.get("_wrapped")
+        attributes = {} if wrapped is None or wrapped._last_link is None else wrapped.service_attributes
         return sorted({*super().__dir__(), *filter(str.isidentifier, attributes)})
 
     def __repr__(self) -> str:
-        twin: AsyncLinkedClient | None = self.__dict__.get("_twin")
-        return object.__repr__(self) if twin is None or twin._last_link is None else repr(twin)
+        wrapped: AsyncLinkedClient | None = self.__dict__.get("_wrapped")
+        return object.__repr__(self) if wrapped is None or wrapped._last_link is None else repr(wrapped)
 
 
 class LinkedClientView(LinkedClient):
@@ -260,15 +260,15 @@ class LinkedClientView(LinkedClient):
 
     def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """See `Link.shutdown_service`."""
-        twin = self._twin
-        if type(twin).shutdown_service is AsyncLinkedClient.shutdown_service:
+        wrapped = self._wrapped
+        if type(wrapped).shutdown_service is AsyncLinkedClient.shutdown_service:
             return super().shutdown_service(*args, timeout=timeout, **kwargs)
-        return self._portal.call(twin.shutdown_service, *args, timeout=timeout, **kwargs)
+        return self._portal.call(wrapped.shutdown_service, *args, timeout=timeout, **kwargs)
 
     def service_error_handler(self) -> None:
         """Call that of the async API."""
         self._portal.call(
-            user_code.call, self._twin.service_error_handler, (), {}, "the service error handler"
+            callbacks.call, self._wrapped.service_error_handler, (), {}, "the service error handler"
         )
 
 

@@ -16,7 +16,7 @@ S = TypeVar("S")
 M = TypeVar("M")
 F = TypeVar("F", bound=Callable[..., Any])
 
-_AWAITABLE = re.compile(r"Opening\[(.*)\]")
+_AWAITABLE = re.compile(r"AwaitableContext\[(.*)\]")
 
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def named(name: str, function: F) -> F:
     return function
 
 
-class Twin(Protocol):
+class Wrapper(Protocol):
     """An object of the blocking API, which has an async one behind it."""
 
     @property
-    def _twin(self) -> Any: ...
+    def _wrapped(self) -> Any: ...
 
     @property
     def _portal(self) -> Portal: ...
@@ -66,10 +66,10 @@ def blocking(method: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Conc
     """Return the blocking form of an async method, to be defined under the same name."""
 
     @wraps(method)
-    def call(self: Twin, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self: Wrapper, /, *args: P.args, **kwargs: P.kwargs) -> R:
         # By its name, since the object behind may be one of a subclass.
-        twin: Callable[P, Awaitable[R]] = getattr(self._twin, method.__name__)
-        return self._portal.call(twin, *args, **kwargs)
+        wrapped: Callable[P, Awaitable[R]] = getattr(self._wrapped, method.__name__)
+        return self._portal.call(wrapped, *args, **kwargs)
 
     call.__signature__ = signature_of(method)  # type: ignore[attr-defined]
     return call

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from msl_network_trio.portal import process
+from msl_network_trio.portal import background_thread
 from msl_network_trio.sync import Client, Link, connect
 from tests.sync.manager import FakeManager
 
@@ -32,8 +32,8 @@ def link(client: Client) -> Link:
 @pytest.fixture(scope="session", autouse=True)
 def no_trio_thread_is_left() -> Iterator[None]:
     yield
-    script = process.this.script
-    if script is not None:
-        process.this.script = None
-        script.end(10)
-        assert not script._thread.is_alive()
+    thread = background_thread.current.thread
+    if thread is not None:
+        background_thread.current.thread = None
+        thread.end(10)
+        assert not thread._thread.is_alive()

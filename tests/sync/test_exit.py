@@ -72,12 +72,12 @@ def test_it_ends_at_once(manager: FakeManager):
         "import atexit\nlink.silent(asynchronous=True)\n"
         # Registered before the first connection was made it would be called last.
         "began = time.monotonic()\n"
-        "from msl_network_trio.portal import process\n"
-        "end = process.this.script.end\n"
+        "from msl_network_trio.portal.background_thread import current\n"
+        "end = current.thread.end\n"
         "def timed(seconds):\n"
         "    end(seconds)\n"
         "    print(time.monotonic() - began)\n"
-        "process.this.script.end = timed\n",
+        "current.thread.end = timed\n",
     )
     assert float(out) < 1.9  # a Manager that does not answer is given two seconds
     assert_goodbye(manager)
@@ -283,7 +283,7 @@ def test_a_program_that_ctrl_c_ends_says_goodbye(manager: FakeManager):
 # ---- in the middle of a line ----
 
 ENDS = {
-    "in order": ("from msl_network_trio.client import connection; connection.GOODBYE = 0.2", 0),
+    "in order": ("from msl_network_trio.client import connection; connection.GOODBYE_TIMEOUT = 0.2", 0),
     "disconnect(timeout=0)": ("cxn.disconnect(timeout=0)", 0),
     "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
     # while it says goodbye, for which it takes two seconds, since the Manager reads nothing

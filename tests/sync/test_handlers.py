@@ -355,7 +355,7 @@ def test_nothing_is_waited_for_if_no_handler_is_set_or_nothing_is_pending(link: 
 def test_notifications_of_another_service_are_not_waited_for(link: Link, client: Client, for_ever: None):
     slow = Slow()
     client.link("Other").notification_handler = slow
-    to_async(client)._connection.unhandled.numbers["Other"] = 1000  # as if it had emitted some
+    to_async(client)._connection.mailboxes.numbers["Other"] = 1000  # as if it had emitted some
     assert link.notify(3) == "notified"
     assert not slow.entered.is_set()
 

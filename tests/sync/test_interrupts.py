@@ -21,7 +21,7 @@ import pytest
 
 from msl_network_trio import ConnectionLost, RemoteError, ReplyTimeout
 from msl_network_trio.portal.interrupts import uninterrupted
-from msl_network_trio.portal.waiting import Latch, let_go
+from msl_network_trio.portal.waiting import Latch, release_if_held
 from msl_network_trio.portal.worker import Worker
 from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
 from msl_network_trio.sync import futures as futures_module
@@ -559,23 +559,23 @@ def _steps_of(function: Callable[[], object]) -> int:
 def test_a_latch_wakes_all_that_wait_and_stays_set():
     latch = Latch()
     results: list[bool] = []
-    threads = [threading.Thread(target=lambda: results.append(latch.attempt(20))) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: results.append(latch.timed_wait(20))) for _ in range(3)]
     for thread in threads:
         thread.start()
-    assert not latch.attempt(0)
+    assert not latch.timed_wait(0)
     latch.set()
     latch.set()
     for thread in threads:
         thread.join(20)
     assert results == [True] * 3
-    assert latch.attempt(0)
+    assert latch.timed_wait(0)
 
 
 def test_a_lock_is_let_go_by_the_thread_that_holds_it_only():
     lock = threading.RLock()
-    let_go(lock)
+    release_if_held(lock)
     lock.acquire()
-    let_go(lock)
+    release_if_held(lock)
     assert concurrent.futures.ThreadPoolExecutor(1).submit(lock.acquire, False).result()
 
 
@@ -688,10 +688,9 @@ def test_functions_of_atexit_that_were_registered_before_connect_can_use_the_lin
 
 def test_a_thread_that_cannot_be_started_is_an_error_that_says_so(monkeypatch, manager: FakeManager):
     from msl_network_trio import ConnectError
-    from msl_network_trio.portal import background_thread as script
-    from msl_network_trio.portal import process
+    from msl_network_trio.portal import background_thread
 
-    monkeypatch.setattr(process, "this", process.Process())
+    monkeypatch.setattr(background_thread, "current", background_thread._Global())
 
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -699,8 +698,8 @@ def test_a_thread_that_cannot_be_started_is_an_error_that_says_so(monkeypatch, m
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(ConnectError, match="background thread .* can't start new thread"):
-            script.current_portal()
-    assert process.this.script is None
-    script.current_portal()
-    assert process.this.script is not None
-    process.this.script.end(20)
+            background_thread.current_portal()
+    assert background_thread.current.thread is None
+    background_thread.current_portal()
+    assert background_thread.current.thread is not None
+    background_thread.current.thread.end(20)

@@ -24,7 +24,7 @@ from msl_network_trio import (
     TerminalPrompts,
 )
 from msl_network_trio import connect as async_connect
-from msl_network_trio.portal import loop_call as errand
+from msl_network_trio.portal import loop_call as call
 from msl_network_trio.portal import waiting
 from msl_network_trio.portal.background_thread import current_portal
 from msl_network_trio.portal.interrupts import uninterrupted
@@ -196,7 +196,7 @@ def test_a_call_that_ctrl_c_interrupts_before_it_begins_holds_nobody_up(monkeypa
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         portal.call(add, 1, 2)
-    assert time.monotonic() - began < errand._CLEAN_UP
+    assert time.monotonic() - began < call._CLEAN_UP
 
 
 @pytest.mark.parametrize("what", ["connect", "spawn", "LinkedClient", "link", "lock", "notifications"])
@@ -214,7 +214,7 @@ def test_nothing_stays_open_that_an_interrupted_thread_will_never_know(
     }
     # The very last moment before the thread takes what was opened.
     with monkeypatch.context() as patch:
-        patch.setattr(errand, "stand_still_at_exit", lambda: signal.raise_signal(signal.SIGINT))
+        patch.setattr(call, "park_at_exit", lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             calls[what]()
     if what in {"connect", "spawn", "LinkedClient"}:

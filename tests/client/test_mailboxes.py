@@ -8,16 +8,16 @@ import threading
 import pytest
 
 from msl_network_trio import constants
-from msl_network_trio.client.unhandled import OVERHEAD, Mailbox, Unhandled, Waiter
+from msl_network_trio.client.mailboxes import OVERHEAD, Mailbox, Mailboxes, Waiter
 from msl_network_trio.protocol.messages import Notification, NotificationBatch
 
 
-def batch(*numbers: int, size: int = 100, service: str = "Echo", unhandled: Unhandled | None = None):
+def batch(*numbers: int, size: int = 100, service: str = "Echo", mailboxes: Mailboxes | None = None):
     notifications = NotificationBatch.of(
         [Notification(service, [n], {}) for n in numbers], size * len(numbers)
     )
-    if unhandled is not None:
-        unhandled.number(notifications)
+    if mailboxes is not None:
+        mailboxes.number(notifications)
     return notifications
 
 
@@ -29,7 +29,7 @@ def waiting(mailbox: Mailbox) -> list[int]:
 
 
 async def test_a_notification_counts_for_its_line_and_the_overhead():
-    mailbox = Mailbox("Echo", Unhandled(10 * (100 + OVERHEAD)))
+    mailbox = Mailbox("Echo", Mailboxes(10 * (100 + OVERHEAD)))
     mailbox.put(batch(*range(10)))
     assert mailbox.size() == 10 * (100 + OVERHEAD)
     assert mailbox.dropped == 0
@@ -39,7 +39,7 @@ async def test_a_notification_counts_for_its_line_and_the_overhead():
 
 
 async def test_the_newest_notification_is_kept_however_large_it_is():
-    limits = Unhandled(1000)
+    limits = Mailboxes(1000)
     mailbox = Mailbox("Echo", limits)
     mailbox.put(batch(0, 1))
     mailbox.put(batch(2, size=1_000_000))
@@ -50,7 +50,7 @@ async def test_the_newest_notification_is_kept_however_large_it_is():
 
 
 async def test_what_was_taken_does_not_count_any_more():
-    mailbox = Mailbox("Echo", Unhandled(3 * (100 + OVERHEAD)))
+    mailbox = Mailbox("Echo", Mailboxes(3 * (100 + OVERHEAD)))
     for number in range(1000):
         mailbox.put(batch(2 * number, 2 * number + 1))
         mailbox.queue.popleft()
@@ -63,7 +63,7 @@ async def test_what_was_taken_does_not_count_any_more():
 
 
 async def test_a_number_limits_the_number_and_not_the_bytes():
-    limits = Unhandled(1)
+    limits = Mailboxes(1)
     mailbox = Mailbox("Echo", limits, 3)
     mailbox.put(batch(*range(5), size=10_000_000))
     assert waiting(mailbox) == [2, 3, 4]
@@ -75,7 +75,7 @@ async def test_a_number_limits_the_number_and_not_the_bytes():
 async def test_the_size_is_that_of_what_waits(seed: int):
     chance = random.Random(seed)
     limit = chance.randrange(3000, 20_000)
-    mailbox = Mailbox("Echo", Unhandled(limit))
+    mailbox = Mailbox("Echo", Mailboxes(limit))
     model: list[tuple[int, int]] = []  # number and bytes
     dropped = number = 0
     for _ in range(300):
@@ -96,7 +96,7 @@ async def test_the_size_is_that_of_what_waits(seed: int):
 
 
 async def test_all_services_together_have_a_limit_and_the_largest_loses():
-    limits = Unhandled(max_total=10 * (100 + OVERHEAD))
+    limits = Mailboxes(max_total=10 * (100 + OVERHEAD))
     mailboxes = {service: Mailbox(service, limits) for service in "ABC"}
     for mailbox in mailboxes.values():
         limits.add(mailbox)
@@ -122,7 +122,7 @@ async def test_all_services_together_have_a_limit_and_the_largest_loses():
 
 
 async def test_several_mailboxes_of_a_service_share_its_notifications():
-    limits = Unhandled(max_total=10 * (100 + OVERHEAD))
+    limits = Mailboxes(max_total=10 * (100 + OVERHEAD))
     mailboxes = [Mailbox("A", limits) for _ in range(5)]
     for mailbox in mailboxes:
         limits.add(mailbox)
@@ -136,7 +136,7 @@ async def test_several_mailboxes_of_a_service_share_its_notifications():
 
 
 async def test_other_services_lose_if_the_largest_has_nothing_to_lose():
-    limits = Unhandled(max_total=10_000)
+    limits = Mailboxes(max_total=10_000)
     large, small = Mailbox("large", limits), Mailbox("small", limits)
     limits.add(large)
     limits.add(small)
@@ -149,11 +149,11 @@ async def test_other_services_lose_if_the_largest_has_nothing_to_lose():
 
 
 async def test_a_waiter_is_released_when_everything_before_was_handled():
-    limits = Unhandled()
+    limits = Mailboxes()
     limits.numbers["Echo"] = 0
     mailbox = Mailbox("Echo", limits)
     assert not mailbox.add_waiter(Waiter(0))
-    first, second = batch(0, 1, unhandled=limits), batch(2, unhandled=limits)
+    first, second = batch(0, 1, mailboxes=limits), batch(2, mailboxes=limits)
     assert (first.last, second.last) == (2, 3)
     waiter = Waiter(2)
     assert mailbox.may_hold(2)
@@ -164,10 +164,10 @@ async def test_a_waiter_is_released_when_everything_before_was_handled():
         mailbox.at_work = True
         mailbox.queue.popleft()
         mailbox.release_waiters()
-        assert not waiter.attempt(0)
+        assert not waiter.timed_wait(0)
     mailbox.queue.popleft()
     mailbox.release_waiters()
-    assert waiter.attempt(0)
+    assert waiter.timed_wait(0)
     assert not mailbox.add_waiter(Waiter(2))
     last = Waiter(3)
     assert mailbox.add_waiter(last)
@@ -180,58 +180,58 @@ async def test_a_waiter_is_released_when_everything_before_was_handled():
 
 
 async def test_what_nobody_wanted_is_not_waited_for_but_what_came_before_is():
-    limits = Unhandled()
+    limits = Mailboxes()
     limits.numbers["Echo"] = 0
     mailbox = Mailbox("Echo", limits)
-    mailbox.put(batch(0, unhandled=limits))
-    mailbox.skip(batch(*range(1, 5), unhandled=limits))
-    mailbox.put(batch(5, unhandled=limits))
+    mailbox.put(batch(0, mailboxes=limits))
+    mailbox.skip(batch(*range(1, 5), mailboxes=limits))
+    mailbox.put(batch(5, mailboxes=limits))
     waiters = [Waiter(last) for last in (1, 5, 6)]
     assert all(mailbox.add_waiter(waiter) for waiter in waiters)
     mailbox.at_work = True
     mailbox.queue.popleft()
     mailbox.release_waiters()
-    assert [waiter.attempt(0) for waiter in waiters] == [False, False, False]
+    assert [waiter.timed_wait(0) for waiter in waiters] == [False, False, False]
     mailbox.queue.popleft()
     mailbox.release_waiters()
-    assert [waiter.attempt(0) for waiter in waiters] == [True, True, False]
+    assert [waiter.timed_wait(0) for waiter in waiters] == [True, True, False]
     mailbox.at_work = False
     mailbox.release_waiters()
-    assert waiters[2].attempt(0)
+    assert waiters[2].timed_wait(0)
     late = Waiter(7)
     assert mailbox.add_waiter(late)
-    mailbox.skip(batch(6, unhandled=limits))
-    assert late.attempt(0)
+    mailbox.skip(batch(6, mailboxes=limits))
+    assert late.timed_wait(0)
 
 
 @pytest.mark.parametrize("drop", [False, True])
 async def test_the_end_releases_everybody(drop: bool):
-    mailbox = Mailbox("Echo", Unhandled())
+    mailbox = Mailbox("Echo", Mailboxes())
     waiters = [Waiter(n) for n in (1, 2)]
     assert all(mailbox.add_waiter(waiter) for waiter in waiters)
     mailbox.end(drop=drop)
-    assert all(waiter.attempt(0) for waiter in waiters)
+    assert all(waiter.timed_wait(0) for waiter in waiters)
     assert not mailbox.add_waiter(Waiter(1))
 
 
 async def test_what_a_mailbox_made_later_never_gets_is_not_waited_for():
-    limits = Unhandled()
+    limits = Mailboxes()
     limits.numbers["Echo"] = 0
-    batch(0, unhandled=limits)
+    batch(0, mailboxes=limits)
     mailbox = Mailbox("Echo", limits)
     assert not mailbox.may_hold(1)
     assert not mailbox.add_waiter(Waiter(1))
 
 
 async def test_notifications_of_services_without_a_link_are_not_numbered():
-    limits = Unhandled()
-    assert batch(0, service="Other", unhandled=limits).last == 0
+    limits = Mailboxes()
+    assert batch(0, service="Other", mailboxes=limits).last == 0
     assert limits.numbers == {}
     assert not limits.has_numbers
 
 
 async def test_a_thread_may_take_while_others_are_put_and_dropped():
-    limits = Unhandled(50 * (100 + OVERHEAD))
+    limits = Mailboxes(50 * (100 + OVERHEAD))
     limits.is_shared = True
     limits.numbers["Echo"] = 0
     mailbox = Mailbox("Echo", limits)
@@ -256,13 +256,13 @@ async def test_a_thread_may_take_while_others_are_put_and_dropped():
     thread.start()
     waiters = []
     for number in range(0, 20_000, 20):
-        mailbox.put(batch(*range(number, number + 20), unhandled=limits))
+        mailbox.put(batch(*range(number, number + 20), mailboxes=limits))
         waiter = Waiter(number + 20)
         if mailbox.add_waiter(waiter):
             waiters.append(waiter)
     over.set()
     thread.join()
-    assert all(waiter.attempt(0) for waiter in waiters)
+    assert all(waiter.timed_wait(0) for waiter in waiters)
     assert len(taken) + mailbox.dropped == 20_000
     assert taken == sorted(taken)
     assert mailbox.size() == 0
@@ -270,5 +270,5 @@ async def test_a_thread_may_take_while_others_are_put_and_dropped():
 
 def test_the_limits_are_those_that_are_documented():
     assert constants.MAX_UNHANDLED == 64 * 1024**2
-    assert Unhandled().max_total == 256 * 1024**2
+    assert Mailboxes().max_total == 256 * 1024**2
     assert OVERHEAD == 500

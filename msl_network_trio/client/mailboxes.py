@@ -1,6 +1,6 @@
 """Notifications of one connection that were received and are not yet handled: limits, losses, waits.
 
-A `Mailbox` holds those that wait for one handler or stream. `Unhandled` limits the mailboxes of a connection
+A `Mailbox` holds those that wait for one handler or stream. `Mailboxes` limits the mailboxes of a connection
 together, counts what they lose, and numbers what is received, so that a thread can wait until the handlers
 have returned for everything that was received before the reply to its call.
 """
@@ -17,7 +17,7 @@ import trio
 from msl_network_trio.arguments import number
 from msl_network_trio.constants import MAX_UNHANDLED
 from msl_network_trio.portal.process import is_exiting
-from msl_network_trio.portal.waiting import let_go
+from msl_network_trio.portal.waiting import release_if_held
 from msl_network_trio.protocol.messages import Notification, NotificationBatch
 
 OVERHEAD = 500
@@ -46,7 +46,7 @@ class Waiter:
             except RuntimeError:
                 pass  # it was released before
 
-    def attempt(self, seconds: float) -> bool:
+    def timed_wait(self, seconds: float) -> bool:
         """Wait for `release`; see the portal's `wait`."""
         return self._gate.acquire(True, seconds)
 
@@ -59,7 +59,7 @@ class Mailbox:
 
     Args:
         service: The name of the Service.
-        unhandled: The connection's.
+        mailboxes: The connection's.
         max_count: The maximum number of notifications; None: the maximum of bytes of the connection.
 
     Attributes:
@@ -71,7 +71,7 @@ class Mailbox:
         has_ended: Whether no more notifications follow.
     """
 
-    def __init__(self, service: str, unhandled: Unhandled, max_count: float | None = None) -> None:
+    def __init__(self, service: str, mailboxes: Mailboxes, max_count: float | None = None) -> None:
         if max_count is not None:
             max_count = number("max_buffer_size", max_count)
             if not max_count >= 1:
@@ -84,7 +84,7 @@ class Mailbox:
         self.dropped = 0
         self.waiters: list[Waiter] = []
         self.has_ended = False
-        self._unhandled = unhandled
+        self._mailboxes = mailboxes
         self._max_count = max_count
         self._wanted = trio.lowlevel.ParkingLot()
         self._lock = threading.RLock()
@@ -96,26 +96,26 @@ class Mailbox:
         """
         self._put = 0
         self._size = 0
-        self._received = unhandled.numbers.get(service, 0)
+        self._received = mailboxes.numbers.get(service, 0)
 
     # ---- for the reader, in the Trio thread ----
 
     @trio.lowlevel.enable_ki_protection
     def put(self, batch: NotificationBatch) -> None:
         """Add notifications, and drop the oldest if there are too many."""
-        queue, unhandled = self.queue, self._unhandled
+        queue, mailboxes = self.queue, self._mailboxes
         size = batch.size + OVERHEAD * len(batch)
-        if unhandled.is_shared:
+        if mailboxes.is_shared:
             with self._lock:
                 self._add(batch, size)
         else:
             self._add(batch, size)
         if self._max_count is None:
-            if self._size > unhandled.max_size:
-                self.shrink(unhandled.max_size)
-            unhandled.size += size
-            if unhandled.size > unhandled.max_total:
-                unhandled.shrink()
+            if self._size > mailboxes.max_size:
+                self.shrink(mailboxes.max_size)
+            mailboxes.size += size
+            if mailboxes.size > mailboxes.max_total:
+                mailboxes.shrink()
         elif len(queue) > self._max_count:
             self._drop(len(queue) - self._max_count)
         if self._wanted:
@@ -165,7 +165,7 @@ class Mailbox:
                 break
             dropped += 1
         self.dropped += dropped
-        self._unhandled.dropped[self.service] += dropped
+        self._mailboxes.dropped[self.service] += dropped
 
     @trio.lowlevel.enable_ki_protection
     def end(self, *, drop: bool) -> None:
@@ -203,13 +203,13 @@ class Mailbox:
                         waiter.release()
                 self.waiters = [waiter for waiter in self.waiters if waiter.last > handled]
         except BaseException:  # another thread may have injected an exception
-            let_go(self._lock)
+            release_if_held(self._lock)
             raise
 
     # ---- for threads that wait for the handler ----
 
     def may_hold(self, last: int) -> bool:
-        """Return whether notifications may be unhandled up to this number; lock-free."""
+        """Return whether notifications may be mailboxes up to this number; lock-free."""
         # In this order: what was received is in the queue first, and `at_work` is set before it is taken.
         return self._received < last or bool(self.queue) or self.at_work
 
@@ -224,7 +224,7 @@ class Mailbox:
                     self.waiters.remove(waiter)
                 return waits
         except BaseException:
-            let_go(self._lock)
+            release_if_held(self._lock)
             raise
 
     def remove_waiter(self, waiter: Waiter) -> None:
@@ -233,7 +233,7 @@ class Mailbox:
             with self._lock:
                 self.waiters = [other for other in self.waiters if other is not waiter]
         except BaseException:
-            let_go(self._lock)
+            release_if_held(self._lock)
             raise
 
     # ---- with the lock held ----
@@ -281,7 +281,7 @@ class Handler(Protocol):
         """Let no thread wait again before the handler has caught up, and log that."""
 
 
-class Unhandled:
+class Mailboxes:
     """The notifications of one connection that wait to be handled.
 
     Threads may look at `numbers` and `handlers`; everything else is for the Trio thread.
