@@ -29,8 +29,8 @@ from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.tables import Database
 from msl_network_trio.protocol.manager.pending_check import AdminRequest, AdmissionState, LoginCheck
 from msl_network_trio.service.service import Service
-from msl_network_trio.transport.opening_handshake import open_websocket
-from msl_network_trio.transport.tcp import open_tcp
+from msl_network_trio.transport.tcp_connect import open_tcp
+from msl_network_trio.transport.websocket_handshake import open_websocket
 from tests.manager.wires import Wire
 from tests.protocol.network import request
 

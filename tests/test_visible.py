@@ -27,7 +27,7 @@ from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.request_errors import gone, not_there
 from msl_network_trio.protocol.requests import Request
 from msl_network_trio.protocol.service import ServiceProtocol
-from msl_network_trio.transport.frames import Ending
+from msl_network_trio.transport.websocket_frames import Ending
 from msl_network_trio.visible import VisibleFormatter, visible, visible_json, visible_lines
 from tests.protocol.lines import ask, line
 

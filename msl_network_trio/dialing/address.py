@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import ConnectError
-from msl_network_trio.transport.tcp import strip_brackets
+from msl_network_trio.transport.tcp_connect import strip_brackets
 
 DEFAULT_PATH: Final = "/"
 """Where a server has its WebSocket if it is not said; one with ``/msl`` has it there, too."""

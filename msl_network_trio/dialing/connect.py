@@ -29,7 +29,7 @@ from msl_network_trio.exceptions import ConnectError, ConnectionLost, ConnectTim
 from msl_network_trio.hidden import Hidden, hide, reveal
 from msl_network_trio.protocol.messages import Connected, Question
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.tcp import cannot_connect, open_tcp
+from msl_network_trio.transport.tcp_connect import cannot_connect, open_tcp
 from msl_network_trio.validators import (
     converted,
     is_file_or_none,
@@ -283,7 +283,7 @@ async def _open_transport(settings: Settings, credentials: Credentials, timer: C
 
 async def _open_websocket(settings: Settings, carrier: Stream) -> Stream:
     try:
-        from msl_network_trio.transport.opening_handshake import open_websocket
+        from msl_network_trio.transport.websocket_handshake import open_websocket
     except BaseException:
         carrier.close()
         raise

@@ -23,8 +23,9 @@ from msl_network_trio.atomic_files import PUBLIC, user_path, write_new
 from msl_network_trio.constants import certificate_folder
 from msl_network_trio.exceptions import CertificateDeclined, CertificateError, ConnectError
 from msl_network_trio.logger import get_logger
-from msl_network_trio.transport.tcp import strip_brackets
-from msl_network_trio.transport.tls import TlsStream, open_tls
+from msl_network_trio.transport.tcp_connect import strip_brackets
+from msl_network_trio.transport.tls import TlsStream
+from msl_network_trio.transport.tls_handshake import open_tls
 
 logger = get_logger(__name__)
 

@@ -30,8 +30,9 @@ from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.listening import open_listeners
-from msl_network_trio.transport.tcp import TcpStream, detach_socket, open_tcp
-from msl_network_trio.transport.tls import accept_tls
+from msl_network_trio.transport.tcp import TcpStream
+from msl_network_trio.transport.tcp_connect import detach_socket, open_tcp
+from msl_network_trio.transport.tls_handshake import accept_tls
 from msl_network_trio.web.http_server import HttpServer, Upgrade
 
 logger = get_logger(__name__)

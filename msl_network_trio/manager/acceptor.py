@@ -18,8 +18,9 @@ from msl_network_trio.manager.unauthenticated import PoolEntry, UnauthenticatedP
 from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.tcp import TcpStream, detach_socket
-from msl_network_trio.transport.tls import accept_tls
+from msl_network_trio.transport.tcp import TcpStream
+from msl_network_trio.transport.tcp_connect import detach_socket
+from msl_network_trio.transport.tls_handshake import accept_tls
 from msl_network_trio.web.http_server import HttpServer
 
 logger = get_logger(__name__)

@@ -17,8 +17,8 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.limits.quota import Holdings
 from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.frames import LOST, Frames
 from msl_network_trio.transport.liveness import PeerActivity
+from msl_network_trio.transport.websocket_frames import LOST, Frames
 
 _PIECE = 262_144
 """How many bytes to make frames of at a time."""

@@ -17,8 +17,8 @@ from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.limits.quota import Holdings
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.opening_handshake import accept_websocket
 from msl_network_trio.transport.websocket import SpawnTask, WebSocketStream, input_quota
+from msl_network_trio.transport.websocket_handshake import accept_websocket
 from msl_network_trio.visible import visible_lines
 from msl_network_trio.web.pages import find_page
 

@@ -12,7 +12,7 @@ import trio.testing
 
 from msl_network_trio import ConnectionLost, ServiceLost, connect
 from msl_network_trio.client.connection import Connection
-from msl_network_trio.transport import tcp
+from msl_network_trio.transport import tcp_connect
 from tests.client.peer import ECHO, Network, Peer
 from tests.client.test_requests import open_session, start
 from tests.dialing.test_connect import AsyncAnswers
@@ -237,7 +237,7 @@ async def test_a_manager_that_dies_while_it_is_being_watched_is_noticed_as_ever(
 async def test_sockets_are_kept_alive():
     listener = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener[0].socket.getsockname()[1]
-    sock = await tcp.open_socket("127.0.0.1", port)
+    sock = await tcp_connect.open_socket("127.0.0.1", port)
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     if hasattr(socket, "TCP_KEEPIDLE"):
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 50

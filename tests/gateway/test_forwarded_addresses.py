@@ -15,7 +15,7 @@ from msl_network_trio.manager.gateways import addresses_of
 from msl_network_trio.manager.tables import Database
 from msl_network_trio.protocol.manager.event_log import FIELDS
 from msl_network_trio.testing import FakeService
-from msl_network_trio.transport.tcp import open_tcp
+from msl_network_trio.transport.tcp_connect import open_tcp
 from tests.manager.wires import Wire
 from tests.transport.websockets import frame, upgrade_request
 

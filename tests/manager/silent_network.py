@@ -12,7 +12,7 @@ import trio
 
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.manager.server import open_manager
-from msl_network_trio.transport.tcp import open_tcp
+from msl_network_trio.transport.tcp_connect import open_tcp
 from tests.manager.wires import Wire
 from tests.protocol.network import request
 

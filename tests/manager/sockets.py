@@ -10,8 +10,8 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.manager.server import Manager
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.tcp import open_tcp
-from msl_network_trio.transport.tls import open_tls
+from msl_network_trio.transport.tcp_connect import open_tcp
+from msl_network_trio.transport.tls_handshake import open_tls
 from tests.manager.wires import Wire
 from tests.protocol.network import notification, reply, request
 from tests.transport.certificates import ordinary

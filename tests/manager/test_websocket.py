@@ -15,9 +15,9 @@ from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.opening_handshake import open_websocket
-from msl_network_trio.transport.tcp import open_tcp
-from msl_network_trio.transport.tls import open_tls
+from msl_network_trio.transport.tcp_connect import open_tcp
+from msl_network_trio.transport.tls_handshake import open_tls
+from msl_network_trio.transport.websocket_handshake import open_websocket
 from tests.manager.wires import Wire
 from tests.protocol.network import reply
 from tests.transport.certificates import ordinary

@@ -18,8 +18,8 @@ from msl_network_trio import logger as logger_module
 from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.service.state import state_of
 from msl_network_trio.service.threads import WorkerThread, WorkerThreads
-from msl_network_trio.transport import tcp
-from msl_network_trio.transport.tls import accept_tls, open_tls
+from msl_network_trio.transport import tcp_connect
+from msl_network_trio.transport.tls_handshake import accept_tls, open_tls
 from tests.injector import EVERY_STEP, Injector, numbers
 from tests.transport.certificates import ordinary
 from tests.transport.peers import serving
@@ -178,7 +178,7 @@ async def carrier(request, monkeypatch) -> Any:
     put, take = trio.open_memory_channel[Any](1)
 
     async def accept(stream: Any) -> None:
-        put.send_nowait(await accept_tls(tcp.detach_socket(stream), ordinary().server_context()))
+        put.send_nowait(await accept_tls(tcp_connect.detach_socket(stream), ordinary().server_context()))
 
     async with serving(accept) as server:
 

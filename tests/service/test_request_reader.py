@@ -14,8 +14,8 @@ from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.service.request_reader import RequestReader
 from msl_network_trio.service.state import state_of
 from msl_network_trio.service.turn import Turn
-from msl_network_trio.transport import tcp
-from msl_network_trio.transport.tls import accept_tls, open_tls
+from msl_network_trio.transport import tcp, tcp_connect
+from msl_network_trio.transport.tls_handshake import accept_tls, open_tls
 from tests.transport.certificates import ordinary
 from tests.transport.peers import serving
 
@@ -110,7 +110,7 @@ async def test_with_tls_threads_and_the_task_take_turns_as_well(readings, monkey
     put, take = trio.open_memory_channel(1)
 
     async def accept(stream):
-        put.send_nowait(await accept_tls(tcp.detach_socket(stream), ordinary().server_context()))
+        put.send_nowait(await accept_tls(tcp_connect.detach_socket(stream), ordinary().server_context()))
 
     async with serving(accept) as server:
         trust = client_context(ordinary().pem, check_hostname=True)

@@ -24,8 +24,8 @@ from msl_network_trio.client.link import Link
 from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.service.service import Service
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.tcp import open_tcp
-from msl_network_trio.transport.tls import open_tls
+from msl_network_trio.transport.tcp_connect import open_tcp
+from msl_network_trio.transport.tls_handshake import open_tls
 from tests.soak.process import Manager
 
 HONEST = (ServiceLost, ConnectionLost, ConnectError)

@@ -13,8 +13,9 @@ import attrs
 import trio
 
 from msl_network_trio.dialing.trust import client_context
-from msl_network_trio.transport.tcp import TcpStream, open_tcp
-from msl_network_trio.transport.tls import open_tls
+from msl_network_trio.transport.tcp import TcpStream
+from msl_network_trio.transport.tcp_connect import open_tcp
+from msl_network_trio.transport.tls_handshake import open_tls
 from tests.transport.certificates import ordinary
 
 LIMIT = 10.0

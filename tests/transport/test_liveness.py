@@ -16,7 +16,8 @@ from msl_network_trio.transport import liveness
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.liveness import ALWAYS_ALIVE, SEND_TIMEOUT, STALL_CHECK_INTERVAL, PeerActivity
 from msl_network_trio.transport.memory import memory_pair
-from msl_network_trio.transport.tcp import TcpStream, detach_socket
+from msl_network_trio.transport.tcp import TcpStream
+from msl_network_trio.transport.tcp_connect import detach_socket
 from tests.manager.wires import Wire
 from tests.transport.peers import LIMIT, WIRES, connected, serving, socket_of
 from tests.transport.test_tcp import accepted

@@ -18,15 +18,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
-from msl_network_trio.transport import tcp, tls
-from msl_network_trio.transport.tcp import (
-    TcpStream,
-    cannot_connect,
-    detach_socket,
-    open_socket,
-    open_tcp,
-)
-from msl_network_trio.transport.tls import TlsStream, accept_tls, open_tls
+from msl_network_trio.transport import tcp, tls, tls_handshake
+from msl_network_trio.transport.tcp import TcpStream
+from msl_network_trio.transport.tcp_connect import cannot_connect, detach_socket, open_socket, open_tcp
+from msl_network_trio.transport.tls import TlsStream
+from msl_network_trio.transport.tls_handshake import accept_tls, open_tls
 from msl_network_trio.visible import visible
 from tests.transport.certificates import ordinary
 from tests.transport.peers import LIMIT, PLAIN, WIRES, connected, reset, serving, socket_of, stay
@@ -1115,14 +1111,14 @@ async def test_a_peer_that_ends_the_tls_handshake_is_a_connect_error_with_a_read
 
 
 async def test_a_peer_that_resets_before_the_tls_handshake_is_a_connect_error(monkeypatch):
-    real = tls.open_socket
+    real = tls_handshake.open_socket
 
     async def wait_for_the_reset(host, port, **purpose):
         sock = await real(host, port, **purpose)
         await trio.lowlevel.wait_readable(sock)
         return sock
 
-    monkeypatch.setattr(tls, "open_socket", wait_for_the_reset)
+    monkeypatch.setattr(tls_handshake, "open_socket", wait_for_the_reset)
     async with serving(reset_at_once) as server:
         with trio.fail_after(LIMIT), pytest.raises(ConnectError) as raised:
             await open_tls("127.0.0.1", server.port, trust())
@@ -1130,12 +1126,12 @@ async def test_a_peer_that_resets_before_the_tls_handshake_is_a_connect_error(mo
 
 
 async def test_a_name_that_tls_refuses_is_a_connect_error(monkeypatch):
-    real = tls.open_socket
+    real = tls_handshake.open_socket
 
     async def resolve(host, port, **_):
         return await real("127.0.0.1", port)
 
-    monkeypatch.setattr(tls, "open_socket", resolve)
+    monkeypatch.setattr(tls_handshake, "open_socket", resolve)
     async with serving() as server:
         with pytest.raises(ConnectError, match=f"Cannot connect to .lab:{server.port}"):
             await open_tls(".lab", server.port, trust())
@@ -1366,7 +1362,7 @@ async def test_of_many_handshakes_few_steps_are_done_in_each_turn_of_the_loop():
                 nursery.start_soon(count)
                 async with trio.open_nursery() as handshakes:
                     for peer in peers:
-                        handshakes.start_soon(tls._tls_handshake, Step(peer), turns)
+                        handshakes.start_soon(tls_handshake._tls_handshake, Step(peer), turns)
                 nursery.cancel_scope.cancel()
     assert len(steps) == 20
     # Trio mixes the tasks of a turn, so the counter may come before one step and behind the next.

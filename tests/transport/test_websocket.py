@@ -13,10 +13,10 @@ import trio
 import trio.testing
 
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
-from msl_network_trio.transport.frames import SHORT, TURN
 from msl_network_trio.transport.memory import memory_pair
-from msl_network_trio.transport.opening_handshake import accept_websocket, open_websocket
 from msl_network_trio.transport.websocket import input_quota
+from msl_network_trio.transport.websocket_frames import SHORT, TURN
+from msl_network_trio.transport.websocket_handshake import accept_websocket, open_websocket
 from tests.transport.websockets import (
     KEY,
     accepted,

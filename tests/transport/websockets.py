@@ -14,8 +14,8 @@ import trio.testing
 
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.memory import MemoryStream, memory_pair
-from msl_network_trio.transport.opening_handshake import accept_websocket, open_websocket
 from msl_network_trio.transport.websocket import WebSocketStream
+from msl_network_trio.transport.websocket_handshake import accept_websocket, open_websocket
 
 
 async def read_head(carrier: Stream) -> tuple[str, dict[str, str], bytes]:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msl_network_trio.transport import frames as frames_module
-from msl_network_trio.transport.frames import IDLE_AT_ONCE, SHORT, SHORT_FRAMES, TURN, Frames
+from msl_network_trio.transport import websocket_frames as frames_module
+from msl_network_trio.transport.websocket_frames import IDLE_AT_ONCE, SHORT, SHORT_FRAMES, TURN, Frames
 from tests.transport.websockets import frame
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
