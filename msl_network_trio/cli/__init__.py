@@ -1,1 +1,1 @@
-"""The command line: one small module for each command, imported fast and doing its imports when it runs."""
+"""The command line: a module per command, which imports what takes time only when the command runs."""

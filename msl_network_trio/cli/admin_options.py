@@ -1,4 +1,4 @@
-"""What commands have in common that make a request of a running Manager as an administrator."""
+"""The options and the connection of commands that send an administrator's request to a running Manager."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ if TYPE_CHECKING:
 
 
 def add_connection(parser: Parser) -> None:
-    """Declare the options that say of which Manager, and who asks."""
+    """Declare the options for the Manager's address and the administrator's login."""
     add = parser.add_argument
     add("-H", "--host", default="localhost", help="the host of the Manager (default: %(default)s)")
-    add("-p", "--port", type=port_of_another, default=PORT, help="its port (default: %(default)s)")
-    add("-u", "--username", help="who you are (default: you are asked)")
+    add(
+        "-p",
+        "--port",
+        type=port_of_another,
+        default=PORT,
+        help="the port of the Manager (default: %(default)s)",
+    )
+    add("-u", "--username", help="your username (default: prompt for it)")
     add("-P", "--password", nargs="+", metavar=("PASSWORD", "WORD"), help=f"your password;\n{passwords.HELP}")
     add(
         "-M",
@@ -31,22 +37,22 @@ def add_connection(parser: Parser) -> None:
         metavar=("PASSWORD", "WORD"),
         help="the password of the Manager, if it has one",
     )
-    add("--disable-tls", action="store_true", help="if the Manager does without TLS")
-    add("-c", "--cert-file", metavar="FILE", help="the certificate of the Manager")
-    add("--auto-save", action="store_true", help="trust the Manager's certificate at first sight")
+    add("--disable-tls", action="store_true", help="connect without TLS")
+    add("-c", "--cert-file", metavar="FILE", help="the certificate of the Manager, in PEM")
+    add("--auto-save", action="store_true", help="trust and save an unknown certificate without asking")
 
 
 @contextmanager
 def connected(options: argparse.Namespace, name: str) -> Iterator[Client]:
-    """Connect to the Manager of `add_connection`.
+    """Connect to the Manager that the options of `add_connection` name.
 
     Args:
-        options: The options.
-        name: The name of the client.
+        options: The parsed options.
+        name: The name of the client, as the Manager shows it.
 
     Raises:
-        AuthenticationError: A file with a password cannot be used.
-        CommandError: The Manager cannot be reached, or refuses what is requested.
+        AuthenticationError: A password file cannot be used.
+        CommandError: The Manager cannot be reached, or refuses the request.
     """
     from msl_network_trio.exceptions import AuthenticationError, NetworkError
     from msl_network_trio.manager.secret import read_secret
@@ -74,7 +80,7 @@ def connected(options: argparse.Namespace, name: str) -> Iterator[Client]:
 
 
 def _with_options(text: str) -> str:
-    """Name the options of the command where an error names the arguments of `connect`."""
+    """Replace the arguments of `connect` in the text of an error by the options of the command."""
 
     def options(found: re.Match[str]) -> str:
         return "Pass " + re.sub(r"([a-z_]+)=(True)?", lambda each: f"--{each[1].replace('_', '-')}", found[1])

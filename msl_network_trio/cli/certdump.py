@@ -1,4 +1,4 @@
-"""The command ``certdump``: show what is in a certificate."""
+"""The command ``certdump``: show the contents of a certificate."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 from msl_network_trio.atomic_files import PUBLIC, replace
 from msl_network_trio.cli.parser import CommandError, Parser
 
-HELP: Final = "Show what is in a certificate"
+HELP: Final = "Show the contents of a certificate"
 
 EPILOG: Final = """\
 Examples:
-  # show it
+  # print them
   %(prog)s lab-3.crt
 
-  # write it to a file
+  # write them to a file
   %(prog)s lab-3.crt --out lab-3.txt
 """
 

@@ -1,4 +1,4 @@
-"""The command ``certgen``: make a certificate."""
+"""The command ``certgen``: create a self-signed certificate."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Final
 from msl_network_trio.cli.parser import Parser, add_completer
 from msl_network_trio.cli.passwords import HELP as PASSWORD_HELP
 
-HELP: Final = "Make a certificate of this computer, signed with its own key"
+HELP: Final = "Create a self-signed certificate for this computer"
 
 EPILOG: Final = """\
 Examples:
-  # the certificate of the Manager on this computer, for its key
+  # the default certificate of a Manager on this computer
   %(prog)s
 
-  # one for a key of your own, for three months, and see what is in it
+  # one for your own key, valid for three months; print its contents
   %(prog)s lab-3.crt --key-file lab-3.key --years-valid 0.25 --show
 
-It is for all names and addresses of this computer. If there is such a file, it
-is replaced, and clients have to trust the new certificate. The private key is
-made by the command keygen, or, if it is the default one, here.
+The certificate is valid for all names and addresses of this computer. An existing
+file is replaced, and clients must then trust the new certificate. The private key
+is created by the command keygen; the default key is created here if it is missing.
 """
 
 _YEARS = 100 if sys.maxsize > 2**32 else 15
@@ -48,7 +48,7 @@ def add_arguments(parser: Parser) -> None:
         "--key-file",
         metavar="FILE",
         help="the private key, in PEM (default: localhost.key in the folder\n"
-        "~/.msl/network/keys, which is made if it does not exist)",
+        "~/.msl/network/keys, which is created if it is missing)",
     )
     parser.add_argument(
         "-p",
@@ -63,9 +63,9 @@ def add_arguments(parser: Parser) -> None:
         type=_years,
         default=_YEARS,
         metavar="YEARS",
-        help="for how long it is valid; 0.25: for three months\n(default: %(default)s)",
+        help="years for which it is valid; 0.25 is three months\n(default: %(default)s)",
     )
-    parser.add_argument("--show", action="store_true", help="print what is in the new certificate")
+    parser.add_argument("--show", action="store_true", help="print the contents of the new certificate")
 
 
 def execute(options: argparse.Namespace) -> int:

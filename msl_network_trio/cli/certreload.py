@@ -1,4 +1,4 @@
-"""The command ``certreload``: have a Manager load its key and certificate again."""
+"""The command ``certreload``: reload the key and the certificate of a running Manager."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ HELP: Final = "Reload the key and the certificate of a running Manager"
 
 EPILOG: Final = """\
 Examples:
-  # the Manager on this computer; you are asked for username and password
+  # the Manager on this computer; prompts for username and password
   %(prog)s
 
-  # another one; the files are those with which it was started
+  # another Manager; it reloads the files with which it was started
   %(prog)s --host lab-3 --username a.smith --password password.txt
 
-It takes an administrator; see the command user. Connections that are open go on,
-new ones get the new certificate. If the files cannot be used, the Manager says
-why, and goes on with what it has.
+Only an administrator may do this; see the command user. Open connections are not
+affected, new ones get the new certificate. If the files cannot be used, the error
+says why, and the Manager keeps its certificate.
 """
 
 

@@ -1,4 +1,4 @@
-"""Which commands there are. A new one is a module that has what `Command` says, and a line here."""
+"""The table of commands. To add one, write a module that implements `Command`, and add a line here."""
 
 from __future__ import annotations
 
@@ -25,24 +25,23 @@ from msl_network_trio.cli.parser import Parser
 
 
 class Command(Protocol):
-    """A module that is a command. It imports what takes time in `execute` only."""
+    """The interface of a module that is a command; only `execute` imports what takes time."""
 
     @property
     def HELP(self) -> str:  # noqa: N802 - a constant of the module
-        """What it does, in one line."""
+        """One line that says what the command does."""
 
     @property
     def EPILOG(self) -> str:  # noqa: N802
-        """What comes below the options in its help: examples, in which ``%(prog)s`` is the command."""
+        """The text below the options in its help, with examples; ``%(prog)s`` stands for the command."""
 
     def add_arguments(self, parser: Parser) -> None:
         """Declare its arguments."""
 
     def execute(self, options: argparse.Namespace) -> int:
-        """Do what it does, and return the exit status.
+        """Run the command and return the exit status.
 
-        Exceptions that are a `CommandError`, a `NetworkError` or an `OSError` are for the user, and shown
-        without a traceback.
+        A `CommandError`, a `NetworkError` or an `OSError` is printed as an error, without a traceback.
         """
 
 
@@ -62,3 +61,4 @@ COMMANDS: Final[dict[str, Command]] = {
     "demo": demo,
     "completion": completion,
 }
+"""The commands by name, in the order in which the help lists them."""

@@ -1,4 +1,4 @@
-"""The command ``completion``: how to have the shell complete our commands when Tab is pressed."""
+"""The command ``completion``: print how to turn on tab completion, or the code for a shell."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 from msl_network_trio.cli.console import print_help
 from msl_network_trio.cli.parser import Parser
 
-HELP: Final = "Show how to turn on completion by the Tab key"
+HELP: Final = "Show how to turn on tab completion"
 
 EPILOG: Final = """\
 Examples:
-  # how to turn it on, in each shell
+  # how to turn it on in each shell
   %(prog)s
 
-  # the code for a shell, for the line that the above says
+  # the completion code of a shell
   %(prog)s bash
 """
 
@@ -25,7 +25,7 @@ _PROGRAM = "msl-network-trio"
 _SHELLS = ("bash", "zsh", "fish", "powershell")
 
 _HOW = f"""\
-Add the line of your shell to the file that it reads when it starts:
+Add the line for your shell to its startup file:
 
 bash:
   # ~/.bashrc
@@ -51,8 +51,7 @@ def add_arguments(parser: Parser) -> None:
         "shell",
         nargs="?",
         choices=_SHELLS,
-        help="the shell whose code to print; if it is left out, how to\n"
-        "turn completion on in each of them is shown",
+        help="the shell whose completion code to print (default: print\ninstructions for all of them)",
     )
 
 

@@ -1,4 +1,4 @@
-"""What commands print: in colour where there is a terminal, else as plain text that programs can read."""
+"""Output of the commands: in colour on a terminal, else plain text that programs can parse."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _REMARK = r"(?m)^ +#.*$"
 
 
 def is_colourful(file: TextIO) -> bool:
-    """Return whether colours may be used: on a terminal, unless ``NO_COLOR`` is set (see no-color.org)."""
+    """Return whether colours are used: on a terminal, unless ``NO_COLOR`` is set (see no-color.org)."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or file.isatty()
 
 
 def print_help(text: str, file: TextIO) -> None:
-    """Print a text with its headings, options and remarks marked."""
+    """Print a help text; on a terminal, highlight its headings, options and remarks."""
     if not is_colourful(file):
         file.write(text)
         return
@@ -39,11 +39,11 @@ def print_help(text: str, file: TextIO) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on standard output: framed on a terminal, else in columns as msl-network prints them."""
+    """Print a table to standard output: framed on a terminal, else in the columns of msl-network."""
     file = sys.stdout
     if file is None:
         return  # as print() does
-    # In both may be names that others have chosen.
+    # Cells may hold names that peers have chosen, with control characters in them.
     headings = [visible(heading) for heading in headings]
     rows = [[visible(cell) for cell in row] for row in rows]
     if is_colourful(file):
@@ -53,7 +53,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
         table = Table()
         for heading in headings:
-            table.add_column(heading, overflow="fold")  # names are not to be cut off
+            table.add_column(heading, overflow="fold")  # rich would truncate long names
         for row in rows:
             table.add_row(*map(Text, row))
         Console(file=file).print(table)
@@ -64,7 +64,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_error(text: str) -> None:
-    """Print on standard error what went wrong, on one line if the text is one."""
+    """Print an error to standard error, without control characters."""
     file = sys.stderr
     if file is None:
         return

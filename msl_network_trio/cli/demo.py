@@ -1,4 +1,4 @@
-"""The command ``demo``: see everything work on this computer."""
+"""The command ``demo``: a tour of a Manager, Services and a client on this computer."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ HELP: Final = "Start a Manager with Services on this computer, and show what a c
 
 EPILOG: Final = """\
 Examples:
-  # a tour that takes a few seconds, and ends everything that it has started
+  # a tour of a few seconds, which stops everything that it has started
   %(prog)s
 
-  # the same, but leave the Manager and the Services running to play with
+  # leave the Manager and the Services running
   %(prog)s --keep
 
-Everything is reached by loopback only, and what is written is in a temporary folder.
+The demo listens on loopback only, and writes to a temporary folder.
 """
 
 
@@ -48,7 +48,7 @@ def execute(options: argparse.Namespace) -> int:
 
     from msl_network_trio import demo
 
-    # What fails here is meant to fail, and the narrator tells it.
+    # Some requests of the tour fail on purpose; the narrator prints their errors.
     logging.getLogger("msl_network_trio").addHandler(logging.NullHandler())
     narrator = demo.Narrator()
     interrupted = False

@@ -12,14 +12,14 @@ HELP: Final = "Close the connection of a Client or Service with a Manager"
 
 EPILOG: Final = """\
 Examples:
-  # the connection of the Service that is called Echo
+  # the connection of the Service with the name Echo
   %(prog)s Echo
 
-  # that of a client, as the Manager calls it
+  # the connection of a client, by the name that the Manager shows
   %(prog)s --host lab-3 --username a.smith "Client[pc-7:50314]"
 
-It takes an administrator; see the command user. Requests that the peer has yet to
-answer fail, its locks are released, and its name is free. It may connect again.
+Only an administrator may do this; see the command user. Requests that the peer has
+not answered fail, its locks are released, and its name is free. It may reconnect.
 """
 
 

@@ -1,4 +1,4 @@
-"""The command ``gateway``: run a gateway."""
+"""The command ``gateway``: run a WebSocket gateway in front of a Manager."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from msl_network_trio.cli.parser import Parser, read_argument
 from msl_network_trio.cli.server_options import add_certificate, add_log_level, add_origins
 from msl_network_trio.constants import PORT, WEBSOCKET_PORT
 
-HELP: Final = "Put WebSocket in front of a Manager that has none, until Ctrl-C or SIGTERM"
+HELP: Final = "Run a WebSocket gateway in front of a Manager, until Ctrl-C or SIGTERM"
 
 EPILOG: Final = """\
 Examples:
   # in front of the Manager on this computer
   %(prog)s
 
-  # in front of another one, on port 443
+  # in front of another Manager, on port 443
   %(prog)s --manager lab-3:1875 --listen :443
 
-  # behind a proxy on this computer that has the TLS
+  # behind a proxy on this computer that terminates TLS
   %(prog)s --manager lab-3:1875 --listen localhost:8875 --disable-tls
 
-To the Manager, everybody who comes through the gateway is the computer of the
-gateway: do not let a Manager with --auth-hostname trust it, unless everybody who
-reaches the gateway may do everything. The addresses of visitors, for its log and
-its limits on logins, it takes only with --trusted-gateway.
+To the Manager, all peers behind the gateway have the address of the gateway. A
+Manager with --auth-hostname that trusts this address trusts all of them. A Manager
+with --trusted-gateway logs the peers' own addresses, and counts failed logins by
+them.
 """
 
 
@@ -39,7 +39,7 @@ def add_arguments(parser: Parser) -> None:
         default=f"localhost:{PORT}",
         metavar="HOST:PORT",
         type=_address,
-        help="the Manager (default: %(default)s)",
+        help="the address of the Manager (default: %(default)s)",
     )
     parser.add_argument(
         "-L",
@@ -47,13 +47,13 @@ def add_arguments(parser: Parser) -> None:
         default=f":{WEBSOCKET_PORT}",
         metavar="[HOST]:PORT",
         type=_address,
-        help="where to listen; without a host at all network interfaces\n(default: %(default)s)",
+        help="the address to listen on; without a host, all network\ninterfaces (default: %(default)s)",
     )
     add_origins(parser, "origins")
     add_certificate(
         parser,
-        tls="do without TLS on this side: ws:// instead of wss://",
-        certificate="the certificate of this side, in PEM (default: that of a\nManager on this computer)",
+        tls="listen without TLS: ws:// instead of wss://",
+        certificate="the certificate of the gateway, in PEM (default: that of a\nManager on this computer)",
         key="",
     )
     _add_manager_tls_arguments(parser)
@@ -63,38 +63,38 @@ def add_arguments(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="a proxy in front of the gateway, by name or address, whose\n"
-        "X-Forwarded-For counts; may be repeated",
+        help="name or address of a proxy whose X-Forwarded-For header is\ntrusted; may be repeated",
     )
     parser.add_argument(
         "--read-limit",
         type=or_none(byte_count),
         default=256 * 1024 * 1024,
         metavar="BYTES",
-        help="the largest message to accept (default: 256M), or none",
+        help="the maximum size of a message (default: 256M), or none",
     )
     add_log_level(parser)
 
 
 def _add_manager_tls_arguments(parser: Parser) -> None:
-    parser.add_argument("--manager-disable-tls", action="store_true", help="the Manager does without TLS")
+    parser.add_argument(
+        "--manager-disable-tls", action="store_true", help="connect without TLS to the Manager"
+    )
     parser.add_argument(
         "--manager-cert-file",
         metavar="FILE",
         help="the Manager's certificate, or that of the CA that signed it\n"
-        "(default: the one that was saved for its host; if there is\n"
-        "none, you are asked)",
+        "(default: the one saved for its host, else prompt)",
     )
     parser.add_argument(
         "--manager-auto-save",
         action="store_true",
-        help="trust, and save, a certificate of the Manager that is new,\nwithout asking",
+        help="trust and save an unknown certificate of the Manager without\nasking",
     )
     parser.add_argument(
         "--manager-disable-hostname-check",
         dest="manager_assert_hostname",
         action="store_false",
-        help="the Manager's certificate may be for another host",
+        help="accept a Manager's certificate that names another host",
     )
 
 

@@ -1,4 +1,4 @@
-"""The command ``hostname``: which hosts a Manager trusts."""
+"""The command ``hostname``: edit the list of hosts that a Manager trusts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Examples:
   # trust two computers
   %(prog)s add lab-3 lab-4
 
-  # trust one of them no longer
+  # stop trusting one of them
   %(prog)s remove lab-4
 
-  # list the hosts that are trusted
+  # list the trusted hosts
   %(prog)s list
 
-  # in a database of your own
+  # in another database
   %(prog)s add lab-3 --database lab.sqlite3
 
-A Manager that runs with --auth-hostname takes what is here at once. A host is
-called by the first part of its name in the DNS, "lab-3" for lab-3.example.org,
-or by its address if it has none. Who controls the DNS can pretend to be another
-host: to keep people out, use --auth-login.
+A running Manager with --auth-hostname applies changes at once. The name of a host
+is the first label of its DNS name, "lab-3" for lab-3.example.org, or its address
+if it has no name. An attacker who controls the DNS can impersonate a host: for
+access control, use --auth-login.
 """
 
 
@@ -38,7 +38,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "action",
         choices=["add", "insert", "remove", "delete", "list"],
-        help="what to do; insert is the same as add, and delete as remove",
+        help="the action; insert is an alias of add, and delete of remove",
     )
     names = parser.add_argument("names", nargs="*", metavar="name", help="the name of a host")
     add_lookup(names, _hostnames)
@@ -55,7 +55,7 @@ def execute(options: argparse.Namespace) -> int:
     from msl_network_trio.manager.tables import Database
 
     if options.action != "list" and not options.names:
-        raise CommandError(f"Which hosts? Say: {options.action} NAME ...")
+        raise CommandError(f"The name of a host is missing: {options.action} NAME ...")
     failed = 0
     with Database(options.database) as database:
         hostnames = database.hostnames

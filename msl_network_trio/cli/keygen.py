@@ -1,4 +1,4 @@
-"""The command ``keygen``: make a private key."""
+"""The command ``keygen``: create a private key."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Final
 from msl_network_trio.cli import passwords
 from msl_network_trio.cli.parser import Parser, add_completer
 
-HELP: Final = "Make a private key, for a certificate"
+HELP: Final = "Create a private key for a certificate"
 
 EPILOG: Final = """\
 Examples:
-  # the key of the Manager on this computer: RSA, 2048 bits, not encrypted
+  # the default key of a Manager on this computer: RSA, 2048 bits, not encrypted
   %(prog)s
 
-  # a larger one, in a file of your own
+  # a larger key, in another file
   %(prog)s rsa --size 4096 --out lab-3.key
 
-  # one of an elliptic curve, encrypted; you are asked for the password
+  # an encrypted key of an elliptic curve; prompts for the password
   %(prog)s ecc --curve SECP256R1 --out lab-3.key --password
 
-If there is such a file, it is replaced. Nobody but you can read it. The next
-step is the command certgen; clients have to trust the new certificate.
+An existing file is replaced. Only you can read the new one. Then run the command
+certgen; clients must trust the new certificate.
 """
 
 
@@ -33,13 +33,13 @@ def add_arguments(parser: Parser) -> None:
         nargs="?",
         default="rsa",
         choices=["rsa", "dsa", "ecc"],
-        help="the kind of key (default: %(default)s); TLS of today does not\ntake dsa any more",
+        help="the type of key (default: %(default)s); TLS 1.3 does not support\ndsa",
     )
     curve = parser.add_argument(
         "-c",
         "--curve",
         default="SECP384R1",
-        help="the elliptic curve, for ecc only (default: %(default)s)",
+        help="the elliptic curve of an ecc key (default: %(default)s)",
     )
     add_completer(curve, "SECP256R1", "SECP384R1", "SECP521R1")
     parser.add_argument(
@@ -47,7 +47,7 @@ def add_arguments(parser: Parser) -> None:
         "--password",
         nargs="*",
         metavar="WORD",
-        help=f"encrypt the key with this password;\n{passwords.HELP}.\nWithout a word you are asked",
+        help=f"encrypt the key with this password;\n{passwords.HELP}.\nWithout a word, prompt for it",
     )
     parser.add_argument(
         "-o",
@@ -60,7 +60,7 @@ def add_arguments(parser: Parser) -> None:
         "--size",
         type=_size,
         default=2048,
-        help="how many bits, for rsa and dsa (default: %(default)s)",
+        help="the size of an rsa or dsa key, in bits (default: %(default)s)",
     )
     add_completer(size, "2048", "3072", "4096")
 

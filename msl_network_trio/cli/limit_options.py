@@ -1,4 +1,4 @@
-"""The options for what a Manager puts up with."""
+"""The options for the limits of a Manager."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from msl_network_trio.cli.parser import Parser
 
 
 def add_limits(parser: Parser) -> None:
-    """Declare an option for each of the Manager's limits, which are named as they are."""
+    """Declare an option for each limit of a Manager; its name is that of the argument of `open_manager`."""
     group = parser.add_argument_group(
-        "limits", "what peers may want; 'none' is no limit where it is mentioned"
+        "limits", "the most that peers may use; where 'none' is mentioned, it removes the limit"
     )
     for name, kind, metavar, text in _OPTIONS:
-        # Those that are not given are left out, so that the defaults are in one place.
+        # Options that are not given are suppressed, so that only open_manager has the defaults.
         group.add_argument(
             f"--{name.replace('_', '-')}", type=kind, metavar=metavar, default=argparse.SUPPRESS, help=text
         )
 
 
 _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
-    ("read_limit", or_none(byte_count), "BYTES", "the largest line of a peer (default: 256M), or none"),
+    ("read_limit", or_none(byte_count), "BYTES", "maximum size of a line (default: 256M), or none"),
     (
         "max_backlog",
         byte_count,
         "BYTES",
-        "how much may wait for a peer that does not read before it\nis dropped (default: 256M)",
+        "maximum size of the data queued for a peer; beyond it the\npeer is disconnected (default: 256M)",
     ),
     (
         "stalled_after",
         positive_seconds,
         "SECONDS",
-        "for how long a peer may read nothing of what waits for it\n(default: 60)",
+        "maximum time in which a peer reads none of its queued data\n(default: 60)",
     ),
     (
         "max_connections",
         or_none(count),
         "NUMBER",
-        "how many peers may be connected (default: 5000), or none",
+        "maximum number of connected peers (default: 5000), or none",
     ),
     (
         "max_unauthenticated",
@@ -52,50 +52,50 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
         "handshake_timeout",
         positive_seconds,
         "SECONDS",
-        "how long a peer may take to say who it is (default: 300)",
+        "maximum time for authentication (default: 300)",
     ),
-    ("tls_timeout", positive_seconds, "SECONDS", "how long a TLS handshake may take (default: 10)"),
+    ("tls_timeout", positive_seconds, "SECONDS", "maximum time for a TLS handshake (default: 10)"),
     (
         "max_links",
         or_none(count),
         "NUMBER",
-        "with how many Services a client may be linked\n(default: 1000), or none",
+        "maximum number of links of a client (default: 1000), or none",
     ),
     (
         "max_requests",
         or_none(count),
         "NUMBER",
-        "how many requests of a client may wait for their answers\n(default: 100000), or none",
+        "maximum number of open requests of a client\n(default: 100000), or none",
     ),
     (
         "notification_rate",
         or_none(count),
         "NUMBER",
-        "how many notifications per second a Service may emit\n(default: 100000), or none",
+        "maximum number of notifications per second of a Service\n(default: 100000), or none",
     ),
     (
         "replace_after",
         or_none(positive_seconds),
         "SECONDS",
-        "seconds of silence, also of TCP, after which a Service\nmay be replaced (default: 5), or none",
+        "silence, of TCP too, after which another Service may take\nthe name (default: 5), or none",
     ),
     (
         "login_attempts",
         or_none(count),
         "NUMBER",
-        "maximum number of failed logins of a user from a host\n(default: 10), or none",
+        "maximum number of failed logins per user and host\n(default: 10), or none",
     ),
-    ("login_memory", positive_seconds, "SECONDS", "when a failed login is forgotten (default: 60)"),
+    ("login_memory", positive_seconds, "SECONDS", "time until a failed login is forgotten (default: 60)"),
     (
         "login_delay",
         seconds,
         "SECONDS",
-        "how long a login waits for each one that has failed\n(default: 0.5)",
+        "delay of a login per login that has failed (default: 0.5)",
     ),
     (
         "max_records",
         or_none(count),
         "NUMBER",
-        "how many rows to keep in the database of who has connected\n(default: 1000000), or none",
+        "maximum number of rows in the database's table of connections\n(default: 1000000), or none",
     ),
 ]

@@ -1,4 +1,4 @@
-"""From the words on the command line to a command and its exit status."""
+"""The entry point of the command line: parses the arguments, runs a command, returns the exit status."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Examples:
   # run a Manager with the default settings
   %(prog)s manager
 
-  # add a user who may log in, and make admin requests
+  # add an administrator
   %(prog)s user add j.doe --admin
 
   # all options of a command
@@ -32,28 +32,25 @@ Examples:
 """
 
 FAILED = 1
-"""The exit status of a command that could not do what it was told to."""
+"""The exit status of a command that failed."""
 
 BROKEN_PIPE = 141
-"""The exit status when nobody reads what is printed, as of ``head``; shells have it so."""
+"""The exit status after a broken pipe, such as by ``head``: 128 + SIGPIPE, as in shells."""
 
 INTERRUPTED = 130
-"""The exit status after Ctrl-C, as shells have it."""
+"""The exit status after Ctrl-C: 128 + SIGINT, as in shells."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run a command and return the exit status.
 
     Args:
-        arguments: The words behind the name of the program; None: those of the process.
-
-    Returns:
-        The exit status; after Ctrl-C, and when nobody reads what is printed, that which shells have for it.
+        arguments: The arguments without the name of the program; None: those of the process.
 
     Raises:
-        SystemExit: After ``--help``, ``--version``, and, with status 2, words that make no sense.
+        SystemExit: After ``--help`` and ``--version``; with status 2, the arguments are invalid.
     """
-    # Where output has an encoding without the characters of somebody's name, as on Windows in a pipe.
+    # The encoding of a pipe on Windows lacks characters that names may have.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -64,13 +61,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if file is not None:
                     file.flush()
     except BrokenPipeError:
-        _print_no_more()
+        _discard_output()
         return BROKEN_PIPE
 
 
 def _run(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
-    if "_ARGCOMPLETE" in os.environ:  # the shell wants to know how the line may go on
+    if "_ARGCOMPLETE" in os.environ:  # set by the shell for tab completion
         import argcomplete
 
         argcomplete.autocomplete(parser)
@@ -93,7 +90,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def build_parser() -> Parser:
-    """Return the parser with all commands."""
+    """Return the parser of all commands."""
     parser = Parser(prog=_program(), description=_DESCRIPTION, epilog=_EPILOG)
     parser.set_defaults(parser=parser)
     parser.add_argument(
@@ -109,8 +106,8 @@ def build_parser() -> Parser:
     return parser
 
 
-def _print_no_more() -> None:
-    """Let the interpreter end without complaints about what it cannot print."""
+def _discard_output() -> None:
+    """Redirect output to nowhere, so that the interpreter exits without errors about the broken pipe."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for file in (sys.stdout, sys.stderr):
         if file is not None:
@@ -119,13 +116,13 @@ def _print_no_more() -> None:
 
 
 def _program() -> str:
-    """What the user has typed to run this: examples in help texts shall work when they are copied."""
+    """Return the command that the user has typed, so that examples in help texts can be copied."""
     path = Path(sys.argv[0])
     return "python -m msl_network_trio" if path.name == "__main__.py" else path.stem
 
 
 def _text(error: CommandError | NetworkError | OSError) -> str:
-    """The text of an error, without the number that the operating system gives it."""
+    """Return the text of an error, without its errno."""
     if isinstance(error, CommandError | NetworkError) or not error.strerror:
         return str(error) or type(error).__name__
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror

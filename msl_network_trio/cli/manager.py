@@ -8,10 +8,11 @@ from typing import Final
 from msl_network_trio.cli.limit_options import add_limits
 from msl_network_trio.cli.numbers import count, port, seconds
 from msl_network_trio.cli.parser import Parser, add_completer, read_argument
+from msl_network_trio.cli.passwords import HELP as PASSWORD_HELP
 from msl_network_trio.cli.server_options import add_certificate, add_log_level, add_origins
 from msl_network_trio.constants import PORT
 
-HELP: Final = "Run a Manager, until Ctrl-C or SIGTERM ends it"
+HELP: Final = "Run a Manager, until Ctrl-C or SIGTERM"
 
 EPILOG: Final = """\
 Examples:
@@ -21,29 +22,29 @@ Examples:
   # on port 8326 of one interface
   %(prog)s --host 192.168.1.20 --port 8326
 
-  # Clients and Services have to know the password "abc 123"
+  # require the password "abc 123" from Clients and Services
   %(prog)s --auth-password abc 123
 
-  # or the one in the first line of a file, which keeps it out of the history
+  # read the password from a file, which keeps it out of the shell's history
   %(prog)s --auth-password manager-password.txt
 
-  # everybody has to log in as a user (see the command user)
+  # require a login (see the command user)
   %(prog)s --auth-login
 
-  # only hosts that are trusted may connect (see the command hostname)
+  # accept trusted hosts only (see the command hostname)
   %(prog)s --auth-hostname
 
-  # also for web pages, and for who is behind a proxy that lets only HTTP pass
+  # also accept WebSocket connections, of web pages and through HTTP proxies
   %(prog)s --websocket-port 8875
 
-  # with a certificate and a key of your own
+  # use another certificate and key
   %(prog)s --cert-file lab-3.crt --key-file lab-3.key
 
-  # on this computer only, without TLS, and with all details in the log
+  # listen on this computer only, without TLS, and log all details
   %(prog)s --host localhost --disable-tls --log-level DEBUG
 
-It uses the certificate, the key and the database of msl-network, if there are any:
-~/.msl/network, or what the environment variable MSL_NETWORK_HOME says.
+The Manager uses the certificate, the key and the database of msl-network if they
+exist, in ~/.msl/network or the folder of the environment variable MSL_NETWORK_HOME.
 """
 
 
@@ -54,7 +55,7 @@ def add_arguments(parser: Parser) -> None:
         "--port",
         type=port,
         default=PORT,
-        help="the port to listen on (default: %(default)s);\n0: any that is free, which the log then tells",
+        help="the port to listen on (default: %(default)s); 0: any free\nport, which the log shows",
     )
     parser.add_argument(
         "-H",
@@ -64,18 +65,18 @@ def add_arguments(parser: Parser) -> None:
     _add_web_arguments(parser)
     add_certificate(
         parser,
-        tls="do without TLS: everything can be read on the way",
-        certificate="the certificate, in PEM (default: one that is made at the\nfirst start)",
+        tls="listen without TLS: the traffic is not encrypted",
+        certificate="the certificate, in PEM (default: one that is created at the\nfirst start)",
         key=". With a key and\nno certificate, the default certificate is replaced by one\n"
-        "that is made for this key",
+        "that is created for this key",
     )
     _add_authentication_arguments(parser)
     parser.add_argument(
         "-d",
         "--database",
         metavar="FILE",
-        help="the database with the users, the trusted hosts, and who has\n"
-        "connected (default: manager.sqlite3 in the folder\n~/.msl/network)",
+        help="the database of users, trusted hosts and connections\n"
+        "(default: manager.sqlite3 in the folder ~/.msl/network)",
     )
     _add_log_arguments(parser)
     parser.add_argument(
@@ -83,8 +84,7 @@ def add_arguments(parser: Parser) -> None:
         type=seconds,
         default=0.0,
         metavar="SECONDS",
-        help="how long to wait at the end, at the most, until open requests\n"
-        "have been answered (default: do not wait)",
+        help="maximum time to wait for open requests at shutdown\n(default: 0)",
     )
     add_limits(parser)
 
@@ -95,8 +95,8 @@ def _add_web_arguments(parser: Parser) -> None:
         "--websocket-port",
         type=port,
         metavar="PORT",
-        help="also listen on this port for WebSocket, and show a page to\n"
-        "browsers (default: do not); 0: any that is free",
+        help="also listen on this port for WebSocket, and serve a web page\n"
+        "(default: do not); 0: any free port",
     )
     add_origins(parser, "websocket_origins")
     parser.add_argument(
@@ -105,8 +105,8 @@ def _add_web_arguments(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="HOST",
-        help="a host, by name or address, whose word counts for the address\n"
-        "of who is behind it: a gateway, or a proxy; may be repeated",
+        help="name or address of a gateway or proxy that may report the\n"
+        "addresses of the peers behind it; may be repeated",
     )
 
 
@@ -115,22 +115,19 @@ def _add_authentication_arguments(parser: Parser) -> None:
     authentication.add_argument(
         "--auth-hostname",
         action="store_true",
-        help="only hosts that are trusted may connect",
+        help="accept trusted hosts only",
     )
     authentication.add_argument(
         "--auth-login",
         action="store_true",
-        help="Clients and Services have to log in as a user",
+        help="require a login from Clients and Services",
     )
     authentication.add_argument(
         "-P",
         "--auth-password",
         nargs="+",
         metavar=("PASSWORD", "WORD"),
-        help="the password that Clients and Services have to know; it may\n"
-        "have spaces. If it is the path of a file, the first line of\n"
-        "the file is the password; if there is no such file, the path\n"
-        "itself is",
+        help=f"require this password from Clients and Services;\n{PASSWORD_HELP}",
     )
 
 
@@ -139,7 +136,7 @@ def _add_log_arguments(parser: Parser) -> None:
         "-l",
         "--log-file",
         metavar="FILE",
-        help="the file to log to, besides the console (default: a new one\n"
+        help="the file to log to, besides the console (default: a new file\n"
         "named after the time, in the folder ~/.msl/network/logs)",
     )
     add_log_level(parser)
@@ -147,14 +144,14 @@ def _add_log_arguments(parser: Parser) -> None:
         "--log-format",
         choices=["text", "json"],
         default="text",
-        help="how to write the log (default: %(default)s); json: one object a line",
+        help="the format of the log (default: %(default)s); json: an object per line",
     )
     rotate = parser.add_argument(
         "--log-rotate",
         type=_rotation,
         metavar="WHEN",
-        help="when to begin the log file anew: from a size on, such as 10M,\n"
-        "or hourly, daily, weekly (default: never)",
+        help="when to start a new log file: at a size such as 10M, or hourly,\n"
+        "daily, weekly (default: never)",
     )
     add_completer(rotate, "10M", "hourly", "daily", "weekly")
     parser.add_argument(
@@ -162,7 +159,7 @@ def _add_log_arguments(parser: Parser) -> None:
         type=count,
         default=100,
         metavar="NUMBER",
-        help="how many old log files to keep then (default: %(default)s)",
+        help="maximum number of old log files to keep (default: %(default)s)",
     )
 
 

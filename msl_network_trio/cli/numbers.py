@@ -1,4 +1,4 @@
-"""The numbers that options take."""
+"""Types of arguments that are numbers, for the ``type`` of an option."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
 
 
 def port(text: str) -> int:
-    """Read the number of a port; 0: any that is free."""
+    """Parse the number of a port to listen on; 0: any free port."""
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 65535")
     return int(text)
 
 
 def port_of_another(text: str) -> int:
-    """Read the number of a port to connect to."""
+    """Parse the number of a port to connect to."""
     if not text.isdecimal() or not 0 < int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 65535")
     return int(text)
 
 
 def byte_count(text: str) -> int:
-    """Read a number of bytes, such as ``64M``."""
+    """Parse a number of bytes, such as ``64M``."""
     number, unit = text[:-1], text[-1:].upper()
     if unit.isdecimal():
         number, unit = text, ""
@@ -34,7 +34,7 @@ def byte_count(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """Read a number of seconds from 0."""
+    """Parse a number of seconds from 0."""
     try:
         value = float(text)
     except ValueError:
@@ -45,7 +45,7 @@ def seconds(text: str) -> float:
 
 
 def positive_seconds(text: str) -> float:
-    """Read a number of seconds above 0."""
+    """Parse a number of seconds above 0."""
     value = seconds(text)
     if not value:
         raise argparse.ArgumentTypeError("it must be more than 0")
@@ -53,14 +53,14 @@ def positive_seconds(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """Read a number from 1."""
+    """Parse a whole number from 1."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1")
     return int(text)
 
 
 def or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a function that reads the same, or the word none."""
+    """Return a function that parses the word none as None, and all else as `kind` does."""
 
     def read(text: str) -> Any:
         return None if text.lower() == "none" else kind(text)

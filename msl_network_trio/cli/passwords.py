@@ -1,4 +1,4 @@
-"""Passwords on the command line: as words, in a file, or typed without being shown."""
+"""Passwords on the command line: as words, in a file, or typed at a prompt without echo."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from msl_network_trio.exceptions import AuthenticationError
 from msl_network_trio.manager.secret import read_secret
 
 HELP = (
-    "it may have spaces. If it is the path of a file, the first line\n"
-    "of the file is the password; if there is no such file, the path\n"
-    "itself is"
+    "it may contain spaces. If it is the path of an existing file,\n"
+    "the password is the first line of that file"
 )
-"""For the help of options that take a password."""
+"""A sentence for the help of options that take a password."""
 
 
 def password_of(words: Sequence[str], what: str) -> str:
-    """Return a password that was given as an option.
+    """Return the password of an option, or prompt for it.
 
     Args:
-        words: The words of the option; none: the password is asked for.
-        what: What the password is for, as errors shall call it.
+        words: The words of the option; empty: prompt.
+        what: The name of the password in errors and in the prompt.
 
     Raises:
-        AuthenticationError, CommandError: There is none.
+        AuthenticationError: The file with the password cannot be used.
+        CommandError: There is no terminal to prompt at, or the input is no password.
     """
     return read_secret(words, what, AuthenticationError) if words else ask(what)
 
 
 def ask(what: str) -> str:
-    """Ask for a new password, twice, since what is typed is not shown.
+    """Prompt for a new password, twice, since the input is not echoed.
 
     Args:
-        what: What the password is for.
+        what: The name of the password in errors and in the prompt.
 
     Raises:
-        CommandError: There is nobody to ask, or no password, or two different ones.
+        CommandError: There is no terminal, the password is empty, or the two inputs differ.
     """
     if sys.stdin is None or not sys.stdin.isatty():
         raise CommandError(
-            f"{what} is missing, and cannot be asked for, since standard input is no terminal. "
+            f"{what} is missing, and there is no terminal to ask for it. "
             "Put it into a file, and pass the path of the file as --password."
         )
     password = getpass.getpass(f"{what} > ")

@@ -1,4 +1,4 @@
-"""The options that the commands ``manager`` and ``gateway`` share, since both are servers."""
+"""The options that the commands ``manager`` and ``gateway`` share."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from msl_network_trio.cli.parser import Parser, add_completer, read_argument
 
 
 def add_origins(parser: Parser, name: str) -> None:
-    """Declare from where pages may connect.
+    """Declare the option for the origins whose pages may connect.
 
     Args:
         parser: The parser of the command.
-        name: What its function calls that.
+        name: The argument of the command's function.
     """
     parser.add_argument(
         "--websocket-origin",
@@ -19,19 +19,19 @@ def add_origins(parser: Parser, name: str) -> None:
         type=_origin,
         default=[],
         metavar="ORIGIN",
-        help="an origin, like https://lab.example, whose pages may connect\n"
-        "by WebSocket, besides our own one; may be repeated; *: all",
+        help="an origin such as https://lab.example whose pages may connect\n"
+        "by WebSocket; *: all; may be repeated (default: own page only)",
     )
 
 
 def add_certificate(parser: Parser, *, tls: str, certificate: str, key: str) -> None:
-    """Declare the server's certificate.
+    """Declare the options for the server's certificate.
 
     Args:
         parser: The parser of the command.
-        tls: The help of the option to do without TLS.
-        certificate: The help of the option for the certificate.
-        key: What to say of the private key, besides what it is.
+        tls: The help of ``--disable-tls``.
+        certificate: The help of ``--cert-file``.
+        key: The end of the help of ``--key-file``.
     """
     parser.add_argument("--disable-tls", action="store_true", help=tls)
     parser.add_argument("-c", "--cert-file", metavar="FILE", help=certificate)
@@ -43,20 +43,21 @@ def add_certificate(parser: Parser, *, tls: str, certificate: str, key: str) -> 
         "--key-file-password",
         nargs="+",
         metavar=("PASSWORD", "WORD"),
-        help="the password of the private key, if it has one; or the path\nof a file whose first line it is",
+        help="the password of the private key, if it has one, or the path\n"
+        "of a file whose first line is the password",
     )
 
 
 def add_log_level(parser: Parser) -> None:
-    """Declare how much to log."""
+    """Declare the option for the log level."""
     level = parser.add_argument(
         "-G",
         "--log-level",
         type=_level,
         default="INFO",
         metavar="LEVEL",
-        help="DEBUG, INFO, WARNING, ERROR, CRITICAL or a number: what is\n"
-        "less important is not logged (default: %(default)s)",
+        help="the lowest level to log: DEBUG, INFO, WARNING, ERROR, CRITICAL\n"
+        "or a number (default: %(default)s)",
     )
     add_completer(level, "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 

@@ -1,4 +1,4 @@
-"""The command ``status``: how a Manager is doing."""
+"""The command ``status``: show the state of a running Manager."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from msl_network_trio.cli.numbers import seconds
 from msl_network_trio.cli.parser import Parser
 from msl_network_trio.visible import visible_json
 
-HELP: Final = "Show how a Manager is doing: peers, rates, backlog, limits"
+HELP: Final = "Show the state of a Manager: peers, rates, backlog, limits"
 
 EPILOG: Final = """\
 Examples:
-  # of the Manager on this computer; you are asked for username and password
+  # the Manager on this computer; prompts for username and password
   %(prog)s
 
-  # of another one, for a program
+  # another Manager, in JSON for a program
   %(prog)s --host lab-3 --username a.smith --password password.txt --json
 
-It takes an administrator; see the command user. The fields are explained in
+Only an administrator may do this; see the command user. The fields are explained in
 docs/operation.md.
 """
 
@@ -41,7 +41,7 @@ def add_arguments(parser: Parser) -> None:
         type=seconds,
         default=1.0,
         metavar="SECONDS",
-        help="for how long to measure the rates (default: 1); 0: those\nsince somebody has asked last",
+        help="time over which to measure the rates (default: 1); 0: since\nthe last status request",
     )
 
 

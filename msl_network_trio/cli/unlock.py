@@ -1,4 +1,4 @@
-"""The command ``unlock``: release the locks of others on a Service."""
+"""The command ``unlock``: release locks on a Service."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ HELP: Final = "Release the locks that Clients hold on a Service"
 
 EPILOG: Final = """\
 Examples:
-  # all locks on the Service that is called Echo
+  # all locks on the Service with the name Echo
   %(prog)s Echo
 
-  # only that of one client
+  # the lock of one client
   %(prog)s Echo --holder "Client[pc-7:50314]"
 
-It takes an administrator; see the command user. Those that have held a lock stay
-connected and linked, and are not told.
+Only an administrator may do this; see the command user. The holders stay connected
+and linked, and get no message.
 """
 
 
@@ -29,7 +29,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--holder",
         metavar="CLIENT",
-        help="whose lock to release: name[HOST:port] or HOST:port\n(default: all locks on the Service)",
+        help="the holder of the lock: name[HOST:port] or HOST:port\n(default: all holders)",
     )
     add_connection(parser)
 

@@ -1,4 +1,4 @@
-"""The command ``user``: who may log in at a Manager."""
+"""The command ``user``: edit the list of users who may log in at a Manager."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ HELP: Final = "Add, update, remove or list the users who may log in at a Manager
 
 EPILOG: Final = """\
 Examples:
-  # add a user, and be asked for the password, which is not shown
+  # add a user; prompts for the password
   %(prog)s add j.doe
 
   # add an administrator, with the password in the first line of a file
   %(prog)s add a.smith --admin --password password.txt
 
-  # or with a password on the command line, where others may see it
+  # or with a password on the command line, where other users may see it
   %(prog)s add a.smith --admin --password a good password
 
   # make j.doe an administrator
   %(prog)s update j.doe --admin
 
-  # and take that back: without --admin a user is none
+  # undo that: without --admin, the user is no administrator
   %(prog)s update j.doe
 
-  # be asked for a new password of an administrator
+  # change the password of an administrator; prompts for it
   %(prog)s update a.smith --admin --password
 
-  # remove a user, and list those who are left
+  # remove a user, and list the others
   %(prog)s remove j.doe
   %(prog)s list
 
-A Manager that runs with --auth-login takes users as they are here at once. Any
-Manager asks who makes an admin request to log in. The passwords are kept as
-msl-network keeps them (PBKDF2-HMAC-SHA256), so that its Manager can read them.
+A running Manager with --auth-login applies changes at once. Every Manager requires
+a login for admin requests. Passwords are stored as msl-network stores them
+(PBKDF2-HMAC-SHA256), so that its Manager can use them.
 """
 
 
@@ -50,7 +50,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "action",
         choices=["add", "insert", "update", "remove", "delete", "list"],
-        help="what to do; insert is the same as add, and delete as remove",
+        help="the action; insert is an alias of add, and delete of remove",
     )
     username = parser.add_argument("username", nargs="?", help="the name of the user")
     add_lookup(username, _usernames)
@@ -58,7 +58,7 @@ def add_arguments(parser: Parser) -> None:
         "-a",
         "--admin",
         action="store_true",
-        help="the user is an administrator; to update a user without\nthis option makes the user none",
+        help="make the user an administrator; an update without this option\nrevokes it",
     )
     parser.add_argument(
         "-d",
@@ -72,7 +72,7 @@ def add_arguments(parser: Parser) -> None:
         nargs="*",
         metavar="WORD",
         help=f"the password of the user;\n{passwords.HELP}.\n"
-        "Without a word you are asked, also to add a user without this\noption",
+        "Without a word, and to add a user without this option,\nprompt for it",
     )
 
 
@@ -81,7 +81,7 @@ def execute(options: argparse.Namespace) -> int:
     from msl_network_trio.manager.tables import Database
 
     if options.action != "list" and not options.username:
-        raise CommandError(f"Which user? Say: {options.action} USERNAME")
+        raise CommandError(f"The username is missing: {options.action} USERNAME")
     with Database(options.database) as database:
         if options.action == "list":
             _list(database)
@@ -101,7 +101,7 @@ def _change(database: Database, options: argparse.Namespace) -> None:
         return
     password = None
     is_new = options.action in {"add", "insert"}
-    users.check_can_be(name, is_new=is_new)  # before anybody has typed a password in vain
+    users.check_can_be(name, is_new=is_new)  # before the user types a password
     if is_new or options.password is not None:
         password = passwords.password_of(options.password or (), f"The password of {name}")
     if is_new:

@@ -99,7 +99,7 @@ def test_a_key_is_replaced(tmp_path):
 def test_keys_that_there_cannot_be(tmp_path, capsys):
     assert "'X' is no elliptic curve. There are BRAINPOOLP256R1, " in fails(capsys, "keygen ecc -c X")
     assert "The private key cannot be made" in fails(capsys, "keygen -s 5")
-    assert "cannot be asked for" in fails(capsys, "keygen -p")
+    assert "there is no terminal" in fails(capsys, "keygen -p")
     (tmp_path / "file").touch()
     fails(capsys, "keygen ecc -o", tmp_path / "file" / "my.key")
     for size in ("0", "-1", "big", "1000000"):
@@ -266,13 +266,13 @@ def test_a_person_is_asked_before(files, answer, deleted, monkeypatch, capsys):
 
 
 def test_if_nobody_can_be_asked_nothing_is_deleted(files, capsys):
-    assert "Say --yes to delete without a question" in fails(capsys, "delete --all")
+    assert "Pass --yes to delete without a question" in fails(capsys, "delete --all")
     assert left(files) == set(FILES)
 
 
 def test_without_standard_input_nobody_can_be_asked_either(files, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
-    assert "Say --yes to delete without a question" in fails(capsys, "delete --all")
+    assert "Pass --yes to delete without a question" in fails(capsys, "delete --all")
     assert left(files) == set(FILES)
 
 
@@ -290,7 +290,7 @@ def test_another_folder_is_cleared(files, tmp_path, capsys):
 
 
 def test_what_to_delete_has_to_be_said(files, capsys):
-    assert "What shall be deleted?" in fails(capsys, "delete --yes")
+    assert "The files to delete are missing" in fails(capsys, "delete --yes")
 
 
 def test_nothing_to_delete_is_told(files, capsys):
