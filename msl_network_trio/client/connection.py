@@ -21,8 +21,8 @@ from msl_network_trio.callbacks import CallbackTasks
 from msl_network_trio.client.idle_probe import IdleProbe
 from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.reply import ParkedRequest, Reply, timed_out
+from msl_network_trio.client.request_queue import RequestQueue
 from msl_network_trio.client.threads import Threads
-from msl_network_trio.client.writer import Writer
 from msl_network_trio.constants import MANAGER, MAX_UNHANDLED
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
 from msl_network_trio.hidden import hide
@@ -117,7 +117,7 @@ class Connection:
             at_most_every=probe_every,
             unresponsive_after=math.inf if unresponsive_after is None else unresponsive_after,
         )
-        self._writer = Writer(
+        self._requests = RequestQueue(
             protocol,
             transport,
             max_unsent,
@@ -129,7 +129,7 @@ class Connection:
         self.threads = Threads(
             transport,
             protocol,
-            self._writer,
+            self._requests,
             self._idle_probe,
             mailboxes=self.mailboxes,
             deliver=self._deliver,
@@ -178,7 +178,7 @@ class Connection:
         try:
             if linking:
                 self.protocol.is_to_link(request, linking)
-            if seconds == math.inf and self._writer.put(request):
+            if seconds == math.inf and self._requests.put(request):
                 request.waiter = current_task()  # what request.wait() does, without the call
                 await wait_task_rescheduled(request.forget_waiter)
             else:
@@ -225,15 +225,15 @@ class Connection:
             # as well, but to ask for that takes the longer the more scopes the task is in.)
             request.abandoned = True  # who is cancelled already must not have anything executed
             return request
-        if not self._writer.put(request):
+        if not self._requests.put(request):
             raise self.backlog_full(request)
         return request
 
     def backlog_full(self, request: Request) -> BacklogFull:
         """Return the error of a request that has no room, and cannot wait for it."""
         return BacklogFull(
-            f"{self._writer.unsent:,} bytes wait to be written (max_unsent is "
-            f"{self._writer.max_unsent:,}), so {request.service}.{request.attribute} was not sent; await "
+            f"{self._requests.unsent:,} bytes wait to be written (max_unsent is "
+            f"{self._requests.max_unsent:,}), so {request.service}.{request.attribute} was not sent; await "
             "replies before making more requests"
         )
 
@@ -247,7 +247,7 @@ class Connection:
         request.owner = self
         request.waiter = trio.Event()  # as if a task waited, so that an error is not logged as unseen
         try:
-            self._writer.put_in_any_case(request)
+            self._requests.put_in_any_case(request)
         except ConnectionLost as error:
             request.settled, request.error = True, error
         return request
@@ -297,7 +297,7 @@ class Connection:
                     if not request.settled:  # the connection may have ended in the meantime
                         with self.lock:
                             protocol.answer(text.reveal())
-                            self._writer.flush()
+                            self._requests.flush()
                         await request.wait()
             except ConnectionLost:
                 await trio.lowlevel.checkpoint()
@@ -314,7 +314,7 @@ class Connection:
         """Give up on a request; see `ClientProtocol.abandon`."""
         with self.lock:
             self.protocol.abandon(request)
-            self._writer.flush()
+            self._requests.flush()
 
     @trio.lowlevel.enable_ki_protection
     async def disconnect(self, timeout: float | None = None) -> None:
@@ -337,10 +337,10 @@ class Connection:
                     with self.lock:
                         self.threads.queue_patient()
                         said = self.protocol.say_goodbye()
-                        self._writer.flush()
-                    self.threads.turn.call_back()
+                        self._requests.flush()
+                    self.threads.lease.call_back()
                     if not said:
-                        await self._writer.drain()
+                        await self._requests.drain()
                         return
                 await self.closed.wait()
         finally:
@@ -368,16 +368,16 @@ class Connection:
     async def _exchange(self, request: ParkedRequest) -> None:
         """Queue a request, when there is room for it, and wait until it is woken."""
         await checkpoint_if_cancelled()  # also if the time that it has is over already
-        if not self._writer.put(request):
-            await self._writer.put_when_there_is_room(request)
+        if not self._requests.put(request):
+            await self._requests.put_when_there_is_room(request)
         await request.wait()
 
     def _look_after_requests(self) -> None:
         """See to it that somebody cares for requests that have been queued: the idle_probe, and who reads."""
         if self._idle_probe.is_asleep:
             self._idle_probe.wake()
-        if self.threads.turn.is_aside:
-            self.threads.turn.call_back()
+        if self.threads.lease.is_lent:
+            self.threads.lease.call_back()
 
     # ---- the tasks ----
 
@@ -434,13 +434,13 @@ class Connection:
                     self._fail(protocol.receive_eof(self._transport.close_reason))
                     return
                 self._idle_probe.note_activity()
-                stand_aside = self._deliver(data)
-                if protocol.outbox.unsent or self._writer.waiting:
-                    self._writer.flush()
-                if stand_aside and protocol.broken is None:
-                    await self.threads.stand_aside()
-                    if protocol.outbox.unsent or self._writer.waiting:
-                        self._writer.flush()
+                lend = self._deliver(data)
+                if protocol.outbox.unsent or self._requests.waiting:
+                    self._requests.flush()
+                if lend and protocol.broken is None:
+                    await self.threads.lend()
+                    if protocol.outbox.unsent or self._requests.waiting:
+                        self._requests.flush()
                 if protocol.broken is not None:
                     self._fail(protocol.broken)
                     return
@@ -451,23 +451,23 @@ class Connection:
 
     def _deliver(self, data: bytes) -> bool:
         """Tell everybody what has arrived for them, and return whether to let threads read what comes."""
-        stand_aside = False
-        if self.threads.are_there:
+        lend = False
+        if self.threads.is_shared:
             with self.lock:
                 events = self.protocol.receive(data)
                 self.threads.number(events)
-                stand_aside = self.threads.is_to_stand_aside(events)
+                lend = self.threads.is_worth_lending(events)
         else:
             events = self.protocol.receive(data)
         self._dispatch(events)
-        return stand_aside
+        return lend
 
     def _dispatch(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, Request):
                 event.wake()
             elif isinstance(event, NotificationBatch):
-                if not self.threads.are_there:  # else it was numbered when it was received
+                if not self.threads.is_shared:  # else it was numbered when it was received
                     self.mailboxes.number(event)
                 self.on_notifications(event)
 
@@ -523,9 +523,9 @@ class Connection:
     def _end(self) -> None:
         reason = self._reason or self._write_error or self._disconnected()
         with self.lock:
-            cut_off = self._writer.is_inside_a_message
+            cut_off = self._requests.is_inside_a_message
             requests = self.protocol.lose(reason, cut_off=cut_off)
-            self._writer.close()
+            self._requests.close()
             self.threads.queue_patient()  # there is no queue any more, of which they are told
         for request in requests:
             request.wake()

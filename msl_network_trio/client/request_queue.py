@@ -17,7 +17,7 @@ _AT_ONCE = 1_048_576
 """How many bytes to write before other tasks get their turn, if the kernel takes them all."""
 
 
-class Writer:
+class RequestQueue:
     """Writes what the protocol has to write.
 
     A caller that has queued something calls `flush`, which never waits. What is worth it is sent at once, the

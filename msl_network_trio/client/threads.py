@@ -1,14 +1,13 @@
-"""What threads may do to a connection, with its lock held; `Connection` is for tasks only.
+"""The part of a connection that threads use, with its lock held; tasks use `Connection`.
 
-A thread that makes a request sends it, if nothing else is being written, and reads the reply if the task that
-reads stands aside (see `Turn`). Everything else goes to the Trio thread, for `Threads.flush`: most methods
+A thread that makes a request sends it, if nothing else is being sent, and reads the reply if it is granted
+the read lease (see `ReadLease`). Everything else is left to the Trio thread, for `Threads.flush`: most methods
 return whether that has to be called there.
 
 **Exceptions in threads.** A signal handler, or another thread, may raise an exception in a thread between any
 two steps of the interpreter. So threads change nothing that cannot be done again. Before a thread sends, it
 puts the requests into `_leaving`; `finish` does all that is left to do with these, once or several times.
-What a thread receives stays in `_received` until it has been dealt with, and the Trio thread takes what is
-left there.
+Received bytes stay in `_received` until they have been processed, and the Trio thread takes the rest.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from collections.abc import Callable, Sequence
 
 from msl_network_trio.client.idle_probe import IdleProbe
 from msl_network_trio.client.mailboxes import Mailboxes
-from msl_network_trio.client.writer import Writer
+from msl_network_trio.client.request_queue import RequestQueue
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import NotificationBatch
 from msl_network_trio.protocol.requests import Request
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.read_lease import LONGEST_TURN, Turn
+from msl_network_trio.transport.read_lease import MAX_LEASE, ReadLease
 
 _LINE_END = ord("\n")
 
@@ -59,7 +58,7 @@ class Threads:
         deliver: Takes, in the Trio thread, what a thread has received.
 
     Attributes:
-        are_there: Whether threads use the connection.
+        is_shared: Whether threads use the connection.
         turn: Whose turn it is to read.
     """
 
@@ -67,21 +66,21 @@ class Threads:
         self,
         transport: Stream,
         protocol: ClientProtocol,
-        writer: Writer,
+        writer: RequestQueue,
         idle_probe: IdleProbe,
         *,
         mailboxes: Mailboxes,
         deliver: Callable[[bytes], object],
     ) -> None:
-        self.are_there = False
+        self.is_shared = False
         self._transport = transport
         self._protocol = protocol
-        self._writer = writer
+        self._requests = writer
         self._idle_probe = idle_probe
         self._mailboxes = mailboxes
         self._deliver = deliver
         self._io = io = transport.thread_io
-        self.turn = Turn(transport.lock, threads_may_receive=io is not None and io.threads_may_receive)
+        self.lease = ReadLease(transport.lock, threads_may_receive=io is not None and io.threads_may_receive)
         self._patient: deque[Request] | None = None
         """What waits for other requests; made for threads: empty, it would be a tenth of a connection."""
         self._patient_bytes = 0
@@ -98,10 +97,10 @@ class Threads:
 
     def come(self) -> None:
         """From now on threads use the connection; to be called in the Trio thread by what lets them."""
-        if not self.are_there:
-            self.are_there = self._mailboxes.is_shared = True
+        if not self.is_shared:
+            self.is_shared = self._mailboxes.is_shared = True
             self._patient = deque()
-            self._writer.share()
+            self._requests.share()
 
     # ---- for threads ----
 
@@ -115,7 +114,7 @@ class Threads:
             ConnectionLost: The connection has ended.
         """
         size = len(request.data)
-        if not self._writer.has_room(self._patient_bytes + size):
+        if not self._requests.has_room(self._patient_bytes + size):
             return False
         self._protocol.check_open(request.service)
         assert self._patient is not None  # threads have come
@@ -143,11 +142,11 @@ class Threads:
         patient = self._patient
         assert patient is not None  # threads have come
         size = len(request.data)
-        if not self._writer.has_room(self._patient_bytes + size):
+        if not self._requests.has_room(self._patient_bytes + size):
             return None
         can_send = self._can_send
         if can_send and not request.is_patient:
-            self.turn.take(request)
+            self.lease.take(request)
         if can_send and not patient:
             self._begin()
             self._leaving.append(request)
@@ -166,13 +165,13 @@ class Threads:
         if not self._can_send:
             return True
         if not request.is_patient:
-            self.turn.take(request)
+            self.lease.take(request)
         return self._send_patient() if self._patient else self._idle_probe.is_asleep
 
     @property
     def _can_send(self) -> bool:
         """Whether nothing else is being written, or waits to be written."""
-        return self._io is not None and self._writer.is_clear and self._protocol.may_pass_by
+        return self._io is not None and self._requests.is_clear and self._protocol.may_pass_by
 
     def _send_patient(self) -> bool:
         """Send what waits for other requests; returns as `send` does."""
@@ -209,7 +208,7 @@ class Threads:
         sent = sum(self._sent)
         has_rest = sent < len(self._data)
         if has_rest:
-            self._writer.leave(memoryview(self._data)[sent:])
+            self._requests.leave(memoryview(self._data)[sent:])
         for request in self._leaving:
             request.data = b""
         self._leaving.clear()
@@ -229,16 +228,16 @@ class Threads:
 
     def reads(self, request: Request) -> bool:
         """Return whether the thread that waits for this request is to read; also without the lock."""
-        return self.turn.reader is request
+        return self.lease.holder is request
 
     def wait(self, seconds: float) -> bool:
         """Wait until there is something to read, without the lock; see `ThreadIO.wait_in_thread`."""
         assert self._io is not None  # else no thread reads
-        return self._io.wait_in_thread(min(seconds, LONGEST_TURN))
+        return self._io.wait_in_thread(min(seconds, MAX_LEASE))
 
     def read(self, request: Request) -> bool:
         """Read, if that is the turn of the thread that waits for this request; returns as `send` does."""
-        if self.turn.reader is not request:
+        if self.lease.holder is not request:
             return False
         received = self._received
         assert self._io is not None  # else no thread reads
@@ -250,7 +249,7 @@ class Threads:
         if last and last[-1] != _LINE_END and not self._protocol.has_limit:
             return False  # the rest of a large line is still to come
         if not (last and self._take_replies(last if len(received) == 1 else b"".join(received))):
-            self.turn.hand_back(request)
+            self.lease.hand_back(request)
             return True
         received.clear()
         return self.stop_reading(request) if request.settled else False
@@ -269,9 +268,9 @@ class Threads:
 
     def stop_reading(self, request: Request) -> bool:
         """Leave reading to others; returns as `send` does."""
-        if self.turn.reader is not request:
+        if self.lease.holder is not request:
             return False
-        self.turn.give_up(request)
+        self.lease.give_up(request)
         # If nobody waits for those that are open, somebody soon may, and will read then.
         # In a list: an exception that interrupts a generator may be lost.
         return False in [other.is_patient for other in self._protocol.open.values()]
@@ -300,14 +299,14 @@ class Threads:
             read: Whether to read as well.
         """
         self.queue_patient()
-        self._writer.flush()
+        self._requests.flush()
         self._idle_probe.wake(for_a_while=True)
         if read:
-            self.turn.call_back()
+            self.lease.call_back()
 
     def abandon(self, request: Request) -> None:
         """Give up on a request."""
-        self.turn.give_up(request)
+        self.lease.give_up(request)
         self._protocol.abandon(request)
 
     def queue_patient(self) -> None:
@@ -325,21 +324,21 @@ class Threads:
 
     # ---- for the task that reads ----
 
-    def is_to_stand_aside(self, events: list[Event]) -> bool:
+    def is_worth_lending(self, events: list[Event]) -> bool:
         """Return whether to leave to threads what comes next, now that this has come; with the lock held."""
         requests = [event for event in events if isinstance(event, Request)]
         return (
             len(requests) == len(events)
-            and self.turn.is_to_stand_aside(requests)
+            and self.lease.is_worth_lending(requests)
             and not self._protocol.outbox
             and not self._protocol.is_inside_a_line
             and all(request.wakes_anywhere for request in self._protocol.open.values())
         )
 
-    async def stand_aside(self) -> None:
-        """Let threads read; see `Turn.stand_aside`."""
+    async def lend(self) -> None:
+        """Let threads read; see `ReadLease.lend`."""
         try:
-            await self.turn.stand_aside()
+            await self.lease.lend()
         finally:
             # No thread adds to it any more, since it is the turn of the task now.
             data = b"".join(self._received)

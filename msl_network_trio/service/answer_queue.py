@@ -14,7 +14,7 @@ import trio
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost
 from msl_network_trio.parking import RESUME
 from msl_network_trio.protocol.service import OutgoingLine
-from msl_network_trio.service.coalescing import HELD_FOR, Emitter, Holding
+from msl_network_trio.service.coalescing import MAX_DELAY, Coalescing, Emitter
 from msl_network_trio.transport.base import Stream
 
 _CHUNK = 262_144
@@ -35,7 +35,7 @@ class Worker(Protocol):
     """The request that is not answered yet; None: there is none."""
 
 
-class Outlet:
+class AnswerQueue:
     """The lines that are to be written.
 
     One thread at a time sends. It is the one that finds nobody sending (`_sending`); before it stops, it
@@ -86,7 +86,7 @@ class Outlet:
         self._progress = trio.lowlevel.ParkingLot()
         self._watched = False
         self._emitters: dict[int, Emitter] = {}
-        self._holding = Holding()
+        self._coalescing = Coalescing()
         self._looker: trio.lowlevel.Task | None = None
 
     @property
@@ -147,7 +147,7 @@ class Outlet:
         try:
             with self._mutex:
                 if worker.emitted:
-                    self._holding.answered(worker)
+                    self._coalescing.answered(worker)
                 if self._watched:
                     self._tell_watchers()
                 if self._closed:
@@ -213,7 +213,7 @@ class Outlet:
                 if in_trio_thread:
                     if not self.will_be_flushed:
                         self.flush_soon()
-                elif worker is None or not self._holding.may_wait(worker):
+                elif worker is None or not self._coalescing.may_delay(worker):
                     self._flush_in_trio_thread()
                 return
             self._take(sender)
@@ -337,7 +337,7 @@ class Outlet:
     def _flush_now(self) -> None:
         self._flush_is_due = False
         self.flush()
-        if self._holding.is_worthwhile and self._looker is not None:
+        if self._coalescing.was_useful and self._looker is not None:
             task, self._looker = self._looker, None
             trio.lowlevel.reschedule(task, RESUME)
 
@@ -364,23 +364,23 @@ class Outlet:
                 self._parked = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._forget_task)
 
-    async def look_after_held(self) -> None:
+    async def flush_delayed(self) -> None:
         """Send notifications that wait for an answer which does not come, until cancelled."""
-        holding = self._holding
+        coalescing = self._coalescing
         while True:
             self._looker = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(self._forget_looker)
-            holding.is_looked_after = True
+            coalescing.has_timer = True
             try:
-                while holding.is_looked_after:
-                    await trio.sleep(HELD_FOR)
+                while coalescing.has_timer:
+                    await trio.sleep(MAX_DELAY)
                     with self._mutex:
-                        holding.is_looked_after = holding.is_worthwhile
-                        holding.is_worthwhile = False
+                        coalescing.has_timer = coalescing.was_useful
+                        coalescing.was_useful = False
                     self.flush()
             finally:
                 with self._mutex:
-                    holding.is_looked_after = False
+                    coalescing.has_timer = False
                 self.flush()
 
     async def _send_rest(self) -> None:

@@ -4,7 +4,7 @@ A plain method that emits something has most often done with it, and its answer 
 Trio thread send the notification costs more than all the rest then, and nearly always it finds that the
 answer has taken it along already. But a method may also emit something and go on for long. So a notification
 waits only if the method that emits it has returned promptly the last time, and only while a task looks every
-`HELD_FOR` seconds whether something has been left behind.
+`MAX_DELAY` seconds whether something has been left behind.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any, Final, Protocol
 
-HELD_FOR: Final = 0.005
+MAX_DELAY: Final = 0.005
 """For how many seconds a notification waits for the answer of its method, at the most."""
 
 _REMEMBERED: Final = 1000
@@ -29,37 +29,37 @@ class Emitter(Protocol):
     """When the first notification of this request was emitted, by `time.perf_counter`; 0: none was."""
 
 
-class Holding:
+class Coalescing:
     """What is known about the methods that emit notifications. The caller sees to it that threads take turns.
 
     Attributes:
-        is_looked_after: Whether a task looks for what has been left behind.
-        is_worthwhile: Whether a notification could have waited since this was set to False.
+        has_timer: Whether a task looks for what has been left behind.
+        was_useful: Whether a notification could have waited since this was set to False.
     """
 
-    __slots__ = ("_prompt", "is_looked_after", "is_worthwhile")
+    __slots__ = ("_prompt", "has_timer", "was_useful")
 
     def __init__(self) -> None:
-        self.is_looked_after = False
-        self.is_worthwhile = False
+        self.has_timer = False
+        self.was_useful = False
         self._prompt: set[str] = set()
 
-    def may_wait(self, emitter: Emitter) -> bool:
+    def may_delay(self, emitter: Emitter) -> bool:
         """Note that a method has emitted a notification, and return whether that can wait for the answer."""
         if emitter.call is None:
             return False  # it comes from between two requests, when Python cleans up for example
         if not emitter.emitted:
             emitter.emitted = perf_counter()
-        return self.is_looked_after and emitter.call.attribute in self._prompt
+        return self.has_timer and emitter.call.attribute in self._prompt
 
     def answered(self, emitter: Emitter) -> None:
         """Note that a method which has emitted notifications has returned."""
         seconds, emitter.emitted = perf_counter() - emitter.emitted, 0.0
         name = emitter.call.attribute
-        if seconds > HELD_FOR:
+        if seconds > MAX_DELAY:
             self._prompt.discard(name)
             return
-        self.is_worthwhile = True
+        self.was_useful = True
         if name not in self._prompt:
             if len(self._prompt) >= _REMEMBERED:
                 self._prompt.clear()  # clients can ask a Service for any names, if it has a __getattr__

@@ -26,8 +26,8 @@ from msl_network_trio.protocol.service import (
     encode_result,
     notification_end,
 )
+from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.lookup import How, is_async, look_up
-from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.request_reader import RequestReader, log_request
 from msl_network_trio.service.tasks import WorkerTasks
 from msl_network_trio.service.threads import PassedOn, WorkerThreads, failed
@@ -78,7 +78,7 @@ class ServiceConnection:
         max_workers: int,
         max_unsent: int,
     ) -> None:
-        self._outlet = Outlet(transport, max_unsent, self._cannot_send)
+        self._answers = AnswerQueue(transport, max_unsent, self._cannot_send)
         self._notification_end = notification_end(name)
         self._service = service
         self._name = name
@@ -89,7 +89,7 @@ class ServiceConnection:
             service,
             transport,
             protocol,
-            self._outlet,
+            self._answers,
             handle=self._handle,
             waiting=lambda: max(self._tasks.waiting, self._threads.waiting, self._lookers.waiting),
             is_idle=lambda: self._threads.is_idle and self._lookers.is_idle,
@@ -99,10 +99,10 @@ class ServiceConnection:
             service,
             name,
             max_workers,
-            self._outlet,
+            self._answers,
             call_soon=self._call_soon,
             on_awaitable=self._await,
-            turn=self._requests.turn,
+            lease=self._requests.lease,
             read=self._requests.read_in_thread,
         )
         # Properties are read beside methods, as attributes are: a client asks how far a method has come.
@@ -110,10 +110,10 @@ class ServiceConnection:
             service,
             f"{name}-property",
             max_workers,
-            self._outlet,
+            self._answers,
             call_soon=self._call_soon,
             on_awaitable=self._await,
-            turn=self._requests.turn,
+            lease=self._requests.lease,
             read=self._requests.read_in_thread,
             on_callable=self._call_found,
         )
@@ -148,7 +148,7 @@ class ServiceConnection:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
-                nursery.start_soon(self._look_after_held)
+                nursery.start_soon(self._flush_delayed)
                 try:
                     await self._serve(nursery, early, tasks, started)
                 finally:
@@ -159,8 +159,8 @@ class ServiceConnection:
             failure = _single(group)
             explain(failure)
         finally:
-            self._outlet.close()
-            self._transport.end(cut_off=self._outlet.unsent > 0)
+            self._answers.close()
+            self._transport.end(cut_off=self._answers.unsent > 0)
         _raise(failure)
         if self._reason is not None and not self._said_goodbye:
             raise self._reason
@@ -175,7 +175,7 @@ class ServiceConnection:
         failure: BaseException | None = None
         try:
             async with trio.open_nursery() as self.nursery:
-                self._tasks = WorkerTasks(self._service, self.nursery, self._outlet)
+                self._tasks = WorkerTasks(self._service, self.nursery, self._answers)
                 deadline = None
                 try:
                     self._handle(early)
@@ -199,9 +199,9 @@ class ServiceConnection:
         """Give methods that are at work a chance to end; what comes in meanwhile is refused."""
         self._refuse_more()
         with trio.move_on_at(deadline):
-            await self._outlet.wait_until(self._is_quiet)
+            await self._answers.wait_until(self._is_quiet)
             await trio.lowlevel.checkpoint()  # a thread may just have handed an awaitable over
-            await self._outlet.wait_until(self._is_quiet)
+            await self._answers.wait_until(self._is_quiet)
 
     def _is_quiet(self) -> bool:
         return self._threads.is_quiet and self._lookers.is_quiet and self._tasks.is_quiet
@@ -210,8 +210,8 @@ class ServiceConnection:
         self._refusing = True
         self._requests.keep_threads_out()
         for call in [*self._lookers.stop(), *self._threads.stop()]:
-            self._outlet.add(self._refusal(call))
-        self._outlet.flush()
+            self._answers.add(self._refusal(call))
+        self._answers.flush()
 
     async def _finish(self, deadline: float) -> None:
         """Answer everybody, say goodbye, and wait for the Manager to close the connection; bounded."""
@@ -221,8 +221,8 @@ class ServiceConnection:
         with trio.move_on_after(GOODBYE):
             if self._reason is None:
                 self._said_goodbye = True
-                self._outlet.close(self._last_words)
-                await self._outlet.drain()
+                self._answers.close(self._last_words)
+                await self._answers.drain()
                 await self._read_to_end.wait()
 
     def _last_words(self) -> list[OutgoingLine]:
@@ -239,8 +239,8 @@ class ServiceConnection:
         )
 
     def emit(self, args: Any, kwargs: Any) -> None:
-        """Emit a notification. Raises as `encode_notification` and `Outlet.emit` do."""
-        self._outlet.emit(encode_notification(args, kwargs, self._notification_end))
+        """Emit a notification. Raises as `encode_notification` and `AnswerQueue.emit` do."""
+        self._answers.emit(encode_notification(args, kwargs, self._notification_end))
 
     def stop(self) -> None:
         """End in order: accept no more requests, and give methods that are at work a little time."""
@@ -251,12 +251,12 @@ class ServiceConnection:
     @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:
         with self._writing:
-            await self._outlet.run()
+            await self._answers.run()
 
     @trio.lowlevel.enable_ki_protection
-    async def _look_after_held(self) -> None:
+    async def _flush_delayed(self) -> None:
         with self._looking:
-            await self._outlet.look_after_held()
+            await self._answers.flush_delayed()
 
     def _cannot_send(self, error: ConnectionLost) -> None:
         self._fail(self._broken(error))
@@ -313,12 +313,12 @@ class ServiceConnection:
                     log_request(event)
                 self._call(event)
             elif isinstance(event, Refused):
-                self._outlet.add(event.answer)
-        self._outlet.flush()
+                self._answers.add(event.answer)
+        self._answers.flush()
 
     def _call(self, call: IncomingRequest) -> None:
         if self._refusing:
-            self._outlet.add(self._refusal(call))
+            self._answers.add(self._refusal(call))
             return
         try:
             how, what = look_up(self._service, call.attribute)
@@ -327,13 +327,13 @@ class ServiceConnection:
             elif how is How.TASK:
                 self._tasks.submit(call, what)
             elif how is How.VALUE:
-                self._outlet.add(encode_result(call, what))
+                self._answers.add(encode_result(call, what))
             elif self._is_looked_up(how, call.attribute):
                 self._lookers.submit(call, None)
             else:
                 self._threads.submit(call, what)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client has to be told
-            self._outlet.add(failed(call, error))
+            self._answers.add(failed(call, error))
 
     def _is_looked_up(self, how: How, name: str) -> bool:
         """Return whether an attribute is to be looked up, and was not found to be a method the last time."""
@@ -352,8 +352,8 @@ class ServiceConnection:
             self._callables.clear()  # clients can ask a Service for any names, if it has a __getattr__
         self._callables.add(call.attribute)
         if self._refusing:
-            self._outlet.add(self._refusal(call))
-            self._outlet.flush()
+            self._answers.add(self._refusal(call))
+            self._answers.flush()
         else:
             self._threads.submit(call, function)
 
@@ -380,8 +380,8 @@ class ServiceConnection:
             self._tasks.submit_apart(call, wait)
             return
         _drop(awaitable)
-        self._outlet.add(self._refusal(call))
-        self._outlet.flush()
+        self._answers.add(self._refusal(call))
+        self._answers.flush()
 
 
 def _drop(awaitable: Awaitable[Any]) -> None:

@@ -8,7 +8,7 @@ next one itself and carries it out.
 Nobody reads while that thread is at work, so there are limits to it:
 
 - It does so only for methods that have returned promptly the last time (`PROMPT`).
-- A task looks every `HELD_UP_FOR` seconds, and reads again if a method takes longer all the same. That is as
+- A task looks every `MAX_BLOCKED` seconds, and reads again if a method takes longer all the same. That is as
   long as Python lets a thread compute before others have their turn.
 - Whatever is not a single such request is left to the task, which then reads on for a while: when requests
   come several at a time, they are carried out side by side.
@@ -26,10 +26,10 @@ import trio
 PROMPT: Final = 0.001
 """How many seconds a method may take whose request a thread reads itself: to be handed over costs a tenth."""
 
-HELD_UP_FOR: Final = 0.005
+MAX_BLOCKED: Final = 0.005
 """For how many seconds, at the most, a method holds up other requests because it has been prompt before."""
 
-LONGEST_SILENCE: Final = 0.02
+MAX_WAIT: Final = 0.02
 """For how many seconds a thread waits for the next request before it leaves that to the task."""
 
 _FREQUENT: Final = 0.05
@@ -38,7 +38,7 @@ _FREQUENT: Final = 0.05
 _WORTHWHILE: Final = 8
 """How many requests threads have to read while the task stands aside, or it did so in vain."""
 
-_SHORTEST_PENANCE, _LONGEST_PENANCE = 0.05, 1.6
+_MIN_BACKOFF, _MAX_BACKOFF = 0.05, 1.6
 """For how many seconds the task reads when it had stood aside in vain; they double each time."""
 
 _REMEMBERED: Final = 1000
@@ -52,7 +52,7 @@ class Reader(Protocol):
     """When it has begun what it is doing, by `time.perf_counter`; 0: it does nothing."""
 
 
-class Turn:
+class RequestLease:
     """Says whose turn it is to read.
 
     Args:
@@ -61,8 +61,8 @@ class Turn:
         call_soon: Calls something in the Trio thread, from any thread.
 
     Attributes:
-        is_aside: Whether the task stands aside.
-        reader: The thread that reads; None: none does.
+        is_lent: Whether the task stands aside.
+        holder: The thread that reads; None: none does.
         prompt: The names of methods that may be carried out by the thread that has read their request.
     """
 
@@ -73,8 +73,8 @@ class Turn:
         *,
         threads_may_receive: bool,
     ) -> None:
-        self.is_aside = False
-        self.reader: Reader | None = None
+        self.is_lent = False
+        self.holder: Reader | None = None
         self.prompt: set[str] = set()
         self._lock = lock
         self._call_soon = call_soon
@@ -84,7 +84,7 @@ class Turn:
         self._read = 0
         self._last = 0.0
         self._not_before = 0.0
-        self._penance = _SHORTEST_PENANCE
+        self._backoff = _MIN_BACKOFF
 
     # ---- for threads ----
 
@@ -104,18 +104,18 @@ class Turn:
             thread: The thread, which has done with what it did.
             is_idle: Whether no request waits for a thread.
         """
-        if self.reader is thread:
+        if self.holder is thread:
             return True
         if not self._is_free():
             return False
         with self._lock:
             if not self._is_free() or not is_idle():
                 return False
-            self.reader = thread
+            self.holder = thread
             return True
 
     def _is_free(self) -> bool:
-        return self.is_aside and self.reader is None and not self._is_given_back
+        return self.is_lent and self.holder is None and not self._is_given_back
 
     def has_read(self) -> None:
         """Note that the thread whose turn it is carries out what it has read, and will then read on."""
@@ -128,14 +128,14 @@ class Turn:
             thread: The thread that reads no more.
         """
         with self._lock:
-            if self.reader is thread:
-                self.reader = None
+            if self.holder is thread:
+                self.holder = None
                 self._is_given_back = True  # the task has to see to what it left before anybody reads on
                 self._call_soon(self._called_back.set)
 
     # ---- for the task ----
 
-    def may_stand_aside(self, name: str) -> bool:
+    def is_worth_lending(self, name: str) -> bool:
         """Whether to stand aside, now that a single request has come, for a plain method of this name."""
         if not self._threads_may_receive or name not in self.prompt:
             return False
@@ -143,12 +143,12 @@ class Turn:
         is_frequent, self._last = now - self._last < _FREQUENT, now
         return is_frequent and now >= self._not_before
 
-    def stand_aside(self) -> None:
+    def lend(self) -> None:
         """Have the next thread that has answered a request read; then `wait`.
 
         The lock is held until that request is in the queue: it is not to wait for a thread that reads.
         """
-        self.is_aside = True
+        self.is_lent = True
         self._is_given_back = False
         self._read = 0
         self._called_back = trio.Event()
@@ -156,24 +156,24 @@ class Turn:
     async def wait(self) -> None:
         """Wait until no thread reads, or the one that does is at work for too long."""
         while True:
-            with trio.move_on_after(HELD_UP_FOR):
+            with trio.move_on_after(MAX_BLOCKED):
                 await self._called_back.wait()
                 return
-            reader = self.reader
-            if reader is None or 0.0 < reader.began <= perf_counter() - HELD_UP_FOR:
+            holder = self.holder
+            if holder is None or 0.0 < holder.began <= perf_counter() - MAX_BLOCKED:
                 return
 
     def take_back(self) -> None:
         """Return the read lease to the task."""
         with self._lock:
-            if not self.is_aside:
+            if not self.is_lent:
                 return
-            self.is_aside = False
-            self.reader = None
+            self.is_lent = False
+            self.holder = None
             self._called_back.set()
         if self._read >= _WORTHWHILE:
-            self._penance = _SHORTEST_PENANCE
+            self._backoff = _MIN_BACKOFF
         else:
-            self._not_before = perf_counter() + self._penance
-            self._penance = min(2 * self._penance, _LONGEST_PENANCE)
+            self._not_before = perf_counter() + self._backoff
+            self._backoff = min(2 * self._backoff, _MAX_BACKOFF)
         self._last = perf_counter()

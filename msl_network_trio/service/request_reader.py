@@ -1,4 +1,4 @@
-"""How requests come in: a task reads them, or a worker thread does, see `Turn`."""
+"""How requests come in: a task reads them, or a worker thread does, see `RequestLease`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import trio
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import Event, IncomingRequest, ServiceProtocol, requester_of
+from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.lookup import How, look_up
-from msl_network_trio.service.outlet import Outlet
+from msl_network_trio.service.request_lease import MAX_WAIT, RequestLease
 from msl_network_trio.service.threads import Job, WorkerThread
-from msl_network_trio.service.turn import LONGEST_SILENCE, Turn
 from msl_network_trio.transport.base import Stream
 
 logger = get_logger(__name__)
@@ -30,14 +30,14 @@ class RequestReader:
         service: Whose requests.
         transport: Where from.
         protocol: What they mean.
-        outlet: Where the answers go.
+        answers: Where the answers go.
         handle: Has requests carried out, in the Trio thread.
         waiting: Tells how many bytes the requests have that are not done with.
         is_idle: Whether no request waits for a thread.
         is_looked_up: Whether the attribute of this name is to be looked up, and most likely not called.
 
     Attributes:
-        turn: Whose turn it is.
+        lease: Whose turn it is.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RequestReader:
         service: object,
         transport: Stream,
         protocol: ServiceProtocol,
-        outlet: Outlet,
+        answers: AnswerQueue,
         *,
         handle: Callable[[Sequence[Event]], object],
         waiting: Callable[[], int],
@@ -55,19 +55,19 @@ class RequestReader:
         self._service = service
         self._transport = transport
         self._protocol = protocol
-        self._outlet = outlet
+        self._answers = answers
         self._handle = handle
         self._waiting = waiting
         self._is_idle = is_idle
         self._is_looked_up = is_looked_up
         self._token = trio.lowlevel.current_trio_token()
         self._io = io = transport.thread_io
-        self.turn = Turn(
+        self.lease = RequestLease(
             transport.lock,
             self._call_soon,
             threads_may_receive=io is not None and io.threads_may_receive,
         )
-        self._may_stand_aside = True
+        self._may_lend = True
         self._left: list[bytes] = []
         """What a thread has received and is not processed yet."""
         self._received = 0
@@ -84,30 +84,30 @@ class RequestReader:
             ConnectionLost: The connection broke.
         """
         if self._is_congested():
-            await self._outlet.wait_until(lambda: not self._is_congested())
+            await self._answers.wait_until(lambda: not self._is_congested())
         data = await self._transport.receive()
         if not data:
             return False
         self._received += len(data)
         events = self._protocol.receive(data)
         if self._is_for_threads(events):
-            await self._stand_aside(events)
+            await self._lend(events)
         else:
             self._handle(events)
         return True
 
     def keep_threads_out(self) -> None:
         """Have no thread read any more; what they have read is handled."""
-        self._may_stand_aside = False
+        self._may_lend = False
         self._take_back()
 
     def _is_congested(self) -> bool:
         """Whether to read no more requests for now: those that are here take all the room."""
-        if self._outlet.is_full:
+        if self._answers.is_full:
             return True
         if self._received < self._look_again_at:
             return False
-        limit = self._outlet.max_unsent
+        limit = self._answers.max_unsent
         waiting = self._waiting()
         # Before so much more has come there cannot be too much.
         self._look_again_at = self._received + limit - waiting
@@ -115,28 +115,28 @@ class RequestReader:
 
     def _is_for_threads(self, events: Sequence[Event]) -> bool:
         """Whether threads are to read on, now that this has come."""
-        if len(events) != 1 or not self._may_stand_aside:
+        if len(events) != 1 or not self._may_lend:
             return False
         event = events[0]
         return (
             isinstance(event, IncomingRequest)
-            and self.turn.may_stand_aside(event.attribute)
+            and self.lease.is_worth_lending(event.attribute)
             and self._is_idle()
         )
 
-    async def _stand_aside(self, events: Sequence[Event]) -> None:
-        turn = self.turn
+    async def _lend(self, events: Sequence[Event]) -> None:
+        lease = self.lease
         try:
             with self._transport.lock:
-                turn.stand_aside()
+                lease.lend()
                 self._handle(events)
-            await turn.wait()
+            await lease.wait()
         finally:
             self._take_back()
 
     def _take_back(self) -> None:
         """Return the read lease to the task, and process what threads have received."""
-        self.turn.take_back()
+        self.lease.take_back()
         data = b"".join(self._left)  # to which no thread adds any more
         self._left.clear()
         if data:
@@ -156,14 +156,14 @@ class RequestReader:
 
         False: it is for others, or something else has come, which they will find as well.
         """
-        turn, transport, io, left = self.turn, self._transport, self._io, self._left
-        if not turn.take(thread, self._is_idle):
+        lease, transport, io, left = self.lease, self._transport, self._io, self._left
+        if not lease.take(thread, self._is_idle):
             return False
         assert io is not None  # else no thread reads
         # Something is left if an exception has interrupted the thread.
-        while left or (not self._is_congested() and io.wait_in_thread(LONGEST_SILENCE)):
+        while left or (not self._is_congested() and io.wait_in_thread(MAX_WAIT)):
             with transport.lock:
-                if turn.reader is not thread:
+                if lease.holder is not thread:
                     return False
                 if not left:
                     io.receive_in_thread(left)
@@ -171,7 +171,7 @@ class RequestReader:
                     continue
                 is_taken = self._take(thread)
             return is_taken  # noqa: RET504 - an exception behind the call must not leave the lock locked
-        turn.give_back(thread)
+        lease.give_back(thread)
         return False
 
     def _take(self, thread: WorkerThread) -> bool:
@@ -179,10 +179,10 @@ class RequestReader:
         data = left[0] if len(left) == 1 else b"".join(left)
         job = self._job(thread, data)
         if job is None:
-            self.turn.give_back(thread)
+            self.lease.give_back(thread)
             return False
         self._received += len(data)
-        self.turn.has_read()
+        self.lease.has_read()
         thread.own = job[0]
         try:
             thread.job.append(job)
@@ -195,7 +195,7 @@ class RequestReader:
 
     def _job(self, thread: WorkerThread, data: bytes) -> Job | None:
         call = self._protocol.only_request(data)
-        if call is None or call.attribute not in self.turn.prompt:
+        if call is None or call.attribute not in self.lease.prompt:
             return None
         try:
             how, what = look_up(self._service, call.attribute)

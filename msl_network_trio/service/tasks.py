@@ -13,8 +13,8 @@ import trio
 from msl_network_trio.callbacks import is_interrupt
 from msl_network_trio.parking import RESUME
 from msl_network_trio.protocol.service import IncomingRequest, OutgoingLine, encode_result
+from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.current_request import current
-from msl_network_trio.service.outlet import Outlet
 from msl_network_trio.service.threads import failed
 from msl_network_trio.signals import pass_on_interrupt
 
@@ -58,13 +58,13 @@ class WorkerTasks:
     Args:
         service: Whose requests.
         nursery: Where the tasks run.
-        outlet: Where the answers go.
+        answers: Where the answers go.
     """
 
-    def __init__(self, service: object, nursery: trio.Nursery, outlet: Outlet) -> None:
+    def __init__(self, service: object, nursery: trio.Nursery, answers: AnswerQueue) -> None:
         self._service = service
         self._nursery = nursery
-        self._outlet = outlet
+        self._answers = answers
         self._queue: deque[tuple[IncomingRequest, _Function]] = deque()
         """What the leader is to carry out."""
         self._leader: _WorkerTask | None = None
@@ -146,14 +146,14 @@ class WorkerTasks:
     @trio.lowlevel.enable_ki_protection
     async def _work(self, worker: _WorkerTask) -> None:
         worker.task = trio.lowlevel.current_task()
-        outlet, queue = self._outlet, self._queue
+        answers, queue = self._answers, self._queue
         try:
             while True:
                 if worker.call is not None and worker.function is not None:
-                    outlet.add(await self._carry_out(worker, worker.call, worker.function))
+                    answers.add(await self._carry_out(worker, worker.call, worker.function))
                 while self._leader is worker:
                     if queue:
-                        outlet.add(await self._carry_out(worker, *queue.popleft()))
+                        answers.add(await self._carry_out(worker, *queue.popleft()))
                     elif self._read is not None:
                         self._flush()
                         await self._read_more(self._read)
@@ -167,14 +167,14 @@ class WorkerTasks:
         finally:
             self._busy.discard(worker)
             self._resign(worker)
-            outlet.done(worker)
+            answers.done(worker)
 
     def _flush(self) -> None:
         """Send what has been answered: the last of those that came together does so for all of them."""
         if self._busy or self._queue:
-            self._outlet.flush_soon()
+            self._answers.flush_soon()
         else:
-            self._outlet.flush()
+            self._answers.flush()
 
     async def _read_more(self, read: Callable[[], Awaitable[bool]]) -> None:
         more = False
@@ -189,34 +189,34 @@ class WorkerTasks:
         self, worker: _WorkerTask, call: IncomingRequest, function: _Function
     ) -> OutgoingLine:
         """Carry out a request and return the answer."""
-        outlet = self._outlet
+        answers = self._answers
         worker.call, worker.function = call, None
         self._busy.add(worker)
         current.set((self._service, call))
         try:
             coro = _unprotected(function, call)
-            outlet.will_be_flushed = True  # what it emits goes with its answer, unless it waits
+            answers.will_be_flushed = True  # what it emits goes with its answer, unless it waits
             try:
                 message = coro.send(None)
             except StopIteration as stop:
                 line = encode_result(call, stop.value)
                 self._waits.discard(call.attribute)
             else:
-                outlet.will_be_flushed = False
+                answers.will_be_flushed = False
                 self._remember(call.attribute)
                 self._resign(worker)
-                if outlet.unsent:
-                    outlet.flush_soon()
+                if answers.unsent:
+                    answers.flush_soon()
                 line = encode_result(call, await _resume(coro, message))
         except trio.Cancelled:
-            outlet.will_be_flushed = False
+            answers.will_be_flushed = False
             self._cancelled.append(call)
             raise
         except BaseException as error:  # noqa: BLE001 - the client has to be told
             line = failed(call, error)
             if is_interrupt(error):
                 pass_on_interrupt()  # we are protected, so it goes to the main task
-        outlet.will_be_flushed = False
+        answers.will_be_flushed = False
         self._done += call.size
         call.forget()
         worker.call = None

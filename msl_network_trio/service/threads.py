@@ -28,9 +28,9 @@ from msl_network_trio.protocol.service import (
     requester_of,
     sendable_error,
 )
+from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.current_request import current
-from msl_network_trio.service.outlet import Outlet
-from msl_network_trio.service.turn import PROMPT, Turn
+from msl_network_trio.service.request_lease import PROMPT, RequestLease
 from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)
@@ -70,7 +70,7 @@ class WorkerThread:
         self.looks_up = looks_up
         """Whether it looks attributes up and calls nothing."""
         self.began = 0.0
-        """See `turn.Reader`."""
+        """See `request_lease.Reader`."""
         self.call: IncomingRequest | None = None
         self.emitted = 0.0
         """See `Emitter`."""
@@ -129,11 +129,11 @@ class WorkerThreads:
         service: Whose requests; what has to be looked up is an attribute of it.
         name: The beginning of the names of the threads.
         max_workers: How many threads there may be.
-        outlet: Where the answers go.
+        answers: Where the answers go.
         call_soon: Has what is passed on called in the Trio thread.
         on_awaitable: Called in the Trio thread when a function has returned something to be awaited; who
             awaits it answers the request.
-        turn: Says whether a worker thread may read requests, and is told how long methods take.
+        lease: Says whether a worker thread may read requests, and is told how long methods take.
         read: Reads the next request in a worker thread that has nothing to do, and makes it its job; returns
             False if that is for others. Requests that are submitted meanwhile are for other threads.
         on_callable: Called in the Trio thread when what was looked up can be called; who calls it answers
@@ -145,21 +145,21 @@ class WorkerThreads:
         service: object,
         name: str,
         max_workers: int,
-        outlet: Outlet,
+        answers: AnswerQueue,
         *,
         call_soon: Callable[[PassedOn], object],
         on_awaitable: Callable[[IncomingRequest, Awaitable[Any]], None],
-        turn: Turn,
+        lease: RequestLease,
         read: Callable[[WorkerThread], bool],
         on_callable: Callable[[IncomingRequest, Callable[..., Any]], None] | None = None,
     ) -> None:
         self._service = service
         self._name = name
         self._max_workers = max_workers
-        self._outlet = outlet
+        self._answers = answers
         self._call_soon = call_soon
         self._on_awaitable = on_awaitable
-        self._turn = turn
+        self._lease = lease
         self._read = read
         self._on_callable = on_callable
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
@@ -259,15 +259,15 @@ class WorkerThreads:
                 # The second time it may be its own text that raises.
                 text = f"{type(error).__name__} has interrupted the thread"
                 interruption = error if interruption is None else RuntimeError(text)
-        self._outlet.leave()
+        self._answers.leave()
 
     def _work_on(self, thread: WorkerThread) -> None:
-        get, send, service = self._jobs.get, self._outlet.send, self._service
-        turn, read = self._turn, self._read
-        prompt, jobs = turn.prompt, thread.job
-        self._outlet.enter(thread)
+        get, send, service = self._jobs.get, self._answers.send, self._service
+        lease, read = self._lease, self._read
+        prompt, jobs = lease.prompt, thread.job
+        self._answers.enter(thread)
         while True:
-            if not jobs and not (turn.is_aside and read(thread)):
+            if not jobs and not (lease.is_lent and read(thread)):
                 jobs.extend(map(get, _WAIT))  # in one step, so that no request is lost between two of them
             job = jobs[0]
             if job is None:
@@ -281,7 +281,7 @@ class WorkerThreads:
             line = thread.line = self._answer(thread, call, function)
             seconds = perf_counter() - began
             if (seconds > PROMPT) is (call.attribute in prompt):
-                turn.note(call.attribute, seconds)
+                lease.note(call.attribute, seconds)
             self._count(thread, job)
             if line is None:
                 self._pass_on(thread)
@@ -306,15 +306,15 @@ class WorkerThreads:
         thread.emitted = 0.0
         assert thread.passed_on is not None
         self._call_soon(thread.passed_on)
-        self._outlet.done(thread)
+        self._answers.done(thread)
 
     def _recover(self, thread: WorkerThread, error: BaseException) -> None:
         """Finish the request during which an exception interrupted the thread; may be interrupted itself."""
-        self._outlet.mend(thread)
+        self._answers.mend(thread)
         job = thread.job[0] if thread.job else None
         if job is None:
             thread.own = None
-            self._turn.give_back(thread)  # what was read is left to the task
+            self._lease.give_back(thread)  # what was read is left to the task
             logger.warning("%r interrupted the thread %r", error, threading.current_thread().name)
             return
         if thread.begun is not job:
@@ -327,7 +327,7 @@ class WorkerThreads:
             else:
                 if thread.line is None:
                     thread.line = failed(call, error)
-                self._outlet.send(thread.line, thread)
+                self._answers.send(thread.line, thread)
         call.forget()
         thread.job.clear()
         thread.begun = thread.line = thread.passed_on = None

@@ -92,7 +92,7 @@ class Calls:
         self._patience = _PATIENCE
         self._threads = connection.threads
         self._signals_lose_bytes = connection.signals_lose_bytes
-        if not self._threads.are_there:
+        if not self._threads.is_shared:
             self._portal.do(self._threads.come)
 
     def request(

@@ -186,7 +186,7 @@ async def call_half_written(scene: Scene) -> None:
     await scene.wait_in(
         lambda: scene.link.size("x" * 10_000, timeout=scene.timeout), lambda value: value == 10_000
     )
-    assert scene.client._connection._writer.is_inside_a_message
+    assert scene.client._connection._requests.is_inside_a_message
 
 
 async def call_held_by_an_admin(scene: Scene) -> None:
@@ -690,7 +690,7 @@ def check_that_nothing_is_open(client: Client) -> None:
     assert protocol.outbox.gate is None
     for queue in (protocol.open, protocol._unread.abandoned, protocol._linking, protocol._barriers):
         assert not queue
-    assert not client._connection._writer.is_inside_a_message
+    assert not client._connection._requests.is_inside_a_message
 
 
 async def check_that_it_is_of_use(scene: Scene) -> None:

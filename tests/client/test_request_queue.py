@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from msl_network_trio.client.writer import Writer
+from msl_network_trio.client.request_queue import RequestQueue
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.requests import Request
@@ -84,7 +84,7 @@ class Rig:
         self.started: list[str] = []
         self.error: Exception | None = None
         self._nursery = nursery
-        self.writer = Writer(
+        self.writer = RequestQueue(
             self.protocol,
             self.transport,
             1_000_000,

@@ -161,7 +161,7 @@ async def go_through(peer: Peer, service: Instrument, attribute: str) -> None:
         await peer.ended.wait()
         assert peer.error is None
         assert trio.current_time() - began < 2 or not EVERY_STEP, "something counts as not done"
-        assert served._outlet.unsent == 0
+        assert served._answers.unsent == 0
         assert served._is_quiet()
         assert served._threads.waiting == served._lookers.waiting == 0
 

@@ -138,7 +138,7 @@ async def test_a_thread_waits_before_answers_have_to_wait_long_behind_it(carrier
                 numbers.append(line["result"][0][0])
                 connection = state_of(service).connection
                 assert connection is not None
-                assert connection._outlet.unsent < 1_300_000
+                assert connection._answers.unsent < 1_300_000
         assert numbers == list(range(50))
 
 

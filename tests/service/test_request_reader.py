@@ -11,9 +11,9 @@ import trio
 
 from msl_network_trio import ConnectionLost, Service
 from msl_network_trio.dialing.trust import client_context
+from msl_network_trio.service.request_lease import RequestLease
 from msl_network_trio.service.request_reader import RequestReader
 from msl_network_trio.service.state import state_of
-from msl_network_trio.service.turn import Turn
 from msl_network_trio.transport import tcp, tcp_connect
 from msl_network_trio.transport.tls_handshake import accept_tls, open_tls
 from tests.transport.certificates import ordinary
@@ -88,16 +88,16 @@ def readings(monkeypatch):
 async def read_by_a_thread(service, readings, attribute, *args):
     """Run a Service, and call a method until a thread reads the requests."""
     async with running(service, "tcp") as peer:
-        turn = readings[-1].turn
+        lease = readings[-1].lease
         with trio.fail_after(LIMIT):
-            while turn._read < 10 or not turn.is_aside:
+            while lease._read < 10 or not lease.is_lent:
                 await peer.call(attribute, *args)
-        yield peer, turn
+        yield peer, lease
 
 
 async def test_a_thread_reads_what_comes_one_at_a_time_and_answers_it_in_order(readings):
-    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, turn):
-        assert turn.is_aside
+    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, lease):
+        assert lease.is_lent
         assert [await peer.call("add", number, 1) for number in range(200)] == list(range(1, 201))
         assert await peer.call("at_once", 5) == 5
         assert (await peer.fail("nothing"))["message"].startswith("AttributeError")
@@ -134,8 +134,8 @@ async def test_while_requests_wait_for_a_thread_the_task_reads(readings):
         readings[-1]._is_idle = lambda: False
         for _ in range(50):
             assert await peer.call("add", 1, 2) == 3
-        assert "add" in readings[-1].turn.prompt
-        assert not readings[-1].turn._called_back.is_set(), "it has never stood aside"
+        assert "add" in readings[-1].lease.prompt
+        assert not readings[-1].lease._called_back.is_set(), "it has never stood aside"
 
 
 async def test_notifications_of_a_method_come_before_its_answer_whoever_has_read_the_request(readings):
@@ -148,12 +148,12 @@ async def test_notifications_of_a_method_come_before_its_answer_whoever_has_read
 
 async def test_a_method_that_was_prompt_and_goes_on_does_not_hold_up_others(readings):
     service = Instrument()
-    async with read_by_a_thread(service, readings, "wait", False) as (peer, turn):
+    async with read_by_a_thread(service, readings, "wait", False) as (peer, lease):
         slow = await peer.request("wait", True)
         with trio.fail_after(LIMIT):
             assert await peer.call("add", 1, 2) == 3
             assert await peer.call("at_once", 4) == 4
-        assert "at_once" not in turn.prompt
+        assert "at_once" not in lease.prompt
         service.gate.set()
         assert (await peer.answer())["uid"] == slow
 
@@ -198,11 +198,11 @@ async def test_a_method_that_becomes_the_one_that_ends_the_service_does_so(readi
     class Changing(Instrument):
         shutdown_service = property(lambda self: "not yet")
 
-    async with read_by_a_thread(Changing(), readings, "add", 1, 2) as (peer, turn):
+    async with read_by_a_thread(Changing(), readings, "add", 1, 2) as (peer, lease):
         with trio.fail_after(LIMIT):
-            while "shutdown_service" not in turn.prompt:
+            while "shutdown_service" not in lease.prompt:
                 assert await peer.call("shutdown_service") == "not yet"
-            while turn.reader is None:
+            while lease.holder is None:
                 await peer.call("add", 1, 2)
             Changing.shutdown_service = lambda self: "bye"
             assert await peer.call("shutdown_service") == "bye"
@@ -211,22 +211,22 @@ async def test_a_method_that_becomes_the_one_that_ends_the_service_does_so(readi
 
 async def test_a_thread_reads_no_more_than_there_is_room_for(readings, monkeypatch):
     monkeypatch.setattr("msl_network_trio.service.threads.PROMPT", 1000.0)
-    monkeypatch.setattr("msl_network_trio.service.turn.PROMPT", 1000.0)
+    monkeypatch.setattr("msl_network_trio.service.request_lease.PROMPT", 1000.0)
     service = Instrument()
-    async with read_by_a_thread(service, readings, "large", 1) as (peer, turn):
-        outlet = readings[-1]._outlet
+    async with read_by_a_thread(service, readings, "large", 1) as (peer, lease):
+        answers = readings[-1]._answers
         service.calls = 0
         asked = 0
         with trio.fail_after(LIMIT):
-            while not outlet.is_full:
+            while not answers.is_full:
                 await peer.request("large", 1_000_000)
                 asked += 1
                 while service.calls < asked:
                     await trio.sleep(0)
-                # The answer is in the outlet at the same moment as the worker has done with the request.
-                await outlet.wait_until(lambda: all(each.call is None for each in _threads(service)))
+                # The answer is in the answers at the same moment as the worker has done with the request.
+                await answers.wait_until(lambda: all(each.call is None for each in _threads(service)))
             await peer.request("large", 1)
-            while turn.is_aside:
+            while lease.is_lent:
                 await trio.sleep(0.001)
             assert service.calls == asked
             assert [len((await peer.answer())["result"]) for _ in range(asked + 1)] == [1_000_000] * asked + [
@@ -239,12 +239,12 @@ def _threads(service):
 
 
 async def test_it_ends_in_order_while_a_thread_reads(readings):
-    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, turn):
+    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, lease):
         with trio.fail_after(LIMIT):
             peer.scope.cancel()
             await peer.expect_goodbye()
             await peer.ended.wait()
-        assert not turn.is_aside
+        assert not lease.is_lent
         assert peer.error is None
 
 
@@ -259,7 +259,7 @@ async def test_a_client_can_shut_it_down_while_a_thread_reads(readings):
 
 async def test_once_it_is_about_to_end_no_thread_reads_on(readings):
     service = Instrument()
-    async with read_by_a_thread(service, readings, "wait", False) as (peer, turn):
+    async with read_by_a_thread(service, readings, "wait", False) as (peer, lease):
         slow = await peer.request("wait", True)
         with trio.fail_after(LIMIT):
             while not any(each.call for each in _threads(service)):
@@ -271,7 +271,7 @@ async def test_once_it_is_about_to_end_no_thread_reads_on(readings):
             assert (await peer.answer())["uid"] == slow
             await peer.expect_goodbye()
             await peer.ended.wait()
-        assert not turn.is_aside
+        assert not lease.is_lent
 
 
 async def test_the_end_of_the_stream_is_noticed_while_a_thread_reads(readings):
@@ -283,8 +283,8 @@ async def test_the_end_of_the_stream_is_noticed_while_a_thread_reads(readings):
 
 
 async def test_a_mistake_of_ours_in_a_thread_leaves_nobody_waiting(readings, monkeypatch, caplog):
-    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, turn):
-        assert turn.is_aside
+    async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, lease):
+        assert lease.is_lent
 
         def receive(data):
             raise ZeroDivisionError("ours")
@@ -302,9 +302,9 @@ async def test_a_mistake_of_ours_in_a_thread_leaves_nobody_waiting(readings, mon
 
 async def test_a_request_that_is_too_long_is_refused_whoever_reads_it(readings):
     async with running(Instrument(), "tcp", read_limit=10_000) as peer:
-        turn = readings[-1].turn
+        lease = readings[-1].lease
         with trio.fail_after(LIMIT):
-            while turn._read < 10 or not turn.is_aside:
+            while lease._read < 10 or not lease.is_lent:
                 await peer.call("add", 1, 2)
             answer = await peer.fail("add", "x" * 20_000)
             assert await peer.call("add", 1, 2) == 3
@@ -319,7 +319,7 @@ async def test_requests_are_logged_whoever_reads_them(readings, caplog):
     assert sum("requested 'add'" in record.getMessage() for record in caplog.records) == 3
 
 
-# ---- whose turn it is ----
+# ---- the read lease ----
 
 
 class Thread:
@@ -337,107 +337,107 @@ def clock(monkeypatch):
             return self.now
 
     clock = Clock()
-    monkeypatch.setattr("msl_network_trio.service.turn.perf_counter", clock)
+    monkeypatch.setattr("msl_network_trio.service.request_lease.perf_counter", clock)
     return clock
 
 
 @pytest.fixture
-def turn(clock):
-    turn = Turn(threading.RLock(), lambda function: function(), threads_may_receive=True)
-    turn.note("f", 0.0)
-    return turn
+def lease(clock):
+    lease = RequestLease(threading.RLock(), lambda function: function(), threads_may_receive=True)
+    lease.note("f", 0.0)
+    return lease
 
 
-def settled(turn, clock):
+def settled(lease, clock):
     """Whether the task would stand aside, now that requests come often."""
-    turn.may_stand_aside("f")
+    lease.is_worth_lending("f")
     clock.now += 0.01
-    return turn.may_stand_aside("f")
+    return lease.is_worth_lending("f")
 
 
-async def test_the_task_stands_aside_for_prompt_methods_that_are_requested_often(turn, clock):
-    assert not turn.may_stand_aside("f"), "for the first time"
+async def test_the_task_lends_the_lease_for_prompt_methods_that_are_requested_often(lease, clock):
+    assert not lease.is_worth_lending("f"), "for the first time"
     clock.now += 0.01
-    assert turn.may_stand_aside("f")
+    assert lease.is_worth_lending("f")
     clock.now += 1
-    assert not turn.may_stand_aside("f"), "after a while"
-    turn.note("f", 0.01)
-    assert not settled(turn, clock)
-    turn.note("f", 0.0001)
-    assert settled(turn, clock)
-    assert not turn.may_stand_aside("g")
+    assert not lease.is_worth_lending("f"), "after a while"
+    lease.note("f", 0.01)
+    assert not settled(lease, clock)
+    lease.note("f", 0.0001)
+    assert settled(lease, clock)
+    assert not lease.is_worth_lending("g")
 
 
-async def test_where_threads_cannot_read_the_task_never_stands_aside(clock):
-    turn = Turn(threading.RLock(), lambda function: function(), threads_may_receive=False)
-    turn.note("f", 0.0)
-    assert not settled(turn, clock)
+async def test_where_threads_cannot_read_the_task_never_lends_the_lease(clock):
+    lease = RequestLease(threading.RLock(), lambda function: function(), threads_may_receive=False)
+    lease.note("f", 0.0)
+    assert not settled(lease, clock)
 
 
-async def test_only_so_many_names_are_remembered(turn):
+async def test_only_so_many_names_are_remembered(lease):
     for number in range(5000):
-        turn.note(f"name {number}", 0.0)
-    assert len(turn.prompt) <= 1000
-    assert "name 4999" in turn.prompt
+        lease.note(f"name {number}", 0.0)
+    assert len(lease.prompt) <= 1000
+    assert "name 4999" in lease.prompt
 
 
-async def test_a_thread_for_which_a_request_waits_does_not_read(turn):
-    turn.stand_aside()
-    assert not turn.take(Thread(), lambda: False)
-    assert turn.take(Thread(), lambda: True)
+async def test_a_thread_for_which_a_request_waits_does_not_read(lease):
+    lease.lend()
+    assert not lease.take(Thread(), lambda: False)
+    assert lease.take(Thread(), lambda: True)
 
 
-async def test_one_thread_at_a_time_reads_and_only_while_the_task_stands_aside(turn):
+async def test_one_thread_at_a_time_reads_and_only_while_the_task_lends_the_lease(lease):
     one, other = Thread(), Thread()
-    assert not turn.take(one, lambda: True)
-    turn.stand_aside()
-    assert turn.take(one, lambda: True)
-    assert turn.take(one, lambda: True), "it goes on"
-    assert not turn.take(other, lambda: True)
-    turn.give_back(other)
-    assert turn.reader is one
-    turn.give_back(one)
-    assert not turn.take(other, lambda: True), "what is left comes first"
-    turn.take_back()
-    turn.take_back()
-    assert not turn.take(one, lambda: True)
-    turn.stand_aside()
-    assert turn.take(other, lambda: True)
+    assert not lease.take(one, lambda: True)
+    lease.lend()
+    assert lease.take(one, lambda: True)
+    assert lease.take(one, lambda: True), "it goes on"
+    assert not lease.take(other, lambda: True)
+    lease.give_back(other)
+    assert lease.holder is one
+    lease.give_back(one)
+    assert not lease.take(other, lambda: True), "what is left comes first"
+    lease.take_back()
+    lease.take_back()
+    assert not lease.take(one, lambda: True)
+    lease.lend()
+    assert lease.take(other, lambda: True)
 
 
-async def test_who_stood_aside_in_vain_does_so_less_and_less_often(turn, clock):
+async def test_a_task_that_lent_the_lease_in_vain_does_so_less_and_less_often(lease, clock):
     for penance in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1.6):
-        assert settled(turn, clock)
-        turn.stand_aside()
-        turn.take_back()
+        assert settled(lease, clock)
+        lease.lend()
+        lease.take_back()
         began = clock.now
-        while not turn.may_stand_aside("f"):
+        while not lease.is_worth_lending("f"):
             clock.now += 0.01
         assert clock.now - began == pytest.approx(penance, abs=0.011)
-    turn.stand_aside()
+    lease.lend()
     for _ in range(8):
-        turn.has_read()
-    turn.take_back()
-    assert settled(turn, clock), "now it was of use"
+        lease.has_read()
+    lease.take_back()
+    assert settled(lease, clock), "now it was of use"
 
 
-async def test_the_task_waits_while_a_thread_reads_and_not_while_one_works_for_long(turn, clock):
+async def test_the_task_waits_while_a_thread_reads_and_not_while_one_works_for_long(lease, clock):
     thread = Thread()
-    turn.stand_aside()
-    turn.take(thread, lambda: True)
+    lease.lend()
+    lease.take(thread, lambda: True)
     with trio.move_on_after(0.05) as scope:
-        await turn.wait()
+        await lease.wait()
     assert scope.cancelled_caught, "it reads"
     thread.began = clock.now
     with trio.move_on_after(0.05) as scope:
-        await turn.wait()
+        await lease.wait()
     assert scope.cancelled_caught, "it has just begun"
     clock.now += 0.006
     with trio.fail_after(LIMIT):
-        await turn.wait()
+        await lease.wait()
 
 
-async def test_the_task_does_not_wait_for_a_thread_that_never_reads(turn):
-    turn.stand_aside()
+async def test_the_task_does_not_wait_for_a_thread_that_never_reads(lease):
+    lease.lend()
     with trio.fail_after(LIMIT):
-        await turn.wait()
+        await lease.wait()

@@ -213,7 +213,7 @@ async def test_it_runs_once_at_a_time(service):
 
 
 async def test_private_names_of_a_subclass_are_its_own(service):
-    for name in ("_is_running", "_serving", "_ignored", "_max_workers", "_threads", "_outlet", "_nursery"):
+    for name in ("_is_running", "_serving", "_ignored", "_max_workers", "_threads", "_answers", "_nursery"):
         setattr(service, name, object())
     async with running(service) as peer:
         assert await peer.call("plain", 1) == 1

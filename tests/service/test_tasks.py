@@ -10,7 +10,7 @@ import trio
 from msl_network_trio import Service
 from msl_network_trio.protocol.service import IncomingRequest
 from msl_network_trio.service import tasks
-from msl_network_trio.service.outlet import Outlet
+from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.transport.memory import memory_pair
 
 from .peer import CLIENT, Peer, running
@@ -245,14 +245,14 @@ async def test_waiting_for_what_trio_does_not_know_fails_that_request_alone():
 
 
 async def test_requests_that_have_not_begun_are_among_the_unanswered():
-    outlet = Outlet(memory_pair()[0], 1000, print)
+    answers = AnswerQueue(memory_pair()[0], 1000, print)
     done = trio.Event()
 
     async def method():
         done.set()
 
     async with trio.open_nursery() as nursery:
-        workers = tasks.WorkerTasks(None, nursery, outlet)
+        workers = tasks.WorkerTasks(None, nursery, answers)
         assert workers.is_quiet
         call = IncomingRequest("method")
         workers.submit(call, method)

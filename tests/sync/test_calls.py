@@ -58,13 +58,13 @@ def test_many_calls_one_after_the_other_each_get_their_own_answer(link: Link):
 
 
 def test_a_thread_that_calls_often_reads_its_replies_itself(link: Link):
-    turn = to_async(link)._client._connection.threads.turn
+    lease = to_async(link)._client._connection.threads.lease
     if not tcp.TcpStream.threads_may_receive:
         pytest.skip("threads do not read on this platform")
     deadline = time.monotonic() + 20
-    while turn._turns < 100 and time.monotonic() < deadline:
+    while lease._turns < 100 and time.monotonic() < deadline:
         assert link.add(1, 2) == 3
-    assert turn._turns >= 100
+    assert lease._turns >= 100
 
 
 @pytest.mark.parametrize("missing", ["poll", "sending"])
@@ -166,9 +166,10 @@ def test_a_call_waits_for_room_and_a_future_does_not(manager: FakeManager):
             while True:
                 link.size("x" * 900_000, asynchronous=True)
         waiting = Background(link.size, "y" * 800_000)
-        trio_statistics = to_async(client)._connection._writer._queue.statistics
+        trio_statistics = to_async(client)._connection._requests._queue.statistics
         while (
-            trio_statistics().tasks_waiting == 0 and not to_async(client)._connection._writer._queue.locked()
+            trio_statistics().tasks_waiting == 0
+            and not to_async(client)._connection._requests._queue.locked()
         ):
             time.sleep(0.001)
         go_on.set()

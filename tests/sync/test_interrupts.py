@@ -351,7 +351,7 @@ def test_interrupted_calls_are_forgotten(client: Client, interrupt):
             pass
     link.add(1, 2)
     assert not to_async(client)._connection.protocol.open
-    assert to_async(client)._connection.threads.turn.reader is None
+    assert to_async(client)._connection.threads.lease.holder is None
 
 
 # ---- each step of what opens a connection ----
