@@ -1,8 +1,8 @@
 """The part of a connection that threads use, with its lock held; tasks use `Connection`.
 
 A thread that makes a request sends it, if nothing else is being sent, and reads the reply if it is granted
-the read lease (see `ReadLease`). Everything else is left to the Trio thread, for `Threads.flush`: most methods
-return whether that has to be called there.
+the read lease (see `ReadLease`). Everything else is left to the Trio thread, for `Threads.flush`: most
+methods return whether that has to be called there.
 
 **Exceptions in threads.** A signal handler, or another thread, may raise an exception in a thread between any
 two steps of the interpreter. So threads change nothing that cannot be done again. Before a thread sends, it

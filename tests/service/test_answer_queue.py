@@ -298,21 +298,21 @@ async def test_what_waits_is_sent_when_nobody_looks_after_it_any_more(looked_aft
 def test_a_method_that_has_gone_on_for_long_is_not_prompt_any_more(monkeypatch):
     coalescing, thread = Coalescing(), Thread()
     coalescing.has_timer = True
-    assert not coalescing.may_wait(thread)
+    assert not coalescing.may_delay(thread)
     coalescing.answered(thread)
-    assert coalescing.may_wait(thread)
+    assert coalescing.may_delay(thread)
     assert coalescing.was_useful
     monkeypatch.setattr(coalescing_module, "MAX_DELAY", 0)
     coalescing.answered(thread)
-    assert not coalescing.may_wait(thread)
+    assert not coalescing.may_delay(thread)
     thread.call = None
-    assert not coalescing.may_wait(thread)
+    assert not coalescing.may_delay(thread)
 
 
 def test_how_many_methods_are_remembered_is_bounded():
     coalescing, thread = Coalescing(), Thread()
     for number in range(2500):
         thread.call.attribute = f"name {number}"
-        coalescing.may_wait(thread)
+        coalescing.may_delay(thread)
         coalescing.answered(thread)
     assert len(coalescing._prompt) <= 1000
