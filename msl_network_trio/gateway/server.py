@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 import sys
 from collections.abc import Awaitable, Callable, Collection
@@ -29,10 +28,9 @@ from msl_network_trio.manager.unauthenticated import UnauthenticatedPool
 from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.listening import open_listeners
-from msl_network_trio.transport.tcp import TcpStream
-from msl_network_trio.transport.tcp_connect import detach_socket, open_tcp
-from msl_network_trio.transport.tls_handshake import accept_tls
+from msl_network_trio.transport.listening import IncomingConnection, Listener, listen_tcp
+from msl_network_trio.transport.tcp_connect import open_tcp
+from msl_network_trio.transport.tls_handshake import TlsServer
 from msl_network_trio.web.http_server import HttpServer, Upgrade
 
 logger = get_logger(__name__)
@@ -80,7 +78,7 @@ class Gateway:
         self.port = port
         self.certificate = certificate
         self._settings = settings
-        self._context = context
+        self._tls = None if context is None else TlsServer(context, _TLS_TIMEOUT)
         host, self._manager_port = split_address(settings.manager, PORT)
         self._manager_host = host or "localhost"
         self.manager = f"{self._manager_host}:{self._manager_port}"
@@ -91,7 +89,6 @@ class Gateway:
         )
         self._lobby = UnauthenticatedPool(_UNAUTHENTICATED_LIMIT)
         self._logins = Logins(_LOGIN_ATTEMPTS, _LOGIN_MEMORY, 0, trio.current_time)
-        self._tls_lock = trio.Lock()
         self._connected = 0
         self._may_ask = True
         # Shielded, as in Manager.
@@ -136,38 +133,32 @@ class Gateway:
             )
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self, listeners: list[trio.SocketListener]) -> None:
+    async def run(self, listener: Listener) -> None:
         """Serve those who connect, until `shutdown`."""
         with self._scope:
             async with trio.open_nursery() as self._nursery:
-                await trio.serve_listeners(self._accept, listeners, handler_nursery=self._nursery)
+                await listener.serve(self._accept, self._nursery)
 
     def shutdown(self) -> None:
         """End it, and all connections. Calling it again does no harm."""
         self._scope.cancel()
 
     @trio.lowlevel.enable_ki_protection
-    async def _accept(self, stream: trio.SocketStream) -> None:
+    async def _accept(self, incoming: IncomingConnection) -> None:
         try:
-            await self._serve(stream)
+            await self._serve(incoming)
         except Exception:
             # A mistake of ours. It must not cost others their connections.
             logger.exception("a connection failed")
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
-        try:
-            address, port = stream.socket.getpeername()[:2]
-            sock = detach_socket(stream)
-        except OSError as error:  # it is gone again
-            logger.debug("a connection was closed before it was accepted: %s", error)
-            await stream.aclose()
-            return
+    async def _serve(self, incoming: IncomingConnection) -> None:
+        address, port = incoming.address, incoming.port
         carrier = upgrade = None
         entering = trio.CancelScope()
         visitor = self._lobby.enter(address, lambda _: entering.cancel())
         try:
             with entering:
-                carrier = await self._secure(sock, address, port)
+                carrier = await self._open(incoming)
                 upgrade = None if carrier is None else await self._http_server.read_upgrade(carrier)
         finally:
             self._lobby.leave(visitor)
@@ -212,15 +203,11 @@ class Gateway:
         end = await relay(websocket, upstream, self._settings.stalled_after, handshake)
         logger.info("%s:%d is not connected any more: %s", address, port, end.reason)
 
-    async def _secure(self, sock: socket.socket, address: str, port: int) -> Stream | None:
-        if self._context is None:
-            return TcpStream(sock)
+    async def _open(self, incoming: IncomingConnection) -> Stream | None:
         try:
-            with trio.fail_after(_TLS_TIMEOUT) as limit:
-                return await accept_tls(sock, self._context, self._tls_lock, limit)
-        except (ConnectionLost, trio.TooSlowError) as error:
-            why = str(error) or f"the handshake took longer than {_TLS_TIMEOUT:g} seconds"
-            logger.info("no TLS connection with %s:%d: %s", address, port, why)
+            return await incoming.open(self._tls)
+        except ConnectionLost as error:
+            logger.info("no TLS connection with %s:%d: %s", incoming.address, incoming.port, error)
             return None
 
     async def _dial(self) -> Stream:
@@ -274,21 +261,19 @@ class GatewayContext:
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Gateway:
         settings = self._settings
-        listeners = await open_listeners(settings.host or None, settings.port)
+        listener = await listen_tcp(settings.host or None, settings.port)
         try:
             context, certificate = await self._secure()
-            port = listeners[0].socket.getsockname()[1]
             proxies = await addresses_of(settings.trusted_proxies)
-            self._gateway = Gateway(settings, port, context, certificate, proxies)
+            self._gateway = Gateway(settings, listener.port, context, certificate, proxies)
             await self._gateway.check_manager()
         except BaseException:
-            for listener in listeners:
-                listener.socket.close()
+            listener.close()
             raise
         # Not with 'async with', so that what the body raises comes out as it is, in no group.
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
-        nursery.start_soon(self._gateway.run, listeners, name=repr(self._gateway))
+        nursery.start_soon(self._gateway.run, listener, name=repr(self._gateway))
         return self._gateway
 
     async def _secure(self) -> tuple[ssl.SSLContext | None, Path | None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 from collections.abc import Callable, Collection
 from typing import Any
@@ -18,9 +17,8 @@ from msl_network_trio.manager.unauthenticated import PoolEntry, UnauthenticatedP
 from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.tcp import TcpStream
-from msl_network_trio.transport.tcp_connect import detach_socket
-from msl_network_trio.transport.tls_handshake import accept_tls
+from msl_network_trio.transport.listening import IncomingConnection
+from msl_network_trio.transport.tls_handshake import HandshakeTimeout, TlsServer
 from msl_network_trio.web.http_server import HttpServer
 
 logger = get_logger(__name__)
@@ -52,49 +50,41 @@ class Acceptor:
         self._trusted_gateways = trusted_gateways
         self._protocol = protocol
         self._unauthenticated = unauthenticated
-        self._context = context
-        self._tls_timeout = tls_timeout
+        self._tls = None if context is None else TlsServer(context, tls_timeout)
         self._serve = serve
         self._hostnames = Hostnames()
-        self._turns = trio.Lock()
 
     def use_context(self, context: ssl.SSLContext) -> None:
         """Secure the connections that are accepted from now on with another context."""
-        self._context = context
+        assert self._tls is not None  # else there is no certificate
+        self._tls.context = context
 
     @trio.lowlevel.enable_ki_protection
     async def accept(
-        self, nursery: trio.Nursery, http_server: HttpServer | None, stream: trio.SocketStream
+        self, nursery: trio.Nursery, http_server: HttpServer | None, incoming: IncomingConnection
     ) -> None:
         """Let a connection in that was accepted.
 
         Args:
             nursery: Where it is served.
             http_server: Through which it comes, if by WebSocket.
-            stream: The connection.
+            incoming: The connection.
         """
         try:
-            await self._let_in(nursery, http_server, stream)
+            await self._let_in(nursery, http_server, incoming)
         except Exception:
             # A mistake of ours. It must not cost other peers their connections.
             logger.exception("a connection failed before it was served")
 
     async def _let_in(
-        self, nursery: trio.Nursery, http_server: HttpServer | None, stream: trio.SocketStream
+        self, nursery: trio.Nursery, http_server: HttpServer | None, incoming: IncomingConnection
     ) -> None:
-        try:
-            address, port = stream.socket.getpeername()[:2]
-            own_address = stream.socket.getsockname()[0]
-            sock = detach_socket(stream)
-        except OSError as error:  # it is gone again
-            logger.debug("a connection was closed before it was accepted: %s", error)
-            await stream.aclose()
-            return
+        address = incoming.address
         with trio.CancelScope() as entering:
             entry = self._unauthenticated.enter(address, lambda _reason: entering.cancel())
             host = upgrade = None
             try:
-                transport: Stream | None = await self._secure(sock, address, port)
+                transport: Stream | None = await self._open(incoming)
                 if transport is not None and http_server is not None:
                     upgrade = await http_server.read_upgrade(transport)
                     if upgrade is None:
@@ -103,13 +93,13 @@ class Acceptor:
                         transport, address, upgrade, nursery.start_soon
                     )
                 if transport is not None:
-                    host = await self._host_of(transport, address, own_address)
+                    host = await self._host_of(transport, address, incoming.own_address)
                     if host.address in self._trusted_gateways:
                         # A proxy passes on what is said in a WebSocket as it is: no line of it counts.
                         is_gateway = attrs.evolve(host, is_gateway=True)
                         host = is_gateway if upgrade is None else host.behind(upgrade.forwarded_for)
                     # In a task of its own: what has led here need not be kept, nor gone through every time.
-                    nursery.start_soon(self._serve, transport, host, port, entry)
+                    nursery.start_soon(self._serve, transport, host, incoming.port, entry)
             finally:
                 if host is None:
                     self._unauthenticated.leave(entry)
@@ -122,19 +112,17 @@ class Acceptor:
             transport.close()
             raise
 
-    async def _secure(self, sock: socket.socket, address: str, port: int) -> TcpStream | None:
-        if self._context is None:
-            return TcpStream(sock)
+    async def _open(self, incoming: IncomingConnection) -> Stream | None:
         try:
-            with trio.fail_after(self._tls_timeout) as limit:
-                return await accept_tls(sock, self._context, self._turns, limit)
-        except (ConnectionLost, trio.TooSlowError) as error:
-            nobody = Peer(Host(address, address, address, address), port)
-            text = "no TLS connection with %s: %s"
-            why = str(error) or f"the handshake took longer than {self._tls_timeout:g} seconds (tls_timeout)"
+            return await incoming.open(self._tls)
+        except ConnectionLost as error:
+            address = incoming.address
+            nobody = Peer(Host(address, address, address, address), incoming.port)
+            text, why = "no TLS connection with %s: %s", str(error)
+            if isinstance(error, HandshakeTimeout):
+                why += " (tls_timeout)"
+                self._protocol.hits["tls_timeout"] += 1
             self._protocol.event_log.write(
                 nobody, logging.INFO, "no_tls", text, nobody.address, why, reason=why
             )
-            if isinstance(error, trio.TooSlowError):
-                self._protocol.hits["tls_timeout"] += 1
             return None

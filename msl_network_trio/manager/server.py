@@ -39,7 +39,7 @@ from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.manager.event_log import emit
 from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
-from msl_network_trio.transport.listening import open_listeners
+from msl_network_trio.transport.listening import Listener, listen_tcp
 from msl_network_trio.transport.memory import MemoryStream, memory_pair
 from msl_network_trio.web.http_server import HttpServer
 
@@ -239,16 +239,12 @@ class Manager:
     # ---- the tasks ----
 
     @trio.lowlevel.enable_ki_protection
-    async def run(
-        self,
-        listeners: list[trio.SocketListener],
-        web: tuple[HttpServer, list[trio.SocketListener]] | None = None,
-    ) -> None:
-        """Serve those who connect, until `shutdown`.
+    async def run(self, listeners: Collection[tuple[Listener, HttpServer | None]]) -> None:
+        """Serve peers until `shutdown`.
 
         Args:
-            listeners: Where they connect.
-            web: Where they do so by WebSocket, and what they find there.
+            listeners: The listeners, each with the HTTP server of its WebSockets; None: its connections are
+                used as they are.
         """
         try:
             with self._scope:
@@ -261,18 +257,11 @@ class Manager:
                     self._peer_loops.open(self._nursery)
                     if self._certificate is not None:
                         self._nursery.start_soon(self._certificate.report_expiry)
-                    accept = partial(self._acceptor.accept, self._nursery)
                     with self._listening:
                         async with trio.open_nursery() as listening:
-                            if web is not None:
-                                http_server, web_listeners = web
-                                serve = partial(
-                                    trio.serve_listeners, partial(accept, http_server), web_listeners
-                                )
-                                listening.start_soon(partial(serve, handler_nursery=self._nursery))
-                            if listeners:
-                                serve = partial(trio.serve_listeners, partial(accept, None), listeners)
-                                listening.start_soon(partial(serve, handler_nursery=self._nursery))
+                            for listener, http_server in listeners:
+                                accept = partial(self._acceptor.accept, self._nursery, http_server)
+                                listening.start_soon(listener.serve, accept, self._nursery)
                             await trio.sleep_forever()  # in memory there is nothing to listen to
                     await self._end()
                     self._nursery.cancel_scope.cancel()
@@ -317,28 +306,33 @@ class ManagerOpening:
             read_limit=settings.read_limit,
             buffer_limit=2 * IDENTITY_LIMIT,  # until a peer has said who it is, see PeerLoops
         )
-        listeners = [] if settings.in_memory else await open_listeners(settings.host, settings.port)
-        web_listeners: list[trio.SocketListener] = []
+        listener = None if settings.in_memory else await listen_tcp(settings.host, settings.port)
+        web_listener: Listener | None = None
         database = ManagerDatabase(_database(settings), settings.max_records)
         try:
             if settings.websocket_port is not None:
-                web_listeners = await open_listeners(settings.host, settings.websocket_port)
+                web_listener = await listen_tcp(settings.host, settings.websocket_port)
             gateways = await addresses_of(settings.trusted_gateways)
             pair = await self._secure()
             await _open(database, settings)
         except BaseException:
-            for listener in [*listeners, *web_listeners]:
-                listener.socket.close()
+            for opened in (listener, web_listener):
+                if opened is not None:
+                    opened.close()
             await database.close()
             raise
-        port = listeners[0].socket.getsockname()[1] if listeners else 0
-        websocket_port = web_listeners[0].socket.getsockname()[1] if web_listeners else None
+        listeners: list[tuple[Listener, HttpServer | None]] = []
+        if listener is not None:
+            listeners.append((listener, None))
+        if web_listener is not None:
+            listeners.append((web_listener, http_server))
+        port = 0 if listener is None else listener.port
+        websocket_port = None if web_listener is None else web_listener.port
         self._manager = Manager(settings, port, pair, database, websocket_port, gateways)
         # Not with 'async with', so that what the body raises comes out as it is, in no group.
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
-        web = (http_server, web_listeners) if web_listeners else None
-        nursery.start_soon(self._manager.run, listeners, web, name=self._manager.name)
+        nursery.start_soon(self._manager.run, listeners, name=self._manager.name)
         return self._manager
 
     async def _secure(self) -> Pair | None:

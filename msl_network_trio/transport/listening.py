@@ -1,38 +1,134 @@
-"""Listening at a port of this computer."""
+"""Listening for connections: the interface of all listeners, and that of TCP.
+
+Everything here runs in the Trio thread and needs no lock.
+"""
 
 from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Protocol
 
+import attrs
 import trio
 
-_ANY_PORT_TRIES = 10
+from msl_network_trio.logger import get_logger
+from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.tcp import TcpStream
+from msl_network_trio.transport.tcp_connect import detach_socket
+from msl_network_trio.transport.tls_handshake import TlsServer
+
+logger = get_logger(__name__)
+
+_ANY_PORT_ATTEMPTS = 10
 
 
-async def open_listeners(host: str | None, port: int) -> list[trio.SocketListener]:
-    """Listen at every address of a host, all with the same number of the port.
+@attrs.frozen
+class IncomingConnection:
+    """An accepted connection before its TLS handshake."""
+
+    address: str
+    """The IP address of the peer."""
+
+    port: int
+    """The port number of the peer."""
+
+    own_address: str
+    """The local IP address of the connection."""
+
+    open: Callable[[TlsServer | None], Awaitable[Stream]]
+    """Returns the stream, after a TLS handshake if a `TlsServer` is given.
+
+    A transport that is secure by itself ignores it. Exceptions are those of `TlsServer.accept`.
+    """
+
+
+ConnectionHandler = Callable[[IncomingConnection], Awaitable[object]]
+
+
+class Listener(Protocol):
+    """Accepts the connections of peers."""
+
+    @property
+    def port(self) -> int:
+        """The port number; 0 if the transport has none."""
+
+    async def serve(self, handle: ConnectionHandler, nursery: trio.Nursery) -> None:
+        """Accept connections until cancelled, and then close the listener.
+
+        Args:
+            handle: Handles a connection, in a task of its own. It opens or closes the connection, and raises
+                no `Exception`.
+            nursery: The nursery of these tasks, which may outlive the listener.
+        """
+
+    def close(self) -> None:
+        """Close the listener at once; needed only if `serve` was not called."""
+
+
+class TcpListener:
+    """A `Listener` at all TCP addresses of a host.
+
+    Args:
+        listeners: One for each address, all with the same port number.
+    """
+
+    def __init__(self, listeners: list[trio.SocketListener]) -> None:
+        self._listeners = listeners
+        self.port = int(listeners[0].socket.getsockname()[1])
+
+    async def serve(self, handle: ConnectionHandler, nursery: trio.Nursery) -> None:
+        """See `Listener.serve`."""
+        await trio.serve_listeners(partial(_accept, handle), self._listeners, handler_nursery=nursery)
+
+    def close(self) -> None:
+        """See `Listener.close`."""
+        for listener in self._listeners:
+            listener.socket.close()
+
+
+@trio.lowlevel.enable_ki_protection
+async def _accept(handle: ConnectionHandler, stream: trio.SocketStream) -> None:
+    try:
+        address, port = stream.socket.getpeername()[:2]
+        own_address = stream.socket.getsockname()[0]
+        sock = detach_socket(stream)
+    except OSError as error:  # the peer has closed it already
+        logger.debug("a connection was closed before it was accepted: %s", error)
+        await stream.aclose()
+        return
+    await handle(IncomingConnection(address, port, own_address, partial(_open, sock)))
+
+
+async def _open(sock: socket.socket, tls: TlsServer | None) -> TcpStream:
+    return TcpStream(sock) if tls is None else await tls.accept(sock)
+
+
+async def listen_tcp(host: str | None, port: int) -> TcpListener:
+    """Listen at all addresses of a host, at the same port number.
 
     Args:
         host: The host name or address; None: all addresses of this computer.
         port: The port; 0: any free one.
 
     Raises:
-        OSError: The port is in use, or the host is none of this computer; the text says what to do.
+        OSError: The port is in use, or the host is not this computer; the text says what to do.
     """
-    for _ in range(_ANY_PORT_TRIES):
+    for _ in range(_ANY_PORT_ATTEMPTS):
         try:
             listeners = await trio.open_tcp_listeners(port, host=host)
         except OSError as error:
             raise _explain(error, host, port) from error
         chosen = {listener.socket.getsockname()[1] for listener in listeners}
         if len(chosen) == 1:
-            return listeners
-        # Port 0 gave each address family a number of its own: try to have one of them for all.
+            return TcpListener(listeners)
+        # Port 0 has given each address family its own number: try one of them for all families.
         for listener in listeners:
-            listener.socket.close()  # without a checkpoint, at which those that follow could be forgotten
+            listener.socket.close()  # no checkpoint here: a cancellation would leave the others open
         try:
-            return await trio.open_tcp_listeners(chosen.pop(), host=host)
+            return TcpListener(await trio.open_tcp_listeners(chosen.pop(), host=host))
         except OSError:
             continue
     raise OSError(f"no port is free at all addresses of {host or 'this computer'}")

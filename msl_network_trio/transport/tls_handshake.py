@@ -48,7 +48,7 @@ async def open_tls(
         plain.close()
         raise
     try:
-        await _tls_handshake(sock)
+        await _do_handshake(sock)
         certificate = sock.getpeercert(binary_form=True)
         assert certificate is not None  # a TLS server has one
         return TlsStream(sock), certificate
@@ -63,23 +63,58 @@ async def open_tls(
         raise
 
 
+class HandshakeTimeout(ConnectionLost):
+    """The TLS handshake has taken too long."""
+
+
+class TlsServer:
+    """The TLS of a listener: its certificate, and limits for handshakes.
+
+    Args:
+        context: The certificate and its key.
+        timeout: Seconds for a handshake, not counting the time that it waits for the lock.
+
+    Attributes:
+        context: For connections from now on; may be replaced.
+        lock: Held for each step of a handshake, which takes a millisecond or more of CPU time: with many
+            handshakes at once, other tasks run between the steps.
+    """
+
+    def __init__(self, context: ssl.SSLContext, timeout: float) -> None:
+        self.context = context
+        self.lock = trio.Lock()
+        self._timeout = timeout
+
+    async def accept(self, sock: socket.socket) -> TlsStream:
+        """Do the handshake with a client. The socket is closed if it fails.
+
+        Raises:
+            HandshakeTimeout: It has taken too long.
+            ConnectionLost: The peer does not speak TLS, does not trust the certificate, or is gone.
+        """
+        try:
+            with trio.fail_after(self._timeout) as limit:
+                return await accept_tls(sock, self.context, self.lock, limit)
+        except trio.TooSlowError:
+            raise HandshakeTimeout(f"the handshake took longer than {self._timeout:g} seconds") from None
+
+
 async def accept_tls(
     plain: socket.socket,
     context: ssl.SSLContext,
-    turns: trio.Lock | None = None,
+    lock: trio.Lock | None = None,
     limit: trio.CancelScope | None = None,
 ) -> TlsStream:
-    """Make a connection secure that a peer has opened. The socket is closed if that fails.
+    """Do the TLS handshake with a client. The socket is closed if it fails.
 
     Args:
-        plain: The socket.
-        context: What to secure it with.
-        turns: Shared by handshakes of which many may be to be done at once. Each step takes a millisecond or
-            more; with this, other tasks have their turn after each of them.
-        limit: What limits the time for this, without that for which it waits for its turn.
+        plain: The connected socket.
+        context: The server's certificate and key.
+        lock: See `TlsServer.lock`; None: none is needed.
+        limit: The time limit, suspended while the handshake waits for the lock.
 
     Raises:
-        ConnectionLost: The peer does not speak TLS, does not trust us, or is gone.
+        ConnectionLost: The peer does not speak TLS, does not trust the certificate, or is gone.
     """
     try:
         # See open_tls().
@@ -90,7 +125,7 @@ async def accept_tls(
         plain.close()
         raise ConnectionLost(error_text(error)) from error
     try:
-        await _tls_handshake(sock, turns, limit)
+        await _do_handshake(sock, lock, limit)
     except OSError as error:
         sock.close()
         raise ConnectionLost(error_text(error)) from error
@@ -100,21 +135,21 @@ async def accept_tls(
     return TlsStream(sock)
 
 
-async def _tls_handshake(
-    sock: ssl.SSLSocket, turns: trio.Lock | None = None, limit: trio.CancelScope | None = None
+async def _do_handshake(
+    sock: ssl.SSLSocket, lock: trio.Lock | None = None, limit: trio.CancelScope | None = None
 ) -> None:
-    if turns is not None:
-        await trio.lowlevel.wait_readable(sock.fileno())  # without a turn: the peer has to begin
+    if lock is not None:
+        await trio.lowlevel.wait_readable(sock.fileno())  # without the lock: the client speaks first
     while True:
         try:
-            if turns is None:
+            if lock is None:
                 sock.do_handshake()
             else:
-                await _take_turn(turns, limit)
+                await _acquire(lock, limit)
                 try:
                     sock.do_handshake()
                 finally:
-                    turns.release()  # which the next one gets in the next turn of the loop
+                    lock.release()  # the next task acquires it in the next turn of the event loop
         except ssl.SSLWantReadError:
             await trio.lowlevel.wait_readable(sock.fileno())
         except ssl.SSLWantWriteError:
@@ -123,15 +158,15 @@ async def _tls_handshake(
             return
 
 
-async def _take_turn(turns: trio.Lock, limit: trio.CancelScope | None) -> None:
-    """Wait for a turn, without a limit: it is not the peer that takes so long."""
+async def _acquire(lock: trio.Lock, limit: trio.CancelScope | None) -> None:
+    """Acquire the lock with the time limit suspended: the peer does not cause this delay."""
     if limit is None:
-        await turns.acquire()
+        await lock.acquire()
         return
     left = limit.deadline - trio.current_time()
     limit.deadline = math.inf
     try:
-        await turns.acquire()
+        await lock.acquire()
     finally:
         limit.deadline = trio.current_time() + left
 

@@ -20,7 +20,7 @@ from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.server import Manager, open_manager
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.protocol.manager.peer import Host
-from msl_network_trio.transport.listening import open_listeners
+from msl_network_trio.transport.listening import listen_tcp
 from msl_network_trio.transport.tcp import TcpStream
 from tests.manager.sockets import LIMIT, dial, others_are_served, reach
 from tests.protocol.network import notification, request
@@ -83,11 +83,11 @@ async def test_a_port_that_is_not_free_at_all_addresses_is_not_taken(monkeypatch
         return opened[-2:]
 
     monkeypatch.setattr(trio, "open_tcp_listeners", open_tcp_listeners)
-    (listener,) = await open_listeners(None, 0)
-    assert listener.socket.getsockname()[1] == calls[-1]
+    listener = await listen_tcp(None, 0)
+    assert listener.port == calls[-1]
     assert [port == 0 for port in calls] == [True, False, True, False]
     assert all(old.socket.fileno() < 0 for old in opened)
-    listener.socket.close()
+    listener.close()
 
 
 async def test_if_no_port_is_free_at_all_addresses_it_is_an_error(monkeypatch):
@@ -118,7 +118,7 @@ async def test_to_be_cancelled_while_it_looks_for_a_port_leaves_nothing_open(mon
     monkeypatch.setattr(trio, "open_tcp_listeners", open_tcp_listeners)
     with trio.CancelScope() as scope:
         scope.cancel()
-        await open_listeners("127.0.0.1", 0)
+        await listen_tcp("127.0.0.1", 0)
     assert scope.cancelled_caught
     assert all(listener.socket.fileno() < 0 for listener in opened)
 
@@ -262,7 +262,7 @@ async def test_the_wait_for_the_handshakes_of_others_does_not_count(tmp_path, mo
     settings = {"host": "127.0.0.1", "port": 0, "cert_file": path, "database": ":memory:", "tls_timeout": 10}
     async with open_manager(**settings) as manager, trio.open_nursery() as nursery:
         stream = await trio.open_ssl_over_tcp_stream("127.0.0.1", manager.port, ssl_context=context)
-        turns = manager._acceptor._turns
+        turns = manager._acceptor._tls.lock
         async with turns:
             nursery.start_soon(stream.do_handshake)
             while not turns.statistics().tasks_waiting:

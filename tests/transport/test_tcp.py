@@ -214,7 +214,7 @@ async def test_tls_goes_on_after_want_write_with_the_rest(wire, piece):
                 assert await receive_exactly(peer.receive_some, len(data)) == data
 
 
-async def test_send_nowait_returns_to_other_tasks_however_much_the_kernel_takes():
+async def test_send_nowait_relock_to_other_tasks_however_much_the_kernel_takes():
     class Bottomless(socket.socket):
         def send(self, data):
             return len(data)
@@ -1062,7 +1062,7 @@ async def test_a_socket_is_open_and_does_not_block():
 # ---- TLS that does not come about ----
 
 
-async def test_open_tls_returns_the_certificate_that_the_peer_showed():
+async def test_open_tls_relock_the_certificate_that_the_peer_showed():
     async with serving(context=ordinary().server_context()) as server:
         transport, der = await open_tls("localhost", server.port, trust())
         transport.close()
@@ -1356,13 +1356,13 @@ async def test_of_many_handshakes_few_steps_are_done_in_each_turn_of_the_loop():
         theirs.send(b"hello")
         # Trio lets one task wait for a descriptor.
         peers = [stack.enter_context(sock) for sock in (ours, *(ours.dup() for _ in range(19)))]
-        turns = trio.Lock()
+        lock = trio.Lock()
         with trio.fail_after(LIMIT):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(count)
                 async with trio.open_nursery() as handshakes:
                     for peer in peers:
-                        handshakes.start_soon(tls_handshake._tls_handshake, Step(peer), turns)
+                        handshakes.start_soon(tls_handshake._do_handshake, Step(peer), lock)
                 nursery.cancel_scope.cancel()
     assert len(steps) == 20
     # Trio mixes the tasks of a turn, so the counter may come before one step and behind the next.
