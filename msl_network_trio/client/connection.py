@@ -30,7 +30,7 @@ from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import NotificationBatch, Question
-from msl_network_trio.protocol.requests import NOBODY, Request
+from msl_network_trio.protocol.requests import ABANDONED, NO_WAITER, Request
 from msl_network_trio.transport.base import Stream
 
 logger = get_logger(__name__)
@@ -177,7 +177,7 @@ class Connection:
         await checkpoint_if_cancelled()
         try:
             if linking:
-                self.protocol.is_to_link(request, linking)
+                self.protocol.note_link(request, linking)
             if seconds == math.inf and self._requests.put(request):
                 request.waiter = current_task()  # what request.wait() does, without the call
                 await wait_task_rescheduled(request.forget_waiter)
@@ -217,13 +217,13 @@ class Connection:
         seconds = self._request_timeout if timeout is None else self.seconds(timeout)
         request = self.protocol.make(Reply, service, attribute, args, kwargs)
         request.owner = self
-        request.waiter = NOBODY
+        request.waiter = NO_WAITER
         if seconds != math.inf:
             request.limit(seconds)
         for _ in checkpoint_if_cancelled().__await__():  # noqa: ASYNC105 - so that nobody waits
             # It was about to wait for the cancellation to be delivered. (The effective deadline would say so
             # as well, but to ask for that takes the longer the more scopes the task is in.)
-            request.abandoned = True  # who is cancelled already must not have anything executed
+            request.phase = ABANDONED  # who is cancelled already must not have anything executed
             return request
         if not self._requests.put(request):
             raise self.backlog_full(request)
@@ -249,7 +249,7 @@ class Connection:
         try:
             self._requests.put_in_any_case(request)
         except ConnectionLost as error:
-            request.settled, request.error = True, error
+            request.fail(error)
         return request
 
     @trio.lowlevel.enable_ki_protection
@@ -524,7 +524,7 @@ class Connection:
         reason = self._reason or self._write_error or self._disconnected()
         with self.lock:
             cut_off = self._requests.is_inside_a_message
-            requests = self.protocol.lose(reason, cut_off=cut_off)
+            requests = self.protocol.connection_lost(reason, cut_off=cut_off)
             self._requests.close()
             self.threads.queue_patient()  # there is no queue any more, of which they are told
         for request in requests:

@@ -89,12 +89,12 @@ class IdleProbe:
             with self._lock:
                 # Requests that nobody has asked about yet are not made to wait for the sake of older
                 # ones.
-                is_new = protocol.is_waiting_between(asked_about, older)
-                is_due = trio.current_time() >= next_look and protocol.is_waiting_between(0, older)
+                is_new = protocol.has_open_between(asked_about, older)
+                is_due = trio.current_time() >= next_look and protocol.has_open_between(0, older)
                 # What cannot even be written waits for the Manager as well.
                 is_stuck = protocol.outbox.unsent > 0 and protocol.outbox.last_sequence == older
             # While a person is asked to log in, the silence is ours.
-            if (is_new or is_due or is_stuck) and not protocol.person_is_asked:
+            if (is_new or is_due or is_stuck) and not protocol.has_login_question:
                 asked_about = protocol.outbox.last_sequence
                 await self._look()
                 interval = min(2 * interval, self._at_most_every)
@@ -122,7 +122,7 @@ class IdleProbe:
                     return
             if answer.done():
                 return
-            if self._protocol.person_is_asked:
+            if self._protocol.has_login_question:
                 answer.cancel()
                 return
             if not self._heard:

@@ -12,7 +12,7 @@ from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wai
 from msl_network_trio.exceptions import NetworkError, ReplyTimeout
 from msl_network_trio.logger import get_logger
 from msl_network_trio.parking import RESUME
-from msl_network_trio.protocol.requests import NOBODY, Request
+from msl_network_trio.protocol.requests import NO_WAITER, SETTLED, Request
 
 logger = get_logger(__name__)
 
@@ -61,7 +61,7 @@ class Reply(Request):
     __slots__ = ("_deadline", "_timeout", "_unseen", "owner")
 
     waiter: Any
-    """A `trio.Event` that is made by who waits, which most need not; else `NOBODY`."""
+    """A `trio.Event` that is made by who waits, which most need not; else `NO_WAITER`."""
 
     owner: Owner
     """Gives up on the request; to be set by who makes it."""
@@ -78,7 +78,7 @@ class Reply(Request):
 
     def done(self) -> bool:
         """Return whether the reply is there, or never will be: awaiting it does not have to wait."""
-        return self.settled or self.abandoned
+        return self.phase >= SETTLED
 
     @trio.lowlevel.enable_ki_protection
     def cancel(self) -> bool:
@@ -95,13 +95,13 @@ class Reply(Request):
 
     @trio.lowlevel.enable_ki_protection
     def __await__(self) -> Generator[Any, Any, Any]:
-        if self.settled or self.abandoned:
+        if self.phase >= SETTLED:
             # Not a full checkpoint: to let all other tasks run for each of a hundred replies that arrived
             # together would cost more than their requests. A reply that is not there does let them run.
             yield from checkpoint_if_cancelled().__await__()  # noqa: ASYNC105 - it is awaited
         else:
             yield from self._wait().__await__()
-        if not self.settled:
+        if self.phase is not SETTLED:
             from concurrent.futures import CancelledError
 
             raise CancelledError(f"The request {self.service}.{self.attribute} was cancelled")
@@ -114,7 +114,7 @@ class Reply(Request):
 
     @trio.lowlevel.enable_ki_protection
     async def _wait(self) -> None:
-        if self.waiter is NOBODY:
+        if self.waiter is NO_WAITER:
             self.waiter = trio.Event()
             if self.settled:
                 # A thread has taken the reply in the same moment, and may have found nobody to tell.
@@ -126,13 +126,12 @@ class Reply(Request):
             await self.waiter.wait()
         if not self.done():
             self.owner.abandon(self)
-            self.error = timed_out(self, self._timeout)
-            self.settled = True
+            self.fail(timed_out(self, self._timeout))
             self.wake()
 
     def wake(self) -> None:
         """Tell who waits, if anybody does."""
-        if self.waiter is not NOBODY:
+        if self.waiter is not NO_WAITER:
             self.waiter.set()
         elif self.error is not None:
             self._unseen = _UnseenError(self, self.error)

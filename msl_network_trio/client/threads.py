@@ -21,7 +21,7 @@ from msl_network_trio.client.request_queue import RequestQueue
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import NotificationBatch
-from msl_network_trio.protocol.requests import Request
+from msl_network_trio.protocol.requests import MADE, SETTLED, Request
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.read_lease import MAX_LEASE, ReadLease
 
@@ -32,18 +32,25 @@ _CHUNK = 262_144
 
 
 class ThreadRequest(Request):
-    """A request whose answer a thread waits for.
+    """A request that is made by a thread, and whose `wake` is thread-safe.
 
     Attributes:
-        preceding: The number of the last notification of its Service that was received before the answer;
+        is_unawaited: Whether no thread waits for the reply at the moment.
+        preceding: The number of the last notification of its Service that was received before the reply;
             0: there was none, or it is known to be handled. To be set to 0 by what makes the request.
     """
 
     __slots__ = ("preceding",)
 
-    wakes_anywhere = True
-
+    is_unawaited = False
     preceding: int
+
+    def wake_in_thread(self) -> bool:
+        """Do what `wake` does, in another thread than that of Trio, and return whether that is possible.
+
+        An exception may interrupt the thread. So a second call, or a call of `wake`, must change nothing.
+        """
+        return False
 
 
 class Threads:
@@ -128,7 +135,7 @@ class Threads:
         """Whether a request would be alone, and need not wait for others; also without the lock."""
         return not self._patient and self._protocol.in_flight == 0
 
-    def queue(self, request: Request) -> bool | None:
+    def queue(self, request: ThreadRequest) -> bool | None:
         """Queue a request, and send it if it can be sent.
 
         Returns:
@@ -145,7 +152,7 @@ class Threads:
         if not self._requests.has_room(self._patient_bytes + size):
             return None
         can_send = self._can_send
-        if can_send and not request.is_patient:
+        if can_send and not request.is_unawaited:
             self.lease.take(request)
         if can_send and not patient:
             self._begin()
@@ -155,7 +162,7 @@ class Threads:
         patient.append(request)
         return self._send_patient() if can_send else True
 
-    def send(self, request: Request) -> bool:
+    def send(self, request: ThreadRequest) -> bool:
         """Send what waits, and take the turn to read if somebody waits for this request.
 
         Returns:
@@ -164,14 +171,14 @@ class Threads:
         self.finish()
         if not self._can_send:
             return True
-        if not request.is_patient:
+        if not request.is_unawaited:
             self.lease.take(request)
         return self._send_patient() if self._patient else self._idle_probe.is_asleep
 
     @property
     def _can_send(self) -> bool:
         """Whether nothing else is being written, or waits to be written."""
-        return self._io is not None and self._requests.is_clear and self._protocol.may_pass_by
+        return self._io is not None and self._requests.is_clear and self._protocol.outbox.is_clear
 
     def _send_patient(self) -> bool:
         """Send what waits for other requests; returns as `send` does."""
@@ -181,7 +188,7 @@ class Threads:
         size = 0
         while patient and size < _CHUNK:
             request = patient[0]
-            if not request.abandoned and not request.may_have_run:
+            if request.phase is MADE:
                 leaving.append(request)
                 size += len(request.data)
             patient.popleft()  # interrupted before this, the request is passed over later
@@ -198,7 +205,7 @@ class Threads:
         """Send what is leaving; returns as `send` does."""
         leaving = self._leaving
         self._data = data = leaving[0].data if len(leaving) == 1 else b"".join([r.data for r in leaving])
-        self._protocol.outbox.count_as_given_out(leaving, self._after)
+        self._protocol.outbox.mark_written(leaving, self._after)
         assert self._io is not None  # see _can_send
         self._io.send_in_thread(data, self._sent)
         return self._note_sent() or bool(self._patient) or self._idle_probe.is_asleep
@@ -223,7 +230,7 @@ class Threads:
         if not leaving:
             return
         self._data = self._data or b"".join([request.data for request in leaving])
-        self._protocol.outbox.count_as_given_out(leaving, self._after)
+        self._protocol.outbox.mark_written(leaving, self._after)
         self._note_sent()
 
     def reads(self, request: Request) -> bool:
@@ -252,7 +259,7 @@ class Threads:
             self.lease.hand_back(request)
             return True
         received.clear()
-        return self.stop_reading(request) if request.settled else False
+        return self.stop_reading(request) if request.phase is SETTLED else False
 
     def _take_replies(self, data: bytes) -> bool:
         """Settle replies and wake their threads; return False if the task has to process the data."""
@@ -261,7 +268,7 @@ class Threads:
             return False
         self.number(replies)
         for reply in replies:
-            if not reply.wake_in_thread():
+            if not isinstance(reply, ThreadRequest) or not reply.wake_in_thread():
                 return False
         self._protocol.forget(replies)
         return True
@@ -273,7 +280,9 @@ class Threads:
         self.lease.give_up(request)
         # If nobody waits for those that are open, somebody soon may, and will read then.
         # In a list: an exception that interrupts a generator may be lost.
-        return False in [other.is_patient for other in self._protocol.open.values()]
+        return False in [
+            isinstance(other, ThreadRequest) and other.is_unawaited for other in self._protocol.open.values()
+        ]
 
     def number(self, events: Sequence[Event]) -> None:
         """Number the notifications that were received, and note which of them precede an answer.
@@ -314,25 +323,26 @@ class Threads:
         self._patient_bytes = 0
         while self._patient:
             request = self._patient.popleft()
-            if request.abandoned or request.may_have_run:
-                continue  # the latter if an exception has interrupted the thread that sent it
+            if request.phase is not MADE:
+                continue  # it was abandoned, or written by a thread that an exception has interrupted
             try:
                 self._protocol.request(request)
             except ConnectionLost as error:
-                request.settled, request.error = True, error
+                request.fail(error)
                 request.wake()
 
     # ---- for the task that reads ----
 
     def is_worth_lending(self, events: list[Event]) -> bool:
         """Return whether to leave to threads what comes next, now that this has come; with the lock held."""
-        requests = [event for event in events if isinstance(event, Request)]
+        requests = [event for event in events if isinstance(event, ThreadRequest)]
         return (
             len(requests) == len(events)
-            and self.lease.is_worth_lending(requests)
+            and not all(request.is_unawaited for request in requests)
+            and self.lease.is_worth_lending()
             and not self._protocol.outbox
             and not self._protocol.is_inside_a_line
-            and all(request.wakes_anywhere for request in self._protocol.open.values())
+            and all(isinstance(request, ThreadRequest) for request in self._protocol.open.values())
         )
 
     async def lend(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.limits.login_throttle import Attempt, Logins, Outcome
+from msl_network_trio.limits.login_throttle import Attempt, LoginThrottle, Outcome
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.handshake import LOGIN_FAILURES
 from msl_network_trio.protocol.manager import answers
@@ -34,7 +34,7 @@ class HandshakeProxy:
         logins: The throttle of the gateway.
     """
 
-    def __init__(self, address: str, logins: Logins) -> None:
+    def __init__(self, address: str, logins: LoginThrottle) -> None:
         self.is_finished = False
         """Whether lines pass as they are."""
         self._address = address
@@ -63,17 +63,17 @@ class HandshakeProxy:
     def _read_manager_line(self, line: bytes) -> None:
         try:
             fields = codec.decode_object(line)
-        except codec.NotALine:  # it is no Manager
+        except codec.UndecodableLine:  # it is no Manager
             self.finish()
             return
         attribute, before = fields.get("attribute"), self._question
         if fields.get("error"):
             self._settle_attempt(
-                Outcome.FAILED if fields.get("message") in LOGIN_FAILURES else Outcome.UNDECIDED
+                Outcome.FAILED if fields.get("message") in LOGIN_FAILURES else Outcome.UNKNOWN
             )
             self.finish()
             return
-        self._settle_attempt(Outcome.SUCCEEDED if before == "password" else Outcome.UNDECIDED)
+        self._settle_attempt(Outcome.SUCCEEDED if before == "password" else Outcome.UNKNOWN)
         if attribute not in {"username", "password", "identity"}:
             self.finish()
             return
@@ -132,9 +132,9 @@ class HandshakeProxy:
     async def _await_throttle(self) -> None:
         turn = trio.Event()
         self._attempt = self._logins.begin(self._address, self._user, turn.set)
-        if self._attempt.waits:
+        if self._attempt.is_queued:
             await turn.wait()
-        if again := self._attempt.again:
+        if again := self._attempt.retry_after:
             raise Throttled(self._address, again)
 
     def throttled_reply(self, throttled: Throttled) -> bytes:
@@ -149,7 +149,7 @@ class HandshakeProxy:
     def finish(self) -> None:
         """Look at nothing any more: the visitor has been let in, or has gone."""
         self.is_finished = True
-        self._settle_attempt(Outcome.UNDECIDED)
+        self._settle_attempt(Outcome.UNKNOWN)
         self._asked.set()
 
 
@@ -157,7 +157,7 @@ def _answer_text(line: bytes) -> str:
     """Return the text that answers a question."""
     try:
         answer: Any = codec.decode(line).result
-    except codec.NotALine:
+    except codec.UndecodableLine:
         answer = terminal.typed(line)
     return answer if isinstance(answer, str) else ""
 

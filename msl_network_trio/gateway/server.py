@@ -20,7 +20,7 @@ from msl_network_trio.gateway.handshake_proxy import HandshakeProxy
 from msl_network_trio.gateway.relay import relay
 from msl_network_trio.gateway.settings import READ_LIMIT, STALLED_AFTER, GatewaySettings, split_address
 from msl_network_trio.hidden import hide
-from msl_network_trio.limits.login_throttle import Logins
+from msl_network_trio.limits.login_throttle import LoginThrottle
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.gateways import addresses_of, plain
@@ -88,7 +88,7 @@ class Gateway:
             buffer_limit=2 * IDENTITY_LIMIT,  # until the visitor has said who it is, see relay()
         )
         self._lobby = UnauthenticatedPool(_UNAUTHENTICATED_LIMIT)
-        self._logins = Logins(_LOGIN_ATTEMPTS, _LOGIN_MEMORY, 0, trio.current_time)
+        self._logins = LoginThrottle(_LOGIN_ATTEMPTS, _LOGIN_MEMORY, 0, trio.current_time)
         self._connected = 0
         self._may_ask = True
         # Shielded, as in Manager.

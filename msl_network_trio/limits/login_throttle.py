@@ -1,11 +1,12 @@
 """Login throttle: bounds the failed logins of each host, and of each user of a host.
 
-Only failures count. An attempt is looked at when it could fail without exceeding a limit, together with those
-that are being looked at; else it waits in a queue. So many attempts at the same time are no way around the
-limits, and right ones are never refused because of each other.
+Only failures count. An attempt is admitted if its failure, together with those of the attempts in progress,
+would not exceed a limit; otherwise it is queued. So parallel attempts cannot evade the limits, and right
+passwords are never refused because of each other.
 
-The memory is bounded: of a user name only a digest is kept, and the hosts that were quiet longest are
-forgotten.
+Memory is bounded: only a digest of a user's name is kept, and the hosts with the oldest attempts are evicted.
+
+All methods are called in the Trio thread; there is no lock.
 """
 
 from __future__ import annotations
@@ -20,29 +21,29 @@ from functools import lru_cache
 from typing import Final
 
 _HOSTS: Final = 10_000
-"""Maximum number of hosts that are remembered."""
+"""Maximum number of hosts in memory."""
 
 _ENTRIES: Final = 100_000
-"""Maximum number of failures and users that are remembered, of all hosts together."""
+"""Maximum number of failures and users in memory, over all hosts."""
 
 _HOST_FACTOR: Final = 10
-"""Failures of a host until its new users are refused, in units of those of one of its users."""
+"""Limit of the failures of a host, as a multiple of the limit of one user."""
 
 _REMEMBERED: Final = 100
-"""Maximum number of failures that are remembered of a user of a host if any number is allowed."""
+"""Maximum number of failures kept for each user of a host if there is no limit."""
 
 _USERS: Final = 1000
-"""Maximum number of users of one host of whom it is remembered that they have logged in."""
+"""Maximum number of users kept for each host that have logged in."""
 
 _LONGEST_DELAY: Final = 5.0
-"""Maximum number of seconds that an attempt is delayed."""
+"""Maximum seconds by which an attempt is delayed."""
 
 _SAME_NETWORK: Final = 64
-"""Length in bits of the prefix of an IPv6 network, of which one host can have all addresses."""
+"""Bits of the prefix of an IPv6 network. One host may own all addresses of such a network."""
 
 
 class Outcome(Enum):
-    """How an attempt has ended."""
+    """The outcome of an attempt."""
 
     FAILED = auto()
     """The password is wrong, or there is no such user."""
@@ -50,76 +51,83 @@ class Outcome(Enum):
     SUCCEEDED = auto()
     """The password is right."""
 
-    UNDECIDED = auto()
-    """Neither: only the user's name was looked at and it is right, or it could not be checked."""
+    UNKNOWN = auto()
+    """The check was not completed, or only the user's name was checked and it exists."""
 
 
 class Attempt:
     """One attempt to log in, from its arrival to its outcome.
 
     Args:
-        logins: The throttle.
-        network: The network that it came from.
+        throttle: The throttle that admits it.
+        network: The network of the host, see `network_of`.
         user: The digest of the user's name.
-        wake: Called once when the attempt no longer waits, if it had to.
+        wake: Called once when a queued attempt is admitted or refused.
 
     Attributes:
-        is_looked_at: Whether it may be checked now; then `end` must be called.
-        again: Seconds after which the next attempt may be made if this one is refused, else 0.
+        is_admitted: Whether the password may be checked now; `end` must be called then.
+        is_new: Whether the user had no successful login from the host when the attempt was admitted.
+        retry_after: Seconds until the next attempt may be made if this one is refused, else 0.
     """
 
-    __slots__ = ("_logins", "again", "is_looked_at", "is_new", "network", "user", "wake")
+    __slots__ = ("_throttle", "is_admitted", "is_new", "network", "retry_after", "user", "wake")
 
-    def __init__(self, logins: Logins, network: str, user: bytes, wake: Callable[[], None]) -> None:
-        self._logins = logins
+    def __init__(self, throttle: LoginThrottle, network: str, user: bytes, wake: Callable[[], None]) -> None:
+        self._throttle = throttle
         self.network = network
         self.user = user
         self.wake = wake
-        self.is_looked_at = False
+        self.is_admitted = False
         self.is_new = True
-        """Whether no login of the user had succeeded from the host when this one began to be looked at."""
-        self.again = 0
+        self.retry_after = 0
 
     @property
-    def waits(self) -> bool:
-        """Whether it is queued."""
-        return not (self.is_looked_at or self.again)
+    def is_queued(self) -> bool:
+        """Whether it is neither admitted nor refused yet."""
+        return not (self.is_admitted or self.retry_after)
 
     def end(self, outcome: Outcome) -> None:
-        """Note the outcome; also of an attempt that is withdrawn while it waits."""
-        self._logins._end(self, outcome)  # noqa: SLF001 - the two are one
+        """Record the outcome; also withdraws a queued attempt."""
+        self._throttle._end(self, outcome)  # noqa: SLF001 - the two classes are one unit
 
 
 class _Host:
-    """What is known of the attempts of one host."""
+    """The attempts of one host.
 
-    __slots__ = ("failed", "failed_users", "known", "looking", "looking_new", "waiting")
+    Attributes:
+        failed: The failures as pairs of time and user, the oldest first.
+        failed_users: The times of the same failures by user.
+        known: Users that have logged in, the latest last.
+        in_progress: Number of admitted attempts by user.
+        new_in_progress: Number of those by users that were not known.
+        queued: Queued attempts by user.
+    """
+
+    __slots__ = ("failed", "failed_users", "in_progress", "known", "new_in_progress", "queued")
 
     def __init__(self) -> None:
         self.failed: deque[tuple[float, bytes]] = deque()
-        """When an attempt has failed, and of which user, the oldest first."""
         self.failed_users: dict[bytes, deque[float]] = {}
-        """The same by user."""
         self.known: dict[bytes, None] = {}
-        """Users who have logged in, the latest last."""
-        self.looking: dict[bytes, int] = {}
-        """Number of attempts being looked at by user."""
-        self.looking_new = 0
-        """Number of those of users who were not known."""
-        self.waiting: dict[bytes, deque[Attempt]] = {}
+        self.in_progress: dict[bytes, int] = {}
+        self.new_in_progress = 0
+        self.queued: dict[bytes, deque[Attempt]] = {}
 
     def size(self) -> int:
+        """Return the number of failures and users in memory."""
         return len(self.failed) + len(self.known)
 
     def is_active(self) -> bool:
-        return bool(self.looking or self.waiting)
+        """Return whether an attempt is in progress or queued."""
+        return bool(self.in_progress or self.queued)
 
-    def forget(self, since: float) -> None:
-        """Forget the failures until a time."""
-        while self.failed and self.failed[0][0] <= since:
+    def expire(self, until: float) -> None:
+        """Forget the failures up to a time."""
+        while self.failed and self.failed[0][0] <= until:
             self.forget_oldest()
 
     def forget_oldest(self) -> None:
+        """Forget the oldest failure."""
         _, user = self.failed.popleft()
         times = self.failed_users[user]
         times.popleft()
@@ -127,19 +135,18 @@ class _Host:
             del self.failed_users[user]
 
 
-class Logins:
-    """Throttle of the attempts to log in.
+class LoginThrottle:
+    """Admits, queues, delays or refuses attempts to log in.
 
     Args:
-        attempts: Maximum number of failures of one user of a host within `seconds`. After ten times as many
-            of the host, users who have not logged in from there before are refused, and others are delayed.
-            None: any number.
-        seconds: Seconds after which a failure is forgotten.
-        delay: Seconds of delay for each failure before an attempt is looked at.
-        clock: Returns the time in seconds, of which only differences count.
+        attempts: Maximum number of failures of one user of a host within `seconds`; None: no limit. After
+            ten times as many failures of the host, new users are refused and known users are delayed.
+        seconds: Seconds until a failure is forgotten.
+        delay: Seconds of delay per failure before an attempt is checked.
+        clock: Returns the time in seconds; only differences are used.
 
     Attributes:
-        refused: Number of attempts that were refused without being looked at.
+        refused: Number of attempts that were refused without a check of the password.
     """
 
     def __init__(
@@ -157,7 +164,7 @@ class Logins:
         self.refused = 0
 
     def delay(self, address: str, user: str | None = None) -> float:
-        """Return the number of seconds to wait before an attempt is made; arguments as for `begin`."""
+        """Return the seconds by which to delay an attempt; arguments as for `begin`."""
         host = self._find(network_of(address))
         if host is None:
             return 0.0
@@ -172,36 +179,36 @@ class Logins:
     def begin(
         self, address: str, user: str | None = None, wake: Callable[[], None] = lambda: None
     ) -> Attempt:
-        """Begin an attempt: it may be looked at, has to wait, or is refused.
+        """Begin an attempt, which is admitted, queued or refused.
 
         Args:
             address: The IP address of the host.
-            user: The user's name; None: the password is not one of a user.
-            wake: Called once when the attempt no longer waits, if it has to.
+            user: The user's name; None: the password is that of the Manager.
+            wake: Called once when a queued attempt is admitted or refused.
         """
         network = network_of(address)
         host = self._find(network) or _Host()
         self._hosts.pop(network, None)
-        self._hosts[network] = host  # behind all others
+        self._hosts[network] = host  # the order of eviction
         attempt = Attempt(self, network, _digest(user), wake)
-        if attempt.user in host.waiting or not self._try(host, attempt):
-            host.waiting.setdefault(attempt.user, deque()).append(attempt)
-        self._forget_quiet()
+        if attempt.user in host.queued or not self._try(host, attempt):
+            host.queued.setdefault(attempt.user, deque()).append(attempt)
+        self._evict()
         return attempt
 
     def _end(self, attempt: Attempt, outcome: Outcome) -> None:
         host = self._hosts.get(attempt.network)
-        if attempt.again or host is None:
+        if attempt.retry_after or host is None:
             return
-        if not attempt.is_looked_at:
-            waiting = host.waiting[attempt.user]
-            waiting.remove(attempt)
-            if not waiting:
-                del host.waiting[attempt.user]
+        if not attempt.is_admitted:
+            queue = host.queued[attempt.user]
+            queue.remove(attempt)
+            if not queue:
+                del host.queued[attempt.user]
             return
-        self._stop_looking(host, attempt)
+        self._leave_progress(host, attempt)
         before = host.size()
-        host.forget(self._clock() - self._seconds)
+        host.expire(self._clock() - self._seconds)
         if outcome is Outcome.FAILED:
             self._fail(host, attempt.user)
         elif outcome is Outcome.SUCCEEDED:
@@ -210,63 +217,63 @@ class Logins:
             if len(host.known) > _USERS:
                 del host.known[next(iter(host.known))]
         self._size += host.size() - before
-        self._admit_waiting(host, attempt)
+        self._admit_queued(host, attempt)
         self._drop_if_empty(attempt.network, host)
-        self._forget_quiet()
+        self._evict()
 
-    def _stop_looking(self, host: _Host, attempt: Attempt) -> None:
-        attempt.is_looked_at = False
-        host.looking_new -= attempt.is_new
-        host.looking[attempt.user] -= 1
-        if not host.looking[attempt.user]:
-            del host.looking[attempt.user]
+    def _leave_progress(self, host: _Host, attempt: Attempt) -> None:
+        attempt.is_admitted = False
+        host.new_in_progress -= attempt.is_new
+        host.in_progress[attempt.user] -= 1
+        if not host.in_progress[attempt.user]:
+            del host.in_progress[attempt.user]
 
     def _fail(self, host: _Host, user: bytes) -> None:
         now = self._clock()
         if len(host.failed_users.get(user, ())) < self._remembered:
             host.failed.append((now, user))
             host.failed_users.setdefault(user, deque()).append(now)
-        if len(host.failed) > _HOST_FACTOR * self._remembered * 2:  # of users who are known
+        if len(host.failed) > _HOST_FACTOR * self._remembered * 2:  # failures of known users
             host.forget_oldest()
 
-    def _admit_waiting(self, host: _Host, ended: Attempt) -> None:
-        """Look at those that have waited for the end of an attempt, or refuse them."""
+    def _admit_queued(self, host: _Host, ended: Attempt) -> None:
+        """Admit or refuse queued attempts after an attempt has ended."""
         self._admit_of(host, ended.user)
         if ended.is_new:
-            for user in list(host.waiting):
+            for user in list(host.queued):
                 if self._is_full(host):
                     break
                 self._admit_of(host, user)
 
     def _admit_of(self, host: _Host, user: bytes) -> None:
-        waiting = host.waiting.get(user)
-        while waiting and self._try(host, waiting[0]):
-            waiting.popleft().wake()
-        if waiting is not None and not waiting:
-            del host.waiting[user]
+        queue = host.queued.get(user)
+        while queue and self._try(host, queue[0]):
+            queue.popleft().wake()
+        if queue is not None and not queue:
+            del host.queued[user]
 
     def _is_full(self, host: _Host) -> bool:
-        """Return whether new users of a host have to wait."""
-        return len(host.failed) < self._host_attempts <= len(host.failed) + host.looking_new
+        """Return whether attempts of new users of a host are queued."""
+        return len(host.failed) < self._host_attempts <= len(host.failed) + host.new_in_progress
 
     def _try(self, host: _Host, attempt: Attempt) -> bool:
-        """Look at an attempt or refuse it; False if it has to wait."""
+        """Admit or refuse an attempt; return False if it must be queued."""
         user = attempt.user
-        if again := self._refusal(host, user):
+        if retry_after := self._refusal(host, user):
             self.refused += 1
-            attempt.again = again
+            attempt.retry_after = retry_after
             return True
         is_new = user not in host.known
         failed = len(host.failed_users.get(user, ()))
-        if failed + host.looking.get(user, 0) >= self._attempts or (is_new and self._is_full(host)):
+        if failed + host.in_progress.get(user, 0) >= self._attempts or (is_new and self._is_full(host)):
             return False
-        attempt.is_looked_at, attempt.is_new = True, is_new
-        host.looking[user] = host.looking.get(user, 0) + 1
-        host.looking_new += is_new
+        attempt.is_admitted, attempt.is_new = True, is_new
+        host.in_progress[user] = host.in_progress.get(user, 0) + 1
+        host.new_in_progress += is_new
         return True
 
     def _refusal(self, host: _Host, user: bytes) -> int:
-        """Return the seconds until a user of a host may log in; 0: now."""
+        """Return the seconds until a refused user of a host may log in; 0: the user is not refused."""
         since = 0.0
         times: Sequence[float] = host.failed_users.get(user, ())
         if len(times) >= self._attempts:
@@ -278,11 +285,11 @@ class Logins:
         return max(1, math.ceil(since + self._seconds - self._clock()))
 
     def _find(self, network: str) -> _Host | None:
-        """Return what is known of a host that has not been forgotten."""
+        """Return the record of a host without expired failures; None if there is none."""
         host = self._hosts.get(network)
         if host is not None:
             before = host.size()
-            host.forget(self._clock() - self._seconds)
+            host.expire(self._clock() - self._seconds)
             self._size += host.size() - before
             self._drop_if_empty(network, host)
         return self._hosts.get(network)
@@ -291,11 +298,11 @@ class Logins:
         if not (host.size() or host.is_active()):
             self._hosts.pop(network, None)
 
-    def _forget_quiet(self) -> None:
-        """Forget hosts, those that were quiet longest first, until there are no more than there may be."""
+    def _evict(self) -> None:
+        """Evict hosts, those with the oldest attempts first, until the limits hold."""
         while len(self._hosts) > _HOSTS or self._size > _ENTRIES:
-            quiet = (network for network, host in self._hosts.items() if not host.is_active())
-            network = next(quiet, None)
+            idle = (network for network, host in self._hosts.items() if not host.is_active())
+            network = next(idle, None)
             if network is None:
                 return
             self._size -= self._hosts.pop(network).size()
@@ -309,7 +316,7 @@ def _digest(user: str | None) -> bytes:
 
 @lru_cache(maxsize=1000)
 def network_of(address: str) -> str:
-    """Return what tells hosts apart: the IPv4 address, or the IPv6 network."""
+    """Return the identifier of a host: its IPv4 address, or its IPv6 network."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

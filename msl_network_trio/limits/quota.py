@@ -1,4 +1,7 @@
-"""How much many connections hold together of what is not complete, and who has to go if it is too much."""
+"""Quota for incomplete input across connections; evicts the largest holder of the busiest host.
+
+All methods are called in the Trio thread; there is no lock.
+"""
 
 from __future__ import annotations
 
@@ -10,47 +13,49 @@ from typing import Generic, TypeVar
 from msl_network_trio.limits.login_throttle import network_of
 
 H = TypeVar("H")
-"""Who holds something."""
+"""The type of holders, such as connections."""
 
 
-class Holdings(Generic[H]):
-    """Counts bytes. If there are too many, the one goes who holds most, of the host that holds most.
+class Quota(Generic[H]):
+    """Counts the bytes of many holders, and evicts holders while the sum exceeds a limit.
 
-    So many connections that each hold a part cannot have somebody else dropped, who holds more than each of
-    them. All of an IPv6 network count as one host.
+    The largest holder of the host with the most bytes is evicted. So a host with many connections that each
+    hold little cannot evict a single connection of another host that holds more than each of them. All
+    addresses of an IPv6 network count as one host.
 
     Args:
-        most: How many bytes all may hold together; None: any number.
-        host_of: Returns the IP address of the host of a holder; those of which it is not known count as one.
-        drop: Ends the connection of a holder, of which nothing counts any more when this is called.
+        limit: Maximum bytes of all holders; None: no limit.
+        host_of: Returns the IP address of a holder's host; holders without a known address share one.
+        evict: Ends the connection of a holder. The bytes of the holder are released before the call.
 
     Attributes:
-        size: How many bytes are held.
+        size: Bytes held.
     """
 
-    def __init__(self, most: int | None, host_of: Callable[[H], str], drop: Callable[[H], None]) -> None:
+    def __init__(self, limit: int | None, host_of: Callable[[H], str], evict: Callable[[H], None]) -> None:
         self.size = 0
-        self._most = math.inf if most is None else most
+        self._limit = math.inf if limit is None else limit
         self._host_of = host_of
-        self._drop = drop
+        self._evict = evict
         self._sizes: dict[H, int] = {}
 
-    def hold(self, holder: H, size: int) -> None:
-        """Note how many bytes somebody holds now; then it may be that somebody has to go."""
-        self.let_go(holder)
+    def update(self, holder: H, size: int) -> None:
+        """Set the bytes of a holder, and evict holders while the limit is exceeded."""
+        self.release(holder)
         if size:
             self._sizes[holder] = size
             self.size += size
-        while self.size > self._most:
+        while self.size > self._limit:
             largest = self._largest()
-            self.let_go(largest)
-            self._drop(largest)
+            self.release(largest)
+            self._evict(largest)
 
-    def let_go(self, holder: H) -> None:
-        """Note that somebody holds nothing any more; once more does no harm."""
+    def release(self, holder: H) -> None:
+        """Set the bytes of a holder to 0."""
         self.size -= self._sizes.pop(holder, 0)
 
     def _largest(self) -> H:
+        """Return the largest holder of the host with the most bytes."""
         hosts: Counter[str] = Counter()
         largest: dict[str, H] = {}
         for holder, size in self._sizes.items():

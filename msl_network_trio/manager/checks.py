@@ -12,7 +12,7 @@ import trio
 
 from msl_network_trio.constants import SHUTDOWN_MANAGER
 from msl_network_trio.exceptions import CertificateError, DatabaseError
-from msl_network_trio.limits.login_throttle import Logins, Outcome
+from msl_network_trio.limits.login_throttle import LoginThrottle, Outcome
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.connection import PeerConnection
@@ -65,7 +65,7 @@ class Checks:
     def __init__(
         self,
         database: ManagerDatabase,
-        logins: Logins,
+        logins: LoginThrottle,
         rights: Rights,
         admin: AdminRequests,
         replacing: Replacing,
@@ -145,12 +145,12 @@ class Checks:
         """
         its_turn = trio.Event()
         attempt = self._logins.begin(peer.host.address, username, its_turn.set)
-        outcome = Outcome.UNDECIDED
+        outcome = Outcome.UNKNOWN
         try:
-            if attempt.waits:
+            if attempt.is_queued:
                 await its_turn.wait()
-            if attempt.again:
-                raise Throttled(peer.host.name, attempt.again)
+            if attempt.retry_after:
+                raise Throttled(peer.host.name, attempt.retry_after)
             verdict, outcome = await look()
             return verdict
         finally:
@@ -158,7 +158,7 @@ class Checks:
 
     async def _know(self, peer: Peer, question: UserCheck) -> tuple[bool, Outcome]:
         known = await self._database.is_known(question, peer.host.address)
-        return known, Outcome.UNDECIDED if known else Outcome.FAILED
+        return known, Outcome.UNKNOWN if known else Outcome.FAILED
 
     async def _log_in(self, peer: Peer, question: LoginCheck) -> tuple[bool | None, Outcome]:
         user = await self._database.log_in(question, peer.host.address)

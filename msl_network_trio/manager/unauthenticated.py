@@ -19,7 +19,7 @@ from typing import Final
 import trio
 
 from msl_network_trio.limits.login_throttle import network_of
-from msl_network_trio.limits.quota import Holdings
+from msl_network_trio.limits.quota import Quota
 from msl_network_trio.manager.open_files import open_files_limit
 
 _BYTES: Final = 64 * 1024 * 1024
@@ -121,7 +121,7 @@ class UnauthenticatedPool:
         self._slots = _Group()
         self._queue = _Group()  # waits for a place in `_slots`
         self._served = _Group()
-        self._said: Holdings[PoolEntry] = Holdings(
+        self._said: Quota[PoolEntry] = Quota(
             _BYTES,
             lambda entry: entry.host,
             lambda entry: self._evict(entry, "they have sent too much"),
@@ -195,13 +195,13 @@ class UnauthenticatedPool:
         """Note bytes that a connection has sent; the largest sender is evicted if they are too many."""
         entry.size += size
         if entry in self:
-            self._said.hold(entry, entry.size)
+            self._said.update(entry, entry.size)
 
     def leave(self, entry: PoolEntry) -> None:
         """Remove a connection that was admitted or has ended; again does no harm."""
         if not (self._all.discard(entry) or self._served.discard(entry)):
             return
-        self._said.let_go(entry)
+        self._said.release(entry)
         entry.leave = _nobody_is_here
         if entry.slot is not None:
             entry.slot.set()

@@ -17,7 +17,7 @@ _MANY = 1000
 """After how many abandoned requests of unknown fate to ask the Manager how far it has read."""
 
 
-class Unread:
+class Acknowledged:
     """Knows which requests the Manager may not have read yet, also of those that were abandoned.
 
     Args:
@@ -28,10 +28,10 @@ class Unread:
         mark: The `Request.sequence` up to which all are known to have been read.
     """
 
-    __slots__ = ("_open", "abandoned", "mark")
+    __slots__ = ("_open", "abandoned", "watermark")
 
     def __init__(self, open_requests: Mapping[str | None, Request]) -> None:
-        self.mark = 0
+        self.watermark = 0
         self._open = open_requests
         self.abandoned: OrderedDict[str, Request] = OrderedDict()
 
@@ -40,7 +40,7 @@ class Unread:
         return (
             request
             for request in chain(self._open.values(), self.abandoned.values())
-            if request.sequence > self.mark and request.service != MANAGER
+            if request.sequence > self.watermark and request.service != MANAGER
         )
 
     @property
@@ -49,28 +49,28 @@ class Unread:
         return {request.service for request in chain(self._open.values(), self.abandoned.values())}
 
     @property
-    def abandoned_too_many(self) -> bool:
+    def needs_ping(self) -> bool:
         """Whether to ask the Manager how far it has read, so that they can be forgotten."""
         return len(self.abandoned) >= _MANY
 
-    def read_up_to(self, sequence: int) -> None:
+    def advance(self, sequence: int) -> None:
         """Move the mark: the Manager has read this request, and all before it."""
-        self.mark = max(self.mark, sequence)
+        self.watermark = max(self.watermark, sequence)
 
     def abandon(self, request: Request) -> None:
         """Keep a request in mind that is not open any more, if it may not have been read."""
-        if request.sequence > self.mark:
+        if request.sequence > self.watermark:
             self.abandoned[request.uid] = request
 
     def forget(self, uid: str) -> Request | None:
         """Forget an abandoned request, and return it if it was there."""
         return self.abandoned.pop(uid, None)
 
-    def forget_read(self) -> None:
+    def prune(self) -> None:
         """Forget the abandoned requests up to the mark, which nothing can be about any more."""
         while self.abandoned:
             uid, request = next(iter(self.abandoned.items()))
-            if request.sequence > self.mark:
+            if request.sequence > self.watermark:
                 break
             del self.abandoned[uid]
 

@@ -16,7 +16,7 @@ login questions, and the refusal of a request to a Service that is not there car
 - While an admin request is open nothing else is written (the *gate* is shut): until the client has
   logged in as an administrator, the Manager takes the next line, whatever it is, for the user's name.
 - A refusal ("the 'X' Service is not connected") names the Service but not the request. It can only
-  mean a request behind the last one that is known to have been read (see `Unread`). If there is just
+  mean a request behind the last one that is known to have been read (see `Acknowledged`). If there is just
   one, the refusal is its own. If there are several, all of them fail, and a *barrier* (an ``unlink``
   from a service that cannot exist) tells when no further refusal of theirs can follow.
 - Requests to that Service that were read before will never be answered: a Manager forwards what a dying
@@ -48,7 +48,7 @@ from msl_network_trio.exceptions import (
 )
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol import codec
-from msl_network_trio.protocol.acknowledged import Unread
+from msl_network_trio.protocol.acknowledged import Acknowledged
 from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.protocol.handshake import (
     HANDSHAKE_LINE_LIMIT,
@@ -67,9 +67,10 @@ from msl_network_trio.protocol.messages import (
     ReceivedLine,
     refusal,
 )
+from msl_network_trio.protocol.outbox import Outbox
 from msl_network_trio.protocol.request_errors import answered_error, gone, is_refusal, not_there, remote_error
-from msl_network_trio.protocol.requests import NOBODY, Line, Outbox, Request
-from msl_network_trio.protocol.service_addresses import Presence
+from msl_network_trio.protocol.requests import ABANDONED, NO_WAITER, QUEUED, SETTLED, Line, Request
+from msl_network_trio.protocol.service_addresses import ServiceAddresses
 from msl_network_trio.protocol.uids import Uids
 from msl_network_trio.visible import visible
 
@@ -96,7 +97,7 @@ _LONG = 4096
 Event = Request | Question | Connected | NotificationBatch
 """A `Request` has been settled or has a question; a bare `Question` belongs to the handshake.
 
-That a result has come which `NOBODY` waits for is no event.
+That a result has come which `NO_WAITER` waits for is no event.
 
 Notifications of one Service that came one behind the other are one event, but for long ones (`_LONG`), which
 are one each, so that their sizes are known.
@@ -133,11 +134,11 @@ class ClientProtocol:
         self._uids = Uids()
         self.outbox = Outbox()
         self.open = self.outbox.open
-        self._unread = Unread(self.open)
+        self._acknowledged = Acknowledged(self.open)
         self._barriers: dict[str | None, _Barrier] = {}
         self._deferred_barriers: list[_Barrier] = []
         self._ping: _Barrier | None = None
-        self._presence = Presence()
+        self._service_addresses = ServiceAddresses()
         self._linking: dict[str, str] = {}
         self._ended = False
 
@@ -170,12 +171,12 @@ class ClientProtocol:
         """How many requests were given out to be written and are not yet answered."""
         return len(self.open)
 
-    def is_waiting_between(self, after: int, upto: int) -> bool:
+    def has_open_between(self, after: int, upto: int) -> bool:
         """Whether a request is open whose `Request.sequence` is more than `after` and at most `upto`."""
         return any(after < request.sequence <= upto for request in self.open.values())
 
     @property
-    def person_is_asked(self) -> bool:
+    def has_login_question(self) -> bool:
         """Whether the Manager waits for us to log in."""
         return self._admin is not None and self._admin.question is not None
 
@@ -224,7 +225,7 @@ class ClientProtocol:
             self.check_open(request.service)
         self.outbox.add(request)
 
-    def is_to_link(self, request: Request, service: str) -> None:
+    def note_link(self, request: Request, service: str) -> None:
         """Note with which Service a request, not yet queued, asks the Manager to link."""
         self._linking[request.uid] = service
 
@@ -234,20 +235,21 @@ class ClientProtocol:
         If it was not written, it never will be. Else its reply is dropped when it comes; if it is an
         admin request, the gate stays shut until then, and questions about it are answered with nothing.
         """
-        if request.settled or request.abandoned:
+        if request.phase >= SETTLED:
             return
-        request.abandoned = True
         self._linking.pop(request.uid, None)
-        if request.waits:
+        if request.phase is QUEUED:
             self.outbox.withdraw(request)
             if request is self._admin:
                 self._open_gate()
-        elif request is self._admin:
+            return
+        request.phase = ABANDONED
+        if request is self._admin:
             if request.question is not None:
                 self.answer("")
         elif self.open.pop(request.uid, None) is not None:
-            self._unread.abandon(request)
-            if self._unread.abandoned_too_many and self._ping is None and self._admin is None:
+            self._acknowledged.abandon(request)
+            if self._acknowledged.needs_ping and self._ping is None and self._admin is None:
                 self._ping = self._barrier(None)
                 self.outbox.add(self._ping)
 
@@ -324,11 +326,6 @@ class ClientProtocol:
         return events
 
     @property
-    def may_pass_by(self) -> bool:
-        """Whether a request would be the next line to write."""
-        return not self.outbox.unsent and self.outbox.gate is None
-
-    @property
     def has_limit(self) -> bool:
         """Whether lines may be no longer than a limit."""
         return self._lines.limit is not None
@@ -367,22 +364,22 @@ class ClientProtocol:
             ):
                 return None
             requests.append(request)
-        unread = self._unread
+        acknowledged = self._acknowledged
         for request, message in zip(requests, messages, strict=True):
             if message.error:
                 request.error = answered_error(request, message, self.manager, self.manager_name)
             else:
                 request.result = message.result
-            unread.read_up_to(request.sequence)
-            request.settled = True
+            acknowledged.advance(request.sequence)
+            request.phase = SETTLED
         return requests
 
     def forget(self, requests: Iterable[Request]) -> None:
         """Remove requests from `open` that were settled by `settle_replies`."""
         for request in requests:
             self.open.pop(request.uid, None)
-        if self._unread.abandoned:
-            self._unread.forget_read()
+        if self._acknowledged.abandoned:
+            self._acknowledged.prune()
 
     def _take_block(self, block: bytes, events: list[Event]) -> None:
         if self._handshake.is_over:
@@ -401,7 +398,7 @@ class ClientProtocol:
         for line in block[:-1].split(b"\n"):
             try:
                 message = codec.decode(line)
-            except codec.NotALine as error:
+            except codec.UndecodableLine as error:
                 if line.strip():
                     self._undecodable(line, error, events)
             else:
@@ -414,7 +411,7 @@ class ClientProtocol:
 
     def _understand_all(self, messages: Sequence[ReceivedLine], block: bytes, events: list[Event]) -> None:
         pop, append, unset, manager = self.open.pop, events.append, UNSET, MANAGER
-        unread, nobody = self._unread, NOBODY
+        acknowledged, nobody = self._acknowledged, NO_WAITER
         run = NotificationBatch.of()
         sizes: dict[int, int] = {}
         for message in messages:
@@ -429,9 +426,9 @@ class ClientProtocol:
                         self._look_who_is_there(request, events)
                 else:  # what _answer() does, without the calls: this is the hot path
                     request.result = result
-                    request.settled = True
-                    if request.sequence > unread.mark:  # noqa: PLR1730 - to call max() takes longer
-                        unread.mark = request.sequence
+                    request.phase = SETTLED
+                    if request.sequence > acknowledged.watermark:  # noqa: PLR1730 - to call max() takes longer
+                        acknowledged.watermark = request.sequence
                     if request.waiter is not nobody:
                         append(request)
             elif uid == NOTIFICATION_UID:
@@ -446,8 +443,8 @@ class ClientProtocol:
                     run.size += sizes[id(message)]
             else:
                 self._unaddressed(message, events)
-        if unread.abandoned:
-            unread.forget_read()
+        if acknowledged.abandoned:
+            acknowledged.prune()
 
     def _shake_hands(self, line: bytes, message: ReceivedLine, events: list[Event]) -> None:
         try:
@@ -468,7 +465,7 @@ class ClientProtocol:
         self._ended = True
         return self._handshake.eof(self._lines, self._rejection, close_reason)
 
-    def lose(self, reason: ConnectionLost, *, cut_off: bool = False) -> list[Request]:
+    def connection_lost(self, reason: ConnectionLost, *, cut_off: bool = False) -> list[Request]:
         """End the conversation: settle every request that is still open, and return them.
 
         Args:
@@ -480,7 +477,7 @@ class ClientProtocol:
         waiting = [line for line in self.outbox if isinstance(line, Request)]
         requests = [*self.open.values(), *waiting]
         for request in requests:
-            request.settled = True
+            request.phase = SETTLED
             if (
                 request.attribute == SHUTDOWN_MANAGER
                 and request is self._admin
@@ -493,7 +490,7 @@ class ClientProtocol:
             what = f"{request.service}.{request.attribute}"
             fate = "may have been executed" if request.may_have_run else "was not sent"
             request.error = type(reason)(f"{reason}; {what} {fate}", may_have_run=request.may_have_run)
-        for queue in (self.outbox, self.open, self._unread, self._linking):
+        for queue in (self.outbox, self.open, self._acknowledged, self._linking):
             queue.clear()
         return requests
 
@@ -503,7 +500,7 @@ class ClientProtocol:
         else:
             self.broken = self._handshake.no_manager(what, start)
 
-    def _undecodable(self, line: bytes, error: codec.NotALine, events: list[Event]) -> None:
+    def _undecodable(self, line: bytes, error: codec.UndecodableLine, events: list[Event]) -> None:
         request = self.open.pop(error.uid, None)
         admin = self._admin
         if request is None and error.uid == "" and admin is not None and admin.may_have_run:
@@ -538,8 +535,8 @@ class ClientProtocol:
 
     def _settle(self, request: Request) -> None:
         """Settle a request that the Manager has read."""
-        request.settled = True
-        self._unread.read_up_to(request.sequence)
+        request.phase = SETTLED
+        self._acknowledged.advance(request.sequence)
         if request.service == MANAGER:
             request.question = None
             if request is self._ping:
@@ -557,14 +554,14 @@ class ClientProtocol:
         earlier = [r for r in self.open.values() if r.service != MANAGER and r.sequence < request.sequence]
         if linked:
             address = request.result.get("address") if isinstance(request.result, dict) else None
-            absent = {linked} if self._presence.observe(linked, address) else set()
+            absent = {linked} if self._service_addresses.observe(linked, address) else set()
         elif request.attribute == "identity":
-            absent = set(self._presence.observe_all(request.result, {r.service for r in earlier}))
+            absent = set(self._service_addresses.observe_all(request.result, {r.service for r in earlier}))
         else:
             return
         for lost in (r for r in earlier if r.service in absent):
             del self.open[lost.uid]
-            lost.settled = True
+            lost.phase = SETTLED
             lost.error = gone(lost, self.manager_name)
             events.append(lost)
 
@@ -587,10 +584,10 @@ class ClientProtocol:
 
     def _forget_late(self, uid: str) -> bool:
         """Note that the Manager has read a request that was abandoned; False if there is none."""
-        late = self._unread.forget(uid)
+        late = self._acknowledged.forget(uid)
         if late is None:
             return False
-        self._unread.read_up_to(late.sequence)
+        self._acknowledged.advance(late.sequence)
         return True
 
     def _take_notifications(
@@ -650,7 +647,7 @@ class ClientProtocol:
         admin = self._admin
         if admin is None or not admin.may_have_run:
             logger.warning("Manager[%s] asked for %r out of turn", self.manager, message.attribute)
-        elif admin.abandoned or message.attribute not in QUESTIONS:
+        elif admin.phase is ABANDONED or message.attribute not in QUESTIONS:
             # Nobody will answer, and without an answer the gate would stay shut for ever. To an empty
             # one the Manager replies that this takes an administrator, and goes on.
             self.answer("")
@@ -687,22 +684,22 @@ class ClientProtocol:
     def _services_that_may_refuse(self) -> Iterator[str | None]:
         """Those that are expected to come first: each look through all open requests takes long."""
         yield from self._barriers
-        yield from self._unread.services
+        yield from self._acknowledged.services
 
     def _service_refused(self, service: str, events: list[Event]) -> None:
-        suspects = [request for request in self._unread if request.service == service]
+        suspects = [request for request in self._acknowledged if request.service == service]
         if service in self._barriers or not suspects:
             return  # one more refusal of requests that have failed already, or a forgery
         refused = suspects[0] if len(suspects) == 1 else None
         for request in [r for r in self.open.values() if r.service == service]:
             del self.open[request.uid]
-            request.settled = True
+            request.phase = SETTLED
             request.error = not_there(request, self.manager_name, may_have_run=request is not refused)
             events.append(request)
         for request in suspects:
-            self._unread.forget(request.uid)
+            self._acknowledged.forget(request.uid)
         if refused is not None:
-            self._unread.read_up_to(refused.sequence)
+            self._acknowledged.advance(refused.sequence)
             return
         barrier = self._barriers[service] = self._barrier(service)
         if self._admin is not None and self._admin.may_have_run:
@@ -713,7 +710,7 @@ class ClientProtocol:
 
     def _line_unread(self, message: ReceivedLine, events: list[Event]) -> None:
         """The Manager could not parse a line of ours (nested deeper than it can, for example)."""
-        suspects = list(self._unread)
+        suspects = list(self._acknowledged)
         logger.error(
             "Manager[%s] could not read a request (one of %d): %s",
             self.manager,
@@ -721,9 +718,9 @@ class ClientProtocol:
             visible(message.message),
         )
         for request in suspects:
-            self._unread.forget(request.uid)
+            self._acknowledged.forget(request.uid)
             if self.open.pop(request.uid, None) is not None:
-                request.settled = True
+                request.phase = SETTLED
                 request.error = remote_error(request, message, self.manager)
                 events.append(request)
 

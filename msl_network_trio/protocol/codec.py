@@ -45,7 +45,7 @@ _DTYPE: Final = "its dtype is "
 """What is in errors about values of NumPy."""
 
 
-def tell_where(error: TypeError | ValueError, where: str) -> None:
+def add_location(error: TypeError | ValueError, where: str) -> None:
     """Say in an error about a value of NumPy where the value is.
 
     The text of others stays word for word that of msl-network, since users match it, to its very end.
@@ -168,7 +168,7 @@ def encode_arguments(arguments: Any, attribute: str) -> bytes:
     try:
         return encode_value(arguments)
     except (TypeError, ValueError) as error:
-        tell_where(error, f"{_which(arguments)} of {attribute!r}")
+        add_location(error, f"{_which(arguments)} of {attribute!r}")
         raise
 
 
@@ -216,7 +216,7 @@ class _Envelope(msgspec.Struct):
 _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
 
 
-class NotALine(ValueError):
+class UndecodableLine(ValueError):
     """The line is not a JSON object that can be decoded.
 
     Attributes:
@@ -262,7 +262,7 @@ def decode_routed(line: bytes) -> RoutedLine:
     """Decode just as much of a line as a Manager has to know to pass it on, and check the rest.
 
     Raises:
-        NotALine: The line is no JSON object, or one that its receiver could not decode.
+        UndecodableLine: The line is no JSON object, or one that its receiver could not decode.
     """
     try:
         routed = _route(line)
@@ -271,7 +271,7 @@ def decode_routed(line: bytes) -> RoutedLine:
         return routed
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         if not line or line.isspace():
-            raise NotALine("an empty line") from None  # of which many cost little
+            raise UndecodableLine("an empty line") from None  # of which many cost little
         return _route_exactly(line) if len(line) < _LARGE else _route_large(line)
 
 
@@ -290,9 +290,9 @@ def _route_large(line: bytes) -> RoutedLine:
     if found["result"]:
         found["result"] = b"null"
     if sum(map(len, found.values())) >= _LARGE:
-        raise NotALine("a line of this length has short names, and a short uid")
+        raise UndecodableLine("a line of this length has short names, and a short uid")
     if any(stand_in in value for value in found.values() for _, stand_in in _STAND_INS):
-        raise NotALine("a line of this length has no NaN and no Infinity in its names or its uid")
+        raise UndecodableLine("a line of this length has no NaN and no Infinity in its names or its uid")
     return _route_exactly(b"{%b}" % b",".join(b'"%b":%b' % (n.encode(), v) for n, v in found.items() if v))
 
 
@@ -300,11 +300,11 @@ def _route_exactly(line: bytes) -> RoutedLine:
     fields = decode_object(line)
     uid = fields.get("uid", "")
     if isinstance(uid, list | dict) or (isinstance(uid, str) and not is_unicode(uid)):
-        raise NotALine("a uid is text")
+        raise UndecodableLine("a uid is text")
     names = {name: fields.get(name, "") for name in ("service", "attribute")}
     for name, value in names.items():
         if not isinstance(value, str):
-            error = NotALine(f'the "{name}" of a line is text, not {type(value).__name__}')
+            error = UndecodableLine(f'the "{name}" of a line is text, not {type(value).__name__}')
             error.uid = uid
             raise error
     return RoutedLine(
@@ -323,7 +323,7 @@ def decode(line: bytes) -> ReceivedLine:
     Fields of another type than the protocol gives them are as if the line did not have them.
 
     Raises:
-        NotALine: The line is no JSON object, or one that Python cannot hold.
+        UndecodableLine: The line is no JSON object, or one that Python cannot hold.
     """
     try:
         return _fast_decode(line)
@@ -391,14 +391,14 @@ def decode_object(line: bytes) -> dict[str, Any]:
     """Decode a whole line exactly.
 
     Raises:
-        NotALine: The line is no JSON object, or one that Python cannot hold.
+        UndecodableLine: The line is no JSON object, or one that Python cannot hold.
     """
     try:
         fields = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as cause:
         raise _not_a_line(cause, line) from None
     if not isinstance(fields, dict):
-        raise NotALine(f"a JSON object was expected, not {type(fields).__name__}")
+        raise UndecodableLine(f"a JSON object was expected, not {type(fields).__name__}")
     return fields
 
 
@@ -407,7 +407,7 @@ def search(line: bytes) -> dict[str, Any] | None:
     return top_level(line, _MOST_STEPS) if len(line) <= _LONGEST_SEARCHED else None
 
 
-def _not_a_line(cause: Exception, line: bytes, known: bytes | None = None) -> NotALine:
+def _not_a_line(cause: Exception, line: bytes, known: bytes | None = None) -> UndecodableLine:
     """Return the error of a line, with its uid if there is one without doubt.
 
     Args:
@@ -415,7 +415,7 @@ def _not_a_line(cause: Exception, line: bytes, known: bytes | None = None) -> No
         line: The line.
         known: The line with stand-ins, if it is just to be passed on.
     """
-    error = NotALine(f"{type(cause).__name__}: {cause}")
+    error = UndecodableLine(f"{type(cause).__name__}: {cause}")
     try:
         uid = _decode_envelope(known or line).uid
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

@@ -222,7 +222,7 @@ class ServiceProtocol:
     def _shake_hands(self, line: bytes, events: list[Event]) -> None:
         try:
             event = self._handshake.receive(line, codec.decode(line))
-        except codec.NotALine:
+        except codec.UndecodableLine:
             if line.strip():
                 self._break("something that no Manager sends", line)
         except (AuthenticationError, HandshakeError) as error:
@@ -237,7 +237,7 @@ class ServiceProtocol:
         """Handle what the fast path is not made for: an unusual request, or a line of the Manager's own."""
         try:
             fields = codec.decode_object(line)
-        except codec.NotALine as error:
+        except codec.UndecodableLine as error:
             if line.strip():
                 self._refuse_undecodable(line, error, events)
             return
@@ -258,7 +258,7 @@ class ServiceProtocol:
                 request.size = len(line)
                 events.append(request)
 
-    def _refuse_undecodable(self, line: bytes, error: codec.NotALine, events: list[Event]) -> None:
+    def _refuse_undecodable(self, line: bytes, error: codec.UndecodableLine, events: list[Event]) -> None:
         try:
             envelope = _decode_envelope(line)
             for part in (envelope.uid, envelope.requester):
@@ -399,7 +399,7 @@ def encode_result(request: IncomingRequest, result: Any) -> OutgoingLine:
     try:
         value = codec.encode_value(result)
     except (TypeError, ValueError) as error:
-        codec.tell_where(error, f"the result of {request.attribute!r}")
+        codec.add_location(error, f"the result of {request.attribute!r}")
         raise
     pieces = (_BEGIN, request.requester, _RESULT, value, _UID, request.uid, _END)
     if len(value) < LARGE:

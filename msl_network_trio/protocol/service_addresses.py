@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 
-class Presence:
+class ServiceAddresses:
     """Remembers where each Service was last seen.
 
     A Manager tells nobody that a Service has gone. But its identity lists all Services with their addresses,

@@ -13,7 +13,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -26,8 +26,10 @@ from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.portal.interrupts import uninterrupted
 from msl_network_trio.portal.process import is_exiting, is_main_thread, park_at_exit
 from msl_network_trio.portal.waiting import Latch, check_cancelled, check_may_wait, release_if_held, wait
-from msl_network_trio.protocol.requests import Request
+from msl_network_trio.protocol.requests import ABANDONED, MADE, SETTLED, Request
 from msl_network_trio.sync.futures import Callbacks, Future, FutureRequest
+
+R = TypeVar("R", bound=Request)
 
 _PATIENCE, _LONGEST_PATIENCE = 0.002, 0.02
 """How many seconds a request that nobody waits for yet may wait for others, if replies are on their way.
@@ -61,7 +63,7 @@ class BlockingRequest(ThreadRequest):
             self.wake_in_thread()
 
     def wake_in_thread(self) -> bool:
-        """See `Request.wake_in_thread`."""
+        """See `ThreadRequest.wake_in_thread`."""
         try:
             self._gate.release()
         except RuntimeError:
@@ -160,7 +162,7 @@ class Calls:
         connection = self.connection
         seconds = connection.seconds(timeout)
         request = connection.protocol.make(FutureRequest, service, attribute, args, kwargs)
-        request.is_patient = True
+        request.is_unawaited = True
         request.preceding = 0
         future = request.future = Future(request, self)
         try:
@@ -205,9 +207,9 @@ class Calls:
         Raises:
             ConnectionLost: This process was forked from the one that the reply will come to.
         """
-        request.is_patient = False
+        request.is_unawaited = False
         try:
-            if not (request.settled or request.abandoned):
+            if request.phase < SETTLED:
                 self._do(self._threads.send, request)
             return self.wait(request, timed_wait, seconds)
         except BaseException:
@@ -256,12 +258,12 @@ class Calls:
 
     def abandon(self, request: Request) -> None:
         """Give up on a request, and wait until that is known; see `Connection.abandon`."""
-        if request.settled or request.abandoned or self._portal.is_inherited:
+        if request.phase >= SETTLED or self._portal.is_inherited:
             return
         try:
             with self._lock:
-                if not (request.waits or request.may_have_run):
-                    request.abandoned = True  # which is all that there is to do, in one step
+                if request.phase is MADE:
+                    request.phase = ABANDONED  # which is all that there is to do, in one step
                     return
         except BaseException:
             release_if_held(self._lock)
@@ -276,7 +278,7 @@ class Calls:
             return
         wait(is_done.timed_wait, _CLEAN_UP)
 
-    def _do(self, change: Callable[[Request], bool | None], request: Request) -> bool:
+    def _do(self, change: Callable[[R], bool | None], request: R) -> bool:
         """Change the protocol with the lock held, and return whether it was done.
 
         An exception may interrupt the thread at any moment. It leaves everything in order: see `Threads`.
@@ -292,7 +294,7 @@ class Calls:
                 park_at_exit()
             raise
 
-    def _change(self, change: Callable[[Request], bool | None], request: Request) -> bool:
+    def _change(self, change: Callable[[R], bool | None], request: R) -> bool:
         with self._lock:
             try:
                 trio_is_needed = change(request)
@@ -375,7 +377,7 @@ class Calls:
     async def _expire(self, request: FutureRequest, seconds: float) -> None:
         with trio.move_on_after(seconds):
             await self.connection.closed.wait()
-        if not (request.settled or request.abandoned):
+        if request.phase < SETTLED:
             self.connection.abandon(request)
             request.error = timed_out(request, seconds)
             request.wake()

@@ -57,10 +57,10 @@ class Requester(Protocol):
 class FutureRequest(ThreadRequest):
     """A request whose outcome goes to a `Future`."""
 
-    __slots__ = ("future", "is_patient")
+    __slots__ = ("future", "is_unawaited")
 
     future: Future | None
-    is_patient: bool
+    is_unawaited: bool
 
     def wake(self) -> None:
         """Tell the Future."""
@@ -70,7 +70,7 @@ class FutureRequest(ThreadRequest):
             self.future = None  # else the two would hold each other, and be left to the garbage collector
 
     def wake_in_thread(self) -> bool:
-        """See `Request.wake_in_thread`."""
+        """See `ThreadRequest.wake_in_thread`."""
         future = self.future
         if future is not None and not future.settle_in_thread(self.error):
             return False

@@ -75,14 +75,12 @@ class ReadLease:
 
     # For the task.
 
-    def is_worth_lending(self, requests: list[Request]) -> bool:
-        """Return whether to stand aside, now that these requests were answered.
+    def is_worth_lending(self) -> bool:
+        """Return whether to stand aside, now that nothing but replies have come, for which threads waited.
 
-        That is when threads have waited for the answers, and are likely to do so again.
+        That is if threads may read, and are likely to wait for more replies soon.
         """
-        if not self._threads_may_receive or not all(request.wakes_anywhere for request in requests):
-            return False
-        if all(request.is_patient for request in requests):
+        if not self._threads_may_receive:
             return False
         now = monotonic()
         is_frequent, self._last_reply = now - self._last_reply < _FREQUENT, now

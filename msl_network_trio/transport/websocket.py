@@ -14,7 +14,7 @@ import trio
 from wsproto.frame_protocol import CloseReason
 
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.limits.quota import Holdings
+from msl_network_trio.limits.quota import Quota
 from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.liveness import PeerActivity
@@ -68,7 +68,7 @@ class WebSocketStream(Stream):
         received: bytes,
         read_limit: int | None,
         ping_interval: float | None,
-        quota: Holdings[WebSocketStream] | None,
+        quota: Quota[WebSocketStream] | None,
         address: str = "",
     ) -> None:
         super().__init__()
@@ -279,12 +279,12 @@ class WebSocketStream(Stream):
     def _count(self, size: int) -> None:
         """Note how much is kept, and have that end which is too much."""
         if self._quota is not None and self._size > _COUNTED >= size:
-            self._quota.let_go(self)
+            self._quota.release(self)
         self._size = size
         if self._keeps_at_most is not None and size > self._keeps_at_most:
             self.cut_off(f"It has sent more than {self._keeps_at_most:,} bytes without an end")
         elif self._quota is not None and size > _COUNTED:
-            self._quota.hold(self, size)
+            self._quota.update(self, size)
 
     def cut_off(self, reason: str) -> None:
         """Receive nothing more, nor send anything."""
@@ -436,11 +436,11 @@ class WebSocketStream(Stream):
                 return
 
 
-def input_quota(most: int | None) -> Holdings[WebSocketStream]:
+def input_quota(most: int | None) -> Quota[WebSocketStream]:
     """Return what counts what many WebSockets hold of messages that are not complete.
 
     Args:
         most: How many bytes that may be; None: any number.
     """
     text = "It has sent most, and all connections together have sent too much"
-    return Holdings(most, lambda websocket: websocket.address, lambda websocket: websocket.cut_off(text))
+    return Quota(most, lambda websocket: websocket.address, lambda websocket: websocket.cut_off(text))

@@ -12,7 +12,7 @@ from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
 from msl_network_trio.exception_groups import plain
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from msl_network_trio.hidden import hide
-from msl_network_trio.limits.quota import Holdings
+from msl_network_trio.limits.quota import Quota
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.websocket import SpawnTask, WebSocketStream
 
@@ -229,7 +229,7 @@ async def accept_websocket(
     *,
     read_limit: int | None = None,
     ping_interval: float | None = None,
-    quota: Holdings[WebSocketStream] | None = None,
+    quota: Quota[WebSocketStream] | None = None,
     address: str = "",
     buffer_limit: int | None = None,
 ) -> WebSocketStream:

@@ -15,7 +15,7 @@ import trio
 
 from msl_network_trio.constants import WEBSOCKET_SUBPROTOCOL
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.limits.quota import Holdings
+from msl_network_trio.limits.quota import Quota
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.websocket import SpawnTask, WebSocketStream, input_quota
 from msl_network_trio.transport.websocket_handshake import accept_websocket
@@ -139,10 +139,10 @@ class HttpServer:
     read_limit: int | None = None
     ping_interval: float | None = PING_INTERVAL
     buffer_limit: int | None = None
-    _quota: Holdings[WebSocketStream] = attrs.field(init=False)
+    _quota: Quota[WebSocketStream] = attrs.field(init=False)
 
     @_quota.default
-    def _default_quota(self) -> Holdings[WebSocketStream]:
+    def _default_quota(self) -> Quota[WebSocketStream]:
         return input_quota(None if self.read_limit is None else max(_INCOMPLETE_SIZE, 2 * self.read_limit))
 
     async def read_upgrade(self, carrier: Stream) -> Upgrade | None:

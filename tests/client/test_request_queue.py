@@ -190,7 +190,7 @@ async def test_who_drains_is_told_when_all_is_sent(rig: Rig, nursery: trio.Nurse
 async def test_what_is_forgotten_before_it_is_sent_is_not_sent(rig: Rig):
     rig.put()
     rig.put()
-    rig.protocol.lose(ConnectionLost("lost"))
+    rig.protocol.connection_lost(ConnectionLost("lost"))
     rig.writer.close()
     await trio.testing.wait_all_tasks_blocked()
     assert rig.lines == 1

@@ -12,7 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.gateway import handshake_proxy
 from msl_network_trio.gateway.handshake_proxy import HandshakeProxy, _with_address
-from msl_network_trio.limits.login_throttle import Logins
+from msl_network_trio.limits.login_throttle import LoginThrottle
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.manager.pending_check import Throttled
 
@@ -35,7 +35,7 @@ def line(fields):
 
 @pytest.fixture
 def logins():
-    return Logins(2, 60, 0, lambda: 1000.0)
+    return LoginThrottle(2, 60, 0, lambda: 1000.0)
 
 
 class Scene:
@@ -144,7 +144,7 @@ def test_no_visitor_can_say_another_address(middle):
     text = _with_address(("{" + middle + "}").encode(), ADDRESS)
     try:
         fields = codec.decode_object(text)
-    except codec.NotALine:
+    except codec.UndecodableLine:
         return
     assert fields["forwarded"] == ADDRESS
 
@@ -246,7 +246,7 @@ async def test_lines_that_are_too_long_are_not_kept(scene, monkeypatch):
     assert await scene.say(b"x" * 100) == []
     assert await scene.say(b"x") == [b"x" * 101]
     assert scene.handshake.is_finished
-    other = Scene(Logins(2, 60, 0, trio.current_time), scene._nursery)
+    other = Scene(LoginThrottle(2, 60, 0, trio.current_time), scene._nursery)
     await other.ask(b"x" * 101)
     assert other.handshake.is_finished
     assert other.handshake._from_manager == b""

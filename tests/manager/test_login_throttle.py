@@ -1,4 +1,4 @@
-"""Logins at a Manager in memory: right ones are not refused because of each other, and guesses are bounded."""
+"""LoginThrottle at a Manager in memory: right ones are not refused because of each other, and guesses are bounded."""
 
 from __future__ import annotations
 
@@ -181,11 +181,11 @@ async def test_who_goes_while_it_waits_for_its_turn_leaves_nothing_behind(lab, m
 
 
 def attempt_counts(manager):
-    """Return how many attempts are looked at, and how many wait."""
+    """Return the numbers of attempts in progress and of queued ones."""
     hosts = manager._protocol.logins._hosts.values()
     return (
-        sum(sum(host.looking.values()) for host in hosts),
-        sum(len(queue) for host in hosts for queue in host.waiting.values()),
+        sum(sum(host.in_progress.values()) for host in hosts),
+        sum(len(queue) for host in hosts for queue in host.queued.values()),
     )
 
 

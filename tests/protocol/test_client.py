@@ -13,7 +13,7 @@ from msl_network_trio import exceptions as exc
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT
 from msl_network_trio.protocol.messages import Connected, Notification, NotificationBatch, Question
-from msl_network_trio.protocol.requests import NOBODY, Request
+from msl_network_trio.protocol.requests import NO_WAITER, Request
 from tests.protocol.lines import MANAGER, ask, line
 
 IDENTITY = {"type": "client", "name": "C", "language": "Python", "os": "Linux"}
@@ -389,7 +389,7 @@ def test_what_no_manager_sends_breaks_the_connection_and_is_quoted(data):
     assert isinstance(broken, exc.ConnectionLost)
     assert data.decode("utf-8", "backslashreplace").strip()[:4] in str(broken).replace("\\\\", "\\")
     assert peer.receive(reply(waiting.uid, 2)) == []
-    peer.protocol.lose(broken)
+    peer.protocol.connection_lost(broken)
     assert isinstance(waiting.error, exc.StreamCorrupted)
 
 
@@ -553,10 +553,10 @@ def test_what_is_remembered_of_abandoned_requests_is_forgotten_when_later_ones_a
         peer.protocol.abandon(request)
     peer.receive(reply(newer.uid, 1))
     # newest was abandoned first and is not yet known to be read, so it may be kept, and what is behind it
-    assert newest.uid in peer.protocol._unread.abandoned
+    assert newest.uid in peer.protocol._acknowledged.abandoned
     last = peer.sent()
     peer.receive(reply(last.uid, 1))
-    assert not peer.protocol._unread.abandoned
+    assert not peer.protocol._acknowledged.abandoned
 
 
 def test_a_settled_request_cannot_be_abandoned():
@@ -578,7 +578,7 @@ def test_when_many_are_abandoned_the_manager_is_asked_how_far_it_has_read():
     [ping] = peer.written()
     assert ping["attribute"] == "unlink"
     peer.receive(reply(str(ping["uid"]), True))
-    assert not peer.protocol._unread.abandoned
+    assert not peer.protocol._acknowledged.abandoned
     for _ in range(1000):
         peer.protocol.abandon(peer.sent())
     assert len(peer.written()) == 1
@@ -898,7 +898,7 @@ def test_a_link_tells_where_the_service_is(result):
     peer.receive(reply(asked.uid, registry(Echo="vm:1")))
     request, other = peer.sent("Echo"), peer.sent("Other")
     link = peer.protocol.make(Request, "Manager", "link", ("Echo",), None)
-    peer.protocol.is_to_link(link, "Echo")
+    peer.protocol.note_link(link, "Echo")
     peer.protocol.request(link)
     peer.written()
     assert peer.receive(reply(link.uid, result)) == [link, request]
@@ -911,7 +911,7 @@ def test_an_error_or_an_abandoned_link_tells_nothing():
     links = []
     for _ in range(2):
         link = peer.protocol.make(Request, "Manager", "link", ("Echo",), None)
-        peer.protocol.is_to_link(link, "Echo")
+        peer.protocol.note_link(link, "Echo")
         peer.protocol.request(link)
         links.append(link)
     peer.written()
@@ -924,25 +924,25 @@ def test_an_error_or_an_abandoned_link_tells_nothing():
 def test_how_long_requests_wait_can_be_asked():
     peer = Peer()
     protocol = peer.protocol
-    assert not protocol.is_waiting_between(0, 100)
+    assert not protocol.has_open_between(0, 100)
     first, second = peer.sent(), peer.sent()
     assert protocol.outbox.last_sequence == second.sequence
-    assert protocol.is_waiting_between(0, first.sequence)
+    assert protocol.has_open_between(0, first.sequence)
     peer.receive(reply(first.uid, 1))
-    assert not protocol.is_waiting_between(0, first.sequence)
-    assert protocol.is_waiting_between(first.sequence, second.sequence)
-    assert not protocol.is_waiting_between(second.sequence, 100)
+    assert not protocol.has_open_between(0, first.sequence)
+    assert protocol.has_open_between(first.sequence, second.sequence)
+    assert not protocol.has_open_between(second.sequence, 100)
 
 
 def test_a_person_is_asked_while_a_login_question_is_open():
     peer = Peer()
-    assert not peer.protocol.person_is_asked
+    assert not peer.protocol.has_login_question
     peer.sent("Manager", "port", admin=True)
-    assert not peer.protocol.person_is_asked
+    assert not peer.protocol.has_login_question
     peer.receive(ask("username", MANAGER))
-    assert peer.protocol.person_is_asked
+    assert peer.protocol.has_login_question
     peer.protocol.answer("alice")
-    assert not peer.protocol.person_is_asked
+    assert not peer.protocol.has_login_question
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -973,7 +973,7 @@ def test_nothing_is_given_out_at_once_behind_an_admin_request():
 
 def test_nothing_is_given_out_when_the_connection_has_ended():
     peer = Peer()
-    peer.protocol.lose(exc.ConnectionLost("gone"))
+    peer.protocol.connection_lost(exc.ConnectionLost("gone"))
     request = peer.protocol.make(Request, "Echo", "add", (), None)
     with pytest.raises(exc.ConnectionLost, match="cannot send request to 'Echo'"):
         peer.protocol.give_out(request)
@@ -986,14 +986,14 @@ def test_services_whose_refusals_are_expected_are_looked_at_without_a_look_throu
     peer.sent("Echo")
     peer.receive(refusal("Echo"))  # two are meant, so a barrier is waited for
     expected = peer.protocol._services_that_may_refuse()
-    peer.protocol._unread = None  # which is not to be asked
+    peer.protocol._acknowledged = None  # which is not to be asked
     assert next(expected) == "Echo"
 
 
 def test_that_a_result_has_come_which_nobody_waits_for_is_no_event():
     peer = Peer()
     kept, failed, awaited = (peer.sent("Echo") for _ in range(3))
-    kept.waiter = failed.waiter = NOBODY
+    kept.waiter = failed.waiter = NO_WAITER
     events = peer.receive(reply(kept.uid, 1), error(failed.uid, "ValueError: no"), reply(awaited.uid, 3))
     assert events == [failed, awaited]
     assert (kept.settled, kept.result) == (True, 1)
@@ -1131,7 +1131,7 @@ def test_the_end_settles_everything_and_says_what_may_have_run():
     peer.written()
     reason = peer.protocol.receive_eof()
     assert str(reason) == "Manager[localhost:1875] closed the connection"
-    assert set(peer.protocol.lose(reason)) == {written, admin, held}
+    assert set(peer.protocol.connection_lost(reason)) == {written, admin, held}
     assert [r.error.may_have_run for r in (written, admin, held)] == [True, True, False]
     assert "Echo.add may have been executed" in str(written.error)
     assert "Echo.add was not sent" in str(held.error)
@@ -1149,7 +1149,7 @@ def test_what_waits_to_be_written_at_the_end_was_not_sent():
     requests = [peer.request("Echo", "size", "x" * 300_000), peer.request(), peer.request()]
     peer.protocol.take()
     peer.protocol.abandon(requests[2])
-    assert peer.protocol.lose(exc.ConnectionLost("gone")) == requests[:2]
+    assert peer.protocol.connection_lost(exc.ConnectionLost("gone")) == requests[:2]
     assert [r.error.may_have_run for r in requests[:2]] == [True, False]
 
 
@@ -1171,7 +1171,7 @@ def test_the_end_is_the_answer_to_shutdown_manager():
     peer = Peer()
     admin, held = peer.admin("shutdown_manager"), peer.request()
     peer.written()
-    peer.protocol.lose(peer.protocol.receive_eof())
+    peer.protocol.connection_lost(peer.protocol.receive_eof())
     assert (admin.settled, admin.result, admin.error) == (True, None, None)
     assert isinstance(held.error, exc.ConnectionLost)
 
@@ -1186,7 +1186,7 @@ def test_the_end_is_no_answer_to_a_shutdown_that_cannot_have_happened(why):
     if why in {"cut off", "reset"}:
         peer.written()
     reason = exc.ConnectionLost("reset") if why == "reset" else peer.protocol.receive_eof()
-    peer.protocol.lose(reason, cut_off=why == "cut off")
+    peer.protocol.connection_lost(reason, cut_off=why == "cut off")
     assert isinstance(admin.error, exc.ConnectionLost)
 
 

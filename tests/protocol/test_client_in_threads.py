@@ -49,7 +49,7 @@ def test_what_is_abandoned_is_forgotten_with_what_was_read_after_it():
     replies = peer.protocol.settle_replies(reply(request.uid, 1))
     assert replies == [request]
     peer.protocol.forget(replies)
-    assert not peer.protocol._unread.abandoned
+    assert not peer.protocol._acknowledged.abandoned
 
 
 @pytest.mark.parametrize("what", ["notification", "stranger", "no result", "not JSON", "nothing", "Manager"])
@@ -98,16 +98,16 @@ def test_nothing_is_settled_when_the_stream_is_broken():
 
 def test_requests_can_pass_by_while_nothing_waits_and_the_gate_is_open():
     peer = Peer()
-    assert peer.protocol.may_pass_by
+    assert peer.protocol.outbox.is_clear
     request = peer.request()
-    assert not peer.protocol.may_pass_by
+    assert not peer.protocol.outbox.is_clear
     peer.written()
-    assert peer.protocol.may_pass_by
+    assert peer.protocol.outbox.is_clear
     admin = peer.admin()
     peer.written()
-    assert not peer.protocol.may_pass_by
+    assert not peer.protocol.outbox.is_clear
     peer.receive(reply(request.uid, 1), reply(admin.uid, 2))
-    assert peer.protocol.may_pass_by
+    assert peer.protocol.outbox.is_clear
 
 
 def test_requests_that_are_counted_again_keep_their_places():
@@ -116,12 +116,7 @@ def test_requests_that_are_counted_again_keep_their_places():
     after = peer.protocol.outbox.last_sequence
     requests = [peer.protocol.make(Request, "Echo", "add", (), None) for _ in range(3)]
     for _ in range(2):
-        peer.protocol.outbox.count_as_given_out(requests, after)
+        peer.protocol.outbox.mark_written(requests, after)
         assert [request.sequence - before.sequence for request in requests] == [1, 2, 3]
         assert peer.protocol.outbox.last_sequence == requests[-1].sequence
         assert peer.protocol.in_flight == 4
-
-
-def test_a_request_is_not_woken_in_threads_unless_its_kind_says_how():
-    request = Peer().sent()
-    assert not request.wake_in_thread()

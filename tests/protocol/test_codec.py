@@ -416,7 +416,7 @@ def test_fields_of_a_wrong_type_are_as_if_they_were_not_there(line, field, value
     ],
 )
 def test_what_is_not_an_object_is_not_a_line(line):
-    with pytest.raises(codec.NotALine) as caught:
+    with pytest.raises(codec.UndecodableLine) as caught:
         codec.decode(line)
     assert caught.value.uid is None
 
@@ -427,14 +427,14 @@ def test_what_is_not_an_object_is_not_a_line(line):
     ids=["too many digits", "too deep", "not UTF-8"],
 )
 def test_of_a_line_that_python_cannot_hold_the_uid_is_still_known(result):
-    with pytest.raises(codec.NotALine) as caught:
+    with pytest.raises(codec.UndecodableLine) as caught:
         codec.decode(b'{"error":false,"result":' + result + b',"uid":"u7"}')
     assert caught.value.uid == "u7"
 
 
 @pytest.mark.parametrize("uid", [b'"\\ud800"', b'["u"]', b"{}"])
 def test_a_uid_that_cannot_be_sent_back_is_none(uid):
-    with pytest.raises(codec.NotALine) as caught:
+    with pytest.raises(codec.UndecodableLine) as caught:
         codec.decode_object(b'{"result":' + b"[" * 100_000 + b"]" * 100_000 + b',"uid":' + uid + b"}")
     assert caught.value.uid is None
 
@@ -443,7 +443,7 @@ def test_a_uid_that_cannot_be_sent_back_is_none(uid):
 def test_no_bytes_make_the_decoder_fail_in_another_way(line):
     try:
         codec.decode(line)
-    except codec.NotALine:
+    except codec.UndecodableLine:
         pass
 
 
@@ -627,7 +627,7 @@ def test_of_a_long_line_with_nan_the_same_is_read_in_less_time(fields, number, m
 )
 def test_a_long_line_that_is_no_line_costs_little_as_well(end, monkeypatch):
     monkeypatch.setattr(codec.json, "loads", lambda text: pytest.fail("the standard library takes long"))
-    with pytest.raises(codec.NotALine):
+    with pytest.raises(codec.UndecodableLine):
         codec.decode_routed(b'{"uid":"1","args":[' + LONG + end)
 
 
@@ -642,7 +642,7 @@ def test_a_long_line_that_is_no_line_costs_little_as_well(end, monkeypatch):
     ],
 )
 def test_what_cannot_be_told_for_sure_of_a_long_line_with_nan_is_not_guessed(field):
-    with pytest.raises(codec.NotALine, match="a line of this length has"):
+    with pytest.raises(codec.UndecodableLine, match="a line of this length has"):
         codec.decode_routed(b'{"args":[' + LONG + b"NaN]," + field + b"}")
 
 
@@ -693,7 +693,7 @@ def test_nothing_is_read_of_a_long_line_that_is_not_in_it(pieces, around):
     line = (around % "".join(pieces)).encode()
     try:
         routed = codec._route_large(line)
-    except codec.NotALine:
+    except codec.UndecodableLine:
         return
     exact = codec._route_exactly(line)  # which it is as well
     for name in ("uid", "service", "attribute", "requester", "error"):
@@ -735,7 +735,7 @@ def test_a_line_with_any_result_has_one(uid, result):
     ],
 )
 def test_what_could_not_be_passed_on_is_not_a_line_and_the_uid_is_known_if_it_can_be(line, message, uid):
-    with pytest.raises(codec.NotALine) as caught:
+    with pytest.raises(codec.UndecodableLine) as caught:
         codec.decode_routed(line)
     assert message in str(caught.value)
     assert caught.value.uid == uid
@@ -766,7 +766,7 @@ def test_a_line_that_is_passed_on_undecoded_is_one_that_its_receiver_can_decode(
     line = f'{{"service":"Echo","attribute":"e","args":{piece},"uid":"1"}}'.encode()
     try:
         routed = codec.decode_routed(line)
-    except codec.NotALine:
+    except codec.UndecodableLine:
         return
     fields = json.loads(line)
     assert (routed.service, routed.attribute, routed.uid) == (
@@ -788,7 +788,7 @@ def test_a_line_says_the_same_to_the_manager_and_to_its_receiver(value):
 def test_no_bytes_make_the_routing_fail_in_another_way(line):
     try:
         codec.decode_routed(line)
-    except codec.NotALine:
+    except codec.UndecodableLine:
         pass
 
 
@@ -809,7 +809,7 @@ def test_a_whole_line_is_decoded_as_the_standard_library_decodes_it(value):
     ],
 )
 def test_a_whole_line_that_python_cannot_hold_is_none(line, message, uid):
-    with pytest.raises(codec.NotALine) as caught:
+    with pytest.raises(codec.UndecodableLine) as caught:
         codec.decode_object(line)
     assert message in str(caught.value)
     assert caught.value.uid == uid

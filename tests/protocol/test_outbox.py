@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msl_network_trio.exceptions import ReplyTimeout
-from msl_network_trio.protocol.requests import Line, Outbox, Request
+from msl_network_trio.protocol.outbox import Outbox
+from msl_network_trio.protocol.requests import ABANDONED, WRITTEN, Line, Request
 
 
 def lines(*sizes: int) -> list[Line]:
@@ -22,7 +21,7 @@ def take(outbox: Outbox, candidates: Iterable[Line]) -> tuple[list[Line], bytes]
     data = outbox.take()
     taken = sorted((line for line in candidates if line.sequence > before), key=lambda line: line.sequence)
     assert [line.sequence for line in taken] == list(range(before + 1, outbox.last_sequence + 1))
-    assert not any(line.data or line.waits for line in taken)
+    assert all(not line.data and line.phase is WRITTEN for line in taken)
     return taken, data
 
 
@@ -72,7 +71,7 @@ def test_a_withdrawn_line_is_gone_at_once():
     outbox.add(withdrawn)
     outbox.add(kept)
     outbox.withdraw(withdrawn)
-    assert (withdrawn.data, withdrawn.waits) == (b"", False)
+    assert (withdrawn.data, withdrawn.phase) == (b"", ABANDONED)
     assert outbox.unsent == 5
     assert list(outbox) == [kept]
     assert take(outbox, [kept, withdrawn]) == ([kept], b"xxxxx")
@@ -121,7 +120,7 @@ def test_a_request_that_passes_by_is_counted_among_the_lines_that_were_added():
     outbox.add(third)
     outbox.take()
     assert [line.sequence for line in (first, second, third)] == [1, 2, 3]
-    assert (second.data, second.waits, outbox.unsent, outbox.last_sequence) == (b"", False, 0, 3)
+    assert (second.data, second.phase, outbox.unsent, outbox.last_sequence) == (b"", WRITTEN, 0, 3)
     assert outbox.open == {"2": second}
 
 
@@ -173,29 +172,3 @@ def test_whatever_is_done_in_whatever_order_nothing_is_lost_or_doubled(steps):
         assert list(outbox) == model
         assert outbox.unsent == sum(len(line.data) for line in model)
     assert len(set(map(id, given_out))) == len(given_out)
-
-
-def test_a_request_shows_where_it_is():
-    request = Request("Echo", "add", "1", b"{}")
-    assert repr(request) == "<Request Echo.add not written>"
-    assert not request.may_have_run
-    request.sequence = 1
-    assert repr(request) == "<Request Echo.add written>"
-    assert request.may_have_run
-    request.settled = True
-    assert repr(request) == "<Request Echo.add settled>"
-    request.wake()  # of the base class: nobody waits
-
-
-def test_a_request_that_is_settled_has_a_result_or_raises_its_error_once():
-    request = Request("Echo", "add", "1", b"{}")
-    request.result = 3
-    assert request.outcome() == 3
-    failed = Request("Echo", "add", "2", b"{}")
-    failed.error = error = ReplyTimeout(
-        "too late", service="Echo", attribute="add", seconds=1, may_have_run=True
-    )
-    with pytest.raises(ReplyTimeout) as raised:
-        failed.outcome()
-    assert raised.value is error
-    assert failed.error is None  # else the two would keep each other

@@ -53,7 +53,7 @@ class Replay:
         self.open_before_the_end = [uid for uid, request in self.requests.items() if not request.settled]
         self.reason = self.protocol.broken or self.protocol.receive_eof()
         if isinstance(self.reason, exc.ConnectionLost):
-            self.lost = {self._recorded_uids[r.uid]: r for r in self.protocol.lose(self.reason)}
+            self.lost = {self._recorded_uids[r.uid]: r for r in self.protocol.connection_lost(self.reason)}
 
     def _play(self, steps: list[Step]) -> Seen:
         seen = Seen()

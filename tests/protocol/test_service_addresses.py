@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from msl_network_trio.protocol.service_addresses import Presence
+from msl_network_trio.protocol.service_addresses import ServiceAddresses
 
 
 def identity(**addresses: object) -> dict[str, object]:
@@ -12,13 +12,13 @@ def identity(**addresses: object) -> dict[str, object]:
 
 
 def test_a_service_that_is_seen_for_the_first_time_is_the_one_that_was_meant():
-    presence = Presence()
+    presence = ServiceAddresses()
     assert not presence.observe("Echo", "vm:1")
     assert not presence.observe("Echo", "vm:1")
 
 
 def test_a_service_that_is_nowhere_has_gone_also_if_it_was_never_seen():
-    presence = Presence()
+    presence = ServiceAddresses()
     assert presence.observe("Echo", None)
     presence.observe("Other", "vm:1")
     assert presence.observe("Other", None)
@@ -26,7 +26,7 @@ def test_a_service_that_is_nowhere_has_gone_also_if_it_was_never_seen():
 
 @pytest.mark.parametrize("between", [[], [None]])
 def test_a_service_at_another_address_is_another_one_once(between):
-    presence = Presence()
+    presence = ServiceAddresses()
     presence.observe("Echo", "vm:1")
     for address in between:
         presence.observe("Echo", address)
@@ -35,7 +35,7 @@ def test_a_service_at_another_address_is_another_one_once(between):
 
 
 def test_a_registry_tells_of_all_services_but_only_those_that_were_asked_are_given_out():
-    presence = Presence()
+    presence = ServiceAddresses()
     asked = {"Same", "Moved", "Gone", "New"}
     assert set(presence.observe_all(identity(Same="a:1", Moved="a:2", Gone="a:3", Idle="a:4"), asked)) == {
         "New"
@@ -48,7 +48,7 @@ def test_a_registry_tells_of_all_services_but_only_those_that_were_asked_are_giv
 
 @pytest.mark.parametrize("registry", [None, 5, [], {}, {"services": None}, {"services": ["Echo"]}])
 def test_what_is_no_registry_tells_nothing(registry):
-    presence = Presence()
+    presence = ServiceAddresses()
     presence.observe("Echo", "vm:1")
     assert list(presence.observe_all(registry, {"Echo"})) == []
     assert not presence.observe("Echo", "vm:1")
@@ -56,6 +56,6 @@ def test_what_is_no_registry_tells_nothing(registry):
 
 @pytest.mark.parametrize("entry", [None, 5, {}, {"address": 5}])
 def test_a_service_without_an_address_is_nowhere(entry):
-    presence = Presence()
+    presence = ServiceAddresses()
     presence.observe("Echo", "vm:1")
     assert list(presence.observe_all({"services": {"Echo": entry}}, {"Echo"})) == ["Echo"]

@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 
 from msl_network_trio.hidden import Hidden, hide, reveal
-from msl_network_trio.limits.login_throttle import Logins, Outcome
+from msl_network_trio.limits.login_throttle import LoginThrottle, Outcome
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.handshake import NO_ADMIN, UNREGISTERED, WRONG_MANAGER_PASSWORD, WRONG_PASSWORD
 from msl_network_trio.protocol.manager import answers
@@ -123,7 +123,7 @@ class Admission:
         admitted: Callable[[Peer], None],
         record: Callable[[Peer, str], None],
         event_log: EventLog,
-        logins: Logins,
+        logins: LoginThrottle,
         replaces: bool = False,
     ) -> None:
         self._name = name
@@ -165,7 +165,7 @@ class Admission:
         """Take a request for which a peer has to be an administrator."""
         try:
             fields = codec.decode_object(line)
-        except codec.NotALine as error:  # a number of more digits than Python converts, for example
+        except codec.UndecodableLine as error:  # a number of more digits than Python converts, for example
             self._delivery.refuse(peer, routed.uid, str(error))
             return
         args, kwargs = fields.get("args", []), fields.get("kwargs", {})
@@ -216,7 +216,7 @@ class Admission:
             return False
         try:
             answer = codec.decode(line).result
-        except codec.NotALine as error:
+        except codec.UndecodableLine as error:
             text = terminal.typed(line)
             answer = terminal.identity(text) if text and peer.waits_for == "identity" else text
             if answer is None:
@@ -304,7 +304,7 @@ class Admission:
         """
         try:
             routed = codec.decode_routed(line)
-        except codec.NotALine:
+        except codec.UndecodableLine:
             return terminal.typed(line) is None
         if routed.attribute or routed.result is NO_RESULT:
             return True
@@ -348,8 +348,8 @@ class Admission:
     def _check_password(self, peer: Peer, answer: Any) -> None:
         assert self._authentication.password is not None
         attempt = self._logins.begin(peer.host.address)  # which never waits: all are looked at just here
-        if attempt.again:
-            self._throttle(peer, Throttled(peer.host.name, attempt.again))
+        if attempt.retry_after:
+            self._throttle(peer, Throttled(peer.host.name, attempt.retry_after))
             return
         right = reveal(self._authentication.password).encode("utf-8", "surrogatepass")
         is_right = hmac.compare_digest(_text(answer).encode("utf-8", "surrogatepass"), right)
@@ -459,7 +459,7 @@ def _take_forwarded(peer: Peer, line: bytes) -> None:
     """Take the address of a peer from its first line, to which a gateway has added it."""
     try:
         address = codec.decode_object(line).get(FORWARDED)
-    except codec.NotALine:
+    except codec.UndecodableLine:
         return  # the gateway can add it to JSON objects only
     behind = peer.host.behind(address)
     # Of another host it only counts that there is a gateway in between.

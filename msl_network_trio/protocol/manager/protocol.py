@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from msl_network_trio.constants import MANAGER, NOTIFICATION_UID
-from msl_network_trio.limits.login_throttle import Logins
-from msl_network_trio.limits.quota import Holdings
+from msl_network_trio.limits.login_throttle import LoginThrottle
+from msl_network_trio.limits.quota import Quota
 from msl_network_trio.protocol.manager import answers
 from msl_network_trio.protocol.manager.admission import FULL_AGAIN, Admission, Authentication
 from msl_network_trio.protocol.manager.delivery import Delivery
@@ -58,7 +58,7 @@ class ManagerProtocol:
         max_links: With how many Services a peer may be linked; None: any number.
         max_requests: How many requests of a peer may wait for their answers; None: any number.
         notification_rate: How many notifications per second a Service may emit; None: any number.
-        login_attempts: How many logins of one user of a host may fail, see `Logins`; None: any number.
+        login_attempts: How many logins of one user of a host may fail, see `LoginThrottle`; None: any number.
         login_memory: After how many seconds a failed login is forgotten.
         login_delay: For how many seconds a login waits for each one that has failed.
         replaces: Whether a peer that is gone may be replaced by one of the same name, see `ReplaceCheck`.
@@ -95,16 +95,14 @@ class ManagerProtocol:
         self.name = name
         self.event_log = EventLog(clock)
         self.registry = Registry(self.event_log, max_links, max_connections)
-        self.logins = Logins(login_attempts, login_memory, login_delay, clock)
+        self.logins = LoginThrottle(login_attempts, login_memory, login_delay, clock)
         self.hits: Counter[str] = Counter()
         self._clock = clock
         self._delivery = Delivery(name, max_backlog, self.event_log, self.hits)
         self.touched = self._delivery.touched
         self._requests = OpenRequests(self.registry.peers, max_requests, clock)
         self._notification_rate = NotificationRate(notification_rate, self._delivery, self.hits, clock)
-        self._unfinished: Holdings[Peer] = Holdings(
-            _UNFINISHED, lambda peer: peer.host.address, self._drop_line
-        )
+        self._unfinished: Quota[Peer] = Quota(_UNFINISHED, lambda peer: peer.host.address, self._drop_line)
         self._admission = Admission(
             name,
             self.registry,
@@ -157,7 +155,7 @@ class ManagerProtocol:
         lines = peer.lines.feed(data)
         if peer.lines.size != peer.partial_size:
             peer.partial_size = peer.lines.size
-            self._unfinished.hold(peer, peer.partial_size)
+            self._unfinished.update(peer, peer.partial_size)
             if peer.closing:
                 return
         count = len(lines)
@@ -287,7 +285,7 @@ class ManagerProtocol:
         """Forget a peer, and tell those who wait for an answer of it."""
         self._admission.end(peer)
         self.registry.remove(peer)
-        self._unfinished.let_go(peer)
+        self._unfinished.release(peer)
         peer.lines.clear()
         self._delivery.forget(peer)
         self._router.forget(peer)

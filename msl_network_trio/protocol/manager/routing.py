@@ -76,7 +76,7 @@ class Router:
         """Handle a line of a peer that has said who it is."""
         try:
             routed = codec.decode_routed(line)
-        except codec.NotALine as error:
+        except codec.UndecodableLine as error:
             if line.strip():
                 self._handle_typed(peer, line, error)
             return
@@ -99,7 +99,7 @@ class Router:
         else:
             self._delivery.refuse(peer, routed.uid, refusal(routed.service, self._name))
 
-    def _handle_typed(self, peer: Peer, line: bytes, error: codec.NotALine) -> None:
+    def _handle_typed(self, peer: Peer, line: bytes, error: codec.UndecodableLine) -> None:
         """Handle a line that is no JSON: perhaps a person has typed it."""
         text = terminal.typed(line) if error.uid is None else None
         request = terminal.request(text) if text else None
@@ -184,7 +184,7 @@ class Router:
         else:
             logger.debug("%r sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
 
-    def _refuse_reply(self, peer: Peer, line: bytes, error: codec.NotALine) -> None:
+    def _refuse_reply(self, peer: Peer, line: bytes, error: codec.UndecodableLine) -> None:
         """Answer the client whose reply this is with an error, if it cannot be decoded."""
         fields = error.fields
         if fields is None and error.uid is not None:
