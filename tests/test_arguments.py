@@ -17,7 +17,7 @@ from msl_network_trio import Service, arguments, connect, open_gateway, open_man
 from msl_network_trio.client.identities import describe
 from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.notifications import NotificationStream
-from msl_network_trio.dialing.connect import Settings
+from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.examples.heartbeat import Heartbeat
 from msl_network_trio.manager.logs import level_number, logging_to
 from msl_network_trio.manager.settings import Limits, ManagerSettings

@@ -16,7 +16,7 @@ import trio
 
 import msl_network_trio as asynchronous
 from msl_network_trio import NetworkError, Service, open_gateway, run_services, sync
-from msl_network_trio.dialing.connect import Settings
+from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.gateway.running import run_forever as gateway_run_forever
 from msl_network_trio.hidden import Hidden, hide, reveal
 from msl_network_trio.manager.running import run_forever
@@ -121,7 +121,7 @@ def test_a_manager_that_does_not_accept_the_password(form):
                         if form == "connect"
                         else asynchronous.LinkedClient("S", **arguments)
                     )
-            check(caught.value, after="_handshake: ")
+            check(caught.value, after="shake_hands: ")
 
     trio.run(main)
 

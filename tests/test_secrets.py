@@ -20,8 +20,8 @@ import msl_network_trio
 from msl_network_trio import AuthenticationError, ManagerError, connect
 from msl_network_trio.cli.main import main
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.dialing.connect import Settings
 from msl_network_trio.dialing.prompts import Credentials
+from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.gateway.server import open_gateway
 from msl_network_trio.manager.logs import logging_to
 from msl_network_trio.manager.server import open_manager

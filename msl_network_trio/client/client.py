@@ -19,8 +19,9 @@ from msl_network_trio.client.link import Link, LinkContext, checked_identity
 from msl_network_trio.client.locks import Locks
 from msl_network_trio.client.session import open_connection
 from msl_network_trio.constants import MANAGER, MAX_UNHANDLED, PORT
-from msl_network_trio.dialing.connect import Dial, Settings, own_hostname
+from msl_network_trio.dialing.local_identity import own_hostname
 from msl_network_trio.dialing.prompts import Credentials, Prompts
+from msl_network_trio.dialing.settings import Dial, Settings
 from msl_network_trio.exception_groups import leave_nursery
 from msl_network_trio.exceptions import ConnectionLost, ManagerError, ReplyTimeout
 from msl_network_trio.hidden import hide

@@ -17,7 +17,7 @@ from msl_network_trio.client.client import Client, ClientContext, filter_client_
 from msl_network_trio.client.identities import checked_registry
 from msl_network_trio.client.link import Link, RemoteMethod, check_assignable, private_attribute
 from msl_network_trio.client.notifications import NotificationStream
-from msl_network_trio.dialing.connect import Settings
+from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.exceptions import ConnectionLost, ConnectTimeout, LinkBroken, ManagerError
 from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.logger import get_logger

@@ -5,8 +5,9 @@ from __future__ import annotations
 import trio
 
 from msl_network_trio.client.connection import Connection
-from msl_network_trio.dialing.connect import Settings, dial
+from msl_network_trio.dialing.connect import dial
 from msl_network_trio.dialing.prompts import Credentials
+from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.protocol.client import ClientProtocol
 
 

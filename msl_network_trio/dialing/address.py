@@ -1,4 +1,4 @@
-"""Where a Manager is, if the URL of a WebSocket says it, and what can be sent to it by HTTP."""
+"""URLs of Managers, and what an HTTP request to one may contain."""
 
 from __future__ import annotations
 
@@ -7,15 +7,26 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import attrs
+
 from msl_network_trio.constants import PORT
 from msl_network_trio.exceptions import ConnectError
 from msl_network_trio.transport.tcp_connect import strip_brackets
 
 DEFAULT_PATH: Final = "/"
-"""Where a server has its WebSocket if it is not said; one with ``/msl`` has it there, too."""
+"""The path of a server's WebSocket; some servers have it at ``/msl`` as well."""
 
-_SCHEMES = {"ws": (80, True), "wss": (443, False)}
-"""The default port of a scheme, and whether it is without TLS."""
+
+@attrs.frozen
+class Scheme:
+    """The defaults of a URL scheme."""
+
+    port: int
+    """The default port."""
+
+    has_tls: bool
+    """Whether connections use TLS."""
+
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PATH = re.compile(r"/[!-~]*")
@@ -24,12 +35,12 @@ _RESERVED = frozenset({"host", "upgrade", "connection"})
 
 
 def is_url(host: str) -> bool:
-    """Return whether a host is the URL of a WebSocket instead."""
+    """Return whether a host is a URL."""
     return "://" in host
 
 
 def without_secrets(url: str) -> str:
-    """Return a URL to be shown: without a user and a password, which it should not have, and its query."""
+    """Return a URL for messages, with user, password and query replaced by asterisks."""
     scheme, _, rest = url.partition("://")
     end = re.search(r"[/?#]", rest)
     place, path = (rest[: end.start()], rest[end.start() :]) if end else (rest, "")
@@ -38,35 +49,44 @@ def without_secrets(url: str) -> str:
 
 
 def _without_query(path: str) -> str:
-    """Return a path to be shown; tokens are often in the query."""
+    """Return a path for messages; its query often contains a token."""
     path, mark, _ = path.partition("?")
     return f"{path}?***" if mark else path
 
 
 def from_url(
-    url: str, *, port: int, transport: object, disable_tls: bool, cert_file: object, path: str | None
+    url: str,
+    schemes: Mapping[str, tuple[str, Scheme]],
+    *,
+    port: int,
+    transport: object,
+    disable_tls: bool,
+    cert_file: object,
+    path: str | None,
 ) -> dict[str, Any]:
-    """Return what a URL says: host, port, transport, disable_tls and path.
+    """Return the settings in a URL: host, port, transport, disable_tls and path.
 
     Args:
-        url: The URL, ``wss://lab.example/msl`` for example.
-        port: The argument of `connect` of this name, like all others; it, too, may say the port.
-        transport: Which may be ``"tcp"``, which it is if nothing was said.
-        disable_tls: Which may be said with ``ws://``.
-        cert_file: Which cannot be with ``ws://``.
-        path: Which may be the same.
+        url: The URL, for example ``wss://lab.example/msl``.
+        schemes: The transport and the defaults of each scheme.
+        port: The argument of `connect`, as all that follow. The default, or the port of the URL.
+        transport: The default, ``"tcp"``, or the transport of the scheme.
+        disable_tls: True only with a scheme without TLS.
+        cert_file: None with a scheme without TLS.
+        path: None, or the path of the URL.
 
     Raises:
-        ValueError: The URL makes no sense, or an argument contradicts it; the text says which.
+        ValueError: The URL is invalid, or an argument contradicts it; the text names it.
     """
     shown = without_secrets(url)
     try:
         parts = urlsplit(url)
     except ValueError as error:
         raise ValueError(f"The URL {shown!r} makes no sense: {error}") from None
-    if parts.scheme not in _SCHEMES:
+    if parts.scheme not in schemes:
         raise ValueError(f"The URL of a WebSocket begins with ws:// or wss://, not like {shown!r}")
-    default_port, is_plain = _SCHEMES[parts.scheme]
+    its_transport, scheme = schemes[parts.scheme]
+    default_port, is_plain = scheme.port, not scheme.has_tls
     try:
         host, its_port = parts.hostname, parts.port
     except ValueError as error:
@@ -78,7 +98,7 @@ def from_url(
             f"The URL of a WebSocket has no user, password or fragment (host={shown!r}); pass username=, "
             "password= or headers="
         )
-    if transport not in {"tcp", "websocket"}:
+    if transport not in {"tcp", its_transport}:
         raise ValueError(f"host={shown!r} contradicts transport={transport!r}")
     if disable_tls and not is_plain:
         raise ValueError(f"host={shown!r} contradicts disable_tls=True: write ws:// for no TLS")
@@ -92,17 +112,17 @@ def from_url(
     return {
         "host": f"[{host}]" if ":" in host else host,
         "port": its_port or default_port,
-        "transport": "websocket",
+        "transport": its_transport,
         "disable_tls": is_plain,
         "path": its_path,
     }
 
 
 def host_header(host: str, port: int, *, has_tls: bool) -> str:
-    """Return what the ``Host`` header says: the port is left out if it is what the scheme says.
+    """Return the value of the ``Host`` header, without the port if it is the default of the scheme.
 
     Raises:
-        ConnectError: The host cannot be one.
+        ConnectError: The host is not a valid name.
     """
     bare = strip_brackets(host)
     try:
@@ -116,7 +136,7 @@ def check_path(path: str) -> None:
     """Check a path, which may have a query.
 
     Raises:
-        ValueError: It cannot be one.
+        ValueError: It is invalid.
     """
     if not _PATH.fullmatch(path) or "#" in path:
         shown = _without_query(path)
@@ -124,16 +144,16 @@ def check_path(path: str) -> None:
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
-    """Check further headers for a handshake.
+    """Check additional headers of a WebSocket handshake.
 
     Raises:
-        ValueError: One cannot be sent, or is one of the handshake itself.
-        TypeError: They are not text.
+        ValueError: A header cannot be sent, or belongs to the handshake itself.
+        TypeError: A name or value is not text.
     """
     for name, value in headers.items():
         if not isinstance(name, str):
             raise TypeError(f"headers must be a dictionary of texts, and {name!r} is none")
-        if not isinstance(value, str):  # which is not shown: it may be a secret
+        if not isinstance(value, str):  # the value is not shown: it may be secret
             kind = type(value).__name__
             raise TypeError(f"headers must be a dictionary of texts, and that of {name!r} is {kind}")
         if not _TOKEN.fullmatch(name):

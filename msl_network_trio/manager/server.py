@@ -16,7 +16,7 @@ import trio
 
 from msl_network_trio import ended_managers
 from msl_network_trio.constants import PORT
-from msl_network_trio.dialing.connect import language, operating_system
+from msl_network_trio.dialing.local_identity import language, operating_system
 from msl_network_trio.exception_groups import leave_nursery
 from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectionLost
 from msl_network_trio.hidden import hide, reveal

@@ -16,8 +16,10 @@ from msl_network_trio import ended_managers
 from msl_network_trio.arguments import whole
 from msl_network_trio.asyncio_advice import check_task, forget_event_loop
 from msl_network_trio.constants import PORT
-from msl_network_trio.dialing.connect import Dial, Settings, dial, language, operating_system
+from msl_network_trio.dialing.connect import dial
+from msl_network_trio.dialing.local_identity import language, operating_system
 from msl_network_trio.dialing.prompts import Prompts
+from msl_network_trio.dialing.settings import Dial, Settings
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.hidden import hide
 from msl_network_trio.logger import get_logger

@@ -359,7 +359,7 @@ class Scene:
             raise ConnectError("Connection refused")
 
         with self._monkeypatch.context() as down:
-            down.setattr(connecting, "_open_transport", refuse)
+            down.setattr(connecting, "_open_stream", refuse)
             self.lab.managers[0].peer.transport.close()
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(ConnectError):

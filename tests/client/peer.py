@@ -173,7 +173,7 @@ async def network(monkeypatch: pytest.MonkeyPatch, carrier: str) -> AsyncIterato
     """connect() in this test dials a `Network`; at the end everything must be closed, and no task left."""
     before = trio.lowlevel.current_statistics().tasks_living
     network = Network(websocket=carrier == "websocket")
-    monkeypatch.setattr(connecting, "_open_transport", network.dial)
+    monkeypatch.setattr(connecting, "_open_stream", network.dial)
     yield network
     network.assert_all_closed()
     for _, theirs in network.opened if network.websocket else ():

@@ -82,7 +82,7 @@ def test_connect_is_what_trio_can_run(monkeypatch: pytest.MonkeyPatch):
             await peer.expect_end()
             said_goodbye.append(True)
 
-    monkeypatch.setattr(connecting, "_open_transport", dial)
+    monkeypatch.setattr(connecting, "_open_stream", dial)
     assert isinstance(connect_once := connect(), Coroutine)
     connect_once.close()
     client = trio.run(connect)
@@ -171,7 +171,7 @@ def test_ctrl_c_in_the_goodbye_leaves_the_nursery_as_it_should(monkeypatch: pyte
     async def main() -> None:
         nonlocal network
         network = Network()
-        monkeypatch.setattr(connecting, "_open_transport", network.dial)
+        monkeypatch.setattr(connecting, "_open_stream", network.dial)
         trio.lowlevel.spawn_system_task(manager)
         with pytest.raises(KeyboardInterrupt):
             async with connect():

@@ -218,7 +218,7 @@ def test_it_is_what_trio_can_run(monkeypatch: pytest.MonkeyPatch):
         trio.lowlevel.spawn_system_task(serve, await network.accept())
         return transport
 
-    monkeypatch.setattr(connecting, "_open_transport", dial)
+    monkeypatch.setattr(connecting, "_open_stream", dial)
     client = trio.run(LinkedClient, "Echo")
     assert isinstance(client, LinkedClient)
     assert not client.is_connected()
@@ -945,7 +945,7 @@ async def test_who_does_not_get_a_connection_is_told_so(monkeypatch: pytest.Monk
     async def refuse(*_: object) -> None:
         raise ConnectError("Cannot connect to localhost:1875")
 
-    monkeypatch.setattr(connecting, "_open_transport", refuse)
+    monkeypatch.setattr(connecting, "_open_stream", refuse)
     with pytest.raises(ConnectionError, match="Cannot connect to localhost:1875"):
         await opened(way, "Echo")
 
@@ -954,7 +954,7 @@ async def test_who_does_not_get_a_connection_is_told_so(monkeypatch: pytest.Monk
 def test_ctrl_c_while_waiting_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch, way):
     async def main() -> None:
         network, manager = Network(), Manager()
-        monkeypatch.setattr(connecting, "_open_transport", network.dial)
+        monkeypatch.setattr(connecting, "_open_stream", network.dial)
 
         async def interrupt() -> None:
             peer = await network.accept()

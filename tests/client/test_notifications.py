@@ -271,7 +271,7 @@ def test_ctrl_c_in_a_handler_reaches_the_main_task(monkeypatch: pytest.MonkeyPat
 
     async def main() -> None:
         network = Network()
-        monkeypatch.setattr(connecting, "_open_transport", network.dial)
+        monkeypatch.setattr(connecting, "_open_stream", network.dial)
         listening = trio.Event()
 
         async def manager() -> None:

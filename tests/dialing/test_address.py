@@ -8,7 +8,7 @@ import pytest
 
 from msl_network_trio import connect
 from msl_network_trio.dialing.address import host_header
-from msl_network_trio.dialing.connect import Settings
+from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.exceptions import ConnectError
 
 

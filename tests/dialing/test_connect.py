@@ -28,8 +28,8 @@ from msl_network_trio import (
     filter_client_connect_kwargs,
 )
 from msl_network_trio.dialing import connect as connecting
-from msl_network_trio.dialing import prompts
-from msl_network_trio.dialing.connect import Settings
+from msl_network_trio.dialing import dialers, prompts
+from msl_network_trio.dialing.settings import Settings
 from tests.client.peer import MANAGER, Network, Peer
 from tests.client.test_requests import start
 
@@ -315,7 +315,7 @@ async def test_one_time_limit_covers_dialling_and_the_handshake(
         await trio.sleep(2)
         return await network.dial()
 
-    monkeypatch.setattr(connecting, "_open_transport", dial_slowly)
+    monkeypatch.setattr(connecting, "_open_stream", dial_slowly)
     await run_manager(nursery, network, stall_at_once)
     before = trio.current_time()
     with pytest.raises(ConnectTimeout):
@@ -327,8 +327,8 @@ async def test_a_dial_that_takes_too_long_is_a_timeout(autojump_clock, monkeypat
     async def dial_forever(*args: object) -> object:
         await trio.sleep_forever()
 
-    monkeypatch.setattr(connecting, "open_tcp", dial_forever)
-    monkeypatch.setattr(connecting, "open_trusted", lambda *args, **kwargs: dial_forever())
+    monkeypatch.setattr(dialers, "open_tcp", dial_forever)
+    monkeypatch.setattr(dialers, "open_trusted", lambda *args, **kwargs: dial_forever())
     end = "Cannot connect to localhost:1875 within 10 seconds$"
     with pytest.raises(ConnectTimeout, match=f"before the connection was made\n{end}"):
         await connect(disable_tls=True)
@@ -343,7 +343,7 @@ async def test_a_server_that_shows_no_certificate_in_time_is_told_as_if_it_was_n
         mock_clock.jump(3)  # only now: what is done in threads before takes no time by this clock
         await trio.sleep_forever()
 
-    monkeypatch.setattr(connecting, "fetch_certificate", fetch_forever)
+    monkeypatch.setattr(dialers, "fetch_certificate", fetch_forever)
     fetched = "within 2.5 seconds: the time was over before the Manager had shown its certificate\n"
     with pytest.raises(ConnectTimeout) as caught:
         await connect(host="lab-3.invalid", timeout=2.5)

@@ -1,0 +1,111 @@
+"""The table of transports that a client or Service can connect by, and how each opens its stream.
+
+To add a transport, write its `~msl_network_trio.transport.base.Stream` and add a line to `DIALERS`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import attrs
+
+from msl_network_trio.dialing import address
+from msl_network_trio.dialing.connect_timer import CERTIFICATE_SHOWN, SECURED, WEBSOCKET_OPEN, ConnectTimer
+from msl_network_trio.dialing.trust import (
+    Certificate,
+    fetch_certificate,
+    open_trusted,
+    open_trusted_as_browsers,
+)
+from msl_network_trio.exceptions import ConnectError
+from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.tcp_connect import open_tcp
+
+
+@attrs.frozen(kw_only=True)
+class Target:
+    """The arguments of `connect` that dialers read."""
+
+    host: str
+    port: int
+    disable_tls: bool
+    cert_file: str | os.PathLike[str] | None
+    assert_hostname: bool
+    auto_save: bool
+    path: str | None
+    headers: Mapping[str, str] | None
+    read_limit: int | None
+    ping_interval: float | None
+
+
+AskTrust = Callable[[Certificate], Awaitable[bool]]
+"""Asks a person whether to trust a certificate."""
+
+
+async def _open_tcp(target: Target, ask: AskTrust, timer: ConnectTimer) -> Stream:
+    return await _open_tcp_or_tls(target, ask, timer, open_trusted)
+
+
+async def _open_websocket(target: Target, ask: AskTrust, timer: ConnectTimer) -> Stream:
+    carrier = await _open_tcp_or_tls(target, ask, timer, open_trusted_as_browsers)
+    timer.phase = WEBSOCKET_OPEN
+    try:
+        from msl_network_trio.transport.websocket_handshake import open_websocket  # an optional dependency
+    except BaseException:
+        carrier.close()
+        raise
+    try:
+        return await open_websocket(
+            carrier,
+            address.host_header(target.host, target.port, has_tls=not target.disable_tls),
+            path=target.path or address.DEFAULT_PATH,
+            headers=target.headers,
+            read_limit=target.read_limit,
+            ping_interval=target.ping_interval,
+        )
+    except ConnectError as error:
+        raise ConnectError(f"{error}\nCannot connect to {target.host}:{target.port} by WebSocket") from error
+
+
+async def _open_tcp_or_tls(
+    target: Target, ask: AskTrust, timer: ConnectTimer, open_secure: Callable[..., Awaitable[Stream]]
+) -> Stream:
+    if target.disable_tls:
+        return await open_tcp(target.host, target.port)
+
+    async def fetch(host: str, port: int) -> Certificate:
+        timer.phase = CERTIFICATE_SHOWN
+        certificate = await fetch_certificate(host, port)
+        timer.phase = SECURED
+        return certificate
+
+    timer.phase = SECURED
+    return await open_secure(
+        target.host,
+        target.port,
+        cert_file=target.cert_file,
+        assert_hostname=target.assert_hostname,
+        auto_save=target.auto_save,
+        ask=ask,
+        fetch=fetch,
+    )
+
+
+@attrs.frozen
+class Dialer:
+    """How to connect by one transport."""
+
+    open: Callable[[Target, AskTrust, ConnectTimer], Awaitable[Stream]]
+    """Opens the stream."""
+
+    schemes: Mapping[str, address.Scheme] = attrs.field(factory=dict)
+    """The schemes of URLs that select the transport."""
+
+
+DIALERS: Final[Mapping[str, Dialer]] = {
+    "tcp": Dialer(_open_tcp),
+    "websocket": Dialer(_open_websocket, {"ws": address.Scheme(80, False), "wss": address.Scheme(443, True)}),
+}
+"""The dialers by the values of the argument ``transport`` of `connect`."""
