@@ -1,1 +1,1 @@
-"""The web page of a network, and the JavaScript module that it and other pages use."""
+"""The web server: a page of the network, and a JavaScript client for other pages."""

@@ -1,8 +1,8 @@
-/** Elements for the page. What comes from the network becomes text and nothing else, here and everywhere. */
+/** Helpers that build the elements of the page. Data of the network becomes text nodes only, never markup. */
 
 import { visible, visibleLines } from "./format.js";
 
-/** Make an element. Children are elements or texts; `true` is an attribute without a value, false and null are none. */
+/** Create an element. Children are elements or texts; an attribute that is `true` has no value, false and null omit it. */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -12,7 +12,7 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** The element with this id, which index.html has. */
+/** Return the element of index.html with this id. */
 export const byId = (id) => document.getElementById(id);
 
 /** Replace the text of an element. */
@@ -20,12 +20,12 @@ export const say = (element, text) => (element.textContent = visibleLines(text))
 
 let ids = 0;
 
-/** An id that no other element has. */
+/** Return a unique id for an element. */
 export const newId = () => `made-${(ids += 1)}`;
 
 const SHOWN = 20_000;
 
-/** Show a text that may be very long: its beginning, and a button for the rest. */
+/** Return an element that shows the start of a long text, and a button that shows the rest. */
 export function longText(text) {
   const pre = h("pre", { tabindex: 0 }, text.slice(0, SHOWN));
   if (text.length <= SHOWN) return [pre];

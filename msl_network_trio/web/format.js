@@ -1,8 +1,8 @@
-/** Shows values and signatures as texts for people. */
+/** Formats values and signatures for display. */
 
 const WIDTH = 76;
 
-/** A value on one line, as JSON has it, with numbers as they are. */
+/** Return a value as JSON on one line, with exact numbers. */
 export function compact(value) {
   if (Array.isArray(value)) return `[${value.map(compact).join(", ")}]`;
   if (value === null || typeof value !== "object") return typeof value === "string" ? quote(value) : String(value);
@@ -11,7 +11,7 @@ export function compact(value) {
     .join(", ")}}`;
 }
 
-/** A value on as many lines as it needs to be read well; arrays of short items fill their lines. */
+/** Return a value as indented JSON; arrays of short items share lines. */
 export function pretty(value, indent = "") {
   const line = compact(value);
   if (value === null || typeof value !== "object" || line.length + indent.length <= WIDTH) return line;
@@ -48,30 +48,30 @@ function escape(character) {
   return NAMED[character] ?? (code.length > 2 ? `\\u${code.padStart(4, "0")}` : `\\x${code.padStart(2, "0")}`);
 }
 
-/** A text as one line, with control characters escaped: it could look like something else with them. */
+/** Return a text as one line, with control characters escaped, since these could disguise it. */
 export const visible = (text) => text.replace(INVISIBLE, escape);
 
-/** The same of a text that may have several lines. */
+/** Return a text of several lines with all other control characters escaped. */
 export const visibleLines = (text) =>
   text.replace(INVISIBLE, (character) => ("\n\t".includes(character) ? character : escape(character)));
 
-/** The arguments of a call and nothing else: `1, 2, key=3`. */
+/** Return the arguments of a call without parentheses: `1, 2, key=3`. */
 export function formatArguments(args, kwargs) {
   const named = Object.entries(kwargs).map(([name, value]) => `${name}=${compact(value)}`);
   return [...args.map(compact), ...named].join(", ");
 }
 
-/** What somebody tells about itself, on one line that is not too long. */
+/** Return a part of a peer's identity on one line of limited length. */
 export const told = (value, length = 200) => cut(typeof value === "string" ? visible(value) : compact(value), length);
 
 export const cut = (text, length) => (text.length > length ? `${text.slice(0, length)}…` : text);
 
-/** Whether what an identity tells of an attribute is the signature of a method, and not a value. */
+/** Return true if the description of an attribute in an identity is a method's signature, not a value. */
 export const isSignature = (told) => typeof told === "string" && /^\(.*\)/s.test(told);
 
-/** The names of the parameters in a signature, with their defaults: "x, y=2" for "(x: int, y: int = 2) -> int". */
+/** Return the parameters of a signature with their defaults: "x, y=2" for "(x: int, y: int = 2) -> int". */
 export function parameters(signature) {
-  if (signature.length > 2000) return ""; // which nobody would read
+  if (signature.length > 2000) return ""; // too long to display
   const inside = signature.slice(1, closing(signature));
   return split(inside)
     .map((part) => {
@@ -83,7 +83,7 @@ export function parameters(signature) {
     .join(", ");
 }
 
-/** The text with everything inside brackets and quotes made blank, so that positions stay the same. */
+/** Blank out everything inside brackets and quotes, so that positions stay the same. */
 function outside(text) {
   let depth = 0;
   return text

@@ -1,4 +1,9 @@
-"""The door: what a connection asks for by HTTP is answered, or a WebSocket is opened."""
+"""The HTTP server in front of the WebSockets: serves pages, and upgrades connections to WebSocket.
+
+It serves one request per connection. `HttpServer.read_upgrade` reads the request and sends a response, unless
+the request is a valid WebSocket upgrade; `HttpServer.open_websocket` accepts that one. All of it runs in the
+task that has accepted the connection, and needs no lock.
+"""
 
 from __future__ import annotations
 
@@ -23,36 +28,35 @@ from msl_network_trio.visible import visible_lines
 from msl_network_trio.web.pages import find_page
 
 ENDPOINTS: Final = frozenset({"/", "/msl"})
-"""The paths at which a WebSocket can be opened; whatever follows a ``?`` does not count."""
+"""The paths at which a WebSocket can be opened; a query is ignored."""
 
 ANY_ORIGIN: Final = "*"
-"""What to put among the origins if pages of all of them may connect."""
+"""The entry of ``origins`` that allows all origins."""
 
 PING_INTERVAL = 20.0
-"""How many seconds to wait before a peer is asked whether it is there; proxies often give up after 60."""
+"""Seconds between pings; many proxies close a connection that is idle for 60."""
 
 _HEAD_SIZE_LIMIT = 16_384
-"""The largest head of a request, in bytes."""
+"""Maximum size of the head of a request, in bytes."""
 
 _HEAD_TIMEOUT = 10.0
-"""How many seconds a peer may take to send it."""
+"""Maximum seconds for a peer to send the head of a request."""
 
 _INCOMPLETE_SIZE = 1024 * 1024 * 1024
-"""How many bytes all WebSockets together may hold of messages that are not complete, if not more are needed
-for two of the largest."""
+"""Maximum bytes of incomplete messages of all WebSockets, unless two of the largest messages need more."""
 
 _RESPONSE_TIMEOUT = 10.0
-"""How many seconds a peer may take to read an answer."""
+"""Maximum seconds for a peer to read a response."""
 
 _LINGER_TIMEOUT = 1.0
-"""How many seconds to wait for a peer to close its end: what it has not read is lost when we close ours."""
+"""Maximum seconds to wait for a peer to close its end: closing ours first could lose unread data."""
 
 _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
 @attrs.frozen
 class Response(Exception):
-    """What to answer instead of opening a WebSocket."""
+    """A response that is sent instead of opening a WebSocket; raised where the request is checked."""
 
     status: HTTPStatus
     body: bytes
@@ -60,6 +64,7 @@ class Response(Exception):
 
 
 def _text_response(status: HTTPStatus, text: str, **headers: str) -> Response:
+    """Return a response of plain text; underscores in the names of headers stand for hyphens."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     plain = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
     return Response(status, f"{visible_lines(text)}\n".encode(), {**plain, **named})
@@ -67,24 +72,24 @@ def _text_response(status: HTTPStatus, text: str, **headers: str) -> Response:
 
 @attrs.frozen
 class Upgrade:
-    """A request for a WebSocket that may be opened."""
+    """A valid request to open a WebSocket."""
 
     key: str
-    """Its ``Sec-WebSocket-Key``."""
+    """The value of ``Sec-WebSocket-Key``."""
 
     subprotocol: str | None
-    """The subprotocol on which to agree; None: the client has proposed none."""
+    """The subprotocol to accept; None: the client has proposed none."""
 
     forwarded_for: str = ""
-    """The address that the last proxy on the way has seen, as it says in ``X-Forwarded-For``."""
+    """The address that the last proxy has added to ``X-Forwarded-For``; empty: there is none."""
 
 
 class HttpRequest:
     """The head of a request.
 
     Args:
-        event: The request.
-        is_last: Whether nothing came behind it.
+        event: The request as h11 has parsed it.
+        is_last: Whether no further bytes followed the request.
     """
 
     def __init__(self, event: h11.Request, *, is_last: bool) -> None:
@@ -96,24 +101,24 @@ class HttpRequest:
         self._headers = [(name, value.decode("latin-1")) for name, value in event.headers]
 
     def values(self, name: bytes) -> list[str]:
-        """Return the values of a header, one for each time that it is there."""
+        """Return the values of all headers of this name."""
         return [value for key, value in self._headers if key == name]
 
     def tokens(self, name: bytes) -> list[str]:
-        """Return the parts of a header whose values are lists."""
+        """Return the items of a header whose value is a comma-separated list."""
         values = ",".join(self.values(name)).split(",")
         return [value.strip() for value in values if value.strip()]
 
     def has_token(self, name: bytes, token: str) -> bool:
-        """Return whether this is among them, in capital or small letters."""
+        """Return True if a header's list has this item; case does not matter."""
         return token in (value.lower() for value in self.tokens(name))
 
 
 def check_origin(text: str) -> str:
-    """Return an origin in the form in which origins can be compared, or `ANY_ORIGIN`.
+    """Return a normalized origin, or `ANY_ORIGIN`.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is no origin.
     """
     return text if text == ANY_ORIGIN else _normalize_origin(text)
 
@@ -124,13 +129,13 @@ def _origins(origins: Iterable[str]) -> frozenset[str]:
 
 @attrs.frozen(kw_only=True)
 class HttpServer:
-    """How requests are answered.
+    """The rules and limits by which requests are served.
 
     Args:
-        origins: The origins, ``"https://lab.example"`` for example, whose pages may connect, besides those of
-            the host and port that they connect to; `ANY_ORIGIN`: all of them. Who sends no ``Origin`` is no
-            page, and may always.
-        read_limit: The largest message to accept, in bytes; None: no limit.
+        origins: The origins, such as ``"https://lab.example"``, whose pages may connect, besides pages of the
+            host and port that they connect to; `ANY_ORIGIN`: all. A client that sends no ``Origin`` is no
+            browser, and may always connect.
+        read_limit: Maximum size of a message, in bytes; None: no limit.
         ping_interval: See `WebSocketStream`.
         buffer_limit: See `accept_websocket`.
     """
@@ -146,10 +151,13 @@ class HttpServer:
         return input_quota(None if self.read_limit is None else max(_INCOMPLETE_SIZE, 2 * self.read_limit))
 
     async def read_upgrade(self, carrier: Stream) -> Upgrade | None:
-        """Read a request, and answer it unless it is one for a WebSocket that may be opened.
+        """Read a request, and respond to it unless it is a valid upgrade.
 
         Args:
-            carrier: The connection, whose TLS is done. It is closed if this returns None, or is cancelled.
+            carrier: The connection, after its TLS handshake.
+
+        Returns:
+            The upgrade; None: the connection was closed. It is closed as well if this is cancelled.
         """
         upgrade = None
         try:
@@ -159,10 +167,10 @@ class HttpServer:
                     request = await _read_request(carrier)
                     method = request.method
                     upgrade = self._check_upgrade(request)
-            except Response as answer:
-                await _send_response(carrier, answer, method)
+            except Response as response:
+                await _send_response(carrier, response, method)
         except ConnectionLost:
-            pass  # and there is nobody who need be told
+            pass  # there is no peer to respond to
         finally:
             if upgrade is None:
                 carrier.close()
@@ -171,16 +179,16 @@ class HttpServer:
     async def open_websocket(
         self, carrier: Stream, address: str, upgrade: Upgrade, spawn: SpawnTask
     ) -> WebSocketStream | None:
-        """Open the WebSocket that was asked for.
+        """Accept an upgrade.
 
         Args:
-            carrier: The connection, which is closed with the WebSocket.
-            address: The IP address of the host of the peer.
+            carrier: The connection; the WebSocket closes it.
+            address: The IP address of the peer.
             upgrade: The request.
             spawn: Starts the task that owns the WebSocket.
 
         Returns:
-            None if the peer is gone.
+            The WebSocket; None: the connection was lost.
         """
         try:
             with trio.move_on_after(_RESPONSE_TIMEOUT):
@@ -200,19 +208,19 @@ class HttpServer:
         return None
 
     async def refuse(self, carrier: Stream, text: str) -> None:
-        """Say that there is no WebSocket, though the request is good, and close the connection."""
+        """Reject a valid upgrade with status 502, and close the connection."""
         try:
             await _send_response(carrier, _text_response(HTTPStatus.BAD_GATEWAY, text), "GET")
         except ConnectionLost:
-            pass  # it need not be told
+            pass  # there is no peer to respond to
         finally:
             carrier.close()
 
     def _check_upgrade(self, request: HttpRequest) -> Upgrade:
-        """Return a good request for a WebSocket.
+        """Return the upgrade that a request asks for.
 
         Raises:
-            Response: It is none.
+            Response: The request is for a page, or is invalid.
         """
         if not request.has_token(b"upgrade", "websocket"):
             raise _page_response(request)
@@ -252,7 +260,7 @@ class HttpServer:
                 ):
                     return
             except ValueError:
-                pass  # it is none
+                pass  # an invalid origin is not allowed
         raise _text_response(
             HTTPStatus.FORBIDDEN, f"Pages of {', '.join(origins)} may not connect; see --websocket-origin."
         )
@@ -262,30 +270,30 @@ async def _read_request(carrier: Stream) -> HttpRequest:
     """Read the head of a request.
 
     Raises:
-        Response: It is none, or too long.
-        ConnectionLost: There will be none.
+        Response: The bytes are no HTTP request, or the head is too large.
+        ConnectionLost: The connection ended before the end of the head.
     """
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_SIZE_LIMIT)
     try:
         while True:
             event = connection.next_event()
             if isinstance(event, h11.Request):
-                connection.next_event()  # its end, if it has no body
+                connection.next_event()  # the end of a request; sets trailing_data
                 return HttpRequest(event, is_last=not connection.trailing_data[0])
             if event is not h11.NEED_DATA:
-                raise ConnectionLost("There is no request")
+                raise ConnectionLost("The connection ended before a request")
             connection.receive_data(await carrier.receive())
     except h11.RemoteProtocolError as error:
         status = HTTPStatus(error.error_status_hint)
         raise _text_response(status, f"This port understands HTTP and WebSocket: {error}.") from None
 
 
-async def _send_response(carrier: Stream, answer: Response, method: str) -> None:
-    """Send an answer, and wait until it has been read, for as long as that makes sense."""
-    headers = {**answer.headers, "Content-Length": str(len(answer.body)), "Connection": "close"}
-    head = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}"]
+async def _send_response(carrier: Stream, response: Response, method: str) -> None:
+    """Send a response, and wait until the peer has closed its end, within the timeouts."""
+    headers = {**response.headers, "Content-Length": str(len(response.body)), "Connection": "close"}
+    head = [f"HTTP/1.1 {response.status.value} {response.status.phrase}"]
     head += [f"{name}: {value}" for name, value in headers.items()]
-    body = b"" if method == "HEAD" else answer.body
+    body = b"" if method == "HEAD" else response.body
     with trio.move_on_after(_RESPONSE_TIMEOUT) as scope:
         await carrier.send_all("\r\n".join([*head, "", ""]).encode("latin-1") + body)
     if not scope.cancelled_caught:
@@ -296,7 +304,7 @@ async def _send_response(carrier: Stream, answer: Response, method: str) -> None
 
 
 def _page_response(request: HttpRequest) -> Response:
-    """Return the answer to a request that is not one for a WebSocket."""
+    """Return the response to a request for a page."""
     if request.method not in {"GET", "HEAD"}:
         return _text_response(HTTPStatus.METHOD_NOT_ALLOWED, "There are just pages here.", Allow="GET, HEAD")
     page = find_page(request.target)
@@ -320,10 +328,10 @@ def _is_websocket_key(text: str) -> bool:
 
 
 def _normalize_origin(text: str) -> str:
-    """Return an origin in the form in which origins can be compared.
+    """Return an origin as scheme, host and port, so that equal origins compare equal.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The text is no origin.
     """
     if text == "null":
         return text
@@ -335,13 +343,12 @@ def _normalize_origin(text: str) -> str:
 
 
 def _is_same_host(origin: SplitResult, host: str) -> bool:
-    """Return whether a page has come from the host and the port that it connects to.
+    """Return True if a page's origin has the host and port of the ``Host`` header.
 
-    The scheme does not count, since a proxy in front of us may have the TLS. It says what the port is if
-    there is none in either.
+    Schemes are not compared, since a proxy may terminate TLS. The origin's scheme gives the default port.
 
     Raises:
-        ValueError: One of them makes no sense.
+        ValueError: A port is invalid.
     """
     default = _DEFAULT_PORTS.get(origin.scheme)
     target = urlsplit(f"//{host}")

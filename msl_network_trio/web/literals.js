@@ -1,4 +1,4 @@
-/** Reads the arguments of a call as a person types them: values as in Python or in JSON, nothing is evaluated. */
+/** Parses the arguments of a call: literals of Python or JSON. Nothing is evaluated. */
 
 import { Float } from "./exact-json.js";
 
@@ -13,7 +13,7 @@ const ESCAPES = { n: "\n", r: "\r", t: "\t", b: "\b", f: "\f", v: "\v", a: "\x07
 const NUMBER = /[-+]?(?:0[xX][\da-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][-+]?\d+)?)/y;
 const NAME = /[\p{L}_][\p{L}\p{N}_]*/uy;
 
-/** What is wrong with the text that was typed, and where (`position`, the first character is 1). */
+/** A syntax error in the arguments, with its `position`, counted from 1. */
 export class TypingError extends Error {
   constructor(message, position) {
     super(`${message} (at character ${position + 1})`);
@@ -21,7 +21,7 @@ export class TypingError extends Error {
   }
 }
 
-/** Read `1, "two", [3.0], key=None`; returns `args`, an array, and `kwargs`, an object. */
+/** Parse `1, "two", [3.0], key=None`; return `args`, an array, and `kwargs`, an object. */
 export function parseArguments(text) {
   return new Reader(text).arguments();
 }
@@ -34,7 +34,7 @@ class Reader {
 
   arguments() {
     const args = [];
-    const kwargs = Object.create(null); // in which a name like __proto__ is just a name
+    const kwargs = Object.create(null); // without a prototype, so that __proto__ is an ordinary name
     this.skip();
     while (this.at < this.text.length) {
       const start = this.at;
@@ -43,7 +43,7 @@ class Reader {
         if (name[1] in kwargs) this.fail(`${name[1]} is given twice`, start);
         kwargs[name[1]] = this.value();
       } else {
-        if (Object.keys(kwargs).length) this.fail("An argument without a name stands behind one with a name", start);
+        if (Object.keys(kwargs).length) this.fail("A positional argument follows a keyword argument", start);
         args.push(this.value());
       }
       this.skip();
@@ -110,7 +110,7 @@ class Reader {
     return `'"\\/`.includes(character) ? character : `\\${character}`;
   }
 
-  /** The values up to a closing bracket, and whether there was a comma. */
+  /** Return the values up to a closing bracket, and true if there was a comma. */
   items(end) {
     const start = this.at++;
     const values = [];
@@ -143,7 +143,7 @@ class Reader {
         this.fail("This cannot be a key", keyStart);
       this.skip();
       if (",}".includes(this.text[this.at])) this.fail("A set cannot be sent; write a list, in [ ]", start);
-      this.expect(":", "A colon behind the key is missing");
+      this.expect(":", "The colon after the key is missing");
       entries.push([String(key), this.value()]);
       this.skip();
       if (this.text[this.at] !== "}" && this.at < this.text.length) this.expect(",", "A comma or } is missing");

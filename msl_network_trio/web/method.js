@@ -1,4 +1,4 @@
-/** One attribute of a Service: what is known about it, a form to call it, and what came of that. */
+/** An attribute of a Service: its description, a form to call it, and the results. */
 
 import { h, longText, newId, say } from "./dom.js";
 import { compact, cut, isSignature, parameters, pretty, told as shorten } from "./format.js";
@@ -6,27 +6,27 @@ import { parseArguments, TypingError } from "./literals.js";
 
 const FATES = {
   ReplyTimeout: "No reply in time",
-  ServiceLost: "The Service is not there",
+  ServiceLost: "The Service is not connected",
   ConnectionLost: "The connection was lost",
 };
 
-/** The attribute of a Service that its identity lists, folded. */
+/** Return the folded element of an attribute that the Service's identity lists. */
 export function listedAttribute(request, name, told) {
   const isMethod = isSignature(told);
   const signature = h("code", { class: "signature" }, cut(isMethod ? told : `= ${compact(told)}`, 400));
   const summary = h("summary", {}, h("span", {}, h("code", { class: "name" }, shorten(name)), " ", signature));
   const details = h("details", { class: "method" }, summary);
-  // The form is made when it is wanted: a Service may have hundreds of attributes.
+  // The form is built when it is unfolded: a Service may have hundreds of attributes.
   details.addEventListener("toggle", () => {
     if (details.open && details.childElementCount === 1) details.append(callForm(request, { name, told, isMethod }));
   });
   return details;
 }
 
-/** A form for attributes that the identity does not list. */
+/** Return a form for attributes that the identity does not list. */
 export function otherAttribute(request) {
   const summary = h("summary", {}, "Another attribute…");
-  const hint = h("p", { class: "hint" }, "Services may have attributes that they do not list.");
+  const hint = h("p", { class: "hint" }, "A Service may have attributes that its identity does not list.");
   const form = callForm(request, { name: null, told: "()", isMethod: true });
   form.prepend(hint);
   return h("details", { class: "method" }, summary, form);
@@ -48,13 +48,13 @@ function callForm(request, { name, told, isMethod }) {
   const form = h("form", { class: `call ${name === null ? "other" : isMethod ? "" : "value"}`, novalidate: true });
   if (name === null) form.append(field("field wide", nameId, "Attribute", nameInput));
   if (isMethod) form.append(field("field wide", argumentsId, "Arguments", input));
-  form.append(field("field", limitId, "At most (s)", limit), button, mistake);
+  form.append(field("field", limitId, "Timeout (s)", limit), button, mistake);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if (button.disabled) return;
     const [typedName, seconds] = [name ?? nameInput.value.trim(), limit.valueAsNumber || 0];
     if (!typedName) return complain(nameInput, mistake, "The name of the attribute is missing");
-    if (!(seconds >= 0) || limit.validity.badInput) return complain(limit, mistake, "A time is a number of seconds");
+    if (!(seconds >= 0) || limit.validity.badInput) return complain(limit, mistake, "The timeout is a number of seconds");
     let call;
     try {
       call = parseArguments(input.value);
@@ -81,7 +81,7 @@ function complain(input, mistake, text) {
   input.focus();
 }
 
-/** Make a request and show what comes of it; "Stop waiting" forgets it, since nobody can call it back. */
+/** Send a request and show its result; "Stop waiting" abandons the reply, the request cannot be withdrawn. */
 async function run(request, { name, args, kwargs, timeout }, outcome, spoken) {
   const start = performance.now();
   const seconds = () => (performance.now() - start) / 1000;
@@ -90,7 +90,7 @@ async function run(request, { name, args, kwargs, timeout }, outcome, spoken) {
   let stop;
   const stopped = new Promise((_, reject) => (stop = reject));
   const button = h("button", { type: "button", class: "quiet small" }, "Stop waiting");
-  const stopping = "This page does not wait any longer; the Service may still be at work";
+  const stopping = "No longer waiting; the Service may still execute the request";
   button.addEventListener("click", () => stop(new Error(stopping)));
   outcome.replaceChildren(box("waiting", h("strong", {}, "Waiting for the reply"), elapsed, button));
   spoken.textContent = "Waiting for the reply";
@@ -116,10 +116,10 @@ function box(kind, title, ...rest) {
 }
 
 function failure(error, seconds) {
-  const title = FATES[error.name] ?? (error.typeName ? "The Service raised an error" : "Not done");
+  const title = FATES[error.name] ?? (error.typeName ? "The Service raised an error" : "Failed");
   const parts = [h("strong", {}, title), `after ${duration(seconds)}`, ...longText(error.message)];
   if (Array.isArray(error.traceback) && error.traceback.length) {
-    const lines = error.traceback.map((line) => shorten(line, 2000)); // which are texts if the Service is honest
+    const lines = error.traceback.map((line) => shorten(line, 2000)); // a faulty Service may send no strings
     parts.push(h("details", {}, h("summary", {}, "Traceback of the Service"), ...longText(lines.join("\n"))));
   }
   return box("failed", ...parts);

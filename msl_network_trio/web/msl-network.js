@@ -3,20 +3,20 @@
  *   const client = await connect("wss://lab-3:8875/msl", { name: "Dashboard" });
  *   const math = await client.link("BasicMath");
  *   await math.add(1, 2);
- *   await math.request("add", [1], { y: 2 }, { timeout: 5 }); // with a keyword argument, for at most 5 seconds
+ *   await math.request("add", [1], { y: 2 }, { timeout: 5 }); // keyword arguments and a timeout
  *   math.onNotification(({ args, kwargs }) => console.log(args, kwargs));
  */
 import { parse, stringify } from "./exact-json.js";
 
 const [MANAGER, NEWS] = ["Manager", Symbol("notifications")];
 const ANSWERED_WITH_UID = new Set(["identity", "link", "unlink", "acquire_lock", "release_lock"]);
-const [FIRST_DELAY, LONGEST_DELAY] = [0.5, 30]; // before connecting again
+const [FIRST_DELAY, LONGEST_DELAY] = [0.5, 30]; // before a reconnection
 const random = () => [...crypto.getRandomValues(new Uint32Array(3))].map((n) => n.toString(36)).join("");
 const after = (seconds, callback) => (seconds ? setTimeout(callback, Math.min(seconds * 1000, 2 ** 31 - 1)) : null);
 const ignore = () => {};
 const BARRIER = [MANAGER, "unlink", [`nobody is called ${random()}`], {}, { timeout: 0 }]; // changes nothing
 
-/** The root of all errors; `mayHaveRun` is false if the request surely was not executed. */
+/** The base class of all errors; `mayHaveRun` is false if the request was certainly not executed. */
 export class NetworkError extends Error {
   constructor(message, details) {
     super(message);
@@ -24,28 +24,28 @@ export class NetworkError extends Error {
   }
 }
 export class ConnectError extends NetworkError {} // no connection was made
-export class AuthenticationError extends ConnectError {} // because the Manager rejects us
+export class AuthenticationError extends ConnectError {} // the Manager has rejected the client
 export class ConnectionLost extends NetworkError {} // the connection has ended
 export class ReplyTimeout extends NetworkError {} // no reply came in time
-export class ServiceLost extends NetworkError {} // the Service is not, or no longer, there
+export class ServiceLost extends NetworkError {} // the Service is not connected
 export class RemoteError extends NetworkError {} // the Service raised `typeName`; `traceback` is a list of lines
-export class ManagerError extends RemoteError {} // the Manager refuses
+export class ManagerError extends RemoteError {} // the Manager has rejected the request
 
-/** Whether an error says that the Manager does not know this Service (which it quotes twice, as Python does). */
+/** Return true if an error says that the Manager does not know this Service (quoted twice, as by Python). */
 function isRefusal(message, service) {
   const quoted = /^KeyError: .the \\?['"](.+?)\\?['"] Service is not connected to /s.exec(message)?.[1];
   return quoted?.replaceAll("\\", "") === service.replaceAll("\\", "");
 }
 
-/** A Service with which a client is linked. What else is called here is a method of the Service. */
+/** A link with a Service. Any other attribute is a method of the Service. */
 function makeLink(client, service) {
   const handlers = new Set();
   const link = {
     service,
-    address: null, // where the Service is; null while it is away
+    address: null, // the address of the Service; null while it is not connected
     request: (attribute, args, kwargs, options) => client.request(service, attribute, args, kwargs, options),
     unlink: (options) => client.unlink(service, options),
-    onNotification: (handler) => handlers.add(handler) && (() => handlers.delete(handler)), // returns what ends it
+    onNotification: (handler) => handlers.add(handler) && (() => handlers.delete(handler)), // returns a function that unsubscribes
     [NEWS]: (news) => handlers.forEach((handler) => Promise.resolve(news).then(handler).catch(console.error)),
   };
   const isOurs = (name) => typeof name === "symbol" || name in link || /^_|^then$|^toJSON$/.test(name);
@@ -53,19 +53,19 @@ function makeLink(client, service) {
 }
 
 /**
- * A client, which connects and links again after its connection was lost. Its events: "state" (see `state`, `error`,
- * `retryIn`) and "identity", whose `detail` tells who is connected, each time that the Manager was asked.
- * A Manager reads what a client sends in order, and answers what it handles itself before it reads on: whose the
- * answers without a uid are follows from that. Behind an admin request nothing may be sent until its answer.
+ * A client that reconnects and relinks after its connection was lost. Its events: "state" (see `state`, `error`,
+ * `retryIn`), and "identity" after each reply to an identity request, with the connected peers as its `detail`.
+ * A Manager reads a client's lines in order, and answers its own requests before it reads on; this order attributes
+ * replies without a uid. After an admin request, nothing may be sent until its reply.
  */
 export class Client extends EventTarget {
-  state = "closed"; // "connecting", "connected", "lost" (until it tries again), "reconnecting"
-  manager = ""; // "Manager[HOST:port]", as it calls itself
-  name = ""; // "name[HOST:port]", as the Manager calls us
-  retry = ignore; // to connect again now, and not after `retryIn`
+  state = "closed"; // "connecting", "connected", "lost" (until the next attempt), "reconnecting"
+  manager = ""; // "Manager[HOST:port]", as the Manager calls itself
+  name = ""; // "name[HOST:port]", as the Manager calls this client
+  retry = ignore; // reconnect at once, instead of after `retryIn`
   #links = new Map();
   #delay = FIRST_DELAY;
-  #wire; // what belongs to one WebSocket
+  #wire; // the state of one WebSocket
 
   constructor(url, options) {
     super();
@@ -87,7 +87,7 @@ export class Client extends EventTarget {
     if (this.#wire) this.#end(this.#wire, ConnectError, "closed by this client");
   }
 
-  /** Ask the Manager who is connected; links again with Services that were restarted. */
+  /** Request the connected peers from the Manager, and relink with Services that have restarted. */
   async identity(options) {
     const [wire, earlier] = [this.#wire, [...(this.#wire?.open.values() ?? [])]];
     const identity = await this.request(MANAGER, "identity", [], {}, options);
@@ -104,7 +104,7 @@ export class Client extends EventTarget {
 
   async link(service, options, isAgain = false) {
     const identity = await this.request(MANAGER, "link", [service], {}, options);
-    if (isAgain && !this.#links.has(service)) return this.unlink(service, options); // as was asked for meanwhile
+    if (isAgain && !this.#links.has(service)) return this.unlink(service, options); // unlinked meanwhile
     const link = this.#links.get(service) ?? makeLink(this, service);
     this.#links.set(service, Object.assign(link, { identity, address: identity.address }));
     return link;
@@ -121,7 +121,7 @@ export class Client extends EventTarget {
     if (attribute === "__disconnect__") throw new TypeError("Use close() to end the connection");
     if (this.state !== "connected" && !isBarrier) throw new ConnectionLost(`Not connected; ${attribute} was not sent`);
     return new Promise((resolve, reject) => {
-      const uid = random(); // or a Service could forge replies of others, which Managers of msl-network pass on
+      const uid = random(); // not predictable: Managers of msl-network would pass on forged replies of other Services
       const text = stringify({ args, attribute, error: false, kwargs, service, uid });
       const request = { service, attribute, uid, text, resolve, reject, isSent: false };
       request.timer = after(timeout, () => this.#fail(wire, request, ReplyTimeout, `No reply in ${timeout} s`));
@@ -157,7 +157,7 @@ export class Client extends EventTarget {
     });
   }
 
-  /** Look who is there, again and again; give the Manager up when it neither answers nor says anything else. */
+  /** Request the peers periodically; drop the connection if nothing at all comes from the Manager. */
   async #watch(wire) {
     for (let beat = 0; !wire.hasEnded; beat++) {
       if (beat > 0) this.#delay = FIRST_DELAY;
@@ -206,7 +206,7 @@ export class Client extends EventTarget {
     error ? request.reject(error) : request.resolve(result);
   }
 
-  /** Settle a request without an answer; after a timeout it stays among the open ones, since that may yet come. */
+  /** Settle a request without a reply; after a timeout it stays open, since its reply may still come. */
   #fail(wire, request, Failure, why, mayHaveRun = request.isSent) {
     const { service, attribute, uid } = request;
     wire.held = wire.held.filter((held) => held !== request);
@@ -249,7 +249,7 @@ export class Client extends EventTarget {
     const key = attribute === "password" && /^Manager\[\S+:\d+\]$/.test(about) ? "passwordManager" : attribute;
     let answer = admin?.isSettled ? "" : this.options[key];
     if (answer === undefined && this.options.ask) {
-      wire.isAsking = true; // a person, whose time no clock measures
+      wire.isAsking = true; // no timeout while the user answers
       for (const timer of [wire.clock, admin?.timer]) clearTimeout(timer);
       const asked = Promise.resolve({ key, about, manager: this.manager }).then(this.options.ask);
       answer = await asked.catch(console.error);
@@ -264,12 +264,12 @@ export class Client extends EventTarget {
 
   #answered(wire, request, { error, message, traceback, requester, result }) {
     const { service, attribute } = request, isOwn = service === MANAGER;
-    const hasGone = /^ConnectionError: the .+ Service has gone from /s.test(message); // as our Manager tells
+    const hasGone = /^ConnectionError: the .+ Service has gone from /s.test(message); // the text of msl_network_trio's Manager
     const lost = /^ConnectionAborted.+, the request may /s.test(message) ? ConnectionLost : hasGone && ServiceLost;
     if (isOwn && !error) this.name = String(requester);
     for (const [uid, { isSettled }] of isOwn ? wire.open : []) {
       if (uid === request.uid) break;
-      if (isSettled && uid !== wire.admin?.uid) wire.open.delete(uid); // no refusal of it can come any more
+      if (isSettled && uid !== wire.admin?.uid) wire.open.delete(uid); // no refusal can follow
     }
     wire.open.delete(request.uid);
     if (!error) this.#settle(request, null, result);
@@ -285,10 +285,10 @@ export class Client extends EventTarget {
   #unaddressedError(wire, { message, requester, traceback }) {
     const requests = [...wire.open.values()].filter(({ service }) => service !== MANAGER);
     const refused = requests.filter(({ service }) => isRefusal(message, service));
-    if ([...wire.refusing].some((service) => isRefusal(message, service))) return; // of one that has failed already
+    if ([...wire.refusing].some((service) => isRefusal(message, service))) return; // of a request that has failed already
     for (const request of refused) this.#fail(wire, request, ServiceLost, message, refused.length > 1);
     if (refused.length) {
-      wire.refusing.add(refused[0].service); // more refusals may come, and none behind the answer to this:
+      wire.refusing.add(refused[0].service); // more refusals may follow, but none after the reply to this barrier:
       this.request(...BARRIER).then(() => wire.refusing.delete(refused[0].service), ignore);
     } else if (wire.admin) this.#answered(wire, wire.admin, { error: true, message, traceback });
     else if (wire.isGreeting || requester === this.manager) wire.rejection = message;

@@ -1,4 +1,4 @@
-/** The notifications of one Service: the newest ones, in a list that does not grow without end. */
+/** The notifications of a Service: a bounded list of the newest ones. */
 
 import { h, say } from "./dom.js";
 import { formatArguments } from "./format.js";
@@ -16,7 +16,7 @@ export class Notifications {
   #waiting = [];
   #link = null;
 
-  /** `link` links with the Service; `changed` is called when there is something to show elsewhere. */
+  /** `link` links with the Service; `changed` is called when the count or the state has changed. */
   constructor(link, changed) {
     this.changed = changed;
     this.#watch.addEventListener("click", () => this.#toggle(link));
@@ -56,7 +56,7 @@ export class Notifications {
     this.received += 1;
     this.#waiting.push({ args, kwargs, time: new Date() });
     if (this.#waiting.length > KEPT) this.#waiting.shift();
-    // However many come: they are shown a few times a second.
+    // Batched: the list is updated a few times per second, at any rate of notifications.
     if (this.#waiting.length === 1 || !this.timer) this.timer = setTimeout(() => this.#show(), 200);
   }
 
@@ -66,7 +66,7 @@ export class Notifications {
     this.#list.prepend(...items);
     while (this.#list.childElementCount > KEPT) this.#list.lastChild.remove();
     const [isEmpty, isWatching] = [this.received === 0, this.isWatching];
-    this.#hint.textContent = isWatching ? "None yet." : "Watch to see here what the Service tells of its own accord.";
+    this.#hint.textContent = isWatching ? "None yet." : "Watch to see the notifications of the Service.";
     if (isEmpty) this.#list.replaceChildren(this.#hint);
     else this.#hint.remove();
     this.#clear.hidden = isEmpty;

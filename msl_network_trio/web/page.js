@@ -1,4 +1,4 @@
-/** The page: the connection, who is there, and the Service that is chosen. */
+/** The page: the connection, the peers, and the selected Service. */
 
 import { byId, h, say } from "./dom.js";
 import { compact, told, visible } from "./format.js";
@@ -19,12 +19,12 @@ address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 address.search = address.hash = "";
 
 const client = new Client(address, { name: "Web page", heartbeat: 5, ask });
-const services = new Map(); // name -> what is shown of it
+const services = new Map(); // name -> its view
 let identity = { services: {}, clients: {} };
 let clientsShown = "";
-let hasDeclined = false; // to answer the Manager's question
+let hasDeclined = false; // the user has declined to answer the Manager's question
 
-// ---- the connection ----
+// ---- connection ----
 
 client.addEventListener("state", showState);
 client.addEventListener("identity", ({ detail }) => {
@@ -37,7 +37,7 @@ addEventListener("hashchange", () => showService(true));
 
 function open() {
   hasDeclined = false;
-  client.open().catch(() => {}); // which showState() has shown
+  client.open().catch(() => {}); // showState() has shown the error
 }
 
 function showState() {
@@ -50,19 +50,19 @@ function showState() {
   byId("trouble").hidden = !isTrouble;
   if (state === "lost" || state === "closed") byId("login").close("lost");
   if (!isTrouble) return;
-  const text = hasDeclined ? "The Manager lets nobody in who does not answer its question" : error.message;
+  const text = hasDeclined ? "The Manager requires an answer to its question" : error.message;
   const next = state === "lost" ? ` Trying again in ${Math.ceil(retryIn)} s.` : "";
   say(byId("trouble-text"), `${text}.${next}`);
   byId("retry").textContent = state === "closed" ? "Connect" : "Try now";
   byId("retry").hidden = state === "reconnecting";
 }
 
-/** Ask the person at the page what the Manager wants to know; nothing if the person declines. */
+/** Show a question of the Manager, and return the answer; empty if the user declines. */
 function ask({ key, about, manager }) {
   const [dialog, answer] = [byId("login"), byId("login-answer")];
   const isName = key === "username";
   const whose = { username: "your name", password: `the password of ${about}`, passwordManager: "its password" }[key];
-  say(byId("login-text"), visible(`${manager} wants to know ${whose}.`));
+  say(byId("login-text"), visible(`${manager} asks for ${whose}.`));
   byId("login-label").textContent = isName ? "User name" : "Password";
   Object.assign(answer, { value: "", type: isName ? "text" : "password" });
   answer.autocomplete = isName ? "username" : "current-password";
@@ -77,7 +77,7 @@ function ask({ key, about, manager }) {
   });
 }
 
-// ---- who is there ----
+// ---- peers ----
 
 function showWhoIsThere() {
   const names = Object.keys(identity.services).sort((a, b) => a.localeCompare(b));
@@ -128,7 +128,7 @@ function showEntry(name) {
 function showClients() {
   const names = Object.keys(identity.clients).sort((a, b) => a.localeCompare(b));
   const news = compact([client.name, identity.clients]);
-  if (news === clientsShown) return; // what a person has marked there stays marked
+  if (news === clientsShown) return; // keeps the user's selection
   clientsShown = news;
   byId("clients-count").textContent = `(${names.length})`;
   byId("clients").replaceChildren(
@@ -141,13 +141,13 @@ function showClients() {
   );
 }
 
-// ---- the Service that is chosen ----
+// ---- selected Service ----
 
 function chosen() {
   try {
     return decodeURIComponent(location.hash.slice(1));
   } catch {
-    return ""; // an address that somebody typed
+    return ""; // the user may have typed an invalid address
   }
 }
 
@@ -192,7 +192,7 @@ function makePanel(name, entry) {
 function showFacts(name, { facts }) {
   const { address: where, language, os, max_clients: most } = identity.services[name] ?? {};
   const limit = most > 0 ? `at most ${told(most)} clients` : "";
-  facts.textContent = isThere(name) ? about(where, language, os, limit) : "This Service has gone.";
+  facts.textContent = isThere(name) ? about(where, language, os, limit) : "This Service is no longer connected.";
 }
 
 byId("address").textContent = address.href;

@@ -1,4 +1,4 @@
-"""What is answered to a browser that asks for a page instead of opening a WebSocket."""
+"""The files that browsers can load: the page of the network and its scripts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _POLICY: Final = "; ".join(
         "script-src 'self'",
         "style-src 'self'",
         "img-src 'self'",
-        "connect-src 'self'",  # includes the WebSocket of the same host and port
+        "connect-src 'self'",  # covers a WebSocket of the same host and port
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
@@ -27,7 +27,7 @@ _HEADERS: Final = {
     "Content-Security-Policy": _POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # Asked for anew each time: a page of one version must not get the scripts of another one.
+    # A cached script could be of another version than the page.
     "Cache-Control": "no-store",
 }
 
@@ -51,31 +51,31 @@ _TYPES: Final = {
 }
 
 _FOR_ANY_PAGE: Final = {"exact-json.js", "msl-network.js"}
-"""What pages of other origins may load, too; whether they may connect is for the Manager to say."""
+"""The files that pages of other origins may load; `HttpServer` checks the origins of those that connect."""
 
 
 @attrs.frozen
 class Page:
-    """What to answer to a request for a page, with status 200."""
+    """A file to send with status 200."""
 
     content_type: str
     """The value of the ``Content-Type`` header."""
 
     body: bytes
-    """The contents."""
+    """The contents of the file."""
 
     headers: Mapping[str, str]
-    """Further headers; the ``Content-Length`` is left to the caller."""
+    """Further headers, without ``Content-Length``."""
 
 
 def find_page(path: str) -> Page | None:
-    """Return the page at a path, a file of this package.
+    """Return the page at a path.
 
     Args:
-        path: The path of the request, ``"/"`` for example; what follows a ``?`` does not count.
+        path: The path of the request, such as ``"/"``; a query is ignored.
 
     Returns:
-        None if there is no such page.
+        The page; None: there is none at this path.
     """
     name = path.partition("?")[0].removeprefix("/") or "index.html"
     return _load(name) if name in _TYPES else None

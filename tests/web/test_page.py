@@ -262,7 +262,7 @@ def test_the_password_of_the_manager_is_asked_for_also_over_tls(page, start_lab)
 
     def answer(*keys):
         page.wait_for("document.getElementById('login').open")
-        assert "wants to know its password" in page.text("#login")
+        assert "asks for its password" in page.text("#login")
         page.driver.find_element(By.ID, "login-answer").send_keys(*keys)
 
     page.open(lab.url)
