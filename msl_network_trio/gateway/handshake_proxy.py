@@ -1,9 +1,10 @@
-"""The handshake of a visitor with the Manager, as the gateway follows it.
+"""The handshake of a peer with the Manager, as it passes through the gateway.
 
-Until the visitor has been let in, the gateway looks at the lines of both ends, for two reasons. It throttles
-the logins of its visitors by their own addresses, since to a Manager that does not trust it all of them are
-one host. And it tells the Manager the visitor's address, in a field of the first line; a Manager that does
-not know the field, or does not trust the gateway, ignores it. Afterwards lines pass as they are.
+Until the handshake ends, the gateway parses the lines of both sides, for two reasons. It throttles logins by
+the peer's own address, since to a Manager that does not trust the gateway all peers are one host. And it adds
+the peer's address to the first line, in a field that a Manager ignores unless it trusts the gateway. After
+the handshake, lines pass unparsed. All of it runs in the two relay tasks of the connection, and needs no
+lock.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ from msl_network_trio.protocol.manager.admission import FORWARDED, IDENTITY_LIMI
 from msl_network_trio.protocol.manager.pending_check import Throttled
 
 _LINE_LIMIT: Final = 2 * IDENTITY_LIMIT
-"""Bytes of a line after which it is passed on without being looked at. No Manager that trusts us takes it."""
+"""Maximum bytes of a line that is parsed; a longer one passes unparsed, and a Manager rejects it."""
 
 
 class HandshakeProxy:
-    """One visitor who is yet to be let in.
+    """The state of one peer's handshake.
 
     Args:
-        address: The visitor's IP address.
-        logins: The throttle of the gateway.
+        address: The IP address of the peer.
+        logins: The login throttle of the gateway.
     """
 
     def __init__(self, address: str, logins: LoginThrottle) -> None:
         self.is_finished = False
-        """Whether lines pass as they are."""
+        """Whether the handshake has ended, so that lines pass unparsed."""
         self._address = address
         self._logins = logins
         self._from_manager = b""
@@ -49,7 +50,7 @@ class HandshakeProxy:
         self._attempt: Attempt | None = None
 
     def receive_from_manager(self, data: bytes) -> None:
-        """Look at what the Manager has sent."""
+        """Parse the lines that the Manager has sent."""
         self._from_manager += data
         *lines, self._from_manager = self._from_manager.split(b"\n")
         for line in lines:
@@ -63,7 +64,7 @@ class HandshakeProxy:
     def _read_manager_line(self, line: bytes) -> None:
         try:
             fields = codec.decode_object(line)
-        except codec.UndecodableLine:  # it is no Manager
+        except codec.UndecodableLine:  # the upstream is no Manager
             self.finish()
             return
         attribute, before = fields.get("attribute"), self._question
@@ -79,22 +80,22 @@ class HandshakeProxy:
             return
         self._manager = str(fields.get("requester"))
         if attribute == "password" and before != "username":
-            self._user = None  # it is the Manager's own
+            self._user = None  # the password of the Manager, not of a user
         self._question = attribute
         self._asked.set()
 
     async def forward_to_manager(self, data: bytes, send: Callable[[bytes], Awaitable[str]]) -> str:
-        """Pass on what the visitor has sent, each answer when it is asked for and the throttle lets it.
+        """Pass on the peer's lines, each answer after its question, and when the throttle admits the login.
 
         Args:
-            data: What it has sent.
-            send: Sends something to the Manager, and returns why that is given up, if it is.
+            data: The bytes that the peer has sent.
+            send: Sends bytes to the Manager; returns a reason if it has given up, else an empty text.
 
         Returns:
-            Why it is given up; empty: it is not.
+            The reason why `send` has given up; empty: all was sent.
 
         Raises:
-            Throttled: Too many logins of the visitor's host have failed.
+            Throttled: Too many logins of the peer's host have failed.
         """
         data, self._from_peer = self._from_peer + data, b""
         while not self.is_finished:
@@ -116,7 +117,7 @@ class HandshakeProxy:
         return await send(data) if data else ""
 
     async def _forwarded_answer(self, line: bytes) -> bytes:
-        """Return the answer to a question as it is passed on."""
+        """Wait for the throttle if the answer is part of a login, and return the line to pass on."""
         self._asked = trio.Event()
         if self._question == "identity":
             self.finish()
@@ -138,7 +139,7 @@ class HandshakeProxy:
             raise Throttled(self._address, again)
 
     def throttled_reply(self, throttled: Throttled) -> bytes:
-        """Return the line with which a visitor is told that it is throttled."""
+        """Return the error line for a peer that is throttled."""
         return answers.error(f"ValueError: {throttled}", "", self._manager or MANAGER, throttled.again)
 
     def _settle_attempt(self, outcome: Outcome) -> None:
@@ -147,14 +148,14 @@ class HandshakeProxy:
             attempt.end(outcome)
 
     def finish(self) -> None:
-        """Look at nothing any more: the visitor has been let in, or has gone."""
+        """End the parsing: the handshake is over, or one of the two connections is closed."""
         self.is_finished = True
         self._settle_attempt(Outcome.UNKNOWN)
         self._asked.set()
 
 
 def _answer_text(line: bytes) -> str:
-    """Return the text that answers a question."""
+    """Return the text of an answer; empty: it is none."""
     try:
         answer: Any = codec.decode(line).result
     except codec.UndecodableLine:
@@ -163,10 +164,10 @@ def _answer_text(line: bytes) -> str:
 
 
 def _with_address(line: bytes, address: str) -> bytes:
-    """Return a line with the visitor's address, behind what the visitor itself may say of it.
+    """Return a line with the peer's address added as its last field.
 
-    Of two fields of one name the last one counts. What is no JSON object is passed on as it is, and cannot
-    have the field.
+    Of two fields with one name the last one counts, so a field that the peer has added has no effect. A line
+    that is no JSON object is returned unchanged; it cannot have the field.
     """
     text = line.strip()
     if not (text.startswith(b"{") and text.endswith(b"}")):

@@ -1,4 +1,4 @@
-"""A gateway as a program: from the start until a signal."""
+"""The gateway as a program, which runs until a signal stops it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from msl_network_trio.visible import log_to_console
 logger = get_logger(__name__)
 
 RUNNING: Final = "Gateway running on"
-"""How the line begins that says that peers may connect."""
+"""Start of the log line after which peers can connect."""
 
 
 def run_forever(
     *, log_level: str | int = "INFO", key_file_password: str | Sequence[str] | None = None, **kwargs: Any
 ) -> None:
-    """Run a gateway until SIGINT (Ctrl-C), SIGTERM, SIGHUP or, on Windows, CTRL_BREAK; a blocking function.
+    """Run a gateway until SIGINT (Ctrl-C), SIGTERM, SIGHUP or, on Windows, CTRL_BREAK; blocks.
 
     Args:
-        log_level: From which level on to log, by name or number.
+        log_level: The lowest level to log, by name or number.
         key_file_password: See `open_gateway`; or a list of the words of the password.
-        kwargs: As for `open_gateway`, which also says what is raised.
+        kwargs: The other arguments of `open_gateway`, whose exceptions are raised.
     """
     form = "%(asctime)s [%(levelname)-5s] %(name)s - %(message)s"
     log_to_console(level_number(log_level), form, ConsoleHandler())

@@ -1,4 +1,8 @@
-"""A gateway: one connection to a Manager for each WebSocket, and nothing else."""
+"""The gateway server: a WebSocket front end of a Manager, with one upstream connection per WebSocket.
+
+All tasks run in one Trio loop, and share no state but counters and throttles: no lock is needed, but for TLS
+handshakes, of which one runs at a time.
+"""
 
 from __future__ import annotations
 
@@ -36,34 +40,34 @@ from msl_network_trio.web.http_server import HttpServer, Upgrade
 logger = get_logger(__name__)
 
 _TLS_TIMEOUT = 10.0
-"""How many seconds a TLS handshake may take."""
+"""Maximum seconds for a TLS handshake."""
 
 _CONNECT_TIMEOUT = 10.0
-"""How many seconds it may take to connect to the Manager."""
+"""Maximum seconds to connect to the Manager."""
 
 _FIRST_LINE_LIMIT = 65_536
-"""More bytes than the first line of a Manager has."""
+"""Bytes after which the search for the first line of a Manager ends."""
 
 _UNAUTHENTICATED_LIMIT = 200
-"""How many connections may be that have not asked for a WebSocket yet, as in a Manager."""
+"""Maximum connections without a WebSocket yet, as in a Manager."""
 
 _CONNECTION_LIMIT = 5_000
-"""How many connections to the Manager there may be, as there may be peers of a Manager."""
+"""Maximum connections to the Manager, as many as a Manager accepts."""
 
 _LOGIN_ATTEMPTS = 10
-"""Failed logins of a user of one host, as in a Manager."""
+"""Maximum failed logins per user and host, as in a Manager."""
 
 _LOGIN_MEMORY = 60.0
 """Seconds after which a failed login is forgotten."""
 
 
 class Gateway:
-    """A gateway that runs, as `open_gateway` gives it.
+    """A running gateway, as `open_gateway` returns it.
 
     Attributes:
         manager: The address of the Manager, ``"host:port"``.
-        port: The number of its port.
-        certificate: The file with the certificate that clients have to trust; None without TLS.
+        port: The port on which the gateway listens.
+        certificate: The file with the certificate that clients must trust; None without TLS.
     """
 
     def __init__(
@@ -85,9 +89,9 @@ class Gateway:
         self._http_server = HttpServer(
             origins=settings.origins,
             read_limit=settings.read_limit,
-            buffer_limit=2 * IDENTITY_LIMIT,  # until the visitor has said who it is, see relay()
+            buffer_limit=2 * IDENTITY_LIMIT,  # until the end of the handshake; relay() lifts it
         )
-        self._lobby = UnauthenticatedPool(_UNAUTHENTICATED_LIMIT)
+        self._unauthenticated = UnauthenticatedPool(_UNAUTHENTICATED_LIMIT)
         self._logins = LoginThrottle(_LOGIN_ATTEMPTS, _LOGIN_MEMORY, 0, trio.current_time)
         self._connected = 0
         self._may_ask = True
@@ -97,12 +101,13 @@ class Gateway:
 
     @trio.lowlevel.enable_ki_protection
     async def check_manager(self) -> None:
-        """Connect once, before anybody does, to find out what would not work.
+        """Connect to the Manager once at start, and report what would not work.
 
-        A Manager that is not there may come. One that lets us in without a question is warned of.
+        A Manager that cannot be reached is logged only, since it may start later. A Manager that trusts this
+        host without a password is warned about.
 
         Raises:
-            CertificateError: Its certificate is not trusted.
+            CertificateError: The certificate of the Manager is not trusted.
         """
         try:
             upstream = await self._dial()
@@ -134,13 +139,13 @@ class Gateway:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self, listener: Listener) -> None:
-        """Serve those who connect, until `shutdown`."""
+        """Serve connections until `shutdown`."""
         with self._scope:
             async with trio.open_nursery() as self._nursery:
                 await listener.serve(self._accept, self._nursery)
 
     def shutdown(self) -> None:
-        """End it, and all connections. Calling it again does no harm."""
+        """Stop the gateway and close all connections; idempotent."""
         self._scope.cancel()
 
     @trio.lowlevel.enable_ki_protection
@@ -148,20 +153,20 @@ class Gateway:
         try:
             await self._serve(incoming)
         except Exception:
-            # A mistake of ours. It must not cost others their connections.
+            # A bug in one connection must not end the others.
             logger.exception("a connection failed")
 
     async def _serve(self, incoming: IncomingConnection) -> None:
         address, port = incoming.address, incoming.port
         carrier = upgrade = None
-        entering = trio.CancelScope()
-        visitor = self._lobby.enter(address, lambda _: entering.cancel())
+        handshake_scope = trio.CancelScope()
+        connection = self._unauthenticated.enter(address, lambda _: handshake_scope.cancel())
         try:
-            with entering:
+            with handshake_scope:
                 carrier = await self._open(incoming)
                 upgrade = None if carrier is None else await self._http_server.read_upgrade(carrier)
         finally:
-            self._lobby.leave(visitor)
+            self._unauthenticated.leave(connection)
         if carrier is None or upgrade is None:
             return
         address = plain(address)
@@ -178,7 +183,7 @@ class Gateway:
             self._connected -= 1
 
     async def _connect(self, carrier: Stream, upgrade: Upgrade, address: str, port: int) -> None:
-        """Connect a peer to the Manager, until one of them has gone."""
+        """Connect a peer to the Manager, and relay until one of the two closes its connection."""
         try:
             upstream = await self._dial()
         except NetworkError as error:
@@ -211,11 +216,11 @@ class Gateway:
             return None
 
     async def _dial(self) -> Stream:
-        """Connect to the Manager.
+        """Open a connection to the Manager.
 
         Raises:
-            ConnectError: It cannot be reached.
-            CertificateError: Its certificate is not trusted.
+            ConnectError: The Manager cannot be reached.
+            CertificateError: The certificate of the Manager is not trusted.
         """
         settings = self._settings
         dial: Callable[[], Awaitable[Stream]]
@@ -232,17 +237,17 @@ class Gateway:
                 ask=self._ask,
             )
         if self._may_ask:
-            return await dial()  # a person may have to be asked, who takes as long as it takes
+            return await dial()  # no timeout while a prompt is open
         with trio.move_on_after(_CONNECT_TIMEOUT):
             return await dial()
         raise ConnectTimeout(f"Cannot connect to {self.manager} within {_CONNECT_TIMEOUT:g} seconds")
 
     async def _ask(self, certificate: Certificate) -> bool:
-        """Ask whether to trust the Manager's certificate: when we start, and if there is a person to ask."""
+        """Prompt whether to trust the Manager's certificate, at start and on a terminal only."""
         if self._may_ask and sys.stdin is not None and sys.stdin.isatty():
             return await TerminalPrompts().trust(certificate)
         raise CertificateError(
-            f"The certificate of the Manager at {self.manager} is not known on this computer (SHA-256 "
+            f"The certificate of the Manager at {self.manager} is not trusted yet (SHA-256 "
             f"{certificate.fingerprint}). Pass the file of its certificate as --manager-cert-file "
             "(manager_cert_file), or --manager-auto-save (manager_auto_save) to trust it from now on."
         )
@@ -252,7 +257,7 @@ class Gateway:
 
 
 class GatewayContext:
-    """What `open_gateway` returns, to be entered with ``async with``."""
+    """The context manager that `open_gateway` returns."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
@@ -270,7 +275,7 @@ class GatewayContext:
         except BaseException:
             listener.close()
             raise
-        # Not with 'async with', so that what the body raises comes out as it is, in no group.
+        # Entered by hand: 'async with' would wrap exceptions of the body into a group.
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
         nursery.start_soon(self._gateway.run, listener, name=repr(self._gateway))
@@ -314,35 +319,37 @@ def open_gateway(
     read_limit: int | None = READ_LIMIT,
     stalled_after: float = STALLED_AFTER,
 ) -> GatewayContext:
-    """Run a gateway for the length of an ``async with`` block: WebSocket in front of a Manager, of any kind.
+    """Run a WebSocket gateway in front of a Manager for the duration of an ``async with`` block.
 
-    Each WebSocket gets a connection of its own to the Manager, and what is said there is passed on as it is,
-    authentication included. To the Manager all of them come from this computer.
+    The Manager may be that of msl-network. Each WebSocket gets a connection of its own to the Manager, and
+    lines are passed on unchanged, including the authentication. To the Manager, all peers have the address of
+    the gateway.
 
     Args:
         manager: The address of the Manager, ``"host:port"``.
-        host: The host name or address at which to listen; None: at all addresses of this computer.
-        port: The port at which to listen; 0: any free one.
-        origins: The origins whose pages may connect, besides our own; see `open_manager`.
-        disable_tls: Whether to do without TLS on this side: behind a proxy that has it, for example.
-        cert_file: The certificate of this side (PEM). If neither it nor `key_file` is given, the one of a
-            Manager on this computer is used, and made if there is none.
+        host: The host name or address to listen on; None: all addresses of this computer.
+        port: The port to listen on; 0: any free port.
+        origins: The origins whose pages may connect, besides the gateway's own page; see `open_manager`.
+        disable_tls: Whether to listen without TLS, behind a proxy that terminates TLS for example.
+        cert_file: The gateway's certificate (PEM). If neither it nor `key_file` is given, the certificate of
+            a Manager on this computer is used, and created if it is missing.
         key_file: The private key (PEM) of the certificate.
-        key_file_password: What the private key is encrypted with, or a file with that in its first line.
-        manager_disable_tls: Whether the Manager does without TLS.
-        manager_cert_file: The Manager's certificate, or that of the CA that signed it. None: the one that was
-            saved for its host; if there is none, a person at the terminal is asked when the gateway starts.
-        manager_assert_hostname: Whether the Manager's certificate must be for its host.
-        manager_auto_save: Trust, and save, a certificate of the Manager that is new, without asking.
-        trusted_proxies: The proxies in front of this gateway, by name or address: what they say in
-            ``X-Forwarded-For`` counts as the address of a visitor, by which failed logins are counted.
-        read_limit: The largest message to accept, in bytes; None: no limit.
-        stalled_after: For how many seconds an end may take nothing of what waits for it.
+        key_file_password: The password of the private key, or the path of a file whose first line it is.
+        manager_disable_tls: Whether to connect to the Manager without TLS.
+        manager_cert_file: The Manager's certificate, or that of the CA that signed it. None: the certificate
+            saved for its host; if there is none, the gateway prompts on the terminal when it starts.
+        manager_assert_hostname: Whether the Manager's certificate must name its host.
+        manager_auto_save: Whether to trust and save an unknown certificate of the Manager without asking.
+        trusted_proxies: Names or addresses of the proxies whose ``X-Forwarded-For`` gives the address of a
+            peer, by which failed logins are counted.
+        read_limit: Maximum size of a message, in bytes; None: no limit.
+        stalled_after: Seconds in which a peer or the Manager reads none of its queued data before it is
+            disconnected.
 
     Raises:
-        OSError: The port is in use, the host is none of this computer, or a file cannot be used.
-        CertificateError: The Manager's certificate is not trusted, or our own one cannot be used.
-        ValueError: An argument makes no sense.
+        OSError: The port is in use, the host is not this computer, or a file cannot be used.
+        CertificateError: The Manager's certificate is not trusted, or the gateway's own cannot be used.
+        ValueError: An argument is invalid.
     """
     key_file_password = hide(key_file_password)  # so that no crash report shows it
     settings = GatewaySettings(**locals())

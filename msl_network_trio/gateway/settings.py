@@ -21,10 +21,10 @@ STALLED_AFTER: Final = 60.0
 
 
 def split_address(text: str, default_port: int) -> tuple[str, int]:
-    """Split ``host:port``; each of the two may be missing, and an IPv6 address has to be in brackets.
+    """Split ``host:port``; either may be missing, and an IPv6 address must be in brackets.
 
     Raises:
-        ValueError: It is no address.
+        ValueError: The text is no address.
     """
     try:
         parts = urlsplit(f"//{text}")
@@ -38,7 +38,7 @@ def split_address(text: str, default_port: int) -> tuple[str, int]:
 
 @attrs.frozen(kw_only=True)
 class GatewaySettings:
-    """The arguments of `open_gateway`; see there for what they mean."""
+    """The validated arguments of `open_gateway`, which documents them."""
 
     manager: str
     host: str | None
@@ -60,7 +60,7 @@ class GatewaySettings:
         for name, rule in _RULES.items():
             value = getattr(self, name)
             if value is not None or name != "read_limit":
-                object.__setattr__(self, name, rule(name, value))  # it is frozen for others
+                object.__setattr__(self, name, rule(name, value))  # the class is frozen
 
 
 _RULES: Final[dict[str, Callable[[str, Any], Any]]] = {
@@ -75,4 +75,4 @@ _RULES: Final[dict[str, Callable[[str, Any], Any]]] = {
     "read_limit": arguments.size,
     "stalled_after": arguments.interval,
 }
-"""What the arguments have to be; numbers of NumPy become those of Python."""
+"""The validators of the arguments; they convert numbers of NumPy to those of Python."""

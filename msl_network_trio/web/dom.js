@@ -2,7 +2,7 @@
 
 import { visible, visibleLines } from "./format.js";
 
-/** Create an element. Children are elements or texts; an attribute that is `true` has no value, false and null omit it. */
+/** Create an element. Children are elements or texts; attributes that are null or false are left out. */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {

@@ -54,7 +54,7 @@ function callForm(request, { name, told, isMethod }) {
     if (button.disabled) return;
     const [typedName, seconds] = [name ?? nameInput.value.trim(), limit.valueAsNumber || 0];
     if (!typedName) return complain(nameInput, mistake, "The name of the attribute is missing");
-    if (!(seconds >= 0) || limit.validity.badInput) return complain(limit, mistake, "The timeout is a number of seconds");
+    if (!(seconds >= 0) || limit.validity.badInput) return complain(limit, mistake, "The timeout is no number");
     let call;
     try {
       call = parseArguments(input.value);

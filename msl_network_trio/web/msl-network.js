@@ -45,7 +45,7 @@ function makeLink(client, service) {
     address: null, // the address of the Service; null while it is not connected
     request: (attribute, args, kwargs, options) => client.request(service, attribute, args, kwargs, options),
     unlink: (options) => client.unlink(service, options),
-    onNotification: (handler) => handlers.add(handler) && (() => handlers.delete(handler)), // returns a function that unsubscribes
+    onNotification: (handler) => handlers.add(handler) && (() => handlers.delete(handler)), // returns unsubscribe
     [NEWS]: (news) => handlers.forEach((handler) => Promise.resolve(news).then(handler).catch(console.error)),
   };
   const isOurs = (name) => typeof name === "symbol" || name in link || /^_|^then$|^toJSON$/.test(name);
@@ -264,7 +264,7 @@ export class Client extends EventTarget {
 
   #answered(wire, request, { error, message, traceback, requester, result }) {
     const { service, attribute } = request, isOwn = service === MANAGER;
-    const hasGone = /^ConnectionError: the .+ Service has gone from /s.test(message); // the text of msl_network_trio's Manager
+    const hasGone = /^ConnectionError: the .+ Service has gone from /s.test(message); // text of our Manager
     const lost = /^ConnectionAborted.+, the request may /s.test(message) ? ConnectionLost : hasGone && ServiceLost;
     if (isOwn && !error) this.name = String(requester);
     for (const [uid, { isSettled }] of isOwn ? wire.open : []) {
@@ -285,7 +285,7 @@ export class Client extends EventTarget {
   #unaddressedError(wire, { message, requester, traceback }) {
     const requests = [...wire.open.values()].filter(({ service }) => service !== MANAGER);
     const refused = requests.filter(({ service }) => isRefusal(message, service));
-    if ([...wire.refusing].some((service) => isRefusal(message, service))) return; // of a request that has failed already
+    if ([...wire.refusing].some((service) => isRefusal(message, service))) return; // its request has failed
     for (const request of refused) this.#fail(wire, request, ServiceLost, message, refused.length > 1);
     if (refused.length) {
       wire.refusing.add(refused[0].service); // more refusals may follow, but none after the reply to this barrier:

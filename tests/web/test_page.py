@@ -84,7 +84,7 @@ def test_what_a_service_raises_is_shown_with_its_traceback_folded(page, lab):
     limit.clear()
     page.start_call("hang")
     page.button("Stop waiting").click()
-    assert "may still be at work" in page.outcome(late)
+    assert "may still execute the request" in page.outcome(late)
     other = page.attribute("Another attribute…")
     name = other.find_elements(By.CSS_SELECTOR, "input.mono")[0]
     name.send_keys("_private", Keys.ENTER)
@@ -177,7 +177,7 @@ def test_notifications_are_shown_as_they_come_and_the_list_is_bounded(page, lab)
     page.wait_for("document.querySelector('[aria-pressed=true]') === null")
     page.call("notify", "1")
     page.button("Clear").click()
-    assert "Watch to see here" in page.text(".notifications")
+    assert "Watch to see the notifications" in page.text(".notifications")
 
 
 def test_it_can_be_read_and_operated_by_everybody(page, lab):
@@ -272,7 +272,7 @@ def test_the_password_of_the_manager_is_asked_for_also_over_tls(page, start_lab)
     page.button("Connect").click()
     answer(Keys.ESCAPE)
     page.wait_for_state("closed")
-    assert "does not answer its question" in page.text("#trouble")
+    assert "requires an answer to its question" in page.text("#trouble")
     page.button("Connect").click()
     answer("secret", Keys.ENTER)
     page.wait_for_state("connected")

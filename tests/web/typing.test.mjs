@@ -37,7 +37,7 @@ for (const [typed, message, position] of [
   ["{'a': 1", /\{ is not closed/, 1],
   ["'abc", /no ' at its end/, 1],
   [String.raw`"a\u12"`, /escape/, 3],
-  ["x=1, 2", /without a name/, 6],
+  ["x=1, 2", /positional argument/, 6],
   ["x=1, x=2", /x is given twice/, 6],
   ["x=", /value is missing/, 3],
   ["1,,2", /, cannot begin a value/, 3],
