@@ -1,0 +1,393 @@
+"""Send queues: data of a source, sent in order over one stream without waiting.
+
+A queue owns the data that is being sent, and decides by whom: one sender at a time. The source, a subclass,
+owns the data that waits, and is asked for the next piece (`SendQueue.take`) when the last one has been sent.
+
+| state   | `_batch`             | meaning                                                                  |
+|---------|----------------------|--------------------------------------------------------------------------|
+| idle    | None                 | Nobody sends; `flush` begins.                                            |
+| sending | (sender, data, sent) | A thread sends, and checks for more before it stops; others only add.    |
+| blocked | (`TASK`, rest, [])   | The kernel takes no more; the task waits, sends the rest, and goes on.   |
+| failed  | (`TASK`, rest, [])   | The stream is broken or the queue discarded; nothing is sent any more.   |
+
+`SendQueue` runs in the Trio thread only, needs no lock, and is never seen in the state "sending".
+`SharedSendQueue` lets other threads send as well. Its mutex protects the bookkeeping.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+import outcome
+import trio
+
+from msl_network_trio.exceptions import ConnectionLost
+from msl_network_trio.parking import RESUME
+from msl_network_trio.transport.base import Stream, ThreadIO
+
+CHUNK: Final = 262_144
+"""Bytes of small lines that a source joins into one piece; a larger line is a piece of its own, uncopied."""
+
+AT_ONCE: Final = 1_048_576
+"""Bytes to send before other tasks run, if the kernel takes them all."""
+
+TASK: Final = object()
+"""The sender of the rest that the kernel has not taken: the task of the queue."""
+
+TRIO_THREAD: Final = object()
+"""The sender that sends in the Trio thread without waiting."""
+
+Batch = tuple[object, bytes | memoryview, list[int]]
+"""The sender, its data, and the numbers of bytes that a thread has sent of them."""
+
+
+class Stalled(ConnectionLost):
+    """The peer has accepted no data for too long.
+
+    Attributes:
+        seconds: The time limit.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"The peer has accepted no data for {seconds:g} seconds")
+        self.seconds = seconds
+
+
+async def wait_send(stream: Stream, stalled_after: float) -> None:
+    """Wait until a stream may accept data.
+
+    Args:
+        stream: The stream.
+        stalled_after: Maximum seconds to wait; `math.inf`: no limit.
+
+    Raises:
+        Stalled: The time is over.
+        ConnectionLost: The connection is broken or closed.
+    """
+    if stalled_after == math.inf:
+        await stream.wait_send()
+        return
+    with trio.move_on_after(stalled_after) as scope:
+        await stream.wait_send()
+    if scope.cancelled_caught:
+        raise Stalled(stalled_after)
+
+
+class SendQueue(ABC):
+    """The send queue of a stream, for the Trio thread only.
+
+    Its task sends the rest when the kernel takes no more. It is started when it is first needed, and is
+    either `run`, which stays, or `send_rest`, which ends when nothing is left: an idle connection then costs
+    little memory.
+
+    Args:
+        stream: The stream, which nothing else sends over.
+
+    Attributes:
+        stream: See above.
+        failed: Whether nothing is sent any more; see the state of that name.
+        stalled_after: Maximum seconds in which the peer accepts nothing.
+        caught: The exceptions of the stream that are passed to `on_error`; others are errors of this program,
+            and are raised.
+    """
+
+    __slots__ = ("_batch", "_has_task", "_parked", "_progress", "failed", "stream")
+
+    stalled_after: float = math.inf
+    caught: ClassVar[tuple[type[Exception], ...]] = (ConnectionLost,)
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.failed = False
+        self._batch: Batch | None = None
+        self._has_task = False
+        self._parked: trio.lowlevel.Task | None = None
+        self._progress: trio.lowlevel.ParkingLot | None = (
+            None  # made when needed: most connections never wait
+        )
+
+    # ---- the source ----
+
+    @abstractmethod
+    def take(self) -> bytes | memoryview:
+        """Return the next data to send, and remove it from the source; empty if none waits."""
+
+    def on_sent(self, count: int) -> None:  # noqa: B027 - a source need not count
+        """Note that the kernel has taken so many bytes; 0 if it takes none now."""
+
+    def on_progress(self) -> None:
+        """Note that the peer has accepted data again for which the task had to wait."""
+        self.wake_waiting()
+
+    @abstractmethod
+    def on_error(self, error: Exception) -> None:
+        """Take the error because of which nothing is sent any more; called once, in the Trio thread."""
+
+    @abstractmethod
+    def start_task(self) -> None:
+        """Start the task: `run` or `send_rest`."""
+
+    # ---- sending ----
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether a rest waits for the task, or will never be sent; it may be empty."""
+        batch = self._batch
+        return batch is not None and batch[0] is TASK
+
+    @property
+    def rest_size(self) -> int:
+        """Bytes that have been taken from the source and are known not to be sent."""
+        batch = self._batch
+        return 0 if batch is None else len(batch[1]) - sum(batch[2])
+
+    def flush(self) -> None:
+        """Send what waits, as far as the kernel takes it; the task sends the rest."""
+        if self._batch is None and (data := self.take()):
+            self._send(data)
+
+    def flush_soon(self) -> None:
+        """Have the task send what waits when all tasks that are ready now have run."""
+        task = self._parked
+        if task is not None:
+            self._parked = None
+            trio.lowlevel.reschedule(task, RESUME)
+        elif not self._has_task:
+            self._has_task = True
+            self.start_task()
+
+    def _send(self, data: bytes | memoryview) -> None:
+        """Send data and what follows it, as far as the kernel takes it; in the Trio thread."""
+        at_once = 0
+        send = self.stream.send_nowait
+        while data:
+            try:
+                sent = send(data)
+            except self.caught as error:
+                self._fail(error, data)
+                return
+            at_once += sent
+            if sent < len(data) or at_once >= AT_ONCE:
+                self._block(data, sent)
+                return
+            data = self._next(sent)
+
+    def _next(self, sent: int) -> bytes | memoryview:
+        """Note that all data in hand has been sent, and return what is to be sent next, if anything."""
+        self._batch = None
+        self.on_sent(sent)
+        return self.take()
+
+    def _block(self, data: bytes | memoryview, sent: int) -> None:
+        """Leave the rest to the task."""
+        self._batch = (TASK, memoryview(data)[sent:], [])
+        self.on_sent(sent)
+        self.flush_soon()
+
+    def _fail(self, error: Exception, data: bytes | memoryview) -> None:
+        self._batch = (TASK, data, [])
+        self.discard()
+        self.on_error(error)
+
+    def discard(self) -> None:
+        """Send nothing any more; what has been sent of the data in hand may be a part of a line."""
+        self.failed = True
+        self._batch = self._batch or (TASK, b"", [])
+        self.wake_waiting()
+
+    # ---- the task ----
+
+    async def run(self) -> None:
+        """Send what `flush` leaves, and what waits at `flush_soon`, until cancelled."""
+        self._has_task = True
+        while True:
+            self.flush()
+            if self.is_blocked and not self.failed:
+                await self._send_rest()
+            else:
+                self._parked = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._forget_task)
+
+    async def send_rest(self) -> None:
+        """Send what `flush` leaves, until nothing is left."""
+        self._has_task = True
+        try:
+            while self.is_blocked and not self.failed:
+                await self._send_rest()
+        finally:
+            self._has_task = False
+
+    def _forget_task(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
+        self._parked = None  # `_has_task` stays: a cancelled task is not started again
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    async def _send_rest(self) -> None:
+        """Wait until the stream accepts data, and send the rest and what follows it."""
+        assert self._batch is not None
+        rest = memoryview(self._batch[1])
+        try:
+            await wait_send(self.stream, self.stalled_after)
+            if self.failed:
+                return
+            sent = self.stream.send_nowait(rest) if rest else 0
+        except self.caught as error:
+            if not self.failed:
+                self._fail(error, rest)
+            return
+        if sent < len(rest):
+            self._keep_rest(rest, sent)
+        else:
+            self._send(self._next(sent))
+        if sent:
+            self.on_progress()
+
+    def _keep_rest(self, rest: memoryview, sent: int) -> None:
+        self._batch = (TASK, rest[sent:], [])
+        self.on_sent(sent)
+
+    # ---- waiting ----
+
+    async def wait_progress(self) -> None:
+        """Wait until `wake_waiting` is called, as by `on_progress` and `discard`."""
+        if self._progress is None:
+            self._progress = trio.lowlevel.ParkingLot()
+        await self._progress.park()
+
+    def wake_waiting(self) -> None:
+        """Have tasks in `wait_progress` check again what they wait for."""
+        if self._progress:
+            self._progress.unpark_all()
+
+
+class SharedSendQueue(SendQueue):
+    """A send queue from which any thread may send.
+
+    A thread that finds the queue idle under the mutex puts the next data into `_batch` and sends it. Before
+    it stops, it checks under the mutex whether others have added something. If the kernel takes no more, it
+    leaves the rest to the task.
+
+    **Exceptions in threads.** Another thread, or a signal handler, may raise an exception in a thread between
+    any two instructions. So `_batch`, one attribute, tells at any moment who sends what, and the stream appends
+    to its list what was sent in the instruction that sends. `mend` leaves the rest to the task; it may be
+    repeated.
+
+    Args:
+        stream: The stream, which nothing else sends over.
+        mutex: Protects the bookkeeping.
+
+    Attributes:
+        threads_may_send: Whether threads may send; else they leave everything to the Trio thread.
+    """
+
+    __slots__ = ("_io", "_mutex", "_thread", "_token", "threads_may_send")
+
+    _io: ThreadIO
+
+    def __init__(self, stream: Stream, mutex: threading.Lock | threading.RLock) -> None:
+        super().__init__(stream)
+        self._mutex = mutex
+        self._token = trio.lowlevel.current_trio_token()
+        self._thread = threading.get_ident()
+        io = stream.thread_io
+        self.threads_may_send = io is not None
+        if io is not None:
+            self._io = io
+
+    # ---- the source ----
+
+    @abstractmethod
+    def take_batch(self, sender: object) -> bytes | memoryview:
+        """Remove the next data from the source, put it into `_batch`, and return it; empty if none waits.
+
+        Called with the mutex held, in any thread. Wherever an exception interrupts it, the data is either
+        still in the source or in `_batch`.
+        """
+
+    def take(self) -> bytes | memoryview:
+        """See `SendQueue.take`."""
+        return self.take_batch(TRIO_THREAD)
+
+    def recount(self) -> None:
+        """Correct the counts of the source after an exception in a thread; called with the mutex held."""
+
+    # ---- in the Trio thread ----
+
+    def flush(self) -> None:
+        """See `SendQueue.flush`."""
+        with self._mutex:
+            if self._batch is not None or not (data := self.take_batch(TRIO_THREAD)):
+                return
+        self._send(data)
+
+    def _next(self, sent: int) -> bytes | memoryview:
+        with self._mutex:
+            return super()._next(sent)
+
+    def _block(self, data: bytes | memoryview, sent: int) -> None:
+        with self._mutex:
+            super()._block(data, sent)
+
+    def _keep_rest(self, rest: memoryview, sent: int) -> None:
+        with self._mutex:
+            super()._keep_rest(rest, sent)
+
+    def discard(self) -> None:
+        """See `SendQueue.discard`."""
+        with self._mutex:
+            super().discard()
+
+    # ---- in other threads ----
+
+    def _send_in_thread(self, sender: object) -> None:
+        """Send the data that `take_batch` has put into `_batch` for this sender, and what follows it."""
+        at_once = 0
+        while True:
+            assert self._batch is not None
+            _, data, pieces = self._batch
+            with self.stream.lock:
+                self._io.send_in_thread(data, pieces)  # type: ignore[arg-type]
+            sent = sum(pieces)
+            at_once += sent
+            with self._mutex:
+                if sent < len(data) or at_once >= AT_ONCE or self.failed:
+                    self._batch = (TASK, memoryview(data)[sent:], [])
+                    self.on_sent(sent)
+                    break
+                self._batch = None
+                self.on_sent(sent)
+                if not self.take_batch(sender):
+                    return
+        self.call_soon(self.flush_soon)
+
+    def mend(self, sender: object) -> None:
+        """Complete what a thread did here when an exception interrupted it, in that thread; may be repeated.
+
+        The task sends the rest of what the thread was sending.
+        """
+        with self._mutex:
+            batch = self._batch
+            if batch is not None and batch[0] == sender:
+                self._batch = (TASK, memoryview(batch[1])[sum(batch[2]) :], [])
+        self.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        """Go on after an exception in a thread; in the Trio thread."""
+        with self._mutex:
+            self.recount()
+        self.wake_waiting()
+        self.flush()
+        self.flush_soon()
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Call a function in the Trio thread: now if this is the Trio thread, else soon."""
+        if threading.get_ident() == self._thread:
+            function()
+            return
+        try:
+            self._token.run_sync_soon(function)
+        except trio.RunFinishedError:
+            pass  # the connection has ended
