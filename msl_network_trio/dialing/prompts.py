@@ -1,4 +1,8 @@
-"""Who answers when the Manager, or the question of trust, needs a person."""
+"""Credentials and trust: answers to the Manager's questions, from arguments or from a person.
+
+Everything here runs in the Trio thread, except plain (not async) methods of prompts, which run in a worker
+thread. No lock is needed.
+"""
 
 from __future__ import annotations
 
@@ -22,45 +26,52 @@ T = TypeVar("T")
 
 
 class Prompts(Protocol):
-    """What `connect` accepts as ``prompts``; each method may also be async.
+    """The interface of ``prompts`` of `connect`; each method may also be async.
 
-    A plain method is run in a worker thread, so it may block; an async one runs in the event loop. The
-    timeout of `connect` does not run on while one of them is at work. Cancellation abandons a plain method
-    and cancels an async one.
+    A plain method runs in a worker thread and may block; an async one runs in the event loop. The timeout of
+    `connect` is suspended meanwhile. Cancellation abandons a plain method and cancels an async one.
     """
 
     def username(self, manager: str) -> Any:
-        """Return the name of a user; `manager` is for example ``"Manager[lab-3:1875]"``."""
+        """Return the name of a user.
+
+        Args:
+            manager: The name of the Manager, for example ``"Manager[lab-3:1875]"``.
+        """
 
     def password(self, name: str) -> Any:
-        """Return the password of a user, or of the Manager if `name` is one."""
+        """Return a password.
+
+        Args:
+            name: The name of the user, or of the Manager for its own password.
+        """
 
     def trust(self, certificate: Certificate) -> Any:
-        """Return whether to trust, and save, the certificate."""
+        """Return True to trust and save the certificate, or False."""
 
 
 class TerminalPrompts:
-    """Asks on the terminal, in the words a person at a console expects.
+    """Prompts on the terminal.
 
-    If standard input is no terminal there is nobody to ask, which is said at once instead of waiting for
-    a line that never comes.
+    If standard input is not a terminal, each method raises an error instead of waiting for input.
     """
 
     async def username(self, manager: str) -> str:
         """Ask for the name of a user."""
-        with _terminal(AuthenticationError, f"a user of {visible(manager)}", "username="):
+        with _terminal(AuthenticationError, f"{visible(manager)} asks for a username", "username="):
             return await self._run(_read_line, f"Enter a username for {visible(manager)} > ")
 
     async def password(self, name: str) -> str:
-        """Ask for a password, which is not shown while it is typed."""
+        """Ask for a password without echo."""
         argument = "password_manager=" if name.startswith("Manager[") else "password="
-        with _terminal(AuthenticationError, f"the password of {visible(name)}", argument), _echo_restored():
+        need = f"The password of {visible(name)} is needed"
+        with _terminal(AuthenticationError, need, argument), _echo_restored():
             return await self._run(getpass.getpass, f"Enter the password for {visible(name)} > ")
 
     async def trust(self, certificate: Certificate) -> bool:
         """Show the fingerprints of a certificate and ask whether to trust it."""
         where = f"{visible(certificate.host)}:{certificate.port}"
-        what = f"whether to trust the certificate of {where} (SHA-256 {certificate.fingerprint})"
+        need = f"The certificate of {where} (SHA-256 {certificate.fingerprint}) is not trusted yet"
         question = (
             f"This computer does not know the certificate of {where} yet, so nothing proves that the\n"
             "computer at the other end is the one you mean. Its fingerprints are\n\n"
@@ -69,7 +80,7 @@ class TerminalPrompts:
             "If they are right the certificate can be saved, and will be trusted from then on.\n"
             "Trust it? y/n: "
         )
-        with _terminal(CertificateError, what, "auto_save=True or cert_file="):
+        with _terminal(CertificateError, need, "auto_save=True or cert_file="):
             while True:
                 answer = (await self._run(_read_line, question)).strip().lower()
                 if answer.startswith(("y", "n")):
@@ -81,19 +92,19 @@ class TerminalPrompts:
 
 
 @contextlib.contextmanager
-def _terminal(error: type[Exception], what: str, argument: str) -> Generator[None]:
-    """Raise an error that says what to do if there is no terminal, or nobody at it."""
-    way_out = f"Pass {argument} to connect(), or prompts="
+def _terminal(error: type[Exception], need: str, argument: str) -> Generator[None]:
+    """Raise an error that states the alternative if there is no terminal or no input."""
+    remedy = f"Pass {argument} to connect(), or prompts="
     if sys.stdin is None or not sys.stdin.isatty():
-        raise error(f"Nobody can be asked for {what}, since standard input is not a terminal. {way_out}")
+        raise error(f"{need}, and there is nobody to ask: standard input is not a terminal. {remedy}")
     try:
         yield
     except EOFError:
-        raise error(f"Standard input ended when it was asked for {what}. {way_out}") from None
+        raise error(f"{need}, and standard input has ended. {remedy}") from None
 
 
 def _read_line(prompt: str) -> str:
-    # On standard error: what a program prints may go to a file, a question must not.
+    # On standard error, as standard output may be redirected to a file.
     print(prompt, end="", file=sys.stderr, flush=True)
     line = sys.stdin.readline()
     if not line:
@@ -103,16 +114,20 @@ def _read_line(prompt: str) -> str:
 
 @contextlib.contextmanager
 def _echo_restored() -> Generator[None]:
-    """Restore the terminal, which an abandoned `getpass` leaves without echo."""
+    """Restore the terminal's echo, which an abandoned `getpass` leaves off."""
     try:
         import termios
-    except ImportError:  # Windows reads passwords key by key, without changing the console
+    except ImportError:  # Windows reads passwords by key press and does not change the console
         yield
         return
     try:
         descriptor = sys.stdin.fileno()
         before = termios.tcgetattr(descriptor)
-    except (OSError, ValueError, termios.error):  # what calls itself a terminal need not be one (IDLE's)
+    except (
+        OSError,
+        ValueError,
+        termios.error,
+    ):  # standard input claims to be a terminal and is none, as in IDLE
         yield
         return
     try:
@@ -123,34 +138,34 @@ def _echo_restored() -> Generator[None]:
 
 @attrs.define
 class Credentials:
-    """Answers the Manager's questions from the arguments of `connect`, and asks for what they leave open.
+    """Answers to the Manager's questions, from the arguments of `connect` or else from the prompts.
 
-    What was asked for once is remembered for as long as the connection lives, or until it is refused.
+    Answers of prompts are kept for the lifetime of the connection, or until the Manager refuses them.
     """
 
     username: str | None = None
     password: str | Hidden | None = attrs.field(default=None, converter=hide, repr=False)
     password_manager: str | Hidden | None = attrs.field(default=None, converter=hide, repr=False)
     prompts: Prompts = attrs.field(factory=TerminalPrompts)
-    _asked_for: set[str] = attrs.field(factory=set, init=False)
-    """Which of the answers somebody was asked for."""
+    _prompted: set[str] = attrs.field(factory=set, init=False)
+    """The names of the attributes that prompts have answered."""
 
     def refuse(self) -> None:
-        """Note that the Manager has refused username or password: ask again for what was asked for."""
-        for name in self._asked_for:
+        """Forget the answers of prompts after the Manager has refused username or password."""
+        for name in self._prompted:
             setattr(self, name, None)
-        self._asked_for.clear()
+        self._prompted.clear()
 
     async def answer(self, question: Question) -> str:
         """Return the answer to a question.
 
         Raises:
-            AuthenticationError: The prompts cannot, or will not, answer.
+            AuthenticationError: The prompts cannot answer.
         """
         if question.kind == "username":
             if self.username is None:
                 self.username = await self._ask(self.prompts.username, question)
-                self._asked_for.add("username")
+                self._prompted.add("username")
             return self.username
         if question.wants_manager_password:
             if self.password_manager is None:
@@ -158,14 +173,14 @@ class Credentials:
             return str(reveal(self.password_manager))
         if self.password is None:
             self.password = hide(await self._ask(self.prompts.password, question))
-            self._asked_for.add("password")
+            self._prompted.add("password")
         return str(reveal(self.password))
 
     async def trust(self, certificate: Certificate) -> bool:
         """Ask whether to trust a certificate.
 
         Raises:
-            CertificateError: The prompt says neither True nor False.
+            CertificateError: The prompt returned neither True nor False.
         """
         answer = await call(self.prompts.trust, certificate)
         if not isinstance(answer, bool):
@@ -175,16 +190,16 @@ class Credentials:
     async def _ask(self, prompt: Callable[[str], Any], question: Question) -> str:
         answer = await call(prompt, question.about)
         if not isinstance(answer, str):
-            kind = type(answer).__name__  # and not what it is, which is a secret
+            kind = type(answer).__name__  # the value itself is secret
             raise AuthenticationError(
                 f"The prompt for the {question.kind} of {visible(question.about)} gave no text, but {kind}"
             )
         return answer
 
 
-@trio.lowlevel.disable_ki_protection  # it is user code, in the midst of ours
+@trio.lowlevel.disable_ki_protection  # Ctrl-C may interrupt user code
 async def call(prompt: Callable[[T], Any], argument: T) -> Any:
-    """Call a prompt: an async one here, a plain one in a worker thread."""
+    """Call a prompt: async functions in the event loop, plain ones in a worker thread."""
     if inspect.iscoroutinefunction(prompt):
         return await prompt(argument)
     return await trio.to_thread.run_sync(prompt, argument, abandon_on_cancel=True)

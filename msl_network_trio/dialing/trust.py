@@ -1,7 +1,7 @@
-"""Whom to trust: certificates, where they are kept, and trust on first use.
+"""Trusted certificates: files, trust on first use, and the errors of verification.
 
-The folder and the names of its files are those of msl-network 1.0.0, so trust that was given there counts
-here, and the other way round: ``certs/{host}.crt`` in PEM, without the port.
+The files are shared with msl-network 1.0.0: ``certs/{host}.crt`` in PEM, without the port. Files are read and
+written in worker threads, everything else runs in the Trio thread.
 """
 
 from __future__ import annotations
@@ -29,38 +29,38 @@ from msl_network_trio.transport.tls_handshake import open_tls
 
 logger = get_logger(__name__)
 
-_SHOW = 2.0
-"""How many seconds to spend on getting the certificate that was not accepted, just to show it."""
+_FETCH_TIMEOUT = 2.0
+"""Seconds for fetching a certificate that was not accepted, to show its fingerprint in the error."""
 
 _NOT_AVAILABLE = "(not available)"
 
 TO_GET_IT: Final = " to get the certificate"
-"""What the connection of `fetch_certificate` is for, for errors."""
+"""The purpose of the connection of `fetch_certificate` in error texts."""
 
 _EXPIRED = 10
 _NOT_YET_VALID = 9
 _MISMATCH = frozenset({62, 64})
-"""OpenSSL's X509_V_ERR_* codes; 62: host name, 64: IP address."""
+"""OpenSSL's X509_V_ERR_* codes for a wrong host name (62) and IP address (64)."""
 
 _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-"""A certificate in a PEM file, which may hold several, and other things between them."""
+"""A certificate in a PEM file, which may contain several and other text."""
 
 
 @attrs.frozen
 class Certificate:
-    """A certificate that a Manager showed, and that nobody has vouched for yet."""
+    """The certificate of a Manager, not trusted yet."""
 
     host: str
-    """The host, as `connect` was given it."""
+    """The host as given to `connect`."""
 
     port: int
 
     der: bytes = attrs.field(repr=False)
-    """The certificate as the Manager sent it."""
+    """The certificate in DER."""
 
     @property
     def pem(self) -> str:
-        """The certificate as text, which is how it is saved."""
+        """The certificate in PEM, as in its file."""
         return ssl.DER_cert_to_PEM_cert(self.der)
 
     @property
@@ -70,7 +70,7 @@ class Certificate:
 
     @property
     def fingerprint_sha1(self) -> str:
-        """The SHA-1 fingerprint, only to be compared with what msl-network 1.0.0 prints."""
+        """The SHA-1 fingerprint, for comparison with msl-network 1.0.0."""
         return _fingerprint(self.der, "sha1")
 
 
@@ -80,10 +80,10 @@ def _fingerprint(der: bytes, algorithm: str) -> str:
 
 
 def certificate_file(host: str) -> Path:
-    """Return where the certificate of a host is kept, whether it exists or not.
+    """Return the path of the certificate file of a host, which need not exist.
 
     Raises:
-        CertificateError: The name of the host cannot be that of a file.
+        CertificateError: The host is not valid as a file name.
     """
     name = strip_brackets(host)
     if any(character in name for character in "/\\\0"):
@@ -94,14 +94,13 @@ def certificate_file(host: str) -> Path:
 
 
 def client_context(pem: str, *, check_hostname: bool) -> ssl.SSLContext:
-    """Return a context that trusts just these certificates, be they of a Manager or of a private CA.
+    """Return a context that trusts only these certificates, of a Manager or of a private CA.
 
-    A Manager's certificate is self-signed and says nothing about being a CA. That it is accepted as its
-    own root takes `ssl.VERIFY_X509_PARTIAL_CHAIN`, and that Python 3.13 accepts it at all takes
-    not to be strict.
+    A Manager's certificate is self-signed without CA constraints. `ssl.VERIFY_X509_PARTIAL_CHAIN` accepts it
+    as its own root, and Python 3.13 accepts it only without `ssl.VERIFY_X509_STRICT`.
 
     Raises:
-        ssl.SSLError: The text holds no certificate.
+        ssl.SSLError: The text contains no certificate.
     """
     context = _context()
     context.check_hostname = check_hostname
@@ -118,10 +117,10 @@ def _context() -> ssl.SSLContext:
 
 
 async def fetch_certificate(host: str, port: int) -> Certificate:
-    """Ask a server for its certificate, and trust it with nothing.
+    """Return the certificate of a server, by a connection that trusts any and carries no data.
 
     Raises:
-        ConnectError: No connection, or no TLS there.
+        ConnectError: No connection, or the server does not speak TLS.
     """
     context = _context()
     context.check_hostname = False
@@ -141,11 +140,11 @@ async def open_trusted_as_browsers(
     ask: Callable[[Certificate], Awaitable[bool]],
     fetch: Callable[[str, int], Awaitable[Certificate]] = fetch_certificate,
 ) -> TlsStream:
-    """Connect with TLS to a server for which the system's CAs vouch, or else as `open_trusted` does.
+    """Connect with TLS to a server that the system's CAs have certified, or else as `open_trusted`.
 
-    With a `cert_file` only that counts. Without `assert_hostname` the CAs do not: they vouch for names, and
-    would have every server of the world trusted. A certificate that was saved for the host is tried first:
-    the same ones are accepted in the end, but most often at once.
+    The CAs are not used with a `cert_file`, which is the only trusted one then, nor without `assert_hostname`,
+    since every server with a CA certificate would be trusted. A certificate that was saved for the host is
+    tried first, which saves a connection.
 
     Args and exceptions are those of `open_trusted`.
     """
@@ -177,9 +176,9 @@ async def open_trusted_as_browsers(
 
 
 def _system_context() -> ssl.SSLContext:
-    """Return a context that trusts the CAs of the operating system, which takes a while to be made.
+    """Return a context that trusts the CAs of the operating system; blocking.
 
-    OpenSSL's environment variables, SSL_CERT_FILE and SSL_CERT_DIR, count as everywhere.
+    OpenSSL reads the environment variables SSL_CERT_FILE and SSL_CERT_DIR.
     """
     context = _context()
     context.load_default_certs()
@@ -196,27 +195,26 @@ async def open_trusted(
     ask: Callable[[Certificate], Awaitable[bool]],
     fetch: Callable[[str, int], Awaitable[Certificate]] = fetch_certificate,
 ) -> TlsStream:
-    """Connect with TLS to a Manager that is trusted, or that the user says is.
+    """Connect with TLS to a Manager that is trusted, or that the user decides to trust.
 
     Args:
         host: The host.
         port: The port.
-        cert_file: The only file that counts, with the Manager's own certificate or that of a CA; ``~`` at
-            its beginning is the home folder. None: the file of the host in the shared folder; if there is
-            none, trust on first use.
+        cert_file: The file with the trusted certificate, of the Manager or of a CA; a leading ``~`` is the
+            home folder. None: the file of the host in the shared folder; without it, trust on first use.
         assert_hostname: Whether the certificate must be for this host.
-        auto_save: Trust and save on first use without asking.
+        auto_save: Whether to trust and save on first use without asking.
         ask: Asks the user whether to trust a certificate.
-        fetch: Gets the certificate of a server, as `fetch_certificate` does.
+        fetch: Returns the certificate of a server, as `fetch_certificate`.
 
-    A certificate is saved when a handshake has shown that it will be accepted from now on. That it cannot be
-    saved is logged as a warning: then it is trusted for this connection only.
+    A certificate is saved after a handshake that accepts it. If saving fails, a warning is logged and it is
+    trusted for this connection only.
 
     Raises:
         CertificateDeclined: The user does not trust the certificate.
         CertificateError: The certificate is not the trusted one, or not for this host, or expired, or its
             file cannot be used.
-        ConnectError: No connection, or no TLS there.
+        ConnectError: No connection, or the server does not speak TLS.
     """
     path = certificate_file(host) if cert_file is None else user_path(cert_file)
     pem = await _read(path)
@@ -240,7 +238,7 @@ async def open_trusted(
         raise
     if saved is None or _is_just(saved, der):
         return transport
-    # Another process has saved another one in the meantime: what is in the file is what counts.
+    # Another process has saved another certificate meanwhile, which is the trusted one now.
     transport.close()
     transport, _ = await _open(host, port, path, saved, assert_hostname, own_file=True)
     return transport
@@ -249,18 +247,18 @@ async def open_trusted(
 async def _open(
     host: str, port: int, path: Path | None, pem: str, assert_hostname: bool, *, own_file: bool
 ) -> tuple[TlsStream, bytes]:
-    """Connect to a host that has to show a certificate that is trusted.
+    """Connect to a host and verify its certificate.
 
     Args:
         host: The host.
         port: The port.
-        path: The file that the trusted certificate is in; None: none yet.
-        pem: What is trusted.
+        path: The file of the trusted certificates; None: not saved yet.
+        pem: The trusted certificates.
         assert_hostname: Whether the certificate must be for this host.
-        own_file: Whether the file is the one in which the certificate of the host is saved.
+        own_file: Whether the file is that of the host in the shared folder.
 
     Returns:
-        The connection, and the certificate that was shown.
+        The stream and the certificate of the server (DER).
     """
     try:
         context = await trio.to_thread.run_sync(partial(client_context, pem, check_hostname=assert_hostname))
@@ -277,7 +275,7 @@ async def _open(
 
 
 def _is_just(pem: str, der: bytes) -> bool:
-    """Whether a certificate is all that there is in a file."""
+    """Return whether a file contains exactly one certificate."""
     certificates = _CERTIFICATE.findall(pem)
     try:
         return [ssl.PEM_cert_to_DER_cert(each) for each in certificates] == [der]
@@ -286,9 +284,10 @@ def _is_just(pem: str, der: bytes) -> bool:
 
 
 async def _read(path: Path) -> str | None:
-    """Read a certificate file, in a thread: the home folder may be on a network drive.
+    """Return the text of a certificate file; None if there is none.
 
-    Certificates are ASCII; what is not, in a comment for example, `ssl` does not want to see.
+    Read in a thread, as the home folder may be on a network drive. Characters that are not ASCII, for example
+    in a comment, are removed, since `ssl` rejects them.
     """
     try:
         read = partial(path.read_text, encoding="ascii", errors="ignore")
@@ -301,10 +300,10 @@ async def _read(path: Path) -> str | None:
 
 
 def _save(path: Path, certificate: Certificate) -> bool:
-    """Save a certificate, never over another one; False if there is one."""
+    """Save a certificate and return True; return False if there is a file already, which is kept."""
     try:
         if not write_new(path, certificate.pem.encode("ascii"), mode=PUBLIC):
-            path.stat()  # it may be a link to nowhere
+            path.stat()  # raises an error for a dangling link
             return False
     except OSError as error:
         logger.warning(
@@ -335,7 +334,7 @@ async def _explain(
     *,
     own_file: bool,
 ) -> str:
-    """Say what is wrong with a certificate, and what mends it."""
+    """Return the error text for a certificate that was not accepted, with the remedy."""
     text = f"The certificate of {host}:{port} is not accepted: {error.verify_message}"
     if error.verify_code in _MISMATCH:
         return (
@@ -348,9 +347,9 @@ async def _explain(
         )
         if path is None:
             return f"{text}\nThe one that it has was not saved."
-        return f"{text} When it has one:\n{_way_out(host, port, path, own_file=own_file)}"
+        return f"{text} When it has one:\n{_remedy(host, port, path, own_file=own_file)}"
     try:
-        with trio.fail_after(_SHOW):
+        with trio.fail_after(_FETCH_TIMEOUT):
             shown = (await fetch_certificate(host, port)).fingerprint
     except (ConnectError, ssl.SSLError, trio.TooSlowError):
         shown = _NOT_AVAILABLE
@@ -367,12 +366,12 @@ async def _explain(
     return (
         f"{text}\nPerhaps the Network Manager is using a new certificate, or another Manager runs on "
         f"{host}:{port}.\n  shown   {shown}\n  trusted {trusted}\n  in      {path}\n"
-        + _way_out(host, port, path, own_file=own_file)
+        + _remedy(host, port, path, own_file=own_file)
     )
 
 
-def _way_out(host: str, port: int, path: Path, *, own_file: bool) -> str:
-    """Say how to have a new certificate trusted; if its file is ours as in msl-network, which users match."""
+def _remedy(host: str, port: int, path: Path, *, own_file: bool) -> str:
+    """Return how to trust a new certificate; for the shared folder as in msl-network, which users match."""
     if not own_file:
         return "Check that cert_file is the certificate of this Manager, or of the CA that signed it."
     return (

@@ -1,1 +1,1 @@
-"""Pipes for bytes to a peer: TCP, TLS, memory; and whom to trust."""
+"""Transports: streams of bytes to a peer by TCP, TLS, WebSocket and in memory, and how to listen for them."""

@@ -1,4 +1,7 @@
-"""A pair of transports that are connected in memory: no sockets, and it runs under a fake clock."""
+"""A pair of streams connected in memory: without sockets, so that it works with a fake clock.
+
+Both ends belong to the same Trio thread.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ _RECEIVE = 65_536
 
 
 class _Pipe:
-    """One direction: bytes that were sent and not yet received."""
+    """One direction: the bytes sent and not yet received."""
 
     def __init__(self, capacity: int) -> None:
         self.data = bytearray()
@@ -72,7 +75,7 @@ class MemoryStream(Stream):
         self._outgoing.wake()
 
     def close(self) -> None:
-        """See `Stream.close`: the peer receives what was sent, then the end of the stream."""
+        """See `Stream.close`."""
         self._closed = True
         for pipe in (self._incoming, self._outgoing):
             pipe.ended = True
@@ -84,7 +87,7 @@ class MemoryStream(Stream):
             self.reset()
 
     def reset(self) -> None:
-        """Break the connection, as when the peer's process or cable is gone: both ends get an error."""
+        """Break the connection, as if a process or the network had failed: both ends get an error."""
         self._closed = True
         for pipe in (self._incoming, self._outgoing):
             pipe.broken = True
@@ -92,11 +95,10 @@ class MemoryStream(Stream):
 
 
 def memory_pair(capacity: int = 65_536) -> tuple[MemoryStream, MemoryStream]:
-    """Return two connected transports.
+    """Return two connected streams.
 
     Args:
-        capacity: How many bytes may be on their way in each direction before a sender has to wait, which
-            is what the buffers of the operating system are to a socket.
+        capacity: Maximum bytes in transit in each direction, like the buffers of a socket.
     """
     there, back = _Pipe(capacity), _Pipe(capacity)
     return MemoryStream(back, there), MemoryStream(there, back)

@@ -1,4 +1,7 @@
-"""TCP without TLS, over a non-blocking socket."""
+"""TCP streams without TLS, over a non-blocking socket.
+
+The methods of `ThreadIO` run in any thread, with the stream's lock held; all others run in the Trio thread.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,24 @@ from msl_network_trio.transport import liveness
 from msl_network_trio.transport.base import Pollable, Stream, ThreadIO
 
 _RECEIVE = 65_536
-"""How many bytes to ask the kernel for.
+"""Bytes to request from the kernel at a time.
 
-More would make large messages a little faster and small ones, in some processes, a third slower: a buffer of
-over 128 KiB may have to be mapped by the kernel, and unmapped, for every reply.
+More makes large messages slightly faster, but small ones up to a third slower: the allocator may map and
+unmap a buffer of more than 128 KiB for every reply.
 """
 
 PIECE = 262_144
-"""How many bytes to offer the kernel at a time."""
+"""Maximum bytes to offer to the kernel at a time."""
 
 _RECEIVE_ONCE = (_RECEIVE,)
 
-_AT_ONCE = 4 * PIECE
-"""How many bytes `TcpStream.send_nowait` sends before it lets other tasks run."""
+_SEND_LIMIT = 4 * PIECE
+"""Maximum bytes that one `TcpStream.send_nowait` sends before other tasks run."""
 
 _LINGER = struct.Struct("HH" if sys.platform == "win32" else "ii")
 NO_RESET = _LINGER.pack(0, 0)
 RESET = _LINGER.pack(1, 0)
-"""No time to linger: closing a socket discards what is not sent, and resets the connection."""
+"""SO_LINGER with a timeout of 0: closing the socket discards unsent data and resets the connection."""
 
 CLOSED = "The connection has been closed"
 
@@ -52,15 +55,15 @@ class TcpStream(Stream, ThreadIO, Pollable):
         super().__init__()
         self._sock = sock
         self._descriptor = sock.fileno()
-        self._uncut_send: Callable[[bytes | memoryview], int] = sock.send
-        """Sends, and is not written in Python."""
+        self._atomic_send: Callable[[bytes | memoryview], int] = sock.send
+        """The method that sends, implemented in C, so that an exception cannot interrupt it."""
         self._receive_error: OSError | None = None
         self._ended = False
-        self._is_cut = False
-        """Whether the kernel has taken a part only of what it was offered; see `_cut`."""
+        self._is_partial = False
+        """Whether only a part of a message has been sent; see `_mark_partial`."""
         self._in_pieces = False
         self._stalled_since: float | None = None
-        """Since when the peer takes nothing but acknowledges, so that it is spared."""
+        """The time from which the peer has only acknowledged probes; None: it accepts data."""
         self.port = int(sock.getsockname()[1])
 
     @property
@@ -84,52 +87,51 @@ class TcpStream(Stream, ThreadIO, Pollable):
         except OSError as error:
             reraise_if_injected(error)
             raise ConnectionLost(error_text(error)) from error
-        if self._is_cut or sent < len(data):
+        if self._is_partial or sent < len(data):
             self._note_sent(sent, len(data))
         return sent
 
     def _send_pieces(self, data: bytes | memoryview) -> int:
         view = memoryview(data)
-        was_cut, sent = self._is_cut, 0
-        self._cut()
+        was_partial, sent = self._is_partial, 0
+        self._mark_partial()
         self._in_pieces = True
         try:
-            while sent < len(view) and sent < _AT_ONCE:
+            while sent < len(view) and sent < _SEND_LIMIT:
                 count = self.send_nowait(view[sent : sent + PIECE])
                 if count == 0:
                     break
                 sent += count
         finally:
             self._in_pieces = False
-            if sent == len(view) or not (sent or was_cut):
-                self._join()
+            if sent == len(view) or not (sent or was_partial):
+                self._mark_complete()
         return sent
 
     def _note_sent(self, sent: int, size: int) -> None:
         if sent < size:
-            self._cut()
+            self._mark_partial()
         elif not self._in_pieces:
-            self._join()
+            self._mark_complete()
 
-    def _cut(self) -> None:
-        """Make the kernel reset the connection if the program ends now, since a part of a message is sent.
+    def _mark_partial(self) -> None:
+        """Make the kernel reset the connection if the program ends before the rest of the message is sent.
 
-        This lasts until the rest is sent, and not only during a wait: the thread that could send a part hands
-        over to the task, which may be busy.
+        Otherwise the peer would see the end of the stream after a part of a line, which may look complete.
         """
-        if not self._is_cut:
-            self._is_cut = True
+        if not self._is_partial:
+            self._is_partial = True
             self._linger(RESET)
 
-    def _join(self) -> None:
-        """Make the kernel close the connection in order again: the rest of the message is sent."""
-        if self._is_cut:
-            self._is_cut = False
+    def _mark_complete(self) -> None:
+        """Make the kernel close the connection normally again, as the message has been sent completely."""
+        if self._is_partial:
+            self._is_partial = False
             self._linger(NO_RESET)
 
     async def wait_send(self) -> None:
         """See `Stream.wait_send`."""
-        await self._wait_while_it_acknowledges(self._wait_writable)
+        await self._wait_unless_dead(self._wait_writable)
 
     async def _wait_writable(self) -> None:
         self._check_open()
@@ -139,21 +141,18 @@ class TcpStream(Stream, ThreadIO, Pollable):
             raise ConnectionLost(CLOSED) from None
 
     def _linger(self, value: bytes) -> None:
-        """Set SO_LINGER: how the kernel closes the connection if the program ends.
-
-        In the middle of a message by a reset, so that the peer does not take a part for the whole.
-        """
+        """Set SO_LINGER, which determines how the kernel closes the connection if the program ends."""
         try:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
         except OSError as error:
             reraise_if_injected(error)
-            # Else the connection has ended already, or we have closed it.
+            # An error of the system: the connection has ended, or has been closed here.
 
-    async def _wait_while_it_acknowledges(self, wait: Callable[[], Awaitable[None]]) -> None:
-        """Wait until the peer takes something, but not for a peer that is gone, see `liveness`."""
+    async def _wait_unless_dead(self, wait: Callable[[], Awaitable[None]]) -> None:
+        """Wait until the peer accepts data, and raise `ConnectionLost` if it is dead, see `liveness`."""
         began = trio.current_time()
-        was_cut = self._is_cut
-        self._cut()
+        was_partial = self._is_partial
+        self._mark_partial()
         try:
             while True:
                 with trio.move_on_after(liveness.STALL_CHECK_INTERVAL) as scope:
@@ -164,8 +163,8 @@ class TcpStream(Stream, ThreadIO, Pollable):
                 if not liveness.HAS_SEND_TIMEOUT and trio.current_time() - began >= liveness.SEND_TIMEOUT:
                     raise ConnectionLost(f"The peer has taken nothing for {liveness.SEND_TIMEOUT:g} seconds")
         finally:
-            if not was_cut:
-                self._join()
+            if not was_partial:
+                self._mark_complete()
 
     def extend_send_timeout(self) -> None:
         """See `Stream.extend_send_timeout`."""
@@ -177,7 +176,7 @@ class TcpStream(Stream, ThreadIO, Pollable):
     async def receive(self) -> bytes:
         """See `Stream.receive`."""
         if self._ended:
-            return await self._receive_the_end()
+            return await self._receive_end()
         while True:
             self._check_open()
             try:
@@ -197,8 +196,8 @@ class TcpStream(Stream, ThreadIO, Pollable):
         if self._descriptor < 0:
             raise ConnectionLost(CLOSED)
 
-    async def _receive_the_end(self) -> bytes:
-        """What `receive` does when the stream has ended, or `receive_nowait` has found that it broke."""
+    async def _receive_end(self) -> bytes:
+        """Return or raise the end of the stream that an earlier call has found."""
         await trio.lowlevel.checkpoint()
         if self._receive_error is not None:
             raise ConnectionLost(error_text(self._receive_error)) from self._receive_error
@@ -210,7 +209,7 @@ class TcpStream(Stream, ThreadIO, Pollable):
         try:
             poller.register(self._sock, select.POLLIN)
         except ValueError:
-            return True  # it is closed, which receive_nowait() will find
+            return True  # it is closed, which receiving reports
         return bool(poller.poll(math.ceil(seconds * 1000)))
 
     def receive_nowait(self) -> bytes | None:
@@ -230,14 +229,14 @@ class TcpStream(Stream, ThreadIO, Pollable):
 
     def send_in_thread(self, data: bytes, sent: list[int]) -> None:
         """See `ThreadIO.send_in_thread`."""
-        send, offset = self._uncut_send, 0
-        most = min(len(data), _AT_ONCE)
+        send, offset = self._atomic_send, 0
+        most = min(len(data), _SEND_LIMIT)
         if most > PIECE:
-            self._cut()
+            self._mark_partial()
         while offset < most:
             piece = data if len(data) <= PIECE else memoryview(data)[offset : offset + PIECE]
             try:
-                # In one step of the interpreter, which no exception can cut between the call and its result.
+                # One instruction of the interpreter: no exception can separate the call from its result.
                 sent.extend(map(send, (piece,)))
             except OSError as error:
                 reraise_if_injected(error)
@@ -246,11 +245,11 @@ class TcpStream(Stream, ThreadIO, Pollable):
             offset += sent[-1]
             if sent[-1] < len(piece):
                 break
-        if offset and (self._is_cut or offset < len(data)):
+        if offset and (self._is_partial or offset < len(data)):
             self._note_sent(offset, len(data))
 
     def _note_send_error(self, error: OSError) -> None:
-        """Note why nothing could be sent, which here the next attempt finds out anyway."""
+        """Process an error of sending; not needed here, as the next attempt raises it again."""
 
     def receive_in_thread(self, received: list[bytes]) -> None:
         """See `ThreadIO.receive_in_thread`."""
@@ -269,7 +268,7 @@ class TcpStream(Stream, ThreadIO, Pollable):
         self._ended = not received[-1]
 
     def _break(self, error: OSError) -> None:
-        """Note for `receive` that the stream has broken: a socket tells of its end only once."""
+        """Store the error for `receive`, as a socket reports it only once."""
         self._receive_error = error
         self._ended = True
 
@@ -289,11 +288,11 @@ class TcpStream(Stream, ThreadIO, Pollable):
             pass  # the peer is gone
 
     def close(self) -> None:
-        """See `Stream.close`: whoever waits is told that the connection is lost."""
+        """See `Stream.close`. Tasks that wait for the socket get `ConnectionLost`."""
         if self._descriptor < 0:
             return
-        self._join()
-        self._descriptor = -1  # it may soon be that of another socket
+        self._mark_complete()
+        self._descriptor = -1  # the number may soon belong to another socket
         if trio.lowlevel.in_trio_run():
             trio.lowlevel.notify_closing(self._sock)
         with self.lock:
@@ -301,7 +300,7 @@ class TcpStream(Stream, ThreadIO, Pollable):
 
     def abort(self) -> None:
         """See `Stream.abort`."""
-        self._is_cut = False  # for close(), which else would take it back
+        self._is_partial = False  # else close() would undo the reset
         self._linger(RESET)
         self.close()
 
@@ -319,14 +318,13 @@ class TcpStream(Stream, ThreadIO, Pollable):
 
 
 _CALLERS_OF_SYSTEM = frozenset({__name__, "msl_network_trio.transport.tls", "ssl"})
-"""The modules in which errors of system calls are raised."""
+"""The modules in which system calls raise their errors."""
 
 
 def reraise_if_injected(error: OSError) -> None:
-    """Raise an exception again if something else than a system call has raised it.
+    """Raise an exception again that was injected into this thread instead of raised by a system call.
 
-    A signal handler may raise OSError or TimeoutError, and so may another thread in this one; it is not meant
-    for us.
+    A signal handler, or another thread, may raise OSError or TimeoutError here, meant for the program.
     """
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
@@ -340,7 +338,7 @@ def reraise_if_injected(error: OSError) -> None:
 
 
 def error_text(error: OSError | ValueError) -> str:
-    """The text of an error of the operating system, without its number."""
+    """Return the text of an error of the operating system, without its number."""
     if isinstance(error, ssl.SSLEOFError):
         return "The peer closed the connection"  # OpenSSL: "EOF occurred in violation of protocol"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -14,34 +14,37 @@ from msl_network_trio.transport.tcp import TcpStream
 
 
 def strip_brackets(host: str) -> str:
-    """Return the host without the brackets that an IPv6 address may be written in."""
+    """Return the host without the brackets around an IPv6 address."""
     return host[1:-1] if host.startswith("[") and host.endswith("]") else host
 
 
 async def open_socket(host: str, port: int, *, purpose: str = "") -> socket.socket:
-    """Resolve a host and connect, racing its addresses; the socket is non-blocking.
+    """Resolve a host and connect to the first address that answers (happy eyeballs).
 
     Args:
         host: The host.
         port: The port.
-        purpose: What for, if it is not for the connection itself: it is told in errors.
+        purpose: The purpose of the connection for error texts; empty for the connection itself.
+
+    Returns:
+        A non-blocking socket.
 
     Raises:
         ConnectError: There is no such host, or nothing listens there.
     """
     try:
         if "\0" in host:
-            raise ValueError("There is no such host")  # the resolver would take what is before the NUL
+            raise ValueError("There is no such host")  # the resolver would use the part before the NUL
         stream = await trio.open_tcp_stream(strip_brackets(host), port)
-    except BaseExceptionGroup as group:  # of the nursery in which the addresses race
+    except BaseExceptionGroup as group:  # of Trio's nursery
         raise plain(group) from None
-    except (OSError, ValueError) as error:  # ValueError: a name that cannot be one of a host
+    except (OSError, ValueError) as error:  # ValueError: an invalid host name
         raise ConnectError(f"{_dial_reason(error)}\n{cannot_connect(host, port, purpose)}") from error
     return detach_socket(stream)
 
 
 def detach_socket(stream: trio.SocketStream) -> socket.socket:
-    """Take the socket out of a stream, for which Trio has set TCP_NODELAY."""
+    """Return the socket of a Trio stream, non-blocking, with TCP_NODELAY (by Trio) and keepalive."""
     trio_socket = stream.socket
     sock = socket.socket(trio_socket.family, trio_socket.type, trio_socket.proto, fileno=trio_socket.detach())
     sock.setblocking(False)
@@ -50,7 +53,7 @@ def detach_socket(stream: trio.SocketStream) -> socket.socket:
 
 
 def _dial_reason(error: OSError | ValueError) -> str:
-    """What went wrong at the first address: Trio says only that all attempts failed."""
+    """Return the error of the first address, as Trio's own says only that all attempts failed."""
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup):
         return str(cause.exceptions[0])
@@ -61,12 +64,12 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def cannot_connect(host: str, port: int, purpose: str = "") -> str:
-    """Return how an error ends that says that there is no connection: as in msl-network, which users match.
+    """Return the last lines of a connection error, as in msl-network, since users match them.
 
     Args:
         host: The host.
         port: The port.
-        purpose: What the connection was for, if not for itself.
+        purpose: See `open_socket`.
     """
     lines = [f"Cannot connect to {host}:{port}{purpose}"]
     if _is_here(strip_brackets(host)):
@@ -75,7 +78,7 @@ def cannot_connect(host: str, port: int, purpose: str = "") -> str:
 
 
 def _is_here(host: str) -> bool:
-    """Return whether a host is this computer, as far as can be told without asking anybody."""
+    """Return whether a host is this computer, without a name lookup."""
     if host.lower() in _LOCAL or host.lower() == socket.gethostname().lower():
         return True
     try:
@@ -85,7 +88,7 @@ def _is_here(host: str) -> bool:
         with socket.socket(
             socket.AF_INET6 if address.version == 6 else socket.AF_INET, socket.SOCK_DGRAM
         ) as sock:
-            sock.bind((host, 0))  # which is possible for an address of its own only
+            sock.bind((host, 0))  # only possible for a local address
     except (OSError, ValueError):
         return False
     return True

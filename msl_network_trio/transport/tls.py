@@ -1,4 +1,8 @@
-"""TLS over TCP, by a non-blocking `ssl.SSLSocket`."""
+"""TLS streams over TCP, by a non-blocking `ssl.SSLSocket`.
+
+The methods of `ThreadIO` run in any thread, all others in the Trio thread. OpenSSL must not be called by two
+threads at once for one connection, so the stream's lock is held around each of its calls.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +17,23 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.transport.tcp import CLOSED, PIECE, TcpStream, error_text, reraise_if_injected
 
 _RECORD = 16_384
-"""The largest TLS record, in bytes, of which OpenSSL gives one at a time."""
+"""Maximum bytes of a TLS record; OpenSSL returns at most one record at a time."""
 
 _RECEIVE = 16 * _RECORD
-"""How many bytes to gather of records that have come one behind the other."""
+"""Maximum bytes to gather of records that have arrived together."""
 
-_LOOK_EVERY = 16
-"""How seldom to look behind a small record for another one when there was none the last time.
+_LOOKAHEAD_INTERVAL = 16
+"""Number of small records after which to look for another record behind one, if the last look found none.
 
-To look costs as much as a record; not to look costs a turn of the event loop for each of many small ones.
+A look costs as much as a record; without any, each of many small records would cost a turn of the event loop.
 """
 
 
 class _Readiness:
-    """Waits for one event of a socket, for any number of tasks: Trio allows just one at a time."""
+    """Waits for one event of a socket in any number of tasks, of which Trio allows one.
+
+    TLS may have to read in order to send, and to write in order to receive.
+    """
 
     __slots__ = ("_descriptor", "_others", "_wait", "_waiting")
 
@@ -34,7 +41,7 @@ class _Readiness:
         self._wait = wait
         self._descriptor = descriptor
         self._waiting = False
-        self._others: trio.lowlevel.ParkingLot | None = None  # made when needed: it is large, and seldom is
+        self._others: trio.lowlevel.ParkingLot | None = None  # created on demand to save memory
 
     async def wait(self) -> None:
         if self._descriptor < 0:
@@ -49,53 +56,51 @@ class _Readiness:
         except trio.ClosedResourceError:
             raise ConnectionLost(CLOSED) from None
         finally:
-            # Also when cancelled: then another task has to become the one that waits.
+            # Also when cancelled: then another task has to wait for the event.
             self._waiting = False
             if self._others:
                 self._others.unpark_all()
 
     def close(self) -> None:
-        """Forget the descriptor, which may soon be that of another socket."""
+        """Forget the descriptor, whose number may soon belong to another socket."""
         self._descriptor = -1
 
 
 class TlsStream(TcpStream):
-    """A connected TCP socket with TLS.
-
-    OpenSSL breaks if two threads use one connection at a time, so whatever calls it holds the `lock`.
+    """A TLS connection.
 
     Args:
         sock: A non-blocking socket after its handshake.
     """
 
     _size = _RECORD
-    """How many bytes to ask OpenSSL for."""
+    """Bytes to request from OpenSSL at a time."""
 
-    signals_lose_bytes = True  # OpenSSL's callers look for signals after it has read or written
+    signals_lose_bytes = True  # Python checks for signals between OpenSSL's call and its result
 
-    flush_threshold = 8192  # what is sent is a record, and to seal one takes its time
+    flush_threshold = 8192  # each send encrypts at least one record
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         super().__init__(sock)
         self._tls = sock
         self._openssl: Any = getattr(sock, "_sslobj", None) or sock
-        """What an SSLSocket calls; its own methods are written in Python, and can be cut by an exception."""
-        self._uncut_send = self._openssl.write if self._openssl is not sock else sock.send
+        """The object in C behind the SSLSocket, whose own methods an exception can interrupt."""
+        self._atomic_send = self._openssl.write if self._openssl is not sock else sock.send
         self._readable = _Readiness(trio.lowlevel.wait_readable, sock.fileno())
         self._writable = _Readiness(trio.lowlevel.wait_writable, sock.fileno())
         self._send_waits_for = self._writable
-        self._came_with_others = False
+        self._arrived_together = False
         self._may_be_pending = True
-        """Whether decrypted bytes may be left in the TLS layer, of which the kernel knows nothing."""
+        """Whether OpenSSL may hold decrypted bytes, for which the socket does not become readable."""
         self._wants_to_write = False
-        """Whether OpenSSL has to send something before it can receive more, and nobody waits for that."""
+        """Whether OpenSSL has to write before it can receive more, and no task waits for that."""
         self._small_records = 0
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         """See `Stream.send_nowait`.
 
-        OpenSSL wants a record that it could not send offered again as it was: the pieces are counted
-        from the beginning of what is not sent, so they are the same the next time.
+        OpenSSL requires that a record that it could not send is offered again unchanged. Pieces begin at the
+        first unsent byte, so they are the same the next time.
         """
         if len(data) > PIECE:
             return self._send_pieces(data)
@@ -111,20 +116,20 @@ class TlsStream(TcpStream):
         except OSError as error:
             reraise_if_injected(error)
             raise ConnectionLost(error_text(error)) from error
-        if self._is_cut or sent < len(data):
+        if self._is_partial or sent < len(data):
             self._note_sent(sent, len(data))
         return sent
 
     async def wait_send(self) -> None:
         """See `Stream.wait_send`."""
-        # What the next call waits for is for the next send to say, which may not do so if it sends a part.
+        # For this wait only: the next send sets it again, unless it sends a part.
         waits_for, self._send_waits_for = self._send_waits_for, self._writable
-        await self._wait_while_it_acknowledges(waits_for.wait)
+        await self._wait_unless_dead(waits_for.wait)
 
     async def receive(self) -> bytes:
         """See `Stream.receive`."""
         if self._ended:
-            return await self._receive_the_end()
+            return await self._receive_end()
         if self._wants_to_write or (self._may_be_pending and self._pending()):
             self._wants_to_write = False
             await trio.lowlevel.checkpoint()
@@ -180,10 +185,10 @@ class TlsStream(TcpStream):
         while size < _RECEIVE and self._read_in_thread(received):
             size += len(received[-1])
             self._may_be_pending = len(received[-1]) == _RECORD
-        self._came_with_others = len(received) - before > 1
+        self._arrived_together = len(received) - before > 1
 
     def _read_in_thread(self, received: list[bytes]) -> bool:
-        """Receive one TLS record, and return whether there was one."""
+        """Receive one TLS record and return whether there was one."""
         if self._ended:
             received.append(b"")
             return False
@@ -196,7 +201,7 @@ class TlsStream(TcpStream):
             return False
         except OSError as error:
             reraise_if_injected(error)
-            if not isinstance(error, ssl.SSLEOFError):  # which is an end like any other
+            if not isinstance(error, ssl.SSLEOFError):  # treated like the end of the stream
                 self._break(error)
             self._ended = True
             received.append(b"")
@@ -209,20 +214,20 @@ class TlsStream(TcpStream):
         return self._ended or self._wants_to_write or bool(self._may_be_pending and self._pending())
 
     def _may_be_more(self, data: bytes) -> bool:
-        """Whether to look for another TLS record behind this one."""
-        # OpenSSL gives less than it was asked for only if it has no more decrypted.
+        """Return whether to look for another TLS record behind this one."""
+        # OpenSSL returns less than was requested only if it holds nothing else.
         self._may_be_pending = len(data) >= self._size
-        if len(data) == _RECORD or self._came_with_others:
+        if len(data) == _RECORD or self._arrived_together:
             return bool(data)
         self._small_records += 1
-        return self._small_records % _LOOK_EVERY == 0
+        return self._small_records % _LOOKAHEAD_INTERVAL == 0
 
     def _pending(self) -> int:
         with self.lock:
             return self._tls.pending()
 
     def _receive_more(self, data: bytes) -> bytes:
-        """Add the TLS records that have come behind this one."""
+        """Return the data with that of the TLS records that have arrived behind it."""
         parts = [data]
         size = len(data)
         while data and size < _RECEIVE:
@@ -240,21 +245,21 @@ class TlsStream(TcpStream):
             parts.append(data)
             size += len(data)
             self._may_be_pending = len(data) == _RECORD
-        self._came_with_others = len(parts) > 1
+        self._arrived_together = len(parts) > 1
         return b"".join(parts)
 
     def send_eof(self) -> None:
         """See `Stream.send_eof`."""
         with self.lock:
             try:
-                # Of bytes that the peer has sent already OpenSSL would say that they come too late, and then
-                # read no more. Without its goodbye, the end of the TCP stream is an end as well.
+                # With unread data, unwrap() would fail and OpenSSL would read no more. Without a close_notify
+                # the peer still receives the end of the TCP stream.
                 if not self._has_unread():
                     self._tls.unwrap()
             except (OSError, ValueError):
-                pass  # it is on its way; the peer's own has not come yet, and need not
+                pass  # the close_notify is sent; the peer's own has not arrived yet, and need not
             try:
-                # Not the method of SSLSocket, which would have what the peer still sends read undecrypted.
+                # Not the method of SSLSocket, which ends decryption, also of what the peer still sends.
                 socket.socket.shutdown(self._sock, socket.SHUT_WR)
             except OSError:
                 pass  # the peer is gone
@@ -263,10 +268,10 @@ class TlsStream(TcpStream):
         if self._tls.pending():
             return True
         try:
-            # Not the method of SSLSocket, which knows no flags.
+            # Not the method of SSLSocket, which supports no flags.
             return bool(socket.socket.recv(self._tls, 1, socket.MSG_PEEK))
         except OSError:
-            return False  # there is nothing, or nobody
+            return False  # there is no data, or no peer
 
     def close(self) -> None:
         """See `Stream.close`."""

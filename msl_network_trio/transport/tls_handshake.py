@@ -23,20 +23,20 @@ async def open_tls(
     Args:
         host: The host.
         port: The port.
-        context: What to accept.
+        context: The trusted certificates.
         purpose: See `open_socket`.
 
     Returns:
-        The transport and the peer's certificate (DER).
+        The stream and the server's certificate (DER).
 
     Raises:
-        ssl.SSLCertVerificationError: The certificate is not what the context wants. It is for the caller,
-            who knows where the context came from, to say what to do.
-        ConnectError: There is no such host, nothing listens there, or it does not speak TLS.
+        ssl.SSLCertVerificationError: The context does not trust the certificate. The caller knows the origin
+            of the context, and explains the error.
+        ConnectError: There is no such host, nothing listens there, or the server does not speak TLS.
     """
     plain = await open_socket(host, port, purpose=purpose)
     try:
-        # Checked here, since wrap_socket() does not close the socket if it meets one of these.
+        # Checked here, as wrap_socket() does not close the socket if these fail.
         name = strip_brackets(host).encode("idna").decode("ascii")
         if number := plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(number, os.strerror(number))

@@ -318,11 +318,11 @@ class WebSocketStream(Stream):
         """
         await trio.lowlevel.checkpoint()
         unread = turns = 0
-        while (ending := self._frames.ending) is None or (ending.is_verdict and unread < _UNREAD):
+        while (ending := self._frames.ending) is None or (ending.is_rejection and unread < _UNREAD):
             if self._frames.has_more:
                 turns += 1
                 if turns > _PARTING_TURNS:
-                    self._frames.give_up("it goes on sending")
+                    self._frames.reject("it goes on sending")
                 else:
                     await self._receive_turn()
                 continue

@@ -1,4 +1,4 @@
-"""Lines to WebSocket frames and back, by wsproto, without any I/O."""
+"""Conversion between lines and WebSocket frames, by wsproto: pure, without I/O and locks."""
 
 from __future__ import annotations
 
@@ -12,72 +12,72 @@ from msl_network_trio.protocol.manager.event_log import Allowance
 from msl_network_trio.visible import visible
 
 TURN = 64
-"""Frames that are read in one turn: each takes some 10 microseconds."""
+"""Maximum frames parsed per turn of the event loop; each takes some 10 microseconds."""
 
 SHORT = 32
-"""Size of a payload in bytes, or characters, below which no message makes sense."""
+"""Payload size in bytes or characters below which a frame counts as short: no message is so small."""
 
 SHORT_FRAMES = 4
-"""Frames of a turn that one with a short payload counts as, which does not slow down usual messages."""
+"""Frames of a turn that a short frame counts as."""
 
 IDLE_AT_ONCE = 1000
-"""Pings, pongs, blank fragments and blank messages that a peer may send at once."""
+"""Maximum burst of frames without content: pings, pongs, blank fragments and blank messages."""
 
 IDLE_PER_SECOND = 100.0
-"""The same per second for long."""
+"""Maximum long-term rate of these frames per second."""
 
 _NORMAL = frozenset({CloseReason.NORMAL_CLOSURE, CloseReason.GOING_AWAY, CloseReason.NO_STATUS_RCVD})
-"""The codes that are the end of a conversation, and no error."""
+"""The close codes that are not an error."""
 
 
 @attrs.frozen
 class Ending:
-    """Why nothing more is received."""
+    """The end of a WebSocket: close code and reason."""
 
     code: int
-    """One of the codes of RFC 6455, 7.4."""
+    """The close code (RFC 6455, section 7.4)."""
 
     reason: str = ""
-    """What was said of it."""
+    """The reason; may be empty."""
 
-    is_verdict: bool = False
-    """Whether it is us who give up on the peer, which has not closed the connection."""
+    is_rejection: bool = False
+    """Whether this end rejects the peer's data; the peer has not closed the connection."""
 
     cut_off: bool = False
-    """Whether the peer had sent a part of a message, the rest of which does not come."""
+    """Whether the WebSocket ended in the middle of a message."""
 
     @property
     def is_normal(self) -> bool:
-        """Whether it is no error."""
+        """Whether the WebSocket was closed without an error."""
         return self.code in _NORMAL and not self.cut_off
 
     def __str__(self) -> str:
         try:
             name = f" ({CloseReason(self.code).name.lower().replace('_', ' ')})"
         except ValueError:
-            name = ""  # one of an application's own
+            name = ""  # a code of an application
         where = " in the middle of a message" if self.cut_off else ""
         because = f": {visible(self.reason)}" if self.reason else ""
         return f"the WebSocket was closed{where} with code {int(self.code)}{name}{because}"
 
 
 LOST = Ending(CloseReason.ABNORMAL_CLOSURE)
-"""The end of a connection of which nobody has taken leave."""
+"""The end of a connection without a close frame."""
 
 
 class Frames:
-    """The frames of one connection, of which the opening handshake is done.
+    """The frames of one connection after its opening handshake.
 
     Args:
-        is_client: Which end this is: a client masks what it sends.
-        read_limit: The largest message to accept, in bytes; None: no limit.
-        clock: Returns the time in seconds, of which only differences count.
+        is_client: Whether this end is the client, which masks its frames.
+        read_limit: Maximum bytes of a message; None: no limit.
+        clock: Returns a time in seconds with any origin.
 
     Attributes:
-        ending: Why nothing more will be received, if that is so.
-        has_more: Whether there may be more frames in what was fed, which were too many for one turn.
-        ping: The payload of the ping that came last and is to be answered; earlier ones need not be
-            (RFC 6455, 5.5.3). Who has answered it sets it to None.
+        ending: The end of the WebSocket; None: it is open.
+        has_more: Whether unparsed frames may be left, as there were too many for one turn.
+        ping: The payload of the last ping, to be answered and then set to None; earlier ones need no answer
+            (RFC 6455, section 5.5.3).
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Frames:
         self._parts: list[str] = []
         self._size = 0
         self._clock = clock
-        self._idle: Allowance | None = None  # made when needed: most peers send a pong now and then, or none
+        self._idle: Allowance | None = None  # created on demand: most peers send few or no such frames
 
     @property
     def _is_over(self) -> bool:
@@ -103,18 +103,18 @@ class Frames:
 
     @property
     def has_unfinished(self) -> bool:
-        """Whether there is a part of a message, which waits for the rest."""
+        """Whether a message is incomplete."""
         return bool(self._parts)
 
     def pack(self, lines: list[bytes]) -> bytes | memoryview:
-        r"""Return the frames of lines that come without ``\n``: each is a text message, without a ``\r``.
+        r"""Return the frames of lines, each of which is a text message.
 
         Args:
-            lines: The lines, one at least. A single one is taken out: it may be large, and each copy of it
-                that lives longer than it need costs time.
+            lines: The lines without ``\n``; a ``\r`` at the end is removed. At least one. A single line is
+                removed from the list, so that a large one is freed as soon as possible.
 
         Raises:
-            UnicodeDecodeError: A line is no UTF-8.
+            UnicodeDecodeError: A line is not UTF-8.
         """
         send = self._protocol.send_data
         if len(lines) == 1:
@@ -122,24 +122,24 @@ class Frames:
         return b"".join([send(line.removesuffix(b"\r").decode()) for line in lines])
 
     def pack_ping(self) -> bytes:
-        """Return the frame that asks the peer whether it is there."""
+        """Return a ping frame."""
         return bytes(self._protocol.ping())
 
     def pack_pong(self, payload: bytes) -> bytes:
-        """Return the frame that answers a ping."""
+        """Return the pong frame that answers a ping."""
         return bytes(self._protocol.pong(payload))
 
     def pack_close(self, code: int, reason: str) -> bytes:
-        """Return the frame that says goodbye, in which a long reason is cut off."""
+        """Return a close frame; a long reason is truncated."""
         return bytes(self._protocol.close(code, reason))
 
     def feed(self, data: bytes) -> bytes:
-        """Add bytes and return the messages that are now complete, as lines.
+        """Add received data and return the complete messages as lines.
 
-        If it `has_more`, others should have their turn before it is fed again, perhaps with no bytes.
+        If it `has_more`, call it again after a checkpoint, with or without data.
 
-        A JSON text may be written on several lines; line ends are white space there, and become spaces.
-        Nothing is returned of what follows the `ending`.
+        A JSON text may contain line ends as white space; they become spaces. Data after the `ending` is
+        ignored.
         """
         if self.ending is not None:
             return b""
@@ -154,11 +154,11 @@ class Frames:
                     assert isinstance(payload, str)
                     if self._read_limit is not None and self._is_too_large(payload, frame.message_finished):
                         text = f"a message has more than {self._read_limit} bytes"
-                        self.ending = Ending(CloseReason.MESSAGE_TOO_BIG, text, is_verdict=True)
+                        self.ending = Ending(CloseReason.MESSAGE_TOO_BIG, text, is_rejection=True)
                         break
                     is_blank = frame.frame_finished and (not payload or payload.isspace())
                     if is_blank and not (frame.message_finished and self._parts):
-                        self._count_idle()  # the last part of a message may be blank
+                        self._count_idle()  # not the last fragment of a message, which may be blank
                     if frame.message_finished and self._parts:
                         self._parts += payload, "\n"
                         messages.append("".join(self._parts))
@@ -174,20 +174,20 @@ class Frames:
                     self.has_more = not self._is_over
                     break
         except ParseFailed as error:
-            self.ending = Ending(error.code, str(error), is_verdict=True)
+            self.ending = Ending(error.code, str(error), is_rejection=True)
         if self.ending is not None:
             self._parts.clear()
         return _lines(messages) if messages else b""
 
     def _take_other(self, opcode: Opcode, payload: object) -> None:
-        """Take a frame that is no text."""
+        """Process a frame that is not text."""
         if opcode is Opcode.CLOSE:
             assert isinstance(payload, tuple)
             code, reason = payload
             self.ending = Ending(code, reason or "", cut_off=self.has_unfinished)
         elif opcode is Opcode.BINARY:
             text = "only text messages are understood, and this one is binary"
-            self.ending = Ending(CloseReason.UNSUPPORTED_DATA, text, is_verdict=True)
+            self.ending = Ending(CloseReason.UNSUPPORTED_DATA, text, is_rejection=True)
         else:
             if opcode is Opcode.PING:
                 assert isinstance(payload, bytes | bytearray)  # the latter up to wsproto 1.2
@@ -195,16 +195,16 @@ class Frames:
             self._count_idle()
 
     def _count_idle(self) -> None:
-        """Count a frame that has no part of a message, and give up on a peer that sends too many."""
+        """Count a frame without content; reject the peer if it sends too many."""
         now = self._clock()
         if self._idle is None:
             self._idle = Allowance(IDLE_AT_ONCE, IDLE_PER_SECOND, now)
         if not self._idle.take(now):
-            self.give_up(f"more than {IDLE_PER_SECOND:g} pings, pongs or blank frames a second")
+            self.reject(f"more than {IDLE_PER_SECOND:g} pings, pongs or blank frames a second")
 
-    def give_up(self, reason: str) -> None:
-        """Understand nothing more of a peer that sends more than it should."""
-        self.ending = Ending(CloseReason.POLICY_VIOLATION, reason, is_verdict=True)
+    def reject(self, reason: str) -> None:
+        """Reject the peer, which sends more than allowed, and ignore its data from now on."""
+        self.ending = Ending(CloseReason.POLICY_VIOLATION, reason, is_rejection=True)
         self.has_more = False
 
     def _is_too_large(self, payload: str, is_finished: bool) -> bool:
@@ -215,7 +215,7 @@ class Frames:
 
 
 def _lines(messages: list[str]) -> bytes:
-    r"""Return messages, each with a ``\n`` at its end, as lines; they may be large, and each copy counts."""
+    r"""Return messages, which end with ``\n``, as lines, with as few copies as possible."""
     text = "".join(messages) if len(messages) > 1 else messages[0]
     if text.count("\n") > len(messages):
         text = "".join([message[:-1].replace("\n", " ") + "\n" for message in messages])

@@ -1,4 +1,4 @@
-"""The opening handshake of WebSocket, by trio-websocket: from a connection to a `WebSocketStream`."""
+"""The opening handshake of WebSocket, by trio-websocket: from a stream to a `WebSocketStream`."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.websocket import SpawnTask, WebSocketStream
 
 _QUOTED = 300
-"""How many bytes of an answer to show that is not the one that was hoped for."""
+"""Maximum bytes of an unexpected answer that an error quotes."""
 
 _END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
 
 _SWITCHING = re.compile(rb"HTTP/1\.\d 101\b")
-"""How an answer begins behind whose head frames come, and not a body."""
+"""The start of an answer that is followed by frames instead of a body."""
 
 _LONGEST_END = 4
+"""Maximum bytes of `_END_OF_HEAD`."""
 
 
 class _HandshakeStream(trio.abc.Stream):
-    """A transport as trio-websocket wants to see it until the handshake is done, which never closes it.
+    """Adapter that presents a stream to trio-websocket for the length of the handshake.
 
-    What comes behind the handshake is not shown to it, since frames are not its business here.
+    trio-websocket never receives what follows the handshake and cannot close the stream.
 
     Args:
-        transport: The transport.
-        request: The head of a request that has been received of it already; empty if this is the client.
+        transport: The stream.
+        request: The head of a request that has been received already; empty on the client side.
 
     Attributes:
-        opening: Is cancelled if the connection ends in the handshake, of which trio-websocket tells nobody.
-        heard: How the peer's answer begins.
-        behind: What came behind the handshake.
-        error: Why nothing can be sent any more. What is sent nevertheless is lost: trio-websocket would else
-            stop to read, and why the peer has closed the connection may be on its way.
+        opening: Cancelled if the connection ends in the handshake, which trio-websocket does not report.
+        head: The first bytes of the peer's answer.
+        behind: The bytes received after the handshake.
+        error: The error of sending. Later data is dropped without an error, since trio-websocket would stop
+            receiving, and the reason why the peer closed the connection may still arrive.
     """
 
     def __init__(self, transport: Stream, request: bytes) -> None:
         self.opening = trio.CancelScope()
-        self.heard = b""
+        self.head = b""
         self.behind = b""
         self.error: ConnectionLost | None = None
         self._transport = transport
@@ -67,7 +68,7 @@ class _HandshakeStream(trio.abc.Stream):
         await self._transport.wait_send()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive as much as there is of the handshake, and then nothing, until cancelled."""
+        """Receive the handshake; then wait until cancelled."""
         if self._request:
             request, self._request = self._request, b""
             self._is_done = True
@@ -83,16 +84,16 @@ class _HandshakeStream(trio.abc.Stream):
             raise trio.BrokenResourceError from error
         if not data:
             self.opening.cancel()
-        if len(self.heard) < _QUOTED:
-            self.heard += data[:_QUOTED]
+        if len(self.head) < _QUOTED:
+            self.head += data[:_QUOTED]
         return self._of_handshake(data)
 
     def _of_handshake(self, data: bytes) -> bytes:
-        """Return what belongs to the handshake, and keep the rest."""
+        """Return the part that belongs to the handshake and keep the rest."""
         searched = self._last + data
         self._last = searched[1 - _LONGEST_END :]
         end = _END_OF_HEAD.search(searched)
-        if end is None or not _SWITCHING.match(self.heard):
+        if end is None or not _SWITCHING.match(self.head):
             return data
         self._is_done = True
         rest = len(searched) - end.end()
@@ -100,7 +101,7 @@ class _HandshakeStream(trio.abc.Stream):
         return data[: len(data) - rest]
 
     async def aclose(self) -> None:
-        """Leave closing to the owner of the transport."""
+        """End the handshake; the owner closes the stream."""
         self.opening.cancel()
         await trio.lowlevel.checkpoint()
 
@@ -108,11 +109,11 @@ class _HandshakeStream(trio.abc.Stream):
 async def _shake_hands(
     stream: _HandshakeStream, handshake: Callable[[trio.Nursery], Awaitable[object]]
 ) -> None:
-    """Have trio-websocket shake hands, and part from it.
+    """Run the handshake of trio-websocket and end its tasks.
 
     Raises:
-        ConnectionLost: The connection has ended before it was done.
-        Exception: What `handshake` raises.
+        ConnectionLost: The connection ended before the handshake was complete.
+        Exception: An exception of `handshake`.
     """
     is_done = False
     try:
@@ -131,7 +132,7 @@ async def _shake_hands(
 
 
 def _single(error: Exception) -> Exception:
-    """Take away what nurseries have wrapped around an exception, if it is just one."""
+    """Unwrap an exception from groups with a single member."""
     while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
@@ -146,28 +147,28 @@ async def open_websocket(
     read_limit: int | None = None,
     ping_interval: float | None = None,
 ) -> WebSocketStream:
-    """Open a WebSocket as its client, on a connection whose TLS is done.
+    """Open a WebSocket as the client.
 
     Args:
-        carrier: The connection, which is closed with the WebSocket, and if there will be none.
-        host: What the ``Host`` header shall say, in ASCII.
-        path: Which of the server's resources it is; with a query if there is one.
-        headers: Further headers.
-        read_limit: The largest message to accept, in bytes; None: no limit.
+        carrier: The stream, after its TLS handshake. It is closed with the WebSocket, or if opening fails.
+        host: The value of the ``Host`` header, in ASCII.
+        path: The path of the WebSocket, with its query.
+        headers: Additional headers.
+        read_limit: Maximum bytes of a message; None: no limit.
         ping_interval: See `WebSocketStream`.
 
     Raises:
-        ConnectError: The server does not want to, or it is none for WebSocket.
+        ConnectError: The server refused, or does not support WebSocket.
     """
     stream = _HandshakeStream(carrier, b"")
-    # Tokens may be in both, which a traceback with the values of variables must not show.
+    # Both may contain tokens, which a traceback with the values of variables must not show.
     hidden = hide((path, headers or {}))
     del path, headers
 
     async def handshake(nursery: trio.Nursery) -> object:
         return await wrap_client_stream(
             nursery,
-            stream,  # type: ignore[arg-type]  # it takes any stream, as it says
+            stream,  # type: ignore[arg-type]  # documented to accept any stream
             host,
             hidden.reveal()[0],
             subprotocols=[WEBSOCKET_SUBPROTOCOL],
@@ -181,8 +182,8 @@ async def open_websocket(
     except BaseException as error:
         carrier.close()
         if isinstance(error, Exception):
-            # Without the frames of trio-websocket, whose variables have both as well.
-            raise ConnectError(_no_websocket(error, stream.heard[:_QUOTED])) from error.with_traceback(None)
+            # Without the frames of trio-websocket, whose variables contain both as well.
+            raise ConnectError(_no_websocket(error, stream.head[:_QUOTED])) from error.with_traceback(None)
         raise
     transport = WebSocketStream(
         carrier,
@@ -200,24 +201,24 @@ async def open_websocket(
     return transport
 
 
-def _no_websocket(error: Exception, heard: bytes) -> str:
-    """Say why there is no WebSocket."""
+def _no_websocket(error: Exception, head: bytes) -> str:
+    """Return the text of the error for a failed handshake."""
     if isinstance(error, ConnectionRejected):
         text = f"The server answered with HTTP status {error.status_code}"
         body = (error.body or b"")[:_QUOTED].decode("utf-8", "backslashreplace").strip()
         return f"{text}: {body!r}" if body else text
-    if heard.startswith(b"HTTP/"):
-        lines = heard.decode("utf-8", "backslashreplace").splitlines()
+    if head.startswith(b"HTTP/"):
+        lines = head.decode("utf-8", "backslashreplace").splitlines()
         return f"The server answered with {lines[0]!r} instead of opening a WebSocket ({error})"
-    if heard.lstrip().startswith(b"{"):
+    if head.lstrip().startswith(b"{"):
         return (
             "The server does not speak HTTP. It may be the port of a Manager for TCP: connect to it without "
-            f"transport='websocket', or to its port for WebSocket. It said {heard[:80]!r}"
+            f"transport='websocket', or to its port for WebSocket. It said {head[:80]!r}"
         )
-    if heard.startswith(b"\x15\x03"):  # an alert
+    if head.startswith(b"\x15\x03"):  # an alert
         return "The server speaks TLS, which is disabled here. Use wss:// or disable_tls=False"
-    if heard:
-        return f"The server does not speak HTTP. It said {heard[:80]!r}"
+    if head:
+        return f"The server does not speak HTTP. It said {head[:80]!r}"
     return f"{error} before it answered; is it a server for WebSocket?"
 
 
@@ -233,23 +234,23 @@ async def accept_websocket(
     address: str = "",
     buffer_limit: int | None = None,
 ) -> WebSocketStream:
-    """Open a WebSocket as its server, for a request that has been received and found good.
+    """Open a WebSocket as the server, for a request that has been received and checked.
 
     Args:
-        carrier: The connection, which is closed with the WebSocket, and if there will be none.
+        carrier: The stream. It is closed with the WebSocket, or if opening fails.
         key: The ``Sec-WebSocket-Key`` of the request.
-        subprotocol: The subprotocol on which to agree, if the client has proposed one.
+        subprotocol: The subprotocol to accept; None: none.
         spawn: Starts the task of the WebSocket; see `WebSocketStream.run`.
-        read_limit: The largest message to accept, in bytes; None: no limit.
+        read_limit: Maximum bytes of a message; None: no limit.
         ping_interval: See `WebSocketStream`.
         quota: See `WebSocketStream`.
-        address: The IP address of the host of the client; empty: it is not known.
-        buffer_limit: See `Stream.limit_buffer`, which this is as long as nothing else is said.
+        address: The IP address of the client; empty: unknown.
+        buffer_limit: The initial `Stream.limit_buffer`.
 
     Raises:
-        ConnectionLost: The client is gone.
+        ConnectionLost: The connection is broken or closed.
     """
-    # trio-websocket wants to see a request, of which it needs no more than this.
+    # The minimal request that trio-websocket needs to receive.
     request = [
         "GET / HTTP/1.1",
         "Host: host",

@@ -217,9 +217,9 @@ async def test_the_terminal_is_asked_on_standard_error(monkeypatch, capsys):
     assert certificate.fingerprint_sha1 in shown.err
     assert "lab-3:1875" in shown.err
     assert "Please answer y or n" in shown.err
-    with pytest.raises(AuthenticationError, match="Standard input ended when it was asked for a user"):
+    with pytest.raises(AuthenticationError, match="asks for a username, and standard input has ended"):
         await terminal.username(MANAGER)
-    with pytest.raises(CertificateError, match="Standard input ended"):
+    with pytest.raises(CertificateError, match="standard input has ended"):
         await terminal.trust(certificate)
 
 

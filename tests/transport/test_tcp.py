@@ -818,7 +818,7 @@ async def test_a_program_that_ends_while_it_waits_to_send_the_rest_resets_the_co
     assert not lingers(transport)
     while transport.send_nowait(BLOCK):
         pass
-    transport._join()  # as if the last one had been sent whole
+    transport._mark_complete()  # as if the last one had been sent whole
     assert not lingers(transport)
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
