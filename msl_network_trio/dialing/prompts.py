@@ -96,7 +96,7 @@ def _terminal(error: type[Exception], need: str, argument: str) -> Generator[Non
     """Raise an error that states the alternative if there is no terminal or no input."""
     remedy = f"Pass {argument} to connect(), or prompts="
     if sys.stdin is None or not sys.stdin.isatty():
-        raise error(f"{need}, and there is nobody to ask: standard input is not a terminal. {remedy}")
+        raise error(f"{need}, and there is no terminal to ask: standard input is not a terminal. {remedy}")
     try:
         yield
     except EOFError:

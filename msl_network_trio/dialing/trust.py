@@ -140,10 +140,10 @@ async def open_trusted_as_browsers(
     ask: Callable[[Certificate], Awaitable[bool]],
     fetch: Callable[[str, int], Awaitable[Certificate]] = fetch_certificate,
 ) -> TlsStream:
-    """Connect with TLS to a server that the system's CAs have certified, or else as `open_trusted`.
+    """Connect with TLS to a server that the system's CAs certify, or else as `open_trusted`.
 
     The CAs are not used with a `cert_file`, which is the only trusted one then, nor without `assert_hostname`,
-    since every server with a CA certificate would be trusted. A certificate that was saved for the host is
+    as every server with a CA certificate would be trusted. A certificate that was saved for the host is
     tried first, which saves a connection.
 
     Args and exceptions are those of `open_trusted`.
