@@ -175,6 +175,8 @@ class ServiceProtocol:
 
     def receive(self, data: bytes) -> list[Event]:
         """Take what was received and return what it means, in order. Afterwards look at `broken`."""
+        if (request := self.only_request(data)) is not None:
+            return [request]
         events: list[Event] = []
         if self.broken is not None:
             return events
@@ -202,7 +204,12 @@ class ServiceProtocol:
         Nothing changes here: `receive` may be called with the same data instead. None: it has to be.
         """
         buffer, end = self._lines, len(data) - 1
-        if self.broken is not None or not self._handshake.is_over or buffer or buffer.unfinished is not None:
+        if (
+            self.broken is not None
+            or not self._handshake.is_over
+            or buffer.size
+            or buffer.unfinished is not None
+        ):
             return None
         if data.find(b"\n") != end or end < 0 or (buffer.limit is not None and end > buffer.limit):
             return None

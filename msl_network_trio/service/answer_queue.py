@@ -31,7 +31,7 @@ _AHEAD = 1_048_576
 class Worker(Protocol):
     """Whoever carries out requests."""
 
-    call: Any
+    request: Any
     """The request that is not answered yet; None: there is none."""
 
 
@@ -55,6 +55,7 @@ class AnswerQueue:
         on_error: Called in the Trio thread when nothing can be sent any more.
 
     Attributes:
+        unsent: How many bytes wait to be written.
         will_be_flushed: Whether what runs in the Trio thread just now is followed by a `flush` in any case.
     """
 
@@ -71,7 +72,7 @@ class AnswerQueue:
         self._thread = threading.get_ident()
         self._mutex = threading.Lock()
         self._pieces: deque[bytes] = deque()
-        self._unsent = 0
+        self.unsent = 0
         self._closed = False
         self._failed = False
         self._sending: tuple[object, bytes, list[int]] | None = None
@@ -90,14 +91,9 @@ class AnswerQueue:
         self._looker: trio.lowlevel.Task | None = None
 
     @property
-    def unsent(self) -> int:
-        """How many bytes wait to be written."""
-        return self._unsent
-
-    @property
     def is_full(self) -> bool:
         """Whether more bytes wait than should."""
-        return self._unsent > self.max_unsent
+        return self.unsent > self.max_unsent
 
     # ---- in the Trio thread ----
 
@@ -151,16 +147,16 @@ class AnswerQueue:
                 if self._watched:
                     self._tell_watchers()
                 if self._closed:
-                    worker.call = None
+                    worker.request = None
                     return
                 before = len(self._pieces)
                 try:
                     self._append(line)
-                    worker.call = None
+                    worker.request = None
                 except BaseException:
                     if len(self._pieces) == before:
                         self._append(line)
-                    worker.call = None
+                    worker.request = None
                     raise
                 if self._sending is not None:
                     return
@@ -199,7 +195,7 @@ class AnswerQueue:
         in_trio_thread = sender is self
         with self._mutex:
             most = self.max_unsent if in_trio_thread else self._max_ahead
-            while self._unsent > most and not self._closed:
+            while self.unsent > most and not self._closed:
                 self._wait_for_room(in_trio_thread)
             if self._closed:
                 raise ConnectionLost(
@@ -209,7 +205,7 @@ class AnswerQueue:
             if self._sending is not None:
                 return
             # A notification seldom comes alone: let some of them gather.
-            if self._unsent < _CHUNK or not (in_trio_thread or self._io is not None):
+            if self.unsent < _CHUNK or not (in_trio_thread or self._io is not None):
                 if in_trio_thread:
                     if not self.will_be_flushed:
                         self.flush_soon()
@@ -240,7 +236,7 @@ class AnswerQueue:
             if not self._failed:
                 sending = self._sending
                 size = 0 if sending is None else len(self._rest if self._handed_over else sending[1])
-                self._unsent = size + sum(map(len, self._pieces))
+                self.unsent = size + sum(map(len, self._pieces))
             self._room.notify_all()
         self._progress.unpark_all()
         self._flush_now()
@@ -249,7 +245,7 @@ class AnswerQueue:
     def _wait_for_room(self, in_trio_thread: bool) -> None:
         if in_trio_thread:
             raise BacklogFull(
-                f"{self._unsent:,} bytes wait to be written (max_unsent is {self.max_unsent:,}), so the "
+                f"{self.unsent:,} bytes wait to be written (max_unsent is {self.max_unsent:,}), so the "
                 "notification was not emitted; await something between notifications"
             )
         self._threads_waiting += 1
@@ -263,10 +259,10 @@ class AnswerQueue:
     def _append(self, line: OutgoingLine) -> None:
         if isinstance(line, bytes):
             self._pieces.append(line)
-            self._unsent += len(line)
+            self.unsent += len(line)
         else:
             self._pieces.extend(line)
-            self._unsent += sum(map(len, line))
+            self.unsent += sum(map(len, line))
 
     def _take(self, sender: object) -> None:
         """Take the next bytes to send, joined, into `_sending`; the mutex is held, and there are some."""
@@ -315,7 +311,7 @@ class AnswerQueue:
             if sent < len(data) or at_once >= _AT_ONCE:
                 break
             with self._mutex:
-                self._unsent -= sent
+                self.unsent -= sent
                 if self._watched or self._threads_waiting:
                     self._tell_watchers()
                 if not self._pieces:
@@ -323,7 +319,7 @@ class AnswerQueue:
                     return
                 self._take(sender)
         with self._mutex:
-            self._unsent -= sent
+            self.unsent -= sent
             self._rest = memoryview(data)[sent:]
             self._handed_over = True
             self._tell_watchers()
@@ -396,7 +392,7 @@ class AnswerQueue:
                     return
                 rest = rest[sent:]
             with self._mutex:
-                self._unsent -= sent
+                self.unsent -= sent
                 self._rest = rest
                 self._tell_watchers()
                 if rest:
@@ -435,17 +431,17 @@ class AnswerQueue:
     def done(self, worker: Worker) -> None:
         """Note that a worker has done with its request, without an answer. From any thread."""
         with self._mutex:
-            worker.call = None
+            worker.request = None
             self._tell_watchers()
 
     async def drain(self) -> None:
         """Wait until everything is sent, or nothing can be sent any more."""
         self.flush()
-        await self.wait_until(lambda: self._unsent == 0 or self._failed)
+        await self.wait_until(lambda: self.unsent == 0 or self._failed)
 
     def _tell_watchers(self) -> None:
         """Wake those who wait; the mutex is held."""
-        if self._threads_waiting and (self._closed or self._unsent <= self._max_ahead):
+        if self._threads_waiting and (self._closed or self.unsent <= self._max_ahead):
             self._room.notify_all()
         if self._watched:
             self._watched = False
@@ -471,5 +467,5 @@ class AnswerQueue:
         self.close()
         with self._mutex:
             self._pieces.clear()
-            self._unsent = 0
+            self.unsent = 0
         self._on_error(error)

@@ -12,18 +12,20 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any, Final, Protocol
 
+from msl_network_trio.service.method_profile import MethodProfile
+
 MAX_DELAY: Final = 0.005
 """For how many seconds a notification waits for the answer of its method, at the most."""
-
-_REMEMBERED: Final = 1000
-"""Of how many names at the most to remember that their methods return promptly."""
 
 
 class Emitter(Protocol):
     """A thread that carries out requests."""
 
-    call: Any
+    request: Any
     """The request that is not answered yet; None: there is none."""
+
+    profile: MethodProfile
+    """The profile of the method that was requested."""
 
     emitted: float
     """When the first notification of this request was emitted, by `time.perf_counter`; 0: none was."""
@@ -37,30 +39,23 @@ class Coalescing:
         was_useful: Whether a notification could have waited since this was set to False.
     """
 
-    __slots__ = ("_prompt", "has_timer", "was_useful")
+    __slots__ = ("has_timer", "was_useful")
 
     def __init__(self) -> None:
         self.has_timer = False
         self.was_useful = False
-        self._prompt: set[str] = set()
 
     def may_delay(self, emitter: Emitter) -> bool:
         """Note that a method has emitted a notification, and return whether that can wait for the answer."""
-        if emitter.call is None:
+        if emitter.request is None:
             return False  # it comes from between two requests, when Python cleans up for example
         if not emitter.emitted:
             emitter.emitted = perf_counter()
-        return self.has_timer and emitter.call.attribute in self._prompt
+        return self.has_timer and emitter.profile.replies_at_once
 
     def answered(self, emitter: Emitter) -> None:
         """Note that a method which has emitted notifications has returned."""
         seconds, emitter.emitted = perf_counter() - emitter.emitted, 0.0
-        name = emitter.call.attribute
-        if seconds > MAX_DELAY:
-            self._prompt.discard(name)
-            return
-        self.was_useful = True
-        if name not in self._prompt:
-            if len(self._prompt) >= _REMEMBERED:
-                self._prompt.clear()  # clients can ask a Service for any names, if it has a __getattr__
-            self._prompt.add(name)
+        emitter.profile.replies_at_once = seconds <= MAX_DELAY
+        if seconds <= MAX_DELAY:
+            self.was_useful = True

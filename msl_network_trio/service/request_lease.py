@@ -7,7 +7,7 @@ next one itself and carries it out.
 
 Nobody reads while that thread is at work, so there are limits to it:
 
-- It does so only for methods that have returned promptly the last time (`PROMPT`).
+- It does so only for methods that have returned promptly the last time (`MethodProfile.is_prompt`).
 - A task looks every `MAX_BLOCKED` seconds, and reads again if a method takes longer all the same. That is as
   long as Python lets a thread compute before others have their turn.
 - Whatever is not a single such request is left to the task, which then reads on for a while: when requests
@@ -22,9 +22,6 @@ from time import perf_counter
 from typing import Final, Protocol
 
 import trio
-
-PROMPT: Final = 0.001
-"""How many seconds a method may take whose request a thread reads itself: to be handed over costs a tenth."""
 
 MAX_BLOCKED: Final = 0.005
 """For how many seconds, at the most, a method holds up other requests because it has been prompt before."""
@@ -41,14 +38,11 @@ _WORTHWHILE: Final = 8
 _MIN_BACKOFF, _MAX_BACKOFF = 0.05, 1.6
 """For how many seconds the task reads when it had stood aside in vain; they double each time."""
 
-_REMEMBERED: Final = 1000
-"""Of how many names at the most to remember that their methods return promptly."""
-
 
 class Reader(Protocol):
     """A thread that carries out requests."""
 
-    began: float
+    started_at: float
     """When it has begun what it is doing, by `time.perf_counter`; 0: it does nothing."""
 
 
@@ -63,7 +57,6 @@ class RequestLease:
     Attributes:
         is_lent: Whether the task stands aside.
         holder: The thread that reads; None: none does.
-        prompt: The names of methods that may be carried out by the thread that has read their request.
     """
 
     def __init__(
@@ -75,7 +68,6 @@ class RequestLease:
     ) -> None:
         self.is_lent = False
         self.holder: Reader | None = None
-        self.prompt: set[str] = set()
         self._lock = lock
         self._call_soon = call_soon
         self._threads_may_receive = threads_may_receive
@@ -87,15 +79,6 @@ class RequestLease:
         self._backoff = _MIN_BACKOFF
 
     # ---- for threads ----
-
-    def note(self, name: str, seconds: float) -> None:
-        """Note how long a method took."""
-        if seconds > PROMPT:
-            self.prompt.discard(name)
-        elif name not in self.prompt:
-            if len(self.prompt) >= _REMEMBERED:
-                self.prompt.clear()  # clients can ask a Service for any names, if it has a __getattr__
-            self.prompt.add(name)
 
     def take(self, thread: Reader, is_idle: Callable[[], bool]) -> bool:
         """Let a thread read, if the task stands aside and no other thread reads.
@@ -135,9 +118,9 @@ class RequestLease:
 
     # ---- for the task ----
 
-    def is_worth_lending(self, name: str) -> bool:
-        """Whether to stand aside, now that a single request has come, for a plain method of this name."""
-        if not self._threads_may_receive or name not in self.prompt:
+    def is_worth_lending(self) -> bool:
+        """Whether to stand aside, now that a single request has come, for a plain method that is prompt."""
+        if not self._threads_may_receive:
             return False
         now = perf_counter()
         is_frequent, self._last = now - self._last < _FREQUENT, now
@@ -160,7 +143,7 @@ class RequestLease:
                 await self._called_back.wait()
                 return
             holder = self.holder
-            if holder is None or 0.0 < holder.began <= perf_counter() - MAX_BLOCKED:
+            if holder is None or 0.0 < holder.started_at <= perf_counter() - MAX_BLOCKED:
                 return
 
     def take_back(self) -> None:

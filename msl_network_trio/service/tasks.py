@@ -1,36 +1,56 @@
-"""The tasks in which the async methods of a Service run."""
+"""Worker tasks: a leader task reads requests and carries out async methods (leader/followers).
+
+Here is the main path of a request: read, decode, dispatch, carry out, reply. Everything runs in the Trio
+thread, so there is no lock.
+
+A task for each request would cost more than most requests do. So one task, the leader, carries out one
+request after the other for as long as their methods do not wait for anything. When a method suspends, the
+leader becomes the task of that request and a follower is promoted: no request waits for what another one
+waits for, as if each had its own task from the beginning. A request for a method that suspended the last time
+gets its own task at once (`MethodProfile.suspends`).
+
+Without the leader the Service needs 1.13 times the CPU time for requests one at a time, 1.41 times for many
+in flight.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
-from types import coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import outcome
 import trio
 
 from msl_network_trio.callbacks import is_interrupt
 from msl_network_trio.parking import RESUME
-from msl_network_trio.protocol.service import IncomingRequest, OutgoingLine, encode_result
+from msl_network_trio.protocol.service import Event, IncomingRequest, OutgoingLine, encode_result
 from msl_network_trio.service.answer_queue import AnswerQueue
+from msl_network_trio.service.coroutines import resume
 from msl_network_trio.service.current_request import current
-from msl_network_trio.service.threads import failed
+from msl_network_trio.service.error_reply import error_reply
+from msl_network_trio.service.method_profile import MethodProfile
+from msl_network_trio.service.request_reader import RequestReader
 from msl_network_trio.signals import pass_on_interrupt
 
-_IDLE = 100
-"""How many tasks to keep for the next requests: to wake one costs half of what it costs to start one."""
+_MAX_IDLE = 100
+"""Maximum number of idle tasks that are kept: waking one costs half of what starting one costs."""
 
-_REMEMBERED = 1000
-"""Of how many names at the most to remember that their functions wait."""
-
-_Function = Callable[..., Awaitable[Any]]
+_AsyncFunction = Callable[..., Awaitable[Any]]
+_Job = tuple[IncomingRequest, _AsyncFunction, MethodProfile]
 
 
 class _WorkerTask:
-    """One task, and what it is doing."""
+    """The state of one worker task.
 
-    __slots__ = ("abort", "call", "function", "task")
+    Attributes:
+        task: The task; None before it has started.
+        abort: What Trio calls when the task is cancelled while it is idle.
+        job: The job that it is to carry out, and has not started.
+        request: The request that it carries out.
+    """
+
+    __slots__ = ("abort", "job", "request", "task")
 
     def __init__(self, idle: list[_WorkerTask]) -> None:
         def abort(_: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
@@ -39,98 +59,195 @@ class _WorkerTask:
 
         self.abort = abort
         self.task: trio.lowlevel.Task | None = None
-        self.call: IncomingRequest | None = None
-        self.function: _Function | None = None
-        """If it is to carry out `call`, and has not begun to."""
+        self.job: _Job | None = None
+        self.request: IncomingRequest | None = None
 
 
 class WorkerTasks:
-    """Carries out requests in tasks.
-
-    A task for each costs more than most requests do themselves. So one task, the leader, carries out one
-    request after the other, for as long as their functions do not wait for anything. When one does, the
-    leader becomes the task of that request, and another one goes on: no request ever waits for what another
-    one waits for, just as if each had its own task from the beginning. That is what requests get whose
-    function has waited the last time.
-
-    For the same reason it is the leader that reads requests, see `read_with`.
+    """Reads requests and carries out those for async methods.
 
     Args:
-        service: Whose requests.
-        nursery: Where the tasks run.
-        answers: Where the answers go.
+        service: The object whose methods are requested.
+        nursery: The nursery of the tasks.
+        send_queue: Sends the replies.
+        reader: The request reader.
+        dispatch: Has requests carried out; returns whether the read lease has been lent to worker threads.
     """
 
-    def __init__(self, service: object, nursery: trio.Nursery, answers: AnswerQueue) -> None:
+    def __init__(
+        self,
+        service: object,
+        nursery: trio.Nursery,
+        send_queue: AnswerQueue,
+        reader: RequestReader,
+        dispatch: Callable[[Sequence[Event], bool], bool],
+    ) -> None:
         self._service = service
         self._nursery = nursery
-        self._answers = answers
-        self._queue: deque[tuple[IncomingRequest, _Function]] = deque()
-        """What the leader is to carry out."""
+        self._send_queue = send_queue
+        self._reader = reader
+        self._dispatch = dispatch
+        self._queue: deque[_Job] = deque()
+        """The jobs of the leader."""
         self._leader: _WorkerTask | None = None
-        """There is one if there is something in the queue."""
-        self._waits: set[str] = set()
-        """What was requested and had a function that waited."""
+        """There is a leader while there is a job in the queue, or the leader reads."""
         self._idle: list[_WorkerTask] = []
         self._busy: set[_WorkerTask] = set()
         self._cancelled: list[IncomingRequest] = []
-        self._read: Callable[[], Awaitable[bool]] | None = None
-        self._read_no_more = trio.Event()
-        self._submitted = self._done = 0
+        self._reads = False
+        self._has_stopped_reading = trio.Event()
+        self._submitted_bytes = self._finished_bytes = 0
 
-    def submit(self, call: IncomingRequest, function: Callable[..., Awaitable[Any]]) -> None:
-        """Have a request carried out that has just been read.
-
-        Args:
-            call: The request.
-            function: An async function.
-        """
-        if call.attribute in self._waits:
-            self.submit_apart(call, function)
+    def submit(self, request: IncomingRequest, function: _AsyncFunction, profile: MethodProfile) -> None:
+        """Queue a request for the leader; for a method that suspended the last time, see `submit_apart`."""
+        if profile.suspends:
+            self.submit_apart(request, function, profile)
         else:
-            self._submitted += call.size
-            self._queue.append((call, function))
+            self._submitted_bytes += request.size
+            self._queue.append((request, function, profile))
             if self._leader is None:
                 self._leader = self._wake()
 
-    def submit_apart(self, call: IncomingRequest, function: Callable[..., Awaitable[Any]]) -> None:
-        """Have a request carried out in a task that does nothing else meanwhile; see `submit`."""
-        self._submitted += call.size
+    def submit_apart(
+        self, request: IncomingRequest, function: _AsyncFunction, profile: MethodProfile
+    ) -> None:
+        """Have a request carried out in a task of its own."""
+        self._submitted_bytes += request.size
         worker = self._wake()
-        worker.call, worker.function = call, function
+        worker.job = (request, function, profile)
+        worker.request = request
         self._busy.add(worker)
 
-    async def read_with(self, read: Callable[[], Awaitable[bool]]) -> None:
-        """Have the leader read requests whenever there is none to carry out.
-
-        This waits until there are no more, or until the tasks are cancelled, which this task need not be.
-
-        Args:
-            read: Waits for requests and submits them; returns False if there will be no more.
-        """
-        self._read = read
+    async def read(self) -> None:
+        """Have the leader read requests until there are no more, or until the tasks are cancelled."""
+        self._reads = True
         if self._leader is None:
             self._leader = self._wake()
-        await self._read_no_more.wait()
+        await self._has_stopped_reading.wait()
 
     @property
     def waiting(self) -> int:
-        """How many bytes the requests have that are not done with."""
-        return self._submitted - self._done
+        """The number of bytes of the requests that are queued or in hand."""
+        return self._submitted_bytes - self._finished_bytes
 
     @property
     def is_quiet(self) -> bool:
-        """Whether there is nothing to do."""
+        """Whether no request is queued or in hand."""
         return not self._busy and not self._queue
 
     @property
     def unanswered(self) -> list[IncomingRequest]:
-        """The requests that have no answer, since they were cancelled or go on in spite of that."""
-        running = [worker.call for worker in self._busy if worker.call is not None]
-        return [*self._cancelled, *running, *(call for call, _ in self._queue)]
+        """The requests without a reply: cancelled ones, those still in hand, and those in the queue."""
+        running = [worker.request for worker in self._busy if worker.request is not None]
+        return [*self._cancelled, *running, *(job[0] for job in self._queue)]
+
+    # ---- the tasks ----
+
+    @trio.lowlevel.enable_ki_protection
+    async def _work(self, worker: _WorkerTask) -> None:
+        """Carry out a job, lead, and wait for the next one."""
+        worker.task = trio.lowlevel.current_task()
+        try:
+            while True:
+                if worker.job is not None:
+                    self._send_queue.add(await self._carry_out(worker, *worker.job))
+                if self._leader is worker:
+                    await self._lead(worker)
+                self._flush()
+                if len(self._idle) >= _MAX_IDLE:
+                    return
+                self._idle.append(worker)
+                await trio.lowlevel.wait_task_rescheduled(worker.abort)
+        finally:
+            self._busy.discard(worker)
+            self._resign(worker)
+            self._send_queue.done(worker)
+
+    async def _lead(self, worker: _WorkerTask) -> None:
+        """Read requests and carry them out, until another task has become the leader.
+
+        Replies to requests that have come together are sent together. The reading is `RequestReader.read`,
+        inline.
+        """
+        jobs, send_queue, reader = self._queue, self._send_queue, self._reader
+        transport, protocol = reader.transport, reader.protocol
+        while self._leader is worker:
+            if jobs:
+                send_queue.add(await self._carry_out(worker, *jobs.popleft()))
+                continue
+            if not self._reads:
+                self._leader = None
+                return
+            if self._busy:
+                send_queue.flush_soon()
+            else:
+                send_queue.flush()
+            is_open = False
+            try:
+                if reader.credit <= 0 or send_queue.unsent > send_queue.max_unsent:
+                    await reader.wait_for_room()
+                if data := await transport.receive():
+                    reader.credit -= len(data)
+                    is_lent = self._dispatch(protocol.receive(data), True)
+                    if is_lent:
+                        await reader.wait_until_returned()
+                    is_open = protocol.broken is None
+                if not is_open:
+                    reader.end()
+            except Exception as error:  # noqa: BLE001 - it is reported
+                reader.end(error)
+            finally:
+                if not is_open:
+                    self._reads = False
+                    self._has_stopped_reading.set()
+
+    async def _carry_out(
+        self, worker: _WorkerTask, request: IncomingRequest, function: _AsyncFunction, profile: MethodProfile
+    ) -> OutgoingLine:
+        """Carry out a request and return the reply."""
+        send_queue = self._send_queue
+        worker.request, worker.job = request, None
+        self._busy.add(worker)
+        current.set((self._service, request))
+        try:
+            coro = _unprotected(function, request)
+            send_queue.will_be_flushed = True  # its notifications are sent with the reply, unless it suspends
+            try:
+                message = coro.send(None)
+            except StopIteration as stop:
+                reply = encode_result(request, stop.value)
+                profile.suspends = False
+            else:
+                send_queue.will_be_flushed = False
+                profile.suspends = True
+                self._resign(worker)
+                if send_queue.unsent:
+                    send_queue.flush_soon()
+                reply = encode_result(request, await resume(coro, message))
+        except trio.Cancelled:
+            send_queue.will_be_flushed = False
+            self._cancelled.append(request)
+            raise
+        except BaseException as error:  # noqa: BLE001 - the client must get a reply
+            reply = error_reply(request, error)
+            if is_interrupt(error):
+                pass_on_interrupt()  # to the main task, since this one is protected
+        send_queue.will_be_flushed = False
+        self._finished_bytes += request.size
+        request.args, request.kwargs = [], {}  # which may be large; the rest may stay in memory for long
+        worker.request = None
+        self._busy.discard(worker)
+        return reply
+
+    def _flush(self) -> None:
+        """Send the replies; while other tasks are at work, the last of them does so for all."""
+        if self._busy or self._queue:
+            self._send_queue.flush_soon()
+        else:
+            self._send_queue.flush()
 
     def _wake(self) -> _WorkerTask:
-        """Have a task look what there is to do."""
+        """Wake an idle task, or start one."""
         worker = self._idle.pop() if self._idle else _WorkerTask(self._idle)
         if worker.task is None:
             self._nursery.start_soon(self._work, worker)
@@ -139,141 +256,11 @@ class WorkerTasks:
         return worker
 
     def _resign(self, worker: _WorkerTask) -> None:
-        """Have somebody else be the leader, if this one is it."""
+        """Promote a follower if the worker is the leader and there is something to lead."""
         if self._leader is worker:
-            self._leader = self._wake() if self._queue or self._read is not None else None
-
-    @trio.lowlevel.enable_ki_protection
-    async def _work(self, worker: _WorkerTask) -> None:
-        worker.task = trio.lowlevel.current_task()
-        answers, queue = self._answers, self._queue
-        try:
-            while True:
-                if worker.call is not None and worker.function is not None:
-                    answers.add(await self._carry_out(worker, worker.call, worker.function))
-                while self._leader is worker:
-                    if queue:
-                        answers.add(await self._carry_out(worker, *queue.popleft()))
-                    elif self._read is not None:
-                        self._flush()
-                        await self._read_more(self._read)
-                    else:
-                        self._leader = None
-                self._flush()
-                if len(self._idle) >= _IDLE:
-                    return
-                self._idle.append(worker)
-                await trio.lowlevel.wait_task_rescheduled(worker.abort)
-        finally:
-            self._busy.discard(worker)
-            self._resign(worker)
-            answers.done(worker)
-
-    def _flush(self) -> None:
-        """Send what has been answered: the last of those that came together does so for all of them."""
-        if self._busy or self._queue:
-            self._answers.flush_soon()
-        else:
-            self._answers.flush()
-
-    async def _read_more(self, read: Callable[[], Awaitable[bool]]) -> None:
-        more = False
-        try:
-            more = await read()
-        finally:
-            if not more:
-                self._read = None
-                self._read_no_more.set()
-
-    async def _carry_out(
-        self, worker: _WorkerTask, call: IncomingRequest, function: _Function
-    ) -> OutgoingLine:
-        """Carry out a request and return the answer."""
-        answers = self._answers
-        worker.call, worker.function = call, None
-        self._busy.add(worker)
-        current.set((self._service, call))
-        try:
-            coro = _unprotected(function, call)
-            answers.will_be_flushed = True  # what it emits goes with its answer, unless it waits
-            try:
-                message = coro.send(None)
-            except StopIteration as stop:
-                line = encode_result(call, stop.value)
-                self._waits.discard(call.attribute)
-            else:
-                answers.will_be_flushed = False
-                self._remember(call.attribute)
-                self._resign(worker)
-                if answers.unsent:
-                    answers.flush_soon()
-                line = encode_result(call, await _resume(coro, message))
-        except trio.Cancelled:
-            answers.will_be_flushed = False
-            self._cancelled.append(call)
-            raise
-        except BaseException as error:  # noqa: BLE001 - the client has to be told
-            line = failed(call, error)
-            if is_interrupt(error):
-                pass_on_interrupt()  # we are protected, so it goes to the main task
-        answers.will_be_flushed = False
-        self._done += call.size
-        call.forget()
-        worker.call = None
-        self._busy.discard(worker)
-        return line
-
-    def _remember(self, name: str) -> None:
-        if len(self._waits) >= _REMEMBERED:
-            self._waits.clear()  # clients can ask a Service for any names, if it has a __getattr__
-        self._waits.add(name)
+            self._leader = self._wake() if self._queue or self._reads else None
 
 
 @trio.lowlevel.disable_ki_protection
-async def _unprotected(function: Callable[..., Awaitable[Any]], call: IncomingRequest) -> Any:
-    return await function(*call.args, **call.kwargs)
-
-
-def _message(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Any:
-    """Return what an async function of Trio yields to it first."""
-    coro = function(*args)
-    message = coro.send(None)
-    coro.close()
-    return message
-
-
-_OF_TRIO: Final = frozenset(
-    {
-        type(_message(trio.lowlevel.cancel_shielded_checkpoint)),
-        type(_message(trio.lowlevel.wait_task_rescheduled, print)),
-    }
-)
-"""The classes of what Trio understands."""
-
-
-def _with_repr(message: Any) -> Any:
-    """Return what Trio is to be told instead of a message that is not its own.
-
-    It raises a TypeError in the coroutine that quotes the message. It must be able to: an exception in
-    ``__repr__`` would end all of Trio.
-    """
-    try:
-        repr(message)
-    except Exception:  # noqa: BLE001 - it is code of the user
-        return f"<{type(message).__name__} object>"
-    return message
-
-
-@coroutine
-def _resume(coro: Coroutine[Any, Any, Any], message: Any) -> Generator[Any, Any, Any]:
-    """Go on with a coroutine that has said what it waits for first, and tell Trio just that."""
-    try:
-        while True:
-            try:
-                value = yield message if type(message) in _OF_TRIO else _with_repr(message)
-            except BaseException as error:  # noqa: BLE001 - it is for the coroutine
-                message = coro.throw(error)
-            else:
-                message = coro.send(value)
-    except StopIteration as stop:
-        return stop.value
+async def _unprotected(function: _AsyncFunction, request: IncomingRequest) -> Any:
+    return await function(*request.args, **request.kwargs)

@@ -14,6 +14,7 @@ from msl_network_trio.service import answer_queue as queue_module
 from msl_network_trio.service import coalescing as coalescing_module
 from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.coalescing import Coalescing
+from msl_network_trio.service.method_profile import MethodProfiles
 from msl_network_trio.transport.base import Stream, ThreadIO
 
 LIMIT = 30.0
@@ -21,7 +22,7 @@ LIMIT = 30.0
 
 
 class Worker:
-    call = "a request"
+    request = "a request"
     emitted = 0.0
 
 
@@ -170,7 +171,7 @@ async def test_a_failure_is_told_and_ends_it(errors, nursery, where):
     answers.add(b"4")
     answers.flush()
     answers.send(b"5", worker := Worker())
-    assert worker.call is None
+    assert worker.request is None
     with pytest.raises(ConnectionLost):
         answers.emit(b"6")
     await wait_all_tasks_blocked()
@@ -205,22 +206,23 @@ async def test_a_full_outlet_refuses_in_the_trio_thread(errors):
 # ---- notifications that wait for the answer ----
 
 
-class Call:
-    attribute = "tick"
-
-
 class Thread:
-    """What carries out requests."""
+    """A thread that carries out requests."""
 
-    def __init__(self):
-        self.call = Call()
+    def __init__(self, profile):
+        self.request = "a request"
+        self.profile = profile
         self.emitted = 0.0
 
 
-def requested(answers, thread, *lines, answer=b"answer", attribute="tick"):
-    """Carry out a request, that emits lines, in another thread."""
-    thread.call = Call()
-    thread.call.attribute = attribute
+@pytest.fixture
+def profiles():
+    return MethodProfiles()
+
+
+def requested(answers, profile, *lines, answer=b"answer"):
+    """Carry out a request for a method that emits lines; to be called in another thread."""
+    thread = Thread(profile)
     answers.enter(thread)
     for line in lines:
         answers.emit(line)
@@ -230,7 +232,7 @@ def requested(answers, thread, *lines, answer=b"answer", attribute="tick"):
 
 
 @pytest.fixture
-def looked_after(nursery, errors, monkeypatch):
+def looked_after(nursery, errors, monkeypatch, profiles):
     """Return an answers that has learned that notifications may wait, and what it writes to."""
 
     async def learn(held_for, nursery=nursery):
@@ -243,7 +245,7 @@ def looked_after(nursery, errors, monkeypatch):
         nursery.start_soon(answers.flush_delayed)
         await wait_all_tasks_blocked()
         while not answers._coalescing.has_timer:
-            await trio.to_thread.run_sync(requested, answers, Thread(), b"first")
+            await trio.to_thread.run_sync(requested, answers, profiles["tick"], b"first")
             await wait_all_tasks_blocked()
         transport.taken = b""
         transport.sends.clear()
@@ -252,16 +254,16 @@ def looked_after(nursery, errors, monkeypatch):
     return learn
 
 
-async def test_a_notification_leaves_with_the_answer_of_a_method_that_has_been_prompt(looked_after):
+async def test_a_notification_leaves_with_the_answer_of_a_method_that_has_been_prompt(looked_after, profiles):
     answers, transport = await looked_after(held_for=LIMIT)
     for _ in range(3):
-        await trio.to_thread.run_sync(requested, answers, Thread(), b"12", b"3")
+        await trio.to_thread.run_sync(requested, answers, profiles["tick"], b"12", b"3")
     assert transport.sends == [9, 9, 9]
 
 
-async def test_a_notification_of_a_method_that_goes_on_waits_for_a_moment_only(looked_after):
+async def test_a_notification_of_a_method_that_goes_on_waits_for_a_moment_only(looked_after, profiles):
     answers, transport = await looked_after(held_for=0.01)
-    await trio.to_thread.run_sync(partial(requested, answers, Thread(), b"going", answer=b""))
+    await trio.to_thread.run_sync(partial(requested, answers, profiles["tick"], b"going", answer=b""))
     with trio.fail_after(LIMIT):
         while transport.taken != b"going":
             await trio.sleep(0.001)
@@ -270,10 +272,10 @@ async def test_a_notification_of_a_method_that_goes_on_waits_for_a_moment_only(l
             await trio.sleep(0.001)
 
 
-async def test_others_do_not_wait_for_an_answer(looked_after):
+async def test_others_do_not_wait_for_an_answer(looked_after, profiles):
     answers, transport = await looked_after(held_for=LIMIT)
     # A method that is not known to be prompt, a thread that carries out nothing, and the thread of Trio.
-    await trio.to_thread.run_sync(partial(requested, answers, Thread(), b"1", answer=b"", attribute="other"))
+    await trio.to_thread.run_sync(partial(requested, answers, profiles["other"], b"1", answer=b""))
     await wait_all_tasks_blocked()
     assert transport.taken == b"1"
     await trio.to_thread.run_sync(answers.emit, b"2")
@@ -284,10 +286,10 @@ async def test_others_do_not_wait_for_an_answer(looked_after):
     assert transport.taken == b"123"
 
 
-async def test_what_waits_is_sent_when_nobody_looks_after_it_any_more(looked_after):
+async def test_what_waits_is_sent_when_nobody_looks_after_it_any_more(looked_after, profiles):
     async with trio.open_nursery() as nursery:
         answers, transport = await looked_after(LIMIT, nursery)
-        await trio.to_thread.run_sync(partial(requested, answers, Thread(), b"held", answer=b""))
+        await trio.to_thread.run_sync(partial(requested, answers, profiles["tick"], b"held", answer=b""))
         await wait_all_tasks_blocked()
         assert transport.taken == b""
         nursery.cancel_scope.cancel()
@@ -295,8 +297,8 @@ async def test_what_waits_is_sent_when_nobody_looks_after_it_any_more(looked_aft
     assert not answers._coalescing.has_timer
 
 
-def test_a_method_that_has_gone_on_for_long_is_not_prompt_any_more(monkeypatch):
-    coalescing, thread = Coalescing(), Thread()
+def test_a_method_that_has_gone_on_for_long_is_not_prompt_any_more(monkeypatch, profiles):
+    coalescing, thread = Coalescing(), Thread(profiles["tick"])
     coalescing.has_timer = True
     assert not coalescing.may_delay(thread)
     coalescing.answered(thread)
@@ -305,14 +307,5 @@ def test_a_method_that_has_gone_on_for_long_is_not_prompt_any_more(monkeypatch):
     monkeypatch.setattr(coalescing_module, "MAX_DELAY", 0)
     coalescing.answered(thread)
     assert not coalescing.may_delay(thread)
-    thread.call = None
+    thread.request = None
     assert not coalescing.may_delay(thread)
-
-
-def test_how_many_methods_are_remembered_is_bounded():
-    coalescing, thread = Coalescing(), Thread()
-    for number in range(2500):
-        thread.call.attribute = f"name {number}"
-        coalescing.may_delay(thread)
-        coalescing.answered(thread)
-    assert len(coalescing._prompt) <= 1000

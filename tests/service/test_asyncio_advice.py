@@ -14,7 +14,7 @@ from msl_network_trio import Service
 from msl_network_trio import callbacks as user_code
 from msl_network_trio.asyncio_advice import explain, forget_event_loop
 from msl_network_trio.protocol.service import IncomingRequest
-from msl_network_trio.service.threads import failed
+from msl_network_trio.service.error_reply import error_reply
 
 from .peer import running
 
@@ -408,7 +408,7 @@ def test_other_errors_stay_as_they_are(error):
     args = error.args
     assert explain(error) == ""
     assert error.args == args
-    assert b"asyncio" not in failed(IncomingRequest("method"), error)
+    assert b"asyncio" not in error_reply(IncomingRequest("method"), error)
 
 
 def test_chains_that_are_circles_or_long_are_looked_through_once():

@@ -161,9 +161,9 @@ async def go_through(peer: Peer, service: Instrument, attribute: str) -> None:
         await peer.ended.wait()
         assert peer.error is None
         assert trio.current_time() - began < 2 or not EVERY_STEP, "something counts as not done"
-        assert served._answers.unsent == 0
+        assert served._send_queue.unsent == 0
         assert served._is_quiet()
-        assert served._threads.waiting == served._lookers.waiting == 0
+        assert served._dispatcher._methods.waiting == served._dispatcher._properties.waiting == 0
 
 
 @pytest.fixture(params=["TCP", "TLS", "memory"])
@@ -328,7 +328,7 @@ async def test_a_thread_that_cannot_be_started_costs_no_answer_and_repeats_no_re
         with trio.fail_after(LIMIT):
             if others:
                 first = await peer.request("wait")
-                while not state_of(service).connection._threads.running:
+                while not state_of(service).connection._dispatcher._methods.running:
                     await trio.sleep(0)
             with monkeypatch.context() as patch:
                 patch.setattr(threading.Thread, "start", refuse)
@@ -345,7 +345,7 @@ async def test_a_thread_that_cannot_be_started_costs_no_answer_and_repeats_no_re
                 assert {(await peer.answer())["uid"] for _ in range(2)} == {first, second}
             assert await peer.call("plain", 8) == 8
             assert service.calls == {7: others, 8: 1} or service.calls == {8: 1}
-            assert state_of(service).connection._threads.waiting == 0
+            assert state_of(service).connection._dispatcher._methods.waiting == 0
     caplog.clear()
 
 

@@ -138,7 +138,7 @@ async def test_a_thread_waits_before_answers_have_to_wait_long_behind_it(carrier
                 numbers.append(line["result"][0][0])
                 connection = state_of(service).connection
                 assert connection is not None
-                assert connection._answers.unsent < 1_300_000
+                assert connection._send_queue.unsent < 1_300_000
         assert numbers == list(range(50))
 
 
@@ -216,10 +216,11 @@ async def test_requests_are_not_read_while_too_many_are_to_be_carried_out(carrie
         await wait_all_tasks_blocked()
         connection = state_of(service).connection
         assert connection is not None
-        waiting = connection._tasks.waiting + connection._threads.waiting
+        dispatcher = connection._dispatcher
+        waiting = dispatcher.tasks.waiting + dispatcher._methods.waiting
         assert 100_000 < waiting < 300_000
         gate.set()
         service._gate.set()
         for _ in range(100):
             assert (await peer.answer())["result"] == 20_000
-        assert connection._tasks.waiting + connection._threads.waiting == 0
+        assert dispatcher.tasks.waiting + dispatcher._methods.waiting == 0

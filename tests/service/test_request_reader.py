@@ -134,7 +134,7 @@ async def test_while_requests_wait_for_a_thread_the_task_reads(readings):
         readings[-1]._is_idle = lambda: False
         for _ in range(50):
             assert await peer.call("add", 1, 2) == 3
-        assert "add" in readings[-1].lease.prompt
+        assert readings[-1]._profiles["add"].is_prompt
         assert not readings[-1].lease._called_back.is_set(), "it has never stood aside"
 
 
@@ -148,12 +148,12 @@ async def test_notifications_of_a_method_come_before_its_answer_whoever_has_read
 
 async def test_a_method_that_was_prompt_and_goes_on_does_not_hold_up_others(readings):
     service = Instrument()
-    async with read_by_a_thread(service, readings, "wait", False) as (peer, lease):
+    async with read_by_a_thread(service, readings, "wait", False) as (peer, _):
         slow = await peer.request("wait", True)
         with trio.fail_after(LIMIT):
             assert await peer.call("add", 1, 2) == 3
             assert await peer.call("at_once", 4) == 4
-        assert "at_once" not in lease.prompt
+        assert not readings[-1]._profiles["at_once"].is_prompt
         service.gate.set()
         assert (await peer.answer())["uid"] == slow
 
@@ -200,7 +200,7 @@ async def test_a_method_that_becomes_the_one_that_ends_the_service_does_so(readi
 
     async with read_by_a_thread(Changing(), readings, "add", 1, 2) as (peer, lease):
         with trio.fail_after(LIMIT):
-            while "shutdown_service" not in lease.prompt:
+            while not readings[-1]._profiles["shutdown_service"].is_prompt:
                 assert await peer.call("shutdown_service") == "not yet"
             while lease.holder is None:
                 await peer.call("add", 1, 2)
@@ -211,10 +211,9 @@ async def test_a_method_that_becomes_the_one_that_ends_the_service_does_so(readi
 
 async def test_a_thread_reads_no_more_than_there_is_room_for(readings, monkeypatch):
     monkeypatch.setattr("msl_network_trio.service.threads.PROMPT", 1000.0)
-    monkeypatch.setattr("msl_network_trio.service.request_lease.PROMPT", 1000.0)
     service = Instrument()
     async with read_by_a_thread(service, readings, "large", 1) as (peer, lease):
-        answers = readings[-1]._answers
+        answers = readings[-1]._send_queue
         service.calls = 0
         asked = 0
         with trio.fail_after(LIMIT):
@@ -223,8 +222,8 @@ async def test_a_thread_reads_no_more_than_there_is_room_for(readings, monkeypat
                 asked += 1
                 while service.calls < asked:
                     await trio.sleep(0)
-                # The answer is in the answers at the same moment as the worker has done with the request.
-                await answers.wait_until(lambda: all(each.call is None for each in _threads(service)))
+                # The answer is in the send queue at the same moment as the worker has done with the request.
+                await answers.wait_until(lambda: all(each.request is None for each in _threads(service)))
             await peer.request("large", 1)
             while lease.is_lent:
                 await trio.sleep(0.001)
@@ -235,7 +234,7 @@ async def test_a_thread_reads_no_more_than_there_is_room_for(readings, monkeypat
 
 
 def _threads(service):
-    return state_of(service).connection._threads._threads
+    return state_of(service).connection._dispatcher._methods._threads
 
 
 async def test_it_ends_in_order_while_a_thread_reads(readings):
@@ -262,7 +261,7 @@ async def test_once_it_is_about_to_end_no_thread_reads_on(readings):
     async with read_by_a_thread(service, readings, "wait", False) as (peer, lease):
         slow = await peer.request("wait", True)
         with trio.fail_after(LIMIT):
-            while not any(each.call for each in _threads(service)):
+            while not any(each.request for each in _threads(service)):
                 await trio.sleep(0.001)
             peer.scope.cancel()
             refused = await peer.fail("add", 1, 2)
@@ -289,8 +288,8 @@ async def test_a_mistake_of_ours_in_a_thread_leaves_nobody_waiting(readings, mon
         def receive(data):
             raise ZeroDivisionError("ours")
 
-        monkeypatch.setattr(readings[-1]._protocol, "only_request", receive)
-        monkeypatch.setattr(readings[-1]._protocol, "receive", receive)
+        monkeypatch.setattr(readings[-1].protocol, "only_request", receive)
+        monkeypatch.setattr(readings[-1].protocol, "receive", receive)
         await peer.request("add", 1, 2)
         with trio.fail_after(LIMIT):
             await peer.expect_goodbye_or_end()
@@ -323,7 +322,7 @@ async def test_requests_are_logged_whoever_reads_them(readings, caplog):
 
 
 class Thread:
-    began = 0.0
+    started_at = 0.0
 
 
 @pytest.fixture
@@ -343,42 +342,28 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def lease(clock):
-    lease = RequestLease(threading.RLock(), lambda function: function(), threads_may_receive=True)
-    lease.note("f", 0.0)
-    return lease
+    return RequestLease(threading.RLock(), lambda function: function(), threads_may_receive=True)
 
 
 def settled(lease, clock):
     """Whether the task would stand aside, now that requests come often."""
-    lease.is_worth_lending("f")
+    lease.is_worth_lending()
     clock.now += 0.01
-    return lease.is_worth_lending("f")
+    return lease.is_worth_lending()
 
 
 async def test_the_task_lends_the_lease_for_prompt_methods_that_are_requested_often(lease, clock):
-    assert not lease.is_worth_lending("f"), "for the first time"
+    assert not lease.is_worth_lending(), "for the first time"
     clock.now += 0.01
-    assert lease.is_worth_lending("f")
+    assert lease.is_worth_lending()
     clock.now += 1
-    assert not lease.is_worth_lending("f"), "after a while"
-    lease.note("f", 0.01)
-    assert not settled(lease, clock)
-    lease.note("f", 0.0001)
+    assert not lease.is_worth_lending(), "after a while"
     assert settled(lease, clock)
-    assert not lease.is_worth_lending("g")
 
 
 async def test_where_threads_cannot_read_the_task_never_lends_the_lease(clock):
     lease = RequestLease(threading.RLock(), lambda function: function(), threads_may_receive=False)
-    lease.note("f", 0.0)
     assert not settled(lease, clock)
-
-
-async def test_only_so_many_names_are_remembered(lease):
-    for number in range(5000):
-        lease.note(f"name {number}", 0.0)
-    assert len(lease.prompt) <= 1000
-    assert "name 4999" in lease.prompt
 
 
 async def test_a_thread_for_which_a_request_waits_does_not_read(lease):
@@ -411,7 +396,7 @@ async def test_a_task_that_lent_the_lease_in_vain_does_so_less_and_less_often(le
         lease.lend()
         lease.take_back()
         began = clock.now
-        while not lease.is_worth_lending("f"):
+        while not lease.is_worth_lending():
             clock.now += 0.01
         assert clock.now - began == pytest.approx(penance, abs=0.011)
     lease.lend()
@@ -428,7 +413,7 @@ async def test_the_task_waits_while_a_thread_reads_and_not_while_one_works_for_l
     with trio.move_on_after(0.05) as scope:
         await lease.wait()
     assert scope.cancelled_caught, "it reads"
-    thread.began = clock.now
+    thread.started_at = clock.now
     with trio.move_on_after(0.05) as scope:
         await lease.wait()
     assert scope.cancelled_caught, "it has just begun"

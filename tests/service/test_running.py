@@ -14,6 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio import AuthenticationError, ConnectError, ConnectionLost, ConnectTimeout, Service
 from msl_network_trio.service import connection as connection_module
+from msl_network_trio.service import dispatcher
 
 from .peer import Peer, running
 
@@ -213,7 +214,15 @@ async def test_it_runs_once_at_a_time(service):
 
 
 async def test_private_names_of_a_subclass_are_its_own(service):
-    for name in ("_is_running", "_serving", "_ignored", "_max_workers", "_threads", "_answers", "_nursery"):
+    for name in (
+        "_is_running",
+        "_serving",
+        "_ignored",
+        "_max_workers",
+        "_threads",
+        "_send_queue",
+        "_nursery",
+    ):
         setattr(service, name, object())
     async with running(service) as peer:
         assert await peer.call("plain", 1) == 1
@@ -586,8 +595,8 @@ async def test_a_connection_that_cannot_be_written_to_is_lost(service, autojump_
 
 async def test_a_mistake_of_ours_leaves_nobody_waiting(service, monkeypatch, caplog):
     async with running(service) as peer:
-        monkeypatch.setattr(connection_module, "look_up", None)
-        monkeypatch.setattr(connection_module, "failed", None)
+        monkeypatch.setattr(dispatcher, "look_up", None)
+        monkeypatch.setattr(dispatcher, "error_reply", None)
         await peer.request("at_once")
         await peer.ended.wait()
     assert isinstance(peer.error, ConnectionLost)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from msl_network_trio import Service
 from msl_network_trio.protocol.service import IncomingRequest
-from msl_network_trio.service import tasks
+from msl_network_trio.service import method_profile
 from msl_network_trio.service.answer_queue import AnswerQueue
+from msl_network_trio.service.method_profile import MethodProfile
+from msl_network_trio.service.tasks import WorkerTasks
 from msl_network_trio.transport.memory import memory_pair
 
 from .peer import CLIENT, Peer, running
@@ -252,11 +255,12 @@ async def test_requests_that_have_not_begun_are_among_the_unanswered():
         done.set()
 
     async with trio.open_nursery() as nursery:
-        workers = tasks.WorkerTasks(None, nursery, answers)
+        reader = SimpleNamespace(transport=None, protocol=None)
+        workers = WorkerTasks(None, nursery, answers, reader, None)
         assert workers.is_quiet
-        call = IncomingRequest("method")
-        workers.submit(call, method)
-        assert workers.unanswered == [call]
+        request = IncomingRequest("method")
+        workers.submit(request, method, MethodProfile())
+        assert workers.unanswered == [request]
         assert not workers.is_quiet
         await done.wait()
         await trio.testing.wait_all_tasks_blocked()
@@ -291,7 +295,7 @@ async def test_requests_that_come_at_the_moment_of_the_end_are_answered():
 
 
 async def test_the_names_of_methods_that_wait_are_remembered_within_bounds(monkeypatch):
-    monkeypatch.setattr(tasks, "_REMEMBERED", 3)
+    monkeypatch.setattr(method_profile, "_MAX_PROFILES", 3)
 
     class Anything(Service):
         def __getattr__(self, name):
