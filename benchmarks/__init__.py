@@ -1,1 +1,1 @@
-"""Benchmarks: our client against that of msl-network 1.0.0, in the same run (`python -m benchmarks`)."""
+"""Benchmarks against msl-network 1.0.0 and other packages in the same run (`python -m benchmarks`)."""

@@ -1,8 +1,8 @@
-"""``python -m benchmarks``: how many times faster than msl-network 1.0.0, and than others, in the same run.
+"""``python -m benchmarks``: measures speed and memory relative to msl-network 1.0.0 and other packages.
 
-``python -m benchmarks compare OLD NEW`` compares two runs; ``report FILE`` makes a page of one;
-``guard`` fails if a recorded floor is broken; ``profile`` shows where the time of a call goes;
-``walk`` counts the files that a call goes through.
+``python -m benchmarks compare OLD NEW`` compares two runs; ``report FILE`` writes the page of results;
+``guard`` fails if a recorded floor is not reached; ``profile`` shows the parts of the time of a call;
+``walk`` counts the files that a call passes through.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COMMANDS: Final = {
     "report": "benchmarks.commands.report",
     "walk": "benchmarks.commands.walk",
 }
-"""The modules of the commands, each of which has a ``main``; ``run`` is the default."""
+"""Modules of the commands, each with a function ``main``; ``run`` is the default."""
 
 _NEEDED: Final = ("msl.network", "psutil", "rich")
 

@@ -1,8 +1,8 @@
-"""Where the time of a call goes in our client: what is Trio's, and which part of ours costs how much.
+"""Attribution of the client's CPU time per call: the share of Trio, and of each part of this package.
 
-No kernel and no other process take part: a stand-in for a Manager answers in memory, and the time that it
-takes for it is taken off. The parts are measured by themselves, each many times, of which the least counts.
-What they do not add up to is what lies between them.
+No kernel and no other process take part: a minimal Manager answers in memory, and its own time is subtracted.
+The parts are measured separately, each many times; the minimum counts. The remainder is the time between the
+parts.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _IN_FLIGHT: Final = 100
 _REPETITIONS: Final = 30
 
 _clock: Final = process_time if get_clock_info("process_time").resolution < 1e-6 else perf_counter
-"""Other work on the machine is not to count; but not everywhere is the CPU time told finely enough."""
+"""Excludes other work on the machine; not all platforms have CPU time of sufficient resolution."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Part:
 
     what: str
     seconds: float
-    """What it takes of one call."""
+    """Seconds per call."""
 
 
 class _InMemory(Stream):
-    """Answers at once, in memory.
+    """A Manager in memory that answers at once.
 
     Attributes:
-        seconds: How long it has taken to make answers.
+        seconds: Seconds spent on creating answers.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class _InMemory(Stream):
 
 
 class _TrioAlone:
-    """In the place of a link: tasks that are parked, and woken together by another one. No more than that."""
+    """Replacement for a link: tasks that are parked, and woken in a batch by another task."""
 
     def __init__(self) -> None:
         self._parked: list[trio.lowlevel.Task] = []
@@ -115,7 +115,7 @@ class _TrioAlone:
 
     async def wake(self) -> None:
         while True:
-            if not self._parked:  # else some were there first
+            if not self._parked:  # the first tasks would run alone otherwise
                 self._waker = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._never)
             parked = self._parked
@@ -125,7 +125,7 @@ class _TrioAlone:
 
 
 async def _least(load: Callable[[], Awaitable[object]], off: Callable[[], float] = lambda: 0.0) -> float:
-    """Return the least time of a call, without what is to be taken off."""
+    """Return the minimum seconds per call, without the time of the Manager."""
     least = float("inf")
     for _ in range(_REPETITIONS):
         before, began = off(), _clock()
@@ -135,7 +135,7 @@ async def _least(load: Callable[[], Awaitable[object]], off: Callable[[], float]
 
 
 def _least_of(prepare: Callable[[], Any], work: Callable[[Any], object]) -> float:
-    """Return the least time of a part, for one call; each time it is for as many as are in flight."""
+    """Return the minimum seconds per call of a part that handles all calls in flight together."""
     least = float("inf")
     for _ in range(10 * _REPETITIONS):
         prepared = prepare()
@@ -165,7 +165,7 @@ async def _checks() -> None:
 
 
 class _Protocol:
-    """What a request and its reply cost in the protocol."""
+    """Run the protocol code of a request and its reply."""
 
     def __init__(self) -> None:
         self._protocol = ClientProtocol({"type": "client", "name": "one"}, "localhost:1875")
@@ -225,9 +225,9 @@ async def _attribute() -> dict[str, tuple[float, list[Part]]]:
 
 
 def attribute() -> dict[str, list[tuple[str, float]]]:
-    """Measure, which takes some seconds, and return of each load the parts of a call and their shares.
+    """Measure each load, which takes some seconds, and return the parts of a call with their shares.
 
-    The shares are fractions of the CPU time of our client for such a call. The last part is all the rest.
+    The shares are fractions of the client's CPU time for such a call. The last part is the remainder.
     """
     found = {}
     for load, (whole, parts) in trio.run(_attribute).items():

@@ -1,4 +1,4 @@
-"""What cannot be measured here, and why."""
+"""Detection of contestants that cannot be measured on this machine, with the reason."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from benchmarks.results import Skipped
 def _missing(module: str) -> bool:
     try:
         return find_spec(module) is None
-    except ModuleNotFoundError:  # of the package that it is in
+    except ModuleNotFoundError:  # of the package that contains it
         return True
 
 
 def why_not(contestant: Contestant) -> str | None:
-    """Return why a contestant cannot be measured here; None if it can be."""
+    """Return the reason why a contestant cannot be measured here; None if it can be."""
     if "reference" in (contestant.server, contestant.name) and _missing("msl.network"):
         return "msl-network is not installed"
     peer = peer_named(contestant.server)
@@ -28,7 +28,7 @@ def why_not(contestant: Contestant) -> str | None:
 
 
 def available(cases: Sequence[Case]) -> tuple[list[Case], list[Skipped]]:
-    """Return the cases without the contestants that are not there, and what was left out."""
+    """Return the cases without unavailable contestants, and descriptions of those."""
     kept: list[Case] = []
     skipped: dict[str, str] = {}
     for case in cases:

@@ -1,4 +1,4 @@
-"""What is compared: contestants that do the same thing side by side, and the goals for their ratios."""
+"""Cases: contestants that do the same work, and the goals for the ratios of their costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OURS: Final = "ours"
 REFERENCE: Final = "reference"
 
 TITLES: Final = {"tcp": "TCP", "tls": "TLS", "websocket": "WebSocket", "wss": "WebSocket with TLS"}
-"""The transports, and what they are called in tables."""
+"""The transports and their names in tables."""
 
 SECURE: Final = frozenset({"tls", "wss"})
 WEBSOCKET: Final = frozenset({"websocket", "wss"})
@@ -19,73 +19,73 @@ WEBSOCKET: Final = frozenset({"websocket", "wss"})
 
 @dataclass(frozen=True)
 class Contestant:
-    """One of those that are compared: a client, what is at the other end, and how much it is to do."""
+    """A contestant: a client, a server, and the size of its work."""
 
     name: str
-    """Unique in its case."""
+    """Name, unique within its case."""
 
     client: str
-    """The module of `benchmarks.clients` or `benchmarks.peers` that does the work."""
+    """Module of `benchmarks.clients` or `benchmarks.peers` that does the work."""
 
     server: str
-    """What is at the other end, as `benchmarks.servers.network` knows it; empty: nothing."""
+    """Kind of server, see `benchmarks.servers.network`; empty: none."""
 
     transport: str
 
     load: str
-    """What it does, as the client knows it."""
+    """Name of the load, as the client knows it."""
 
     calls: int
-    """How many calls a round has.
+    """Number of calls in a round.
 
-    Only the costs of one call are compared, so contestants may differ in it: it lets them be measured for a
-    similar time.
+    Only costs per call are compared, so contestants may have different numbers, to be measured for similar
+    times.
     """
 
     size: int = 0
-    """What the load takes it for: requests in flight, connections, or bytes."""
+    """Size of the load: requests in flight, connections, or bytes."""
 
 
 @dataclass(frozen=True)
 class Goals:
-    """How many times less than another one is to be needed, from the least to the greatest."""
+    """Goals for a ratio, from the weakest to the strongest."""
 
     floor: float | None = None
-    """Less is a defect."""
+    """A lower ratio is a defect."""
 
     target: float | None = None
     goal: float | None = None
-    """What the prototypes came near to."""
+    """Ratio that prototypes reached approximately."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A line of the table: the cost of `other` divided by that of `one`."""
+    """A comparison: the cost of `other` divided by that of `one`."""
 
     one: str
     other: str
     goals: Goals = Goals()
     figure: str = "seconds"
-    """Which of the costs.
+    """Name of the cost.
 
-    ``seconds`` of a call on average, ``median`` or ``p99`` of single ones, ``cpu`` of the client or
-    ``server_cpu`` of the other end, ``bytes`` held, or ``threads``.
+    ``seconds`` of a call on average, ``median`` or ``p99`` of single calls, ``cpu`` of the client or
+    ``server_cpu`` of the server, ``bytes`` held, or ``threads``.
     """
 
     difference: bool = False
-    """Whether the cost of `one` itself is what counts; then it is to be at most that of the goals."""
+    """Whether the cost of `one` itself is compared with the goals, which then are maxima."""
 
     times: float = 1.0
-    """How many calls of `other` are compared with one of `one`."""
+    """Number of calls of `other` that correspond to one call of `one`."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A thing that contestants do, and what is compared of it."""
+    """A case: one kind of work, its contestants, and their comparisons."""
 
     suite: str
     name: str
-    """Of what is done, without suite and transport."""
+    """Name without suite and transport."""
 
     title: str
     transport: str
@@ -94,47 +94,47 @@ class Case:
     pinned: bool = False
     """Whether all processes share one CPU.
 
-    The latency of a single call depends on where the scheduler puts them, more than on their code.
+    The latency of a single call depends more on the placement by the scheduler than on the code.
     """
 
     background: str = ""
-    """What goes on meanwhile: ``bulk``, or nothing."""
+    """Background load: ``bulk``, or none."""
 
     heavy: bool = False
-    """Whether it takes so long that it is measured in every third round only, and not in a quick run."""
+    """Whether the case is slow, so that it is measured in every third round only, and not in a quick run."""
 
     turns: int = 1
-    """How many times each contestant does its load in a round, but in a quick run.
+    """Number of times that each contestant does its load in a round, except in a quick run.
 
-    They take turns, so that a machine that is slower for some tenths of a second is so for all of them.
+    The contestants alternate, so that a temporary slowdown of the machine affects all of them.
     """
 
     quick: bool = True
-    """Whether it is measured in a quick run."""
+    """Whether the case is measured in a quick run."""
 
     curve: str = ""
-    """The name of the curve of which this is a point, which has the same name in all points."""
+    """Name of the curve of which the case is a point; the same for all its points."""
 
     x: float = 0.0
-    """Where on the curve."""
+    """Position on the curve."""
 
     @property
     def key(self) -> str:
-        """The name of the case, as ``--only`` knows it."""
+        """The name of the case for ``--only``."""
         return "-".join(part for part in (self.suite, self.name, self.transport) if part)
 
     @property
     def full_title(self) -> str:
-        """The title, with the transport."""
+        """The title with the transport."""
         return f"{self.title}, {TITLES[self.transport]}" if self.transport in TITLES else self.title
 
     @property
     def words(self) -> set[str]:
-        """What else ``--only`` may call it."""
+        """Further names for ``--only``."""
         return {self.suite, self.name, self.transport, f"{self.name}-{self.transport}", self.curve} - {""}
 
     def is_named(self, words: Iterable[str]) -> bool:
-        """Tell whether one of the words means this case; they may be patterns such as ``client-*-tls``."""
+        """Return whether a word selects this case; words may be patterns such as ``client-*-tls``."""
         return any(word in self.words or fnmatch.fnmatchcase(self.key, word) for word in words)
 
     def without(self, names: Iterable[str]) -> Case | None:
@@ -148,16 +148,16 @@ class Case:
 
 
 TURNS: Final = 4
-"""How many `Case.turns` a case has whose contestants do their load in some tenths of a second."""
+"""Value of `Case.turns` for cases whose contestants need some tenths of a second for their load."""
 
 
 @dataclass
 class Measured:
-    """A case and its costs."""
+    """A case with its measured costs."""
 
     case: Case
     costs: dict[str, dict[str, list[float]]] = field(default_factory=dict)
-    """By contestant and figure, one for each round; seconds, bytes or numbers of threads, per call."""
+    """Costs per call by contestant and name, one per round: seconds, bytes or numbers of threads."""
 
     def add(self, contestant: str, figures: dict[str, float]) -> None:
         """Add the costs of a round."""
@@ -167,7 +167,7 @@ class Measured:
 
 
 def choose(cases: Sequence[Case], suites: Sequence[str], words: Sequence[str]) -> list[Case]:
-    """Return the cases of these suites that have one of these names; nothing given means all."""
+    """Return the cases of suites that are selected by names; empty collections select all."""
     return [
         case for case in cases if (not suites or case.suite in suites) and (not words or case.is_named(words))
     ]

@@ -1,4 +1,4 @@
-"""The event loop of programs on asyncio: the fastest that is installed."""
+"""Event loop of asyncio programs: the fastest one that is installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def fastest() -> tuple[str, Callable[[Coroutine[Any, Any, Any]], Any]]:
-    """Return the name of the loop, and what runs a coroutine on it."""
+    """Return the name of the loop, and a function that runs a coroutine on it."""
     try:
         import uvloop
     except ImportError:
@@ -18,5 +18,5 @@ def fastest() -> tuple[str, Callable[[Coroutine[Any, Any, Any]], Any]]:
 
 
 async def together(functions: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Run async functions at the same time."""
+    """Run async functions concurrently."""
     await asyncio.gather(*(function() for function in functions))

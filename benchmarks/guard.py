@@ -1,12 +1,12 @@
-"""The floors that a change must not break, and whether it does.
+"""Recorded floors of CPU time ratios, and the check that a change keeps them.
 
-What is compared are ratios of CPU times taken in the same run. Times change with the machine and with what
-else runs on it; instruction counts need tools and rights that are not there everywhere, and change with each
-release of Python. The CPU time of the reference divided by that of ours, in turns and on one CPU, has neither
-fault: a slow machine is slow for both, and a process that has to wait uses no CPU time meanwhile.
+Ratios of CPU times of the same run are compared. Times depend on the machine and its load; instruction counts
+need tools and permissions that are not available everywhere, and depend on the release of Python. The CPU
+time of the reference divided by that of this package, measured alternately on one CPU, has neither problem: a
+slow machine is slow for both, and a process that waits uses no CPU time.
 
-A floor that is recorded is a part of what was measured when it was recorded (`MARGIN`), so that chance does
-not break it, but the loss of a good idea does.
+A floor is a fraction of the ratio measured when it was recorded (`MARGIN`), so that random variation does not
+break it, but the loss of an optimization does.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from benchmarks.statistics import rows
 from benchmarks.table import cpu_ratio
 
 MARGIN: Final = 0.7
-"""Which part of what was measured is recorded as a floor."""
+"""Fraction of a measured ratio that is recorded as its floor."""
 
 FILE: Final = Path(__file__).parent / "floors.json"
-"""Where the floors are recorded."""
+"""File of the recorded floors."""
 
 CASES: Final = (
     "client-one-tcp",
@@ -43,7 +43,7 @@ CASES: Final = (
     "network-floats-tcp",
     "network-burst-tcp",
 )
-"""What is guarded: one case of each kind of work."""
+"""The guarded cases: one for each kind of work."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Finding:
 
     @property
     def holds(self) -> bool:
-        """Whether the floor is not broken."""
+        """Whether the ratio reaches its floor."""
         return self.ratio >= self.floor
 
 
 def ratios(measured: Sequence[Measured]) -> dict[str, float]:
-    """Return the ratios of CPU times, by case and who is compared."""
+    """Return the ratios of CPU times by case and contestants."""
     found = {}
     for each in measured:
         for row in rows(each):
@@ -74,15 +74,15 @@ def ratios(measured: Sequence[Measured]) -> dict[str, float]:
 
 
 def floors(measured: Mapping[str, float]) -> dict[str, float]:
-    """Return the floors that are recorded when these ratios are measured."""
+    """Return the floors to record for these ratios."""
     return {name: round(ratio * MARGIN, 2) for name, ratio in measured.items()}
 
 
 def findings(measured: Mapping[str, float], recorded: Mapping[str, float]) -> list[Finding]:
-    """Return what was measured beside its floor.
+    """Return the measured ratios with their floors.
 
     Raises:
-        KeyError: Nothing was recorded of something, or it was not measured.
+        KeyError: A case has no floor, or a floor was not measured.
     """
     if missing := measured.keys() ^ recorded.keys():
         raise KeyError(f"recorded or measured, but not both: {', '.join(sorted(missing))}")
@@ -90,7 +90,7 @@ def findings(measured: Mapping[str, float], recorded: Mapping[str, float]) -> li
 
 
 def load() -> dict[str, float]:
-    """Return the floors that are recorded."""
+    """Return the recorded floors."""
     recorded: dict[str, float] = json.loads(FILE.read_text(encoding="utf-8"))
     return recorded
 

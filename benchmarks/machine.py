@@ -1,4 +1,4 @@
-"""What ratios depend on, whatever is measured: the machine and the versions."""
+"""Description of the machine and the versions on which all ratios depend."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PACKAGES: Final = (
 
 
 def environment() -> dict[str, str]:
-    """Return what the ratios depend on."""
+    """Return the facts about machine and versions by their names."""
     memory = psutil.virtual_memory().total / 2**30
     load = f", load {psutil.getloadavg()[0]:.1f} at the start"
     return {
@@ -48,7 +48,7 @@ def environment() -> dict[str, str]:
 
 
 def commit(folder: Path) -> str:
-    """Return the commit that is checked out in a folder, and whether anything differs from it."""
+    """Return the commit that is checked out in a folder, marked if the files differ from it."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty=, with changes"],
@@ -64,7 +64,7 @@ def commit(folder: Path) -> str:
 
 
 def processor() -> str:
-    """Return the name of the processor, as far as the system tells it."""
+    """Return the name of the processor, if the system reports it."""
     information = Path("/proc/cpuinfo")
     if information.exists():
         for line in information.read_text(encoding="utf-8", errors="replace").splitlines():

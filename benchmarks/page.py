@@ -1,4 +1,4 @@
-"""The page of results, in Markdown, made from what a run has measured."""
+"""The page of results in Markdown."""
 
 from __future__ import annotations
 
@@ -14,70 +14,71 @@ from benchmarks.suites import DESCRIPTIONS
 from benchmarks.table import HEADER, Line, as_markdown, by_suite, lines, met_of, number
 
 _INTRODUCTION: Final = """\
-# What was measured
+# Results
 
-Made by `python -m benchmarks report`; do not edit. Every figure is a ratio of what two contestants needed
-**in the same run, in turns, on the same machine**: how many times less ours needed than the other one, so
-that more is better and 1 is the same.
+Written by `python -m benchmarks report`; do not edit. Every figure is the ratio of the costs of two
+contestants, measured **in the same run, alternately, on the same machine**: the cost of the other one
+divided by the cost of this package. Higher is better, 1 is equal.
 """
 
 _METHOD: Final = """\
 ## Method
 
-- **Turns.** In every round each contestant of a case does its load, one right after the other, there and
-  back, several times if that does not take long, and who goes first goes round. A ratio is taken of the
-  two costs of one round; *min*, *median* and *max* are of the rounds.
-- **Processes.** Clients, Managers, Services and the servers of other packages run in processes of their
-  own, new ones in every round: how memory happens to be laid out can make a process slower for all its
-  life.
-- **One CPU.** The latency of a call depends on where the system puts the processes more than on their
-  code. Cases with a * run all their processes on one CPU; the others may use all of them.
-- **CPU** is the same ratio for the CPU time alone, of what differs: of the clients, of what is at the
-  other end, or of both. Other work on the machine hardly touches it; but it says nothing about waiting.
-- **Results are checked.** Every sum and every list that comes back is compared with what it must be.
-- **Warming up.** A twentieth of the calls is made before those that are timed.
-- **client**: both clients against the same bare stand-in for a Manager, one process on uvloop that
-  answers at once, so that the cost of the client is what shows. Its own time is in both, and makes the
-  ratios smaller than those of the clients alone.
-- **network**: small calls are made, and notifications received, by a generator of load that is the same
-  for all networks and costs next to nothing, so that Manager and Service are what shows; the rest by our
-  client, whose cost is in the times of all. *async* and *plain* are the methods of our Service: plain
-  ones run in worker threads. Managers log at their default level, INFO, to a file and to a console that
-  leads nowhere; at ERROR the reference would be faster. *All of one's own* compares our client, Manager
-  and Service with those of the reference, which is what a user gains; *our client* there is ours in the
-  network of the reference. The reference has no WebSocket: there its plain connection, with TLS if ours
-  has it, is what we compare with.
-- **resources**: growth of the resident memory and of the number of threads of a process, per connection,
-  for connections after the first ones; what `python -c "import ..."` takes longer than `python -c pass`.
-- **peers**: the whole of our network (client, Manager, Service: three processes) beside other packages,
-  each in the fastest way that its documentation offers.
+- **Rounds.** In every round all contestants of a case do their load one after the other, in both orders,
+  several times if the load is short; the first contestant rotates. Each ratio is computed from two costs
+  of one round; *min*, *median* and *max* are those of the rounds.
+- **Processes.** Clients, Managers, Services and the servers of other packages run in separate processes,
+  started anew in every round: the memory layout of a process can slow it down for its whole life.
+- **One CPU.** The latency of a call depends more on the placement of the processes than on their code.
+  Cases with a * run all their processes on one CPU; the others may use all CPUs.
+- **CPU** is the ratio of the CPU times of the processes that differ: the clients, the servers, or both.
+  Other work on the machine hardly affects it, but it does not include waiting.
+- **Checks.** Every returned sum and list is compared with the expected one.
+- **Warm-up.** Before the timed calls, a twentieth of their number is made.
+- **client**: both clients with the same fake Manager, one process on uvloop that answers immediately, to
+  measure the costs of the client. Its own time is included in both, and makes the ratios smaller than
+  those of the clients alone.
+- **network**: small calls and notifications use a load generator that is the same for all networks and
+  costs very little, to measure Manager and Service; the other loads use this package's client, whose
+  cost is included in all times. *async* and *plain* are the methods of this package's Service: plain
+  ones run in worker threads. Managers log at their default level INFO, to a file and to a console that
+  discards its input; at ERROR the reference would be faster. *All of one's own* compares client, Manager
+  and Service of this package with those of the reference, which is the gain for users; *our client*
+  there is this package's client in the network of the reference. The reference has no WebSocket:
+  WebSocket is compared with its plain connection, with TLS if the WebSocket has TLS.
+- **resources**: growth of the resident memory and of the number of threads of a process per connection,
+  without the first connections; the time of `python -c "import ..."` minus that of `python -c pass`.
+- **peers**: the whole network of this package (client, Manager, Service: three processes) beside other
+  packages, each used in the fastest way that its documentation offers.
 """
 
 _CAUTION: Final = """\
-## What a reader must not conclude
+## Limits of these measurements
 
-- No figure here is a speed. Times of another machine, another day or another Python are not comparable;
-  the ratios are less so the more the machines differ.
-- The *client* ratios are not what a user gains with a Manager of msl-network 1.0.0 at the other end: that
-  Manager dominates there. See *all of one's own, our client*.
-- Everything ran on one machine, over the loopback interface. A network adds its latency to both sides,
-  and the ratios of single calls go towards 1.
-- A real instrument takes milliseconds. What these figures say matters for programs that make thousands of
-  calls or pass on megabytes, not for one that reads a voltmeter once a second.
-- A ratio of one round may be off by a third for no reason but other work on the machine. Where *min* and
-  *max* lie on both sides of a goal, it is neither met nor missed for certain.
-- Other packages do other things. Who needs no hub, no names, no JSON, no notifications and no locks
-  should not pay for them; who needs them would have to build them on top of the faster ones.
+- No figure is a speed. Times of different machines, days or versions of Python are not comparable, and
+  ratios are less comparable the more the machines differ.
+- The *client* ratios are not the gain with a Manager of msl-network 1.0.0: there that Manager dominates.
+  See *all of one's own, our client*.
+- All processes ran on one machine, over the loopback interface. A network adds its latency to both
+  sides, so that the ratios of single calls approach 1.
+- A real instrument takes milliseconds. These figures matter for programs that make thousands of calls or
+  transfer megabytes, not for a program that reads a voltmeter once a second.
+- A ratio of one round may be off by a third because of other work on the machine. If a goal is between
+  *min* and *max*, it is neither met nor missed with certainty.
+- Other packages have other features. A program that needs no hub, names, JSON, notifications and locks
+  should not pay for them; with the faster packages, a program that needs them would have to implement
+  them.
 """
 
 _ATTRIBUTION: Final = """\
-## Where the time of our client goes
+## Shares of the client's time
 
-The shares of the CPU time of our client, measured when this page was made, without a network (by
-`python -m benchmarks profile`). Where a floor or a target is missed, this is why: what is Trio's is no
-smaller in any client on Trio, and the largest part of a call when 100 tasks are in flight. The rest buys
-exact values, cancellation that sends nothing for who is cancelled already, and errors that reach the right
-caller. With a kernel and another process beside it everything costs more, since it finds colder caches.
+Shares of the CPU time of this package's client, measured without a network when this page was written
+(by `python -m benchmarks profile`). They explain missed floors and targets: Trio's share is the same in
+any client on Trio, and the largest one of a call when 100 tasks are in flight. The remainder pays for
+exact values, cancellation that sends nothing for a caller that is already cancelled, and errors that
+reach the right caller. With a kernel and another process beside it everything costs more, because of
+cold caches.
 """
 
 Shares = Sequence[tuple[str, float]]
@@ -91,10 +92,10 @@ def page(
     """Return the page.
 
     Args:
-        results: What was measured.
-        pictures: The files of pictures by the name of their suite.
-        folder: Where the page will be, to which the files are relative.
-        shares: Where the time of calls goes; see `benchmarks.attribution.attribute`.
+        results: The results of a run.
+        pictures: Files of plots by the name of their suite.
+        folder: Folder of the page, for relative paths.
+        shares: Shares of the time of calls; see `benchmarks.attribution.attribute`.
     """
     parts = [_INTRODUCTION, _summary(results)]
     for suite, measured in by_suite(results):
@@ -111,7 +112,7 @@ def page(
 
 
 def attributed(shares: Mapping[str, Shares]) -> str:
-    """Return what is said of where the time goes."""
+    """Return the section about the shares of the time of calls."""
     text = _ATTRIBUTION
     for load, of_load in shares.items():
         rows = [(what, f"{share:.0%}") for what, share in of_load]
@@ -120,7 +121,7 @@ def attributed(shares: Mapping[str, Shares]) -> str:
 
 
 def _table(table: Sequence[Line]) -> str:
-    """Return the table, without columns in which nothing stands."""
+    """Return the table without empty columns."""
     used = [
         column
         for column in range(len(HEADER))
@@ -141,7 +142,7 @@ def _worded(cell: str, column: int) -> str:
 
 
 def _rounds(results: Results) -> str:
-    """Return how many rounds the cases had; those that take long may have had fewer."""
+    """Return the number of rounds of the cases; slow cases may have fewer."""
     counts = {
         len(values)
         for each in results.cases
@@ -153,7 +154,7 @@ def _rounds(results: Results) -> str:
 
 
 def _summary(results: Results) -> str:
-    """Return how many of the goals were met, and which floors were not."""
+    """Return the numbers of goals met, and the floors that were not met."""
     table = lines(results.cases, results.pin)
     missed = [
         f"{line.cells[0]} ({number(line.row.spread.median)} of {number(value)})"
@@ -162,15 +163,15 @@ def _summary(results: Results) -> str:
         if name == "floor" and not met
     ]
     counts = met_of(table)
-    text = "Of what was asked for, met: "
+    text = "Goals met: "
     text += ", ".join(f"{met} of {asked} {name}s" for name, (met, asked) in counts.items()) + ". "
     if not missed:
         text += "Every floor is met. "
     text += f"Rounds: {_rounds(results)}."
     if results.quick:
-        text += " Some or all of it is from a quick run, with few calls: rough."
+        text += " Some or all of these figures are from a quick run with few calls, and therefore rough."
     if missed:
-        text += "\n\nFloors that are **not met** (median of what was asked for):\n\n"
+        text += "\n\nFloors that are **not met** (median of goal):\n\n"
         text += "\n".join(f"- {each}" for each in missed)
     return f"{text}\n"
 
@@ -180,9 +181,9 @@ def _about_peers(measured: Sequence[Measured]) -> str:
     rows = [
         (peer.name, ", ".join(peer.transports).upper(), peer.about) for peer in PEERS if peer.name in present
     ]
-    reference = "Threads and asyncio. A hub; the same protocol and the same things as ours."
+    reference = "Threads and asyncio. A hub; the same protocol and features as this package."
     rows.insert(0, (PACKAGES[REFERENCE], "TCP, TLS", reference))
-    return as_markdown(("", "over", "how it is driven, and what it gives"), rows, (0, 1, 2))
+    return as_markdown(("", "over", "use and features"), rows, (0, 1, 2))
 
 
 def _machine(results: Results) -> str:
@@ -198,16 +199,15 @@ def _repeat(results: Results) -> str:
     example = keys[0] if keys else "client-one-tcp"
     commands = "\n".join(f"    {command} --json new.json" for command in results.command.split("; "))
     return f"""\
-## Repeat it
+## Repeat the measurements
 
 Every figure can be measured again, alone or with all others.
-From a clone: `python -m nox -s bench` installs what is needed and measures everything; options go behind
-`--`.
+From a clone, `python -m nox -s bench` installs the dependencies and measures everything; options follow `--`.
 In an environment with `pip install -e ".[bench,bench-more]"`:
 
 {commands}
-    python -m benchmarks --only {example}     # just one; --list tells all names
-    python -m benchmarks --quick              # everything that is quick, in less than two minutes
+    python -m benchmarks --only {example}     # one case; --list shows all names
+    python -m benchmarks --quick              # all quick cases, in less than two minutes
     python -m benchmarks compare benchmarks/results.json new.json
     python -m benchmarks report benchmarks/results.json
 """

@@ -1,4 +1,4 @@
-"""What the process of a server owes its parent: to say that it is ready, and to end with it."""
+"""Duties of a server process towards its parent: report that it is ready, and end with it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, TextIO
 
 
 def take_standard_output() -> TextIO:
-    """Return what was standard output, for the parent; what else is printed from now on goes to os.devnull.
+    """Return the original standard output for the parent, and redirect further output to os.devnull.
 
-    So it costs a program what writing to a console costs it, and not what the console makes of it.
+    So a program pays for writing to a console, but not for the speed of the console.
     """
     for_parent = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_WRONLY)
@@ -23,7 +23,7 @@ def take_standard_output() -> TextIO:
 
 
 def say_ready(for_parent: TextIO, facts: dict[str, Any]) -> None:
-    """Say that the process is ready, and what the parent has to know of it."""
+    """Report to the parent that the process is ready, with the facts that it needs."""
     print("ready", json.dumps(facts), file=for_parent, flush=True)
 
 
@@ -31,12 +31,12 @@ _to_do_at_end: list[Callable[[], object]] = []
 
 
 def at_end(function: Callable[[], object]) -> None:
-    """Have a function called when this process ends with its parent, the last one first."""
+    """Call a function when this process ends with its parent; the last registered one is called first."""
     _to_do_at_end.append(function)
 
 
 def end_with_parent() -> None:
-    """End this process, whatever it is doing, when standard input ends."""
+    """End this process at the end of standard input, whatever it is doing."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""On which CPUs processes run."""
+"""Placement of processes on CPUs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import psutil
 ALLOWED: Final[frozenset[int]] = frozenset(
     psutil.Process().cpu_affinity() if hasattr(psutil.Process, "cpu_affinity") else ()
 )
-"""The CPUs that this process may run on; none where that cannot be chosen, as on macOS."""
+"""CPUs that this process may use; empty where that cannot be chosen, as on macOS."""
 
 
 def one_cpu() -> int | None:
-    """Return the CPU for what is to share one; None if that cannot be chosen here."""
+    """Return the CPU for processes that share one; None if that cannot be chosen here."""
     return min(ALLOWED, default=None)
 
 
 def pin(pid: int, cpu: int | None) -> None:
-    """Run a process, all its threads, on this CPU, or on any that we may use.
+    """Run a process with all its threads on one CPU; None: on any CPU that this process may use.
 
-    Threads that are started later inherit it.
+    Threads that are started later inherit the setting.
     """
     if not ALLOWED:
         return
@@ -34,4 +34,4 @@ def pin(pid: int, cpu: int | None) -> None:
         try:
             os.sched_setaffinity(thread.id, cpus)
         except ProcessLookupError:
-            pass  # it has just ended
+            pass  # the process or thread has just ended

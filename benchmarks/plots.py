@@ -1,4 +1,4 @@
-"""What was measured, as pictures: ratios with their spread and the goals, and curves."""
+"""Plots of results: ratios with their spread and the goals, and curves."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from benchmarks.suites.growth import CURVES
 from benchmarks.table import by_suite, note, number
 
 COLOURS: Final = {"tcp": "#2f6f9f", "tls": "#c2703d", "websocket": "#5a8f4e", "wss": "#8c5a9e", "": "#2f6f9f"}
-"""Of transports."""
+"""Colors of transports."""
 
 _OF_CLIENTS: Final = {OURS: "#2f6f9f", REFERENCE: "#8a8a8a"}
 PACKAGES: Final = {OURS: "ours", REFERENCE: "msl-network 1.0.0"}
-"""What contestants are called in pictures, if not by their name."""
+"""Names of contestants in plots, if they differ."""
 
 _WORSE: Final = "#f7eded"
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A ratio, and what it was to be."""
+    """A ratio and its goals."""
 
     label: str
     transport: str
     spread: Spread
     floor: float | None
     best: float | None
-    """The most that was asked for: target or goal."""
+    """Highest goal: target or goal."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """How the cost of one contestant grows; costs are in multiples of the first one of the reference."""
+    """Costs of one contestant along a curve, as multiples of the first cost of the reference."""
 
     contestant: str
     points: tuple[tuple[float, Spread], ...]
@@ -90,13 +90,13 @@ def curves(measured: Sequence[Measured]) -> dict[str, list[Curve]]:
 
 
 def _costs(measured: Measured, contestant: str) -> list[float]:
-    """Return the costs of a point: of a call, or if its curve is of lengths, of a byte."""
+    """Return the costs of a point: per call, or per byte if the curve is about lengths."""
     by = measured.case.x if measured.case.curve == "length" else 1.0
     return [cost / by for cost in measured.costs[contestant]["seconds"]]
 
 
 def draw(results: Results, folder: Path) -> dict[str, Path]:
-    """Draw the pictures of a run, and return their files by the name of the suite.
+    """Draw the plots of a run, and return their files by the name of the suite.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -104,7 +104,7 @@ def draw(results: Results, folder: Path) -> dict[str, Path]:
     import matplotlib as mpl
 
     mpl.use("svg")
-    # The same run gives the same file; letters stay letters.
+    # The same run must give the same file; text stays text.
     mpl.rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none", "font.size": 9})
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
@@ -127,7 +127,7 @@ def _figure(columns: int, width: float, height: float) -> tuple[Any, list[Any]]:
 
 
 def _draw_bars(suite: str, groups: dict[str, list[Bar]]) -> Any:
-    """Draw a line of points for each label, by transport, on a scale on which twice is as far as half."""
+    """Draw a row of points for each label, by transport, on a logarithmic scale."""
     if not groups:
         return None
     from matplotlib.lines import Line2D

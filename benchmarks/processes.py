@@ -1,4 +1,4 @@
-"""Child processes that are spoken to in lines of JSON, and that end with us, however we end."""
+"""Child processes that exchange lines of JSON with this process and end with it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from typing import Any
 _ROOT = Path(__file__).resolve().parent.parent
 
 START = 60.0
-"""How many seconds a child may take to start; the first one makes a key and a certificate."""
+"""Maximum seconds for the start of a child; the first one creates a key and a certificate."""
 
 ANSWER = 30.0
-"""How many seconds a child may take for one answer."""
+"""Maximum seconds for an answer of a child."""
 
 LONG = 180.0
-"""The same for what is known to take long."""
+"""Maximum seconds for an answer to a slow task."""
 
 _END = 5.0
-"""How many seconds a child has to end by itself."""
+"""Seconds for a child to end by itself."""
 
 
 def venv_program(name: str) -> str | None:
-    """Return the path of a program: beside the Python that runs, or anywhere; None if there is none."""
+    """Return the path of a program: beside the running Python, or in the PATH; None if there is none."""
     return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
 
 
@@ -37,20 +37,19 @@ class ChildFailed(RuntimeError):
 
 
 class Child:
-    """A Python process of ours.
+    """A Python child process.
 
-    Its standard input ends when this process does, and then it ends too. Ctrl-C reaches this process only,
-    which ends its children by their handles. What it writes to standard error goes to a file, and is shown
-    when it fails.
+    Its standard input ends with this process, and then the child ends, too. Ctrl-C reaches this process only,
+    which ends its children. The standard error of a child goes to a file, which is shown if the child fails.
 
     Args:
-        name: What to call it in messages.
-        module: The module to run.
-        arguments: Its command line.
-        home: The home folder of MSL-Network for it; the file goes there.
+        name: Name of the child in messages.
+        module: Module to run.
+        arguments: Command line arguments.
+        home: Home folder of MSL-Network for the child; also contains the file of its standard error.
 
     Attributes:
-        ready: What the child said when it was ready.
+        ready: The facts that the child reported when it was ready.
     """
 
     def __init__(self, name: str, module: str, *arguments: str, home: Path) -> None:
@@ -80,36 +79,37 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
+        """The process id."""
         return self._popen.pid
 
     def ask(self, question: dict[str, Any], seconds: float = ANSWER) -> dict[str, Any]:
         """Send a line and return the answer.
 
         Raises:
-            ChildFailed: There is none, or not within so many seconds.
+            ChildFailed: The child did not answer within this number of seconds, or has ended.
         """
         assert self._popen.stdin is not None
         try:
             self._popen.stdin.write(json.dumps(question) + "\n")
             self._popen.stdin.flush()
         except OSError:
-            pass  # it has ended: reading says so, and why
+            pass  # the child has ended: reading reports it with the reason
         answer: dict[str, Any] = json.loads(self._line(seconds))
         return answer
 
     def _line(self, seconds: float) -> str:
         assert self._popen.stdout is not None
-        # Pipes have no timeout on every platform; a child that is killed ends its pipe.
+        # Not all platforms have timeouts for pipes; killing the child ends its pipe.
         timer = threading.Timer(seconds, self._popen.kill)
-        timer.daemon = True  # Ctrl-C may come before the block that cancels it, and Python would wait for it
+        # Ctrl-C may come before the block that cancels the timer, and Python would wait for its thread.
+        timer.daemon = True
         timer.start()
         try:
             line: str = self._popen.stdout.readline()
         finally:
             timer.cancel()
         if not line:
-            # The reason may be in another one's log.
+            # The reason may be in the log of another child.
             logs = [
                 path.read_text(encoding="utf-8", errors="replace")
                 for path in sorted(self._home.glob("*.log"))
@@ -120,17 +120,17 @@ class Child:
         return line
 
     def end(self) -> None:
-        """End the process: by the end of its input, or else at once."""
+        """End the process: by the end of its input, or by killing it."""
         for pipe in (self._popen.stdin, self._popen.stdout):
             assert pipe is not None
             try:
                 pipe.close()
             except OSError:
-                pass  # it has ended before it read everything
+                pass  # the child has ended before it read everything
         try:
             self._popen.wait(_END)
         except BaseException:
-            # Also when Ctrl-C was pressed once more.
+            # Also after a second Ctrl-C.
             self._popen.kill()
             self._popen.wait()
             if not isinstance(sys.exception(), subprocess.TimeoutExpired):

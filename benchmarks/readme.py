@@ -1,4 +1,4 @@
-"""The figures that the README quotes, between two comments in it."""
+"""The figures of the README, between two comments in its text."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ END: Final = "<!-- end of figures -->"
 _ALL_OF_ONES_OWN: Final = "all of one's own: "
 
 _ABOUT_FLOORS: Final = """\
-Of {asked} floors that the design sets for such ratios, this run met {met}.
+Of {asked} floors for these ratios in the design, this run reached {met}.
 """
 
 _ABOUT_WHOLE: Final = """\
-Client, Manager and Service, all of them ours, in the place of those of msl-network 1.0.0; and just the client
-exchanged, in its network (median of the rounds):
+Client, Manager and Service of this package compared with those of msl-network 1.0.0; and only the client
+replaced, in a network of msl-network (median of the rounds):
 """
 
 _ABOUT_CLIENTS: Final = """\
-The clients alone, against the same bare stand-in for a Manager (min / median / max of the rounds):
+The clients alone, with the same fake Manager (min / median / max of the rounds):
 """
 
 _ABOUT_NETWORKS: Final = """\
-Manager and Service alone, under the same load; the methods of our Service are async or plain ones (median of
+Manager and Service alone, under the same load, with async or plain methods of this package's Service (median of
 the rounds):
 """
 
 Key = tuple[str, str, str]
-"""The title of a case, its transport, and who is compared."""
+"""Title of a case, its transport, and the contestants compared."""
 
 Columns = Sequence[tuple[str, str, str]]
-"""Of each column its heading, a transport, and who is compared."""
+"""Heading, transport and contestant of each column."""
 
 
 class NoPlaceForFigures(ValueError):
-    """A text has not the two comments between which the figures belong."""
+    """A text does not contain the two comments that enclose the figures."""
 
 
 def _found(measured: Sequence[Measured]) -> dict[Key, Spread]:
-    """Return the ratios to the reference, except those that only a page of details needs."""
+    """Return the ratios to the reference, without those for the page of details only."""
     found = {}
     for each in measured:
         for row in rows(each):
@@ -85,7 +85,7 @@ def _across(transports: Sequence[str], ones: Sequence[str]) -> Columns:
 
 
 def figures(results: Results) -> str:
-    """Return what the README quotes of a run."""
+    """Return the figures of a run for the README."""
     suites = dict(by_suite(results))
     of_networks = _found(suites.get("network", []))
     whole = {key: spread for key, spread in of_networks.items() if key[0].startswith(_ALL_OF_ONES_OWN)}
@@ -110,7 +110,7 @@ def with_figures(text: str, results: Results) -> str:
     """Return the text with the figures of a run between the two comments.
 
     Raises:
-        NoPlaceForFigures: They are not there, in this order.
+        NoPlaceForFigures: The comments are missing, or not in this order.
     """
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

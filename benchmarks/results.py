@@ -1,4 +1,4 @@
-"""Everything that a run measured, as a JSON file that another program, or another day, can read."""
+"""Results of a run as a JSON file."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from benchmarks.cases import Measured
 from benchmarks.statistics import rows
 
 SCHEMA: Final = 1
-"""The version of the form of the file."""
+"""Version of the file format."""
 
 
 class UnreadableResults(ValueError):
-    """A file does not hold the results of a run, or those of another version of this program."""
+    """A file does not contain the results of a run of this version."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """What was not measured."""
+    """A contestant or case that was not measured."""
 
     what: str
     why: str
@@ -31,16 +31,16 @@ class Skipped:
 
 @dataclass
 class Results:
-    """A run."""
+    """The results of a run."""
 
     environment: dict[str, str]
-    """What the ratios depend on."""
+    """Facts about machine and versions."""
 
     rounds: int
     quick: bool
     pin: str
     command: str
-    """What repeats the run."""
+    """Command that repeats the run."""
 
     cases: list[Measured] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -48,13 +48,13 @@ class Results:
 
 
 def merged(runs: Sequence[Results]) -> Results:
-    """Return several runs as one; what was measured in more than one of them is taken from the last.
+    """Return several runs as one; cases in more than one of them are taken from the last.
 
     Args:
-        runs: At least one; what ratios depend on is taken from the last one.
+        runs: At least one run; the facts are taken from the last one.
     """
     last = runs[-1]
-    # Of what is measured this is the one thing that may well differ: one has gone on in the meantime.
+    # The time of the run differs between runs of the same machine and versions.
     commits = dict.fromkeys(run.environment["commit"] for run in runs if "commit" in run.environment)
     cases = {measured.case.key: measured for run in runs for measured in run.cases}
     skipped = {each.what: each for run in runs for each in run.skipped}
@@ -70,7 +70,7 @@ def merged(runs: Sequence[Results]) -> Results:
 
 
 def as_json(results: Results) -> dict[str, Any]:
-    """Return the JSON object of a run, with what the comparisons came to beside the costs they come from."""
+    """Return the JSON object of a run: costs, and the ratios computed from them."""
     value = asdict(results)
     for written, measured in zip(value["cases"], results.cases, strict=True):
         written["key"] = measured.case.key
@@ -96,8 +96,8 @@ def load(path: Path) -> Results:
     """Read a run from a file.
 
     Raises:
-        UnreadableResults: It holds something else.
-        OSError: It cannot be read.
+        UnreadableResults: The content is not a run of this version.
+        OSError: The file cannot be read.
     """
     try:
         results = msgspec.json.decode(path.read_bytes(), type=Results)

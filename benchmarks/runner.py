@@ -1,10 +1,10 @@
-"""Carries out rounds: in every round each contestant of a case does its load, one right after the other.
+"""Execution of rounds, in each of which all contestants of a case do their load one after the other.
 
-Times of different minutes, let alone machines, cannot be compared. So contestants are measured side by side
-and the ratios are taken round by round; who goes first goes round.
+Times of different minutes or machines cannot be compared. So contestants are measured side by side,
+ratios are taken within a round, and the first contestant rotates from round to round.
 
-Every round has processes of its own: how memory happens to be laid out in a process can make it slower by a
-third for all its life, which would pass for a property of the contestant.
+Every round has new processes: the memory layout of a process can slow it down by a
+third for its whole life, which would be mistaken for a property of the contestant.
 """
 
 from __future__ import annotations
@@ -25,47 +25,47 @@ from benchmarks.statistics import average
 from benchmarks.tasks import Address, Task
 
 QUICK: Final = 5
-"""How many times fewer calls a quick run makes."""
+"""Divisor of the number of calls in a quick run."""
 
 Progress = Callable[[str, int], None]
-"""Is told what is being done, and how many contestants have done theirs since the last time."""
+"""Called with the current work, and the number of contestants that have finished since the last call."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How to measure."""
+    """Options of a measurement."""
 
     rounds: int
-    """Best a multiple of the number of contestants, so that each goes first as often as any other."""
+    """Number of rounds; best a multiple of the number of contestants, so that each is first equally often."""
 
     quick: bool = False
     """Whether to make fewer calls."""
 
     pin: str = "latency"
-    """Which cases share one CPU: those that measure the ``latency`` of one call, ``all``, or ``none``."""
+    """Cases that share one CPU: those that measure the ``latency`` of one call, ``all``, or ``none``."""
 
     def calls(self, contestant: Contestant) -> int:
-        """Return how many calls a contestant makes in a round."""
+        """Return the number of calls of a contestant in a round."""
         return max(1, contestant.calls // QUICK) if self.quick else contestant.calls
 
     def turns(self, case: Case) -> int:
-        """Return how many times each contestant of a case does its load in a round."""
+        """Return the number of times that each contestant of a case does its load in a round."""
         return 1 if self.quick else case.turns
 
     def measures(self, case: Case, number: int) -> bool:
-        """Tell whether a case is measured in the round of this number, from 0."""
+        """Return whether a case is measured in the round with this number, counted from 0."""
         if self.quick:
             return case.quick and not case.heavy
         return not case.heavy or number % 3 == 0
 
     def pins(self, case: Case) -> bool:
-        """Tell whether the processes of a case share one CPU."""
+        """Return whether the processes of a case share one CPU."""
         return bool(ALLOWED) and (self.pin == "all" or (self.pin == "latency" and case.pinned))
 
 
 @dataclass
 class _Stage:
-    """What runs in one round of the cases of one suite and transport: servers and clients."""
+    """Servers and clients of one round of the cases of one suite and transport."""
 
     files: network.Files
     stack: ExitStack
@@ -89,7 +89,7 @@ class _Stage:
                 self.clients[each.client] = self.stack.enter_context(client)
 
     def measure(self, case: Case, contestant: Contestant, plan: Plan) -> dict[str, float]:
-        """Have a contestant do its load, and return the costs of one call."""
+        """Let a contestant do its load, and return the costs per call."""
         address = self.servers.get((contestant.server, contestant.transport), Address())
         cpu = one_cpu() if plan.pins(case) else None
         task = Task(
@@ -105,14 +105,14 @@ class _Stage:
 
     @contextmanager
     def _background(self, case: Case, address: Address) -> Iterator[None]:
-        """Have large replies pass meanwhile, if the case wants it."""
+        """Transfer large replies during the block, if the case requires it."""
         if case.background != "bulk":
             yield
             return
         where = [str(address.port), address.certificate] if address.certificate else [str(address.port)]
         with Child("bulk", "benchmarks.clients.bulk", *where, home=self.files.home) as bulk:
             yield
-            bulk.ask({})  # which fails if the replies have come to a stop
+            bulk.ask({})  # this fails if the replies have stopped
 
 
 @contextmanager
@@ -128,10 +128,10 @@ def _pinned(pids: Sequence[int], cpu: int | None) -> Iterator[None]:
 
 
 def groups(cases: Sequence[Case]) -> list[list[Case]]:
-    """Return the cases of each suite and transport, which share processes, in their order.
+    """Return groups of cases that share processes, by suite and transport, in their order.
 
-    But memory is measured in processes that have done nothing else: what they had used before, and given
-    back, would be used again or grow by accident.
+    Memory is measured in processes of its own: memory that was used before and
+    freed would be reused, or grow by accident.
     """
     found: dict[tuple[str, str, str], list[Case]] = {}
     for case in cases:
@@ -141,7 +141,7 @@ def groups(cases: Sequence[Case]) -> list[list[Case]]:
 
 
 def steps(cases: Sequence[Case], plan: Plan) -> int:
-    """Return how many times a contestant does its load."""
+    """Return the total number of loads of a plan."""
     return sum(
         len(case.contestants) * plan.turns(case)
         for number in range(plan.rounds)
@@ -157,7 +157,7 @@ def run(cases: Sequence[Case], plan: Plan, progress: Progress) -> list[Measured]
         ChildFailed: A process failed.
     """
     measured = {case.key: Measured(case) for case in cases}
-    # The folder is left last, when no process uses it any more.
+    # The folder is removed last, when no process uses it.
     with tempfile.TemporaryDirectory(prefix="benchmarks-", ignore_cleanup_errors=True) as folder:
         progress("making a certificate", 0)
         home = Path(folder)
@@ -176,7 +176,7 @@ def _round(
     measured: dict[str, Measured],
     progress: Progress,
 ) -> None:
-    """Make one round of cases that share processes; nothing of it is left afterwards."""
+    """Execute one round of cases that share processes, which are ended afterwards."""
     with ExitStack() as stack:
         stage = _Stage(files, stack, bulk=any(case.background == "bulk" for case in group))
         stage.prepare(group, progress)
@@ -185,7 +185,7 @@ def _round(
             order = case.contestants[first:] + case.contestants[:first]
             found: dict[str, list[dict[str, float]]] = {contestant.name: [] for contestant in order}
             for turn in range(plan.turns(case)):
-                # There and back: a machine that becomes slower all the time is as bad for each of them.
+                # In both orders: a machine that becomes slower all the time affects each of them equally.
                 for contestant in reversed(order) if turn % 2 else order:
                     progress(f"round {number + 1}: {case.full_title}, {contestant.name}", 0)
                     found[contestant.name].append(stage.measure(case, contestant, plan))

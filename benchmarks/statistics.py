@@ -1,4 +1,4 @@
-"""What the costs of rounds come to: paired ratios, their spread, and whether a goal is met."""
+"""Evaluation of rounds: paired ratios, their spread, and whether goals are met."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.cases import Comparison, Goals, Measured
 
 @dataclass(frozen=True)
 class Spread:
-    """The least, the middle and the greatest of the rounds."""
+    """Minimum, median and maximum of the rounds."""
 
     min: float
     median: float
@@ -20,33 +20,33 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """What one comparison came to."""
+    """The evaluation of one comparison."""
 
     comparison: Comparison
     values: list[float]
-    """Round by round: ratios, or costs if the cost itself counts."""
+    """Ratios by round, or costs if the cost itself is compared."""
 
     spread: Spread
 
     @property
     def verdicts(self) -> list[tuple[str, float, bool, float]]:
-        """Of each goal: its name, what it asks for, whether the median meets it, and the `gap`."""
+        """Name, value, whether the median meets it, and the `gap`, of each goal."""
         return verdicts(self.comparison.goals, self.spread.median, at_most=self.comparison.difference)
 
 
 def percentile(values: Sequence[float], hundredths: float) -> float:
-    """Return the value that this share of the values does not exceed.
+    """Return the smallest value that a share of the values does not exceed.
 
     Args:
-        values: At least one.
-        hundredths: The share, from 0 to 100.
+        values: At least one value.
+        hundredths: Share in percent, from 0 to 100.
     """
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * hundredths / 100))]
 
 
 def average(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the averages of costs that were measured several times, of at least once, figure by figure."""
+    """Return the averages of costs that were measured several times, at least once, by name."""
     return {name: fmean(each[name] for each in figures) for name in figures[0]}
 
 
@@ -56,22 +56,22 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def paired_ratios(costs: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Return, round by round, how many times the one cost is in the other.
+    """Return the ratios of two costs, round by round.
 
     Raises:
-        ValueError: They are not of the same rounds.
-        ZeroDivisionError: The one costs nothing.
+        ValueError: The costs are from different rounds.
+        ZeroDivisionError: A divisor is 0.
     """
     return [other / cost for cost, other in zip(costs, others, strict=True)]
 
 
 def gap(asked: float, value: float) -> float:
-    """Return by what part of what was asked for the value is more (positive) or less than it."""
+    """Return the relative difference of a value to its goal: positive if it is greater."""
     return value - asked if asked == 0 else value / asked - 1
 
 
 def verdicts(goals: Goals, value: float, *, at_most: bool = False) -> list[tuple[str, float, bool, float]]:
-    """Return of each goal: its name, what it asks for, whether the value meets it, and the `gap`."""
+    """Return the name, the value, whether it is met, and the `gap`, of each goal."""
     return [
         (name, asked, value <= asked if at_most else value >= asked, gap(asked, value))
         for name, asked in asdict(goals).items()
@@ -80,7 +80,7 @@ def verdicts(goals: Goals, value: float, *, at_most: bool = False) -> list[tuple
 
 
 def rows(measured: Measured) -> list[Row]:
-    """Return what the comparisons of a case came to; those of which nothing was measured are left out."""
+    """Return the evaluation of the comparisons of a case, without those that were not measured."""
     found = []
     for comparison in measured.case.comparisons:
         costs = measured.costs.get(comparison.one, {}).get(comparison.figure)

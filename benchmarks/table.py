@@ -1,4 +1,4 @@
-"""What was measured, as lines of a table, for a terminal or in Markdown."""
+"""Results as lines of a table, for a terminal or in Markdown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.suites import DESCRIPTIONS
 
 HEADER = ("", "than", "min", "median", "max", "CPU", "floor", "target", "goal", "")
 _LEFT = (0, 1, len(HEADER) - 1)
-"""The columns that hold words."""
+"""Columns that contain text."""
 
 _NOTES = {"seconds": "", "median": "median", "p99": "p99", "bytes": "memory for one", "threads": "threads"}
 
@@ -27,7 +27,7 @@ class Line:
 
 
 def number(value: float | None) -> str:
-    """Return a ratio as people read it, with about three digits."""
+    """Return a number with about three digits."""
     if value is None:
         return "-"
     if value >= 99.5:
@@ -36,12 +36,12 @@ def number(value: float | None) -> str:
 
 
 def note(figure: str) -> str:
-    """Return what is said of a figure in a table; nothing if it is what everybody expects."""
+    """Return the name of a cost in a table; empty for the usual one."""
     return _NOTES.get(figure, figure)
 
 
 def label(case: Case, comparison: Comparison) -> str:
-    """Return what a comparison is called in a table."""
+    """Return the name of a comparison in a table."""
     parts = [case.full_title]
     if comparison.one != OURS:
         parts.append(comparison.one)
@@ -51,7 +51,7 @@ def label(case: Case, comparison: Comparison) -> str:
 
 
 def verdict(row: Row) -> str:
-    """Return which of the goals the median meets, and by how much it misses the first that it does not."""
+    """Return the goals that the median meets, and the gap to the first one that it does not."""
     words = []
     for name, _, met, gap in row.verdicts:
         if met:
@@ -63,10 +63,10 @@ def verdict(row: Row) -> str:
 
 
 def cpu_ratio(measured: Measured, comparison: Comparison) -> float | None:
-    """Return how many times the CPU time of the one is in that of the other, the median of the rounds.
+    """Return the ratio of CPU times of a comparison, as the median of the rounds.
 
-    It is the time of what differs: of the clients, of what is at the other end, or of both together. Other
-    work on the machine hardly touches it.
+    It is the CPU time of the processes that differ: the clients, the servers, or both. Other
+    work on the machine hardly affects it.
     """
     if comparison.figure not in {"seconds", "median"} or comparison.difference:
         return None
@@ -92,7 +92,7 @@ def _total(measured: Measured, name: str, figures: Sequence[str]) -> list[float]
 
 
 def lines(measured: Sequence[Measured], plan_pin: str = "latency") -> list[Line]:
-    """Return the lines of the table: one for each comparison."""
+    """Return the lines of the table, one for each comparison."""
     found = []
     for each in measured:
         case = each.case
@@ -114,7 +114,7 @@ def lines(measured: Sequence[Measured], plan_pin: str = "latency") -> list[Line]
 
 
 def met_of(table: Sequence[Line]) -> dict[str, tuple[int, int]]:
-    """Return, by the name of the goals, how many are met, and how many there are."""
+    """Return the numbers of goals met and of all goals, by name."""
     found: dict[str, tuple[int, int]] = {}
     for line in table:
         for name, _, met, _ in line.row.verdicts:
@@ -124,7 +124,7 @@ def met_of(table: Sequence[Line]) -> dict[str, tuple[int, int]]:
 
 
 def as_text(results: Results) -> str:
-    """Return the tables for a terminal: the facts above them, what was skipped below."""
+    """Return the tables for a terminal, with the facts in front and the skipped cases behind."""
     width = max(map(len, results.environment), default=0) + 2
     text = [f"{key:<{width}}{value}" for key, value in results.environment.items()]
     text += [
@@ -142,7 +142,7 @@ def as_text(results: Results) -> str:
 
 
 def aligned(rows_of_cells: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
-    """Return the lines of a table for a terminal; the columns that are not ``left`` hold numbers."""
+    """Return the lines of a table for a terminal; columns that are not ``left`` contain numbers."""
     widths = [max(map(len, column)) for column in zip(*rows_of_cells, strict=True)]
     return [
         "  ".join(
@@ -154,7 +154,7 @@ def aligned(rows_of_cells: Sequence[Sequence[str]], left: Sequence[int]) -> list
 
 
 def by_suite(results: Results) -> list[tuple[str, list[Measured]]]:
-    """Return what was measured of each suite."""
+    """Return the results by suite."""
     found: dict[str, list[Measured]] = {}
     for measured in results.cases:
         found.setdefault(measured.case.suite, []).append(measured)
@@ -162,6 +162,6 @@ def by_suite(results: Results) -> list[tuple[str, list[Measured]]]:
 
 
 def as_markdown(header: Sequence[str], rows_of_cells: Sequence[Sequence[str]], left: Sequence[int]) -> str:
-    """Return a table in Markdown; the columns that are not ``left`` hold numbers."""
+    """Return a table in Markdown; columns that are not ``left`` contain numbers."""
     rule = [":--" if column in left else "--:" for column in range(len(header))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows_of_cells))

@@ -1,4 +1,4 @@
-"""What the process of a client is told to do, and how it measures it."""
+"""Tasks of client processes, and the measurement of their costs."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from benchmarks.statistics import percentile
 
 HOST: Final = "127.0.0.1"
 SERVICE: Final = "Bench"
-"""The Service that is linked with."""
+"""Name of the Service that clients link with."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where the other end is."""
+    """Address of a server."""
 
     port: int = 0
     certificate: str | None = None
-    """The file of its certificate; None: without TLS."""
+    """File of its certificate; None: no TLS."""
 
     pids: tuple[int, ...] = ()
-    """The processes there, the one that is connected to first."""
+    """Ids of its processes, the one that clients connect to first."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a client is told to do."""
+    """Task of a client."""
 
     load: str
     calls: int
@@ -41,7 +41,7 @@ class Task:
     address: Address
     size: int = 0
     cpu: int | None = None
-    """The CPU to run on; None: any."""
+    """CPU to run on; None: any."""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Task:
@@ -51,28 +51,28 @@ class Task:
 
     @property
     def warm_up(self) -> Run:
-        """What to do before that is timed."""
+        """The warm-up, which is not timed."""
         return Run(self.load, max(1, self.calls // 20), self.size)
 
     @property
     def run(self) -> Run:
-        """What to do."""
+        """The timed run."""
         return Run(self.load, self.calls, self.size)
 
 
 @dataclass
 class Run:
-    """One go at a load."""
+    """One run of a load."""
 
     load: str
     calls: int
     size: int = 0
     latencies: list[float] = field(default_factory=list)
-    """What single calls took, in seconds, if the load looks at it."""
+    """Seconds of single calls, if the load measures them."""
 
     @property
     def in_flight(self) -> int:
-        """How many requests are to be on their way at a time."""
+        """Number of requests in flight."""
         return self.size or 100
 
     def bursts(self) -> Iterable[range]:
@@ -82,39 +82,39 @@ class Run:
 
 
 def sum_of(calls: int) -> int:
-    """Return what ``add(number, 1)`` comes to in all for the numbers of so many calls."""
+    """Return the expected sum of ``add(number, 1)`` for this number of calls."""
     return calls * (calls + 1) // 2
 
 
 def floats() -> list[float]:
-    """The 100,000 numbers of a list of typical readings, each with all its digits."""
-    generator = random.Random(1875)  # the year of the metre convention
+    """A list of 100,000 typical readings, each with all its digits."""
+    generator = random.Random(1875)  # the year of the Metre Convention
     return [generator.random() for _ in range(100_000)]
 
 
 def text(size: int) -> str:
-    """A text of so many bytes."""
+    """A text of this number of bytes."""
     return "0123456789abcdef" * (size // 16) + "=" * (size % 16)
 
 
 def payload(run: Run) -> Any:
-    """Return what is sent there and back."""
+    """Return the value that is sent and returned."""
     return floats() if run.load == "floats" else text(run.size)
 
 
 PAYLOADS: Final = ("floats", "line")
-"""The loads that return what they have sent, and not a sum."""
+"""Loads that return the value sent, not a sum."""
 
 
 def check(run: Run, result: Any) -> None:
-    """Check what a load returned, since a fast wrong answer is no answer.
+    """Check the result of a load: a fast wrong answer does not count.
 
     Args:
-        run: What was done.
+        run: The run.
         result: The last echo; for other loads the sum of all ``add(number, 1)``.
 
     Raises:
-        RuntimeError: It is wrong.
+        RuntimeError: The result is wrong.
     """
     right = payload(run) if run.load in PAYLOADS else sum_of(run.calls)
     if result != right:
@@ -122,20 +122,20 @@ def check(run: Run, result: Any) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process, with all its threads, has used so far."""
+    """Return the CPU time in seconds that a process with all its threads has used so far."""
     if sys.platform == "linux":
-        # The clock of another process, numbered as clock_getcpuclockid(3) does; it counts nanoseconds, where
-        # what the system tells of processes is in steps of 10 ms.
+        # The clock of another process, numbered as by clock_getcpuclockid(3); it counts nanoseconds,
+        # while other information about processes has a resolution of 10 ms.
         return time.clock_gettime((~pid << 3) | 2)
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)
 
 
 class Stopwatch:
-    """Measures what a stretch of work costs: time, and CPU time here and at the other end.
+    """Measurement of time, and of CPU time of this process and of the server.
 
     Attributes:
-        figures: The costs of one call, once it has ended.
+        figures: Costs per call, available after the end.
     """
 
     def __init__(self, task: Task, run: Run) -> None:
@@ -164,7 +164,7 @@ class Stopwatch:
 
 
 def measure_blocking(task: Task, load: Callable[[Run], Any]) -> dict[str, float]:
-    """Warm up, do a load that blocks, check its result, and return its costs."""
+    """Warm up, run a blocking load, check its result, and return its costs."""
     check(task.warm_up, load(task.warm_up))
     run = task.run
     with Stopwatch(task, run) as watch:
@@ -174,7 +174,7 @@ def measure_blocking(task: Task, load: Callable[[Run], Any]) -> dict[str, float]
 
 
 async def measure(task: Task, load: Callable[[Run], Awaitable[Any]]) -> dict[str, float]:
-    """Warm up, do an async load, check its result, and return its costs."""
+    """Warm up, run an async load, check its result, and return its costs."""
     check(task.warm_up, await load(task.warm_up))
     run = task.run
     with Stopwatch(task, run) as watch:

@@ -1,7 +1,7 @@
-"""The process of a client: ``python -m benchmarks.worker MODULE``, one of those with a ``measure``.
+"""Process of a client: ``python -m benchmarks.worker MODULE``, with a module that has a ``measure``.
 
-It reads tasks from standard input, one JSON object a line, and answers each with one: what a call cost. So
-the runner can interleave clients. It ends when standard input does.
+It reads tasks from standard input, one JSON object per line, and answers each with the costs per call, so
+that the runner can alternate clients. It ends at the end of standard input.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from benchmarks.tasks import Task
 
 
 def main(module: str) -> None:
-    """Serve tasks until the end of standard input."""
-    # Nothing that a client prints may get between the answers.
+    """Execute tasks until the end of standard input."""
+    # Output of a client must not mix with the answers.
     answers, sys.stdout = sys.stdout, sys.stderr
     measure: Callable[[Task], dict[str, float]] = importlib.import_module(module).measure
     print("ready {}", file=answers, flush=True)

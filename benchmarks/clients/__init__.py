@@ -1,1 +1,1 @@
-"""The clients that are compared, each of which has a ``measure``, and what they have in common."""
+"""Client processes, each module with a function ``measure``, and their common parts."""

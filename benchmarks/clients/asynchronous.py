@@ -1,4 +1,4 @@
-"""The loads that are the same on every async API, whatever the event loop."""
+"""Loads for all async APIs, independent of the event loop."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any, Final, Protocol
 from benchmarks.tasks import Run, payload
 
 Together = Callable[[Sequence[Callable[[], Awaitable[None]]]], Awaitable[None]]
-"""Runs async functions at the same time, each in a task of its own, and returns when all have ended."""
+"""Runs async functions concurrently, each in a task, and returns when all have ended."""
 
 
 class Caller(Protocol):
-    """What makes calls: a link, or what a peer has in its place."""
+    """A link, or its counterpart of another package."""
 
     async def add(self, first: int, second: int, /) -> int:
-        """Have two numbers added."""
+        """Return the sum of two numbers."""
 
     async def echo(self, value: Any, /) -> Any:
-        """Have a value sent back."""
+        """Return the value."""
 
 
 async def one(caller: Caller, run: Run) -> int:
@@ -33,7 +33,7 @@ async def one(caller: Caller, run: Run) -> int:
 
 
 async def flight(callers: Sequence[Caller], run: Run, tasks_each: int, together: Together) -> int:
-    """Always keep as many calls on their way at each caller, all together making those of the run."""
+    """Keep this number of calls in flight at each caller, until all calls of the run are made."""
     numbers = iter(range(run.calls))
     total = 0
 
@@ -51,7 +51,7 @@ async def flight(callers: Sequence[Caller], run: Run, tasks_each: int, together:
 
 
 async def bursts(caller: Caller, run: Run, together: Together) -> int:
-    """Start many tasks with one call each, wait for them all, and so on."""
+    """Repeatedly start many tasks with one call each, and wait for all of them."""
     total = 0
 
     def asking(number: int) -> Callable[[], Awaitable[None]]:
@@ -68,7 +68,7 @@ async def bursts(caller: Caller, run: Run, together: Together) -> int:
 
 
 async def echoes(caller: Caller, run: Run) -> Any:
-    """Send the same there and back."""
+    """Send the same value there and back."""
     sent = payload(run)
     result = None
     for _ in range(run.calls):
@@ -77,11 +77,11 @@ async def echoes(caller: Caller, run: Run) -> Any:
 
 
 PEER_LOADS: Final = ("one", "flight", "floats")
-"""What the client of every peer can do."""
+"""The loads that the clients of all peers support."""
 
 
 async def peer_load(caller: Caller, run: Run, together: Together) -> Any:
-    """Do what every peer can do."""
+    """Run a load that the clients of all peers support."""
     if run.load == "one":
         return await one(caller, run)
     if run.load == "flight":

@@ -1,6 +1,6 @@
-"""Many bare clients in one process, which cost next to nothing, so that what they cost a Manager shows.
+"""Many minimal clients in one process, to measure the costs of the Manager for them.
 
-They connect, tell who they are, link, and from then on only count the lines that come.
+They connect, send their identity and link; from then on they only count received lines.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from benchmarks.tasks import measure as measure_async
 from msl_network_trio import Link, connect
 
 _AT_A_TIME = 16
-"""How many connections are opened at a time."""
+"""Number of connections that are opened concurrently."""
 
 
 class _Client(Connection):
-    """A connection, and how many lines came."""
+    """A connection, with the number of lines received."""
 
     lines = 0
 
     def receive_what_is_there(self) -> None:
-        """Count what has come, and forget it."""
+        """Count and discard the received data."""
         try:
             while True:
                 self.lines += self.receive()
@@ -42,10 +42,10 @@ class _Client(Connection):
 
 
 class _Clients:
-    """Clients that take what comes.
+    """Clients that only receive.
 
     Args:
-        task: Where to connect.
+        task: The server to connect to.
         stack: Closes the connections.
     """
 
@@ -57,7 +57,7 @@ class _Clients:
         self._selector = stack.enter_context(selectors.DefaultSelector())
 
     def open(self, count: int) -> None:
-        """Open so many more, and link them."""
+        """Open and link a number of further connections."""
         with ThreadPoolExecutor(_AT_A_TIME) as threads:
             opened = [threads.submit(_Client, self._task, self._context) for _ in range(count)]
         for future in opened:
@@ -68,12 +68,12 @@ class _Clients:
             self._clients.append(client)
 
     def count_from_here(self) -> None:
-        """Forget how many lines have come so far."""
+        """Reset the numbers of received lines."""
         for client in self._clients:
             client.lines = 0
 
     def wait_for(self, lines: int) -> None:
-        """Wait until so many lines have come at each of them."""
+        """Wait until each of them has received this number of lines."""
         give_up = monotonic() + PATIENCE
         missing = sum(client.lines < lines for client in self._clients)
         while missing:
@@ -88,9 +88,9 @@ class _Clients:
 
 
 async def _measure(task: Task) -> dict[str, float]:
-    """Have notifications emitted, one at a time, and wait until each of many clients was told.
+    """Emit notifications one at a time, and wait until each of many clients has received it.
 
-    What each of them costs the Manager, which is the first process, is measured as well.
+    The costs of the Manager, which is the first process, are measured as well.
     """
     with ExitStack() as stack:
         clients = _Clients(task, stack)
@@ -109,7 +109,7 @@ def _fan_out(link: Link, clients: _Clients) -> Callable[[Run], Any]:
             began = perf_counter()
             reply = link.emit(number, number + 1, asynchronous=True)
             await trio.lowlevel.checkpoint()
-            clients.wait_for(number + 1)  # which is all that there is to do meanwhile
+            clients.wait_for(number + 1)  # there is nothing else to do meanwhile
             run.latencies.append(perf_counter() - began)
             await reply
         return sum_of(run.calls)
@@ -118,9 +118,9 @@ def _fan_out(link: Link, clients: _Clients) -> Callable[[Run], Any]:
 
 
 LOADS: Final = frozenset({"fan-out"})
-"""What it can do."""
+"""The supported loads."""
 
 
 def measure(task: Task) -> dict[str, float]:
-    """Carry out a task and return the costs of one of its notifications."""
+    """Execute a task and return the costs per notification."""
     return trio.run(_measure, task)

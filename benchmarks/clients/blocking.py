@@ -1,4 +1,4 @@
-"""The loads that are the same on both blocking APIs, since ours is that of msl-network."""
+"""Loads for both blocking APIs, which are the same."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from benchmarks.tasks import Run, payload
 
 
 class Caller(Protocol):
-    """What makes calls: a link, or what a peer has in its place."""
+    """A link, or its counterpart of another package."""
 
     def add(self, first: int, second: int, /) -> int:
-        """Have two numbers added."""
+        """Return the sum of two numbers."""
 
     def echo(self, value: Any, /) -> Any:
-        """Have a value sent back."""
+        """Return the value."""
 
 
 def one(caller: Caller, run: Run) -> int:
@@ -34,7 +34,7 @@ def one(caller: Caller, run: Run) -> int:
 
 
 def handled(link: Any, run: Run) -> int:
-    """Make one call after the other, with a notification handler that has nothing to do any more."""
+    """Make one call after the other, with a notification handler that receives nothing."""
     handled: list[int] = []
 
     def handler(_: Any, number: int) -> None:
@@ -47,11 +47,11 @@ def handled(link: Any, run: Run) -> int:
 
 
 def window(start: Callable[[int], Callable[[], int]], run: Run) -> int:
-    """Always keep as many on their way: wait for the oldest, then start another.
+    """Keep a number of calls in flight: wait for the oldest, then start another.
 
     Args:
-        start: Starts the call of a number, and returns what waits for its result.
-        run: What to do.
+        start: Starts the call of a number, and returns a function that waits for its result.
+        run: The run.
     """
     total = 0
     waiting: deque[Callable[[], int]] = deque()
@@ -65,7 +65,7 @@ def window(start: Callable[[int], Callable[[], int]], run: Run) -> int:
 
 
 def bursts(start: Callable[[int], Callable[[], int]], run: Run) -> int:
-    """Start many, wait for them all, and so on; arguments are those of `window`."""
+    """Repeatedly start many calls and wait for all of them; the arguments are those of `window`."""
     total = 0
     for numbers in run.bursts():
         for wait in [start(number) for number in numbers]:
@@ -74,7 +74,7 @@ def bursts(start: Callable[[int], Callable[[], int]], run: Run) -> int:
 
 
 def echoes(caller: Caller, run: Run) -> Any:
-    """Send the same there and back."""
+    """Send the same value there and back."""
     sent = payload(run)
     result = None
     for _ in range(run.calls):
@@ -83,7 +83,7 @@ def echoes(caller: Caller, run: Run) -> Any:
 
 
 def futures_of(*links: Any) -> Callable[[int], Callable[[], int]]:
-    """Return what starts a call as a Future, on one link after the other."""
+    """Return a function that starts a call as a Future, on the links in turn."""
     in_turn = cycle(links)
 
     def start(number: int) -> Callable[[], int]:

@@ -1,7 +1,7 @@
-"""A client that has large replies pass: ``python -m benchmarks.clients.bulk PORT [CERTIFICATE]``.
+"""Background load of large replies: ``python -m benchmarks.clients.bulk PORT [CERTIFICATE]``.
 
-It always keeps some on their way, and is ready when the first one has come. It answers each line of standard
-input when the next one has come, and ends when standard input does.
+It keeps some requests in flight, and is ready after the first reply. It answers each line of standard
+input after the next reply, and ends at the end of standard input.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msl_network_trio import Link, connect
 
 
 class _Load:
-    """Requests replies until it is told to end."""
+    """Requests large replies until it is stopped."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -37,7 +37,7 @@ class _Load:
 
 
 async def main(port: int, certificate: str | None) -> None:
-    """Have replies pass until the end of standard input."""
+    """Transfer large replies until the end of standard input."""
     async with (
         connect(
             name="bulk", host=HOST, port=port, disable_tls=certificate is None, cert_file=certificate
@@ -53,7 +53,7 @@ async def main(port: int, certificate: str | None) -> None:
         while await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
             await load.next.wait()
             print("{}", flush=True)
-        # The last replies are waited for, so that they are not in the way of what is measured next.
+        # Wait for the last replies, so that they do not disturb the next measurement.
         load.ended = True
 
 

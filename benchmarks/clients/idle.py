@@ -1,4 +1,4 @@
-"""What a process holds for each of its connections."""
+"""Memory and threads of a process per connection."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import psutil
 
 
 class Holdings:
-    """Memory and threads of a process, from when this is made.
+    """Memory and threads of a process, since this object was created.
 
     Args:
-        pid: The process; None: this one.
+        pid: Process id; None: this process.
     """
 
     def __init__(self, pid: int | None = None) -> None:
@@ -23,9 +23,9 @@ class Holdings:
         return self._process.memory_info().rss, self._process.num_threads()
 
     def grown(self, count: int) -> dict[str, float]:
-        """Return by how many bytes and threads it has grown for each of so many."""
+        """Return the growth per connection in bytes and threads, for a number of connections."""
         memory, threads = self._now()
-        # At least a byte, so that there is a ratio.
+        # At least one byte, so that a ratio can be computed.
         return {
             "bytes": max(1, memory - self._bytes) / count,
             "threads": (threads - self._threads) / count,
@@ -33,5 +33,5 @@ class Holdings:
 
 
 def opened_first(calls: int) -> int:
-    """Return how many connections are opened before, so that what only the first ones need does not count."""
+    """Return the number of connections that are opened first, so that one-time costs are excluded."""
     return max(2, calls // 10)

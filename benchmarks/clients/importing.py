@@ -1,4 +1,4 @@
-"""What importing a package costs a program: ``python -c "import ..."`` less ``python -c pass``."""
+"""Costs of importing a package: ``python -c "import ..."`` minus ``python -c pass``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROGRAMS = {
 
 
 def _seconds(program: str) -> float:
-    # Where Python is told to keep no compiled modules, only packages that pip has compiled would have them.
+    # If Python may not write compiled modules, only packages installed by pip would have them.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     began = perf_counter()
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30, env=environment)
@@ -26,7 +26,7 @@ def _seconds(program: str) -> float:
 
 
 def measure(task: Task) -> dict[str, float]:
-    """Start programs that import it and some that do not, in turns; what they differ by is what it costs."""
+    """Start programs that import the package or do not, alternately, and return the differences."""
     program = PROGRAMS[task.load]
     _seconds(program)
     differences = [_seconds(program) - _seconds("pass") for _ in range(task.calls)]

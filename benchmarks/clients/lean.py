@@ -1,8 +1,7 @@
-"""A generator of load that costs next to nothing, so that what a network costs shows, and not its client.
+"""Load generator with minimal costs of its own, to measure networks instead of clients.
 
-It knows just as much of the protocol as it takes to make calls. Requests are encoded before the clock starts,
-and replies are read after it has stopped; meanwhile it counts lines and sends as many new requests as
-replies came.
+It implements only the part of the protocol that calls need. Requests are encoded before the clock starts,
+and replies are decoded after it has stopped; meanwhile it counts lines and sends one new request per reply.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from benchmarks.clients.raw import PATIENCE, Connection, context_of, request
 from benchmarks.tasks import SERVICE, Run, Stopwatch, Task, check, sum_of
 
 _PER_CONNECTION = 2
-"""How many requests are on their way at a time on each of many connections."""
+"""Number of requests in flight on each of many connections."""
 
 
 class _Requests:
-    """What is to be sent."""
+    """Encoded requests to send."""
 
     def __init__(self, run: Run) -> None:
         if run.load in _EMISSIONS:
@@ -36,7 +35,7 @@ class _Requests:
         self._sent = 0
 
     def take(self, count: int) -> bytes:
-        """Return the next ones, joined; nothing if there are no more."""
+        """Return the next requests, joined; empty if there are no more."""
         begin = self._sent
         self._sent += count
         return b"".join(self._lines[begin : self._sent])
@@ -90,7 +89,7 @@ def _emissions(connections: Sequence[Connection], run: Run, requests: _Requests)
 
 
 def _emitted(run: Run) -> Sequence[range]:
-    """Return the numbers of the notifications that each request has emitted."""
+    """Return the numbers of the notifications emitted for each request."""
     size = 1 if run.load == "ticks" else run.in_flight
     return [range(begin, min(begin + size, run.calls)) for begin in range(0, run.calls, size)]
 
@@ -104,18 +103,18 @@ _RUN: Final[dict[str, Callable[[Sequence[Connection], Run, _Requests], None]]] =
 }
 
 _EMISSIONS: Final = ("burst", "ticks")
-"""The loads whose calls are notifications."""
+"""Loads whose calls are notifications."""
 
 LOADS: Final = frozenset(_RUN)
-"""What it can do."""
+"""The supported loads."""
 
 
 def _sum(connections: Sequence[Connection], run: Run) -> int:
-    """Return what all calls came to.
+    """Return the sum of the results of all calls.
 
     Raises:
-        RuntimeError: One was not answered once, with its own answer; or notifications are not those that were
-            emitted, in their order.
+        RuntimeError: A call did not get exactly one reply, its own, or notifications are missing, unexpected
+            or out of order.
     """
     lines = [json.loads(line) for connection in connections for line in connection.take()]
     replies = [line for line in lines if line["uid"] != "notification"]
@@ -132,7 +131,7 @@ def _sum(connections: Sequence[Connection], run: Run) -> int:
 
 
 def measure(task: Task) -> dict[str, float]:
-    """Carry out a task and return the costs of one of its calls."""
+    """Execute a task and return the costs per call."""
     context = context_of(task)
     go = _RUN[task.load]
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The loads on our client: on the async API, and on the blocking one those whose names say so."""
+"""Loads for the client of this package, with the async and the blocking API."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from benchmarks.tasks import measure as measure_async
 from msl_network_trio import Link, NotificationStream, Reply, connect, sync
 
 INTERVAL: Final = 0.02
-"""How many seconds there are from one call to the next where they are made at fixed times.
+"""Seconds between the starts of calls at fixed times.
 
-They begin whether the ones before have been answered or not: otherwise the slower a network is, the fewer of
-the calls would be made at the very times at which it keeps them waiting.
+Calls start even if previous ones are not answered: otherwise a slow network would
+get fewer calls just when it is slow.
 """
 
 
 async def together(functions: Sequence[Callable[[], Awaitable[None]]]) -> None:
-    """Run async functions at the same time."""
+    """Run async functions concurrently."""
     async with trio.open_nursery() as nursery:
         for function in functions:
             nursery.start_soon(function)
 
 
 async def _handles(link: Link, run: Run) -> int:
-    """Always keep as many on their way, from one task: await the oldest, then start another."""
+    """Keep a number of handles in flight from one task: await the oldest, then start another."""
     total = 0
     window: deque[Reply] = deque()
     for number in range(run.calls):
@@ -54,7 +54,7 @@ async def _handles(link: Link, run: Run) -> int:
 
 
 async def _handle_bursts(link: Link, run: Run) -> int:
-    """Start many, from one task, await them all, and so on."""
+    """Repeatedly create many handles in one task, and await all of them."""
     total = 0
     for numbers in run.bursts():
         for reply in [link.add(number, 1, asynchronous=True) for number in numbers]:
@@ -63,9 +63,9 @@ async def _handle_bursts(link: Link, run: Run) -> int:
 
 
 async def _cancelled(link: Link, run: Run) -> int:
-    """As bursts of tasks, but every other call is cancelled after it was written.
+    """Start bursts of tasks in which every other call is cancelled after it was written.
 
-    What a cancelled call would have come to is added in its place, so that the sum can be checked.
+    The expected results of the cancelled calls are added, so that the sum can be checked.
     """
     total = 0
 
@@ -88,7 +88,7 @@ async def _cancelled(link: Link, run: Run) -> int:
 
 
 async def _receive(stream: NotificationStream, numbers: range) -> int:
-    """Receive the notifications of these numbers, and return what the same calls of ``add`` come to."""
+    """Receive the notifications of these numbers, and return the sum that ``add`` would give."""
     total = 0
     expected, last = iter(numbers), numbers[-1]
     async for notification in stream:
@@ -102,7 +102,7 @@ async def _receive(stream: NotificationStream, numbers: range) -> int:
 
 
 async def _burst(link: Link, run: Run) -> int:
-    """Receive notifications, many at once, by a handler, as the reference has to."""
+    """Receive many notifications at once with a handler, as the reference does."""
     total = 0
     arrived = trio.Event()
     expected: Iterator[int] = iter(())
@@ -125,7 +125,7 @@ async def _burst(link: Link, run: Run) -> int:
 
 
 async def _burst_by_stream(link: Link, run: Run) -> int:
-    """Receive notifications, many at once, by iterating over them."""
+    """Receive many notifications at once from a stream."""
     total = 0
     async with link.notifications(max_buffer_size=run.in_flight) as stream:
         for numbers in run.bursts():
@@ -147,7 +147,7 @@ async def _ticks(link: Link, run: Run) -> int:
 
 
 async def _fixed_times(link: Link, run: Run) -> int:
-    """Make calls at fixed times, whether the ones before have been answered or not."""
+    """Make calls at fixed times, whether or not previous ones have been answered."""
     total = 0
 
     async def ask(number: int, time: float) -> None:
@@ -201,7 +201,7 @@ _ON_BLOCKING_LINK: dict[str, Callable[[Any, Run], Any]] = {
 
 
 def connect_arguments(task: Task) -> dict[str, Any]:
-    """Return the arguments of `connect` for the other end of a task."""
+    """Return the arguments of `connect` for the server of a task."""
     arguments: dict[str, Any] = {
         "name": "ours",
         "host": HOST,
@@ -226,7 +226,7 @@ def _measure_on_blocking_link(task: Task) -> dict[str, float]:
 
 
 async def _measure_connections(task: Task) -> dict[str, float]:
-    """Keep two calls on their way on each of many connections."""
+    """Keep two calls in flight on each of many connections."""
     async with AsyncExitStack() as stack:
         links = []
         for _ in range(task.size):
@@ -240,7 +240,7 @@ async def _measure_connections(task: Task) -> dict[str, float]:
 
 
 async def _measure_connecting(task: Task) -> dict[str, float]:
-    """Connect and disconnect, again and again."""
+    """Repeatedly connect and disconnect."""
 
     async def load(run: Run) -> int:
         connected = 0
@@ -253,7 +253,7 @@ async def _measure_connecting(task: Task) -> dict[str, float]:
 
 
 async def _measure_idle(task: Task) -> dict[str, float]:
-    """Open connections and leave them alone."""
+    """Open connections without using them."""
     async with AsyncExitStack() as stack:
         for _ in range(opened_first(task.calls)):
             await stack.enter_async_context(connect(**connect_arguments(task)))
@@ -272,11 +272,11 @@ _ALONE: dict[str, Callable[[Task], Awaitable[dict[str, float]]]] = {
 
 
 LOADS: Final = frozenset({*_ON_LINK, *_ON_BLOCKING_LINK, *_ALONE})
-"""What it can do."""
+"""The supported loads."""
 
 
 def measure(task: Task) -> dict[str, float]:
-    """Carry out a task and return the costs of one of its calls."""
+    """Execute a task and return the costs per call."""
     if task.load in _ON_BLOCKING_LINK:
         return _measure_on_blocking_link(task)
     return trio.run(_ALONE.get(task.load, _measure_on_link), task)

@@ -1,4 +1,4 @@
-"""A client that knows just as much of the protocol as it takes to make calls, and costs next to nothing."""
+"""Minimal client on a socket, with only the part of the protocol that calls need."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any, Final
 from benchmarks.tasks import HOST, SERVICE, Task
 
 PATIENCE: Final = 30.0
-"""For how many seconds nothing may come."""
+"""Maximum seconds without received data."""
 
 _RECEIVE: Final = 65_536
 _IDENTITY: Final = {"type": "client", "name": "raw", "language": "none", "os": "none"}
 
 
 class Connection:
-    """A client that is linked.
+    """A linked connection.
 
     Args:
-        task: Where to connect.
-        context: What `context_of` returns for it.
+        task: The server to connect to.
+        context: The return value of `context_of` for the server.
 
     Attributes:
-        socket: The socket, which blocks, for `PATIENCE` seconds at most.
+        socket: The blocking socket, with a timeout of `PATIENCE` seconds.
     """
 
     def __init__(self, task: Task, context: ssl.SSLContext | None) -> None:
@@ -41,7 +41,7 @@ class Connection:
             raise RuntimeError(f"not linked: {answer['message']}")
 
     def receive(self) -> int:
-        """Wait for bytes, and return how many lines they end."""
+        """Wait for data, and return the number of line ends in it."""
         data = self.socket.recv(_RECEIVE)
         if not data:
             raise ConnectionError("the Manager has closed a connection")
@@ -49,7 +49,7 @@ class Connection:
         return data.count(b"\n")
 
     def take(self) -> list[bytes]:
-        """Return the lines that have come."""
+        """Return the received lines."""
         *lines, rest = b"".join(self.received).split(b"\n")
         self.received = [rest] if rest else []
         return lines
@@ -65,13 +65,13 @@ class Connection:
 
 
 def context_of(task: Task) -> ssl.SSLContext | None:
-    """Return the TLS context for where a task is; None: without TLS."""
+    """Return the TLS context for the server of a task; None: no TLS."""
     certificate = task.address.certificate
     return ssl.create_default_context(cafile=certificate) if certificate else None
 
 
 def request(service: str, attribute: str, args: Sequence[Any], uid: str) -> dict[str, Any]:
-    """Return a request."""
+    """Return an encoded request."""
     return {
         "args": args,
         "attribute": attribute,

@@ -1,7 +1,6 @@
-"""The loads on the client of msl-network 1.0.0, with its logging as it comes.
+"""Loads for the client of msl-network 1.0.0, with its default logging.
 
-Its API offers Futures to have many requests on their way, and nothing else, so all loads that have many in
-flight are made of Futures here.
+Its API has only Futures for concurrent requests, so all loads with many calls in flight use Futures.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ def _bursts(link: Any, run: Run) -> int:
 
 
 def _burst(link: Any, run: Run) -> int:
-    """Receive notifications, many at once, by the handler that the API has for it."""
+    """Receive many notifications at once with a handler."""
     total = 0
     arrived = threading.Event()
     expected: Iterator[int] = iter(())
@@ -92,7 +91,7 @@ def _measure_on_link(task: Task) -> dict[str, float]:
 
 
 def _measure_connections(task: Task) -> dict[str, float]:
-    """Keep two calls on their way on each of many connections."""
+    """Keep two calls in flight on each of many connections."""
     with ExitStack() as stack:
         links = [stack.enter_context(_connected(task)).link(SERVICE) for _ in range(task.size)]
 
@@ -103,7 +102,7 @@ def _measure_connections(task: Task) -> dict[str, float]:
 
 
 def _measure_connecting(task: Task) -> dict[str, float]:
-    """Connect and disconnect, again and again."""
+    """Repeatedly connect and disconnect."""
 
     def load(run: Run) -> int:
         connected = 0
@@ -116,7 +115,7 @@ def _measure_connecting(task: Task) -> dict[str, float]:
 
 
 def _measure_idle(task: Task) -> dict[str, float]:
-    """Open connections and leave them alone."""
+    """Open connections without using them."""
     with ExitStack() as stack:
         for _ in range(opened_first(task.calls)):
             stack.enter_context(_connected(task))
@@ -135,9 +134,9 @@ _ALONE: dict[str, Callable[[Task], dict[str, float]]] = {
 
 
 LOADS: Final = frozenset({*_ON_LINK, *_ALONE})
-"""What it can do."""
+"""The supported loads."""
 
 
 def measure(task: Task) -> dict[str, float]:
-    """Carry out a task and return the costs of one of its calls."""
+    """Execute a task and return the costs per call."""
     return _ALONE.get(task.load, _measure_on_link)(task)

@@ -1,1 +1,1 @@
-"""What ``python -m benchmarks`` can do; every module has a ``main``."""
+"""The commands of ``python -m benchmarks``, each module with a function ``main``."""

@@ -1,6 +1,6 @@
-"""``python -m benchmarks compare OLD NEW``: what changed from one run to another.
+"""``python -m benchmarks compare OLD NEW``: compares the ratios of two runs.
 
-Only ratios are compared, which were taken within a run each.
+Each ratio was measured within one run; absolute costs are not compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEADER = ("", "than", "old", "new", "change", "")
 
 @dataclass(frozen=True)
 class Change:
-    """What became of a comparison."""
+    """The change of a comparison."""
 
     name: str
     other: str
@@ -28,13 +28,13 @@ class Change:
 
     @property
     def change(self) -> float:
-        """By what part the new median is greater than the old one."""
+        """Relative increase of the median."""
         old = self.old.spread.median
         return 0.0 if old == 0 else self.new.spread.median / old - 1
 
     @property
     def verdict(self) -> str:
-        """Whether the rounds of the runs overlap, in which case chance may explain the change."""
+        """Whether the rounds of both runs overlap, so that the change may be random."""
         old, new = self.old.spread, self.new.spread
         if new.min > old.max:
             return "greater in all rounds"
@@ -44,7 +44,7 @@ class Change:
 
 
 def changes(old: results.Results, new: results.Results) -> tuple[list[Change], list[str]]:
-    """Return what became of each comparison that both runs have, and the names of those that one has."""
+    """Return the changes of the comparisons in both runs, and the names of those in only one of them."""
     both = []
     for run in (old, new):
         lines = table.lines(run.cases, run.pin)
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
     """Compare two runs and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks compare", description=__doc__)
     parser.add_argument("old", type=Path, metavar="OLD", help="a file written with --json")
-    parser.add_argument("new", type=Path, metavar="NEW", help="another one")
+    parser.add_argument("new", type=Path, metavar="NEW", help="a newer file written with --json")
     options = parser.parse_args(arguments)
     try:
         old, new = results.load(options.old), results.load(options.new)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks guard``: fails when a recorded floor is broken."""
+"""``python -m benchmarks guard``: fails if a recorded floor is not reached."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ ROUNDS = 3
 
 
 def main(arguments: list[str]) -> int:
-    """Measure what is guarded, compare it with the floors, and return the exit status."""
+    """Measure the guarded cases, compare them with the floors, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks guard",
-        description="Measure what is guarded, on one CPU, and fail if the median ratio of the CPU times is "
-        "below the floor that is recorded for it.",
+        description="Measure the guarded cases on one CPU, and fail if the median ratio of the CPU times is "
+        "below its recorded floor.",
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"default {ROUNDS}")
     parser.add_argument(
-        "--record", action="store_true", help="record floors from what is measured, instead of comparing"
+        "--record", action="store_true", help="record the measured ratios as floors, instead of comparing"
     )
     options = parser.parse_args(arguments)
     if options.rounds < 1:

@@ -1,4 +1,4 @@
-"""``python -m benchmarks profile``: shows where the time of a call goes in our client."""
+"""``python -m benchmarks profile``: shows the parts of the client's time of a call."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def main(arguments: list[str]) -> int:
     """Measure, print the shares, and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks profile",
-        description="Show where the CPU time of a call goes in our client, with no network in between: how "
-        "much of it is Trio's, and how much each part of ours.",
+        description="Show the parts of the client's CPU time of a call, without a network: the "
+        "share of Trio, and of each part of this package.",
     )
     parser.parse_args(arguments)
     for load, shares in attribute().items():

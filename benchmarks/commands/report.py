@@ -1,4 +1,4 @@
-"""``python -m benchmarks report FILE``: writes the page of results and its pictures."""
+"""``python -m benchmarks report FILE``: writes the page of results and the figures of the README."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ def main(arguments: list[str]) -> int:
     """Write the page and return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks report",
-        description="Write RESULTS.md and its pictures from files that were written with --json, and "
-        "results.json, which holds what is in all of them.",
+        description="Write RESULTS.md and its plots from files that were written with --json, and "
+        "results.json with the content of all of them.",
     )
     parser.add_argument(
         "results",
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="written with --json; of a case in several, the last counts",
+        help="file written with --json; the last file with a case counts",
     )
     parser.add_argument(
         "--folder",
         type=Path,
         default=Path("benchmarks"),
-        help="where to write RESULTS.md, results.json and plots/ (default: benchmarks)",
+        help="folder for RESULTS.md, results.json and plots/ (default: benchmarks)",
     )
     parser.add_argument(
-        "--readme", type=Path, metavar="FILE", help="also put the figures into this file, between their marks"
+        "--readme",
+        type=Path,
+        metavar="FILE",
+        help="also write the figures into this file, between their marks",
     )
     options = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""``python -m benchmarks [run]``: measures, shows a table, and writes everything to a file."""
+"""``python -m benchmarks [run]``: measures, shows a table, and writes the results to a file."""
 
 from __future__ import annotations
 
@@ -28,27 +28,32 @@ def _described() -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return what reads the command line."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure contestants side by side, each in processes of its own, in turns, and print the "
-        "ratios of what they needed. Other work on the machine makes the ratios of single rounds vary.",
-        epilog="Other commands: 'compare OLD NEW' compares two runs, 'report FILE' makes a page of one.",
+        description="Measure contestants alternately, each in separate processes, and print the ratios of "
+        "their costs. Other work on the machine makes the ratios of single rounds vary.",
+        epilog="Other commands: 'compare OLD NEW' compares runs, 'report FILE' writes the page of results.",
     )
     add = parser.add_argument
     add(
         "suites",
         nargs="*",
         metavar="SUITE",
-        help=f"what to measure; {_described()}. Default: all",
+        help=f"suites to measure; {_described()}. Default: all",
     )
-    add("--only", nargs="+", default=[], metavar="NAME", help="just these, see --list; patterns work, too")
-    add("--list", action="store_true", help="list what can be measured, and end")
-    add("--rounds", type=int, metavar="N", help=f"default {ROUNDS}, if quick {QUICK_ROUNDS}")
+    add("--only", nargs="+", default=[], metavar="NAME", help="cases to measure, see --list; may be patterns")
+    add("--list", action="store_true", help="list the cases, and exit")
+    add(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help=f"number of rounds, default {ROUNDS}, with --quick {QUICK_ROUNDS}",
+    )
     add(
         "--quick",
         action="store_true",
-        help="fewer calls, and nothing that takes long: rough ratios in less than two minutes",
+        help="fewer calls, no slow cases: rough ratios in less than two minutes",
     )
     add(
         "--pin",
@@ -56,17 +61,17 @@ def parser() -> argparse.ArgumentParser:
         const="all",
         default="latency",
         choices=("latency", "all", "none"),
-        help="which cases share one CPU, where that can be chosen: those that measure the latency of one "
+        help="cases that share one CPU, where that can be chosen: those that measure the latency of one "
         "call (default), all (--pin alone), or none",
     )
-    add("--json", type=Path, metavar="FILE", help="write everything measured to a file")
+    add("--json", type=Path, metavar="FILE", help="write the results to a file")
     return parser
 
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return the options, checked."""
+    """Return the checked options."""
     reader = parser()
-    # The suites may stand behind options, too.
+    # Suites may also follow options.
     found = reader.parse_intermixed_args(arguments)
     for suite in found.suites:
         if suite not in DESCRIPTIONS:
@@ -82,7 +87,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def listed(cases: Sequence[Case]) -> str:
-    """Return a line for each case: its name, what it is, and who takes part."""
+    """Return one line per case: name, title, contestants."""
     width = max(len(case.key) for case in cases) + 2
     return "\n".join(
         f"{case.key:<{width}}{case.full_title} ({', '.join(each.name for each in case.contestants)})"
@@ -92,9 +97,9 @@ def listed(cases: Sequence[Case]) -> str:
 
 @contextmanager
 def shown(total: int) -> Iterator[runner.Progress]:
-    """Show a bar on a terminal, and nothing elsewhere."""
+    """Show a progress bar, on terminals only."""
     console = Console(stderr=True)
-    if not console.is_terminal:  # where older releases of rich print an empty line
+    if not console.is_terminal:  # older releases of rich print an empty line otherwise
         yield lambda what, done: None
         return
     with Progress(
@@ -114,8 +119,8 @@ def shown(total: int) -> Iterator[runner.Progress]:
 
 
 def measured_or_status(cases: Sequence[Case], plan: runner.Plan) -> list[Measured] | int:
-    """Measure, with a bar; return the exit status if it was interrupted or has failed."""
-    # As Ctrl-C does, so that processes and folders are cleared away then, too.
+    """Measure, with a progress bar; return the exit status if the run was interrupted or has failed."""
+    # Treat SIGTERM like Ctrl-C, so that processes and folders are removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with shown(runner.steps(cases, plan)) as progress:

@@ -1,8 +1,8 @@
-"""Other packages for calls between processes, each in a module that looks the same to the harness.
+"""Other packages for calls between processes, in modules with the same interface.
 
-Such a module has ``serve(files, announce)``, which serves ``add(a, b)`` and ``echo(value)`` until it is
-killed, over TLS if there are files, and tells where; and ``measure(task)`` as any client has. It does both in
-the fastest way that the documentation of its package offers.
+Each module has ``serve(files, announce)``, which serves ``add(a, b)`` and ``echo(value)`` until it is
+killed, over TLS if there are files, and announces its port; and ``measure(task)`` like any client. Both use
+the fastest method in the documentation of the package.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Final, NamedTuple
 from benchmarks.processes import venv_program
 
 Announce = Callable[..., None]
-"""Is told the port on which a peer listens, and the processes that serve if not just this one."""
+"""Called with the port on which a peer listens, and its server processes unless it is this one."""
 
 
 class Files(NamedTuple):
-    """What TLS needs."""
+    """Certificate and key for TLS."""
 
     certificate: Path
     key: Path
@@ -28,25 +28,25 @@ class Files(NamedTuple):
 
 @dataclass(frozen=True)
 class Peer:
-    """What is known of a peer without importing it."""
+    """Facts about a peer that are available without importing it."""
 
     name: str
     package: str
-    """As it is called where it is installed from."""
+    """Name of the distribution to install."""
 
     module: str
     needs: str
-    """The module that it is imported as."""
+    """Name of the module to import."""
 
     transports: tuple[str, ...]
     about: str
-    """How it is driven, and what that gives and does not give, beside ours."""
+    """Description of its use and its features in comparison with this package."""
 
     program: str = ""
-    """A program that has to be there, too."""
+    """Program that it needs."""
 
     def missing(self) -> str | None:
-        """Return why it cannot be measured here; None if it can be."""
+        """Return the reason why it cannot be measured here; None if it can be."""
         if find_spec(self.needs) is None:
             return f"{self.package} is not installed"
         if self.program and venv_program(self.program) is None:
@@ -61,9 +61,9 @@ PEERS: Final = (
         "benchmarks.peers.on_rpyc",
         "rpyc",
         ("tcp", "tls"),
-        "Threads. Point to point: no hub at which many clients and services find each other. Remote objects "
-        "are used as if they were local; async_() for calls at the same time; floats as a tuple, which goes "
-        "by value, without JSON.",
+        "Threads. Point to point: no hub at which clients and services find each other. Remote objects "
+        "are used like local ones; async_() for concurrent calls; floats as a tuple, which is passed by "
+        "value, without JSON.",
     ),
     Peer(
         "Pyro5",
@@ -71,8 +71,9 @@ PEERS: Final = (
         "benchmarks.peers.on_pyro5",
         "Pyro5",
         ("tcp", "tls"),
-        "Threads. Point to point. A connection does one call at a time: the 100 in flight are batches, all "
-        "of whose results come together. Serializer marshal, the fastest of its own; for batches json.",
+        "Threads. Point to point. A connection executes one call at a time: the 100 in flight are "
+        "batches, whose results arrive together. Serializer marshal, the fastest of the package; json for "
+        "batches.",
     ),
     Peer(
         "aiorpcX",
@@ -80,8 +81,8 @@ PEERS: Final = (
         "benchmarks.peers.on_aiorpcx",
         "aiorpcx",
         ("tcp", "tls"),
-        "asyncio, on uvloop where it is installed. Point to point. JSON-RPC in lines, the nearest relative "
-        "of our protocol; its limits on load are switched off.",
+        "asyncio, on uvloop if installed. Point to point. JSON-RPC in lines, the protocol most similar to "
+        "MSL-Network; its load limits are switched off.",
     ),
     Peer(
         "pyzmq",
@@ -89,8 +90,9 @@ PEERS: Final = (
         "benchmarks.peers.on_pyzmq",
         "zmq",
         ("tcp",),
-        "Blocking DEALER and ROUTER sockets, MessagePack by msgspec. Point to point, and no calls but "
-        "messages: numbers, errors, names and who is there are left to the user. No TLS (CURVE instead).",
+        "Blocking DEALER and ROUTER sockets, MessagePack by msgspec. Point to point, messages instead of "
+        "calls: numbers, errors, names and the list of peers are left to the user. No TLS (CURVE "
+        "instead).",
     ),
     Peer(
         "NATS",
@@ -98,8 +100,8 @@ PEERS: Final = (
         "benchmarks.peers.on_nats",
         "nats",
         ("tcp", "tls"),
-        "asyncio, on uvloop where it is installed. A hub as ours is, but written in Go. Request and reply by "
-        "subject, MessagePack by msgspec; arguments, errors and who is there are left to the user.",
+        "asyncio, on uvloop if installed. A hub written in Go. Request and reply by subject, MessagePack "
+        "by msgspec; arguments, errors and the list of peers are left to the user.",
         program="nats-server",
     ),
     Peer(
@@ -108,13 +110,13 @@ PEERS: Final = (
         "benchmarks.peers.on_grpc",
         "grpc",
         ("tcp", "tls"),
-        "Its asyncio API, over a core in C++. Point to point, HTTP/2, MessagePack by msgspec in the place of "
+        "Its asyncio API, over a core in C++. Point to point, HTTP/2, MessagePack by msgspec instead of "
         "compiled message types.",
     ),
 )
-"""All of them; those that are not installed are skipped."""
+"""All peers; those that are not installed are skipped."""
 
 
 def peer_named(name: str) -> Peer | None:
-    """Return the peer of a name, or None."""
+    """Return the peer with a name, or None."""
     return next((peer for peer in PEERS if peer.name == name), None)

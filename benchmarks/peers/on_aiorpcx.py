@@ -16,11 +16,11 @@ from benchmarks.tasks import HOST, Task
 from benchmarks.tasks import measure as measure_async
 
 _MOST = 1000
-"""How many requests a session may have on its way; far more than there are."""
+"""Maximum concurrent requests of a session; more than are used."""
 
 
 class _Session(RPCSession):  # type: ignore[misc,unused-ignore]
-    cost_hard_limit = 0  # no slowing down of who asks a lot
+    cost_hard_limit = 0  # no throttling of busy clients
     initial_concurrent = _MOST
 
     def default_framer(self) -> Any:
@@ -77,6 +77,6 @@ async def _measure(task: Task) -> dict[str, float]:
 
 
 def measure(task: Task) -> dict[str, float]:
-    """Carry out a task and return the costs of one of its calls."""
+    """Execute a task and return the costs per call."""
     costs: dict[str, float] = event_loop.fastest()[1](_measure(task))
     return costs

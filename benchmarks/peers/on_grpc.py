@@ -82,7 +82,7 @@ async def _measure(task: Task, credentials: Any) -> dict[str, float]:
 
 
 def measure(task: Task) -> dict[str, float]:
-    """Carry out a task and return the costs of one of its calls."""
+    """Execute a task and return the costs per call."""
     certificate = task.address.certificate
     credentials = grpc.ssl_channel_credentials(Path(certificate).read_bytes()) if certificate else None
     return asyncio.run(_measure(task, credentials))

@@ -29,7 +29,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
 
 _START = 20.0
-"""How many seconds the hub may take to start."""
+"""Maximum seconds for the start of the hub."""
 
 
 async def _connect(port: int, certificate: str | None) -> Any:
@@ -54,14 +54,14 @@ def _start_hub(files: Files | None, folder: Path) -> tuple[int, int]:
     assert program is not None
     hub = subprocess.Popen([program, "-c", str(configuration)], stdout=subprocess.DEVNULL)
     at_end(hub.wait)
-    at_end(hub.kill)  # which is done first
+    at_end(hub.kill)  # the callbacks are called in reverse order
     give_up = monotonic() + _START
     while monotonic() < give_up and hub.poll() is None:
-        for path in folder.glob("*.ports"):  # in which it tells where it listens
+        for path in folder.glob("*.ports"):  # the file with the port
             try:
                 (where, *_) = json.loads(path.read_text(encoding="utf-8"))["nats"]
             except ValueError:
-                continue  # it is being written
+                continue  # the file is incomplete
             return int(where.rpartition(":")[2]), hub.pid
         sleep(0.01)
     raise RuntimeError(f"nats-server did not start; its status is {hub.poll()}")
@@ -113,6 +113,6 @@ async def _measure(task: Task) -> dict[str, float]:
 
 
 def measure(task: Task) -> dict[str, float]:
-    """Carry out a task and return the costs of one of its calls."""
+    """Execute a task and return the costs per call."""
     costs: dict[str, float] = event_loop.fastest()[1](_measure(task))
     return costs

@@ -1,4 +1,4 @@
-"""Pyro5: remote objects, by threads."""
+"""Pyro5: remote objects, with threads."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from benchmarks.clients import blocking
 from benchmarks.peers import Announce, Files
 from benchmarks.tasks import HOST, Run, Task, measure_blocking
 
-config.SERIALIZER = "marshal"  # the fastest of those that come with it
+config.SERIALIZER = "marshal"  # the fastest serializer of the package
 config.SOCK_NODELAY = True
 
 
 @api.expose  # type: ignore[untyped-decorator,unused-ignore]
 @api.behavior(instance_mode="single")  # type: ignore[untyped-decorator,unused-ignore]
 class Bench:
-    """What is served; names of remote objects may not begin with an underscore."""
+    """The served object; names of remote objects may not begin with an underscore."""
 
     def add(self, first: int, second: int) -> int:
         return first + second
@@ -48,7 +48,7 @@ def _batches(proxy: Any, run: Run) -> int:
 
 
 def measure(task: Task) -> dict[str, float]:
-    """Carry out a task and return the costs of one of its calls."""
+    """Execute a task and return the costs per call."""
     config.SSL = task.address.certificate is not None
     config.SSL_CACERTS = task.address.certificate or ""
     with api.Proxy(f"PYRO:bench@{HOST}:{task.address.port}") as proxy:

@@ -1,4 +1,4 @@
-"""pyzmq: messages between sockets of ZeroMQ."""
+"""pyzmq: messages between ZeroMQ sockets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Caller:
         self._sent = 0
 
     def start(self, *request: Any) -> Callable[[], Any]:
-        """Send a request, and return what waits for its answer; they come in the order of the requests."""
+        """Send a request, and return a function that waits for its reply; replies arrive in order."""
         self._sent += 1
         expected = b"%d" % self._sent
         self._socket.send_multipart((expected, _encode(request)))
@@ -59,7 +59,7 @@ class _Caller:
 
 
 def measure(task: Task) -> dict[str, float]:
-    """Carry out a task and return the costs of one of its calls."""
+    """Execute a task and return the costs per call."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.linger = 0
         socket.rcvtimeo = 30_000  # milliseconds

@@ -1,4 +1,4 @@
-"""RPyC: transparent remote objects, by threads."""
+"""RPyC: transparent remote objects, with threads."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def serve(files: Files | None, announce: Announce) -> None:
     server = ThreadedServer(_Bench, hostname=HOST, port=0, authenticator=authenticator)
     thread = threading.Thread(target=server.start, daemon=True)
     thread.start()
-    while not server.active:  # there is nothing that can be waited for
+    while not server.active:  # there is no event to wait for
         sleep(0.01)
     announce(server.port)
     thread.join()
 
 
 def _echoes(echo: Callable[[Any], Any], run: Run) -> list[float]:
-    sent = tuple(payload(run))  # a list would stay where it is, and be a remote object at the other end
+    sent = tuple(payload(run))  # a list would stay a remote object in the other process
     result: tuple[float, ...] = ()
     for _ in range(run.calls):
         result = echo(sent)
@@ -46,14 +46,14 @@ def _echoes(echo: Callable[[Any], Any], run: Run) -> list[float]:
 
 
 def measure(task: Task) -> dict[str, float]:
-    """Carry out a task and return the costs of one of its calls."""
+    """Execute a task and return the costs per call."""
     port, certificate = task.address.port, task.address.certificate
     connection = (
         rpyc.ssl_connect(HOST, port, ca_certs=certificate) if certificate else rpyc.connect(HOST, port)
     )
     try:
         root = connection.root
-        add, echo = root.add, root.echo  # looking them up would be a call each time
+        add, echo = root.add, root.echo  # each look-up would be a call
         add_soon = rpyc.async_(add)
 
         def start(number: int) -> Callable[[], int]:

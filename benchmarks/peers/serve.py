@@ -1,6 +1,6 @@
-"""The process of the server of a peer: ``python -m benchmarks.peers.serve NAME``.
+"""Process of the server of a peer: ``python -m benchmarks.peers.serve NAME``.
 
-Once it listens it tells its parent the ``port``, on 127.0.0.1. It ends when standard input does.
+When it listens, it reports the ``port`` on 127.0.0.1 to its parent. It ends at the end of standard input.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What is at the other end of the clients: Managers and Services, each in a process of its own."""
+"""Server processes: Managers and Services, each in a separate process."""

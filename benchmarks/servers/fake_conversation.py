@@ -1,4 +1,4 @@
-"""What the fake Manager says: the answers to the lines of a client."""
+"""Answers of the fake Manager to the lines of a client."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _MANAGER = json.dumps(
 
 
 class _Line(msgspec.Struct, gc=False):
-    """What has to be known of a line from a client; raw parts are copied as they are."""
+    """The used fields of a client's line; raw parts are copied unchanged."""
 
     attribute: str = ""
     args: msgspec.Raw = msgspec.Raw(b"[]")
@@ -55,18 +55,18 @@ _decode_pair = msgspec.json.Decoder(tuple[int, int]).decode
 
 
 class Conversation(asyncio.Protocol):
-    """The conversation with one client."""
+    """Connection to one client."""
 
     _transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask who is there: the Manager speaks first."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are so in all but their base
+        """Request the identity of the client: the Manager sends the first line."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of it
         self._unfinished: list[bytes] = []
         self._transport.write(HELLO)
 
     def data_received(self, data: bytes) -> None:
-        """Answer every line that is complete, in a single write."""
+        """Answer every complete line, in a single write."""
         end = data.rfind(b"\n")
         if end < 0:
             self._unfinished.append(data)
@@ -89,7 +89,7 @@ class Conversation(asyncio.Protocol):
 
 
 def answer(line: bytes, answers: list[bytes | memoryview]) -> bool:
-    """Append the answer to a line; return False if it says goodbye."""
+    """Append the answer to a line; return False if the client disconnects."""
     request = _decode(line)
     attribute = request.attribute
     uid = memoryview(request.uid)
@@ -112,5 +112,5 @@ def answer(line: bytes, answers: list[bytes | memoryview]) -> bool:
         return False
     elif attribute:
         answers += (_UNKNOWN, _UNKNOWN_REST % bytes(uid))
-    # What has no attribute is the client's answer to our question.
+    # A line without attribute is the identity of the client.
     return True

@@ -1,13 +1,13 @@
-"""A Manager with one Service, ``Bench``, in one process, that answers at once.
+"""Fake Manager with one Service, ``Bench``, in one process, that answers immediately.
 
-Run it with ``python -m benchmarks.servers.fake_manager``; ``--help`` tells its options. It does nothing but
-what it takes to keep a client busy, so that the cost of the client is what shows. It knows no other peers,
+Run it with ``python -m benchmarks.servers.fake_manager``; ``--help`` shows its options. It does the minimum
+that keeps a client busy, to measure the costs of the client. It has no other peers,
 checks nothing and forwards nothing. It answers ``add(a, b)``, ``echo(value)`` and ``emit(begin, end)`` of its
 Service, the last of which emits these numbers, and ``identity``, ``link`` and ``unlink`` of the Manager;
 ``__disconnect__`` closes the connection.
 
-Once it listens it prints ``ready`` and a JSON object: the ports ``tcp``, ``tls`` and ``websocket`` (without
-TLS) on 127.0.0.1, the file of its ``certificate``, and what ``loop`` it runs on.
+When it listens, it prints ``ready`` and a JSON object: the ports ``tcp``, ``tls`` and ``websocket`` (without
+TLS) on 127.0.0.1, the file of its ``certificate``, and the name of its event ``loop``.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from benchmarks.tasks import HOST
 
 
 def make_certificate(home: Path) -> tuple[Path, Path]:
-    """Make a certificate as the reference's Manager does, and return its file and that of its key."""
+    """Create a certificate as the reference's Manager does, and return the files of certificate and key."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        # Here, since nothing else of it is needed, and it takes its time.
+        # A late import: it is slow, and only this function needs it.
         from msl.network.cryptography import generate_certificate, generate_key
 
         certificate, key = home / "certs" / "localhost.crt", home / "keys" / "localhost.key"
@@ -82,7 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     if (options.certificate is None) != (options.key is None):
         parser.error("--certificate and --key belong together")
-    # As Ctrl-C does, so that the folder is removed then, too.
+    # Treat SIGTERM like Ctrl-C, so that the folder is removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     loop_name, run = event_loop.fastest()
     with ExitStack() as stack:
@@ -94,7 +94,7 @@ def main() -> None:
         try:
             run(_serve(*files, loop_name, until_eof=options.until_eof))
         except KeyboardInterrupt:
-            pass  # the way to end it
+            pass  # Ctrl-C is the way to end it
 
 
 if __name__ == "__main__":

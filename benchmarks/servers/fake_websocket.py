@@ -1,4 +1,4 @@
-"""The conversation of the fake Manager with a client that comes by WebSocket: a message is a line."""
+"""WebSocket connections of the fake Manager: each message is a line."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from benchmarks.servers.fake_conversation import HELLO, answer
 
 
 class WebSocketConversation(asyncio.Protocol):
-    """The conversation with one client."""
+    """Connection to one client."""
 
     _transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the client's handshake."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's are so in all but their base
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclasses of it
         self._connection = WSConnection(ConnectionType.SERVER)
         self._unfinished: list[str] = []
 
     def data_received(self, data: bytes) -> None:
-        """Answer every message that is complete, in a single write."""
+        """Answer every complete message, in a single write."""
         self._connection.receive_data(data)
         sent: list[bytes] = []
         alive = True
@@ -35,7 +35,7 @@ class WebSocketConversation(asyncio.Protocol):
             self._transport.close()
 
     def _meet(self, event: Event, sent: list[bytes]) -> bool:
-        """Append what an event is answered with; return False if it says goodbye."""
+        """Append the answer to an event; return False if the client disconnects."""
         send = self._connection.send
         if isinstance(event, Message):
             self._unfinished.append(event.data)

@@ -1,4 +1,4 @@
-"""The large replies that pass while small calls are measured."""
+"""Large replies, as background load while small calls are measured."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Final
 from benchmarks.tasks import floats
 
 BULK_SERVICE: Final = "Bulk"
-"""The Service that sends them, in a process of its own."""
+"""Name of the Service that sends them, in a separate process."""
 
 BULK_READINGS: Final = 1_000_000
-"""How many numbers a large reply has, which make it 20 MB long."""
+"""Length of the list in a large reply, which makes it 20 MB long."""
 
 BULK_REQUESTS: Final = 2
-"""How many of them are requested at a time, so that one passes while the next is made."""
+"""Number of requests in flight, so that one reply is transferred while the next one is encoded."""
 
 
 @cache
 def readings() -> list[float]:
-    """The numbers of a large reply, each with all its digits."""
+    """Return the numbers of a large reply, each with all its digits."""
     return floats() * (BULK_READINGS // len(floats()))

@@ -1,7 +1,7 @@
-"""The process of a Manager: ``python -m benchmarks.servers.manager ours``, or ``reference``.
+"""Process of a Manager: ``python -m benchmarks.servers.manager ours``, or ``reference``.
 
-Each runs as its command line runs it, with its default log level, INFO, to a file and to the console. Once it
-listens it tells its parent the ``port``, and if it has one the ``websocket_port``, on 127.0.0.1.
+Each runs as by its command line, with its default log level INFO, and logs to a file and the console. When
+it listens, it reports the ``port``, and the ``websocket_port`` if it has one, on 127.0.0.1 to its parent.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from benchmarks.parent import end_with_parent, say_ready, take_standard_output
 from benchmarks.tasks import HOST
 
 _RUNNING = re.compile(r"Network Manager running on .*:(\d+) \(TLS")
-"""What both of them log when they listen."""
+"""Beginning of the line that both Managers log when they listen."""
 
 _WEBSOCKET = re.compile(r"WebSocket, and a page, at .*:(\d+)/")
-"""What ours logs before, if it listens for WebSocket, too."""
+"""Beginning of the line that this package's Manager logs before, if it listens for WebSocket."""
 
 
 class _Announcement(logging.Handler):
-    """Tells the parent when the Manager listens, and goes away then, so that it costs nothing later."""
+    """Log handler that reports the start of the Manager to the parent, then removes itself to save time."""
 
     def __init__(self, logger: logging.Logger, for_parent: TextIO) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ def main() -> None:
         from msl.network.manager import run_forever as run_reference
 
         _Announcement(logging.getLogger("msl.network"), for_parent)
-        run_reference(port=_free_port(), **arguments)  # it cannot choose one itself
+        run_reference(port=_free_port(), **arguments)  # the reference cannot choose a port itself
     sys.exit("the Manager has ended")
 
 

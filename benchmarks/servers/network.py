@@ -1,4 +1,4 @@
-"""Starts what is at the other end: a fake Manager, a Manager with its Services, or the server of a peer."""
+"""Start of servers: a fake Manager, a Manager with its Services, or the server of a peer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from benchmarks.tasks import SERVICE, Address
 
 FAKE: Final = "fake"
 NETWORKS: Final = ("reference", "ours-plain", "ours-async")
-"""Whole networks: that of the reference, and ours with methods of either kind."""
+"""Networks: that of the reference, and that of this package with async or plain methods."""
 
 BULK_SERVER: Final = "ours-plain"
-"""Whose Service sends the large replies, in all networks.
+"""Package whose Service sends the large replies, in all networks.
 
-That of the reference takes longer to make such a reply than its Manager takes to pass it on, so that most of
-the time none would pass.
+The reference's Service needs more time to encode such a reply than its Manager to forward it, so that most
+of the time none would be in transit.
 """
 
 
 @dataclass(frozen=True)
 class Files:
-    """What servers need: a home folder of MSL-Network, a certificate and its key."""
+    """Files for servers: home folder of MSL-Network, a certificate and its key."""
 
     home: Path
     certificate: Path
@@ -34,14 +34,14 @@ class Files:
 
 
 def start(kind: str, transport: str, files: Files, stack: ExitStack, *, bulk: bool = False) -> Address:
-    """Start a server, and return where it is.
+    """Start a server, and return its address.
 
     Args:
         kind: ``fake``, one of `NETWORKS`, or the name of a peer.
-        transport: How it is to be reached.
-        files: Where to keep things.
-        stack: Ends its processes.
-        bulk: Whether there is to be a Service for large replies, too.
+        transport: Transport for clients.
+        files: Files of the servers.
+        stack: Ends the processes.
+        bulk: Whether to start the Service for large replies.
 
     Raises:
         ChildFailed: A process did not start.
@@ -74,7 +74,7 @@ def _start_network(
     bulk: bool,
     websocket: bool,
 ) -> Address:
-    # A name of which those that are shown when something fails are not: it has a line for each call.
+    # A suffix that is not printed when a child fails: the file has one line per call.
     log = str(files.home / f"{name}-manager.everything")
     whose = "reference" if kind == "reference" else "ours"
     manager = stack.enter_context(

@@ -1,6 +1,6 @@
-"""The process of a Service: ``python -m benchmarks.servers.service PEER NAME PORT [CERTIFICATE]``.
+"""Process of a Service: ``python -m benchmarks.servers.service PEER NAME PORT [CERTIFICATE]``.
 
-It logs what a program logs that has not configured logging, as the examples of both packages do: warnings.
+It logs warnings, like a program that has not configured logging, as the examples of both packages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _KINDS = ("reference", "ours-plain", "ours-async")
 
 
 class _Plain:
-    """The plain methods, the same for the reference and for us."""
+    """Plain methods, the same for both packages."""
 
     emit_notification_threadsafe: Callable[..., None]
 
@@ -59,7 +59,7 @@ class _Async:
 
 
 def service_of(peer: str) -> Any:
-    """Return a Service, not started."""
+    """Return a Service that is not started."""
     if peer == "reference":
         from msl.network import Service as ReferenceService
 
@@ -70,7 +70,7 @@ def service_of(peer: str) -> Any:
 
 
 async def _announce(for_parent: TextIO) -> None:
-    """Runs beside the Service, in either package from when the Manager has been told who it is."""
+    """Report the start to the parent; in both packages, tasks start after the Manager has the identity."""
     say_ready(for_parent, {})
 
 

@@ -1,4 +1,4 @@
-"""The suites: what is compared with what, in which sizes, and the goals for it."""
+"""Suites of cases, with sizes and goals."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from benchmarks.cases import Case
 from benchmarks.suites import client, growth, network, peers, resources
 
 DESCRIPTIONS = {
-    "client": "our client and that of msl-network 1.0.0, against a bare Manager that answers at once",
-    "resources": "what a connection and an import cost a process",
-    "network": "whole networks: Managers and Services, ours and those of msl-network 1.0.0",
+    "client": "clients of this package and of msl-network 1.0.0, with a fake Manager",
+    "resources": "costs of connections and imports for a process",
+    "network": "networks with Managers and Services of this package and of msl-network 1.0.0",
     "peers": "other packages for calls between processes",
-    "growth": "how costs grow with requests in flight, connections, and the length of a message",
+    "growth": "growth of costs with requests in flight, connections, and the length of a message",
 }
-"""The suites by name, and what each measures."""
+"""The suites by name, with descriptions."""
 
 
 def all_cases() -> list[Case]:
-    """Return every case of every suite."""
+    """Return the cases of all suites."""
     return [*client.cases(), *resources.cases(), *network.cases(), *peers.cases(), *growth.cases()]

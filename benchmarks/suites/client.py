@@ -1,4 +1,4 @@
-"""The cost of the client alone: ours and the reference's, against a bare Manager that answers at once."""
+"""Cases for the client alone: this package's and the reference's, with a fake Manager."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TRANSPORTS = ("tcp", "tls")
 def pair(
     load: str, transport: str, ours: int, reference: int, *, size: int = 0, server: str = FAKE
 ) -> tuple[Contestant, Contestant]:
-    """Return our client and that of the reference, with the number of calls of each."""
+    """Return both clients as contestants, with the number of calls of each."""
     return (
         Contestant(OURS, "benchmarks.clients.ours", server, transport, load, ours, size),
         Contestant(REFERENCE, "benchmarks.clients.reference", server, transport, load, reference, size),
@@ -50,7 +50,7 @@ def _both(goals: Goals) -> dict[str, Goals]:
 
 
 def _cancelled(transport: str) -> Case:
-    """Return the case of calls that are cancelled, which the reference cannot do."""
+    """Return the case of cancelled calls, which the reference does not support."""
     ours = pair("cancelled", transport, 12_000, 1)[0]
     plain = pair("bursts", transport, 12_000, 1)[0]
     return Case(
@@ -64,7 +64,7 @@ def _cancelled(transport: str) -> Case:
 
 
 def _line(transport: str) -> Case:
-    """Return the case of a long line, which is to cost what as many bytes cost in shorter ones."""
+    """Return the case of a long line, compared with the same bytes in shorter lines."""
     parts, size = 10, 10_000_000
     ours, reference = pair("line", transport, 4, 2, size=size)
     short = Contestant(
@@ -78,7 +78,7 @@ def _line(transport: str) -> Case:
         (ours, reference, short),
         (
             Comparison(OURS, REFERENCE),
-            # It is linear if they cost the same; processor caches make it a little less.
+            # Equal costs mean linear growth; processor caches make the ratio slightly lower.
             Comparison(OURS, short.name, Goals(0.5), times=parts),
         ),
     )
@@ -147,7 +147,7 @@ def _over(transport: str) -> list[Case]:
 
 
 def _websocket(load: str, title: str, calls: int, *, size: int = 0, pinned: bool = False) -> Case:
-    """Return a case that compares our WebSocket with our TCP, since the reference has none."""
+    """Return a case that compares WebSocket with TCP, since the reference has no WebSocket."""
     ours = pair(load, "websocket", calls, 1, size=size)[0]
     below = pair(load, "tcp", calls, 1, size=size)[0]
     return Case(

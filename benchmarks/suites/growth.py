@@ -1,4 +1,4 @@
-"""How costs grow with requests in flight, connections, and the length of a message: points of curves."""
+"""Curves of costs by requests in flight, connections, and length of a message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CURVES = {
     "connections": ("time of a call, two in flight on each connection", "connections of one process"),
     "length": ("time per byte, there and back", "bytes of the message"),
 }
-"""What the curves show, and of what."""
+"""The curves, with their descriptions."""
 
 
 def _case(curve: str, title: str, load: str, calls: tuple[int, int], size: int, *, heavy: bool) -> Case:

@@ -1,10 +1,10 @@
-"""Whole networks: our Manager and Services against those of the reference, under the same load.
+"""Cases for whole networks: Manager and Services of this package and the reference, under the same load.
 
-Managers run at their default log level, INFO. Small calls are made, and notifications received, by a
-generator of load that is the same for all networks and costs next to nothing: a client, ours or the
-reference's, costs more per call than our Manager and Service together, and would hide what they cost. What a
-user gains is what those cases say that compare all of one's own. Large lists, and calls while large replies
-pass, are left to our client, whose costs are then in the times of all.
+Managers run at their default log level INFO. Small calls and notifications use a load generator that
+is the same for all networks and costs very little: a client of either package costs more per call
+than Manager and Service of this package together, and would hide their costs. The
+cases in which all parts are of one package show the gain for users. Large lists, and calls during large
+replies, use this package's client in all networks, whose costs are included in all times.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.cases import OURS, REFERENCE, TITLES, TURNS, Case, Comparison, C
 _TRANSPORTS = ("tcp", "tls")
 _LEAN = "benchmarks.clients.lean"
 _KINDS = ("async", "plain")
-"""The methods of our Service: async ones, and plain ones, which it calls in threads."""
+"""Kinds of methods of this package's Service: async, and plain, which it calls in threads."""
 
 
 def networks(
@@ -29,7 +29,7 @@ def networks(
     client: str = "benchmarks.clients.ours",
     kinds: Sequence[str] = _KINDS,
 ) -> tuple[Contestant, ...]:
-    """Return the same client at each network."""
+    """Return the same client for each network."""
     return (
         *(Contestant(kind, client, f"ours-{kind}", transport, load, ours, size) for kind in kinds),
         Contestant(REFERENCE, client, "reference", transport, load, reference, size),
@@ -70,7 +70,7 @@ def _case(
 def _whole(
     load: str, title: str, calls: tuple[int, int, int], transport: str, *, pinned: bool = False
 ) -> Case:
-    """Return a case that compares all of ours, the client too, with all of the reference's."""
+    """Return a case that compares all of this package, including the client, with all of the reference."""
     ours, mixed, reference = calls
     figure = "median" if load == "one" else "seconds"
     client = "benchmarks.clients.ours"
@@ -92,7 +92,7 @@ def _whole(
 def _websocket(
     load: str, title: str, calls: tuple[int, int], transport: str, *, pinned: bool = False
 ) -> Case:
-    """Return a case that compares our WebSocket with the plain connection of both, which has as much TLS."""
+    """Return a case that compares WebSocket with the plain transport of both, with or without TLS."""
     ours, reference = calls
     below = {"websocket": "tcp", "wss": "tls"}[transport]
     figure = "median" if load == "one" else "seconds"
@@ -114,11 +114,11 @@ def _websocket(
 
 
 IDLE = 1000
-"""How many clients are connected and linked that do nothing."""
+"""Number of clients that are connected and linked but idle."""
 
 
 def _idle(transport: str) -> Case:
-    """Return the case of what a Manager holds for a client, and how fast it tells them all something."""
+    """Return the case of a Manager's memory per client, and of the time for a notification to all of them."""
     floor = {"tcp": 1 / 0.7, "tls": 10.0}[transport]
     contestants = networks(
         "fan-out", transport, 20, 20, size=IDLE, client="benchmarks.clients.bare", kinds=("async",)

@@ -1,7 +1,7 @@
-"""Other packages for calls between processes, beside the whole of our network.
+"""Cases for other packages for calls between processes, compared with a whole network of this package.
 
-Ours is client, Manager and Service: three processes, and two hops each way. So are that of the reference and
-NATS; the others are a client and a server, with nothing between them.
+Client, Manager and Service are three processes, with two hops in each direction. The same holds for the
+reference and NATS; the other packages have a client and a server.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from benchmarks.cases import OURS, REFERENCE, Case, Comparison, Contestant
 from benchmarks.peers import PEERS
 
 _CALLS = {"one": 1000, "flight": 4000, "floats": 5}
-"""How many calls a round has, by load."""
+"""Number of calls in a round, by load."""
 
 _LOADS = {
     "one": ("one call at a time", True),

@@ -1,4 +1,4 @@
-"""What a connection, and what an import, cost a process."""
+"""Cases for the costs of connections and imports."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_a_curve_is_relative_to_the_first_point_of_the_reference_and_a_length_is
     assert reference == [(10, 1.0), (1000, pytest.approx(0.1))]
 
 
-def test_the_page_has_tables_pictures_verdicts_machine_and_what_not_to_conclude(long_run, tmp_path, capsys):
+def test_the_page_has_tables_pictures_verdicts_machine_and_limits(long_run, tmp_path, capsys):
     path = tmp_path / "run.json"
     results.save(long_run, path)
     assert program.main(["report", str(path), "--folder", str(tmp_path)]) == 0
@@ -73,7 +73,7 @@ def test_the_page_has_tables_pictures_verdicts_machine_and_what_not_to_conclude(
     assert "met: 3 of 3 floors, 0 of 1 targets, 0 of 1 goals. Every floor is met." in text
     assert "a machine" in text
     assert "Skipped: a peer: it is not installed." in text
-    assert "must not conclude" in text
+    assert "## Limits of these measurements" in text
     assert "python -m benchmarks --json new.json" in text
 
 
