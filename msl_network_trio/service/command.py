@@ -1,4 +1,4 @@
-"""Starting a Service from the command line."""
+"""The command line of a Service: its parser, and the program around `Service.start`."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 def parser_for(service_class: type[Service], module: str) -> argparse.ArgumentParser:
-    """Return a parser of the arguments that every Service takes; more can be added to it.
+    """Return a parser for the options of every Service; more can be added to it.
 
     Args:
-        service_class: The class of the Service, whose docstring is the description.
+        service_class: The class of the Service; its docstring is the description.
         module: The name of the module that is run.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=inspect.getdoc(service_class),
-        epilog="It runs until Ctrl-C, SIGTERM or SIGHUP. If the Manager goes, the exit status is 1.",
+        epilog="It runs until Ctrl-C, SIGTERM or SIGHUP. If the Manager disconnects, the exit status is 1.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--host", default="localhost", help="the computer on which the Manager runs (default: %(default)s)")
+    add("--host", default="localhost", help="the host of the Manager (default: %(default)s)")
     add("--port", type=int, default=PORT, help="the port of the Manager (default: %(default)s)")
-    add("--name", help=f"the name by which clients find the Service (default: {service_class.__name__})")
-    add("--timeout", type=float, default=10, metavar="SECONDS", help="for connecting (default: %(default)s)")
-    add("--disable-tls", action="store_true", help="the Manager does without TLS")
+    add("--name", help=f"the name of the Service (default: {service_class.__name__})")
+    add("--timeout", type=float, default=10, metavar="SECONDS", help="to connect (default: %(default)s)")
+    add("--disable-tls", action="store_true", help="the Manager does not use TLS")
     add("--cert-file", metavar="FILE", help="the certificate of the Manager")
-    add("--auto-save", action="store_true", help="trust, and save, a certificate that is new without asking")
+    add("--auto-save", action="store_true", help="trust and save a new certificate without asking")
     add("--disable-hostname-check", action="store_true", help="the certificate may be for another host")
-    add("--username", help="the name of a user, if the Manager asks for one")
+    add("--username", help="the name of a user, if the Manager requires one")
     add("--password", help="the password of that user")
-    add("--password-manager", metavar="PASSWORD", help="the password of the Manager, if it has one")
+    add("--password-manager", metavar="PASSWORD", help="the password of the Manager, if it requires one")
     add(
         "--log-level",
         type=str.upper,
         choices=_LEVELS,
         default="INFO",
-        help="from which level on to log (default: %(default)s)",
+        help="the lowest level to log (default: %(default)s)",
     )
     return parser
 
 
 def start_from_command_line(service: Service, options: argparse.Namespace) -> None:
-    """Run a Service until it ends; the program exits with 1 if it cannot be connected.
+    """Run a Service until it ends; exit the program with status 1 if it cannot connect.
 
     Args:
         service: The Service.
-        options: What a parser of `parser_for` has parsed.
+        options: The options, as a parser of `parser_for` returns them.
     """
     log_to_console(options.log_level, "%(asctime)s [%(levelname)s] %(message)s")
     try:
@@ -80,12 +80,12 @@ def start_from_command_line(service: Service, options: argparse.Namespace) -> No
 def main(
     service_class: type[Service], module: str, arguments: Sequence[str] | None = None, **kwargs: Any
 ) -> None:
-    """Make a Service and run it.
+    """Create a Service and run it.
 
     Args:
-        service_class: Its class.
+        service_class: The class of the Service.
         module: The name of the module that is run.
-        arguments: The command line; None: that of the program.
+        arguments: The command-line arguments; None: those of the program.
         kwargs: Arguments of the class.
     """
     options = parser_for(service_class, module).parse_args(arguments)

@@ -1,4 +1,8 @@
-"""What is being served just now."""
+"""The request that the current task or thread serves.
+
+The worker tasks and threads set a context variable, which the tasks and threads inherit that a method starts
+with Trio.
+"""
 
 from __future__ import annotations
 
@@ -21,29 +25,29 @@ class ServedRequest:
     """A request that a Service is serving."""
 
     attribute: str
-    """What is requested."""
+    """The name of the requested attribute."""
 
     requester: str
-    """Who requests it: the network name of a client, ``"name[HOST:port]"``."""
+    """The network name of the client, ``"name[HOST:port]"``."""
 
     uid: str
-    """What the client calls it; uids of different clients may be the same."""
+    """The identifier of the request at its client; those of different clients may be equal."""
 
 
 def current_request(service: object) -> ServedRequest:
     """Return the request that the current task or thread serves for a Service.
 
     Raises:
-        RuntimeError: It serves none.
+        RuntimeError: There is none.
     """
-    serving = current.get()
-    if serving is None or serving[0] is not service:
+    served = current.get()
+    if served is None or served[0] is not service:
         raise RuntimeError(
             f"{service!r} serves no request here; there is one only in a method that was requested, "
             "and in tasks that such a method has started"
         )
-    call = serving[1]
-    return ServedRequest(call.attribute, _text(call.requester), _text(call.uid))
+    request = served[1]
+    return ServedRequest(request.attribute, _text(request.requester), _text(request.uid))
 
 
 def _text(raw: msgspec.Raw) -> str:

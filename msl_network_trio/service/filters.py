@@ -1,4 +1,4 @@
-"""Which keyword arguments are for whom."""
+"""Selection of the keyword arguments that `Service.start` takes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from msl_network_trio.service.service import Service
 
 
 def filter_service_start_kwargs(**kwargs: Any) -> dict[str, Any]:
-    """Return those of the keyword arguments that `Service.start` takes.
+    """Return the keyword arguments that `Service.start` takes.
 
-    ``auth_password``, as a Manager calls it, becomes ``password_manager``, as a Service does.
+    ``auth_password``, the name that a Manager uses, becomes ``password_manager``, the name for a Service.
     """
     parameters = inspect.signature(Service.start).parameters.keys() - {"self"}
     known = {name: value for name, value in kwargs.items() if name in parameters}

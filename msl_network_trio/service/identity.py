@@ -1,4 +1,4 @@
-"""What a Service tells about itself."""
+"""The description of a Service's attributes in its identity."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ logger = get_logger(__name__)
 
 
 def describe_attributes(service: object, ignored: Collection[str]) -> dict[str, Any]:
-    """Describe the public attributes of a Service as msl-network does.
+    """Return the public attributes of a Service as msl-network describes them.
 
-    A warning is logged for each attribute that cannot be described; to ignore it silences that. Properties
-    are evaluated, in the thread of the caller.
+    A warning is logged for each attribute that cannot be described, unless it is ignored. Properties are
+    evaluated in the thread of the caller.
 
     Args:
         service: The Service.
         ignored: The names of attributes to leave out.
 
     Returns:
-        For what can be called, the text of its signature; for anything else its value.
+        By name, the signature of each callable as text, and the value of every other attribute.
     """
     attributes = {}
     for name in dir(service):
@@ -41,6 +41,6 @@ def _describe(value: Any) -> Any:
     try:
         return str(inspect.signature(value))
     except TypeError:
-        # It cannot be called. What msl-network could not send is left out, as it does.
+        # It is not callable. As in msl-network, what the json module cannot encode is left out.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value

@@ -1,7 +1,7 @@
-"""Setting the logging level from afar."""
+"""The logging level of this package, which clients can set in Services and Managers."""
 
-# Without "from __future__ import annotations": the signature is a part of the identity of every Service, and
-# shall read as that of msl-network does.
+# No "from __future__ import annotations": the signature is a part of the identity of every Service, and must
+# read like that of msl-network.
 import logging
 from typing import Union
 
@@ -21,7 +21,7 @@ def set_logging_level(level: Union[str, int]) -> bool:  # noqa: UP007 - see abov
         level: A number or a name; ``"20"`` is a number, too.
 
     Returns:
-        Whether there is such a level; if not, nothing has changed.
+        Whether there is such a level; otherwise nothing changes.
     """
     try:
         number = _number_or_name(level) if isinstance(level, str) else whole("level", level, 0)

@@ -1,16 +1,19 @@
-"""What a request may reach of a Service, and how it is to be carried out.
+"""Look-up of requested attributes: the rules of access, and the way to carry a request out.
 
-Clients see the attributes of the object that a program calls its Service, but not all of them:
+A client may request the public attributes of a Service, with these exceptions:
 
 - Names that begin with an underscore are refused, as in msl-network.
-- What runs the Service belongs to its program (`PROGRAM_ONLY`): it is refused, also where a subclass
-  overrides it. Names that msl-network does not have (`OURS`) are refused if no subclass defines them.
+- `PROGRAM_ONLY`, the methods that run the Service, are for its program: they are refused, also where a
+subclass
+  overrides them. `NOT_IN_REFERENCE`, names that msl-network does not have, are refused unless a subclass
+  defines them.
 - `name`, `max_clients`, `address_manager`, `port`, `loop_thread_id`, `identity` and `set_logging_level` can
-  be requested, as in msl-network.
+be
+  requested, as in msl-network.
 
-Nothing that may take long is done in the Trio thread: a property, or whatever else has to be computed, is
-looked up in a worker thread, of which there are some for just that. If it turns out to be a method, it waits
-for other methods as they do.
+Nothing that may take long runs in the Trio thread: a property, or another attribute that has to be computed,
+is looked up in a worker thread of the pool for properties. If it is callable, the call goes to the pool for
+methods.
 """
 
 from __future__ import annotations
@@ -32,33 +35,34 @@ PROGRAM_ONLY: Final = frozenset(
         "start",
     }
 )
-"""What a request can never reach."""
+"""Names that no request can reach."""
 
-OURS: Final = frozenset({"nursery", "request", "run"})
-"""What a request can reach only if a subclass defines it: a Service may have had a method of that name."""
+NOT_IN_REFERENCE: Final = frozenset({"nursery", "request", "run"})
+"""Names that a request reaches only if a subclass defines them: a driver may have had a method of that
+name."""
 
 UNLISTED: Final = frozenset({"address_manager", "identity", "loop_thread_id", "max_clients", "name", "port"})
-"""What can be requested and is not in the identity."""
+"""Names that can be requested and are not in the identity."""
 
-_GUARDED: Final = PROGRAM_ONLY | OURS
+_GUARDED: Final = PROGRAM_ONLY | NOT_IN_REFERENCE
 _BASE: Final = "msl_network_trio.service.service"
 _MISSING: Final = object()
 
 
 class How(Enum):
-    """How a request is carried out."""
+    """The ways to carry out a request."""
 
     VALUE = auto()
-    """It is a value: answer with it."""
+    """Reply with the value that was found."""
 
     TASK = auto()
-    """It is an async function: call it in a task."""
+    """Call the async function in a task."""
 
     THREAD = auto()
-    """It is a plain function: call it in a worker thread."""
+    """Call the plain function in a worker thread."""
 
     UNKNOWN = auto()
-    """Look it up in a worker thread; if it can be called, it is to be called as THREAD is."""
+    """Look the attribute up in a worker thread; if it is callable, call it as for THREAD."""
 
 
 _TASK: Final = How.TASK
@@ -66,17 +70,14 @@ _THREAD: Final = How.THREAD
 
 
 def look_up(service: object, name: str) -> tuple[How, Any]:
-    """Find out how to carry out a request.
+    """Return how to carry out a request, and the value or the function.
 
     Args:
         service: The Service.
-        name: The name of the attribute that is requested.
-
-    Returns:
-        How, and the value or the function.
+        name: The name of the requested attribute.
 
     Raises:
-        PermissionError: The attribute is none that clients may request.
+        PermissionError: Clients may not request the attribute.
         AttributeError: There is no such attribute.
     """
     if name[:1] == "_":
@@ -87,7 +88,7 @@ def look_up(service: object, name: str) -> tuple[How, Any]:
     kind = type(found)
     own = service.__dict__
     if kind is FunctionType and name not in own:
-        # What nearly all requests are for, so it is decided with as little as possible.
+        # Nearly all requests are for methods of the class, so this comes first.
         return (_TASK if found.__code__.co_flags & CO_COROUTINE else _THREAD), getattr(service, name)
     if name in own and not hasattr(kind, "__set__"):
         found = own[name]
@@ -105,7 +106,7 @@ def look_up(service: object, name: str) -> tuple[How, Any]:
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it gives a coroutine, as far as can be told without calling it."""
+    """Return whether a call gives a coroutine, as far as that is known without a call."""
     code = getattr(function, "__code__", None)
     if code is not None:
         return bool(code.co_flags & CO_COROUTINE)
@@ -115,8 +116,8 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 
 def is_public(service: object, name: str) -> bool:
-    """Whether a request may reach a name that is not private."""
-    return name not in PROGRAM_ONLY and not (name in OURS and _is_of_base(service, name))
+    """Return whether a request may reach a name that does not begin with an underscore."""
+    return name not in PROGRAM_ONLY and not (name in NOT_IN_REFERENCE and _is_of_base(service, name))
 
 
 def _is_of_base(service: object, name: str) -> bool:

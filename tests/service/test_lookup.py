@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 from msl_network_trio import Service
-from msl_network_trio.service.lookup import OURS, PROGRAM_ONLY, UNLISTED, How, look_up
+from msl_network_trio.service.lookup import NOT_IN_REFERENCE, PROGRAM_ONLY, UNLISTED, How, look_up
 
 
 class Callable:
@@ -108,7 +108,7 @@ def test_private_names_are_refused(name):
         look_up(Everything(), name)
 
 
-@pytest.mark.parametrize("name", sorted(PROGRAM_ONLY | OURS))
+@pytest.mark.parametrize("name", sorted(PROGRAM_ONLY | NOT_IN_REFERENCE))
 def test_what_is_for_the_program_is_refused(name):
     with pytest.raises(PermissionError, match="for the program that runs the Service"):
         look_up(Everything(), name)
@@ -116,7 +116,7 @@ def test_what_is_for_the_program_is_refused(name):
 
 def test_every_public_name_of_the_base_class_has_been_thought_of():
     public = {name for name in dir(Service) if not name.startswith("_")}
-    assert public == PROGRAM_ONLY | OURS | UNLISTED | {"set_logging_level"}
+    assert public == PROGRAM_ONLY | NOT_IN_REFERENCE | UNLISTED | {"set_logging_level"}
 
 
 def test_what_is_for_the_program_is_refused_also_if_it_is_overridden():

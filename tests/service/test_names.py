@@ -8,7 +8,7 @@ import inspect
 import pytest
 
 from msl_network_trio import ConnectionLost, Service
-from msl_network_trio.service.state import PRIVATE_NAMES
+from msl_network_trio.service.private_names import PRIVATE_NAMES
 
 from .peer import running
 
