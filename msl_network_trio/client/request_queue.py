@@ -124,7 +124,8 @@ class RequestQueue:
                 self._look_after()
         else:
             # With nothing in flight nobody else is likely to write in the same moment.
-            all_sent = self._send(protocol.give_out(request))
+            protocol.request(request)
+            all_sent = self._send(protocol.take())
             if (not all_sent or self._outbox.unsent) and self._is_idle:
                 self._wake()
             self._look_after()

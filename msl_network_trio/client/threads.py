@@ -270,7 +270,7 @@ class Threads:
         for reply in replies:
             if not isinstance(reply, ThreadRequest) or not reply.wake_in_thread():
                 return False
-        self._protocol.forget(replies)
+        self._protocol.replies.forget(replies)
         return True
 
     def stop_reading(self, request: Request) -> bool:

@@ -1,7 +1,9 @@
-"""How far the Manager has read, and the requests that it may not have read yet.
+"""Acknowledged lines: the watermark up to which the Manager has read, and the abandoned requests above it.
 
-It reads the lines of one client one after the other, so each answer tells that everything before its request
-has been read as well.
+The Manager reads the lines of one client in order, so each answer acknowledges its own request and all lines
+written before it.
+
+Used with the connection's lock held or, as long as threads do not use the connection, in the Trio thread.
 """
 
 from __future__ import annotations
@@ -14,18 +16,18 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.protocol.requests import Request
 
 _MANY = 1000
-"""After how many abandoned requests of unknown fate to ask the Manager how far it has read."""
+"""Abandoned requests from which `Acknowledged.needs_ping` is true."""
 
 
 class Acknowledged:
-    """Knows which requests the Manager may not have read yet, also of those that were abandoned.
+    """The lines of a client that the Manager is known to have read.
 
     Args:
-        open_requests: Those that were given out to be written and are not yet answered, by uid.
+        open_requests: The written requests without a reply, by uid.
 
     Attributes:
-        abandoned: Those that were abandoned, by uid; to be looked at only.
-        mark: The `Request.sequence` up to which all are known to have been read.
+        abandoned: The abandoned requests that may not have been read, by uid, in the order of abandoning.
+        watermark: The `Line.sequence` up to which all lines are known to have been read.
     """
 
     __slots__ = ("_open", "abandoned", "watermark")
@@ -36,7 +38,7 @@ class Acknowledged:
         self.abandoned: OrderedDict[str, Request] = OrderedDict()
 
     def __iter__(self) -> Iterator[Request]:
-        """The requests to Services that may not have been read."""
+        """Iterate over the requests to Services above the watermark, open or abandoned."""
         return (
             request
             for request in chain(self._open.values(), self.abandoned.values())
@@ -45,29 +47,29 @@ class Acknowledged:
 
     @property
     def services(self) -> set[str]:
-        """Those that requests are for which were not answered, read or not."""
+        """The Services of all requests that are open, or abandoned above the watermark."""
         return {request.service for request in chain(self._open.values(), self.abandoned.values())}
 
     @property
     def needs_ping(self) -> bool:
-        """Whether to ask the Manager how far it has read, so that they can be forgotten."""
+        """Whether so many requests are in `abandoned` that a request should advance the watermark."""
         return len(self.abandoned) >= _MANY
 
     def advance(self, sequence: int) -> None:
-        """Move the mark: the Manager has read this request, and all before it."""
+        """Raise the watermark to the `Line.sequence` of a request that was read."""
         self.watermark = max(self.watermark, sequence)
 
     def abandon(self, request: Request) -> None:
-        """Keep a request in mind that is not open any more, if it may not have been read."""
+        """Keep a request that is no longer open, if it is above the watermark."""
         if request.sequence > self.watermark:
             self.abandoned[request.uid] = request
 
     def forget(self, uid: str) -> Request | None:
-        """Forget an abandoned request, and return it if it was there."""
+        """Remove and return an abandoned request; None if there is none of that uid."""
         return self.abandoned.pop(uid, None)
 
     def prune(self) -> None:
-        """Forget the abandoned requests up to the mark, which nothing can be about any more."""
+        """Remove the abandoned requests up to the watermark, since no line can refer to them any more."""
         while self.abandoned:
             uid, request = next(iter(self.abandoned.items()))
             if request.sequence > self.watermark:
@@ -75,5 +77,5 @@ class Acknowledged:
             del self.abandoned[uid]
 
     def clear(self) -> None:
-        """Forget all abandoned requests."""
+        """Remove all abandoned requests."""
         self.abandoned.clear()

@@ -1,23 +1,26 @@
 r"""Python objects to lines of JSON, and back, exactly and fast.
 
-What the standard library's ``json`` makes of a value (with ``ensure_ascii=False``) is the definition of
-right, since that is what msl-network uses: NaN and infinities as bare tokens, integers of any size, keys
-``1``, ``True``, ``None`` turned into strings, tuples into arrays. An object with a callable ``to_json()``
-is replaced by its result. In addition to msl-network, on the fast and on the slow path alike,
+The standard library's ``json`` (with ``ensure_ascii=False``) defines the format, since msl-network uses it:
+NaN and infinities are bare tokens, integers have any size, the keys ``1``, ``True`` and ``None`` become
+strings, tuples become arrays. An object with a callable ``to_json()`` is replaced by its result. In addition
+to msl-network, on the fast and on the slow path alike,
 
-- an ``Enum`` member is sent as its value, a ``UUID`` as its text, also if they have a ``to_json()``;
-- NumPy scalars and arrays (booleans, integers, floats of up to 64 bit, text, objects) are sent as
-  numbers and nested lists, unless values are masked: there is no form for what is missing.
+- an ``Enum`` member is sent as its value and a ``UUID`` as its text, even if it has a ``to_json()``;
+- NumPy scalars and arrays (booleans, integers, floats of up to 64 bit, text, objects) are sent as numbers
+  and nested lists, unless values are masked: JSON has no form for a missing value.
 
-The fast path is orjson for encoding and msgspec for decoding. Neither is exact alone: orjson writes NaN
-as ``null``, msgspec does not read NaN, both stop at some integers, depths or texts. So whatever one of
-them refuses, and whatever it might have changed, goes to the standard library.
+The fast path is orjson for encoding and msgspec for decoding. Neither is exact: orjson writes NaN as
+``null``, msgspec refuses NaN, and both refuse some integers, depths or texts. So the standard library
+processes whatever one of them refuses or may have changed.
+
+The functions are pure, and thread-safe.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final
@@ -26,11 +29,11 @@ from uuid import UUID
 import msgspec
 import orjson
 
-from msl_network_trio.protocol.messages import NO_RESULT, EmittedLine, ReceivedLine, RoutedLine
+from msl_network_trio.protocol.messages import ReceivedLine
 from msl_network_trio.protocol.top_level import is_unicode, top_level
 
-# Subclasses of str, int, list, dict, ..., dates and dataclasses are left to _replace(), which refuses
-# what the standard library refuses.
+# orjson passes subclasses of str, int, list, dict, ..., dates and dataclasses to _replace(), which refuses
+# those that the standard library refuses.
 _OPTIONS: Final = (
     orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 )
@@ -40,26 +43,28 @@ _NUMPY_KINDS: Final = "biufUO"
 
 _BUILTIN: Final = (str, int, float, list, tuple, dict)
 
-
 _DTYPE: Final = "its dtype is "
-"""What is in errors about values of NumPy."""
+"""A part of the text of errors about NumPy values, and of no others."""
+
+DECODING_ERRORS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""The errors of msgspec's decoders, and of decoding UTF-8."""
 
 
 def add_location(error: TypeError | ValueError, where: str) -> None:
-    """Say in an error about a value of NumPy where the value is.
+    """Append the location of a value to the text of an error, if the value is one of NumPy.
 
-    The text of others stays word for word that of msl-network, since users match it, to its very end.
+    The text of other errors stays that of msl-network, since users match it up to its end.
 
     Args:
         error: The error.
-        where: Where the value is.
+        where: The location, such as ``"argument 2 of 'add'"``.
     """
     if _DTYPE in str(error):
         error.args = (f"{error} ({where})",)
 
 
 def _replace(value: Any) -> Any:
-    """Return what is to be encoded in the place of an object that JSON does not know."""
+    """Return the replacement of an object that has no JSON form of its own."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, UUID):
@@ -82,7 +87,7 @@ def _replace(value: Any) -> Any:
 
 
 def _replace_fast(value: Any) -> Any:
-    """`_replace` for orjson, which also asks about subclasses that the standard library encodes itself."""
+    """`_replace` for orjson, which also calls it for subclasses that the standard library encodes."""
     if isinstance(value, _BUILTIN) and not hasattr(value, "dtype"):
         raise TypeError(type(value).__name__)
     return _replace(value)
@@ -94,36 +99,36 @@ _exact_encode: Final = json.JSONEncoder(ensure_ascii=False, default=_replace).en
 def encode(value: Any) -> bytes:
     """Encode a value as one line of JSON.
 
-    msl-network ends its lines with a carriage return and a newline, and takes those that end with a newline
-    alone. With one more byte to append the line would have to be copied, which costs more than the encoding
-    if it is large.
+    It ends with a newline; msl-network accepts that, though its own lines end with a carriage return and a
+    newline. orjson appends no more than a newline, and to copy a large line costs more than to encode it.
 
     Raises:
         TypeError: The value contains an object that has no JSON form.
-        ValueError: It contains itself, is nested too deeply, or contains text that is not Unicode
-            (a lone surrogate) or an integer with more digits than Python converts.
+        ValueError: The value contains itself, is nested too deeply, or contains text that is not Unicode (a
+            lone surrogate) or an integer with more digits than Python converts.
     """
     try:
         encoded = orjson.dumps(value, default=_replace_fast, option=_LINE_OPTIONS)
     except TypeError:
         return _encode_exactly(value, "\n")
-    # orjson writes NaN and infinities as null; only the standard library can tell them from None. (For bytes
-    # "in" takes three times as long as find(): it tries first whether it is asked for a number.)
+    # orjson writes NaN and infinities as null, so any null may be one of them. (find() takes a third of the
+    # time of "in", which first tries to convert its operand to an integer.)
     return encoded if encoded.find(b"null") < 0 else _encode_exactly(value, "\n")
 
 
 def encode_value(value: Any) -> bytes:
-    """Encode a value as a part of a line. Raises as `encode` does."""
+    """Encode a value as a part of a line; raises as `encode` does."""
     if value is None:
-        return b"null"  # what most methods return, and not worth a second look
+        return b"null"  # the most frequent result
     try:
         encoded = orjson.dumps(value, default=_replace_fast, option=_OPTIONS)
     except TypeError:
-        encoded = b"null"  # what the exact path raises is not to have this error as its context
+        encoded = b"null"  # the exact path runs outside, so that its errors do not have this one as context
     return encoded if encoded.find(b"null") < 0 else _encode_exactly(value)
 
 
 def _encode_exactly(value: Any, end: str = "") -> bytes:
+    """Encode a value with the standard library; raises as `encode` does."""
     try:
         return (_exact_encode(value) + end).encode("utf-8")
     except RecursionError:
@@ -135,10 +140,10 @@ def encode_request(service: str, attribute: str, args: Any, kwargs: Any, uid: st
 
     Args:
         service: The name of the Service.
-        attribute: What is requested.
+        attribute: The name of the attribute.
         args: The positional arguments.
         kwargs: The keyword arguments; None: there are none.
-        uid: Letters and digits, which need no escapes.
+        uid: The uid, of letters and digits only, which need no escapes.
 
     Raises:
         TypeError: As in `encode`; or a name is not text.
@@ -146,25 +151,17 @@ def encode_request(service: str, attribute: str, args: Any, kwargs: Any, uid: st
     """
     try:
         before, after, before_none = _around_kwargs(service, attribute)
-    except TypeError:  # also of the cache, if a name cannot even be hashed
+    except TypeError:  # also raised by the cache, for a name that is not hashable
         raise TypeError(f"Names must be text: {service!r}, {attribute!r}") from None
-    try:  # what encode_value() does, without the call: this is the hot path
-        encoded = orjson.dumps(args, _replace_fast, _OPTIONS)
-    except TypeError:
-        encoded = b"null"
-    if encoded.find(b"null") >= 0:
-        encoded = encode_arguments(args, attribute)
+    encoded = encode_arguments(args, attribute)
     if kwargs:
-        try:
-            named = encode_value(kwargs)
-        except (TypeError, ValueError):
-            named = encode_arguments(kwargs, attribute)  # which raises, and says which it is
+        named = encode_arguments(kwargs, attribute)
         return b"".join((b'{"args":', encoded, before, named, after, uid.encode(), b'"}\n'))
     return b"".join((b'{"args":', encoded, before_none, uid.encode(), b'"}\n'))
 
 
 def encode_arguments(arguments: Any, attribute: str) -> bytes:
-    """Encode the positional or the keyword arguments for an attribute. Raises as `encode` does."""
+    """Encode the positional or the keyword arguments for an attribute; raises as `encode` does."""
     try:
         return encode_value(arguments)
     except (TypeError, ValueError) as error:
@@ -173,7 +170,7 @@ def encode_arguments(arguments: Any, attribute: str) -> bytes:
 
 
 def _which(arguments: Any) -> str:
-    """Return which of the arguments cannot be encoded."""
+    """Return the name or number of the argument that cannot be encoded."""
     if isinstance(arguments, dict):
         named = ((f"keyword argument {name!r}", value) for name, value in arguments.items())
     else:
@@ -188,9 +185,10 @@ def _which(arguments: Any) -> str:
 
 @lru_cache(maxsize=1024)
 def _around_kwargs(service: Any, attribute: Any) -> tuple[bytes, bytes, bytes]:
-    """What is before and behind the keyword arguments, the same in all requests for an attribute.
+    """Return the parts of a request around its keyword arguments, which depend on the names only.
 
-    And, as most have none, what it comes to then.
+    Returns:
+        The part before, the part behind up to the uid, and both with empty keyword arguments between them.
     """
     if not isinstance(service, str) or not isinstance(attribute, str):
         raise TypeError
@@ -200,7 +198,7 @@ def _around_kwargs(service: Any, attribute: Any) -> tuple[bytes, bytes, bytes]:
 
 
 def encode_reply(result: Any, requester: str | None) -> bytes:
-    """Encode the answer to a question of the Manager as a line. Raises as `encode` does."""
+    """Encode the answer to a question of the Manager as a line; raises as `encode` does."""
     return encode({"error": False, "requester": requester, "result": result, "uid": ""})
 
 
@@ -208,7 +206,7 @@ _fast_decode: Final = msgspec.json.Decoder(ReceivedLine).decode
 
 
 class _Envelope(msgspec.Struct):
-    """Just the uid of a line whose contents cannot be decoded."""
+    """The uid of a line whose other fields cannot be decoded."""
 
     uid: str | None = None
 
@@ -217,178 +215,31 @@ _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
 
 
 class UndecodableLine(ValueError):
-    """The line is not a JSON object that can be decoded.
+    """A line is no JSON object, or one that cannot be decoded.
 
     Attributes:
-        uid: The uid of the line, if that much could be read.
-        fields: What `top_level` has found in a line that only it can read; None if it has not looked.
+        uid: The uid of the line; None if there is none, or it is ambiguous.
+        fields: The fields that `top_level` found; None if there are none, or it was not called.
     """
 
     uid: str | None = None
     fields: dict[str, Any] | None = None
 
 
-_route: Final = msgspec.json.Decoder(RoutedLine).decode
-
-_LARGE: Final = 131_072
-"""From how many bytes on a line that is just to be passed on is not decoded exactly any more. The standard
-library takes forty milliseconds for a megabyte, in which nothing else can be done, not even by a thread."""
-
-_LONGEST_SEARCHED: Final = 16_777_216
-_MOST_STEPS: Final = 100_000
-"""Maximum bytes, and steps of `top_level`, when a line is searched that is just to be passed on: nothing else
-can be done meanwhile, for a tenth of a second with the worst of lines, and some milliseconds with most."""
-
-_STAND_INS: Final = ((b"-Infinity", b"[       ]"), (b"Infinity", b"[      ]"), (b"NaN", b"[ ]"))
-"""What msgspec does not read, and what to put there, such that a line is JSON with it if, and only if, it is
-a line without it: nothing but a comma or a bracket can be next to it, and in texts it does no harm."""
-
-
-class _RawFields(msgspec.Struct):
-    """The fields of `RoutedLine`, as they are in the line."""
-
-    uid: msgspec.Raw = NO_RESULT
-    service: msgspec.Raw = NO_RESULT
-    attribute: msgspec.Raw = NO_RESULT
-    requester: msgspec.Raw = NO_RESULT
-    error: msgspec.Raw = NO_RESULT
-    result: msgspec.Raw = NO_RESULT
-
-
-_raw_fields: Final = msgspec.json.Decoder(_RawFields).decode
-
-
-def decode_routed(line: bytes) -> RoutedLine:
-    """Decode just as much of a line as a Manager has to know to pass it on, and check the rest.
-
-    Raises:
-        UndecodableLine: The line is no JSON object, or one that its receiver could not decode.
-    """
-    try:
-        routed = _route(line)
-        if not line.isascii():
-            line.decode("utf-8")  # what msgspec skips it does not check for being UTF-8
-        return routed
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        if not line or line.isspace():
-            raise UndecodableLine("an empty line") from None  # of which many cost little
-        return _route_exactly(line) if len(line) < _LARGE else _route_large(line)
-
-
-def _route_large(line: bytes) -> RoutedLine:
-    """Decode the fields that count of a line with NaN, in not much more time than of one without."""
-    known = line
-    for token, stand_in in _STAND_INS:
-        known = known.replace(token, stand_in)
-    try:
-        if not line.isascii():
-            line.decode("utf-8")
-        fields = _raw_fields(known)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as cause:
-        raise _not_a_line(cause, line, known) from None
-    found = {name: bytes(getattr(fields, name)) for name in fields.__struct_fields__}
-    if found["result"]:
-        found["result"] = b"null"
-    if sum(map(len, found.values())) >= _LARGE:
-        raise UndecodableLine("a line of this length has short names, and a short uid")
-    if any(stand_in in value for value in found.values() for _, stand_in in _STAND_INS):
-        raise UndecodableLine("a line of this length has no NaN and no Infinity in its names or its uid")
-    return _route_exactly(b"{%b}" % b",".join(b'"%b":%b' % (n.encode(), v) for n, v in found.items() if v))
-
-
-def _route_exactly(line: bytes) -> RoutedLine:
-    fields = decode_object(line)
-    uid = fields.get("uid", "")
-    if isinstance(uid, list | dict) or (isinstance(uid, str) and not is_unicode(uid)):
-        raise UndecodableLine("a uid is text")
-    names = {name: fields.get(name, "") for name in ("service", "attribute")}
-    for name, value in names.items():
-        if not isinstance(value, str):
-            error = UndecodableLine(f'the "{name}" of a line is text, not {type(value).__name__}')
-            error.uid = uid
-            raise error
-    return RoutedLine(
-        uid=uid,
-        service=names["service"],
-        attribute=names["attribute"],
-        requester=fields.get("requester", msgspec.UNSET),
-        error=bool(fields.get("error", False)),
-        result=msgspec.Raw(b"exact") if "result" in fields else NO_RESULT,
-    )
-
-
 def decode(line: bytes) -> ReceivedLine:
-    """Decode a line that came from the Manager.
-
-    Fields of another type than the protocol gives them are as if the line did not have them.
+    """Decode a line from the Manager. Fields of a wrong type count as missing.
 
     Raises:
         UndecodableLine: The line is no JSON object, or one that Python cannot hold.
     """
     try:
         return _fast_decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except DECODING_ERRORS:
         return _decode_exactly(line)
 
 
-_fast_decode_lines: Final = msgspec.json.Decoder(ReceivedLine).decode_lines
-
-
-def decode_lines(block: bytes) -> list[ReceivedLine] | None:
-    r"""Decode lines that came from the Manager together, if they are what most lines are.
-
-    Args:
-        block: The lines, each with its ``\n``.
-
-    Returns:
-        One message a line; None if that is not what they are, and `decode` has to look at each of them.
-    """
-    try:
-        messages = _fast_decode_lines(block)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    # msgspec skips empty lines, and takes an object that goes on in the next line. (It takes two objects in
-    # one line as well, which no Manager sends, and which there is no cheap way to find here.)
-    return messages if len(messages) == block.count(b"\n") else None
-
-
-_fast_decode_notifications: Final = msgspec.json.Decoder(EmittedLine).decode_lines
-
-_END_OF_NOTIFICATION: Final = b'"notification"}'
-"""How a line ends, but for its white space, if those sent it that send notifications."""
-
-_FROM_THE_END: Final = 512
-"""How many bytes in front of the end to look for the last notification."""
-
-
-def notifications_first(block: bytes) -> tuple[list[EmittedLine], bytes]:
-    r"""Decode the notifications with which lines begin that came from the Manager, and return the rest.
-
-    They may come by the thousand, and to check what each of them holds takes longer in Python. It is all
-    or nothing: those that have something else between them are left to `decode_lines`, as are those that
-    are followed by more than a few lines of something else, so that nobody has to look for them.
-
-    Args:
-        block: The lines, each with its ``\n``.
-
-    Returns:
-        One notification a line, and the lines behind them.
-    """
-    last = block.rfind(_END_OF_NOTIFICATION, -_FROM_THE_END)
-    if last < 0:
-        return [], block
-    end = block.find(b"\n", last) + 1
-    try:
-        notifications = _fast_decode_notifications(block[:end])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return [], block
-    if len(notifications) != block.count(b"\n", 0, end):  # see decode_lines()
-        return [], block
-    return notifications, block[end:]
-
-
 def decode_object(line: bytes) -> dict[str, Any]:
-    """Decode a whole line exactly.
+    """Decode all fields of a line exactly.
 
     Raises:
         UndecodableLine: The line is no JSON object, or one that Python cannot hold.
@@ -396,42 +247,37 @@ def decode_object(line: bytes) -> dict[str, Any]:
     try:
         fields = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as cause:
-        raise _not_a_line(cause, line) from None
+        raise undecodable(cause, line) from None
     if not isinstance(fields, dict):
         raise UndecodableLine(f"a JSON object was expected, not {type(fields).__name__}")
     return fields
 
 
-def search(line: bytes) -> dict[str, Any] | None:
-    """Return the fields of a line, as `top_level` does, unless that would block the event loop."""
-    return top_level(line, _MOST_STEPS) if len(line) <= _LONGEST_SEARCHED else None
-
-
-def _not_a_line(cause: Exception, line: bytes, known: bytes | None = None) -> UndecodableLine:
-    """Return the error of a line, with its uid if there is one without doubt.
+def undecodable(
+    cause: Exception, line: bytes, find_fields: Callable[[bytes], dict[str, Any] | None] = top_level
+) -> UndecodableLine:
+    """Return the error of a line, with its uid if that is unambiguous.
 
     Args:
-        cause: Why it cannot be decoded.
+        cause: The error of the decoder.
         line: The line.
-        known: The line with stand-ins, if it is just to be passed on.
+        find_fields: Finds the fields of a line that is JSON, if msgspec cannot.
     """
     error = UndecodableLine(f"{type(cause).__name__}: {cause}")
     try:
-        uid = _decode_envelope(known or line).uid
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        uid = _decode_envelope(line).uid
+    except DECODING_ERRORS:
         if isinstance(cause, json.JSONDecodeError | msgspec.MsgspecError):
-            return error  # it is no JSON, so it has no meaning
-        error.fields = top_level(line) if known is None else search(line)
+            return error  # what is no JSON has no fields
+        error.fields = find_fields(line)
         uid = (error.fields or {}).get("uid")
-    else:
-        if known is not None and uid is not None and any(each.decode() in uid for _, each in _STAND_INS):
-            return error  # perhaps it is another one in the line itself
     if isinstance(uid, str) and is_unicode(uid):
         error.uid = uid
     return error
 
 
 def _decode_exactly(line: bytes) -> ReceivedLine:
+    """Decode a line with the standard library; raises as `decode` does."""
     fields = decode_object(line)
 
     def text(name: str) -> str | None:

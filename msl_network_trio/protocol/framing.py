@@ -77,26 +77,6 @@ class LineBuffer:
             self._keep(data[end + 1 :])
         return lines
 
-    def feed_block(self, data: bytes) -> bytes:
-        r"""Add bytes and return the lines that are now complete, each with its ``\n``, joined."""
-        if not self._chunks and self.limit is None and data.endswith(b"\n"):
-            return data  # the usual case
-        end = data.rfind(b"\n") + 1
-        if end == 0:
-            self._keep(data)
-            return b""
-        block = data if end == len(data) else data[:end]
-        if self._chunks:
-            self._chunks.append(block)
-            block = b"".join(self._chunks)
-            self._chunks.clear()
-            self.size = 0
-        if self.overflow is not None or (self.limit is not None and len(block) > self.limit):
-            block = b"".join(line + b"\n" for line in self._within_limit(block[:-1].split(b"\n")))
-        if end < len(data):
-            self._keep(data[end:])
-        return block
-
     def _within_limit(self, lines: list[bytes]) -> list[bytes]:
         if self.overflow is not None:
             return []

@@ -94,14 +94,6 @@ class Outbox:
         if self._held:
             self._held.pop(line, None)
 
-    def pass_by(self, request: Request) -> bytes:
-        """Give out a request that was not added, when nothing waits and the gate is open."""
-        data, request.data = request.data, b""
-        request.phase = WRITTEN
-        self.last_sequence = request.sequence = self.last_sequence + 1
-        self.open[request.uid] = request
-        return data
-
     def mark_written(self, requests: Sequence[Request], after: int) -> None:
         """Count requests as written that a thread sends without queuing them.
 

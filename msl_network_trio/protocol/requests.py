@@ -1,16 +1,20 @@
-"""Requests, and the phases from their making to their outcome.
+"""Requests of a client: how they are made, and their phases up to the outcome.
 
-A request belongs to one connection. It is changed with the connection's lock held, or, as long as threads do
-not use the connection, in the Trio thread.
+A request belongs to one connection. Any thread may make one. From then on it is changed with the connection's
+lock held or, as long as threads do not use the connection, in the Trio thread.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from msl_network_trio.constants import DISCONNECT_REQUEST
 from msl_network_trio.exceptions import NetworkError
+from msl_network_trio.protocol.codec import encode_request
 from msl_network_trio.protocol.messages import Question
+from msl_network_trio.protocol.uids import Uids
 
 
 class Phase(IntEnum):
@@ -25,7 +29,7 @@ class Phase(IntEnum):
     WRITTEN                 SETTLED                    a reply, a refusal or the loss of the Service
     MADE, QUEUED, WRITTEN   SETTLED                    the loss of the connection
     MADE, QUEUED, WRITTEN   ABANDONED                  `ClientProtocol.abandon`, or its maker
-    ABANDONED               SETTLED                    its timeout; for an admin request also its reply
+    ABANDONED               SETTLED                    its timeout, the loss of the connection; an admin reply
     ======================  =========================  ===========================================
 
     A phase from `SETTLED` on is final for the caller. `Line.sequence` tells whether a request in such a phase
@@ -85,7 +89,7 @@ class Request(Line):
         service: The name of the Service, or ``"Manager"``.
         attribute: The name of the requested attribute.
         uid: The identifier that its reply carries, unique on the connection.
-        data: The line.
+        data: The line; `RequestFactory` sets it later.
 
     Attributes:
         result: The result, if it is settled without an error.
@@ -96,7 +100,7 @@ class Request(Line):
 
     __slots__ = ("attribute", "error", "question", "result", "service", "uid", "waiter")
 
-    def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
+    def __init__(self, service: str, attribute: str, uid: str, data: bytes = b"") -> None:
         self.data = data
         self.phase = MADE
         self.sequence = 0
@@ -150,3 +154,46 @@ class Request(Line):
     def __repr__(self) -> str:
         state = "settled" if self.settled else "written" if self.may_have_run else "not written"
         return f"<{type(self).__name__} {self.service}.{self.attribute} {state}>"
+
+
+R = TypeVar("R", bound=Request)
+
+
+class RequestFactory:
+    """Makes the requests of one connection; thread-safe, and without a lock."""
+
+    __slots__ = ("_uids",)
+
+    def __init__(self) -> None:
+        self._uids = Uids()
+
+    def make(
+        self,
+        kind: Callable[[str, str, str], R],
+        service: str,
+        attribute: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None,
+    ) -> R:
+        """Make a request with a uid of its own, which is not queued yet.
+
+        Args:
+            kind: The subclass of `Request`.
+            service: The name of the Service, or ``"Manager"``.
+            attribute: The name of the requested attribute.
+            args: The positional arguments.
+            kwargs: The keyword arguments; None: there are none.
+
+        Raises:
+            TypeError: An argument has no JSON form, or a name is not text.
+            ValueError: An argument cannot be sent, or the attribute is the one that ends a connection.
+        """
+        if attribute == DISCONNECT_REQUEST:
+            raise ValueError("Use disconnect() to end the connection")
+        try:
+            uid = self._uids.take()
+        except IndexError:
+            uid = self._uids.more()
+        request = kind(service, attribute, uid)
+        request.data = encode_request(service, attribute, args, kwargs, uid)
+        return request

@@ -13,7 +13,7 @@ import trio
 
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost
 from msl_network_trio.parking import RESUME
-from msl_network_trio.protocol.service import OutgoingLine
+from msl_network_trio.protocol.service_lines import OutgoingLine
 from msl_network_trio.service.coalescing import MAX_DELAY, Coalescing, Emitter
 from msl_network_trio.transport.base import Stream
 

@@ -15,13 +15,8 @@ from msl_network_trio.asyncio_advice import explain
 from msl_network_trio.exception_groups import plain
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.service import (
-    Event,
-    OutgoingLine,
-    ServiceProtocol,
-    encode_notification,
-    notification_end,
-)
+from msl_network_trio.protocol.service import Event, ServiceProtocol
+from msl_network_trio.protocol.service_lines import OutgoingLine, encode_notification, notification_end
 from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.dispatcher import Dispatcher
 from msl_network_trio.transport.base import Stream

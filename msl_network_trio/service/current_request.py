@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from msl_network_trio.protocol.service import IncomingRequest
+from msl_network_trio.protocol.incoming_requests import IncomingRequest
 
 current: ContextVar[tuple[object, IncomingRequest] | None] = ContextVar(
     "msl_network_trio_request", default=None

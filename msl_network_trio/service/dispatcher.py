@@ -17,15 +17,9 @@ import trio
 
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.service import (
-    Event,
-    IncomingRequest,
-    OutgoingLine,
-    Refused,
-    ServiceProtocol,
-    encode_error,
-    encode_result,
-)
+from msl_network_trio.protocol.incoming_requests import IncomingRequest
+from msl_network_trio.protocol.service import Event, Refused, ServiceProtocol
+from msl_network_trio.protocol.service_lines import OutgoingLine, encode_error, encode_result
 from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.error_reply import error_reply
 from msl_network_trio.service.lookup import How, is_async, look_up

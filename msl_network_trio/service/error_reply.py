@@ -6,7 +6,8 @@ from typing import Final
 
 from msl_network_trio.asyncio_advice import explain
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.service import IncomingRequest, encode_error, requester_of, sendable_error
+from msl_network_trio.protocol.incoming_requests import IncomingRequest, requester_of
+from msl_network_trio.protocol.service_lines import encode_error, sendable_error
 from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)

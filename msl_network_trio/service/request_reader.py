@@ -19,7 +19,8 @@ import trio
 
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.service import Event, IncomingRequest, ServiceProtocol, requester_of
+from msl_network_trio.protocol.incoming_requests import IncomingRequest, requester_of
+from msl_network_trio.protocol.service import Event, ServiceProtocol
 from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.lookup import How, look_up
 from msl_network_trio.service.method_profile import MethodProfiles

@@ -24,7 +24,9 @@ import trio
 
 from msl_network_trio.callbacks import is_interrupt
 from msl_network_trio.parking import RESUME
-from msl_network_trio.protocol.service import Event, IncomingRequest, OutgoingLine, encode_result
+from msl_network_trio.protocol.incoming_requests import IncomingRequest
+from msl_network_trio.protocol.service import Event
+from msl_network_trio.protocol.service_lines import OutgoingLine, encode_result
 from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.coroutines import resume
 from msl_network_trio.service.current_request import current

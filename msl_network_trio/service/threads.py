@@ -23,7 +23,8 @@ from time import perf_counter
 from typing import Any, Final
 
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.service import IncomingRequest, OutgoingLine, encode_result
+from msl_network_trio.protocol.incoming_requests import IncomingRequest
+from msl_network_trio.protocol.service_lines import OutgoingLine, encode_result
 from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.current_request import current
 from msl_network_trio.service.error_reply import error_reply

@@ -51,8 +51,8 @@ class BlockingRequest(ThreadRequest):
 
     __slots__ = ("_gate",)
 
-    def __init__(self, service: str, attribute: str, uid: str, data: bytes) -> None:
-        super().__init__(service, attribute, uid, data)
+    def __init__(self, service: str, attribute: str, uid: str) -> None:
+        super().__init__(service, attribute, uid)
         self.preceding = 0
         self._gate = _thread.allocate_lock()
         self._gate.acquire()

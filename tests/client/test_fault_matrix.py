@@ -688,7 +688,12 @@ def check_that_nothing_is_open(client: Client) -> None:
     assert protocol.outbox.unsent == 0
     assert not protocol.outbox
     assert protocol.outbox.gate is None
-    for queue in (protocol.open, protocol._acknowledged.abandoned, protocol._linking, protocol._barriers):
+    for queue in (
+        protocol.open,
+        protocol._acknowledged.abandoned,
+        protocol._services.linking,
+        protocol._refusals.barriers,
+    ):
         assert not queue
     assert not client._connection._requests.is_inside_a_message
 

@@ -251,7 +251,7 @@ async def test_many_requests_to_a_service_that_is_not_there_all_fail_and_no_othe
     assert [call.value for call in kept] == [number + 1 for number in range(20)]
     protocol = client._connection.protocol
     assert await echo.add(1, 1) == 2
-    assert not protocol._barriers
+    assert not protocol._refusals.barriers
     assert protocol.in_flight == 0
 
 

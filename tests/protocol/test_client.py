@@ -56,15 +56,12 @@ class Peer:
         return self.request("Manager", attribute, admin=True)
 
     def sent(self, *args: str, **kwargs: Any) -> Request:
-        """Make a request that is written at once, in the way that is made for that."""
+        """Make a request that is written at once, unless the gate is shut."""
         service, attribute, *rest = (*args, *("Echo", "add")[len(args) :])
         admin = kwargs.pop("admin", False)
         request = self.protocol.make(Request, service, attribute, rest, None)
         request.admin = admin
-        data = request.data
-        waiting = bool(self.protocol.outbox)
-        given_out = self.protocol.give_out(request, **kwargs)
-        assert waiting or given_out in {data, b""}
+        self.protocol.request(request)
         self.written()
         return request
 
@@ -918,7 +915,7 @@ def test_an_error_or_an_abandoned_link_tells_nothing():
     peer.protocol.abandon(links[1])
     assert peer.receive(error(links[0].uid, "PermissionError: locked")) == [links[0]]
     assert not request.settled
-    assert not peer.protocol._linking
+    assert not peer.protocol._services.linking
 
 
 def test_how_long_requests_wait_can_be_asked():
@@ -945,39 +942,25 @@ def test_a_person_is_asked_while_a_login_question_is_open():
     assert not peer.protocol.has_login_question
 
 
-@pytest.mark.parametrize("at_once", [True, False])
-def test_a_request_that_is_given_out_at_once_comes_behind_what_waits(at_once):
-    peer = Peer()
-    waits = peer.request("Echo", "waits")
-    if at_once:
-        request = peer.protocol.make(Request, "Echo", "add", (), None)
-        data = peer.protocol.give_out(request)
-    else:
-        request = peer.request("Echo", "add")
-        data = peer.protocol.take()
-    assert [json.loads(text)["uid"] for text in data.splitlines()] == [waits.uid, request.uid]
-    assert (waits.sequence, request.sequence) == (2, 3)
-    assert list(peer.protocol.open) == [waits.uid, request.uid]
-
-
-def test_nothing_is_given_out_at_once_behind_an_admin_request():
+def test_nothing_is_written_behind_an_admin_request():
     peer = Peer()
     admin = peer.sent("Manager", "port", admin=True)
-    request = peer.protocol.make(Request, "Echo", "add", (), None)
-    assert peer.protocol.give_out(request) == b""
+    request = peer.request("Echo", "add")
+    assert peer.protocol.take() == b""
     assert not request.may_have_run
     peer.receive(reply("", 1875))
     assert admin.settled
     assert [text["uid"] for text in peer.written()] == [request.uid]
 
 
-def test_nothing_is_given_out_when_the_connection_has_ended():
+def test_nothing_is_queued_when_the_connection_has_ended():
     peer = Peer()
     peer.protocol.connection_lost(exc.ConnectionLost("gone"))
     request = peer.protocol.make(Request, "Echo", "add", (), None)
     with pytest.raises(exc.ConnectionLost, match="cannot send request to 'Echo'"):
-        peer.protocol.give_out(request)
+        peer.protocol.request(request)
     assert not request.may_have_run
+    assert not peer.protocol.outbox
 
 
 def test_services_whose_refusals_are_expected_are_looked_at_without_a_look_through_all_requests():
@@ -985,8 +968,8 @@ def test_services_whose_refusals_are_expected_are_looked_at_without_a_look_throu
     peer.sent("Echo")
     peer.sent("Echo")
     peer.receive(refusal("Echo"))  # two are meant, so a barrier is waited for
-    expected = peer.protocol._services_that_may_refuse()
-    peer.protocol._acknowledged = None  # which is not to be asked
+    expected = peer.protocol._refusals._candidates()
+    peer.protocol._refusals._acknowledged = None  # which is not to be asked
     assert next(expected) == "Echo"
 
 

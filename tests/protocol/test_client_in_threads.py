@@ -19,7 +19,7 @@ def test_replies_are_settled_and_stay_open_until_they_are_forgotten():
         assert (second.settled, second.result) == (True, [2])
         assert peer.protocol.in_flight == 2
     for _ in range(2):
-        peer.protocol.forget([first, second])
+        peer.protocol.replies.forget([first, second])
         assert peer.protocol.in_flight == 0
     assert peer.protocol.settle_replies(data) is None
 
@@ -36,7 +36,7 @@ def test_what_is_settled_and_not_forgotten_can_be_received_again():
     first, second = peer.sent(), peer.sent()
     data = reply(first.uid, 1) + reply(second.uid, 2)
     peer.protocol.settle_replies(data)
-    peer.protocol.forget([first])
+    peer.protocol.replies.forget([first])
     assert peer.receive(data) == [second]
     assert second.result == 2
     assert peer.protocol.broken is None
@@ -48,7 +48,7 @@ def test_what_is_abandoned_is_forgotten_with_what_was_read_after_it():
     peer.protocol.abandon(abandoned)
     replies = peer.protocol.settle_replies(reply(request.uid, 1))
     assert replies == [request]
-    peer.protocol.forget(replies)
+    peer.protocol.replies.forget(replies)
     assert not peer.protocol._acknowledged.abandoned
 
 

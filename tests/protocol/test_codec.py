@@ -20,8 +20,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from msl_network_trio.protocol import codec
+from msl_network_trio.protocol import codec, routed_lines
+from msl_network_trio.protocol.blocks import decode_lines, split_notifications
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET
+from msl_network_trio.protocol.routed_lines import decode_routed
 
 keys = st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.floats())
 numbers = st.one_of(st.integers(), st.integers(-(2**70), 2**70), st.floats())
@@ -451,7 +453,7 @@ def test_no_bytes_make_the_decoder_fail_in_another_way(line):
 @example([1, math.nan, "\ud800"], "")
 def test_lines_that_come_together_say_what_they_say_one_by_one(many, end):
     lines = [json.dumps({"result": value, "uid": "1"}).encode() for value in many]
-    together = codec.decode_lines(b"".join(line + end.encode() + b"\n" for line in lines))
+    together = decode_lines(b"".join(line + end.encode() + b"\n" for line in lines))
     if together is not None:  # else each has to be looked at
         assert len(together) == len(lines)
         for line, message in zip(lines, together, strict=True):
@@ -473,7 +475,7 @@ def test_lines_that_come_together_say_what_they_say_one_by_one(many, end):
     ],
 )
 def test_lines_of_which_one_is_not_usual_have_to_be_looked_at_one_by_one(block):
-    assert codec.decode_lines(block) is None
+    assert decode_lines(block) is None
 
 
 NOTIFIED = (
@@ -486,7 +488,7 @@ TRICKY = REPLIED.replace(b"5", b'"notification"')
 
 @pytest.mark.parametrize("rest", [b"", REPLIED, REPLIED * 3])
 def test_notifications_are_decoded_together_whatever_follows_them(rest):
-    found, left = codec.notifications_first(NOTIFIED + COMPACT + NOTIFIED + rest)
+    found, left = split_notifications(NOTIFIED + COMPACT + NOTIFIED + rest)
     assert left == rest
     assert [line.service for line in found] == ["Echo", "Other", "Echo"]
     assert [(line.result.args, line.result.kwargs) for line in found] == [
@@ -516,12 +518,12 @@ def test_notifications_are_decoded_together_whatever_follows_them(rest):
     ],
 )
 def test_what_is_not_just_notifications_is_left_to_those_who_look_at_each_line(block):
-    assert codec.notifications_first(block) == ([], block)
+    assert split_notifications(block) == ([], block)
 
 
 @given(st.lists(st.sampled_from([NOTIFIED, COMPACT, REPLIED, TRICKY, b"{}\n", b"not JSON\n"])))
 def test_no_line_is_lost_when_notifications_are_decoded_together(lines):
-    found, rest = codec.notifications_first(b"".join(lines))
+    found, rest = split_notifications(b"".join(lines))
     assert rest == b"".join(lines[len(found) :])
     for line, message in zip(lines, found, strict=False):
         assert [message.result.args, message.result.kwargs] == codec.decode(line).result
@@ -568,7 +570,7 @@ ROUTED = {"uid": "", "service": "", "attribute": "", "requester": UNSET, "error"
     ],
 )
 def test_what_has_to_be_known_of_a_line_is_read(line, expected):
-    routed = codec.decode_routed(line)
+    routed = decode_routed(line)
     assert {name: getattr(routed, name) for name in ROUTED} == {**ROUTED, **expected}
 
 
@@ -591,12 +593,12 @@ LONG = b"1.5," * 40_000
 )
 def test_of_a_long_line_with_nan_the_same_is_read_in_less_time(fields, number, monkeypatch):
     short = b'{"x":[' + number.encode() + b"]," + fields + b"}"
-    expected = codec.decode_routed(short)
+    expected = decode_routed(short)
     loads = []
     monkeypatch.setattr(
         codec.json, "loads", lambda text: loads.append(len(text)) or json.JSONDecoder().decode(text)
     )
-    routed = codec.decode_routed(short.replace(b'"x":[', b'"x":[' + LONG))
+    routed = decode_routed(short.replace(b'"x":[', b'"x":[' + LONG))
     for name in ("uid", "service", "attribute", "requester", "error"):
         assert getattr(routed, name) == getattr(expected, name)
     assert (routed.result is NO_RESULT) == (expected.result is NO_RESULT)
@@ -628,7 +630,7 @@ def test_of_a_long_line_with_nan_the_same_is_read_in_less_time(fields, number, m
 def test_a_long_line_that_is_no_line_costs_little_as_well(end, monkeypatch):
     monkeypatch.setattr(codec.json, "loads", lambda text: pytest.fail("the standard library takes long"))
     with pytest.raises(codec.UndecodableLine):
-        codec.decode_routed(b'{"uid":"1","args":[' + LONG + end)
+        decode_routed(b'{"uid":"1","args":[' + LONG + end)
 
 
 @pytest.mark.parametrize(
@@ -643,7 +645,7 @@ def test_a_long_line_that_is_no_line_costs_little_as_well(end, monkeypatch):
 )
 def test_what_cannot_be_told_for_sure_of_a_long_line_with_nan_is_not_guessed(field):
     with pytest.raises(codec.UndecodableLine, match="a line of this length has"):
-        codec.decode_routed(b'{"args":[' + LONG + b"NaN]," + field + b"}")
+        decode_routed(b'{"args":[' + LONG + b"NaN]," + field + b"}")
 
 
 PIECES = st.sampled_from(
@@ -692,10 +694,10 @@ PIECES = st.sampled_from(
 def test_nothing_is_read_of_a_long_line_that_is_not_in_it(pieces, around):
     line = (around % "".join(pieces)).encode()
     try:
-        routed = codec._route_large(line)
+        routed = routed_lines._route_large(line)
     except codec.UndecodableLine:
         return
-    exact = codec._route_exactly(line)  # which it is as well
+    exact = routed_lines._route_exactly(line)  # which it is as well
     for name in ("uid", "service", "attribute", "requester", "error"):
         assert getattr(routed, name) == getattr(exact, name)
     assert (routed.result is NO_RESULT) == (exact.result is NO_RESULT)
@@ -704,8 +706,8 @@ def test_nothing_is_read_of_a_long_line_that_is_not_in_it(pieces, around):
 @pytest.mark.parametrize("uid", [b'"1"', b"1"], ids=["fast path", "standard library's path"])
 @pytest.mark.parametrize("result", [b"null", b"NaN", b'{"a":[1]}', b'""', b"false"])
 def test_a_line_with_any_result_has_one(uid, result):
-    assert codec.decode_routed(b'{"uid":' + uid + b',"result":' + result + b"}").result is not NO_RESULT
-    assert codec.decode_routed(b'{"uid":' + uid + b"}").result is NO_RESULT
+    assert decode_routed(b'{"uid":' + uid + b',"result":' + result + b"}").result is not NO_RESULT
+    assert decode_routed(b'{"uid":' + uid + b"}").result is NO_RESULT
 
 
 @pytest.mark.parametrize(
@@ -736,7 +738,7 @@ def test_a_line_with_any_result_has_one(uid, result):
 )
 def test_what_could_not_be_passed_on_is_not_a_line_and_the_uid_is_known_if_it_can_be(line, message, uid):
     with pytest.raises(codec.UndecodableLine) as caught:
-        codec.decode_routed(line)
+        decode_routed(line)
     assert message in str(caught.value)
     assert caught.value.uid == uid
 
@@ -765,7 +767,7 @@ json_pieces = st.sampled_from(
 def test_a_line_that_is_passed_on_undecoded_is_one_that_its_receiver_can_decode(piece):
     line = f'{{"service":"Echo","attribute":"e","args":{piece},"uid":"1"}}'.encode()
     try:
-        routed = codec.decode_routed(line)
+        routed = decode_routed(line)
     except codec.UndecodableLine:
         return
     fields = json.loads(line)
@@ -779,7 +781,7 @@ def test_a_line_that_is_passed_on_undecoded_is_one_that_its_receiver_can_decode(
 @given(values)
 def test_a_line_says_the_same_to_the_manager_and_to_its_receiver(value):
     line = json.dumps({"service": "Echo", "attribute": "é", "args": value, "uid": "1", "result": value})
-    routed = codec.decode_routed(line.encode())
+    routed = decode_routed(line.encode())
     assert (routed.service, routed.attribute, routed.uid) == ("Echo", "é", "1")
     assert routed.result is not NO_RESULT
 
@@ -787,7 +789,7 @@ def test_a_line_says_the_same_to_the_manager_and_to_its_receiver(value):
 @given(st.binary(max_size=60))
 def test_no_bytes_make_the_routing_fail_in_another_way(line):
     try:
-        codec.decode_routed(line)
+        decode_routed(line)
     except codec.UndecodableLine:
         pass
 

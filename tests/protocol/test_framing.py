@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from msl_network_trio.protocol.blocks import BlockBuffer
 from msl_network_trio.protocol.framing import LineBuffer
 
 
-def feed_block(buffer: LineBuffer, data: bytes) -> list[bytes]:
+def feed_block(buffer: BlockBuffer, data: bytes) -> list[bytes]:
     """The lines of a block, which is to be the same lines as `LineBuffer.feed` gives."""
     *lines, rest = buffer.feed_block(data).split(b"\n")
     assert rest == b""
@@ -27,7 +28,7 @@ def feed_in_pieces(
     sizes: list[int],
     limit: int | None = None,
 ) -> tuple[list[bytes], LineBuffer]:
-    buffer = LineBuffer(limit)
+    buffer = BlockBuffer(limit)
     lines: list[bytes] = []
     position = 0
     for size in [*sizes, len(data)]:
@@ -52,7 +53,7 @@ def test_lines_come_out_as_they_went_in_however_they_are_split(feed, lines, rest
 
 @FEEDS
 def test_nothing_is_given_back_before_the_end_of_the_line(feed):
-    buffer = LineBuffer()
+    buffer = BlockBuffer()
     assert feed(buffer, b"abc") == []
     assert feed(buffer, b"") == []
     assert feed(buffer, b"def\r") == []
@@ -69,7 +70,7 @@ def test_only_new_bytes_are_searched_for_the_end_of_the_line(feed):
             Counted.searched += len(self)
             return bytes.rfind(self, *args)
 
-    buffer = LineBuffer()
+    buffer = BlockBuffer()
     for _ in range(1000):
         feed(buffer, Counted(b"x" * 100))
     assert feed(buffer, Counted(b"\n")) == [b"x" * 100_000]
@@ -78,7 +79,7 @@ def test_only_new_bytes_are_searched_for_the_end_of_the_line(feed):
 
 @FEEDS
 def test_the_start_of_an_unfinished_line_is_short_however_long_the_line_is(feed):
-    buffer = LineBuffer()
+    buffer = BlockBuffer()
     for _ in range(1000):
         feed(buffer, b"0123456789")
     assert buffer.start == b"0123456789" * 20
@@ -87,7 +88,7 @@ def test_the_start_of_an_unfinished_line_is_short_however_long_the_line_is(feed)
 @FEEDS
 @pytest.mark.parametrize("end", [b"", b"\n", b"\nmore\n"])
 def test_a_line_of_just_the_limit_passes(feed, end):
-    buffer = LineBuffer(5)
+    buffer = BlockBuffer(5)
     lines = feed(buffer, b"12345" + end)
     assert buffer.overflow is None
     assert lines == [b"12345", b"more"][: end.count(b"\n")]
@@ -105,7 +106,7 @@ def test_a_line_over_the_limit_ends_it_and_what_came_before_is_still_given_back(
 
 @FEEDS
 def test_behind_a_line_over_the_limit_nothing_is_kept(feed):
-    buffer = LineBuffer(10)
+    buffer = BlockBuffer(10)
     for _ in range(100):
         assert feed(buffer, b"x" * 9) == []
     assert buffer.overflow == b"x" * 18
@@ -116,14 +117,14 @@ def test_behind_a_line_over_the_limit_nothing_is_kept(feed):
 
 @FEEDS
 def test_an_overlong_line_is_quoted_by_its_start_only(feed):
-    buffer = LineBuffer(10)
+    buffer = BlockBuffer(10)
     assert feed(buffer, b"y" * 1_000_000 + b"\n") == []
     assert buffer.overflow == b"y" * 200
 
 
 @FEEDS
 def test_a_limit_that_is_lifted_counts_from_then_on(feed):
-    buffer = LineBuffer(5)
+    buffer = BlockBuffer(5)
     feed(buffer, b"12345")
     buffer.limit = None
     assert feed(buffer, b"6789\n") == [b"123456789"]
@@ -131,7 +132,7 @@ def test_a_limit_that_is_lifted_counts_from_then_on(feed):
 
 def test_what_comes_in_small_pieces_is_kept_in_few():
     """Each piece has a cost of its own: a line that comes byte by byte must not take forty times its length."""
-    buffer = LineBuffer()
+    buffer = BlockBuffer()
     for number in range(300_000):
         assert buffer.feed(b"%d" % (number % 10)) == []
         if number % 50_000 == 0:
@@ -144,7 +145,7 @@ def test_what_comes_in_small_pieces_is_kept_in_few():
 
 
 def test_what_is_not_complete_can_be_forgotten():
-    buffer = LineBuffer()
+    buffer = BlockBuffer()
     buffer.feed(b"begin")
     buffer.clear()
     assert buffer.size == 0

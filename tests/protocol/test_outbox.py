@@ -110,20 +110,6 @@ def test_behind_an_admin_request_lines_are_held_back_to_the_next_one():
     assert (outbox.gate, list(outbox), outbox.unsent) == (None, [], 0)
 
 
-def test_a_request_that_passes_by_is_counted_among_the_lines_that_were_added():
-    outbox = Outbox()
-    first, third = lines(1, 3)
-    second = Request("Echo", "add", "2", b"xx")
-    outbox.add(first)
-    outbox.take()
-    assert outbox.pass_by(second) == b"xx"
-    outbox.add(third)
-    outbox.take()
-    assert [line.sequence for line in (first, second, third)] == [1, 2, 3]
-    assert (second.data, second.phase, outbox.unsent, outbox.last_sequence) == (b"", WRITTEN, 0, 3)
-    assert outbox.open == {"2": second}
-
-
 def test_requests_that_were_given_out_are_open():
     outbox = Outbox()
     requests = [Request("Echo", "add", uid, b"x") for uid in "12"]

@@ -13,14 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msl_network_trio import exceptions as exc
-from msl_network_trio.protocol import service as module
+from msl_network_trio.protocol import service_lines as module
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT
+from msl_network_trio.protocol.incoming_requests import IncomingRequest
 from msl_network_trio.protocol.messages import Connected, Question
-from msl_network_trio.protocol.service import (
+from msl_network_trio.protocol.service import Refused, ServiceProtocol
+from msl_network_trio.protocol.service_lines import (
     LARGE,
-    IncomingRequest,
-    Refused,
-    ServiceProtocol,
     encode_error,
     encode_notification,
     encode_result,

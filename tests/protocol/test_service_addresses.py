@@ -12,50 +12,50 @@ def identity(**addresses: object) -> dict[str, object]:
 
 
 def test_a_service_that_is_seen_for_the_first_time_is_the_one_that_was_meant():
-    presence = ServiceAddresses()
-    assert not presence.observe("Echo", "vm:1")
-    assert not presence.observe("Echo", "vm:1")
+    addresses = ServiceAddresses({})
+    assert not addresses.observe("Echo", "vm:1")
+    assert not addresses.observe("Echo", "vm:1")
 
 
 def test_a_service_that_is_nowhere_has_gone_also_if_it_was_never_seen():
-    presence = ServiceAddresses()
-    assert presence.observe("Echo", None)
-    presence.observe("Other", "vm:1")
-    assert presence.observe("Other", None)
+    addresses = ServiceAddresses({})
+    assert addresses.observe("Echo", None)
+    addresses.observe("Other", "vm:1")
+    assert addresses.observe("Other", None)
 
 
 @pytest.mark.parametrize("between", [[], [None]])
 def test_a_service_at_another_address_is_another_one_once(between):
-    presence = ServiceAddresses()
-    presence.observe("Echo", "vm:1")
+    addresses = ServiceAddresses({})
+    addresses.observe("Echo", "vm:1")
     for address in between:
-        presence.observe("Echo", address)
-    assert presence.observe("Echo", "vm:2")
-    assert not presence.observe("Echo", "vm:2")
+        addresses.observe("Echo", address)
+    assert addresses.observe("Echo", "vm:2")
+    assert not addresses.observe("Echo", "vm:2")
 
 
 def test_a_registry_tells_of_all_services_but_only_those_that_were_asked_are_given_out():
-    presence = ServiceAddresses()
+    addresses = ServiceAddresses({})
     asked = {"Same", "Moved", "Gone", "New"}
-    assert set(presence.observe_all(identity(Same="a:1", Moved="a:2", Gone="a:3", Idle="a:4"), asked)) == {
+    assert set(addresses.observe_all(identity(Same="a:1", Moved="a:2", Gone="a:3", Idle="a:4"), asked)) == {
         "New"
     }
     later = identity(Same="a:1", Moved="b:2", New="a:5")
-    assert set(presence.observe_all(later, asked)) == {"Moved", "Gone", "New"}
-    assert set(presence.observe_all(later, asked)) == {"Gone"}
-    assert presence.observe("Idle", "a:4")  # it was seen to be gone in between
+    assert set(addresses.observe_all(later, asked)) == {"Moved", "Gone", "New"}
+    assert set(addresses.observe_all(later, asked)) == {"Gone"}
+    assert addresses.observe("Idle", "a:4")  # it was seen to be gone in between
 
 
 @pytest.mark.parametrize("registry", [None, 5, [], {}, {"services": None}, {"services": ["Echo"]}])
 def test_what_is_no_registry_tells_nothing(registry):
-    presence = ServiceAddresses()
-    presence.observe("Echo", "vm:1")
-    assert list(presence.observe_all(registry, {"Echo"})) == []
-    assert not presence.observe("Echo", "vm:1")
+    addresses = ServiceAddresses({})
+    addresses.observe("Echo", "vm:1")
+    assert list(addresses.observe_all(registry, {"Echo"})) == []
+    assert not addresses.observe("Echo", "vm:1")
 
 
 @pytest.mark.parametrize("entry", [None, 5, {}, {"address": 5}])
 def test_a_service_without_an_address_is_nowhere(entry):
-    presence = ServiceAddresses()
-    presence.observe("Echo", "vm:1")
-    assert list(presence.observe_all({"services": {"Echo": entry}}, {"Echo"})) == ["Echo"]
+    addresses = ServiceAddresses({})
+    addresses.observe("Echo", "vm:1")
+    assert list(addresses.observe_all({"services": {"Echo": entry}}, {"Echo"})) == ["Echo"]

@@ -13,7 +13,7 @@ import trio
 from msl_network_trio import Service
 from msl_network_trio import callbacks as user_code
 from msl_network_trio.asyncio_advice import explain, forget_event_loop
-from msl_network_trio.protocol.service import IncomingRequest
+from msl_network_trio.protocol.incoming_requests import IncomingRequest
 from msl_network_trio.service.error_reply import error_reply
 
 from .peer import running

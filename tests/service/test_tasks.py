@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from msl_network_trio import Service
-from msl_network_trio.protocol.service import IncomingRequest
+from msl_network_trio.protocol.incoming_requests import IncomingRequest
 from msl_network_trio.service import method_profile
 from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.method_profile import MethodProfile

@@ -40,6 +40,7 @@ from msl_network_trio.protocol.manager.pending_check import (
 )
 from msl_network_trio.protocol.manager.registry import AddressTaken, Registry, RegistryFull
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
+from msl_network_trio.protocol.routed_lines import decode_routed
 
 VERDICT = "a verdict"
 """What `Peer.waits_for` is while the peer itself has nothing to say."""
@@ -303,7 +304,7 @@ class Admission:
         which has to log in like others, have the name of a client as their requester.
         """
         try:
-            routed = codec.decode_routed(line)
+            routed = decode_routed(line)
         except codec.UndecodableLine:
             return terminal.typed(line) is None
         if routed.attribute or routed.result is NO_RESULT:

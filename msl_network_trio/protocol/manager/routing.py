@@ -24,6 +24,7 @@ from msl_network_trio.protocol.manager.own_requests import OwnRequests
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.registry import Registry
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine, departure, ending, refusal
+from msl_network_trio.protocol.routed_lines import decode_routed, search
 from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)
@@ -75,7 +76,7 @@ class Router:
     def handle(self, peer: Peer, line: bytes) -> None:
         """Handle a line of a peer that has said who it is."""
         try:
-            routed = codec.decode_routed(line)
+            routed = decode_routed(line)
         except codec.UndecodableLine as error:
             if line.strip():
                 self._handle_typed(peer, line, error)
@@ -188,7 +189,7 @@ class Router:
         """Answer the client whose reply this is with an error, if it cannot be decoded."""
         fields = error.fields
         if fields is None and error.uid is not None:
-            fields = codec.search(line)
+            fields = search(line)
         requester = (fields or {}).get("requester")
         client = self._registry.peers.get(requester) if isinstance(requester, str) else None
         if client is None or error.uid not in client.open:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from msl_network_trio.protocol import codec
+from msl_network_trio.protocol import routed_lines
 from msl_network_trio.protocol.manager.delivery import BUSY, LARGE
 from msl_network_trio.protocol.messages import departure, refusal
 from tests.protocol.network import NAME, Network, notification, raw, read, reply, request
@@ -453,7 +453,7 @@ def test_of_a_large_line_that_is_too_deep_the_uid_is_searched_within_limits(netw
 
 
 def test_a_line_of_any_length_is_not_searched(network, monkeypatch):
-    monkeypatch.setattr(codec, "_LONGEST_SEARCHED", 200_000)
+    monkeypatch.setattr(routed_lines, "_LONGEST_SEARCHED", 200_000)
     network.peer("Echo", "service")
     client = network.peer()
     value = b"[" * 150_000 + b"]" * 150_000
