@@ -848,7 +848,7 @@ async def test_a_link_in_a_cancelled_scope_leaves_nothing_behind(session: Sessio
         scope.cancel()
         await session.client.link("Echo")
     assert scope.cancelled_caught
-    assert session.client._connection.protocol._linking == {}
+    assert session.client._connection.protocol._services.linking == {}
 
 
 async def test_a_link_that_is_given_up_is_not_undone_if_there_is_another(session: Session):
