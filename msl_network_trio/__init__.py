@@ -3,11 +3,14 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from msl_network_trio.client.client import Client, connect, filter_client_connect_kwargs
+from msl_network_trio.client.client import Client, connect
+from msl_network_trio.client.connect_arguments import filter_client_connect_kwargs
 from msl_network_trio.client.link import Link
 from msl_network_trio.client.linked_client import LinkedClient, dropped
 from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.client.reply import Reply
+from msl_network_trio.client.views import Views as _Views
+from msl_network_trio.client.views import register as _register_views
 from msl_network_trio.dialing.prompts import Prompts, TerminalPrompts
 from msl_network_trio.dialing.trust import Certificate
 from msl_network_trio.exceptions import (
@@ -33,6 +36,7 @@ from msl_network_trio.exceptions import (
 from msl_network_trio.protocol.messages import Notification
 
 if TYPE_CHECKING:
+    from msl_network_trio import sync as sync
     from msl_network_trio.gateway.server import Gateway, open_gateway
     from msl_network_trio.manager.running import filter_run_forever_kwargs, run_services
     from msl_network_trio.manager.server import Manager, open_manager
@@ -98,7 +102,19 @@ Most programs are clients, and start faster without them.
 """
 
 
+def _views() -> _Views:
+    """Return what makes the blocking forms of clients and links, for their ``sync`` properties."""
+    from msl_network_trio.sync.views import BlockingViews
+
+    return BlockingViews()
+
+
+_register_views(_views)
+
+
 def __getattr__(name: str) -> Any:
+    if name == "sync":
+        return import_module(f"{__name__}.sync")
     module = _IMPORTED_WHEN_USED.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

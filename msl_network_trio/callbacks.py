@@ -1,4 +1,7 @@
-"""Calling functions of the user in the background, where nobody waits for them, and the tasks to do it in."""
+"""Callbacks: functions of the user that run in the background, and the tasks that run them.
+
+Everything here runs in the Trio thread, except `report` and `in_callback`, which any thread may use.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from msl_network_trio.signals import pass_on_interrupt
 logger = get_logger(__name__)
 
 in_callback: ContextVar[bool] = ContextVar("in_callback", default=False)
-"""Whether a notification handler, or the callback of a Future, runs: its calls must not wait for handlers.
+"""Whether a notification handler or the callback of a Future runs, whose calls must not wait for handlers.
 
 `trio.to_thread.run_sync` and new tasks inherit it.
 """
@@ -26,15 +29,15 @@ in_callback: ContextVar[bool] = ContextVar("in_callback", default=False)
 async def call(
     function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], what: str
 ) -> None:
-    """Call a plain or async function; an exception in it is logged and ends nothing.
+    """Call a plain or async function, and log an exception in it.
 
-    Ctrl-C in the midst of it reaches the main task, which is where a Trio program expects it.
+    Ctrl-C during the call is passed on to the main task, where a Trio program expects it.
 
     Args:
         function: The function.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        what: What the function is, for the log.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        what: Description of the function, for the log.
     """
     try:
         result = unprotected(function, args, kwargs)
@@ -47,9 +50,9 @@ async def call(
 
 
 def report(error: BaseException, function: Callable[..., Any] | None, what: str) -> None:
-    """Log what a function has raised; Ctrl-C goes to the main task. Arguments as in `call`."""
+    """Log an exception in a function, or pass Ctrl-C on to the main task; arguments as in `call`."""
     if is_interrupt(error):
-        pass_on_interrupt()  # we are protected, so it goes to the main task
+        pass_on_interrupt()  # this task is protected, so it goes to the main task
     else:
         explain(error)
         logger.error("exception in %s %r", what, function, exc_info=error)
@@ -57,31 +60,29 @@ def report(error: BaseException, function: Callable[..., Any] | None, what: str)
 
 @trio.lowlevel.disable_ki_protection
 def unprotected(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call a function, in which Ctrl-C may interrupt."""
+    """Call a function that Ctrl-C may interrupt."""
     return function(*args, **kwargs)
 
 
 @trio.lowlevel.disable_ki_protection
 async def finish(result: object) -> None:
-    """Await what a function has returned, if it is to be awaited; Ctrl-C may interrupt it."""
+    """Await the result of a function if it is awaitable; Ctrl-C may interrupt it."""
     if inspect.isawaitable(result):
         await result
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether it is a Ctrl-C, alone or among others."""
+    """Return whether an exception is a Ctrl-C, or a group that contains one."""
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(KeyboardInterrupt) is not None
     return isinstance(error, KeyboardInterrupt)
 
 
 class CallbackTasks:
-    """The tasks of a connection that run code of the user.
-
-    They are shielded, as the connection is, from whoever is cancelled: there is one way to end them.
+    """Tasks that run callbacks. They are shielded from cancellation: only `cancel` ends them.
 
     Attributes:
-        nursery: Where the tasks run, to be set by who opens it; None: nothing can be started.
+        nursery: Nursery of the tasks, to be set by the task that opens it; None: no task can be started.
     """
 
     def __init__(self) -> None:
@@ -90,20 +91,20 @@ class CallbackTasks:
         self._ended = False
 
     def start(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Start a task, which `cancel` ends."""
+        """Start a task that `cancel` ends."""
         assert self.nursery is not None
         self.nursery.start_soon(self._run, function)
 
-    def start_last(self, function: Callable[[], Awaitable[None]], seconds: float) -> None:
-        """Start a task that has this many seconds, and that nothing else ends."""
+    def start_final(self, function: Callable[[], Awaitable[None]], seconds: float) -> None:
+        """Start a task that has a timeout in seconds and that `cancel` does not end."""
         if self.nursery is not None:
-            self.nursery.start_soon(self._run_last, function, seconds)
+            self.nursery.start_soon(self._run_final, function, seconds)
 
     def cancel(self, *, but: trio.lowlevel.Task | None = None) -> None:
         """Cancel all tasks, and start no more.
 
         Args:
-            but: A task that is not cancelled, since it is the one that calls.
+            but: A task that is not cancelled, because it is the caller.
         """
         self._ended = True
         for task, scope in self._scopes.items():
@@ -123,6 +124,6 @@ class CallbackTasks:
                 del self._scopes[task]
 
     @trio.lowlevel.enable_ki_protection
-    async def _run_last(self, function: Callable[[], Awaitable[None]], seconds: float) -> None:
+    async def _run_final(self, function: Callable[[], Awaitable[None]], seconds: float) -> None:
         with trio.move_on_after(seconds, shield=True):
             await function()

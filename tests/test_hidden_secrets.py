@@ -138,7 +138,7 @@ def test_a_login_for_an_admin_request_that_is_wrong(tmp_path):
         ):
             with pytest.raises(NetworkError, match="Wrong login password") as caught:
                 await client.admin_request("users_table.usernames")
-            check(caught.value, after="Connection.admin_request: ")
+            check(caught.value, after="admin_request: ")
 
     trio.run(main)
 

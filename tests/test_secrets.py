@@ -121,7 +121,7 @@ async def test_the_password_of_the_manager(log, capsys):
         async with connect(**manager.connect_kwargs()) as client:
             assert SECRET not in json.dumps([manager.status(), await client.identities()])
             assert SECRET not in repr(
-                [client, client._settings, client._credentials, manager, manager._settings]
+                [client, client._session.settings, client._session.credentials, manager, manager._settings]
             )
     assert "Wrong Manager password" in log()
     assert SECRET not in str(capsys.readouterr())
@@ -261,7 +261,7 @@ async def test_what_is_sent_by_http(log, tmp_path):
             websocket.close()
             kwargs = {**manager.connect_kwargs("websocket"), "headers": headers, "path": path}
             async with connect(**kwargs) as client:
-                assert SECRET not in repr([client, client._settings])
+                assert SECRET not in repr([client, client._session.settings])
     assert "is a new client" in log()
 
 

@@ -1,1 +1,1 @@
-"""The client: a nursery around a connection, and the objects that applications use."""
+"""The client: session, connection, and the objects that applications use."""

@@ -1,4 +1,4 @@
-"""Things that can be awaited, or entered with ``async with``."""
+"""Objects that can be awaited, or entered with ``async with``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ T = TypeVar("T")
 
 
 class AwaitableContext(Coroutine[Any, Any, T], Generic[T]):
-    """What `connect`, `Client.link` and their like return: use it once, in one of two ways.
+    """What `connect`, `Client.link` and similar functions return; to be used once, in one of two ways.
 
-    ``thing = await opening`` opens it, and closing it is up to you; ``async with opening as thing`` closes
-    it at the end of the block, however the block ends. An opening is a coroutine to Trio, so
+    ``thing = await context`` opens the thing, to be closed by the caller. ``async with context as thing``
+    closes it at the end of the block, in any case. For Trio the object is a coroutine, so that
     ``trio.run(connect)`` and ``nursery.start_soon(connect)`` work, and Python warns about one that was
     neither awaited nor entered.
+
+    Args:
+        name: Name of the function that returned it, for that warning.
     """
 
     def __init__(self, name: str) -> None:
@@ -30,21 +33,21 @@ class AwaitableContext(Coroutine[Any, Any, T], Generic[T]):
 
     @abstractmethod
     async def _open(self) -> T:
-        """Open it to be closed by its user."""
+        """Open the thing, to be closed by the caller."""
 
     @abstractmethod
     async def _enter(self) -> T:
-        """Open it to be closed by `_exit`."""
+        """Open the thing, to be closed by `_exit`."""
 
     @abstractmethod
     async def _exit(self) -> None:
-        """Close it; raises nothing of its own."""
+        """Close the thing. Raises no exception of its own."""
 
     def __await__(self) -> Generator[Any, Any, T]:
         return self._awaited.__await__()
 
     def send(self, value: Any) -> Any:
-        """Run on, as a coroutine does."""
+        """Resume, as a coroutine does."""
         return self._awaited.send(value)
 
     def throw(self, *exception: Any) -> Any:
@@ -52,7 +55,7 @@ class AwaitableContext(Coroutine[Any, Any, T], Generic[T]):
         return self._awaited.throw(*exception)
 
     def close(self) -> None:
-        """Give up an opening that was not used, as with a coroutine."""
+        """Close it unused, as a coroutine."""
         self._awaited.close()
 
     @trio.lowlevel.enable_ki_protection

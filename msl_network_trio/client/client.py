@@ -1,107 +1,89 @@
-"""A client of a Manager, and how to connect one."""
+"""Client of a Manager, and the function that connects one; both belong to the Trio thread."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import trio
 
-from msl_network_trio import arguments, callbacks
+from msl_network_trio import arguments
+from msl_network_trio.client import views
+from msl_network_trio.client.admin_request import admin_request
 from msl_network_trio.client.awaitable_context import AwaitableContext
-from msl_network_trio.client.connection import GOODBYE_TIMEOUT, Connection
+from msl_network_trio.client.connection import GOODBYE_TIMEOUT
 from msl_network_trio.client.identities import describe
-from msl_network_trio.client.link import Link, LinkContext, checked_identity
-from msl_network_trio.client.locks import Locks
-from msl_network_trio.client.session import open_connection
+from msl_network_trio.client.link import Link, link_state
+from msl_network_trio.client.session import Session, open_session
 from msl_network_trio.constants import MANAGER, MAX_UNHANDLED, PORT
 from msl_network_trio.dialing.local_identity import own_hostname
-from msl_network_trio.dialing.prompts import Credentials, Prompts
+from msl_network_trio.dialing.prompts import Prompts
 from msl_network_trio.dialing.settings import Dial, Settings
 from msl_network_trio.exception_groups import leave_nursery
-from msl_network_trio.exceptions import ConnectionLost, ManagerError, ReplyTimeout
+from msl_network_trio.exceptions import ManagerError
 from msl_network_trio.hidden import hide
 from msl_network_trio.protocol.handshake import LOGIN_REFUSALS
-from msl_network_trio.protocol.messages import NotificationBatch
 from msl_network_trio.visible import visible
 
 if TYPE_CHECKING:
-    from msl_network_trio.sync.client import Client as BlockingClient
+    import msl_network_trio
 
 
-@attrs.define(eq=False, slots=False, repr=False)
 class Client(trio.abc.AsyncResource):
     """A connection to a Manager; `connect` makes it.
 
     Its methods may be called from any task of the Trio run that it was made in.
     """
 
-    _connection: Connection
-    _settings: Settings
-    _credentials: Credentials
-    _links: list[Link] = attrs.field(factory=list, init=False)
-    _linked: Counter[str] = attrs.field(factory=Counter, init=False)
-    """How many links there are with each Service, those counted that are being made."""
-    _unlinking: Counter[Link] = attrs.field(factory=Counter, init=False)
-    """How many tasks are unlinking each link."""
-    _locks: Locks = attrs.field(init=False)
-    _sync: BlockingClient | None = attrs.field(default=None, init=False)
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._sync: msl_network_trio.sync.Client | None = None
+        session.client = self
 
-    def __attrs_post_init__(self) -> None:
-        self._locks = Locks(self._connection)
-        self._connection.on_notifications = self._notify
-        self._connection.on_end = self._ended
-
-    # ---- who and where ----
+    # ---- properties ----
 
     @property
     def name(self) -> str:
         """The name that `connect` was given."""
-        return self._settings.name
+        return self._session.settings.name
 
     @property
     def address_manager(self) -> str:
-        """The address of the Manager, ``host:port``, as `connect` was given it."""
-        return self._settings.manager
+        """Address of the Manager, ``host:port``, as `connect` was given it."""
+        return self._session.settings.manager
 
     @property
     def port(self) -> int:
-        """The number of the port on this computer that the connection uses."""
-        return self._connection.port
+        """Port number on this computer that the connection uses."""
+        return self._session.connection.port
 
     def __str__(self) -> str:
         # As the Manager says it, once it has; it may know this computer under another name.
-        network_name = self._connection.protocol.network_name
+        network_name = self._session.connection.protocol.network_name
         return visible(network_name or f"{self.name}[{own_hostname()}:{self.port}]")
 
     def __repr__(self) -> str:
-        if self.is_connected():
-            return visible(f"<{self.name} manager={self.address_manager} port={self.port}>")
-        return visible(f"<{self.name} disconnected>")
+        return repr(self._session)
 
     def __getstate__(self) -> object:
-        raise TypeError(f"{self!r} cannot be copied or pickled, since its connection cannot; see spawn()")
+        return self._session.__getstate__()  # which raises
 
     @property
-    def sync(self) -> BlockingClient:
+    def sync(self) -> msl_network_trio.sync.Client:
         """The same client for threads: the methods of `msl_network_trio.sync`, which block."""
         if self._sync is None:
-            from msl_network_trio.sync.client import Client as BlockingClient
-
-            self._sync = BlockingClient(self)
+            self._sync = views.registered().client(self)
         return self._sync
 
     def identity(self) -> dict[str, str]:
-        """Return what this client tells the Manager about itself."""
-        return self._settings.identity()
+        """Return the identity of this client, as the Manager has received it."""
+        return self._session.settings.identity()
 
     def is_connected(self) -> bool:
-        """Return whether requests can be made: the Manager has not closed the connection, nor have we."""
-        return self._connection.is_open
+        """Return whether requests can be made: neither the Manager nor the client has disconnected."""
+        return self._session.connection.is_open
 
     # ---- requests to the Manager ----
 
@@ -113,13 +95,13 @@ class Client(trio.abc.AsyncResource):
         that is linked with the Service sends the request to unlink.
 
         Args:
-            service: The name of the Service.
-            timeout: How many seconds to wait for the Manager's reply.
+            service: Name of the Service.
+            timeout: Seconds to wait for the Manager's reply.
 
         Raises:
             ManagerError: There is no such Service, it is locked, or has its maximum of clients.
         """
-        return LinkContext(self, service, timeout)
+        return LinkContext(self._session, f"{type(self).__name__}.link", service, timeout)
 
     @trio.lowlevel.enable_ki_protection
     async def unlink(self, link: Link, *, timeout: float | None = None) -> None:
@@ -127,191 +109,149 @@ class Client(trio.abc.AsyncResource):
 
         Args:
             link: A link of this client.
-            timeout: How many seconds to wait for the Manager's reply.
+            timeout: Seconds to wait for the Manager's reply.
 
         Raises:
-            TypeError: It is no link.
+            TypeError: It is not a link.
             ValueError: It is a link of another client.
-            ManagerError: The Manager knows of no such link; the Service was restarted, for example.
+            ManagerError: The Manager has no such link; the Service was restarted, for example.
         """
         if not isinstance(link, Link):
             raise TypeError(f"Must pass in a Link object, received {type(link)}")
-        if link not in self._links:
+        state = link_state(link)
+        if state not in self._session.links:
             raise ValueError(f"{link!r} is not a link of {self}")
-        self._unlinking[link] += 1
-        try:
-            await self._connection.request(MANAGER, "unlink", (link.service_name,), timeout=timeout)
-        except ManagerError:
-            if self._unlinking[link] == 1 and link in self._links:
-                raise  # else another task unlinks it as well, or has done so
-        except (trio.Cancelled, KeyboardInterrupt, ReplyTimeout) as error:
-            # The Manager may have unlinked us, so the link is broken; and if it has not, it shall.
-            if getattr(error, "may_have_run", True) and not self._forget(link):
-                self._connection.post("unlink", link.service_name)
-            raise
-        finally:
-            self._unlinking -= Counter([link])
-        self._forget(link)
+        await self._session.unlink(state, timeout)
 
     @trio.lowlevel.enable_ki_protection
     async def identities(
         self, *, as_string: bool = False, indent: int = 2, timeout: float | None = None
     ) -> Any:
-        """Ask who is connected to the Manager.
+        """Request the identities of the Manager and of everything that is connected to it.
 
         Args:
             as_string: Whether to return a text for people instead of a dictionary.
-            indent: How many spaces each level of the text is indented by.
-            timeout: How many seconds to wait for the Manager's reply.
+            indent: Number of spaces by which each level of the text is indented.
+            timeout: Seconds to wait for the Manager's reply.
 
         Returns:
             The identities of the Manager, its clients and its Services.
         """
-        text = arguments.flag("as_string", as_string)
-        identity = await self._connection.request(MANAGER, "identity", timeout=timeout)
-        return describe(identity, indent) if text else identity
+        is_text = arguments.flag("as_string", as_string)
+        identity = await self._session.connection.request(MANAGER, "identity", timeout=timeout)
+        return describe(identity, indent) if is_text else identity
 
     @trio.lowlevel.enable_ki_protection
     async def admin_request(self, /, attrib: str, *args: Any, **kwargs: Any) -> Any:
-        """Request an attribute of the Manager, for which one has to be an administrator.
+        """Request an attribute of the Manager that is for administrators.
 
-        If the connection has not logged in as one, the Manager asks who is there; the arguments of
-        `connect` answer, or a person does. Nothing else is written to the Manager in the meantime.
+        If the connection has not logged in as one, the Manager asks for a user name and a password. The
+        arguments of `connect` answer, or a person does. Nothing else is written to the Manager meanwhile.
 
         Args:
             attrib: The attribute; dots lead to attributes of attributes, as in
                 ``"users_table.usernames"``. `constants.SHUTDOWN_MANAGER` ends the Manager.
-            *args: The positional arguments.
-            **kwargs: The keyword arguments, but for ``timeout``: how many seconds to wait for the reply,
-                those not counted in which a person is asked.
+            *args: Positional arguments.
+            **kwargs: Keyword arguments, except ``timeout``: seconds to wait for the reply, without those in
+                which a person is asked.
 
         Raises:
             ManagerError: Not an administrator, wrong credentials, or the request failed.
-            AuthenticationError: The Manager asks, and nobody can answer.
-            ValueError: ``asynchronous`` was given, which there is not.
+            AuthenticationError: The Manager asks, and there is no answer.
+            ValueError: ``asynchronous`` was given, which is not possible.
         """
         if "asynchronous" in kwargs:
             raise ValueError("Cannot make asynchronous requests to a Manager")
         timeout = kwargs.pop("timeout", None)
-        credentials = self._credentials
+        credentials = self._session.credentials
         try:
-            return await self._connection.admin_request(attrib, args, kwargs, timeout, credentials.answer)
+            return await admin_request(
+                self._session.connection, attrib, args, kwargs, timeout, answer=credentials.answer
+            )
         except ManagerError as error:
             if error.message.startswith(LOGIN_REFUSALS):
                 credentials.refuse()
             raise
 
     def dropped(self, service: str) -> int:
-        """Return the number of notifications of a Service that handlers or streams were too slow for.
+        """Return the number of notifications of a Service that were dropped.
 
-        A notification that several of them have lost counts for each. See ``max_unhandled`` of `connect`.
+        They are dropped if a handler or stream falls behind, and count for each of these. See
+        ``max_unhandled`` of `connect`.
 
         Args:
-            service: The name of the Service.
+            service: Name of the Service.
         """
-        return self._connection.mailboxes.dropped[service]
+        return self._session.mailboxes.dropped[service]
 
     def spawn(self, name: str = "Client") -> AwaitableContext[Client]:
         """Make another connection with the same arguments; await or enter it.
 
         Args:
-            name: The name of the new client.
+            name: Name of the new client.
         """
-        return ClientContext(attrs.evolve(self._settings, name=name))
+        return ClientContext(attrs.evolve(self._session.settings, name=name))
 
     # ---- the end ----
 
     @trio.lowlevel.enable_ki_protection
     async def disconnect(self, timeout: float | None = None) -> None:
-        """Disconnect from the Manager. Disconnecting again does no harm.
+        """Disconnect from the Manager. May be called again.
 
-        What was requested before is still written, and not waited for: it raises `ConnectionLost`.
+        Requests that were made before are still written, but raise `ConnectionLost`.
 
         Args:
-            timeout: How many seconds to wait for the Manager to close the connection, which is then closed
-                in any case; None: two. If a request has been written in part by then, the connection is
-                reset, so that the Manager can tell.
+            timeout: Maximum seconds to wait for the Manager to close the connection, which is then closed in
+                any case; None: two. If a request has been written in part by then, the connection is reset,
+                so that the Manager can tell.
         """
-        await self._connection.disconnect(timeout)
+        await self._session.disconnect(timeout)
 
     @trio.lowlevel.enable_ki_protection
     async def aclose(self) -> None:
-        """Do what `disconnect` does."""
-        await self._connection.disconnect()
+        """Disconnect from the Manager; see `disconnect`."""
+        await self._session.disconnect()
 
     if TYPE_CHECKING:
         # A method that is there to be replaced, which type checkers do not allow.
-        shutdown_handler: Callable[[], Any] | None = attrs.field(init=False)
+        shutdown_handler: Callable[[], Any] | None
     else:
 
         def shutdown_handler(self) -> Any:
-            """Does nothing; assign a plain or async function to be called when the connection has ended.
+            """Do nothing; assign a plain or async function to be called when the connection has ended.
 
-            It is called once, however the connection ended, and has two seconds; what it raises is logged.
+            It is called once, however the connection ended, and has two seconds; an exception in it is
+            logged.
             """
 
-    # ---- for links ----
+
+def client_session(client: Client) -> Session:
+    """Return the session of a client, for the other classes of the client and of the blocking API."""
+    return client._session  # noqa: SLF001 - the one way in
+
+
+class LinkContext(AwaitableContext[Link]):
+    """What `Client.link` returns."""
+
+    def __init__(self, session: Session, name: str, service: str, timeout: float | None) -> None:
+        self._session = session
+        self._service = service
+        self._timeout = timeout
+        super().__init__(name)
 
     @trio.lowlevel.enable_ki_protection
-    def _notify(self, batch: NotificationBatch) -> None:
-        service = batch[0].service
-        for link in self._links:
-            if link._service_name == service:
-                link._notify(batch, self._connection.callback_tasks.start)
+    async def _open(self) -> Link:
+        return Link(await self._session.link(self._service, self._timeout))
 
     @trio.lowlevel.enable_ki_protection
-    def _ended(self, reason: ConnectionLost) -> Callable[[], Awaitable[None]] | None:
-        for link in self._links:
-            link._end_notifications(ConnectionLost(str(reason)))
-        handler = self.__dict__.get("shutdown_handler")
-        return None if handler is None else partial(callbacks.call, handler, (), {}, "the shutdown handler")
-
-    @trio.lowlevel.enable_ki_protection
-    async def _link(self, service: str, timeout: float | None) -> Link:
-        self._linked[service] += 1
-        try:
-            answer = await self._connection.request(
-                MANAGER, "link", (service,), timeout=timeout, linking=service
-            )
-            link = Link(self, service, checked_identity(service, answer), self._connection.mailboxes)
-        except BaseException as error:
-            if not self._release_count(service) and not isinstance(error, ManagerError):
-                # The Manager may have linked us all the same, and would keep the place.
-                self._connection.post("unlink", service)
-            raise
-        if any(
-            other.service_name == service and other.service_address != link.service_address
-            for other in self._links
-        ):
-            self._locks.forget(service)  # it was a lock on the Service that was there before
-        self._links.append(link)
+    async def _enter(self) -> Link:
+        link = await self._open()
+        self._link = link_state(link)
         return link
 
     @trio.lowlevel.enable_ki_protection
-    def _release_count(self, service: str) -> bool:
-        """Count one link less, and return whether there is another one."""
-        self._linked[service] -= 1
-        if self._linked[service] > 0:
-            return True
-        del self._linked[service]
-        self._locks.forget(service)  # as the Manager does, with the link
-        return False
-
-    @trio.lowlevel.enable_ki_protection
-    def _forget(self, link: Link) -> bool:
-        """Break a link, without telling the Manager, and return whether there is another one."""
-        link._break()
-        link._end_notifications(None)
-        if link not in self._links:
-            return True
-        self._links.remove(link)
-        return self._release_count(link.service_name)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _leave(self, link: Link) -> None:
-        """End the scope of a link."""
-        if not self._forget(link):
-            await self._connection.say("unlink", link.service_name)
+    async def _exit(self) -> None:
+        await self._session.leave(self._link)
 
 
 class ClientContext(AwaitableContext[Client]):
@@ -319,50 +259,45 @@ class ClientContext(AwaitableContext[Client]):
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client: Client | None = None
         super().__init__("connect")
-
-    async def _connect(self) -> Client:
-        credentials = self._settings.credentials()
-        connection = await open_connection(self._settings, credentials)
-        return Client(connection, self._settings, credentials)
 
     # Protected, so that Ctrl-C arrives while it waits and not between two steps that belong together.
     @trio.lowlevel.enable_ki_protection
     async def _open(self) -> Client:
-        client = await self._connect()
-        connection, name = client._connection, f"<connection of {client}>"
+        session = await open_session(self._settings)
+        client = Client(session)
+        name = f"<connection of {client}>"
         try:
             if self._settings.nursery is None:
-                trio.lowlevel.spawn_system_task(connection.run, name=name)
+                trio.lowlevel.spawn_system_task(session.run, name=name)
             else:
-                self._settings.nursery.start_soon(connection.run, name=name)
+                self._settings.nursery.start_soon(session.run, name=name)
         except BaseException:  # the nursery is closed, or the run is ending
-            connection.close()
+            session.connection.close()
             raise
+        self._session = session
         return client
 
     @trio.lowlevel.enable_ki_protection
     async def _enter(self) -> Client:
         if self._settings.nursery is not None:
-            self._client = await self._open()
-            return self._client
-        self._client = client = await self._connect()
-        # Not with 'async with', so that what the body raises comes out as it is, in no group: the nursery
-        # is left with no exception, once it has no task any more.
+            return await self._open()
+        self._session = session = await open_session(self._settings)
+        client = Client(session)
+        # Not with 'async with', so that what the body raises comes out as it is, in no group: the nursery is
+        # left with no exception, once it has no task any more.
         self._nursery_manager = trio.open_nursery()
         nursery = await self._nursery_manager.__aenter__()
-        nursery.start_soon(client._connection.move_bytes, name=f"<connection of {client}>")
+        nursery.start_soon(session.connection.run, name=f"<connection of {client}>")
         return client
 
     @trio.lowlevel.enable_ki_protection
     async def _exit(self) -> None:
-        assert self._client is not None
         try:
             with trio.CancelScope(shield=True):
-                await self._client._connection.disconnect(GOODBYE_TIMEOUT)
+                await self._session.disconnect(GOODBYE_TIMEOUT)
         finally:
-            self._client._connection.callback_tasks.cancel()
+            self._session.callback_tasks.cancel()
             if self._settings.nursery is None:
                 await leave_nursery(self._nursery_manager)
 
@@ -458,16 +393,3 @@ def connect(
     password, password_manager, path, headers = map(hide, (password, password_manager, path, headers))
     host = hide(host)  # it may be a URL with a token
     return ClientContext(Settings(**locals()))
-
-
-def filter_client_connect_kwargs(**kwargs: Any) -> dict[str, Any]:
-    """Return those of the keyword arguments that `connect` accepts.
-
-    ``auth_password``, which is what a Manager calls it, is returned as ``password_manager``, unless that
-    is given as well.
-    """
-    accepted = {field.name for field in attrs.fields(Settings)}
-    filtered = {name: value for name, value in kwargs.items() if name in accepted}
-    if "auth_password" in kwargs:
-        filtered.setdefault("password_manager", kwargs["auth_password"])
-    return filtered

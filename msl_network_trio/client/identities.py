@@ -1,4 +1,7 @@
-"""The registry of a Manager as a text for people, word for word as msl-network 1.0.0 prints it."""
+"""Registry of a Manager as a text, word for word as msl-network 1.0.0 prints it.
+
+The functions have no state and may be called from any thread.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ from msl_network_trio.visible import visible
 
 
 def checked_registry(identity: Any) -> dict[str, Any]:
-    """Return the identity of a Manager if it is one.
+    """Return the identity of a Manager, checked.
 
     Raises:
-        ProtocolError: It is not.
+        ProtocolError: It is not the identity of a Manager.
     """
     match identity:
         case {"clients": dict(), "services": dict()}:
@@ -23,11 +26,11 @@ def checked_registry(identity: Any) -> dict[str, Any]:
 
 
 def describe(identity: Any, indent: int) -> str:
-    """Describe who is connected to a Manager.
+    """Return a text that lists what is connected to a Manager.
 
     Args:
         identity: The Manager's identity.
-        indent: How many spaces each level is indented by.
+        indent: Number of spaces by which each level is indented.
 
     Raises:
         ProtocolError: It is not the identity of a Manager.
@@ -41,7 +44,7 @@ def describe(identity: Any, indent: int) -> str:
 
 
 def _lines(identity: dict[str, Any]) -> Iterator[tuple[int, str]]:
-    """Yield the level and the text of every line."""
+    """Yield the level and the text of each line."""
     yield 0, f"Manager[{identity['hostname']}:{identity['port']}]"
     for key, value in sorted(identity.items()):
         if key == "attributes":
@@ -71,5 +74,5 @@ def _lines(identity: dict[str, Any]) -> Iterator[tuple[int, str]]:
 
 
 def _signature(value: Any) -> str:
-    """A method has a signature in brackets; anything else is a constant or a property."""
+    """Return how an attribute is listed: a method by its signature, a constant or property by its value."""
     return value if isinstance(value, str) and value.startswith("(") else f"() -> {value}"

@@ -1,8 +1,9 @@
-"""Looking after a connection on which nothing seems to happen.
+"""Idle probe: asks the Manager for its identity while requests stay open.
 
-msl-network tells nobody that a Service has died, and a Manager whose computer has lost its power says nothing
-at all. So while requests stay open the client asks the Manager who is there: the answer tells
-`ClientProtocol` which Services have gone, and that there is an answer tells that there is a Manager.
+Neither a Service that died nor a Manager whose computer lost its power is announced by msl-network. The
+answer to a probe tells `ClientProtocol` which Services are gone; its absence tells that the Manager is. The
+probe is a task in the Trio thread that ends when no request is open. `IdleProbe.is_asleep` needs the lock of
+the connection once other threads share it.
 """
 
 from __future__ import annotations
@@ -19,19 +20,21 @@ from msl_network_trio.protocol.client import ClientProtocol
 
 
 class IdleProbe:
-    """Asks for the Manager's identity while requests stay open.
-
-    The task `run` looks after them, and ends when none is open.
+    """Probes the Manager while requests are open.
 
     Args:
-        protocol: Whose requests.
-        lock: Is held by threads that make requests.
+        protocol: The protocol that keeps the open requests.
+        lock: Held by threads that make requests.
         start: Starts the task `run`.
-        ask: Sends the question.
-        give_up: Is told that the Manager has been silent for too long.
-        first: How many seconds a request has to be open before the first question; infinity: none are asked.
-        at_most_every: The most seconds from one question to the next; they start with `first` and double.
-        unresponsive_after: How many seconds to wait for a Manager that owes an answer and says nothing.
+        ask: Sends a probe.
+        give_up: Called with `unresponsive_after` if the Manager does not answer.
+        first: Seconds that a request is open before the first probe; infinity: no probes.
+        at_most_every: Maximum seconds between probes. The interval starts at `first` and doubles.
+        unresponsive_after: Seconds to wait for a Manager that owes an answer and sends nothing.
+
+    Attributes:
+        is_asleep: Whether `wake` must be called when a request is made; read with the lock held.
+        is_active: Whether the Manager has shown any activity since the probe; set by the reader.
     """
 
     def __init__(
@@ -54,21 +57,20 @@ class IdleProbe:
         self._first = first
         self._at_most_every = max(first, at_most_every)
         self._unresponsive_after = unresponsive_after
-        self._heard = False
+        self.is_active = False
         self.is_asleep = first != math.inf
-        """Whether it has to be woken when a request is made; read with the lock held."""
         self._stays_awake = False
 
     def note_activity(self) -> None:
-        """Note a sign of life: something has arrived, or has been taken after we had to wait for it."""
-        self._heard = True
+        """Note that data arrived, or was taken after waiting for that."""
+        self.is_active = True
 
     def wake(self, *, for_a_while: bool = False) -> None:
-        """Note that a request was made; of no cost while the idle_probe is awake.
+        """Start the task for a request that was made; no effect while it runs.
 
         Args:
-            for_a_while: Stay awake a little also if the request is over at once. Threads, for which it does
-                cost something, must not have to wake the idle_probe for each of many short calls.
+            for_a_while: Run for one interval even if the request is settled at once. Threads, for which a
+                wake is expensive, need not wake the probe for each of many short calls then.
         """
         if self.is_asleep:
             self.is_asleep = False
@@ -79,41 +81,41 @@ class IdleProbe:
     async def run(self) -> None:
         """Probe the Manager while requests are open."""
         protocol = self._protocol
-        # Snapshots in half steps: what was given out just after one is `first` old not at the next look,
-        # but at the one after it, and has then waited for one and a half times as long at the most.
-        older, newer, asked_about = 0, protocol.outbox.last_sequence, 0
+        # Snapshots in half intervals: a request that was written just after a snapshot is `first` old at the
+        # second one after it, and has then waited for 1.5 intervals at most.
+        older, newer, probed = 0, protocol.outbox.last_sequence, 0
         interval = self._first
-        next_look = math.inf
+        next_probe = math.inf
         while self._is_needed():
             await trio.sleep(self._first / 2)
             with self._lock:
-                # Requests that nobody has asked about yet are not made to wait for the sake of older
-                # ones.
-                is_new = protocol.has_open_between(asked_about, older)
-                is_due = trio.current_time() >= next_look and protocol.has_open_between(0, older)
+                # New requests do not wait for the interval, which older ones have lengthened.
+                is_new = protocol.has_open_between(probed, older)
+                is_due = trio.current_time() >= next_probe and protocol.has_open_between(0, older)
                 # What cannot even be written waits for the Manager as well.
                 is_stuck = protocol.outbox.unsent > 0 and protocol.outbox.last_sequence == older
-            # While a person is asked to log in, the silence is ours.
+            # While a person is asked to log in, the Manager waits for this client.
             if (is_new or is_due or is_stuck) and not protocol.has_login_question:
-                asked_about = protocol.outbox.last_sequence
-                await self._look()
+                probed = protocol.outbox.last_sequence
+                await self._probe()
                 interval = min(2 * interval, self._at_most_every)
-                next_look = trio.current_time() + interval
+                next_probe = trio.current_time() + interval
             older, newer = newer, protocol.outbox.last_sequence
 
     def _is_needed(self) -> bool:
-        """Whether a request is open; if none is, the next one has to wake us."""
+        """Return whether a request is open; if none is, fall asleep."""
         with self._lock:
             is_open = self._protocol.in_flight > 0 or self._protocol.outbox.unsent > 0
             self.is_asleep = not (is_open or self._stays_awake)
             self._stays_awake = False
         return not self.is_asleep
 
-    async def _look(self) -> None:
-        # Behind an open admin request the question is held back; that one is owed an answer as well.
+    async def _probe(self) -> None:
+        """Send a probe, and wait for its answer while the Manager shows activity."""
+        # Behind an open admin request the probe is held back; that request is owed an answer as well.
         answer = self._ask()
         waited = trio.current_time()
-        self._heard = False
+        self.is_active = False
         while not answer.done():
             with trio.move_on_at(waited + self._unresponsive_after):
                 try:
@@ -125,9 +127,10 @@ class IdleProbe:
             if self._protocol.has_login_question:
                 answer.cancel()
                 return
-            if not self._heard:
+            if not self.is_active:
                 self._give_up(self._unresponsive_after)
                 return
-            # It serves us, but this answer is stuck, behind a Service that does not read for example.
-            self._heard = False
+            # The Manager is active, but this answer is stuck, behind a Service that does not read for
+            # example.
+            self.is_active = False
             waited = trio.current_time()

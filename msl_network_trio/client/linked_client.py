@@ -1,46 +1,53 @@
-"""A client that is linked with one Service, and looks like the Service."""
+"""Client that is linked with one Service and has its attributes; belongs to the Trio thread."""
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import trio
 
 from msl_network_trio import callbacks
+from msl_network_trio.client import views
 from msl_network_trio.client.awaitable_context import AwaitableContext
-from msl_network_trio.client.client import Client, ClientContext, filter_client_connect_kwargs
+from msl_network_trio.client.client import Client, ClientContext, client_session
+from msl_network_trio.client.connect_arguments import filter_client_connect_kwargs, warn_of_ignored
 from msl_network_trio.client.identities import checked_registry
-from msl_network_trio.client.link import Link, RemoteMethod, check_assignable, private_attribute
+from msl_network_trio.client.link import Link, link_state
+from msl_network_trio.client.linked_state import LinkedState
 from msl_network_trio.client.notifications import NotificationStream
+from msl_network_trio.client.remote_method import RemoteMethod, check_assignable, private_attribute
+from msl_network_trio.client.session import LinkState
 from msl_network_trio.dialing.settings import Settings
-from msl_network_trio.exceptions import ConnectionLost, ConnectTimeout, LinkBroken, ManagerError
+from msl_network_trio.exceptions import ConnectTimeout, ManagerError
 from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.logger import get_logger
-from msl_network_trio.visible import visible
 
 if TYPE_CHECKING:
-    from msl_network_trio.sync.linked_client import LinkedClient as BlockingLinkedClient
+    import msl_network_trio
 
 logger = get_logger(__name__)
 
-T = TypeVar("T")
-
 _POLL_INTERVAL = 0.1
-"""How many seconds to wait before looking again whether the Service has come."""
+"""Seconds between requests for the identity of the Manager, while the Service is not there."""
 
 _DISCONNECT_TIMEOUT = 10.0
-"""How many seconds a `LinkedClient.disconnect` of the user's may take at the end of a scope."""
+"""Maximum seconds that an overridden `LinkedClient.disconnect` may take at the end of a scope."""
+
+Guard = Callable[
+    [Callable[..., Awaitable[Any]], tuple[Any, ...], dict[str, Any]],
+    Awaitable[Any],
+]
+"""Calls a function with arguments, and the ``service_error_handler`` if it fails."""
 
 
 class _CoroutineMethod:
-    """A method of coroutines until the client is open, and from then on the Service's of that name.
+    """A method of coroutines until the client is open; from then on the Service's attribute of that name.
 
-    What can be awaited is a coroutine to Trio, and coroutines have methods with everyday names.
+    An awaitable is a coroutine for Trio, and coroutines have methods with everyday names.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -49,30 +56,29 @@ class _CoroutineMethod:
     def __get__(self, client: LinkedClient | None, owner: type) -> Any:
         if client is None:
             return self
-        if client._last_link is None:
-            return getattr(client._context, self._name)
+        if linked_state(client).last_link is None:
+            return getattr(client._linked_context, self._name)  # noqa: SLF001 - a part of its class
         return client.__getattr__(self._name)
 
 
 class _GuardedMethod(RemoteMethod):
-    """A method of a Service that tells its client when it fails."""
+    """A method of a Service that calls the ``service_error_handler`` if it fails."""
 
-    __slots__ = ("_owner",)
+    __slots__ = ("_guard",)
 
-    def __init__(self, owner: LinkedClient, link: Link, name: str) -> None:
+    def __init__(self, guard: Guard, link: LinkState, name: str) -> None:
         super().__init__(link, name)
-        self._owner = owner
+        self._guard = guard
 
     @trio.lowlevel.enable_ki_protection
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """See `RemoteMethod`; if an awaited call fails, the `service_error_handler` is called first."""
+        """Request it; if an awaited call fails, the `service_error_handler` is called first."""
         if kwargs.get("asynchronous"):
             return super().__call__(*args, **kwargs)
-        self._link._linked(self._name)
-        return self._owner._guarded(super().__call__, args, kwargs)
+        self._link.require_session(self._name)
+        return self._guard(super().__call__, args, kwargs)
 
 
-@attrs.define(eq=False, slots=False, repr=False, init=False)
 class LinkedClient:
     """A new client that has a link with a Service; its methods are those of the Service.
 
@@ -86,30 +92,21 @@ class LinkedClient:
     own. Attributes that are not listed here are the Service's, as with `Link`.
 
     Args:
-        service_name: The name of the Service.
+        service_name: Name of the Service.
         **kwargs: Arguments of `connect`; others are ignored, as by `filter_client_connect_kwargs`, which is
-            logged as a warning. The name is that of the class if none is given, and the timeout covers
-            waiting for the Service too.
+            logged as a warning. The name is that of the class if none is given, and the timeout includes
+            waiting for the Service.
     """
-
-    _service_name: str
-    _settings: Settings
-    _client: Client | None = attrs.field(default=None, init=False)
-    _link: Link | None = attrs.field(default=None, init=False)
-    _last_client: Client | None = attrs.field(default=None, init=False)
-    """The client, also after it has disconnected."""
-    _last_link: Link | None = attrs.field(default=None, init=False)
-    """The link, also after it was broken."""
-    _early_notification_handler: Callable[..., Any] | None = attrs.field(default=None, init=False)
-    """The notification handler that was assigned before there was a link."""
-    _sync: BlockingLinkedClient | None = attrs.field(default=None, init=False)
 
     def __init__(self, service_name: str, **kwargs: Any) -> None:
         kwargs.setdefault("name", type(self).__name__)
         hide_secrets(kwargs)
-        _warn_of_ignored(type(self).__name__, kwargs)
-        self.__attrs_init__(service_name, Settings(**filter_client_connect_kwargs(**kwargs)))
-        self._context = _LinkedClientContext(self)
+        warn_of_ignored(type(self).__name__, kwargs)
+        self._linked_state = LinkedState(service_name, Settings(**filter_client_connect_kwargs(**kwargs)))
+        self._early_notification_handler: Callable[..., Any] | None = None
+        """The notification handler that was assigned before there was a link."""
+        self._sync: msl_network_trio.sync.LinkedClient | None = None
+        self._linked_context = _LinkedClientContext(self, self._linked_state, self._attach)
 
     # ---- opening ----
 
@@ -118,11 +115,11 @@ class LinkedClient:
     close = _CoroutineMethod()
 
     def __await__(self) -> Generator[Any, Any, Self]:
-        return self._context.__await__()  # type: ignore[return-value]
+        return self._linked_context.__await__()  # type: ignore[return-value]
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
-        await self._context.__aenter__()
+        await self._linked_context.__aenter__()
         return self
 
     @trio.lowlevel.enable_ki_protection
@@ -132,20 +129,20 @@ class LinkedClient:
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._context.__aexit__(exception_type, exception, traceback)
+        await self._linked_context.__aexit__(exception_type, exception, traceback)
 
     @trio.lowlevel.enable_ki_protection
     async def _attach(self, client: Client) -> None:
-        """Link with the Service, when it has come; connecting has used up some of the time."""
-        timeout = client._settings.timeout
-        seconds = math.inf if timeout is None else timeout - client._connection.connect_seconds
+        """Link with the Service, in what connecting has left of the timeout."""
+        session = client_session(client)
+        timeout = session.settings.timeout
+        seconds = math.inf if timeout is None else timeout - session.connect_seconds
         link = None
         with trio.move_on_after(max(0, seconds)):
-            link = await self._link_when_it_is_there(client)
+            link = await self._wait_for_link(client)
         if link is None:
-            raise ConnectTimeout(f"The {self._service_name!r} service is not available")
-        self._client = self._last_client = client
-        self._link = self._last_link = link
+            raise ConnectTimeout(f"The {self._linked_state.service_name!r} service is not available")
+        self._linked_state.opened(client, link)
         if self._early_notification_handler is not None:
             link.notification_handler = self._early_notification_handler
         elif type(self).notification_handler is not LinkedClient.notification_handler:
@@ -153,25 +150,27 @@ class LinkedClient:
 
         self._warn_of_hidden_names(link)
 
-    async def _link_when_it_is_there(self, client: Client) -> Link:
+    async def _wait_for_link(self, client: Client) -> Link:
+        """Wait until the Service is there, and link with it."""
+        service_name = self._linked_state.service_name
         while True:
             registry = checked_registry(await client.identities(timeout=math.inf))
-            if self._service_name in registry["services"]:
+            if service_name in registry["services"]:
                 try:
-                    return await client.link(self._service_name, timeout=math.inf)
+                    return await client.link(service_name, timeout=math.inf)
                 except ManagerError as error:
-                    if error.type_name != "KeyError":  # else it has gone again
+                    if error.type_name != "KeyError":  # else the Service has disconnected again
                         raise
             await trio.sleep(_POLL_INTERVAL)
 
     def _warn_of_hidden_names(self, link: Link) -> None:
-        """Name the attributes of the Service that only this class hides, beyond those that `Link` does."""
+        """Log the attributes of the Service that this class hides, except those that `Link` hides as well."""
         ours = {name for name in dir(type(self)) if not name.startswith("_")}
         hidden = ours.intersection(link.service_attributes) - {*dir(Link), "send", "throw", "close"}
         if hidden:
             logger.warning(
                 "the %r Service has attributes that %s hides: %s; reach them with request()",
-                self._service_name,
+                self._linked_state.service_name,
                 type(self).__name__,
                 ", ".join(sorted(hidden)),
             )
@@ -181,7 +180,7 @@ class LinkedClient:
     def __getattr__(self, name: str) -> RemoteMethod:
         if name.startswith("_"):
             raise private_attribute(self, name)
-        return _GuardedMethod(self, self._linked(name), name)
+        return _GuardedMethod(self._guarded, self._linked_state.require_link_state(name), name)
 
     @trio.lowlevel.enable_ki_protection
     async def request(
@@ -192,8 +191,8 @@ class LinkedClient:
         *,
         timeout: float | None = None,
     ) -> Any:
-        """See `Link.request`."""
-        link = self._linked(attribute)
+        """Request an attribute of the Service; see `Link.request`."""
+        link = self._linked_state.require_link(attribute)
         return await self._guarded(link.request, (attribute, args, kwargs), {"timeout": timeout})
 
     @trio.lowlevel.enable_ki_protection
@@ -207,235 +206,195 @@ class LinkedClient:
             raise
 
     def service_error_handler(self) -> Any:
-        """Called when an awaited call of a method of the Service has failed, before the exception is raised.
+        """Do nothing; called when an awaited call of the Service has failed, before the exception is raised.
 
-        Override it, with a plain or an async method, to clean up on this side; the Service goes on. What it
-        raises is logged, and does not replace the exception.
+        Override it, with a plain or an async method, to clean up on this side; the Service goes on. An
+        exception in it is logged, and does not replace the one of the call.
         """
 
     @trio.lowlevel.enable_ki_protection
     async def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
-        """See `Link.shutdown_service`."""
-        result = await self._linked("shutdown_service").shutdown_service(*args, timeout=timeout, **kwargs)
-        self._link = None
+        """Request the Service to shut down; see `Link.shutdown_service`."""
+        link = self._linked_state.require_link("shutdown_service")
+        result = await link.shutdown_service(*args, timeout=timeout, **kwargs)
+        self._linked_state.link = None
         return result
 
     # ---- notifications ----
 
     if TYPE_CHECKING:
         # A method that is there to be replaced, which type checkers do not allow.
-        notification_handler: Callable[..., Any] | None = attrs.field(init=False)
+        notification_handler: Callable[..., Any] | None
     else:
 
         def notification_handler(self, /, *args: Any, **kwargs: Any) -> Any:
-            """Does nothing; assign a function, or override it, to handle notifications as `Link` says."""
+            """Do nothing; assign a function, or override it, to handle notifications as `Link` does."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "notification_handler":
             # A subclass has attributes of its own.
-            if type(self) is LinkedClient and not name.startswith("_") and self._last_link is not None:
+            if (
+                type(self) is LinkedClient
+                and not name.startswith("_")
+                and self._linked_state.last_link is not None
+            ):
                 check_assignable(self, self, name, value)
             object.__setattr__(self, name, value)
-        elif self._last_link is None:
-            self._early_notification_handler = value  # for the link that is to come
+        elif self._linked_state.last_link is None:
+            self._early_notification_handler = value
         else:
-            self._linked(name).notification_handler = value
+            self._linked_state.require_link(name).notification_handler = value
 
     def notifications(self, max_buffer_size: float | None = None) -> NotificationStream:
-        """See `Link.notifications`."""
-        return self._linked("notifications").notifications(max_buffer_size)
+        """Iterate over the notifications of the Service; see `Link.notifications`."""
+        return self._linked_state.require_link("notifications").notifications(max_buffer_size)
 
     # ---- the link ----
 
     def acquire_lock(
         self, shared: bool = False, timeout: float | None = None, *, wait: bool = False
     ) -> AwaitableContext[list[str]]:
-        """See `Link.acquire_lock`."""
-        return self._linked("acquire_lock").acquire_lock(shared, timeout, wait=wait)
+        """Acquire a lock on the Service; see `Link.acquire_lock`."""
+        return self._linked_state.require_link("acquire_lock").acquire_lock(shared, timeout, wait=wait)
 
     @trio.lowlevel.enable_ki_protection
     async def release_lock(self, timeout: float | None = None) -> list[str]:
-        """See `Link.release_lock`."""
-        return await self._linked("release_lock").release_lock(timeout)
+        """Release the lock on the Service; see `Link.release_lock`."""
+        return await self._linked_state.require_link("release_lock").release_lock(timeout)
 
     @trio.lowlevel.enable_ki_protection
     async def unlink(self, timeout: float | None = None) -> None:
-        """See `Link.unlink`."""
-        if self._link is not None:
-            await self._link.unlink(timeout)
-            self._link = None
+        """Unlink from the Service; see `Link.unlink`."""
+        if self._linked_state.link is not None:
+            await self._linked_state.link.unlink(timeout)
+            self._linked_state.link = None
 
     # ---- the client ----
 
     @trio.lowlevel.enable_ki_protection
     async def admin_request(self, /, attrib: str, *args: Any, **kwargs: Any) -> Any:
-        """See `Client.admin_request`."""
-        return await self._connected().admin_request(attrib, *args, **kwargs)
+        """Request an attribute of the Manager; see `Client.admin_request`."""
+        return await self._linked_state.require_client().admin_request(attrib, *args, **kwargs)
 
     def identity(self) -> dict[str, str]:
-        """See `Client.identity`."""
-        return self._connected().identity()
+        """Return the identity of this client; see `Client.identity`."""
+        return self._linked_state.require_client().identity()
 
     @trio.lowlevel.enable_ki_protection
     async def identities(
         self, *, as_string: bool = False, indent: int = 2, timeout: float | None = None
     ) -> Any:
-        """See `Client.identities`."""
-        return await self._connected().identities(as_string=as_string, indent=indent, timeout=timeout)
+        """Request the identities of everything that is connected; see `Client.identities`."""
+        client = self._linked_state.require_client()
+        return await client.identities(as_string=as_string, indent=indent, timeout=timeout)
 
     def is_connected(self) -> bool:
-        """See `Client.is_connected`."""
-        return self._client is not None and self._client.is_connected()
+        """Return whether requests can be made; see `Client.is_connected`."""
+        return self._linked_state.client is not None and self._linked_state.client.is_connected()
 
     def spawn(self, name: str = "LinkedClient") -> LinkedClient:
         """Make another client, of this class and not a subclass, that is linked with the same Service.
 
         Args:
-            name: The name of the new client, which is to be awaited or entered.
+            name: Name of the new client, which is to be awaited or entered.
         """
-        client = LinkedClient(self._service_name, name=name)
-        client._settings = attrs.evolve(self._settings, name=name)
+        client = LinkedClient(self._linked_state.service_name, name=name)
+        linked_state(client).settings = attrs.evolve(self._linked_state.settings, name=name)
         return client
 
     @trio.lowlevel.enable_ki_protection
     async def disconnect(self, timeout: float | None = None) -> None:
-        """See `Client.disconnect`. Disconnecting again does no harm."""
-        client = self._client
+        """Disconnect from the Manager; see `Client.disconnect`. May be called again."""
+        client = self._linked_state.client
         if client is not None:
             try:
                 await client.disconnect(timeout)
             finally:
-                if not client.is_connected():  # it is if the timeout was none
-                    self._client = None
-                    self._link = None
+                if not client.is_connected():  # it is if the timeout was not valid
+                    self._linked_state.closed()
 
-    # ---- who and where ----
+    # ---- properties ----
 
     @property
-    def sync(self) -> BlockingLinkedClient:
+    def sync(self) -> msl_network_trio.sync.LinkedClient:
         """The same client for threads: the methods of `msl_network_trio.sync`, which block.
 
         Raises:
             LinkBroken: It is not open yet.
         """
         if self._sync is None:
-            from msl_network_trio.sync.linked_client import LinkedClientView
-
-            self._sync = LinkedClientView._of(self)
+            self._sync = views.registered().linked_client(self)
         return self._sync
 
     @property
     def client(self) -> Client | None:
         """The client; None once `disconnect` was called, or the scope has ended."""
-        return self._client
+        return self._linked_state.client
 
     @property
     def link(self) -> Link | None:
         """The link; None if it is broken."""
-        return None if self._link is None or self._link._client is None else self._link
+        return self._linked_state.unbroken_link()
 
     @property
     def name(self) -> str:
         """See `Client.name`."""
-        return self._settings.name
+        return self._linked_state.settings.name
 
     @property
     def port(self) -> int:
         """See `Client.port`."""
-        return self._opened(self._last_client).port
+        return self._linked_state.require_opened_client().port
 
     @property
     def address_manager(self) -> str:
         """See `Client.address_manager`."""
-        return self._opened(self._last_client).address_manager
+        return self._linked_state.require_opened_client().address_manager
 
     @property
     def service_name(self) -> str:
         """See `Link.service_name`."""
-        return self._service_name
+        return self._linked_state.service_name
 
     @property
     def service_address(self) -> str:
         """See `Link.service_address`."""
-        return self._opened(self._last_link).service_address
+        return self._linked_state.require_opened_link().service_address
 
     @property
     def service_attributes(self) -> dict[str, Any]:
         """See `Link.service_attributes`."""
-        return self._opened(self._last_link).service_attributes
+        return self._linked_state.require_opened_link().service_attributes
 
     @property
     def service_language(self) -> str:
         """See `Link.service_language`."""
-        return self._opened(self._last_link).service_language
+        return self._linked_state.require_opened_link().service_language
 
     @property
     def service_max_clients(self) -> int:
         """See `Link.service_max_clients`."""
-        return self._opened(self._last_link).service_max_clients
+        return self._linked_state.require_opened_link().service_max_clients
 
     @property
     def service_os(self) -> str:
         """See `Link.service_os`."""
-        return self._opened(self._last_link).service_os
+        return self._linked_state.require_opened_link().service_os
 
     def __dir__(self) -> list[str]:
-        attributes = {} if self._last_link is None else self._last_link.service_attributes
+        link = self._linked_state.last_link
+        attributes = {} if link is None else link.service_attributes
         return sorted({*super().__dir__(), *filter(str.isidentifier, attributes)})
 
     def __repr__(self) -> str:
-        if "_settings" not in self.__dict__:
+        if "_linked_state" not in self.__dict__:
             return object.__repr__(self)  # it was not made, since an argument was wrong
-        if self._last_link is None:
-            return visible(
-                f"<{self.name} for {self._service_name!r}: await it, or enter it with 'async with'>"
-            )
-        service = f"{self._service_name}[{self.service_address}]"
-        if self.link is None:
-            return visible(f"<Un-Linked[name={self.name}] from {service}>")
-        return visible(f"<Link[name={self.name}] with {service} at Manager[{self.address_manager}]>")
-
-    def _opened(self, thing: T | None) -> T:
-        if thing is None:
-            raise LinkBroken(f"{self!r} is not open yet")
-        return thing
-
-    def _linked(self, name: str) -> Link:
-        self._opened(self._last_link)
-        link = self.link
-        if link is None:
-            raise LinkBroken(f"Cannot access {name!r} since the link has been broken")
-        return link
-
-    def _connected(self) -> Client:
-        self._opened(self._last_client)
-        if self._client is None:
-            raise ConnectionLost("The LinkedClient has been disconnected")
-        return self._client
+        return repr(self._linked_state)
 
 
-_MANAGER_ARGUMENTS: Final = frozenset(
-    {
-        "auth_hostname",
-        "auth_login",
-        "auth_password",
-        "database",
-        "key_file",
-        "key_file_password",
-        "log_file",
-        "log_level",
-    }
-)
-"""What programs that run a Manager, too, have in the same dictionary."""
-
-
-def _warn_of_ignored(what: str, kwargs: Mapping[str, Any]) -> None:
-    """Log which keyword arguments are none of `connect`: one that is misspelt would have no effect."""
-    accepted = [field.name for field in attrs.fields(Settings)]
-    for name in sorted(kwargs.keys() - {*accepted, *_MANAGER_ARGUMENTS}):
-        meant = difflib.get_close_matches(name, accepted, 1)
-        hint = f"; did you mean {meant[0]!r}?" if meant else ""
-        logger.warning("%s ignores the argument %r, which connect() has not%s", what, name, hint)
+def linked_state(client: LinkedClient) -> LinkedState:
+    """Return the state of a LinkedClient, for the other classes of the client and of the blocking API."""
+    return client._linked_state  # noqa: SLF001 - the one way in
 
 
 def dropped(link: Link | LinkedClient) -> int:
@@ -449,22 +408,32 @@ def dropped(link: Link | LinkedClient) -> int:
     Raises:
         LinkBroken: The linked client is not open yet.
     """
-    link = link if isinstance(link, Link) else link._opened(link._last_link)
-    return link._mailboxes.dropped[link.service_name]
+    link = link if isinstance(link, Link) else linked_state(link).require_opened_link()
+    return link_state(link).mailboxes.dropped[link.service_name]
 
 
 class _LinkedClientContext(AwaitableContext[LinkedClient]):
-    """Opens a `LinkedClient`."""
+    """Opens a `LinkedClient`.
 
-    def __init__(self, owner: LinkedClient) -> None:
+    Args:
+        owner: The linked client.
+        state: Its state.
+        attach: Links a client that is connected with the Service.
+    """
+
+    def __init__(
+        self, owner: LinkedClient, state: LinkedState, attach: Callable[[Client], Awaitable[None]]
+    ) -> None:
         self._owner = owner
+        self._state = state
+        self._attach = attach
         super().__init__(type(owner).__name__)
 
     @trio.lowlevel.enable_ki_protection
     async def _open(self) -> LinkedClient:
-        client = await ClientContext(self._owner._settings)
+        client = await ClientContext(self._state.settings)
         try:
-            await self._owner._attach(client)
+            await self._attach(client)
         except BaseException:
             with trio.CancelScope(shield=True):
                 await client.disconnect()
@@ -473,10 +442,10 @@ class _LinkedClientContext(AwaitableContext[LinkedClient]):
 
     @trio.lowlevel.enable_ki_protection
     async def _enter(self) -> LinkedClient:
-        self._scope = ClientContext(self._owner._settings)
+        self._scope = ClientContext(self._state.settings)
         client = await self._scope.__aenter__()
         try:
-            await self._owner._attach(client)
+            await self._attach(client)
         except BaseException:
             await self._scope.__aexit__(None, None, None)
             raise
@@ -490,6 +459,5 @@ class _LinkedClientContext(AwaitableContext[LinkedClient]):
                 with trio.move_on_after(_DISCONNECT_TIMEOUT, shield=True):
                     await callbacks.call(owner.disconnect, (), {}, "the method")
         finally:
-            owner._client = None
-            owner._link = None
+            self._state.closed()
             await self._scope.__aexit__(None, None, None)

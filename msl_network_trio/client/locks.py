@@ -1,9 +1,10 @@
-"""Locks on Services: one for a client and a Service, however many scopes hold it."""
+"""Locks of one client on Services; belongs to the Trio thread."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Protocol
 
 import trio
 
@@ -11,41 +12,48 @@ from msl_network_trio.client.connection import Connection
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import ManagerError, ReplyTimeout
 
-_RETRY = 0.05
-"""How many seconds to wait before asking for a lock again the first time; then it doubles, up to one."""
+_RETRY_DELAY = 0.05
+"""Seconds before the first retry for a lock. The delay doubles, up to one second."""
+
+
+class HasConnection(Protocol):
+    """Owner of the locks; see `Session`."""
+
+    connection: Connection
 
 
 class Locks:
     """The locks of one client.
 
-    A Manager keeps one lock for a client and a Service, so the first release would free it for all who
-    think that they hold it. Hence they are counted here, and only the last one sends the release.
+    A Manager keeps one lock for a client and a Service, so that the first release would release it for all
+    scopes that hold it. Hence the scopes are counted here, and only the last one sends the release.
 
     Args:
-        connection: The client's.
+        owner: Has the current connection.
     """
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._held: Counter[str] = Counter()  # also those that are being acquired
+    def __init__(self, owner: HasConnection) -> None:
+        self._owner = owner
+        self._held: Counter[str] = Counter()
+        """Number of locks on each Service, including those that are being acquired."""
 
     @trio.lowlevel.enable_ki_protection
     async def acquire(self, service: str, shared: bool, timeout: float | None, wait: bool) -> list[str]:
         """Acquire a lock; see `Link.acquire_lock`."""
-        seconds = self._connection.seconds(timeout)
+        seconds = self._owner.connection.seconds(timeout)
         refusal: ManagerError | None = None
-        delay = _RETRY
-        asked = False
+        delay = _RETRY_DELAY
+        is_asked = False
         with trio.move_on_after(seconds if wait else math.inf):
             while True:
-                asked = True
+                is_asked = True
                 try:
-                    return await self._try(service, shared, timeout)
+                    return await self._request(service, shared, timeout)
                 except ManagerError as error:
                     if not wait or "cannot acquire an exclusive lock" not in error.message:
                         raise
                     refusal = error
-                asked = False
+                is_asked = False
                 await trio.sleep(delay)
                 delay = min(2 * delay, 1.0)
         raise ReplyTimeout(
@@ -53,14 +61,14 @@ class Locks:
             service=MANAGER,
             attribute="acquire_lock",
             seconds=seconds,
-            may_have_run=asked,
+            may_have_run=is_asked,
         ) from refusal
 
     @trio.lowlevel.enable_ki_protection
     async def release(self, service: str, timeout: float | None) -> list[str]:
-        """Release a lock at once; see `Link.release_lock`."""
+        """Release a lock at once, also for scopes that hold it; see `Link.release_lock`."""
         try:
-            names: list[str] = await self._connection.request(
+            names: list[str] = await self._owner.connection.request(
                 MANAGER, "release_lock", (service,), timeout=timeout
             )
         except (trio.Cancelled, KeyboardInterrupt, ReplyTimeout) as error:
@@ -72,31 +80,35 @@ class Locks:
 
     @trio.lowlevel.enable_ki_protection
     async def leave(self, service: str) -> None:
-        """End a scope that holds a lock."""
-        if not self._release_count(service):
-            await self._connection.say("release_lock", service)
+        """End a scope that holds a lock. Shielded from cancellation, and raises nothing."""
+        if not self._decrement(service):
+            await self._owner.connection.post_and_wait("release_lock", service)
 
     @trio.lowlevel.enable_ki_protection
     def forget(self, service: str) -> None:
-        """Note that the lock is released, whoever thinks that he holds it."""
+        """Note that the Manager has released the lock, also for scopes that hold it."""
         del self._held[service]
 
     @trio.lowlevel.enable_ki_protection
-    async def _try(self, service: str, shared: bool, timeout: float | None) -> list[str]:
+    async def _request(self, service: str, shared: bool, timeout: float | None) -> list[str]:
         self._held[service] += 1
+        connection = self._owner.connection
         try:
-            names: list[str] = await self._connection.request(
+            names: list[str] = await connection.request(
                 MANAGER, "acquire_lock", (service,), {"shared": shared}, timeout
             )
         except BaseException as error:
-            if not self._release_count(service) and not isinstance(error, ManagerError):
-                # The Manager may have granted it all the same, and nobody would release it.
-                self._connection.post("release_lock", service)
+            if not self._decrement(service) and not isinstance(error, ManagerError):
+                # The Manager may have granted the lock all the same, and no scope would release it.
+                connection.post("release_lock", service)
             raise
         return names
 
-    def _release_count(self, service: str) -> bool:
-        """Count one less, and return whether there is another one, or had been none."""
+    def _decrement(self, service: str) -> bool:
+        """Count one lock less, and return whether the Manager must not release it.
+
+        That is so if others hold it, or if it was released already.
+        """
         if service not in self._held:
             return True
         self._held[service] -= 1

@@ -1,7 +1,8 @@
-"""Notifications: from the reader to whoever wants them, bounded, in order, counted.
+"""Notification streams and handlers: bounded, in order, dropped notifications are counted.
 
-The reader never waits and runs no code of the user. It puts notifications into mailboxes; when one is full
-the oldest of its notifications is dropped and counted.
+The reader, in the Trio thread, puts notifications into mailboxes; it never waits and runs no code of the
+user. A handler runs in a task of its own, or takes notifications itself in a thread (`BatchHandler`), without
+a lock: see `Mailbox`. If a handler or stream falls behind, the oldest notifications are dropped.
 """
 
 from __future__ import annotations
@@ -22,20 +23,19 @@ from msl_network_trio.protocol.messages import Notification, NotificationBatch
 logger = get_logger(__name__)
 
 StartTask = Callable[[Callable[[], Awaitable[None]]], None]
-"""Starts a task that the connection owns."""
+"""Starts a callback task; see `CallbackTasks.start`."""
 
 
 class NotificationStream:
-    """The notifications of one Service, to be iterated; `Link.notifications` makes it.
+    """An async iterator over the notifications of one Service; `Link.notifications` makes it.
 
-    It is subscribed from where it is entered with ``async with`` to the end of the block, and gives
-    `Notification` objects. The iteration ends when the link is unlinked; when the connection is lost, it
-    raises.
+    Entered with ``async with``, it is subscribed until the end of the block, and yields `Notification`
+    objects. The iteration ends when the link is unlinked; when the connection is lost, it raises.
 
     Args:
-        service: The name of the Service.
-        subscribers: Where the link keeps its streams.
-        mailboxes: The connection's.
+        service: Name of the Service.
+        subscribers: The streams of the link, to which it adds itself.
+        mailboxes: The mailboxes of the client.
         max_buffer_size: See `Mailbox`.
     """
 
@@ -51,11 +51,11 @@ class NotificationStream:
         self._mailbox = Mailbox(service, mailboxes, max_buffer_size)
         self._error: NetworkError | None = None
         self.put = self._mailbox.put
-        """Adds notifications, for the reader."""
+        """Add notifications; for the reader."""
 
     @property
     def dropped(self) -> int:
-        """How many notifications were lost, the oldest first, because the consumer was too slow."""
+        """Number of notifications that were dropped, the oldest first, because the loop fell behind."""
         return self._mailbox.dropped
 
     @trio.lowlevel.enable_ki_protection
@@ -80,7 +80,7 @@ class NotificationStream:
 
     @trio.lowlevel.enable_ki_protection
     async def __anext__(self) -> Notification:
-        if self._mailbox.queue:  # what wait() does, without the call: they may come by the thousand
+        if self._mailbox.queue:  # what wait() does, without the call: there may be thousands
             await trio.lowlevel.checkpoint_if_cancelled()
             return self._mailbox.queue.popleft()
         if await self._mailbox.wait():
@@ -91,14 +91,18 @@ class NotificationStream:
 
     @trio.lowlevel.enable_ki_protection
     def end(self, error: NetworkError | None) -> None:
-        """Let no more come, because the connection was lost or, without an error, the link was unlinked."""
+        """End the iteration.
+
+        Args:
+            error: The error that ended the connection; None: the link was unlinked.
+        """
         self._error = error
         self._mailboxes.remove(self._mailbox)
         self._mailbox.end(drop=error is None)
 
 
 class BatchHandler(ABC):
-    """A notification handler that takes the notifications itself, as many as there are."""
+    """A notification handler that takes the notifications itself, all that there are."""
 
     @abstractmethod
     async def handle(self, runner: HandlerRunner) -> None:
@@ -106,27 +110,29 @@ class BatchHandler(ABC):
 
 
 class HandlerRunner:
-    """Calls the notification handler of a link, in order, one at a time, in a task of its own.
+    """Calls the notification handler of a link, in order, one call at a time, in a task of its own.
 
     Args:
-        service: The name of the Service.
-        attributes: Those of the link. ``notification_handler`` is the handler of the moment; if it is
-            missing or None, there is none.
-        mailboxes: The connection's.
+        service: Name of the Service.
+        mailboxes: The mailboxes of the client.
+
+    Attributes:
+        attributes: Attributes of the link. ``notification_handler`` is the current handler; if it is missing
+            or None, there is none.
     """
 
-    def __init__(self, service: str, attributes: Mapping[str, Any], mailboxes: Mailboxes) -> None:
+    def __init__(self, service: str, mailboxes: Mailboxes) -> None:
         self._service = service
-        self._attributes = attributes
+        self.attributes: Mapping[str, Any] = {}
         self._mailboxes = mailboxes
         self._mailbox = Mailbox(service, mailboxes)
         self._logged = 0
         self._started = False
         self._ended = False
         self._is_late = False
-        """Whether threads do not wait for the handler, since it has taken too long."""
+        """Whether threads do not wait for the handler, since it exceeded the timeout."""
         self._last: Any = None
-        """The handler that was called last."""
+        """Handler of the last call."""
         self.add_waiter = self._mailbox.add_waiter
         self.remove_waiter = self._mailbox.remove_waiter
         mailboxes.add_handler(service, self)
@@ -135,14 +141,14 @@ class HandlerRunner:
 
     @trio.lowlevel.enable_ki_protection
     def put(self, batch: NotificationBatch, start: StartTask) -> None:
-        """Take notifications for the handler, if there is one.
+        """Add notifications for the handler, if there is one.
 
         Args:
             batch: The notifications.
-            start: Starts a task of the connection.
+            start: Starts a callback task.
         """
         mailbox = self._mailbox
-        if self._attributes.get("notification_handler") is None:
+        if self.attributes.get("notification_handler") is None:
             mailbox.skip(batch)
             return
         mailbox.put(batch)
@@ -160,7 +166,7 @@ class HandlerRunner:
 
     @trio.lowlevel.enable_ki_protection
     def end(self, *, drop: bool) -> None:
-        """Let no more come; what is there is still handled unless it is dropped."""
+        """Accept no more notifications; those in the mailbox are still handled unless `drop` is set."""
         self._mailboxes.remove_handler(self._service, self)
         self._mailboxes.remove(self._mailbox)
         self._mailbox.end(drop=drop)
@@ -173,20 +179,20 @@ class HandlerRunner:
         return (
             mailbox.may_hold(last)
             and not self._is_late
-            and (mailbox.at_work or self._attributes.get("notification_handler") is not None)
+            and (mailbox.at_work or self.attributes.get("notification_handler") is not None)
         )
 
     def give_up_on(self, last: int, seconds: float) -> None:
-        """Let no thread wait again before the handler has caught up, and log that.
+        """Make threads wait no longer until the handler has caught up, and log that.
 
         Args:
-            last: The number of the last notification that a thread has waited for.
-            seconds: How many seconds it has waited.
+            last: Number of the last notification that a thread has waited for.
+            seconds: Seconds that it has waited.
         """
-        # In one step, since the time of several threads may be over in the same moment.
+        # In one step, since several threads may time out at the same moment.
         was_late, self._is_late = self._is_late, True
         if not self._mailbox.may_hold(last):
-            self._is_late = False  # it has caught up in the last moment
+            self._is_late = False  # it caught up at the last moment
         elif not was_late:
             logger.warning(
                 "the notification handler for %r has not returned within %.3g seconds, so calls do not wait "
@@ -219,15 +225,15 @@ class HandlerRunner:
 
     @trio.lowlevel.disable_ki_protection
     def _handle(self) -> Any:
-        """Call the handler for all that is there, in which Ctrl-C may interrupt.
+        """Call the handler for everything in the mailbox; Ctrl-C may interrupt it.
 
         Returns:
-            What a call has returned that may have to be awaited, before the others are made; else None.
+            What a call has returned and may have to be awaited before the next call; else None.
         """
-        mailbox, attributes = self._mailbox, self._attributes
+        mailbox, attributes = self._mailbox, self.attributes
         queue, last = mailbox.queue, None
-        while queue:  # without any further call: they may come by the thousand
-            handler = attributes.get("notification_handler")  # it may be changed at any time
+        while queue:  # without further calls: there may be thousands
+            handler = attributes.get("notification_handler")  # the user may change it at any time
             if handler is not last:
                 self._last = last = handler
                 if isinstance(handler, BatchHandler):
@@ -244,13 +250,13 @@ class HandlerRunner:
     # ---- for handlers that take the notifications themselves, in their thread ----
 
     def take(self, handler: BatchHandler) -> Notification | None:
-        """Return the next notification; None if there is none at the moment, or another handler is set.
+        """Return the next notification; None if the mailbox is empty, or another handler was set.
 
         Args:
-            handler: The one that takes it.
+            handler: The handler that takes it.
         """
         mailbox = self._mailbox
-        if not self._ended and self._attributes.get("notification_handler") is handler:
+        if not self._ended and self.attributes.get("notification_handler") is handler:
             mailbox.at_work = True
             try:
                 notification = mailbox.queue.popleft()
@@ -263,11 +269,11 @@ class HandlerRunner:
         return None
 
     def report(self, error: BaseException, handler: Any) -> None:
-        """Log what a handler has raised."""
+        """Log an exception that a handler has raised."""
         callbacks.report(error, handler, f"the notification handler for {self._service!r}:")
 
     def _rest(self) -> None:
-        """Note that the handler has returned for everything that was there."""
+        """Note that the handler has returned for everything in the mailbox."""
         mailbox = self._mailbox
         mailbox.at_work = False
         self._is_late = False

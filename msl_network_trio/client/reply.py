@@ -1,4 +1,8 @@
-"""The two ways to wait for a reply: at once, parked in the call, or later, with the `Reply` in hand."""
+"""Requests of tasks: `ParkedRequest`, whose caller waits in the call, and `Reply`, to be awaited later.
+
+Both belong to the Trio thread. Only `Request.phase` and the outcome are also set by other threads, with the
+lock of the connection held.
+"""
 
 from __future__ import annotations
 
@@ -18,21 +22,21 @@ logger = get_logger(__name__)
 
 
 class ParkedRequest(Request):
-    """A request whose caller is parked until it is woken."""
+    """A request whose calling task is parked until `wake`."""
 
     __slots__ = ()
 
     waiter: trio.lowlevel.Task | None
 
     def wake(self) -> None:
-        """Let the caller go on."""
+        """Wake the caller."""
         task = self.waiter
         if task is not None:
             self.waiter = None
             reschedule(task, RESUME)
 
     def forget_waiter(self, _: Callable[[], outcome.Error]) -> trio.lowlevel.Abort:
-        """Let Trio cancel the parked caller."""
+        """Abort the wait of the caller, when Trio cancels it."""
         self.waiter = None
         return trio.lowlevel.Abort.SUCCEEDED
 
@@ -43,49 +47,49 @@ class ParkedRequest(Request):
 
 
 class Owner(Protocol):
-    """Who makes requests."""
+    """Maker of requests; see `Connection`."""
 
     def abandon(self, request: Request) -> None:
-        """Give up on a request."""
+        """Abandon a request."""
 
 
 class Reply(Request):
     """The reply to a request that was made with ``asynchronous=True``.
 
-    Await it, as often as you like and in as many tasks as you like; that returns the result, or raises what
-    the request raised. Cancelling a task that awaits it does not cancel the request, `cancel` does. Awaiting
-    a reply that is there already notices cancellation, but does not let other tasks run.
+    It can be awaited any number of times, in any number of tasks; that returns the result or raises the error
+    of the request. Cancelling a task that awaits it does not cancel the request, `cancel` does. Awaiting a
+    reply that has arrived is a checkpoint for cancellation, but does not let other tasks run.
     """
 
     # It is the request itself, since a second object for each would make many of them a tenth slower.
     __slots__ = ("_deadline", "_timeout", "_unseen", "owner")
 
     waiter: Any
-    """A `trio.Event` that is made by who waits, which most need not; else `NO_WAITER`."""
+    """A `trio.Event`, made when the reply is awaited before it has arrived; until then `NO_WAITER`."""
 
     owner: Owner
-    """Gives up on the request; to be set by who makes it."""
+    """The maker of the request, which abandons it; to be set by it."""
 
     _deadline: float
     _timeout: float
     _unseen: _UnseenError
-    """There is one if an error came when nobody waited, so that it is not lost."""
+    """Set if an error arrived while no task waited."""
 
     def limit(self, seconds: float) -> None:
-        """Wait for the reply no longer than so many seconds from now."""
+        """Set the timeout in seconds, from now."""
         self._timeout = seconds
         self._deadline = trio.current_time() + seconds
 
     def done(self) -> bool:
-        """Return whether the reply is there, or never will be: awaiting it does not have to wait."""
+        """Return whether awaiting it returns at once: it has arrived, or the request was abandoned."""
         return self.phase >= SETTLED
 
     @trio.lowlevel.enable_ki_protection
     def cancel(self) -> bool:
-        """Abandon the request. If it was not written yet it never will be; else its reply is dropped.
+        """Abandon the request. If it was not written yet it is withdrawn; else its reply is dropped.
 
         Returns:
-            Whether it was abandoned; False if it was already `done`.
+            Whether it was abandoned; False if it was `done`.
         """
         if self.done():
             return False
@@ -96,8 +100,8 @@ class Reply(Request):
     @trio.lowlevel.enable_ki_protection
     def __await__(self) -> Generator[Any, Any, Any]:
         if self.phase >= SETTLED:
-            # Not a full checkpoint: to let all other tasks run for each of a hundred replies that arrived
-            # together would cost more than their requests. A reply that is not there does let them run.
+            # Not a full checkpoint: to schedule all other tasks for each of a hundred replies that arrived
+            # together would cost more than their requests. Waiting for a reply does schedule them.
             yield from checkpoint_if_cancelled().__await__()  # noqa: ASYNC105 - it is awaited
         else:
             yield from self._wait().__await__()
@@ -108,7 +112,7 @@ class Reply(Request):
         if self.error is not None:
             if hasattr(self, "_unseen"):
                 self._unseen.forget()
-            # It may be awaited again: each time the error starts with a traceback of its own.
+            # It may be awaited again: each time the error has a traceback of its own.
             raise self.error.with_traceback(None)
         return self.result
 
@@ -117,7 +121,7 @@ class Reply(Request):
         if self.waiter is NO_WAITER:
             self.waiter = trio.Event()
             if self.settled:
-                # A thread has taken the reply in the same moment, and may have found nobody to tell.
+                # Another thread has settled it at the same moment, and may have seen no event to set.
                 self.waiter.set()
         if not hasattr(self, "_deadline"):
             await self.waiter.wait()
@@ -130,14 +134,14 @@ class Reply(Request):
             self.wake()
 
     def wake(self) -> None:
-        """Tell who waits, if anybody does."""
+        """Wake the tasks that wait; without any, keep an error to be logged."""
         if self.waiter is not NO_WAITER:
             self.waiter.set()
         elif self.error is not None:
             self._unseen = _UnseenError(self, self.error)
 
     def __dir__(self) -> list[str]:
-        # What a request is to the connection is not for those who wait for the reply.
+        # Without the attributes of a request, which are for the connection.
         return sorted({*object.__dir__(self)} - _REQUEST_NAMES)
 
     def __repr__(self) -> str:
@@ -154,9 +158,9 @@ _REQUEST_NAMES = {name for name in dir(Request) if not name.startswith("_")} | {
 
 
 class _UnseenError:
-    """Says what the error of a reply was, when it is gone and nobody has awaited its reply.
+    """Logs the error of a reply that was never awaited, when the reply is deleted.
 
-    A ``__del__`` of the replies themselves would make each of them, with an error or not, slower.
+    A ``__del__`` of `Reply` would make every reply slower, with or without an error.
     """
 
     def __init__(self, reply: Reply, error: NetworkError) -> None:
@@ -164,7 +168,7 @@ class _UnseenError:
         self._error: NetworkError | None = error
 
     def forget(self) -> None:
-        """Say nothing."""
+        """Log nothing."""
         self._error = None
 
     def __del__(self) -> None:
@@ -173,7 +177,7 @@ class _UnseenError:
 
 
 def timed_out(request: Request, seconds: float) -> ReplyTimeout:
-    """Return the error of a request whose time is over."""
+    """Return the error of a request whose timeout has expired."""
     what = f"{request.service}.{request.attribute}"
     fate = "it may still be executed" if request.may_have_run else "it was not sent"
     return ReplyTimeout(

@@ -1,29 +1,378 @@
-"""Opens the connection of a client."""
+"""Session of a client: everything that belongs to the client rather than to one connection.
+
+A `Session` owns the settings, the credentials, the links, the locks, the notification mailboxes, the callback
+tasks and the current connection. `Client`, `Link`, their blocking forms and their methods hold no connection:
+they ask the session for the current one at each call. Today a session has one connection; `Session.run` is
+the place for a loop that replaces it.
+
+All of it runs in the Trio thread. Other threads read `Session.connection`, `Session.calls` and the attributes
+of a `LinkState`, each in one step, and need no lock for that.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
 import trio
 
-from msl_network_trio.client.connection import Connection
+from msl_network_trio import callbacks
+from msl_network_trio.callbacks import CallbackTasks
+from msl_network_trio.client.connection import GOODBYE_TIMEOUT, Connection
+from msl_network_trio.client.locks import Locks
+from msl_network_trio.client.mailboxes import Mailboxes
+from msl_network_trio.client.notifications import HandlerRunner, NotificationStream, StartTask
+from msl_network_trio.constants import MANAGER
 from msl_network_trio.dialing.connect import dial
 from msl_network_trio.dialing.prompts import Credentials
 from msl_network_trio.dialing.settings import Settings
+from msl_network_trio.exceptions import (
+    ConnectionLost,
+    LinkBroken,
+    ManagerError,
+    NetworkError,
+    ProtocolError,
+    ReplyTimeout,
+)
+from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol
+from msl_network_trio.protocol.messages import NotificationBatch
+from msl_network_trio.transport.base import Stream
+from msl_network_trio.visible import visible
+
+
+class ThreadCalls(Protocol):
+    """Requests that threads make over the current connection; implemented by the blocking API."""
+
+    def request(
+        self,
+        service: str,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Make a request and wait for its reply; see `Connection.request`."""
+
+    def start(
+        self,
+        service: str,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Make a request without waiting for its reply; see `Connection.start`."""
+
+
+class LinkState:
+    """State of a link with a Service, shared by `Link`, its blocking form and their methods.
+
+    It is an object of its own, since every public name of a `Link` may be an attribute of the Service.
+
+    Args:
+        session: The session that the link belongs to.
+        service_name: Name of the Service.
+        identity: Identity of the Service, as the Manager has sent it.
+
+    Attributes:
+        session: The session; None once the link is broken.
+        service_name: Name of the Service.
+        identity: Identity of the Service.
+        mailboxes: The notifications of the client that are not handled yet.
+        streams: The open notification streams.
+        handler_runner: Calls the notification handler.
+        on_break: Functions to call when the link is broken, in the Trio thread.
+    """
+
+    __slots__ = ("handler_runner", "identity", "mailboxes", "on_break", "service_name", "session", "streams")
+
+    def __init__(self, session: Session, service_name: str, identity: Mapping[str, Any]) -> None:
+        self.session: Session | None = session
+        self.service_name = service_name
+        self.identity = identity
+        self.mailboxes = session.mailboxes
+        self.streams: set[NotificationStream] = set()
+        self.handler_runner = HandlerRunner(service_name, session.mailboxes)
+        self.on_break: list[Callable[[], object]] = []
+
+    def require_session(self, name: str) -> Session:
+        """Return the session.
+
+        Args:
+            name: The attribute that is accessed, for the message.
+
+        Raises:
+            LinkBroken: The link is broken.
+        """
+        if self.session is None:
+            raise LinkBroken(f"Cannot access {name!r} since the link has been broken")
+        return self.session
+
+    @property
+    def service_attributes(self) -> dict[str, Any]:
+        """Attributes of the Service: signatures of methods, values of others."""
+        attributes: dict[str, Any] = self.identity["attributes"]
+        return attributes
+
+    @property
+    def service_address(self) -> str:
+        """Address of the Service, ``host:port``, as the Manager sees it."""
+        return str(self.identity["address"])
+
+    @trio.lowlevel.enable_ki_protection
+    def take_notifications(self, batch: NotificationBatch, start: StartTask) -> None:
+        """Put notifications into the mailboxes of all streams and of the handler."""
+        for stream in self.streams:
+            stream.put(batch)
+        self.handler_runner.put(batch, start)
+
+    @trio.lowlevel.enable_ki_protection
+    def end_notifications(self, error: NetworkError | None) -> None:
+        """End all streams and the handler.
+
+        Args:
+            error: The error that ended the connection; None: the link was broken.
+        """
+        for stream in self.streams:
+            stream.end(error)
+        self.handler_runner.end(drop=error is None)
+
+    def break_link(self) -> None:
+        """Refuse further requests, and notify the forms of the link."""
+        self.session = None
+        for notify in self.on_break:
+            notify()
+        self.end_notifications(None)
+
+
+class Session:
+    """A client's settings, links, locks, callback tasks and its current connection.
+
+    Args:
+        settings: The arguments of `connect`.
+        credentials: Answers the Manager's questions.
+        stream: The stream to the Manager.
+        protocol: The protocol, after the handshake.
+        connect_seconds: Seconds that connecting took, without those in which a person was asked.
+
+    Attributes:
+        settings: The arguments of `connect`.
+        credentials: Answers the Manager's questions.
+        connect_seconds: See above.
+        connection: The current connection.
+        calls: Requests of threads over the current connection. Set by the blocking API before it uses them.
+        links: The links that are not broken.
+        linked: Number of links with each Service, including those that are being made.
+        locks: The locks of the client.
+        mailboxes: The notifications that are not handled yet.
+        callback_tasks: Runs notification handlers and the shutdown handler.
+        client: The `Client`, which sets this. Its attribute ``shutdown_handler`` is called at the end.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_unlinking",
+        "callback_tasks",
+        "calls",
+        "client",
+        "connect_seconds",
+        "connection",
+        "credentials",
+        "linked",
+        "links",
+        "locks",
+        "mailboxes",
+        "settings",
+    )
+
+    calls: ThreadCalls
+
+    def __init__(
+        self,
+        settings: Settings,
+        credentials: Credentials,
+        stream: Stream,
+        protocol: ClientProtocol,
+        connect_seconds: float,
+    ) -> None:
+        self.settings = settings
+        self.credentials = credentials
+        self.connect_seconds = connect_seconds
+        self.links: list[LinkState] = []
+        self.linked: Counter[str] = Counter()
+        self._unlinking: Counter[LinkState] = Counter()
+        """Number of tasks that are unlinking each link."""
+        self.mailboxes = Mailboxes(settings.max_unhandled)
+        self.callback_tasks = CallbackTasks()
+        self.client: Any = None
+        self.locks = Locks(self)
+        self.connection = Connection(
+            stream,
+            protocol,
+            self,
+            request_timeout=settings.request_timeout,
+            max_unsent=settings.max_unsent,
+            probe_after=settings.probe_after,
+            probe_every=settings.probe_every,
+            unresponsive_after=settings.unresponsive_after,
+        )
+
+    def __repr__(self) -> str:
+        name = self.settings.name
+        if self.connection.is_open:
+            return visible(f"<{name} manager={self.settings.manager} port={self.connection.port}>")
+        return visible(f"<{name} disconnected>")
+
+    def __getstate__(self) -> object:
+        raise TypeError(f"{self!r} cannot be copied or pickled, since its connection cannot; see spawn()")
+
+    @property
+    def portal(self) -> Portal:
+        """The way from threads into the Trio run."""
+        return self.connection.portal
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the connection has ended, or belongs to the parent of this forked process."""
+        return self.portal.is_inherited or self.connection.closed.is_set()
+
+    # ---- from the beginning to the end ----
+
+    @trio.lowlevel.enable_ki_protection
+    async def run(self) -> None:
+        """Run the connection until it ends; when cancelled, disconnect first."""
+        connection = self.connection
+        connection.finished = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.run)
+            try:
+                await connection.finished.wait()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self.disconnect(GOODBYE_TIMEOUT)
+                self.callback_tasks.cancel()
+
+    @trio.lowlevel.enable_ki_protection
+    async def disconnect(self, timeout: float | None = None) -> None:
+        """Disconnect from the Manager, and cancel the callback tasks; see `Connection.disconnect`.
+
+        The calling task is not cancelled, should it be a callback task.
+        """
+        seconds = GOODBYE_TIMEOUT if timeout is None else self.connection.seconds(timeout)
+        try:
+            await self.connection.disconnect(seconds)
+        finally:
+            self.callback_tasks.cancel(but=trio.lowlevel.current_task())
+
+    # ---- for the connection ----
+
+    @trio.lowlevel.enable_ki_protection
+    def take_notifications(self, batch: NotificationBatch) -> None:
+        """Give the notifications of a Service to the links with it."""
+        service = batch[0].service
+        for link in self.links:
+            if link.service_name == service:
+                link.take_notifications(batch, self.callback_tasks.start)
+
+    @trio.lowlevel.enable_ki_protection
+    def connection_ended(self, reason: ConnectionLost) -> None:
+        """End all notifications, and start the shutdown handler."""
+        for link in self.links:
+            link.end_notifications(ConnectionLost(str(reason)))
+        handler = None if self.client is None else vars(self.client).get("shutdown_handler")
+        if handler is not None:
+
+            async def call_handler() -> None:
+                await callbacks.call(handler, (), {}, "the shutdown handler")
+
+            self.callback_tasks.start_final(call_handler, GOODBYE_TIMEOUT)
+
+    # ---- links ----
+
+    @trio.lowlevel.enable_ki_protection
+    async def link(self, service: str, timeout: float | None) -> LinkState:
+        """Link with a Service; see `Client.link`."""
+        self.linked[service] += 1
+        try:
+            answer = await self.connection.request(
+                MANAGER, "link", (service,), timeout=timeout, linking=service
+            )
+            link = LinkState(self, service, _service_identity(service, answer))
+        except BaseException as error:
+            if not self._release(service) and not isinstance(error, ManagerError):
+                # The Manager may have made the link all the same, and would keep the place occupied.
+                self.connection.post("unlink", service)
+            raise
+        if any(
+            other.service_name == service and other.service_address != link.service_address
+            for other in self.links
+        ):
+            self.locks.forget(service)  # it was a lock on the Service that had the name before
+        self.links.append(link)
+        return link
+
+    @trio.lowlevel.enable_ki_protection
+    async def unlink(self, link: LinkState, timeout: float | None) -> None:
+        """Unlink from a Service; see `Client.unlink`."""
+        self._unlinking[link] += 1
+        try:
+            await self.connection.request(MANAGER, "unlink", (link.service_name,), timeout=timeout)
+        except ManagerError:
+            if self._unlinking[link] == 1 and link in self.links:
+                raise  # else another task is unlinking it, or has done so
+        except (trio.Cancelled, KeyboardInterrupt, ReplyTimeout) as error:
+            # The Manager may have unlinked, so the link is broken. In case it has not, ask it again.
+            if getattr(error, "may_have_run", True) and not self.forget(link):
+                self.connection.post("unlink", link.service_name)
+            raise
+        finally:
+            self._unlinking -= Counter([link])
+        self.forget(link)
+
+    @trio.lowlevel.enable_ki_protection
+    def forget(self, link: LinkState) -> bool:
+        """Break a link without a request, and return whether the client has others with the Service."""
+        link.break_link()
+        if link not in self.links:
+            return True
+        self.links.remove(link)
+        return self._release(link.service_name)
+
+    @trio.lowlevel.enable_ki_protection
+    async def leave(self, link: LinkState) -> None:
+        """End the scope of a link; the last scope unlinks. Shielded from cancellation, and raises nothing."""
+        if not self.forget(link):
+            await self.connection.post_and_wait("unlink", link.service_name)
+
+    @trio.lowlevel.enable_ki_protection
+    def _release(self, service: str) -> bool:
+        """Count one link less, and return whether others remain."""
+        self.linked[service] -= 1
+        if self.linked[service] > 0:
+            return True
+        del self.linked[service]
+        self.locks.forget(service)  # the Manager releases it together with the link
+        return False
+
+
+def _service_identity(service: str, identity: Any) -> Mapping[str, Any]:
+    """Return the answer to a link request, checked.
+
+    Raises:
+        ProtocolError: It is not the identity of a Service.
+    """
+    match identity:
+        case {"address": str(), "attributes": dict()}:
+            return identity  # type: ignore[no-any-return]
+    raise ProtocolError(f"The Manager sent no identity of the {service!r} Service: {identity!r:.80}")
 
 
 @trio.lowlevel.enable_ki_protection
-async def open_connection(settings: Settings, credentials: Credentials) -> Connection:
-    """Connect a client; see `dial` for what it raises."""
+async def open_session(settings: Settings) -> Session:
+    """Connect to a Manager; see `dial` for what it raises."""
+    credentials = settings.credentials()
     protocol = ClientProtocol(settings.identity(), settings.manager, settings.read_limit)
-    dialled = await dial(settings, credentials, protocol)
-    return Connection(
-        dialled.transport,
-        protocol,
-        request_timeout=settings.request_timeout,
-        max_unsent=settings.max_unsent,
-        max_unhandled=settings.max_unhandled,
-        probe_after=settings.probe_after,
-        probe_every=settings.probe_every,
-        unresponsive_after=settings.unresponsive_after,
-        connect_seconds=dialled.seconds,
-    )
+    dialed = await dial(settings, credentials, protocol)
+    return Session(settings, credentials, dialed.transport, protocol, dialed.seconds)

@@ -1,4 +1,7 @@
-"""Signatures of remote methods, from the texts in which Services describe them."""
+"""Signatures of remote methods, parsed from the identity of a Service.
+
+The functions have no state and may be called from any thread.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,18 @@ from inspect import Parameter, Signature
 
 
 def parse_signature(text: object) -> Signature | None:
-    """Parse a signature such as ``(x: int, y=2, *args) -> float``; nothing of it is evaluated.
+    """Parse a signature such as ``(x: int, y=2, *args) -> float``, without evaluating any of it.
 
-    Annotations stay texts; defaults that are literals become values, others stay texts.
+    Annotations stay texts. Defaults that are literals become values, others stay texts.
 
     Returns:
-        None if it is not one of Python, since Services may be written in any language.
+        The signature; None if it is not one of Python, since Services may be written in any language.
     """
     if not isinstance(text, str) or not text.startswith("("):
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what Python thinks of the text
+            warnings.simplefilter("ignore")  # Python may warn of the text, of an invalid escape for example
             tree = ast.parse(f"def method{text}: ...")
         match tree.body:
             case [ast.FunctionDef(body=[ast.Expr(ast.Constant(value=x))]) as method] if x is Ellipsis:

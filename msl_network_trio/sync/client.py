@@ -1,4 +1,4 @@
-"""A client of a Manager, for threads, and how to connect one."""
+"""Blocking client of a Manager, and the function that connects one; both may be used from any thread."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from msl_network_trio.client.client import Client as AsyncClient
+from msl_network_trio.client.client import client_session
 from msl_network_trio.client.client import connect as async_connect
+from msl_network_trio.client.link import link_state
 from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.portal.background_thread import current_portal
 from msl_network_trio.portal.portal import Portal
@@ -17,7 +19,7 @@ from msl_network_trio.sync.calls import Calls
 from msl_network_trio.sync.handlers import ThreadHandler
 from msl_network_trio.sync.link import Link
 from msl_network_trio.sync.prompts import prompts_for_threads
-from msl_network_trio.sync.wrapped import Entering, blocking, like, named
+from msl_network_trio.sync.wrapped import Entering, blocking, like, named, unwrap
 from msl_network_trio.visible import visible
 
 REMOVED = {
@@ -26,11 +28,11 @@ REMOVED = {
     "send_pending_requests": "the result() of a Future; with asynchronous=True a request is sent at once",
     "raise_latest_error": "the exception that the request raises, or the exception() of its Future",
 }
-"""What msl-network 0.5 had and 1.0 has not, and what there is instead."""
+"""Attributes that msl-network had in version 0.5 and has not in 1.0, and what replaces them."""
 
 
 class _Loop:
-    """Stands in for the asyncio event loop of a client of msl-network 1.0.0: the identifier of its thread.
+    """Stand-in for the asyncio event loop of a client of msl-network 1.0.0: the identifier of its thread.
 
     Args:
         client: The client.
@@ -50,34 +52,35 @@ class Client:
     Its methods may be called from any thread. Entered with ``with``, it disconnects at the end of the block.
 
     Args:
-        wrapped: The client of the async API that it is the blocking form of.
+        wrapped: The client of the async API.
     """
 
     def __init__(self, wrapped: AsyncClient) -> None:
-        self._wrapped = wrapped
-        self._portal: Portal = wrapped._connection.portal
-        self._calls = Calls(wrapped._connection)
+        self._wrapped_async = wrapped
+        self._session = session = client_session(wrapped)
+        self._portal: Portal = session.portal
+        session.calls = Calls(session.connection)
 
-    # ---- who and where ----
+    # ---- properties ----
 
     @property
     def name(self) -> str:
         """The name that `connect` was given."""
-        return self._wrapped.name
+        return self._wrapped_async.name
 
     @property
     def address_manager(self) -> str:
-        """The address of the Manager, ``host:port``, as `connect` was given it."""
-        return self._wrapped.address_manager
+        """Address of the Manager, ``host:port``, as `connect` was given it."""
+        return self._wrapped_async.address_manager
 
     @property
     def port(self) -> int:
-        """The number of the port on this computer that the connection uses."""
-        return self._wrapped.port
+        """Port number on this computer that the connection uses."""
+        return self._wrapped_async.port
 
     @property
     def loop_thread_id(self) -> int | None:
-        """The identifier of the thread that the event loop runs in; None if the client is disconnected."""
+        """Identifier of the thread that runs the event loop; None if the client is disconnected."""
         return self._portal.thread_id if self.is_connected() else None
 
     # These two are private in msl-network 1.0.0, too, but its own tests use them.
@@ -88,22 +91,23 @@ class Client:
 
     def _new_request(self, service: str, attribute: str, *args: Any, **kwargs: Any) -> Any:
         timeout = kwargs.pop("timeout", None)
-        make = self._calls.start if kwargs.pop("asynchronous", False) else self._calls.request
+        calls = self._session.calls
+        make = calls.start if kwargs.pop("asynchronous", False) else calls.request
         return make(service, attribute, args, kwargs, timeout)
 
     def __str__(self) -> str:
-        return str(self._wrapped)
+        return str(self._wrapped_async)
 
     def __repr__(self) -> str:
-        return repr(self._wrapped) if self.is_connected() else visible(f"<{self.name} disconnected>")
+        return repr(self._wrapped_async) if self.is_connected() else visible(f"<{self.name} disconnected>")
 
     def identity(self) -> dict[str, str]:
-        """Return what this client tells the Manager about itself."""
-        return self._wrapped.identity()
+        """Return the identity of this client, as the Manager has received it."""
+        return self._wrapped_async.identity()
 
     def is_connected(self) -> bool:
-        """Return whether requests can be made: the Manager has not closed the connection, nor have we."""
-        return self._wrapped.is_connected() and not self._portal.is_inherited
+        """Return whether requests can be made: neither the Manager nor the client has disconnected."""
+        return self._wrapped_async.is_connected() and not self._portal.is_inherited
 
     # ---- requests to the Manager ----
 
@@ -114,43 +118,39 @@ class Client:
         """Link with a Service; see `msl_network_trio.Client.link`."""
 
         async def link() -> Link:
-            return (await self._wrapped.link(service, timeout=timeout)).sync
+            return (await self._wrapped_async.link(service, timeout=timeout)).sync
 
         async def leave(link: Link) -> None:
-            await self._wrapped._leave(link._wrapped)
+            await self._session.leave(link_state(unwrap(link)))
 
         return self._portal.open(named("Client.link", link), leave)
 
     def unlink(self, link: Link, *, timeout: float | None = None) -> None:
         """Unlink from a Service; see `msl_network_trio.Client.unlink`."""
-        wrapped: Any = getattr(link, "_wrapped", link)  # that it is no link is for the async API to say
-        self._portal.call(self._wrapped.unlink, wrapped, timeout=timeout)
+        # The async API reports that it is not a link.
+        wrapped: Any = unwrap(link) if hasattr(link, "_wrapped_async") else link
+        self._portal.call(self._wrapped_async.unlink, wrapped, timeout=timeout)
 
     def dropped(self, service: str) -> int:
-        """Return how many notifications were lost; see `msl_network_trio.Client.dropped`."""
-        return self._wrapped.dropped(service)
+        """Return the number of notifications that were dropped; see `msl_network_trio.Client.dropped`."""
+        return self._wrapped_async.dropped(service)
 
     def spawn(self, name: str = "Client") -> Client:
         """Make another connection with the same arguments; see `msl_network_trio.Client.spawn`."""
         check_may_wait("Client.spawn")
-        return self._portal.open(_opened, _disconnect, partial(self._wrapped.spawn, name))
+        return self._portal.open(_opened, _disconnect, partial(self._wrapped_async.spawn, name))
 
-    if not TYPE_CHECKING:  # or mypy would let every misspelt name pass
+    if not TYPE_CHECKING:  # or mypy would accept every misspelt name
 
         def __getattr__(self, name: str) -> Any:
-            raise AttributeError(dropped(type(self), name))
+            raise AttributeError(missing_attribute(type(self), name))
 
     # ---- the end ----
 
     def disconnect(self, timeout: float | None = None) -> None:
         """Disconnect from the Manager; see `msl_network_trio.Client.disconnect`."""
-        if not self._is_over:
-            self._portal.call(self._wrapped.disconnect, timeout)
-
-    @property
-    def _is_over(self) -> bool:
-        """Whether there is nothing to disconnect any more; perhaps not even a Trio run that would do it."""
-        return self._portal.is_inherited or self._wrapped._connection.closed.is_set()
+        if not self._session.is_over:
+            self._portal.call(self._wrapped_async.disconnect, timeout)
 
     if TYPE_CHECKING:
         # A method that is there to be replaced, which type checkers do not allow.
@@ -158,22 +158,22 @@ class Client:
     else:
 
         def shutdown_handler(self) -> Any:
-            """Does nothing; assign a function to be called, in its own thread, when the connection ended."""
+            """Do nothing; assign a function to be called, in its own thread, at the end of the connection."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
         if name == "shutdown_handler":
-            self._wrapped.shutdown_handler = ThreadHandler.of(value)
+            self._wrapped_async.shutdown_handler = ThreadHandler.of(value)
 
     __enter__ = Entering(weakref.ref)
 
     def __exit__(self, *_: object) -> None:
-        if not self._is_over:
-            self._portal.end(self._wrapped.disconnect)
+        if not self._session.is_over:
+            self._portal.end(self._wrapped_async.disconnect)
 
 
-def dropped(owner: type, name: str) -> str:
-    """Return what to say about an attribute that is not there."""
+def missing_attribute(owner: type, name: str) -> str:
+    """Return the text of the error for a missing attribute."""
     text = f"{owner.__name__!r} object has no attribute {name!r}"
     if name in REMOVED:
         text += f", which msl-network has not had since version 1.0; use {REMOVED[name]}"
@@ -181,7 +181,7 @@ def dropped(owner: type, name: str) -> str:
 
 
 @like(async_connect)
-def connect(**kwargs: Any) -> Client:  # noqa: D103 - it has that of the other one
+def connect(**kwargs: Any) -> Client:  # noqa: D103 - it has that of the async API
     check_may_wait("connect")
     hide_secrets(kwargs)
     kwargs["prompts"] = prompts_for_threads(kwargs.get("prompts"))
@@ -189,9 +189,9 @@ def connect(**kwargs: Any) -> Client:  # noqa: D103 - it has that of the other o
 
 
 async def _opened(connect: Callable[[], Awaitable[AsyncClient]]) -> Client:
-    """Connect, and make the blocking form in the Trio thread, which has to know that threads come."""
+    """Connect, and make the blocking form, in the Trio thread, where the connection becomes shared."""
     return (await connect()).sync
 
 
 async def _disconnect(client: Client) -> None:
-    await client._wrapped.disconnect()
+    await unwrap(client).disconnect()

@@ -1,4 +1,4 @@
-"""Handlers of notifications and of the end, called in a thread, so that they may block."""
+"""Handlers of the blocking API, each called in a thread of its own, so that it may block."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from msl_network_trio.portal.worker import Worker
 
 
 class ThreadHandler(BatchHandler):
-    """An async function that calls a plain one in a thread of its own.
+    """An async function that calls a plain one in a background thread.
 
-    The thread is always the same one, since what a handler opened in its first call may be of use in no other
-    thread. It is started here and not when it is needed, since Python starts none when the interpreter is
-    about to end.
+    It is always the same thread, since a handler may keep objects that work only in the thread that made
+    them. The thread is started here, since Python starts none when the interpreter is about to end.
 
     Args:
         function: The plain function.
@@ -28,7 +27,7 @@ class ThreadHandler(BatchHandler):
 
     @classmethod
     def of(cls, function: Callable[..., Any] | None) -> Any:
-        """Return what the async API is to be given as a handler; an async function stays what it is."""
+        """Return a handler for the async API; async functions and None are returned unchanged."""
         if function is None or inspect.iscoroutinefunction(function):
             return function
         return cls(function)
@@ -38,7 +37,7 @@ class ThreadHandler(BatchHandler):
         await self._worker.call(self._function, *args, **kwargs)
 
     async def handle(self, runner: HandlerRunner) -> None:
-        """Handle all notifications that are there, without a switch of threads for each of them."""
+        """Handle all notifications in the mailbox, with one switch of threads."""
         await self._worker.call(self._handle, runner)
 
     def _handle(self, runner: HandlerRunner) -> None:

@@ -1,4 +1,4 @@
-"""A link with a Service, for threads: its methods as methods that block."""
+"""Blocking link with a Service, whose attributes it has as methods; may be used from any thread."""
 
 from __future__ import annotations
 
@@ -6,92 +6,82 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from msl_network_trio import arguments
 from msl_network_trio.client.link import Link as AsyncLink
-from msl_network_trio.client.link import (
+from msl_network_trio.client.link import link_state
+from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
+from msl_network_trio.client.linked_client import dropped as async_dropped
+from msl_network_trio.client.notifications import NotificationStream
+from msl_network_trio.client.remote_method import (
     MethodCache,
     RemoteMethod,
     check_assignable,
     checked_args,
     private_attribute,
 )
-from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
-from msl_network_trio.client.linked_client import dropped as async_dropped
-from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.messages import Notification
-from msl_network_trio.sync.calls import Calls
 from msl_network_trio.sync.handlers import ThreadHandler
-from msl_network_trio.sync.wrapped import Entering, blocking, named
-
-if TYPE_CHECKING:
-    from msl_network_trio.sync.client import Client
-    from msl_network_trio.sync.linked_client import LinkedClient
+from msl_network_trio.sync.wrapped import Entering, blocking, named, portal_of, unwrap
 
 
 class BlockingMethod(RemoteMethod):
     """A method of a Service, ready to be called: ``link.add(1, 2)``."""
 
-    __slots__ = ("_calls",)
-
-    def __init__(self, link: AsyncLink, name: str, calls: Calls) -> None:
-        self._link = link
-        self._name = name
-        self._calls = calls
+    __slots__ = ()
 
     def __call__(
         self, /, *args: Any, timeout: float | None = None, asynchronous: bool = False, **kwargs: Any
     ) -> Any:
-        """Request it from the Service; see `RemoteMethod`.
+        """Request the attribute from the Service; see `RemoteMethod`.
 
         Returns:
             The result; with ``asynchronous=True`` a `concurrent.futures.Future`.
         """
-        link, calls = self._link, self._calls
-        if link._client is None:
-            link._linked(self._name)  # which raises
+        link = self._link
+        session = link.session or link.require_session(self._name)
         if asynchronous:
             arguments.flag("asynchronous", asynchronous)
-            return calls.start(link._service_name, self._name, args, kwargs, timeout)
-        return calls.request(link._service_name, self._name, args, kwargs, timeout)
+            return session.calls.start(link.service_name, self._name, args, kwargs, timeout)
+        return session.calls.request(link.service_name, self._name, args, kwargs, timeout)
 
 
 class ServiceProperties:
-    """What the identity of a Service tells, of whatever is linked with it."""
+    """Properties from the identity of a Service, of a link or of a linked client."""
 
-    _wrapped: AsyncLink | AsyncLinkedClient
+    _wrapped_async: AsyncLink | AsyncLinkedClient
 
     @property
     def service_name(self) -> str:
-        """The name of the Service."""
-        return self._wrapped.service_name
+        """Name of the Service."""
+        return self._wrapped_async.service_name
 
     @property
     def service_address(self) -> str:
-        """The address of the Service, ``host:port``, as the Manager sees it."""
-        return self._wrapped.service_address
+        """Address of the Service, ``host:port``, as the Manager sees it."""
+        return self._wrapped_async.service_address
 
     @property
     def service_attributes(self) -> dict[str, Any]:
-        """The attributes of the Service: the signatures of methods, the values of others."""
-        return self._wrapped.service_attributes
+        """Attributes of the Service: signatures of methods, values of others."""
+        return self._wrapped_async.service_attributes
 
     @property
     def service_language(self) -> str:
-        """The programming language of the Service."""
-        return self._wrapped.service_language
+        """Programming language of the Service."""
+        return self._wrapped_async.service_language
 
     @property
     def service_max_clients(self) -> int:
-        """How many clients may be linked with the Service; 0 and less: no limit."""
-        return self._wrapped.service_max_clients
+        """Maximum number of clients that may be linked with the Service; 0 and less: no limit."""
+        return self._wrapped_async.service_max_clients
 
     @property
     def service_os(self) -> str:
-        """The operating system of the Service."""
-        return self._wrapped.service_os
+        """Operating system of the Service."""
+        return self._wrapped_async.service_os
 
 
 class Link(ServiceProperties, MethodCache):
@@ -101,46 +91,44 @@ class Link(ServiceProperties, MethodCache):
     calling it: ``link.add(1, 2)``, ``link.pi()``. Entered with ``with``, it unlinks at the end of the block.
 
     Args:
-        client: The client.
-        wrapped: The link of the async API that it is the blocking form of.
+        client: The blocking form of the client.
+        wrapped: The link of the async API, not broken.
     """
 
-    _wrapped: AsyncLink
+    _wrapped_async: AsyncLink
 
-    def __init__(self, client: Client, wrapped: AsyncLink) -> None:
+    def __init__(self, client: Any, wrapped: AsyncLink) -> None:
         self._owner = client
-        self._calls = client._calls
-        self._wrapped = wrapped
+        self._wrapped_async = wrapped
+        self._link = state = link_state(wrapped)
+        self._portal: Portal = state.require_session("sync").portal
+        state.on_break.append(self._drop_methods)
 
     @property
-    def _client(self) -> Client | None:
-        return None if self._wrapped._client is None else self._owner
-
-    @property
-    def _portal(self) -> Portal:
-        return self._owner._portal
+    def _client(self) -> Any:
+        """The client, as in msl-network 1.0.0; None if the link is broken."""
+        return None if self._link.session is None else self._owner
 
     # ---- requests ----
 
     def __getattr__(self, name: str) -> BlockingMethod:
         if name.startswith("_"):
             raise private_attribute(self, name)
-        wrapped = self._wrapped
-        wrapped._linked(name)
-        return self._keep(name, BlockingMethod(wrapped, name, self._calls))
+        self._link.require_session(name)
+        return self._keep(name, BlockingMethod(self._link, name))
 
     def _request(
         self, attribute: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, timeout: float | None
     ) -> Any:
-        self._wrapped._linked(attribute)
-        return self._calls.request(self.service_name, attribute, args, kwargs, timeout)
+        calls = self._link.require_session(attribute).calls
+        return calls.request(self._link.service_name, attribute, args, kwargs, timeout)
 
     def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
-        """Ask the Service to shut down, and break the link; see `msl_network_trio.Link.shutdown_service`."""
-        client = self._wrapped._linked("shutdown_service")
-        # In the thread, since handlers get what the Service has emitted before the link is broken.
+        """Request the Service to shut down; see `msl_network_trio.Link.shutdown_service`."""
+        session = self._link.require_session("shutdown_service")
+        # In this thread, which waits until handlers have returned for what the Service has emitted.
         result = self._request("shutdown_service", args, kwargs, timeout)
-        self._portal.do(partial(client._forget, self._wrapped))
+        self._portal.do(partial(session.forget, self._link))
         return result
 
     # ---- notifications ----
@@ -151,13 +139,13 @@ class Link(ServiceProperties, MethodCache):
     else:
 
         def notification_handler(self, /, *args: Any, **kwargs: Any) -> Any:
-            """Does nothing; assign a function to be called for every notification of the Service.
+            """Do nothing; assign a function to be called for every notification of the Service.
 
             ``link.notification_handler = function`` works at any time, also with a bound method
-            (`types.MethodType`). It is called in the order of the notifications, one after the other, always
-            in the same thread, so it may take its time and may use the link. An exception in it is logged,
-            and ends nothing. If it is so slow that too many bytes wait (``max_unhandled`` of `connect`), the
-            oldest notifications are dropped, which is logged too.
+            (`types.MethodType`). It is called in the order of the notifications, one at a time, always in the
+            same thread, so it may take its time and may use the link. An exception in it is logged, and ends
+            nothing. If it falls behind by too many bytes (``max_unhandled`` of `connect`), the oldest
+            notifications are dropped, which is logged too.
 
             A call, or the ``result()`` of a Future, returns when the handlers of its client for the Service
             have returned for every notification that was received before the reply. It waits for 5 seconds
@@ -166,8 +154,8 @@ class Link(ServiceProperties, MethodCache):
             wait. A handler that waits for a call of another thread makes that call wait for 5 seconds, once.
 
             Args:
-                *args: What the Service emitted.
-                **kwargs: What the Service emitted.
+                *args: Positional arguments that the Service emitted.
+                **kwargs: Keyword arguments that the Service emitted.
             """
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -175,7 +163,7 @@ class Link(ServiceProperties, MethodCache):
             check_assignable(self, self, name, value)
         object.__setattr__(self, name, value)
         if name == "notification_handler":
-            self._wrapped.notification_handler = ThreadHandler.of(value)
+            self._wrapped_async.notification_handler = ThreadHandler.of(value)
 
     # ---- locks ----
 
@@ -186,12 +174,12 @@ class Link(ServiceProperties, MethodCache):
             The names of the clients that are linked with the Service, in any order. Entered with ``with``,
             the lock is released at the end of the block.
         """
-        self._wrapped._linked("acquire_lock")
+        self._link.require_session("acquire_lock")
 
         async def acquire() -> Lock:
-            return Lock(await self._wrapped.acquire_lock(shared, timeout, wait=wait), self)
+            return Lock(await self._wrapped_async.acquire_lock(shared, timeout, wait=wait), self)
 
-        return self._portal.open(named("Link.acquire_lock", acquire), Lock._leave)
+        return self._portal.open(named("Link.acquire_lock", acquire), Lock.leave)
 
     release_lock = blocking(AsyncLink.release_lock)
 
@@ -199,11 +187,11 @@ class Link(ServiceProperties, MethodCache):
 
     def unlink(self, timeout: float | None = None) -> None:
         """Unlink from the Service; see `msl_network_trio.Link.unlink`."""
-        if self._client is not None:
-            self._portal.call(self._wrapped.unlink, timeout)
+        if self._link.session is not None:
+            self._portal.call(self._wrapped_async.unlink, timeout)
 
     def disconnect(self, timeout: float | None = None) -> None:
-        """Do what `unlink` does."""
+        """Unlink from the Service; see `unlink`."""
         self.unlink(timeout)
 
     __enter__ = Entering(weakref.ref)
@@ -212,15 +200,15 @@ class Link(ServiceProperties, MethodCache):
         self._portal.end(self._leave)
 
     async def _leave(self) -> None:
-        client = self._wrapped._client
-        if client is not None and client.is_connected():
-            await client._leave(self._wrapped)
+        session = self._link.session
+        if session is not None and session.connection.is_open:
+            await session.leave(self._link)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *filter(str.isidentifier, self.service_attributes)})
 
     def __repr__(self) -> str:
-        return repr(self._wrapped)
+        return repr(self._wrapped_async)
 
 
 class Lock(list[str]):
@@ -228,28 +216,38 @@ class Lock(list[str]):
 
     Args:
         names: The names.
-        link: The link with the Service that is locked.
+        link: The link with the Service that is locked, not broken.
     """
 
     def __init__(self, names: list[str], link: Link) -> None:
         super().__init__(names)
-        self._link = link
-        # Of the client of now: the link may be broken when the block ends.
-        self._client = link._wrapped._client
+        self._portal = portal_of(link)
+        self._service_name = link.service_name
+        # Kept for the end of the block, when the link may be broken.
+        self._session = link_state(unwrap(link)).session
 
     __enter__ = Entering(weakref.ref)
 
     def __exit__(self, *_: object) -> None:
-        self._link._portal.end(self._leave)
+        self._portal.end(self.leave)
 
-    async def _leave(self) -> None:
-        client, self._client = self._client, None
-        if client is not None and client.is_connected():
-            await client._locks.leave(self._link.service_name)
+    async def leave(self) -> None:
+        """Release the lock, unless that was done or other scopes hold it; in the Trio thread."""
+        session, self._session = self._session, None
+        if session is not None and session.connection.is_open:
+            await session.locks.leave(self._service_name)
+
+
+class HasRequest(Protocol):
+    """A `Link` or a `LinkedClient`."""
+
+    def _request(
+        self, attribute: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, timeout: float | None
+    ) -> Any: ...
 
 
 def request(
-    link: Link | LinkedClient,
+    link: HasRequest,
     attribute: str,
     args: list[Any] | tuple[Any, ...] = (),
     kwargs: Mapping[str, Any] | None = None,
@@ -258,25 +256,25 @@ def request(
 ) -> Any:
     """Request an attribute of a Service, whatever its name and its arguments are called.
 
-    This is a function, since a method would hide one of the Service. For what it returns and raises see
-    `msl_network_trio.Link.request`.
+    This is a function, since a method would hide one of the Service. It returns and raises what
+    `msl_network_trio.Link.request` does.
 
     Args:
         link: A link, or a linked client.
-        attribute: The method to call, or the property to read.
-        args: The positional arguments.
-        kwargs: The keyword arguments.
-        timeout: How many seconds to wait for the reply.
+        attribute: Name of the method to call or of the property to read.
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        timeout: Seconds to wait for the reply.
     """
-    return link._request(attribute, checked_args(args), kwargs, timeout)
+    return link._request(attribute, checked_args(args), kwargs, timeout)  # noqa: SLF001 - its function
 
 
 class Notifications:
-    """The notifications of one Service, to be iterated; `notifications` makes it.
+    """An iterator over the notifications of one Service; `notifications` makes it.
 
     Args:
         stream: The stream of the async API.
-        portal: The way to it.
+        portal: The way into its Trio run.
     """
 
     def __init__(self, stream: NotificationStream, portal: Portal) -> None:
@@ -285,7 +283,7 @@ class Notifications:
 
     @property
     def dropped(self) -> int:
-        """How many notifications were lost, the oldest first, because the loop was too slow."""
+        """Number of notifications that were dropped, the oldest first, because the loop fell behind."""
         return self._stream.dropped
 
     def __enter__(self) -> Self:
@@ -314,24 +312,24 @@ async def _leave(stream: NotificationStream) -> None:
     await stream.__aexit__(None, None, None)
 
 
-def dropped(link: Link | LinkedClient) -> int:
-    """Return how many notifications were lost; see `msl_network_trio.dropped`.
+def dropped(link: ServiceProperties) -> int:
+    """Return the number of notifications that were dropped; see `msl_network_trio.dropped`.
 
     Args:
         link: A link, or a linked client.
     """
-    return async_dropped(link._wrapped)
+    return async_dropped(unwrap(link))
 
 
-def notifications(link: Link | LinkedClient, max_buffer_size: float | None = None) -> Notifications:
+def notifications(link: ServiceProperties, max_buffer_size: float | None = None) -> Notifications:
     """Iterate over the notifications of a Service.
 
-    ``with notifications(link) as stream:`` subscribes; ``for notification in stream:`` gives what has come
-    since. This is a function, since a method would hide one of the Service. See
+    ``with notifications(link) as stream:`` subscribes; ``for notification in stream:`` yields what was
+    received since. This is a function, since a method would hide one of the Service. See
     `msl_network_trio.Link.notifications`.
 
     Args:
         link: A link, or a linked client.
         max_buffer_size: See `msl_network_trio.Link.notifications`.
     """
-    return Notifications(link._wrapped.notifications(max_buffer_size), link._portal)
+    return Notifications(unwrap(link).notifications(max_buffer_size), portal_of(link))

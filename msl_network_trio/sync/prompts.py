@@ -1,4 +1,4 @@
-"""Questions that are asked in the thread that waits for the answer."""
+"""Prompts that ask in the thread that waits for the answer, which Ctrl-C interrupts there."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from msl_network_trio.portal.loop_call import in_calling_thread
 
 
 class _Terminal(TerminalPrompts):
-    """Asks on the terminal, in the calling thread, which Ctrl-C interrupts."""
+    """Asks on the terminal, in the calling thread."""
 
     async def _run(self, function: Callable[[str], str], prompt: str) -> str:
         return await in_calling_thread(function, prompt)
 
 
 class _InCallingThread:
-    """Calls plain methods of somebody's prompts in the calling thread; async ones stay in the event loop."""
+    """Calls plain methods of prompts in the calling thread, and async ones in the event loop.
+
+    Args:
+        prompts: The prompts of the user.
+    """
 
     def __init__(self, prompts: Prompts) -> None:
         self._prompts = prompts

@@ -1,4 +1,7 @@
-"""What makes a blocking method of an async one: the same signature, and no rules of its own."""
+"""Blocking forms of async methods: the same signature, and no rules of their own.
+
+The functions have no state and may be called from any thread.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ _AWAITABLE = re.compile(r"AwaitableContext\[(.*)\]")
 if TYPE_CHECKING:
 
     class Entering:
-        """See below."""
+        """The type of the class below."""
 
         def __init__(self, reference: object) -> None: ...
 
@@ -37,46 +40,59 @@ else:
     class Entering(property):
         """An ``__enter__`` that returns its object, made of ``weakref.ref``.
 
-        ``with`` calls nothing that is written in Python then. So an exception of a signal handler cannot come
-        between what has opened the object and the block that closes it.
+        So ``with`` executes no Python code on entry, and the exception of a signal handler cannot be raised
+        between the call that opens the object and the block that closes it.
         """
 
         def __call__(self, manager: M) -> M:
-            """Return the object, for those who look ``__enter__`` up in its class."""
+            """Return the object; for callers that look ``__enter__`` up in its class."""
             return manager
 
 
 def named(name: str, function: F) -> F:
-    """Give a function the name that an error is to mention."""
+    """Set the name of a function that errors mention, and return the function."""
     function.__qualname__ = name
     return function
 
 
-class Wrapper(Protocol):
-    """An object of the blocking API, which has an async one behind it."""
+class View(Protocol):
+    """A blocking form of an object of the async API.
 
-    @property
-    def _wrapped(self) -> Any: ...
+    Attributes:
+        _wrapped_async: The object of the async API.
+        _portal: The way into its Trio run.
+    """
 
-    @property
-    def _portal(self) -> Portal: ...
+    _wrapped_async: Any
+    _portal: Portal
+
+
+def unwrap(view: Any) -> Any:
+    """Return the object of the async API behind its blocking form."""
+    return view._wrapped_async  # noqa: SLF001 - the one way in
+
+
+def portal_of(view: Any) -> Portal:
+    """Return the way into the Trio run of a blocking form."""
+    portal: Portal = view._portal  # noqa: SLF001 - the one way in
+    return portal
 
 
 def blocking(method: Callable[Concatenate[S, P], Awaitable[R]]) -> Callable[Concatenate[Any, P], R]:
     """Return the blocking form of an async method, to be defined under the same name."""
 
     @wraps(method)
-    def call(self: Wrapper, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        # By its name, since the object behind may be one of a subclass.
-        wrapped: Callable[P, Awaitable[R]] = getattr(self._wrapped, method.__name__)
-        return self._portal.call(wrapped, *args, **kwargs)
+    def call(self: View, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        # By its name, since the wrapped object may be of a subclass.
+        wrapped: Callable[P, Awaitable[R]] = getattr(unwrap(self), method.__name__)
+        return portal_of(self).call(wrapped, *args, **kwargs)
 
     call.__signature__ = signature_of(method)  # type: ignore[attr-defined]
     return call
 
 
 def like(function: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P, R]]:
-    """Give a function the parameters of another one, and its documentation."""
+    """Return a decorator that gives a function the parameters and the docstring of another one."""
 
     def decorate(decorated: Callable[..., R]) -> Callable[P, R]:
         decorated.__doc__ = function.__doc__
@@ -87,7 +103,7 @@ def like(function: Callable[P, Any]) -> Callable[[Callable[..., R]], Callable[P,
 
 
 def signature_of(function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature of an async function as that of its blocking form."""
+    """Return the signature of the blocking form of an async function."""
     signature = inspect.signature(function)
     returns = _AWAITABLE.sub(r"\1", str(signature.return_annotation))
     return signature.replace(return_annotation=returns)

@@ -173,10 +173,10 @@ async def call_in_the_backlog(scene: Scene) -> None:
     await scene.connect(max_unsent=5000)
     give_little_room(scene)
     await scene.also(lambda: scene.link.first("x" * 10_000))  # is being written, and needs no room
-    await scene.also(lambda: scene.client._connection.request("Other", "first", ("x" * 4500,)))
-    unsent = scene.client._connection.protocol.outbox.unsent
+    await scene.also(lambda: scene.client._session.connection.request("Other", "first", ("x" * 4500,)))
+    unsent = scene.client._session.connection.protocol.outbox.unsent
     await scene.wait_in(lambda: scene.link.wait("x" * 1000, timeout=scene.timeout), is_the_answer)
-    assert scene.client._connection.protocol.outbox.unsent == unsent > 4500  # not even queued
+    assert scene.client._session.connection.protocol.outbox.unsent == unsent > 4500  # not even queued
 
 
 async def call_half_written(scene: Scene) -> None:
@@ -186,7 +186,7 @@ async def call_half_written(scene: Scene) -> None:
     await scene.wait_in(
         lambda: scene.link.size("x" * 10_000, timeout=scene.timeout), lambda value: value == 10_000
     )
-    assert scene.client._connection._requests.is_inside_a_message
+    assert scene.client._session.connection._requests.is_inside_a_message
 
 
 async def call_held_by_an_admin(scene: Scene) -> None:
@@ -194,7 +194,7 @@ async def call_held_by_an_admin(scene: Scene) -> None:
     scene.manager.withhold("port")
     await scene.also(lambda: scene.client.admin_request("port"))
     await scene.wait_in(lambda: scene.link.wait(timeout=scene.timeout), is_the_answer)
-    assert scene.client._connection.protocol.outbox.unsent > 0
+    assert scene.client._session.connection.protocol.outbox.unsent > 0
 
 
 async def call_in_a_handler(scene: Scene) -> None:
@@ -256,7 +256,7 @@ async def admin_request_unsent(scene: Scene) -> None:
     await scene.wait_in(
         lambda: scene.client.admin_request("port", timeout=scene.timeout), lambda value: value == 1875
     )
-    assert scene.client._connection.protocol.outbox.gate is not None
+    assert scene.client._session.connection.protocol.outbox.gate is not None
 
 
 async def identities(scene: Scene) -> None:
@@ -336,7 +336,7 @@ async def lock_with_wait_refused(scene: Scene) -> None:
     await scene.connect()
     scene.manager.refuses_locks = True
     await scene.wait_in(lambda: scene.link.acquire_lock(timeout=scene.timeout, wait=True), is_the_holders)
-    assert scene.client._connection.protocol.in_flight == 0
+    assert scene.client._session.connection.protocol.in_flight == 0
 
 
 async def release(scene: Scene) -> None:
@@ -683,7 +683,7 @@ def check_what_the_caller_was_told(scene: Scene, expected: str) -> None:
 
 
 def check_that_nothing_is_open(client: Client) -> None:
-    protocol = client._connection.protocol
+    protocol = client._session.connection.protocol
     assert protocol.in_flight == 0
     assert protocol.outbox.unsent == 0
     assert not protocol.outbox
@@ -695,7 +695,7 @@ def check_that_nothing_is_open(client: Client) -> None:
         protocol._refusals.barriers,
     ):
         assert not queue
-    assert not client._connection._requests.is_inside_a_message
+    assert not client._session.connection._requests.is_inside_a_message
 
 
 async def check_that_it_is_of_use(scene: Scene) -> None:
@@ -706,14 +706,17 @@ async def check_that_it_is_of_use(scene: Scene) -> None:
     manager.go_on()
     scene.lab.services.setdefault("Echo", "vm:77")
     with trio.fail_after(1):
-        if "Echo" not in client._linked:
+        if "Echo" not in client._session.linked:
             scene.link = await client.link("Echo")
         assert await scene.link.add(1, 2) == 3
     await trio.testing.wait_all_tasks_blocked()
     check_that_nothing_is_open(client)
     # Nothing that nobody would ever give back; and nothing that the client wrongly believes to have, but
     # for what went with a Service.
-    for held, known in ((manager.links, set(client._linked)), (manager.locks, set(client._locks._held))):
+    for held, known in (
+        (manager.links, set(client._session.linked)),
+        (manager.locks, set(client._session.locks._held)),
+    ):
         assert held <= known
         assert known - scene.lab.removed <= held
 
@@ -722,8 +725,10 @@ async def check_that_it_is_dead(scene: Scene) -> None:
     """Check that it says so at once, and that another connection can be made."""
     before = trio.current_time()
     if scene.has_client:
-        if not scene.client._connection.closed.is_set():
-            await scene.client._connection.closed.wait()  # the goodbye of a nursery that was cancelled
+        if not scene.client._session.connection.closed.is_set():
+            await (
+                scene.client._session.connection.closed.wait()
+            )  # the goodbye of a nursery that was cancelled
             assert trio.current_time() - before <= 2
         before = trio.current_time()
         assert not scene.client.is_connected()

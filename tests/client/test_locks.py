@@ -223,7 +223,7 @@ async def test_the_end_of_the_connection_in_a_scope_is_no_error_of_the_scope(net
             async def scope() -> str:
                 async with session.link.acquire_lock():
                     session.peer.transport.close()
-                    await session.client._connection.closed.wait()
+                    await session.client._session.connection.closed.wait()
                 return "left"
 
             scoped = await start(inner, scope)

@@ -234,7 +234,7 @@ async def test_what_came_before_the_connection_was_lost_is_still_handled(network
         emit(session, 1)
         emit(session, 2)
         session.peer.transport.close()
-        await session.client._connection.closed.wait()
+        await session.client._session.connection.closed.wait()
         await settle()
         assert got == [1, 2]
 
@@ -314,7 +314,7 @@ async def test_a_stream_gives_what_has_come_since_it_was_entered(session: Sessio
         assert (await anext(stream)).args == [3]
     emit(session, 4)
     await settle()
-    assert session.link._streams == set()
+    assert session.link._state.streams == set()
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
 
@@ -393,7 +393,7 @@ async def test_a_stream_raises_when_the_connection_is_lost_after_what_had_come(s
     async with session.link.notifications() as stream:
         emit(session, 1)
         session.peer.transport.close()
-        await session.client._connection.closed.wait()
+        await session.client._session.connection.closed.wait()
         assert (await anext(stream)).args == [1]
         with pytest.raises(ConnectionLost, match="closed the connection"):
             await anext(stream)
@@ -450,7 +450,7 @@ async def test_the_shutdown_handler_is_called_once_when_the_connection_has_ended
         session.client.shutdown_handler = handler
         if how == "lost":
             session.peer.transport.close()
-            await session.client._connection.closed.wait()
+            await session.client._session.connection.closed.wait()
         else:
             async with trio.open_nursery() as inner:
                 inner.start_soon(session.client.disconnect)

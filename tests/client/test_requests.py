@@ -169,7 +169,7 @@ async def test_the_reply_to_a_cancelled_call_goes_nowhere(session: Session):
         session.peer.reply(first, "late")
         session.peer.reply(second, "mine")
     assert (cancelled.value, kept.value) == (None, "mine")
-    assert session.client._connection.protocol.in_flight == 0
+    assert session.client._session.connection.protocol.in_flight == 0
 
 
 async def test_a_reply_and_a_cancellation_at_the_same_moment_leave_nothing_behind(session: Session):
@@ -177,7 +177,7 @@ async def test_a_reply_and_a_cancellation_at_the_same_moment_leave_nothing_behin
         call = await start(nursery, session.link.add, 1)
         session.peer.reply(await session.peer.expect("add"), 1)
         call.scope.cancel()
-    assert session.client._connection.protocol.in_flight == 0
+    assert session.client._session.connection.protocol.in_flight == 0
 
 
 async def test_a_caller_cancelled_inside_a_large_send_leaves_no_half_line(session: Session, network: Network):
@@ -308,7 +308,7 @@ async def test_a_cancelled_handle_says_so(session: Session):
     assert repr(reply) == "<Reply to Echo.add cancelled>"
     with pytest.raises(concurrent.futures.CancelledError, match="Echo.add"):
         await reply
-    assert session.client._connection.protocol.in_flight == 0
+    assert session.client._session.connection.protocol.in_flight == 0
 
 
 async def test_a_handle_that_has_arrived_cannot_be_cancelled(session: Session):
@@ -579,7 +579,7 @@ async def test_a_mistake_in_the_background_is_an_error_of_the_callers(session, m
     def broken(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(session.client._connection.protocol, "receive", broken)
+    monkeypatch.setattr(session.client._session.connection.protocol, "receive", broken)
     async with trio.open_nursery() as nursery:
         call = await start(nursery, session.link.add)
         session.peer.reply(await session.peer.expect("add"), 1)
@@ -590,7 +590,7 @@ async def test_a_mistake_in_the_background_is_an_error_of_the_callers(session, m
 
 async def test_calls_on_a_lost_connection_let_other_tasks_run(session, autojump_clock):
     session.peer.transport.close()
-    await session.client._connection.closed.wait()
+    await session.client._session.connection.closed.wait()
     with trio.move_on_after(1) as scope:
         nursery_ran = False
 
@@ -848,7 +848,7 @@ async def test_a_link_in_a_cancelled_scope_leaves_nothing_behind(session: Sessio
         scope.cancel()
         await session.client.link("Echo")
     assert scope.cancelled_caught
-    assert session.client._connection.protocol._services.linking == {}
+    assert session.client._session.connection.protocol._services.linking == {}
 
 
 async def test_a_link_that_is_given_up_is_not_undone_if_there_is_another(session: Session):

@@ -15,7 +15,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from msl_network_trio.client.link import Link, RemoteMethod
+from msl_network_trio.client.link import Link
+from msl_network_trio.client.mailboxes import Mailboxes
+from msl_network_trio.client.remote_method import RemoteMethod
+from msl_network_trio.client.session import LinkState
 from msl_network_trio.client.signatures import parse_signature
 
 # ---- what Services written in Python say ----
@@ -325,7 +328,8 @@ IDENTITY = {
 
 @pytest.fixture
 def link() -> Link:
-    return Link(SimpleNamespace(address_manager="localhost:1875"), "Echo", IDENTITY)  # type: ignore[arg-type]
+    session = SimpleNamespace(mailboxes=Mailboxes(), settings=SimpleNamespace(manager="localhost:1875"))
+    return Link(LinkState(session, "Echo", IDENTITY))  # type: ignore[arg-type]
 
 
 def test_a_method_has_the_signature_that_the_identity_tells(link: Link):
@@ -370,13 +374,14 @@ def test_a_constant_that_is_a_text_is_shown_as_one(link: Link):
 
 
 def test_asking_for_a_signature_of_what_no_signature_can_be_does_not_raise(link: Link):
-    other = Link(link._client, "Echo", {"attributes": {"odd": "(x, x)"}, "address": "vm:1234"})
+    identity = {"attributes": {"odd": "(x, x)"}, "address": "vm:1234"}
+    other = Link(LinkState(link._state.session, "Echo", identity))
     assert not hasattr(other.odd, "__signature__")
     assert next(iter(inspect.signature(other.odd).parameters)) == "args"
 
 
 def test_a_broken_link_still_shows_its_methods(link: Link):
     add = link.add
-    link._client = None
+    link._state.session = None
     assert str(inspect.signature(add)) == "(x: 'float', y=2) -> 'float'"
     assert repr(add) == "<Echo.add(x: float, y=2) -> float>"

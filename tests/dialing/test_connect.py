@@ -94,8 +94,8 @@ async def test_a_login_is_answered_from_the_arguments(network: Network, nursery:
     client = await connect(username="alice", password="pw", password_manager="not this one")
     await client.disconnect()
     assert [line["result"] for line in peers[0].received[:2]] == ["alice", "pw"]
-    assert "pw" not in repr(client._credentials)
-    assert "pw" not in repr(client._settings)
+    assert "pw" not in repr(client._session.credentials)
+    assert "pw" not in repr(client._session.settings)
 
 
 async def test_the_managers_password_is_another_one(network: Network, nursery: trio.Nursery):

@@ -103,7 +103,7 @@ async def test_the_end_of_the_manager_is_told_at_once(open_both):
         async with open_it() as manager, gateway_to(manager) as gateway:
             async with connect(**reach(gateway)) as client:
                 manager.shutdown()
-                await client._connection.closed.wait()
+                await client._session.connection.closed.wait()
                 with pytest.raises(ConnectionLost):
                     await client.identities()
             with pytest.raises(ConnectError, match="HTTP status 502.*There is no connection to the Manager"):
@@ -117,7 +117,7 @@ async def test_the_end_of_the_gateway_is_told_at_once(open_both):
             async with gateway_to(manager) as gateway:
                 client = await connect(**reach(gateway))
                 assert len((await client.identities())["clients"]) == 1
-            await client._connection.closed.wait()
+            await client._session.connection.closed.wait()
             while manager.identity()["clients"]:
                 await trio.sleep(0.01)
     with pytest.raises(ConnectionRefusedError):
@@ -129,7 +129,7 @@ async def test_a_client_that_vanishes_is_forgotten_by_the_manager(open_both):
     with trio.fail_after(LIMIT):
         async with open_it() as manager, gateway_to(manager) as gateway:
             client = await connect(**reach(gateway))
-            client._connection._transport._carrier.close()
+            client._session.connection._transport._carrier.close()
             while manager.identity()["clients"]:
                 await trio.sleep(0.01)
 

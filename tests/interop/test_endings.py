@@ -200,7 +200,7 @@ async def test_an_administrator_shuts_the_manager_down(start_either):
             assert await client.admin_request(SHUTDOWN_MANAGER) is None
             assert not client.is_connected()
         with trio.fail_after(10):
-            await other._connection.closed.wait()
+            await other._session.connection.closed.wait()
         with pytest.raises(ConnectionLost):
             await other.identities()
 

@@ -87,7 +87,7 @@ async def reply(scene: Scene) -> None:
 async def large_send(scene: Scene) -> None:
     scene.manager.process.pause()
     await scene.wait_in(lambda: scene.echo.size("x" * 20_000_000))
-    assert scene.client._connection._requests.is_inside_a_message
+    assert scene.client._session.connection._requests.is_inside_a_message
 
 
 async def admin_request_asked(scene: Scene) -> None:
@@ -210,7 +210,7 @@ async def check_that_it_is_of_use(scene: Scene) -> None:
 
 async def check_that_it_is_dead(scene: Scene) -> None:
     client = scene.client
-    await client._connection.closed.wait()
+    await client._session.connection.closed.wait()
     assert not client.is_connected()
     for again in (scene.echo.add, client.identities):
         with pytest.raises(ConnectionLost) as lost:

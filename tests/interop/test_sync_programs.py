@@ -76,7 +76,7 @@ def test_ctrl_c_in_a_call_leaves_the_connection_usable(lab: Manager):
     program = (
         "import os, signal\n"
         "from msl_network_trio.sync import to_async\n"
-        "protocol = to_async(cxn)._connection.protocol\n"
+        "protocol = to_async(cxn)._session.connection.protocol\n"
         "def interrupt():\n"
         "    while not protocol.in_flight:\n"
         "        time.sleep(0.001)\n"

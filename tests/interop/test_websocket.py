@@ -184,7 +184,7 @@ async def test_whichever_is_killed_both_sides_hear_of_it_within_seconds(start, v
         assert await client.identities()
         began = trio.current_time()
         (manager.process if victim == "the Manager" else gateway).kill()
-        await client._connection.closed.wait()
+        await client._session.connection.closed.wait()
         with pytest.raises(ConnectionLost):
             await client.identities()
         if victim == "the gateway":

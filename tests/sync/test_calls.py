@@ -58,7 +58,7 @@ def test_many_calls_one_after_the_other_each_get_their_own_answer(link: Link):
 
 
 def test_a_thread_that_calls_often_reads_its_replies_itself(link: Link):
-    lease = to_async(link)._client._connection.threads.lease
+    lease = to_async(link)._state.session.connection.threads.lease
     if not tcp.TcpStream.threads_may_receive:
         pytest.skip("threads do not read on this platform")
     deadline = time.monotonic() + 20
@@ -166,10 +166,10 @@ def test_a_call_waits_for_room_and_a_future_does_not(manager: FakeManager):
             while True:
                 link.size("x" * 900_000, asynchronous=True)
         waiting = Background(link.size, "y" * 800_000)
-        trio_statistics = to_async(client)._connection._requests._queue.statistics
+        trio_statistics = to_async(client)._session.connection._requests._queue.statistics
         while (
             trio_statistics().tasks_waiting == 0
-            and not to_async(client)._connection._requests._queue.locked()
+            and not to_async(client)._session.connection._requests._queue.locked()
         ):
             time.sleep(0.001)
         go_on.set()
@@ -362,7 +362,7 @@ def test_an_exception_in_the_midst_of_sending_ends_one_call_and_not_the_connecti
         link.add(1, 2)
     monkeypatch.undo()
     assert link.add(3, 4) == 7
-    assert to_async(client)._connection.is_open
+    assert to_async(client)._session.connection.is_open
 
 
 # ---- where nobody may block ----

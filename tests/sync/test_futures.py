@@ -81,7 +81,7 @@ def test_what_nobody_waits_for_is_sent_all_the_same(link: Link, manager: FakeMan
 
 
 def test_who_looks_after_requests_is_looked_after_less_often(link: Link, manager: FakeManager):
-    calls = link._calls
+    calls = to_async(link)._state.session.calls
     deadline = time.monotonic() + 20
     window: deque[Future] = deque()
     while calls._patience < _LONGEST_PATIENCE and time.monotonic() < deadline:
@@ -161,7 +161,7 @@ def test_cancelling_abandons_the_request_and_wakes_who_waits(link: Link, manager
     assert list(concurrent.futures.as_completed([future], 10)) == [future]
     session.reply(line, "too late")
     assert link.add(1, 2) == 3
-    assert not to_async(link)._client._connection.protocol.in_flight
+    assert not to_async(link)._state.session.connection.protocol.in_flight
 
 
 def test_what_is_cancelled_before_it_is_sent_is_never_sent(link: Link, manager: FakeManager):
@@ -175,7 +175,7 @@ def test_what_is_cancelled_before_it_is_sent_is_never_sent(link: Link, manager: 
     manager.answers["stall"] = stall
     first = link.stall(asynchronous=True)
     assert stalled.wait(10)
-    with to_async(link)._client._connection.lock:  # so that nobody else sends it
+    with to_async(link)._state.session.connection.lock:  # so that nobody else sends it
         second = link.echo("second", asynchronous=True)
         assert second.cancel()
     go_on.set()
@@ -201,7 +201,7 @@ def test_callbacks_run_in_a_thread_of_their_own_and_may_call_the_link(
     result, sum_, thread = called.result(10)
     assert (result, sum_) == ("there", 7)
     assert thread is not threading.main_thread()
-    assert thread.ident != to_async(link)._client._connection.portal.thread_id
+    assert thread.ident != to_async(link)._state.session.connection.portal.thread_id
     assert thread.daemon
 
 

@@ -69,11 +69,11 @@ def slow(link: Link) -> Iterator[Slow]:
 
 
 def waiters(link: Link) -> list[Any]:
-    return to_async(link)._handler_runner._mailbox.waiters
+    return to_async(link)._state.handler_runner._mailbox.waiters
 
 
 def received(link: Link) -> int:
-    return to_async(link)._handler_runner._mailbox._received
+    return to_async(link)._state.handler_runner._mailbox._received
 
 
 # ---- what waits, and for which handlers ----
@@ -274,7 +274,7 @@ def test_a_call_that_has_to_wait_for_room_waits_for_the_handler(manager: FakeMan
             while True:
                 link.size("x" * 900_000, asynchronous=True)
         waiting = Background(lambda: (link.notify("y" * 800_000), got[:]))
-        queue = to_async(client)._connection._requests._queue
+        queue = to_async(client)._session.connection._requests._queue
         wait_until(queue.locked)
         go_on.set()
         assert waiting.result() == ("notified", [1])
@@ -346,7 +346,7 @@ def test_nothing_is_waited_for_if_no_handler_is_set_or_nothing_is_pending(link: 
     link.notification_handler = received.put
     link.notify(3)
     assert [received.get(timeout=10) for _ in range(3)] == [0, 1, 2]
-    wait_until(lambda: not to_async(link)._handler_runner.is_behind(0))
+    wait_until(lambda: not to_async(link)._state.handler_runner.is_behind(0))
     monkeypatch.setattr(calls, "Waiter", None)
     assert link.add(1, 2) == 3
     assert link.add(1, 2, asynchronous=True).result() == 3
@@ -355,7 +355,7 @@ def test_nothing_is_waited_for_if_no_handler_is_set_or_nothing_is_pending(link: 
 def test_notifications_of_another_service_are_not_waited_for(link: Link, client: Client, for_ever: None):
     slow = Slow()
     client.link("Other").notification_handler = slow
-    to_async(client)._connection.mailboxes.numbers["Other"] = 1000  # as if it had emitted some
+    to_async(client)._session.connection.mailboxes.numbers["Other"] = 1000  # as if it had emitted some
     assert link.notify(3) == "notified"
     assert not slow.entered.is_set()
 
@@ -377,7 +377,7 @@ def test_a_handler_that_takes_too_long_is_not_waited_for_until_it_has_caught_up(
     assert len(caplog.records) == 1
     slow.leave.set()
     wait_until(lambda: len(slow.handled) == 3)
-    wait_until(lambda: not to_async(link)._handler_runner._is_late)
+    wait_until(lambda: not to_async(link)._state.handler_runner._is_late)
     slow.leave.clear()
     call = Background(link.notify, 1)  # waits again
     wait_until(lambda: waiters(link))
@@ -390,7 +390,7 @@ def test_a_handler_that_takes_too_long_is_not_waited_for_until_it_has_caught_up(
 def test_one_warning_is_logged_if_the_time_of_several_threads_is_over_at_once(
     link: Link, slow: Slow, hardly: None, monkeypatch, caplog: pytest.LogCaptureFixture
 ):
-    runner = to_async(link)._handler_runner
+    runner = to_async(link)._state.handler_runner
     others = [runner.give_up_on]
 
     def may_hold(last: int) -> bool:
@@ -441,9 +441,9 @@ def test_a_result_is_returned_and_no_time_is_up_when_handlers_take_too_long(
     future = link.notify(1, asynchronous=True)
     wait_until(future.done)
     assert future.result(0) == "notified"  # just a look
-    assert not to_async(link)._handler_runner._is_late
+    assert not to_async(link)._state.handler_runner._is_late
     assert future.result(0.01) == "notified"
-    assert to_async(link)._handler_runner._is_late
+    assert to_async(link)._state.handler_runner._is_late
     assert future.exception(0.01) is None
 
 
@@ -591,11 +591,11 @@ def test_cancelling_the_task_of_a_worker_thread_ends_the_wait(manager: FakeManag
             with trio.fail_after(10), trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(trio.to_thread.run_sync, link.sync.notify, 1)
-                    while not link._handler_runner._mailbox.waiters:
+                    while not link._state.handler_runner._mailbox.waiters:
                         await trio.sleep(0.001)
                     scope.cancel()
             assert scope.cancelled_caught
-            assert link._handler_runner._mailbox.waiters == []
+            assert link._state.handler_runner._mailbox.waiters == []
             slow.leave.set()
             assert await link.add(1, 2) == 3
 
@@ -622,7 +622,7 @@ def test_what_was_received_before_threads_came_is_waited_for(manager: FakeManage
 
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_check, work)
-                while not link._handler_runner._mailbox.waiters:
+                while not link._state.handler_runner._mailbox.waiters:
                     await trio.sleep(0.001)
                 go_on.set()
 

@@ -196,7 +196,7 @@ def test_an_exception_at_any_step_ends_one_call_and_not_the_connection(
         assert injector is None or injector.where is None, f"swallowed at step {number}, {injector.where}"
         for value in range(3):
             assert link.add(number, value, timeout=20) == number + value, f"after step {number}"
-    assert to_async(client)._connection.is_open
+    assert to_async(client)._session.connection.is_open
     if not is_at_the_end:  # at which Python calls nothing more
         # The Trio thread may have been asked to release it, and not be done yet.
         wait_until(lambda: requested(session, "acquire_lock") <= requested(session, "release_lock"))
@@ -235,7 +235,7 @@ def test_an_exception_while_a_call_waits_for_a_handler_ends_that_call_alone(
 
     manager.answers["notify_and_fail"] = notify_and_fail
     link = client.link("Echo")
-    mailbox = to_async(link)._handler_runner._mailbox
+    mailbox = to_async(link)._state.handler_runner._mailbox
     handled: list[int] = []
     has_waited = False
     is_over = threading.Event()
@@ -271,7 +271,7 @@ def test_an_exception_while_a_call_waits_for_a_handler_ends_that_call_alone(
         assert handled[-3:] == [0, 1, 2], f"after step {number}"
         assert not mailbox.waiters, f"after step {number}"
     assert has_waited
-    assert to_async(client)._connection.is_open
+    assert to_async(client)._session.connection.is_open
 
 
 STANDARD_LIBRARY = (os.sep + "futures" + os.sep + "_base.py", os.sep + "threading.py")
@@ -350,8 +350,8 @@ def test_interrupted_calls_are_forgotten(client: Client, interrupt):
         except INTERRUPTS:
             pass
     link.add(1, 2)
-    assert not to_async(client)._connection.protocol.open
-    assert to_async(client)._connection.threads.lease.holder is None
+    assert not to_async(client)._session.connection.protocol.open
+    assert to_async(client)._session.connection.threads.lease.holder is None
 
 
 # ---- each step of what opens a connection ----

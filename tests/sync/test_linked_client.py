@@ -334,7 +334,10 @@ def test_the_blocking_form_of_an_async_one(manager: FakeManager, boom: None):
 def test_in_a_worker_thread_it_belongs_to_the_application(manager: FakeManager):
     async def main() -> Any:
         linked = await trio.to_thread.run_sync(lambda: LinkedClient("Echo", **manager.arguments()))
-        assert to_async(linked)._last_client._connection.portal.thread_id == linked.client.loop_thread_id
+        assert (
+            to_async(linked)._linked_state.last_client._session.connection.portal.thread_id
+            == linked.client.loop_thread_id
+        )
         assert await to_async(linked).add(1, 2) == 3
         return linked
 

@@ -53,7 +53,7 @@ async def test_a_thread_that_asks_for_a_task_in_the_last_moment_of_a_connection_
     manager: FakeManager,
 ):
     client = await async_connect(**manager.arguments())
-    connection = client._connection
+    connection = client._session.connection
     await client.disconnect()
     async with trio.open_nursery() as closed:
         pass
@@ -203,7 +203,7 @@ def test_a_call_that_ctrl_c_interrupts_before_it_begins_holds_nobody_up(monkeypa
 def test_nothing_stays_open_that_an_interrupted_thread_will_never_know(
     manager: FakeManager, link: Link, monkeypatch, what: str
 ):
-    client, session = to_async(link)._client.sync, manager.session()
+    client, session = to_async(link)._state.session.client.sync, manager.session()
     calls = {
         "connect": lambda: connect(**manager.arguments()),
         "spawn": client.spawn,
@@ -222,7 +222,7 @@ def test_nothing_stays_open_that_an_interrupted_thread_will_never_know(
         assert other.ended.wait(10)
         assert other.said_goodbye
     elif what == "notifications":
-        assert not to_async(link)._streams
+        assert not to_async(link)._state.streams
     else:
         undone = {"link": ("unlink", ["Other"]), "lock": ("release_lock", ["Echo"])}[what]
         assert undone in [(line["attribute"], line["args"]) for line in session.lines]
