@@ -1,4 +1,4 @@
-"""Settings that all tests share."""
+"""Settings and fixtures of all tests."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 @pytest.fixture(scope="session", autouse=True)
 def no_traces(tmp_path_factory):
-    """Keep what Managers write, their database for example, away from the user's own folder."""
+    """Redirect the files of Managers and clients away from the user's home folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MSL_NETWORK_HOME", str(tmp_path_factory.mktemp("home")))
         yield
@@ -25,17 +25,17 @@ def no_traces(tmp_path_factory):
 
 @pytest.fixture
 def ignored_interrupts(monkeypatch):
-    """Let Python ignore exceptions that a test raises in callbacks of the interpreter: it can do nothing else.
+    """Ignore exceptions that a test injects into callbacks of the interpreter, which cannot propagate.
 
-    These are called between any two steps: when an object is freed that has a weak reference, or by the garbage
-    collector. Pytest would take what is ignored there for a fault.
+    The interpreter calls them at any step, when an object with a weak reference is freed or by the garbage
+    collector. Pytest would report them as errors.
     """
     report = sys.unraisablehook
 
     def hook(unraisable):
         error = unraisable.exc_value
         is_ours = type(error).__module__.startswith("tests.")
-        # What was interrupted in front of its await may be collected in a later test.
+        # A coroutine that was interrupted before its await may be collected in a later test.
         is_left = isinstance(error, RuntimeWarning) and "was never awaited" in str(error)
         if not (is_ours or is_left or isinstance(error, KeyboardInterrupt | SystemExit | TimeoutError)):
             report(unraisable)
@@ -45,20 +45,20 @@ def ignored_interrupts(monkeypatch):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """The folder in which this test has Managers and clients keep what they save; it does not exist yet."""
+    """Return the home folder of Managers and clients for this test; it does not exist yet."""
     folder = tmp_path / "home"
     monkeypatch.setenv("MSL_NETWORK_HOME", str(folder))
     return folder
 
 
-# A shell that runs us in the background has Ctrl-C ignored, which the processes that we start would inherit.
+# A shell ignores SIGINT in background jobs, and the child processes of tests would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def records_are_written():
-    """Fail a test in which a record could not be written, since the loggers of the package never raise."""
+    """Fail a test in which a log record could not be written: the loggers of the package never raise."""
     before = failures.count
     yield
     assert failures.count == before, "see the traceback on standard error"

@@ -1,7 +1,7 @@
-"""Raises an exception at the n-th step of what a thread does in this package: function entries, lines, calls.
+"""An injector that raises an exception at the n-th step of a thread in this package.
 
-Python lets signal handlers, and other threads by ``PyThreadState_SetAsyncExc``, raise exceptions between any two
-steps. What a real one hits by chance, an `Injector` hits at each place, one after the other.
+Steps are function entries, lines and the instructions after calls. Signal handlers, and other threads with
+``PyThreadState_SetAsyncExc``, raise exceptions between any two steps; an `Injector` tries one step after the other.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from typing import Any, Self, TypeVar
 R = TypeVar("R")
 
 EVERY_STEP = bool(os.environ.get("EVERY_STEP"))
-"""Whether tests take all steps and not a sample, as in ``nox -s interrupts``."""
+"""Whether tests take all steps, as in ``nox -s interrupts``, instead of a sample."""
 
 TRACES_OPCODES = sys.version_info[:2] != (3, 12)
-"""Whether instructions behind calls are steps, too: tracing them in one thread crashes others of CPython 3.12."""
+"""Whether the instructions after calls are steps: tracing them crashes other threads of CPython 3.12."""
 
 FOLDER = os.sep + "msl_network_trio" + os.sep
 
 
 class Injector:
-    """Calls a function at the n-th step of the current thread, which may raise.
+    """A context manager that calls a function at the n-th step of the current thread.
 
     Args:
-        number: Which step, from 1; 0: none, just count them.
-        function: What to call.
-        files: Parts of the names of the files whose steps count.
-        counts: Whether steps count at the moment; None: always.
+        number: Number of the step, from 1; 0: only count steps.
+        function: The function; it may raise.
+        files: Parts of the names of the files whose steps are counted.
+        counts: Returns True while steps are counted; None: always.
 
     Attributes:
-        where: Where the function was called; None: there were fewer steps.
-        steps: How many steps there were.
+        where: The place at which the function was called; None: there were fewer steps.
+        steps: Number of steps so far.
     """
 
     def __init__(
@@ -85,10 +85,10 @@ class Injector:
 
 
 def isolated(function: Callable[..., R]) -> Callable[..., R]:
-    """Have a function called in a generator, which has an exception state of its own.
+    """Return a function that is called in a generator, which has its own exception state.
 
-    What is raised by a trace function, at the last line of an ``except`` block for example, may leave the
-    exception of the block in the thread's state: exceptions of later tests would have it as their context.
+    An exception of a trace function, at the last line of an ``except`` block for example, may leave the
+    exception of the block in the thread's state, as the context of exceptions in later tests.
     """
 
     def call(*args: Any) -> R:
@@ -102,7 +102,7 @@ def isolated(function: Callable[..., R]) -> Callable[..., R]:
 
 @cache
 def _after_calls(code: CodeType) -> frozenset[int]:
-    """Return the offsets of the instructions behind calls, where the interpreter looks for signals."""
+    """Return the offsets of the instructions after calls, where the interpreter checks for signals."""
     offsets = set()
     after_call = False
     for instruction in dis.get_instructions(code):
@@ -113,11 +113,11 @@ def _after_calls(code: CodeType) -> frozenset[int]:
 
 
 def numbers(count: Callable[[], int], sample: int) -> Iterator[int]:
-    """Return the steps at which to raise: all, or in the default run a sample.
+    """Return the steps at which to raise: all, or a sample in the default run.
 
     Args:
-        count: Returns how many steps there are.
-        sample: How many to take of them, evenly spread.
+        count: Returns the number of steps.
+        sample: Size of the sample, which is spread evenly.
     """
     steps = count()
     assert steps > sample, "there are hardly any steps: this does not test what it should"

@@ -1,4 +1,4 @@
-"""What must hold for the command line: helpful, fast, and no tracebacks for what users can mend."""
+"""Tests of the command line: help texts, start-up time, and errors without tracebacks."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def plain(monkeypatch):
 
 @pytest.fixture
 def run_forever(monkeypatch):
-    """Have the Manager's function only note what it was called with, or raise what it was told to."""
+    """Replace the Manager's function by one that records its arguments, or raises a given error."""
     from msl_network_trio.manager import running
 
     calls = []
 
-    @functools.wraps(running.run_forever)  # for its signature
+    @functools.wraps(running.run_forever)  # keeps the signature
     def run(**kwargs):
         calls.append(kwargs)
         if run.error is not None:
@@ -381,7 +381,7 @@ def test_limits_that_make_no_sense_are_errors(run_forever, line, capsys):
 
 
 def complete(line: str, tmp_path) -> list[str]:
-    """What the shell is told when Tab is pressed at the end of this line."""
+    """Return the completions of the shell for Tab at the end of a line."""
     answer = tmp_path / "answer"
     subprocess.run(
         [sys.executable, "-m", "msl_network_trio"],

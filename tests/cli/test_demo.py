@@ -1,4 +1,4 @@
-"""The demo, as the README has it run: in a process of its own, with nothing on standard input."""
+"""Tests of the demo: in a process of its own, as in the README, with an empty standard input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands ``keygen``, ``certgen``, ``certdump`` and ``delete``."""
+"""Tests of the commands ``keygen``, ``certgen``, ``certdump`` and ``delete``."""
 
 from __future__ import annotations
 

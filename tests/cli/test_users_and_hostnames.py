@@ -1,4 +1,4 @@
-"""The commands ``user`` and ``hostname``, on databases in files."""
+"""Tests of the commands ``user`` and ``hostname``, with databases in files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def no_terminal(home, monkeypatch):
 
 @pytest.fixture
 def typing(monkeypatch):
-    """Have a person at a terminal, who types these passwords."""
+    """Simulate a terminal at which these passwords are typed."""
 
     def type_these(*passwords: str) -> list[str]:
         left = list(passwords)
@@ -218,7 +218,7 @@ def test_this_computer_is_trusted_from_the_beginning(capsys):
 @pytest.mark.parametrize(("add", "remove"), [("add", "remove"), ("insert", "delete")])
 def test_hosts_are_added_and_removed(capsys, add, remove):
     assert run(f"hostname {add} lab-3 lab-4") == 0
-    assert run(f"hostname {add} lab-3") == 0  # which changes nothing
+    assert run(f"hostname {add} lab-3") == 0  # has no effect
     assert run(f"hostname {remove} lab-4") == 0
     out = capsys.readouterr().out.splitlines()
     assert out[:2] == [f"{add.title()}ed lab-3", f"{add.title()}ed lab-4"]
@@ -254,7 +254,7 @@ def test_a_database_that_another_program_keeps_locked_is_told(capsys, monkeypatc
     monkeypatch.setattr(tables, "_BUSY", 0.05)
     run("hostname list")
     with closing(sqlite3.connect(database_file(), isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")  # others can read
+        other.execute("BEGIN IMMEDIATE")  # locks out writers, not readers
         error = fails(capsys, line)
     assert error == f"error: The database {database_file()} cannot be used: database is locked\n"
 

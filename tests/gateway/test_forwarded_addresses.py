@@ -1,4 +1,4 @@
-"""The addresses of those who are behind a gateway or a proxy, and their logins, at a Manager on real sockets."""
+"""Tests of the addresses and logins of peers behind a gateway or proxy, with a Manager on real sockets."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def gateway_to(manager, **kwargs):
 
 
 def enter(port, address, password="pw-a", **more):
-    """Connect by WebSocket, as a proxy does for somebody at an address."""
+    """Connect by WebSocket, as a proxy does on behalf of a peer at an address."""
     return connect(
         host="127.0.0.1",
         port=port,
@@ -69,11 +69,11 @@ def enter(port, address, password="pw-a", **more):
 
 
 def addresses(client):
-    """Return from where peers have connected, by the Manager's own table."""
+    """Return the addresses of peers from the Manager's table of connections."""
     return client.admin_request("connections_table.connections")
 
 
-async def test_a_manager_that_trusts_the_gateway_knows_from_where_visitors_come(open_lab, caplog):
+async def test_a_manager_that_trusts_the_gateway_knows_from_where_peers_come(open_lab, caplog):
     caplog.set_level("INFO")
     with trio.fail_after(LIMIT):
         async with (
@@ -109,7 +109,7 @@ async def test_a_manager_that_does_not_trust_the_gateway_sees_the_gateway(open_l
             assert {row[2] for row in rows} == {"127.0.0.1"}
 
 
-async def test_the_gateway_throttles_its_own_visitors_before_the_manager_has_to(open_lab):
+async def test_the_gateway_throttles_its_own_peers_before_the_manager_has_to(open_lab):
     with trio.fail_after(LIMIT):
         async with open_lab(login_attempts=None) as manager, gateway_to(manager) as gateway:
             for number in range(10):
@@ -118,7 +118,9 @@ async def test_the_gateway_throttles_its_own_visitors_before_the_manager_has_to(
             before = manager.status()["totals"]["bytes_received"]
             with pytest.raises(AuthenticationError, match="Too many logins from 10.0.0.8 have failed"):
                 await enter(gateway.port, "10.0.0.8")
-            assert manager.status()["totals"]["bytes_received"] == before  # which it was not even told
+            assert (
+                manager.status()["totals"]["bytes_received"] == before
+            )  # the gateway has not passed the login on
             async with enter(gateway.port, "10.0.0.9") as client:
                 assert await client.identities()
 
@@ -144,7 +146,7 @@ async def test_who_has_not_said_yet_who_it_is_may_not_send_much_without_an_end(o
                 nursery.cancel_scope.cancel()
 
 
-async def test_what_a_visitor_says_of_itself_does_not_count(open_lab):
+async def test_what_a_peer_says_of_itself_does_not_count(open_lab):
     with trio.fail_after(LIMIT):
         async with (
             open_lab(trusted_gateways=["127.0.0.1"]) as manager,
@@ -182,7 +184,7 @@ async def test_only_the_first_line_of_a_gateway_counts(open_lab, trusted):
     with trio.fail_after(LIMIT):
         async with open_lab(trusted_gateways=trusted) as manager:
             name, password = {"result": "alice"}, {"result": "pw-a", "forwarded": "10.0.0.5"}
-            # Its connection was noted before it has said anything.
+            # The Manager records a connection before its first line.
             found = await say_forwarded(manager, {**name, "forwarded": "10.0.0.6"}, password)
             assert found == ({"127.0.0.1", "10.0.0.6"} if trusted else {"127.0.0.1"})
     with trio.fail_after(LIMIT):
@@ -209,7 +211,7 @@ async def test_hosts_that_are_trusted_are_looked_up_by_their_names(monkeypatch):
     with pytest.raises(OSError, match=text) as caught:
         async with open_manager(in_memory=True, trusted_gateways=["lab-99"]):
             pass
-    assert caught.value.strerror is None  # so that the command shows the text
+    assert caught.value.strerror is None  # else the command would show it instead of the text
     with pytest.raises(TypeError, match="trusted_gateways must be a list of hosts"):
         open_manager(in_memory=True, trusted_gateways="lab-99")
     with pytest.raises(TypeError, match="trusted_proxies must be a list of hosts"):

@@ -1,4 +1,4 @@
-"""A gateway on real sockets, in front of our own Manager; tests/interop has it in front of msl-network's."""
+"""Tests of the gateway on real sockets, in front of our own Manager; for msl-network's, see tests/interop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIMIT = 30.0
 
 @pytest.fixture
 def files(tmp_path, home):
-    """The certificates of a Manager and a gateway, whose names are not those of their files."""
+    """Certificates of a Manager and a gateway; their names differ from those of their files."""
     paths = []
     for name, identity in (("manager", ordinary()), ("gateway", self_signed())):
         path = tmp_path / f"{name}.pem"
@@ -183,7 +183,7 @@ async def test_so_many_connections_and_no_more(open_both, monkeypatch, caplog):
             async with connect(**reach(gateway)):
                 with pytest.raises(ConnectError, match="502: 'There are too many connections"):
                     await connect(**reach(gateway))
-            while True:  # until the gateway has seen that one go
+            while True:  # until the gateway has noticed that a connection has ended
                 with contextlib.suppress(ConnectError):
                     async with connect(**reach(gateway)):
                         break
@@ -213,7 +213,7 @@ async def test_a_mistake_costs_only_one_connection(open_both, monkeypatch, caplo
 def test_the_password_of_the_key_is_what_the_first_line_of_its_file_says(
     run_forever, tmp_path, home, monkeypatch
 ):
-    """Also if that is the name of another file."""
+    """The argument may also be the name of another file."""
     monkeypatch.chdir(tmp_path)
     Path("my password").write_text("other\n")
     Path("other").write_text("wrong\n")

@@ -1,4 +1,4 @@
-"""The handshake of a visitor as the gateway follows it: who is throttled, and what the Manager is told."""
+"""Tests of the handshake that passes through a gateway: throttled logins, and the address for the Manager."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def logins():
 
 
 class Scene:
-    """A visitor, whose lines are collected that reach the Manager."""
+    """A peer behind the gateway; collects its lines that reach the Manager."""
 
     def __init__(self, logins, nursery, address=ADDRESS):
         self.handshake = HandshakeProxy(address, logins)
@@ -58,14 +58,14 @@ class Scene:
             self.throttled = throttled
 
     async def say(self, *data):
-        """Have the visitor say something, and return what has reached the Manager since."""
+        """Send lines of the peer, and return the lines that have reached the Manager since."""
         before = len(self.passed)
         self._nursery.start_soon(self._say, b"".join(data))
         await wait_all_tasks_blocked()
         return self.passed[before:]
 
     async def ask(self, *data):
-        """Have the Manager say something, and return what has reached it since."""
+        """Send lines of the Manager, and return the lines that have reached it since."""
         before = len(self.passed)
         self.handshake.receive_from_manager(b"".join(data))
         await wait_all_tasks_blocked()
@@ -81,7 +81,7 @@ def forwarded(data):
     return json.loads(data)["forwarded"]
 
 
-async def test_the_first_line_has_the_address_of_the_visitor_and_others_are_as_they_were(scene):
+async def test_the_first_line_has_the_address_of_the_peer_and_others_are_as_they_were(scene):
     await scene.ask(asks("username", MANAGER))
     [first] = await scene.say(line({"result": "alice", "uid": ""}))
     assert json.loads(first) == {"result": "alice", "uid": "", "forwarded": ADDRESS}
@@ -140,7 +140,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=12).map("".join))
-def test_no_visitor_can_say_another_address(middle):
+def test_no_peer_can_say_another_address(middle):
     text = _with_address(("{" + middle + "}").encode(), ADDRESS)
     try:
         fields = codec.decode_object(text)
@@ -153,7 +153,7 @@ def test_no_visitor_can_say_another_address(middle):
 
 
 async def log_in(scene, user="alice", *, rejected="", manager_password=False):
-    """Have a visitor log in; return whether its answers have reached the Manager."""
+    """Log in as a peer; return True if all answers have reached the Manager."""
     answers = [({"result": "pw"}, asks("password", MANAGER))]
     if not manager_password:
         answers = [
@@ -176,7 +176,7 @@ async def log_in(scene, user="alice", *, rejected="", manager_password=False):
         ("ValueError: Wrong Manager password", True),
     ],
 )
-async def test_failed_logins_are_counted_by_visitor_and_user(logins, nursery, rejected, manager_password):
+async def test_failed_logins_are_counted_by_peer_and_user(logins, nursery, rejected, manager_password):
     for _ in range(2):
         assert await log_in(Scene(logins, nursery), rejected=rejected, manager_password=manager_password)
     scene = Scene(logins, nursery)
@@ -198,7 +198,7 @@ async def test_names_that_are_unknown_count_and_other_rejections_do_not(logins, 
     for _ in range(2):
         scene = Scene(logins, nursery)
         await scene.ask(asks("username", MANAGER))
-        await scene.say(b"alice\n")  # as somebody types it
+        await scene.say(b"alice\n")  # a typed line, without JSON
         await scene.ask(rejects("ValueError: Unregistered user"))
         assert scene.handshake.is_finished
     assert not await log_in(Scene(logins, nursery))

@@ -1,4 +1,4 @@
-"""The relay, in memory: what passes, what holds up whom, and how each end is told of the other one's."""
+"""Tests of the relay, in memory: lines, backpressure, and how the end of one side closes the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["opened", "websocket_pair"]
 
 @pytest.fixture
 async def ends(websocket_pair, nursery):
-    """The peer, its Manager, and what `relay` will have returned."""
+    """The peer, its Manager, and the result of `relay`."""
     peer, websocket, carrier, _ = await websocket_pair()
     upstream, manager = memory_pair()
     result = []
@@ -78,7 +78,7 @@ async def test_who_does_not_read_holds_the_other_one_up(ends):
 
 
 async def test_who_reads_nothing_for_too_long_is_given_up(ends, autojump_clock):
-    """Else a Manager of msl-network would have all clients of a Service wait."""
+    """A Manager of msl-network would block all clients of the Service meanwhile."""
     _, manager, result, _ = ends
     carrier = ends[3]
     carrier.receive = trio.sleep_forever
@@ -169,7 +169,7 @@ async def test_a_peer_that_goes_while_the_manager_does_not_take_its_line_is_a_re
     manager.send_nowait(b"x" * 60_000)
     carrier.reset()
     await trio.testing.wait_all_tasks_blocked()
-    manager.send_nowait(b"\n")  # which cannot be passed on
+    manager.send_nowait(b"\n")  # the WebSocket is closed
     await trio.testing.wait_all_tasks_blocked()
     assert "the connection to the peer was lost" in result[0].reason
     with pytest.raises(ConnectionLost, match="reset"):
@@ -214,7 +214,7 @@ async def test_a_manager_that_does_not_close_is_left_after_some_seconds(ends, au
 
 
 async def test_a_line_that_is_no_text_ends_it(ends):
-    """No Manager sends one; a WebSocket cannot carry it."""
+    """A WebSocket cannot carry such a line, and no Manager sends one."""
     peer, manager, _, _ = ends
     manager.send_nowait(b"\xff\n")
     with pytest.raises(ConnectionLost, match=r"code 1011.*UTF-8"):

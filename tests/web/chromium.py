@@ -1,4 +1,4 @@
-"""Chromium without a window, and what a person does with the page in it."""
+"""Headless Chromium, and the actions of a user on the page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 PATIENCE = 40.0
-"""For how many seconds to wait for what has to come, on a computer that may be busy."""
+"""Maximum seconds to wait for a change of the page, on a busy machine."""
 
 _FLAGS = [
     "--headless",
@@ -30,7 +30,7 @@ _FLAGS = [
 
 
 def start_chromium(profile: Path) -> WebDriver:
-    """Start Chromium with a profile of its own."""
+    """Start Chromium with a new profile."""
     binary = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if binary is None or driver is None:
@@ -41,7 +41,7 @@ def start_chromium(profile: Path) -> WebDriver:
         options.add_argument(flag)
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         options.add_argument("--no-sandbox")
-    options.accept_insecure_certs = True  # those of our own making, which a person would have to accept
+    options.accept_insecure_certs = True  # the certificates of the tests are self-signed
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService(executable_path=driver)
     return webdriver.Chrome(options=options, service=service)
@@ -73,19 +73,19 @@ method.querySelector("button[type=submit]").click();
 
 @attrs.define
 class Page:
-    """The page of a network, in a tab."""
+    """The page of a network in a browser tab."""
 
     driver: WebDriver
 
     def open(self, url: str) -> None:
-        self.driver.get("about:blank")  # so that also a change behind the # loads the page anew
+        self.driver.get("about:blank")  # else a change of the fragment would not reload the page
         self.driver.get(url)
 
     def run(self, script: str, *args: Any) -> Any:
         return self.driver.execute_script(script, *args)
 
     def run_async(self, script: str, *args: Any) -> Any:
-        """Run JavaScript that may await, and return what it returns; an error becomes its text."""
+        """Run JavaScript that may await, and return its result; an error is returned as its text."""
         wrapped = (
             "const [done, ...args] = [arguments[arguments.length - 1], ...arguments];"
             f"(async () => {{ {script} }})().then(done, (error) => done(`failed: ${{error.stack}}`))"
@@ -104,13 +104,13 @@ class Page:
         self.wait_for(f"document.getElementById('state').dataset.state === '{state}'")
 
     def choose(self, service: str) -> None:
-        """Choose a Service, and wait until its attributes are shown."""
+        """Select a Service, and wait until its attributes are shown."""
         self.wait_for("document.querySelector('#services a') !== null")
         self.run(_CHOOSE, service)
         self.wait_for("document.querySelector('.method') !== null")
 
     def attribute(self, name: str) -> WebElement:
-        """Return what is shown of an attribute, unfolded."""
+        """Unfold an attribute and return its text."""
         return self.run_async(_UNFOLD, name)
 
     def start_call(self, name: str, arguments: str | None = None) -> WebElement:
@@ -119,11 +119,11 @@ class Page:
         return method
 
     def call(self, name: str, arguments: str | None = None) -> str:
-        """Call an attribute and return the text of what came of it."""
+        """Call an attribute and return the text of the result."""
         return self.outcome(self.start_call(name, arguments))
 
     def outcome(self, method: WebElement) -> str:
-        """Wait for what comes of a call."""
+        """Wait for the result of a call."""
         script = "return arguments[0].querySelector('.outcome.done, .outcome.failed')?.innerText"
         return WebDriverWait(self.driver, PATIENCE, 0.05).until(lambda _: self.run(script, method))
 
@@ -134,7 +134,7 @@ class Page:
         return self.run("return document.querySelector(arguments[0]).innerText", selector)
 
     def complaints(self) -> list[str]:
-        """What the browser had to complain about since the last time, save connections that failed."""
+        """Return the browser's errors since the last call, without failed connections."""
         entries = self.driver.get_log("browser")
         return [
             entry["message"]

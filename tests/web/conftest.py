@@ -1,4 +1,4 @@
-"""Chromium, and networks for it to look at."""
+"""Fixtures: Chromium, and networks for its pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SERVICES = Path(__file__).with_name("services.py")
 
 @attrs.define
 class Lab:
-    """A Manager of ours with a port for WebSocket, and its Services."""
+    """A Manager with a WebSocket port, and its Services."""
 
     home: Path
     options: dict[str, Any]
@@ -24,7 +24,7 @@ class Lab:
     manager: Manager | None = None
 
     def start(self) -> Lab:
-        """Start the Manager, or after its end another one at the same ports."""
+        """Start a Manager; after a restart it has the same ports."""
         self.end()
         port = None if self.manager is None else self.manager.port
         self.manager = start_manager(
@@ -56,7 +56,7 @@ class Lab:
 
 @pytest.fixture
 def start_lab(tmp_path: Path) -> Iterator[Callable[..., Lab]]:
-    """Start a Manager that the test may treat as it likes."""
+    """Start a Manager for one test, which may stop it."""
     labs: list[Lab] = []
 
     def start(**options: Any) -> Lab:
@@ -70,7 +70,7 @@ def start_lab(tmp_path: Path) -> Iterator[Callable[..., Lab]]:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Chromium, which all tests share."""
+    """Chromium, shared by all tests."""
     from tests.web.chromium import Page, start_chromium
 
     driver = start_chromium(tmp_path_factory.mktemp("chromium"))
@@ -82,7 +82,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A Manager with a Service that tries to be taken for markup, which no test may end."""
+    """A Manager with a Service whose texts look like markup; shared, so no test may stop it."""
     from tests.web.services import NAME
 
     lab = Lab(tmp_path_factory.mktemp("web-lab"), {})
@@ -95,7 +95,7 @@ def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
-    """The page; afterwards the browser must have had nothing to complain about."""
+    """The page; fails if the browser has logged an error by the end of the test."""
     yield browser
     complaints = browser.complaints()
     browser.driver.get("about:blank")

@@ -1,9 +1,9 @@
-"""A Service that tries to be taken for markup, wherever a page shows something of it.
+"""A Service whose names, values and errors look like markup, wherever a page shows them.
 
 Run as ``services.py PORT NAME``: it connects to a Manager without TLS on this computer.
 """
 
-# Without "from __future__ import annotations", so that signatures are those that most Services have.
+# Without "from __future__ import annotations", as in most Services, since it changes signatures.
 import logging
 import os
 import sys

@@ -1,4 +1,4 @@
-"""The client for web pages in Chromium, with a real Manager and a real Service, as a page would use it."""
+"""Tests of the JavaScript client in Chromium, with a real Manager and a real Service."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def pages_of(folder: Path) -> Iterator[str]:
-    """Serve a folder, as somebody else's web server."""
-    (folder / "favicon.ico").touch()  # for which browsers ask
+    """Serve a folder from another origin."""
+    (folder / "favicon.ico").touch()  # browsers request it
     with ThreadingHTTPServer(("localhost", 0), functools.partial(_Quiet, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -1,4 +1,4 @@
-"""The page and the client for web pages with an unmodified msl-network 1.0.0 Manager, behind the gateway."""
+"""Tests of the page and the JavaScript client with a gateway and an msl-network 1.0.0 Manager."""
 
 from __future__ import annotations
 

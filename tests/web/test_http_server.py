@@ -1,4 +1,4 @@
-"""The server, in memory: which requests open a WebSocket, what all others are answered, who may wait how long."""
+"""Tests of the HTTP server, in memory: upgrades, origins, pages and timeouts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def open_websocket(server: HttpServer, carrier) -> WebSocketStream | None:
 async def exchange(
     request: bytes, server: HttpServer = SERVER, *, end: bool = True
 ) -> tuple[int, dict[str, str], bytes]:
-    """Send a request; return status, headers and body of the answer, and that the connection is closed."""
+    """Send a request, check that the connection is closed, and return status, headers and body of the response."""
     ours, theirs = memory_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.send_all, request)
@@ -55,7 +55,7 @@ async def until_end(carrier) -> bytes:
 
 
 async def close_after(carrier) -> None:
-    """Say that nothing more will come once an answer has."""
+    """Close the sending side after the first bytes of the response."""
     while not carrier._incoming.data:
         await carrier._incoming.changed.park()
     carrier.send_eof()
@@ -180,7 +180,7 @@ async def test_no_websocket_is_opened_for_other_requests(request_, status):
         (None, "lab:8875", True),
         ("http://lab:8875", "lab:8875", True),
         ("HTTP://LAB:8875", "Lab:8875", True),
-        ("https://lab.example", "lab.example", True),  # behind a proxy that has the TLS
+        ("https://lab.example", "lab.example", True),  # behind a proxy that terminates TLS
         ("https://lab.example", "lab.example:443", True),
         ("https://lab.example:443", "lab.example", True),
         ("http://[::1]:8875", "[::1]:8875", True),

@@ -1,4 +1,4 @@
-"""The JavaScript modules with a WebSocket that a test plays, under Node.js; see the ``.mjs`` files beside this one."""
+"""Tests of the JavaScript modules in Node.js, with a fake WebSocket; the ``.mjs`` files have the cases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODULES = Path(str(resources.files("msl_network_trio.web")))
 
 
 def node() -> str:
-    """The path of Node.js, if it is there and not too old for the tests."""
+    """Return the path of Node.js; skip the test if it is missing or too old."""
     path = shutil.which("node")
     if path is None:
         pytest.skip("Node.js is not installed")

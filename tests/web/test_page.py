@@ -1,4 +1,4 @@
-"""The page in Chromium, with a real Manager and a real Service."""
+"""Tests of the page in Chromium, with a real Manager and a real Service."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from selenium.webdriver.common.keys import Keys
 from tests.web.chromium import PATIENCE
 from tests.web.services import MARKUP, NAME
 
-pytestmark = pytest.mark.timeout(180)  # a browser takes long to start on a computer that is busy
+pytestmark = pytest.mark.timeout(180)  # a browser starts slowly on a busy machine
 
 CONTRAST = """
 const channel = (value) => (value /= 255) <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
@@ -53,7 +53,7 @@ def test_a_person_calls_methods_and_sees_what_comes_of_it(page, lab):
         "x, y=2"
     )
     assert page.call("add", "1, y=2.5").splitlines()[-1] == "3.5"
-    # What JSON.parse and JSON.stringify would change goes there and back.
+    # Values that JSON.parse and JSON.stringify would change make the round trip.
     assert page.call("same", "[12345678901234567890, nan, -inf, None, 'é\"']").splitlines()[-1] == (
         '[12345678901234567890, NaN, -Infinity, null, "é\\""]'
     )
@@ -108,7 +108,7 @@ def test_nothing_of_the_network_becomes_markup_and_nothing_comes_from_elsewhere(
     assert f"{MARKUP} (value: Any)" in page.text("#content")
     assert MARKUP in page.call("markup").replace("\\", "")
     assert page.run("return window.hacked") is None
-    assert page.run("return document.querySelectorAll('img, script').length") == 2  # those of the page itself
+    assert page.run("return document.querySelectorAll('img, script').length") == 2  # the page's own
     loaded = page.run("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert loaded
     assert all(name.startswith(lab.url) for name in loaded)
@@ -227,7 +227,7 @@ def test_a_keyboard_is_enough(page, lab):
     press(Keys.TAB)
     press("40, 2", Keys.ENTER)
     page.wait_for("document.querySelector('.outcome.done pre')?.textContent === '42'")
-    # Who hears the page is told, too.
+    # Screen readers announce it.
     assert (
         page.run("return document.querySelector('.method[open] [role=status]').textContent") == "Number: 42"
     )
@@ -250,7 +250,7 @@ def test_it_comes_back_when_the_manager_does_and_goes_on_watching(page, start_la
     page.wait_for_state("connected")
     assert not page.driver.find_element(By.ID, "trouble").is_displayed()
     page.wait_for("document.querySelector('#services .about').textContent !== 'has gone'")
-    # It links again when it sees the Service.
+    # The page relinks when the Service has reconnected.
     deadline = time.monotonic() + PATIENCE
     while page.text("#services .badge") == "0" and time.monotonic() < deadline:
         page.call("notify", "1")

@@ -1,4 +1,4 @@
-"""The files that are served to browsers."""
+"""Tests of the files that browsers can load."""
 
 from __future__ import annotations
 
