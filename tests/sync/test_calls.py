@@ -99,7 +99,7 @@ def test_a_timeout_abandons_the_request_and_nothing_else(link: Link, manager: Fa
     began = time.monotonic()
     with pytest.raises(ReplyTimeout, match=r"No reply to Echo.hold within 0.1 seconds") as caught:
         link.hold(timeout=0.1)
-    assert 0.1 <= time.monotonic() - began < 5
+    assert 0.1 <= time.monotonic() - began < 30
     assert caught.value.may_have_run
     session, line = manager.next_held()
     session.reply(line, "too late")

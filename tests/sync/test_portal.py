@@ -193,6 +193,7 @@ def test_a_call_that_ctrl_c_interrupts_before_it_begins_holds_nobody_up(monkeypa
         raise KeyboardInterrupt
 
     monkeypatch.setattr(portal, "post", interrupted)
+    monkeypatch.setattr(call, "_CLEAN_UP", 50.0)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         portal.call(add, 1, 2)
@@ -262,7 +263,7 @@ def test_a_wait_has_an_end():
     for seconds in (0, 0.01, 0.12):
         began = time.monotonic()
         assert not wait(lambda seconds: event.wait(seconds), seconds)
-        assert seconds <= time.monotonic() - began < seconds + 5
+        assert seconds <= time.monotonic() - began < seconds + 30
     event.set()
     assert wait(lambda seconds: event.wait(seconds), 0)
     assert wait(lambda seconds: event.wait(seconds), float("inf"))

@@ -1,4 +1,4 @@
-"""Waiting in threads for what other threads do."""
+"""Waiting in a thread for other threads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+PATIENCE = 60.0
+"""Maximum seconds to wait for what must happen; reached only by a test that fails."""
+
 
 def wait_until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
+    """Poll until a condition is true."""
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
