@@ -27,33 +27,33 @@ from msl_network_trio.manager.server import Manager, open_manager
 from msl_network_trio.visible import visible_lines
 
 PACE = 0.3
-"""How many seconds BasicMath takes for its fastest method; the slowest takes six times as long."""
+"""Seconds that the fastest method of BasicMath takes; the slowest takes six times as long."""
 
-_START = 30.0
-"""How many seconds a process of its own may take to start."""
+_START_TIMEOUT = 30.0
+"""Maximum seconds until the process of BasicMath is connected."""
 
 
 @attrs.define
 class Narrator:
-    """Says what happens, in colour where there is a terminal."""
+    """Prints the steps of the tour, in colour on a terminal."""
 
     console: Console = attrs.field(factory=lambda: Console(highlight=False))
 
     def chapter(self, title: str) -> None:
-        """Begin another subject."""
+        """Print the title of a chapter."""
         self.console.print(f"\n{title}", style="bold cyan", markup=False)
 
     def code(self, text: str, result: object) -> None:
-        """Show what a program says and what comes of it."""
+        """Print an expression and its result."""
         self.console.print(f"  {text}", style="green", end="", markup=False)
         self.console.print(f"  ->  {visible_lines(str(result))}", markup=False, soft_wrap=True)
 
     def say(self, text: object) -> None:
-        """Tell something."""
+        """Print a line of text."""
         self.console.print(f"  {visible_lines(str(text))}", markup=False, soft_wrap=True)
 
     def failed(self, text: str, error: BaseException) -> None:
-        """Show a failure that was meant to happen."""
+        """Print an expression and the error that it is meant to raise."""
         self.console.print(f"  {text}", style="green", end="", markup=False)
         self.console.print(
             f"  ->  {type(error).__name__}: {error}", style="yellow", markup=False, soft_wrap=True
@@ -62,15 +62,15 @@ class Narrator:
 
 @attrs.define
 class Demo:
-    """What the demo has started."""
+    """The Manager and the process that the demo has started."""
 
     manager: Manager
     process: trio.Process
-    """The Service BasicMath, which will be killed."""
+    """The process of the Service BasicMath, which the tour kills."""
 
 
 async def calls(narrator: Narrator, client: Client) -> None:
-    """Methods, properties, and exceptions of a Service."""
+    """Show methods, properties, and exceptions of a Service."""
     narrator.chapter("Calls")
     async with client.link("MyArray") as array, client.link("BasicMath") as math:
         narrator.say(repr(array))
@@ -84,7 +84,7 @@ async def calls(narrator: Narrator, client: Client) -> None:
 
 
 async def concurrency(narrator: Narrator, client: Client) -> None:
-    """Many requests on their way, from one thread."""
+    """Show many requests in flight, from one thread."""
     narrator.chapter("Many at once")
     async with client.link("BasicMath") as math, client.link("Echo") as echo:
         results: dict[str, float] = {}
@@ -94,7 +94,7 @@ async def concurrency(narrator: Narrator, client: Client) -> None:
 
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
-            for name in ("add", "subtract", "multiply"):  # which take 1, 2 and 3 times PACE
+            for name in ("add", "subtract", "multiply"):  # take 1, 2 and 3 times PACE
                 nursery.start_soon(calculate, name)
         took = trio.current_time() - began
         narrator.say(f"{results} in {took:.1f} s: as long as the slowest of the three")
@@ -106,7 +106,7 @@ async def concurrency(narrator: Narrator, client: Client) -> None:
 
 
 async def giving_up(narrator: Narrator, client: Client) -> None:
-    """Timeouts and cancellation."""
+    """Show timeouts and cancellation."""
     narrator.chapter("Giving up")
     async with client.link("BasicMath") as math, client.link("Echo") as echo:
         try:
@@ -120,7 +120,7 @@ async def giving_up(narrator: Narrator, client: Client) -> None:
 
 
 async def notifications(narrator: Narrator, client: Client) -> None:
-    """What a Service says on its own."""
+    """Show notifications of a Service."""
     narrator.chapter("Notifications")
     async with client.link("Heartbeat") as heartbeat, heartbeat.notifications() as stream:
         await heartbeat.set_heart_rate(20)
@@ -133,7 +133,7 @@ async def notifications(narrator: Narrator, client: Client) -> None:
 
 
 async def locks(narrator: Narrator, client: Client, demo: Demo) -> None:
-    """Having a Service for oneself."""
+    """Show an exclusive lock on a Service."""
     narrator.chapter("Locks")
     async with client.link("Echo") as echo, connect(name="Other", **demo.manager.connect_kwargs()) as other:
         async with echo.acquire_lock():
@@ -147,11 +147,11 @@ async def locks(narrator: Narrator, client: Client, demo: Demo) -> None:
 
 
 async def a_service_dies(narrator: Narrator, client: Client, demo: Demo) -> None:
-    """A Service is killed in the middle of a call."""
+    """Show how a call ends when its Service is killed."""
     narrator.chapter("A Service dies")
     math = await client.link("BasicMath")
-    reply = math.power(2, asynchronous=True)  # which takes 6 times PACE
-    await client.identities()  # answered behind the request: the Manager has passed it on
+    reply = math.power(2, asynchronous=True)  # takes 6 times PACE
+    await client.identities()  # the reply shows that the Manager has forwarded the request before
     demo.process.kill()
     began = trio.current_time()
     try:
@@ -168,7 +168,7 @@ async def a_service_dies(narrator: Narrator, client: Client, demo: Demo) -> None
 
 
 async def tour(narrator: Narrator, demo: Demo) -> None:
-    """Show everything."""
+    """Show all chapters with one client."""
     async with connect(name="Demo", **demo.manager.connect_kwargs()) as client:
         narrator.say(f"connected as {client}")
         await calls(narrator, client)
@@ -181,14 +181,14 @@ async def tour(narrator: Narrator, demo: Demo) -> None:
 
 @contextlib.asynccontextmanager
 async def _basic_math_process(manager: Manager) -> AsyncGenerator[trio.Process]:
-    """Run BasicMath in a process of its own, and wait until the Manager knows it."""
+    """Run BasicMath in a process of its own, and wait until it is connected to the Manager."""
     command = [sys.executable, "-m", "msl_network_trio.examples.basic_math"]
     command += ["--pace", str(PACE), "--port", str(manager.port), "--cert-file", str(manager.certificate)]
     process = await trio.lowlevel.open_process(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        async with LinkedClient("BasicMath", **manager.connect_kwargs() | {"timeout": _START}):
+        async with LinkedClient("BasicMath", **manager.connect_kwargs() | {"timeout": _START_TIMEOUT}):
             pass
         yield process
     finally:
@@ -199,12 +199,12 @@ async def _basic_math_process(manager: Manager) -> AsyncGenerator[trio.Process]:
 
 
 async def run(narrator: Narrator, *, port: int = 0, keep: bool = False) -> None:
-    """Start everything, take the tour, and end everything.
+    """Start a Manager and Services, take the tour, and end them.
 
     Args:
-        narrator: Tells what happens.
+        narrator: Prints the steps.
         port: The port of the Manager; 0: any free one.
-        keep: Whether to go on after the tour until Ctrl-C.
+        keep: Whether to keep the Manager and the Services running after the tour, until Ctrl-C.
     """
     narrator.chapter("A Manager with four Services, over TLS")
     async with open_manager(host="localhost", port=port) as manager, trio.open_nursery() as nursery:
@@ -234,7 +234,7 @@ def _tell_how_to_connect(narrator: Narrator, kwargs: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def own_home() -> Generator[Path]:
-    """Keep what the demo makes, certificates and logs, away from the user's own."""
+    """Use a temporary home folder, so that the demo leaves the user's certificates and logs alone."""
     before = os.environ.get("MSL_NETWORK_HOME")
     with tempfile.TemporaryDirectory(prefix="msl-network-demo-") as folder:
         os.environ["MSL_NETWORK_HOME"] = folder

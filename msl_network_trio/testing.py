@@ -1,4 +1,4 @@
-"""For tests of programs that use MSL-Network: a Manager with Services, in memory, in two lines.
+"""Helpers for tests of programs that use MSL-Network: a Manager with Services, in memory, in two lines.
 
 .. code-block:: python
 
@@ -6,9 +6,9 @@
         async with open_lab(FakeService("DMM", {"read": lambda: 1.5})) as lab:
             assert await my_program(**lab.connect_kwargs()) == 1.5
 
-There are no sockets, no threads and no files: such a test takes milliseconds, and with a clock of
-``trio.testing.MockClock(autojump_threshold=0)`` also if the program waits for hours. (Plain methods of a real
-`Service` run in worker threads, which such a clock knows nothing of: give it ``async`` ones in such a test.)
+There are no sockets, no threads and no files. Such a test takes milliseconds, also for a program that waits
+for hours if the clock is ``trio.testing.MockClock(autojump_threshold=0)``. (Plain methods of a real `Service`
+run in worker threads, which such a clock does not wait for: use ``async`` methods in such a test.)
 """
 
 from __future__ import annotations
@@ -36,33 +36,33 @@ logger = get_logger(__name__)
 
 @attrs.frozen
 class Call:
-    """A request that a `FakeService` was sent."""
+    """A call that a client has requested of a `FakeService`."""
 
     attribute: str
-    """What was called."""
+    """The name of the attribute."""
 
     args: tuple[Any, ...] = ()
-    """With which positional arguments."""
+    """The positional arguments."""
 
     kwargs: dict[str, Any] = attrs.field(factory=dict)
-    """With which keyword arguments."""
+    """The keyword arguments."""
 
 
 class FakeService(Service):
     """A Service whose attributes come from a dictionary.
 
-    What is callable, plain or async, is called in the Trio thread; of everything else the value is requested.
+    Callables, plain or async, are called in the Trio thread; the reply for any other attribute is its value.
 
     Args:
         name: The name of the Service.
-        attributes: What clients can request, by name.
-        max_clients: How many clients can be linked at a time; None: any number.
+        attributes: The attributes that clients can request, by name.
+        max_clients: Maximum number of clients that are linked at a time; None: no limit.
 
     Attributes:
-        calls: What was called so far, in order.
+        calls: The calls so far, in order.
 
     Raises:
-        ValueError: A name is one that every Service has for itself, or begins with an underscore.
+        ValueError: A name belongs to the base class, or begins with an underscore.
     """
 
     def __init__(
@@ -86,11 +86,11 @@ class FakeService(Service):
 
 
 class Lab:
-    """A Manager with Services, as `open_lab` gives it.
+    """A Manager with Services in memory, which `open_lab` opens.
 
     Attributes:
         manager: The Manager.
-        services: The Services that have been started, by name.
+        services: The running Services, by name.
     """
 
     def __init__(self, manager: Manager, nursery: trio.Nursery) -> None:
@@ -100,10 +100,10 @@ class Lab:
         self._transports: dict[Service, MemoryStream] = {}
 
     def connect_kwargs(self, **more: Any) -> dict[str, Any]:
-        """The arguments with which `connect` and `LinkedClient` reach the Manager.
+        """Return the arguments with which `connect` and `LinkedClient` connect to the Manager.
 
         Args:
-            more: Further arguments, which are added.
+            more: Further arguments to add.
         """
         return {**self.manager.connect_kwargs(), **more}
 
@@ -111,27 +111,27 @@ class Lab:
         """Connect a client: await it, or enter it with ``async with``.
 
         Args:
-            kwargs: As for `~msl_network_trio.connect`.
+            kwargs: Further arguments of `~msl_network_trio.connect`.
         """
         return connect(**self.connect_kwargs(**kwargs))
 
     async def start(self, service: Service) -> None:
-        """Start one more Service, and wait until the Manager knows it.
+        """Start another Service, and wait until the Manager has accepted it.
 
         Raises:
-            AuthenticationError: A Service of this name is running.
+            AuthenticationError: A Service with this name is running.
         """
         await self._nursery.start(self._run, service)
         self.services[service.name] = service
 
     async def kill(self, name: str) -> None:
-        """End a Service as if its process had died, and wait until the Manager has noticed.
+        """End a Service as if its process had died, and wait until the Manager has removed it.
 
         Args:
             name: The name of the Service.
 
         Raises:
-            KeyError: No Service of this name runs.
+            KeyError: No Service with this name runs.
         """
         self._transports.pop(self.services.pop(name)).reset()
         while name in self.manager.identity()["services"]:
@@ -160,7 +160,7 @@ class Lab:
 
 
 class LabOpening:
-    """What `open_lab` returns, to be entered with ``async with``."""
+    """The async context manager that `open_lab` returns."""
 
     def __init__(self, services: tuple[Service, ...], manager: ManagerOpening) -> None:
         self._services = services
@@ -170,7 +170,7 @@ class LabOpening:
     async def __aenter__(self) -> Lab:
         manager = await self._manager.__aenter__()
         try:
-            # Not with 'async with', so that what the body raises comes out as it is, in no group.
+            # Not with 'async with', which would wrap an exception of the body in a group.
             self._nursery = trio.open_nursery()
             nursery = await self._nursery.__aenter__()
             lab = Lab(manager, nursery)
@@ -187,7 +187,7 @@ class LabOpening:
         return lab
 
     async def _close_nursery(self, nursery: trio.Nursery) -> None:
-        # Shielded, or what a cancellation from outside raises here would replace what the body has raised.
+        # Shielded, or a cancellation from outside would replace the exception of the body.
         nursery.cancel_scope.shield = True
         nursery.cancel_scope.cancel()
         await leave_nursery(self._nursery)
@@ -201,7 +201,7 @@ class LabOpening:
 
 
 def open_lab(*services: Service, auth_password: str | None = None) -> LabOpening:
-    """Run a Manager with Services, in memory, for the length of an ``async with`` block.
+    """Open a Manager with Services in memory, for the length of an ``async with`` block.
 
     Args:
         services: The Services to start, in order.

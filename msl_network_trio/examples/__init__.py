@@ -1,4 +1,5 @@
-"""Services to try things out with; each runs as ``python -m msl_network_trio.examples.NAME``.
+"""Example Services; each runs as ``python -m msl_network_trio.examples.NAME``.
 
-They do without ``from __future__ import annotations``: the signatures that clients see are better to read so.
+They have no ``from __future__ import annotations``, which would put quotes into the signatures that clients
+see.
 """

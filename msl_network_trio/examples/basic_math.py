@@ -7,7 +7,7 @@ from msl_network_trio.service.service import Service
 
 
 class BasicMath(Service):
-    """Calculates, slowly, to show what it is good for to make several requests at a time.
+    """Calculates slowly, to show the benefit of several requests at a time.
 
     Its methods are plain ones that block, as those of most instruments do.
     """
@@ -15,10 +15,10 @@ class BasicMath(Service):
     euler = 2.718281828459045
 
     def __init__(self, *, pace: float = 1.0) -> None:
-        """Make the Service.
+        """Create the Service.
 
         Args:
-            pace: How many seconds an addition takes; other calculations take up to six times as long.
+            pace: Seconds that an addition takes; other calculations take up to six times as long.
         """
         super().__init__()
         self._pace = pace
@@ -76,7 +76,7 @@ if __name__ == "__main__":
         type=float,
         default=1.0,
         metavar="SECONDS",
-        help="how long an addition takes (default: %(default)s)",
+        help="time that an addition takes (default: %(default)s)",
     )
     options = parser.parse_args()
     start_from_command_line(BasicMath(pace=options.pace), options)

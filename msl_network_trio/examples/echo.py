@@ -7,7 +7,7 @@ from msl_network_trio.service.service import Service
 
 
 class Echo(Service):
-    """Sends back what it was sent."""
+    """Returns the arguments that it receives."""
 
     async def echo(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Return the arguments: the positional ones as a list, the keyword arguments as an object."""

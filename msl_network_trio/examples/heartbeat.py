@@ -8,10 +8,10 @@ from msl_network_trio.service.service import Service
 
 
 class Heartbeat(Service):
-    """Emits a notification with a number that grows by one, again and again."""
+    """Emits notifications with a counter, at an adjustable rate."""
 
     def __init__(self) -> None:
-        """Make the Service; its heart beats once a second."""
+        """Create the Service; it emits one notification per second at first."""
         super().__init__()
         self._interval = 1.0
         self._beats = 0
@@ -19,15 +19,15 @@ class Heartbeat(Service):
         self.add_tasks(self._beat)
 
     async def kill(self) -> None:
-        """End the heartbeat; requests are still answered."""
+        """Stop the notifications; requests are still answered."""
         self._alive = False
 
     async def reset(self) -> None:
-        """Count from 0 again."""
+        """Reset the counter to 0."""
         self._beats = 0
 
     async def set_heart_rate(self, beats_per_second: float) -> None:
-        """Change how often the heart beats, from the next beat on.
+        """Set the number of notifications per second, from the next one on.
 
         Raises:
             TypeError: The rate is no number.

@@ -5,15 +5,15 @@ from msl_network_trio.service.service import Service
 
 
 class MyArray(Service):
-    """Makes lists of numbers, and calculates with them."""
+    """Creates lists of numbers, and calculates with them."""
 
     async def linspace(self, start: float, stop: float, n: int = 100) -> list[float]:
-        """Return numbers with equal distances.
+        """Return evenly spaced numbers.
 
         Args:
-            start: The first one.
-            stop: The last one.
-            n: How many; 2 or more.
+            start: The first number.
+            stop: The last number.
+            n: The number of values, 2 or more.
 
         Raises:
             ValueError: n is less than 2.
@@ -24,7 +24,7 @@ class MyArray(Service):
         return [start + number * step for number in range(int(n))]
 
     async def scalar_multiply(self, scalar: float, data: list[float]) -> list[float]:
-        """Return the products of a number and all those of a list."""
+        """Return the product of a number and each number of a list."""
         return [scalar * element for element in data]
 
 

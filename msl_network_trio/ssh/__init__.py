@@ -1,6 +1,6 @@
-"""Start a Manager on a remote computer by SSH; what the module ``msl.network.ssh`` was.
+"""Start of a Manager on a remote computer by SSH; replaces the module ``msl.network.ssh``.
 
-The functions are for scripts: they block. On this computer they need paramiko, which
+The functions are for scripts: they block, in any thread but that of a Trio program. They need paramiko, which
 ``pip install msl-network-trio[ssh]`` installs; `parse_console_script_kwargs`, which runs on the remote
 computer, does not.
 """
@@ -37,7 +37,7 @@ _NEED_PARAMIKO: Final = {
     "exec_command": "executing",
     "start_manager": "starting",
 }
-"""What is imported when it is used, and the modules that have it."""
+"""Names that are imported on first use, and the modules that define them."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Connecting by SSH: the user, the password, and whether the host key is trusted."""
+"""SSH connections: user, password, and trust of the host key. Blocks in the calling thread."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ except ImportError as error:
     ) from error
 
 logger = get_logger(__name__)
-logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its tracebacks come with our errors
+logging.getLogger("paramiko").addHandler(logging.NullHandler())  # its errors are causes of ours
 
 _FOR_ALL_USERS = (
     Path(os.environ.get("PROGRAMDATA", "C:\\ProgramData"), "ssh", "ssh_known_hosts")
     if sys.platform == "win32"
     else Path("/etc/ssh/ssh_known_hosts")
 )
-"""The host keys that are trusted on this computer by all of its users."""
+"""The file of host keys that all users of this computer trust."""
 
 
 class SSHError(ConnectError, paramiko.SSHException):
-    """There is no SSH connection: refused, no SSH server, lost."""
+    """No SSH connection: it was refused or lost, or there is no SSH server."""
 
 
 class SSHAuthenticationError(AuthenticationError, paramiko.AuthenticationException):
-    """The SSH server rejected the user, or it is not known who that is."""
+    """The SSH server rejected the user, or no user is given."""
 
 
 class HostKeyError(CertificateError, paramiko.SSHException):
-    """The host key of the SSH server is not known, or not the one that is known."""
+    """The host key of the SSH server is unknown or has changed."""
 
 
 def connect(
@@ -61,29 +61,29 @@ def connect(
     | None = None,
     **kwargs: Any,
 ) -> paramiko.SSHClient:
-    """Connect with a remote computer by SSH. Blocks; Ctrl-C ends it.
+    """Connect to a remote computer by SSH. Blocks; Ctrl-C ends it.
 
-    The host key must be in ``~/.ssh/known_hosts``, or in the file for all users of this computer. One that is
-    not known is shown at the terminal, and saved if the user says that it is right. One that has changed is
-    refused in any case. (msl-network accepts any key, and sends the password to whoever has it.)
+    The host key must be in ``~/.ssh/known_hosts``, or in the file for all users of this computer. An unknown
+    key is shown at the terminal, and saved if the user trusts it. A key that has changed is always refused.
+    (msl-network accepts any key, so it may send the password to an impostor.)
 
     Args:
         host: The name or the address of the remote computer: ``"192.168.1.100"``, ``"pi@raspberrypi"``.
         username: The name of the user, unless it is in `host`; None: ask for it at the terminal.
-        password: The password of the user; None: use the SSH keys of this computer's user, and ask for a
+        password: The password of the user; None: use the SSH keys of the user of this computer, and ask for a
             password at the terminal only if the remote computer accepts none of them.
-        timeout: Seconds that each step may take: to connect, to exchange keys, to log in.
-        missing_host_key_policy: What to do if the host key is not known: ``paramiko.RejectPolicy()``, or
+        timeout: Maximum seconds for each step: to connect, to exchange keys, to log in.
+        missing_host_key_policy: The policy for unknown host keys: ``paramiko.RejectPolicy()``, or
             ``paramiko.AutoAddPolicy()`` to trust any, as msl-network does; None: ask at the terminal.
-        kwargs: More arguments of ``paramiko.SSHClient.connect``: `port`, `key_filename`, for example.
+        kwargs: Further arguments of ``paramiko.SSHClient.connect``: `port`, `key_filename`, for example.
 
     Returns:
-        The connection, to be closed by ``close()``; it is a context manager, too.
+        The connection, to be closed with ``close()``; it is also a context manager.
 
     Raises:
         ConnectTimeout: A step took too long.
-        SSHError: No connection, or not with an SSH server.
-        HostKeyError: The host key is not known, or has changed.
+        SSHError: There is no connection, or its other end is no SSH server.
+        HostKeyError: The host key is unknown, or has changed.
         SSHAuthenticationError: The remote computer rejects the user, or there is no terminal to ask at.
         ValueError: The user name or the password is empty, or `timeout` is not positive.
         RuntimeError: This is the thread of a Trio program.
@@ -133,7 +133,7 @@ def refuse_in_trio(name: str) -> None:
 
 
 def seconds(timeout: float) -> float:
-    """Return a timeout as a number of Python; raise a TypeError or a ValueError if it is none."""
+    """Return a timeout as a float; raise TypeError or ValueError if it is no positive number."""
     number = arguments.number("timeout", timeout, "a number of seconds")
     if not (number > 0 and isfinite(number)):
         raise ValueError(f"timeout must be a positive number of seconds, not {timeout!r}")
@@ -141,20 +141,20 @@ def seconds(timeout: float) -> float:
 
 
 class AskPolicy(paramiko.MissingHostKeyPolicy):
-    """Asks at the terminal whether a host key is the right one, and saves it.
+    """Asks at the terminal whether to trust a host key, and saves it.
 
     Args:
-        command: How the user can connect by hand, for errors.
+        command: The command with which the user can connect by hand, for errors.
     """
 
     def __init__(self, command: str) -> None:
         self._command = command
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
-        """Return if the key is to be trusted; paramiko calls this, with its own form of the host's name.
+        """Save the key if the user trusts it; paramiko calls this, with its own form of the host name.
 
         Raises:
-            HostKeyError: It is not, or there is no terminal.
+            HostKeyError: The user does not trust the key, or there is no terminal.
         """
         what = f"{hostname} ({key.get_name()} {key.fingerprint})"
         if sys.stdin is None or not sys.stdin.isatty():
@@ -176,7 +176,7 @@ class AskPolicy(paramiko.MissingHostKeyPolicy):
 
 
 def _save_host_key(line: str) -> None:
-    """Append a line to the known hosts: paramiko would write the file anew, without what it does not know."""
+    """Append a line to the known hosts; paramiko would rewrite the file without the lines it cannot parse."""
     path = Path("~/.ssh/known_hosts").expanduser()
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -189,7 +189,7 @@ def _save_host_key(line: str) -> None:
 
 
 def _load_host_keys(client: paramiko.SSHClient) -> None:
-    client.load_system_host_keys()  # of the user; paramiko ignores it if there are none
+    client.load_system_host_keys()  # those of the user; paramiko ignores a missing file
     with contextlib.suppress(OSError):
         client.load_system_host_keys(str(_FOR_ALL_USERS))
 
@@ -210,7 +210,7 @@ def _log_in_by_key(client: paramiko.SSHClient, host: str, username: str, kwargs:
 
 
 def _is_timeout(error: paramiko.SSHException) -> bool:
-    """Whether a step took too long, for which paramiko has no exception of its own."""
+    """Return whether a step took too long, for which paramiko has no exception of its own."""
     if isinstance(error.__cause__ or error.__context__, TimeoutError):
         return True
     return str(error) in {"Authentication timeout.", "No existing session"}
@@ -237,7 +237,7 @@ def _ask(ask: Callable[[], str], what: str, argument: str, reason: str = "") -> 
 
 @contextlib.contextmanager
 def _errors(where: str, known_as: str, timeout: float) -> Iterator[None]:
-    """Raise the errors of paramiko as ours, each with one line."""
+    """Raise the errors of paramiko as those of this package, each with a text of one line."""
     try:
         yield
     except (SSHError, SSHAuthenticationError, HostKeyError):

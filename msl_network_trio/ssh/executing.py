@@ -1,4 +1,4 @@
-"""Commands on a remote computer: what they print, and how they end."""
+"""Execution of commands on a remote computer. Blocks in the calling thread."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     import paramiko
 
 _PIECE = 65_536
-"""Bytes to read at a time."""
+"""Maximum bytes to read at a time."""
 
 
 class RemoteCommandError(NetworkError, RuntimeError):
     """A command on a remote computer failed, or took too long.
 
     Attributes:
-        output: The lines that it has printed, as far as they are known.
+        output: The lines of output that were received.
     """
 
     def __init__(self, message: str, output: tuple[str, ...] = ()) -> None:
@@ -32,11 +32,11 @@ class RemoteCommandError(NetworkError, RuntimeError):
 
 
 @attrs.frozen
-class Ended:
-    """How a command has ended.
+class CommandResult:
+    """The result of a command.
 
     Attributes:
-        status: Its exit status; -1: none, since a signal ended it, for example.
+        status: The exit status; -1: there is none, for example since a signal ended the command.
         output: The lines of its standard output.
         errors: The lines of its standard error.
     """
@@ -50,16 +50,17 @@ def exec_command(ssh_client: paramiko.SSHClient, command: str, *, timeout: float
     """Execute a command on a remote computer, and wait until it has ended. Blocks; Ctrl-C ends it.
 
     Args:
-        ssh_client: The connection, which `connect` has returned. It is closed if there is an error, as by
+        ssh_client: The connection, as `connect` returns it. It is closed if there is an error, as by
             msl-network.
-        command: The command, for the shell of the user there. Other users can see it: no place for passwords.
-        timeout: Seconds until it must have ended.
+        command: The command, for the shell of the user there. Other users can see it: do not put passwords in
+            it.
+        timeout: Maximum seconds until the command has ended.
 
     Returns:
         The lines of its standard output.
 
     Raises:
-        RemoteCommandError: It has written to its standard error, or has not ended in time.
+        RemoteCommandError: The command has written to its standard error, or has not ended in time.
         SSHError: The connection is lost.
         ValueError: `timeout` is not positive.
         RuntimeError: This is the thread of a Trio program.
@@ -79,17 +80,17 @@ def exec_command(ssh_client: paramiko.SSHClient, command: str, *, timeout: float
     return ended.output
 
 
-def execute(client: paramiko.SSHClient, command: str, timeout: float, data: bytes = b"") -> Ended:
+def execute(client: paramiko.SSHClient, command: str, timeout: float, data: bytes = b"") -> CommandResult:
     """Execute a command; see `exec_command`.
 
     Args:
         client: The connection.
         command: The command.
-        timeout: Seconds until it must have ended.
-        data: What the command can read from its standard input.
+        timeout: Maximum seconds until the command has ended.
+        data: The standard input of the command.
 
     Raises:
-        RemoteCommandError: It has not ended in time.
+        RemoteCommandError: The command has not ended in time.
         SSHError: The connection is lost.
     """
     import paramiko
@@ -118,18 +119,16 @@ def execute(client: paramiko.SSHClient, command: str, timeout: float, data: byte
         raise SSHError(f"The SSH connection is lost: {visible(str(error))}") from error
     if channel.exit_status == -1 and not transport.is_active():
         raise SSHError(f"The SSH connection was lost while the remote command {_program(command)} ran")
-    return Ended(channel.exit_status, _lines(output), _lines(errors))
+    return CommandResult(channel.exit_status, _lines(output), _lines(errors))
 
 
 def _read(channel: paramiko.Channel, deadline: float) -> tuple[bytes, bytes]:
-    """Return what a command writes to its standard output and its standard error, up to their ends."""
+    """Return the standard output and the standard error of a command, read to their ends."""
     output, errors = bytearray(), bytearray()
     with selectors.DefaultSelector() as selector:
         selector.register(channel, selectors.EVENT_READ)
         while True:
-            has_ended = (
-                channel.eof_received or channel.closed
-            )  # first, since data may come before the end does
+            has_ended = channel.eof_received or channel.closed  # before the data, which precedes the end
             if channel.recv_ready():
                 output += channel.recv(_PIECE)
             elif channel.recv_stderr_ready():
@@ -145,5 +144,5 @@ def _lines(data: bytes) -> list[str]:
 
 
 def _program(command: str) -> str:
-    """Return the beginning of a command, for errors: its arguments may be secret."""
+    """Return the program of a command, for errors; the arguments may be secret."""
     return repr(command.split(maxsplit=1)[0]) if command.strip() else "''"

@@ -1,4 +1,4 @@
-"""The end of the remote computer: the keyword arguments that `start_manager` has sent."""
+"""The part for the remote computer: reads the keyword arguments that `start_manager` sends."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ OPTION: Final = "--kwargs"
 """The command-line option that the keyword arguments follow, as JSON."""
 
 ON_STANDARD_INPUT: Final = "-"
-"""Follows `OPTION` if the JSON is the first line of standard input, where no other user can read it."""
+"""The value of `OPTION` if the JSON is the first line of standard input, which no other user can read."""
 
 
 def parse_console_script_kwargs() -> dict[str, Any]:
-    """Return the keyword arguments that `start_manager` was called with on another computer.
+    """Return the keyword arguments with which `start_manager` was called on another computer.
 
-    To be called in the script whose path `start_manager` is given. The arguments are those for `run_forever`
-    and `Service.start`; `filter_run_forever_kwargs` and `filter_service_start_kwargs` tell them apart, and
+    The script that `start_manager` starts calls this. The arguments are those for `run_forever` and
+    `Service.start`; `filter_run_forever_kwargs` and `filter_service_start_kwargs` separate them, and
     `run_services` takes all of them.
 
     Returns:
         The keyword arguments; none if the script was not started by `start_manager`.
 
     Raises:
-        ValueError: What follows ``--kwargs`` is no JSON object.
+        ValueError: ``--kwargs`` is not followed by a JSON object.
     """
     if OPTION not in sys.argv:
         return {}
@@ -37,5 +37,5 @@ def parse_console_script_kwargs() -> dict[str, Any]:
         kwargs = None
     if isinstance(kwargs, dict):
         return kwargs
-    # Without a cause and without the text, which may have passwords in it.
+    # No cause and no JSON in the error, since they may contain passwords.
     raise ValueError(f"{OPTION} must be followed by a JSON object, or by - and have one on standard input")

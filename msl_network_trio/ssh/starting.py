@@ -1,4 +1,4 @@
-"""Starting a Manager on a remote computer, and waiting until it runs."""
+"""Start of a Manager on a remote computer, and the wait until it runs. Blocks in the calling thread."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ if TYPE_CHECKING:
     import paramiko
 
 _SECRET = re.compile("password|secret|token|credential", re.IGNORECASE)
-"""Parts of names of keyword arguments whose values are secrets."""
+"""Matches the names of keyword arguments whose values are secret."""
 
 _HOME = re.compile(r"~[\w.-]*/")
 
 _SLACK = 10.0
-"""Seconds more than the remote computer should need until it says how the script is doing."""
+"""Seconds added to the time that the remote computer should need until it reports on the script."""
 
 _ENDED, _SILENT = 3, 4
+"""Exit statuses of `_SCRIPT`: the script of the user has ended; the Manager did not report in time."""
 
-# What the remote computer runs. The subshell stays the parent of the script, and belongs to the user even if
-# sudo runs the script, so that `kill -0` may ask whether it lives. It holds nothing of the SSH channel open.
+# The shell script for the remote computer. The subshell stays the parent of the user's script, and belongs to
+# the user even if sudo runs that script, so that `kill -0` can test if it exists. It closes its copies of
+# the SSH channel, so that the channel can end.
 _SCRIPT = """\
 log={log}
 : > "$log" || exit 1
@@ -74,12 +76,13 @@ def start_manager(
     paramiko_kwargs: dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> None:
-    """Start a Manager on a remote computer, and wait until it runs. Blocks; Ctrl-C ends the waiting.
+    """Start a Manager on a remote computer, and wait until it runs. Blocks; Ctrl-C ends the wait.
 
     The remote computer has a script that calls `parse_console_script_kwargs`, of this package or of
-    msl-network, and runs a Manager, maybe with Services, with what that returns. What it prints goes to a
-    file next to it, whose name ends with ``.log``; there the Manager must say that it runs, so its
-    `log_level` must not be above INFO. It goes on running when this function has returned.
+    msl-network, and runs a Manager, maybe with Services, with the arguments that it returns. The output of
+    the script goes to a file beside it, whose name ends with ``.log``. The Manager must log there that it
+    runs, so its `log_level` must not be above INFO. The script continues to run after this function has
+    returned.
 
     Passwords among the `kwargs` are sent to its standard input, where no other user of the remote computer
     can see them. The script has to use this package then: msl-network reads its command line only.
@@ -89,17 +92,17 @@ def start_manager(
         console_script_path: The path of the script on the remote computer, which must be executable there.
         ssh_username: See `connect`.
         ssh_password: See `connect`.
-        timeout: Seconds to wait for the connection, and again until the Manager runs.
-        as_sudo: Whether the script runs as root. The user must be allowed to do so without a password.
+        timeout: Maximum seconds for the connection, and again until the Manager runs.
+        as_sudo: Whether the script runs as root. The user must have the right to do so without a password.
         missing_host_key_policy: See `connect`.
-        paramiko_kwargs: More arguments of `connect`.
+        paramiko_kwargs: Further arguments of `connect`.
         kwargs: Keyword arguments for the script: those of `run_forever`, and if it starts Services, of
             `Service.start`.
 
     Raises:
         RemoteCommandError: The script cannot be started, or has ended; `output` has the end of its log.
         ConnectTimeout: There is no connection within `timeout`; or the Manager does not run within `timeout`,
-            then the script is left running.
+            and the script is left running.
         TypeError: A keyword argument has no JSON form.
         Exception: See `connect`.
     """
@@ -129,7 +132,7 @@ def start_manager(
             silent=_SILENT,
         )
         data = f"{encoded}\n".encode() if has_secrets else b""
-        # It counts its waits of 0.1 s, each of which may take longer.
+        # The script counts its waits of 0.1 s, each of which may take longer.
         ended = execute(client, f"exec sh -c {shlex.quote(script)}", 2 * timeout + _SLACK, data)
     if ended.status == 0:
         return
@@ -153,16 +156,16 @@ def start_manager(
 
 
 def _as_text(value: object) -> object:
-    """Return what stands for a value that has no JSON form."""
+    """Return a substitute for a value that has no JSON form."""
     if isinstance(value, PurePath):
         return os.fspath(value)
-    if hasattr(value, "tolist"):  # a number of NumPy
+    if hasattr(value, "tolist"):  # a NumPy number or array
         return value.tolist()
     raise TypeError(f"A keyword argument for the Manager cannot be sent, since it is {type(value).__name__}")
 
 
 def _quoted(path: str) -> str:
-    """Quote a path for the shell, but for the home folder of a user that it may begin with."""
+    """Quote a path for the shell, except for a leading ``~user/``, which the shell expands."""
     home = _HOME.match(path)
     start = home[0] if home else ""
     return start + shlex.quote(path[len(start) :])
@@ -179,5 +182,5 @@ def _refuse_windows(client: paramiko.SSHClient, host: str) -> None:
 
 
 def _last(lines: list[str]) -> str:
-    """Return the last line that has a text: of a traceback, the one that says why."""
+    """Return the last line that is not blank; of a traceback, the line with the error."""
     return next((visible(line.strip()) for line in reversed(lines) if line.strip()), "it has printed nothing")
