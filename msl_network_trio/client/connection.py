@@ -131,8 +131,8 @@ class Connection:
             transport,
             max_unsent,
             start=self._start_task,
-            look_after=self._look_after_requests,
-            on_progress=self._idle_probe.note_activity,
+            on_error=self._cannot_send,
+            on_accepted=self._idle_probe.note_activity,
         )
         self.threads = Threads(
             transport,
@@ -188,6 +188,8 @@ class Connection:
             if linking:
                 self.protocol.note_link(request, linking)
             if seconds == math.inf and self._requests.put(request):
+                if self._idle_probe.is_asleep or self.threads.lease.is_lent:
+                    self._look_after_requests()
                 request.waiter = current_task()  # what request.wait() does, without the call
                 await wait_task_rescheduled(request.forget_waiter)
             else:
@@ -210,6 +212,7 @@ class Connection:
         await checkpoint_if_cancelled()  # also if its timeout is 0
         if not self._requests.put(request):
             await self._requests.put_when_there_is_room(request)
+        self._look_after_requests()
         await request.wait()
 
     @trio.lowlevel.enable_ki_protection
@@ -244,6 +247,7 @@ class Connection:
             return request
         if not self._requests.put(request):
             raise self.backlog_full(request)
+        self._look_after_requests()
         return request
 
     @trio.lowlevel.enable_ki_protection
@@ -257,6 +261,7 @@ class Connection:
         request.waiter = trio.Event()  # as if a task waited, so that an error is not logged as unseen
         try:
             self._requests.put_in_any_case(request)
+            self._look_after_requests()
         except ConnectionLost as error:
             request.fail(error)
         return request
@@ -279,14 +284,14 @@ class Connection:
         """Answer the Manager's question about the open admin request."""
         with self.lock:
             self.protocol.answer(text.reveal())
-            self._requests.flush()
+            self._requests.schedule_flush()
 
     @trio.lowlevel.enable_ki_protection
     def abandon(self, request: Request) -> None:
         """Abandon a request; see `ClientProtocol.abandon`."""
         with self.lock:
             self.protocol.abandon(request)
-            self._requests.flush()
+            self._requests.schedule_flush()
 
     @trio.lowlevel.enable_ki_protection
     async def disconnect(self, seconds: float) -> None:
@@ -303,9 +308,9 @@ class Connection:
                 if self.is_open:
                     self._reason.set_disconnected()
                     with self.lock:
-                        self.threads.queue_patient()
+                        self.threads.queue_gathered()
                         is_sent = self.protocol.say_goodbye()
-                        self._requests.flush()
+                        self._requests.schedule_flush()
                     self.threads.lease.call_back()
                     if not is_sent:
                         await self._requests.drain()
@@ -393,7 +398,7 @@ class Connection:
                             self._dispatch_notifications(event)
                     event = None  # a reply must not be kept alive while nothing is received
                 if protocol.outbox.unsent or requests.waiting:
-                    requests.flush()
+                    requests.schedule_flush()
                 if protocol.broken is not None:
                     self._reason.set(protocol.broken)
                     return
@@ -406,7 +411,7 @@ class Connection:
         """Dispatch what was received, and lend the stream to threads that wait for replies, if that pays."""
         if self._deliver(data) and self.protocol.broken is None:
             if self.protocol.outbox.unsent or self._requests.waiting:
-                self._requests.flush()
+                self._requests.schedule_flush()
             await self.threads.lend()
 
     def _deliver(self, data: bytes) -> bool:
@@ -436,10 +441,10 @@ class Connection:
         """Settle all requests, close the stream, and notify the owner."""
         reason = self._reason.final()
         with self.lock:
-            cut_off = self._requests.is_inside_a_message
+            cut_off = self._requests.rest_size > 0
             requests = self.protocol.connection_lost(reason, cut_off=cut_off)
-            self._requests.close()
-            self.threads.queue_patient()  # it finds the connection ended, and fails what threads have queued
+            self._requests.discard()
+            self.threads.queue_gathered()  # it finds the connection ended, and fails what threads have queued
         for request in requests:
             request.wake()
         self._transport.end(cut_off=cut_off)
@@ -464,9 +469,6 @@ class Connection:
     async def _run_task(self, function: Callable[[], Awaitable[None]]) -> None:
         try:
             await function()
-        except ConnectionLost as error:
-            self._reason.set_write_error(error)
-            self._end_before(trio.current_time() + _READ_REASON_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - it is logged
             self._fail(error)
 
@@ -476,6 +478,11 @@ class Connection:
             self._idle_probe.wake()
         if self.threads.lease.is_lent:
             self.threads.lease.call_back()
+
+    def _cannot_send(self, error: ConnectionLost) -> None:
+        """Note why nothing can be sent, and read on for a moment: the Manager may have sent the reason."""
+        self._reason.set_write_error(error)
+        self._end_before(trio.current_time() + _READ_REASON_TIMEOUT)
 
     def _end_before(self, deadline: float) -> None:
         """Limit the time of the connection's tasks, by Trio's clock."""

@@ -88,15 +88,11 @@ class Threads:
         self._deliver = deliver
         self._io = io = transport.thread_io
         self.lease = ReadLease(transport.lock, threads_may_receive=io is not None and io.threads_may_receive)
-        self._patient: deque[Request] | None = None
+        self._gathered: deque[Request] | None = None
         """What waits for other requests; made for threads: empty, it would be a tenth of a connection."""
-        self._patient_bytes = 0
+        self._gathered_bytes = 0
         self._leaving: list[Request] = []
-        """The requests that a thread is sending; empty: none is."""
-        self._data = b""
-        """Their lines; empty: not put together yet."""
-        self._sent: list[int] = []
-        """The numbers of bytes of them that were sent."""
+        """Requests that a thread is about to send; cleared before it sends them."""
         self._after = 0
         """The `Outbox.last_sequence` before them."""
         self._received: list[bytes] = []
@@ -106,7 +102,7 @@ class Threads:
         """From now on threads use the connection; to be called in the Trio thread by what lets them."""
         if not self.is_shared:
             self.is_shared = self._mailboxes.is_shared = True
-            self._patient = deque()
+            self._gathered = deque()
             self._requests.share()
 
     # ---- for threads ----
@@ -121,19 +117,19 @@ class Threads:
             ConnectionLost: The connection has ended.
         """
         size = len(request.data)
-        if not self._requests.has_room(self._patient_bytes + size):
+        if not self._requests.has_room(self._gathered_bytes + size):
             return False
         self._protocol.check_open(request.service)
-        assert self._patient is not None  # threads have come
+        assert self._gathered is not None  # threads have come
         # Two threads may count but one request here; it counts when it is queued.
-        self._patient_bytes += size
-        self._patient.append(request)
+        self._gathered_bytes += size
+        self._gathered.append(request)
         return True
 
     @property
     def is_idle(self) -> bool:
         """Whether a request would be alone, and need not wait for others; also without the lock."""
-        return not self._patient and self._protocol.in_flight == 0
+        return not self._gathered and self._protocol.in_flight == 0
 
     def queue(self, request: ThreadRequest) -> bool | None:
         """Queue a request, and send it if it can be sent.
@@ -146,21 +142,21 @@ class Threads:
         """
         self.finish()
         self._protocol.check_open(request.service)
-        patient = self._patient
-        assert patient is not None  # threads have come
+        gathered = self._gathered
+        assert gathered is not None  # threads have come
         size = len(request.data)
-        if not self._requests.has_room(self._patient_bytes + size):
+        if not self._requests.has_room(self._gathered_bytes + size):
             return None
-        can_send = self._can_send
+        can_send = self._requests.is_clear
         if can_send and not request.is_unawaited:
             self.lease.take(request)
-        if can_send and not patient:
+        if can_send and not gathered:
             self._begin()
             self._leaving.append(request)
             return self._send()
-        self._patient_bytes += size
-        patient.append(request)
-        return self._send_patient() if can_send else True
+        self._gathered_bytes += size
+        gathered.append(request)
+        return self._send_gathered() if can_send else True
 
     def send(self, request: ThreadRequest) -> bool:
         """Send what waits, and take the turn to read if somebody waits for this request.
@@ -169,69 +165,62 @@ class Threads:
             Whether `flush` has to be called.
         """
         self.finish()
-        if not self._can_send:
+        if not self._requests.is_clear:
             return True
         if not request.is_unawaited:
             self.lease.take(request)
-        return self._send_patient() if self._patient else self._idle_probe.is_asleep
+        return self._send_gathered() if self._gathered else self._idle_probe.is_asleep
 
-    @property
-    def _can_send(self) -> bool:
-        """Whether nothing else is being written, or waits to be written."""
-        return self._io is not None and self._requests.is_clear and self._protocol.outbox.is_clear
-
-    def _send_patient(self) -> bool:
+    def _send_gathered(self) -> bool:
         """Send what waits for other requests; returns as `send` does."""
-        leaving, patient = self._leaving, self._patient
-        assert patient is not None  # threads have come
+        leaving, gathered = self._leaving, self._gathered
+        assert gathered is not None  # threads have come
         self._begin()
         size = 0
-        while patient and size < _CHUNK:
-            request = patient[0]
+        while gathered and size < _CHUNK:
+            request = gathered[0]
             if request.phase is MADE:
                 leaving.append(request)
                 size += len(request.data)
-            patient.popleft()  # interrupted before this, the request is passed over later
-        if not patient:
-            self._patient_bytes = 0
+            gathered.popleft()  # interrupted before this, the request is passed over later
+        if not gathered:
+            self._gathered_bytes = 0
         return self._send() if leaving else self._idle_probe.is_asleep
 
     def _begin(self) -> None:
-        self._data = b""
-        self._sent.clear()
         self._after = self._protocol.outbox.last_sequence
 
     def _send(self) -> bool:
-        """Send what is leaving; returns as `send` does."""
+        """Send the requests in `_leaving`; returns as `send` does."""
+        requests = self._requests
         leaving = self._leaving
-        self._data = data = leaving[0].data if len(leaving) == 1 else b"".join([r.data for r in leaving])
-        self._protocol.outbox.mark_written(leaving, self._after)
-        assert self._io is not None  # see _can_send
-        self._io.send_in_thread(data, self._sent)
-        return self._note_sent() or bool(self._patient) or self._idle_probe.is_asleep
+        requests.begin(leaving[0].data if len(leaving) == 1 else b"".join([r.data for r in leaving]))
+        self._mark_written()
+        if not requests.send_in_thread():
+            requests.leave_unsent()
+            return True
+        return bool(self._gathered) or self._idle_probe.is_asleep
 
-    def _note_sent(self) -> bool:
-        """Leave to the task what was not sent of what is leaving, and return whether there is any."""
-        sent = sum(self._sent)
-        has_rest = sent < len(self._data)
-        if has_rest:
-            self._requests.leave(memoryview(self._data)[sent:])
-        for request in self._leaving:
-            request.data = b""
-        self._leaving.clear()
-        return has_rest
-
-    def finish(self) -> None:
-        """Finish what a thread was doing when an exception interrupted it; doing so again changes nothing.
-
-        Its requests count as given out. What was not sent of them is left to the task, for `flush`.
-        """
+    def _mark_written(self) -> None:
         leaving = self._leaving
         if not leaving:
             return
-        self._data = self._data or b"".join([request.data for request in leaving])
         self._protocol.outbox.mark_written(leaving, self._after)
-        self._note_sent()
+        for request in leaving:
+            request.data = b""
+        leaving.clear()
+
+    def finish(self) -> None:
+        """Complete what a thread was doing when an exception interrupted it; may be repeated.
+
+        Its requests count as written. What was not sent of them is left to the task, for `flush`.
+        """
+        requests = self._requests
+        if self._leaving and requests.is_idle:
+            requests.begin(b"".join([request.data for request in self._leaving]))
+        if requests.is_in_thread:
+            self._mark_written()
+            requests.leave_unsent()
 
     def reads(self, request: Request) -> bool:
         """Return whether the thread that waits for this request is to read; also without the lock."""
@@ -307,8 +296,8 @@ class Threads:
         Args:
             read: Whether to read as well.
         """
-        self.queue_patient()
-        self._requests.flush()
+        self.queue_gathered()
+        self._requests.schedule_flush()
         self._idle_probe.wake(for_a_while=True)
         if read:
             self.lease.call_back()
@@ -318,11 +307,11 @@ class Threads:
         self.lease.give_up(request)
         self._protocol.abandon(request)
 
-    def queue_patient(self) -> None:
+    def queue_gathered(self) -> None:
         """Queue what was taken by `put`."""
-        self._patient_bytes = 0
-        while self._patient:
-            request = self._patient.popleft()
+        self._gathered_bytes = 0
+        while self._gathered:
+            request = self._gathered.popleft()
             if request.phase is not MADE:
                 continue  # it was abandoned, or written by a thread that an exception has interrupted
             try:

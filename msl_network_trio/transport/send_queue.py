@@ -8,7 +8,7 @@ owns the data that waits, and is asked for the next piece (`SendQueue.take`) whe
 | idle    | None                 | Nobody sends; `flush` begins.                                            |
 | sending | (sender, data, sent) | A thread sends, and checks for more before it stops; others only add.    |
 | blocked | (`TASK`, rest, [])   | The kernel takes no more; the task waits, sends the rest, and goes on.   |
-| failed  | (`TASK`, rest, [])   | The stream is broken or the queue discarded; nothing is sent any more.   |
+| failed  | (`TASK`, rest, [])   | The stream is broken or `discard` was called; nothing is sent any more.  |
 
 `SendQueue` runs in the Trio thread only, needs no lock, and is never seen in the state "sending".
 `SharedSendQueue` lets other threads send as well. Its mutex protects the bookkeeping.
@@ -134,6 +134,11 @@ class SendQueue(ABC):
     # ---- sending ----
 
     @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being sent."""
+        return self._batch is None
+
+    @property
     def is_blocked(self) -> bool:
         """Whether a rest waits for the task, or will never be sent; it may be empty."""
         batch = self._batch
@@ -147,11 +152,20 @@ class SendQueue(ABC):
 
     def flush(self) -> None:
         """Send what waits, as far as the kernel takes it; the task sends the rest."""
-        if self._batch is None and (data := self.take()):
-            self._send(data)
+        at_once = 0
+        while self._batch is None and (data := self.take()):
+            sent = self._offer(data)
+            self.on_sent(sent)
+            at_once += sent
+            if at_once >= AT_ONCE and sent == len(data):
+                self._block(b"")
 
-    def flush_soon(self) -> None:
-        """Have the task send what waits when all tasks that are ready now have run."""
+    def flush_soon(self) -> bool:
+        """Have the task send what waits when all tasks that are ready now have run.
+
+        Returns:
+            Whether the task was idle.
+        """
         task = self._parked
         if task is not None:
             self._parked = None
@@ -159,44 +173,43 @@ class SendQueue(ABC):
         elif not self._has_task:
             self._has_task = True
             self.start_task()
+        else:
+            return False
+        return True
 
-    def _send(self, data: bytes | memoryview) -> None:
-        """Send data and what follows it, as far as the kernel takes it; in the Trio thread."""
-        at_once = 0
-        send = self.stream.send_nowait
-        while data:
-            try:
-                sent = send(data)
-            except self.caught as error:
-                self._fail(error, data)
-                return
-            at_once += sent
-            if sent < len(data) or at_once >= AT_ONCE:
-                self._block(data, sent)
-                return
-            data = self._next(sent)
+    def _offer(self, data: bytes | memoryview) -> int:
+        """Send data as far as the kernel takes it, leave the rest to the task, and return the bytes sent."""
+        try:
+            sent = self.stream.send_nowait(data)
+        except self.caught as error:
+            self._fail(error, data)
+            return 0
+        if sent < len(data):
+            self._block(memoryview(data)[sent:])
+        return sent
 
-    def _next(self, sent: int) -> bytes | memoryview:
-        """Note that all data in hand has been sent, and return what is to be sent next, if anything."""
-        self._batch = None
-        self.on_sent(sent)
-        return self.take()
-
-    def _block(self, data: bytes | memoryview, sent: int) -> None:
-        """Leave the rest to the task."""
-        self._batch = (TASK, memoryview(data)[sent:], [])
-        self.on_sent(sent)
+    def _block(self, rest: bytes | memoryview) -> None:
+        """Leave a rest to the task, which sends it before anything else."""
+        self._batch = (TASK, rest, [])
         self.flush_soon()
 
-    def _fail(self, error: Exception, data: bytes | memoryview) -> None:
-        self._batch = (TASK, data, [])
-        self.discard()
+    def leave_to_task(self, sender: object) -> None:
+        """Leave the rest of a sender's batch to the task, which `flush_soon` wakes; may be repeated."""
+        batch = self._batch
+        if batch is not None and batch[0] == sender:
+            self._batch = (TASK, memoryview(batch[1])[sum(batch[2]) :], [])
+
+    def _fail(self, error: Exception, rest: bytes | memoryview) -> None:
+        self._batch = (TASK, rest, [])
+        self.failed = True
+        self.wake_waiting()
         self.on_error(error)
 
     def discard(self) -> None:
-        """Send nothing any more; what has been sent of the data in hand may be a part of a line."""
+        """Send nothing any more, and forget the rest; idempotent."""
         self.failed = True
-        self._batch = self._batch or (TASK, b"", [])
+        if self._batch is None or self._batch[0] is TASK:
+            self._batch = (TASK, b"", [])
         self.wake_waiting()
 
     # ---- the task ----
@@ -228,25 +241,28 @@ class SendQueue(ABC):
     async def _send_rest(self) -> None:
         """Wait until the stream accepts data, and send the rest and what follows it."""
         assert self._batch is not None
-        rest = memoryview(self._batch[1])
+        rest = self._batch[1]
         try:
             await wait_send(self.stream, self.stalled_after)
-            if self.failed:
-                return
-            sent = self.stream.send_nowait(rest) if rest else 0
         except self.caught as error:
             if not self.failed:
                 self._fail(error, rest)
             return
-        if sent < len(rest):
-            self._keep_rest(rest, sent)
-        else:
-            self._send(self._next(sent))
+        if not self.failed:
+            self._send_after_wait(rest)
+
+    def _send_after_wait(self, rest: bytes | memoryview) -> None:
+        sent = self._offer(rest) if rest else 0
+        self._count(sent)
+        if sent == len(rest):
+            self._batch = None
+            self.flush()
         if sent:
             self.on_progress()
+        elif not rest:
+            self.wake_waiting()
 
-    def _keep_rest(self, rest: memoryview, sent: int) -> None:
-        self._batch = (TASK, rest[sent:], [])
+    def _count(self, sent: int) -> None:
         self.on_sent(sent)
 
     # ---- waiting ----
@@ -271,9 +287,9 @@ class SharedSendQueue(SendQueue):
     leaves the rest to the task.
 
     **Exceptions in threads.** Another thread, or a signal handler, may raise an exception in a thread between
-    any two instructions. So `_batch`, one attribute, tells at any moment who sends what, and the stream appends
-    to its list what was sent in the instruction that sends. `mend` leaves the rest to the task; it may be
-    repeated.
+    any two instructions. So `_batch`, one attribute, tells at any moment who sends what, and the stream
+    appends to its list what was sent in the instruction that sends. `mend` leaves the rest to the task, and
+    may be repeated.
 
     Args:
         stream: The stream, which nothing else sends over.
@@ -300,14 +316,14 @@ class SharedSendQueue(SendQueue):
     # ---- the source ----
 
     @abstractmethod
-    def take_batch(self, sender: object) -> bytes | memoryview:
+    def take_batch(self, sender: object) -> bytes:
         """Remove the next data from the source, put it into `_batch`, and return it; empty if none waits.
 
         Called with the mutex held, in any thread. Wherever an exception interrupts it, the data is either
         still in the source or in `_batch`.
         """
 
-    def take(self) -> bytes | memoryview:
+    def take(self) -> bytes:
         """See `SendQueue.take`."""
         return self.take_batch(TRIO_THREAD)
 
@@ -321,19 +337,24 @@ class SharedSendQueue(SendQueue):
         with self._mutex:
             if self._batch is not None or not (data := self.take_batch(TRIO_THREAD)):
                 return
-        self._send(data)
+        at_once = 0
+        while True:
+            sent = self._offer(data)
+            at_once += sent
+            with self._mutex:
+                self.on_sent(sent)
+                if sent < len(data):
+                    return
+                if at_once >= AT_ONCE:
+                    self._block(b"")
+                    return
+                self._batch = None
+                if not (data := self.take_batch(TRIO_THREAD)):
+                    return
 
-    def _next(self, sent: int) -> bytes | memoryview:
+    def _count(self, sent: int) -> None:
         with self._mutex:
-            return super()._next(sent)
-
-    def _block(self, data: bytes | memoryview, sent: int) -> None:
-        with self._mutex:
-            super()._block(data, sent)
-
-    def _keep_rest(self, rest: memoryview, sent: int) -> None:
-        with self._mutex:
-            super()._keep_rest(rest, sent)
+            self.on_sent(sent)
 
     def discard(self) -> None:
         """See `SendQueue.discard`."""
@@ -369,9 +390,7 @@ class SharedSendQueue(SendQueue):
         The task sends the rest of what the thread was sending.
         """
         with self._mutex:
-            batch = self._batch
-            if batch is not None and batch[0] == sender:
-                self._batch = (TASK, memoryview(batch[1])[sum(batch[2]) :], [])
+            self.leave_to_task(sender)
         self.call_soon(self._go_on)
 
     def _go_on(self) -> None:

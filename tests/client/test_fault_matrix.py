@@ -186,7 +186,7 @@ async def call_half_written(scene: Scene) -> None:
     await scene.wait_in(
         lambda: scene.link.size("x" * 10_000, timeout=scene.timeout), lambda value: value == 10_000
     )
-    assert scene.client._session.connection._requests.is_inside_a_message
+    assert scene.client._session.connection._requests.rest_size
 
 
 async def call_held_by_an_admin(scene: Scene) -> None:
@@ -695,7 +695,7 @@ def check_that_nothing_is_open(client: Client) -> None:
         protocol._refusals.barriers,
     ):
         assert not queue
-    assert not client._session.connection._requests.is_inside_a_message
+    assert not client._session.connection._requests.rest_size
 
 
 async def check_that_it_is_of_use(scene: Scene) -> None:

@@ -80,35 +80,32 @@ class Rig:
         )
         self.protocol.receive(WHO)
         self.protocol.take()
-        self.looked_after = 0
+        self.accepted = 0
         self.started: list[str] = []
         self.error: Exception | None = None
         self._nursery = nursery
-        self.writer = RequestQueue(
+        self.queue = RequestQueue(
             self.protocol,
             self.transport,
             1_000_000,
             start=self._start,
-            look_after=self._look_after,
-            on_progress=lambda: None,
+            on_error=self._on_error,
+            on_accepted=self._on_accepted,
         )
 
-    def _look_after(self) -> None:
-        self.looked_after += 1
+    def _on_error(self, error: Exception) -> None:
+        self.error = error
+
+    def _on_accepted(self) -> None:
+        self.accepted += 1
 
     def _start(self, function: Callable[[], Awaitable[None]]) -> None:
-        async def run() -> None:
-            try:
-                await function()
-            except Exception as error:
-                self.error = error
-
         self.started.append(function.__name__)
-        self._nursery.start_soon(run, name="the writer")
+        self._nursery.start_soon(function, name="the task of the queue")
 
     def put(self, text: str = "") -> Request:
         request = self.protocol.make(Request, "Echo", "echo", (text,), None)
-        assert self.writer.put(request)
+        assert self.queue.put(request)
         return request
 
     @property
@@ -125,7 +122,6 @@ async def rig(nursery: trio.Nursery):
 async def test_a_request_that_is_alone_is_sent_at_once(rig: Rig):
     rig.put()
     assert rig.lines == 1
-    assert rig.looked_after == 1
 
 
 async def test_requests_of_many_tasks_go_out_together(rig: Rig):
@@ -139,9 +135,8 @@ async def test_requests_of_many_tasks_go_out_together(rig: Rig):
             tasks.start_soon(ask)
     await trio.testing.wait_all_tasks_blocked()
     assert [data.count(b"\n") for data in rig.transport.sent] == [1, 20]
-    assert rig.transport.senders[1] == "the writer"
+    assert rig.transport.senders[1] == "the task of the queue"
     assert rig.started == ["run"]
-    assert rig.looked_after == 2
 
 
 async def test_what_the_peer_does_not_take_is_left_to_the_task_and_stays_in_order(rig: Rig):
@@ -150,14 +145,14 @@ async def test_what_the_peer_does_not_take_is_left_to_the_task_and_stays_in_orde
     requests = [rig.put(str(number)) for number in range(5)]
     await trio.testing.wait_all_tasks_blocked()
     assert rig.started == ["run"]
-    assert rig.writer.is_inside_a_message
+    assert rig.queue.is_blocked
     requests.append(rig.put("last"))
     rig.transport.make_room(1_000_000)
     await trio.testing.wait_all_tasks_blocked()
     lines = b"".join(rig.transport.sent).splitlines()
     assert [line.split(b'"')[3] for line in lines] == [b"first", b"0", b"1", b"2", b"3", b"4", b"last"]
     assert [request.sequence for request in requests] == [3, 4, 5, 6, 7, 8]  # the first is our identity
-    assert not rig.writer.is_inside_a_message
+    assert not rig.queue.is_blocked
 
 
 async def test_more_than_a_chunk_is_left_to_the_task(rig: Rig):
@@ -165,25 +160,38 @@ async def test_more_than_a_chunk_is_left_to_the_task(rig: Rig):
     with rig.transport.lock:
         for _ in range(3):
             rig.protocol.request(rig.protocol.make(Request, "Echo", "echo", ("x" * 200_000,), None))
-    rig.writer.flush()
+    rig.queue.schedule_flush()
     await trio.testing.wait_all_tasks_blocked()
     assert rig.lines == 4
     assert rig.started == ["run"]
 
 
-async def test_an_error_is_met_again_by_the_task_which_can_tell_of_it(rig: Rig):
+async def test_an_error_ends_the_sending_and_what_was_not_sent_is_known(rig: Rig):
     rig.transport.error = ConnectionLost("broken")
-    rig.put()
-    assert rig.writer.is_inside_a_message
-    await trio.testing.wait_all_tasks_blocked()
+    request = rig.put()
     assert rig.error is rig.transport.error
+    assert rig.queue.rest_size > 0
+    assert request.may_have_run
+    rig.put()
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.lines == 0
+
+
+async def test_a_peer_that_accepts_what_had_to_wait_is_noticed(rig: Rig):
+    rig.transport.room = 10
+    rig.put()
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.accepted == 0
+    rig.transport.make_room(1_000_000)
+    await trio.testing.wait_all_tasks_blocked()
+    assert rig.accepted == 1
 
 
 async def test_who_drains_is_told_when_all_is_sent(rig: Rig, nursery: trio.Nursery):
     rig.put()
     rig.put()
     with trio.fail_after(5):
-        await rig.writer.drain()
+        await rig.queue.drain()
     assert rig.lines == 2
 
 
@@ -191,6 +199,6 @@ async def test_what_is_forgotten_before_it_is_sent_is_not_sent(rig: Rig):
     rig.put()
     rig.put()
     rig.protocol.connection_lost(ConnectionLost("lost"))
-    rig.writer.close()
+    rig.queue.discard()
     await trio.testing.wait_all_tasks_blocked()
     assert rig.lines == 1

@@ -344,7 +344,7 @@ class SharedLines(SharedSendQueue):
             self.mend(sender)
             raise
 
-    def take_batch(self, sender: object) -> bytes | memoryview:
+    def take_batch(self, sender: object) -> bytes:
         if not self.lines:
             return b""
         line, left = self.lines[0], len(self.lines) - 1
