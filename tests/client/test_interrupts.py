@@ -18,10 +18,11 @@ from trio.testing import wait_all_tasks_blocked
 from msl_network_trio import AuthenticationError, Client, Link, LinkedClient, Service, connect, open_manager
 from msl_network_trio.manager.server import Manager
 from tests.injector import FOLDER, Injector, numbers
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("ignored_interrupts")
 
-LIMIT = 10
+LIMIT = PATIENCE
 SAMPLE = 5
 FILES = (
     FOLDER,

@@ -17,9 +17,8 @@ from msl_network_trio.protocol.manager.event_log import FIELDS
 from msl_network_trio.testing import FakeService
 from msl_network_trio.transport.tcp_connect import open_tcp
 from tests.manager.wires import Wire
+from tests.patience import PATIENCE
 from tests.transport.websockets import frame, upgrade_request
-
-LIMIT = 40.0
 
 
 @pytest.fixture
@@ -75,7 +74,7 @@ def addresses(client):
 
 async def test_a_manager_that_trusts_the_gateway_knows_from_where_peers_come(open_lab, caplog):
     caplog.set_level("INFO")
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with (
             open_lab(trusted_gateways=["localhost"]) as manager,
             gateway_to(manager) as gateway,
@@ -99,7 +98,7 @@ async def test_a_manager_that_trusts_the_gateway_knows_from_where_peers_come(ope
 
 
 async def test_a_manager_that_does_not_trust_the_gateway_sees_the_gateway(open_lab):
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with (
             open_lab() as manager,
             gateway_to(manager) as gateway,
@@ -110,7 +109,7 @@ async def test_a_manager_that_does_not_trust_the_gateway_sees_the_gateway(open_l
 
 
 async def test_the_gateway_throttles_its_own_peers_before_the_manager_has_to(open_lab):
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_lab(login_attempts=None) as manager, gateway_to(manager) as gateway:
             for number in range(10):
                 with pytest.raises(AuthenticationError, match="Wrong login password"):
@@ -128,7 +127,7 @@ async def test_the_gateway_throttles_its_own_peers_before_the_manager_has_to(ope
 async def test_who_has_not_said_yet_who_it_is_may_not_send_much_without_an_end(open_lab, monkeypatch):
     monkeypatch.setattr(server, "IDENTITY_LIMIT", 50_000)
     part = frame(0, b"x" * 1000, final=False)
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_lab(auth_login=False) as manager, gateway_to(manager) as gateway:
             stream = await trio.open_tcp_stream("127.0.0.1", gateway.port)
             async with stream:
@@ -147,7 +146,7 @@ async def test_who_has_not_said_yet_who_it_is_may_not_send_much_without_an_end(o
 
 
 async def test_what_a_peer_says_of_itself_does_not_count(open_lab):
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with (
             open_lab(trusted_gateways=["127.0.0.1"]) as manager,
             gateway_to(manager, trusted_proxies=[]) as gateway,
@@ -159,7 +158,7 @@ async def test_what_a_peer_says_of_itself_does_not_count(open_lab):
 
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_a_proxy_in_front_of_the_manager_is_trusted_or_not(open_lab, trusted):
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         gateways = ["127.0.0.1"] if trusted else ["10.9.9.9"]
         async with open_lab(websocket_port=0, trusted_gateways=gateways) as manager:
             async with enter(manager.websocket_port, "10.0.0.7") as client:
@@ -181,13 +180,13 @@ async def say_forwarded(manager, *lines):
 
 @pytest.mark.parametrize("trusted", [["127.0.0.1"], []])
 async def test_only_the_first_line_of_a_gateway_counts(open_lab, trusted):
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_lab(trusted_gateways=trusted) as manager:
             name, password = {"result": "alice"}, {"result": "pw-a", "forwarded": "10.0.0.5"}
             # The Manager records a connection before its first line.
             found = await say_forwarded(manager, {**name, "forwarded": "10.0.0.6"}, password)
             assert found == ({"127.0.0.1", "10.0.0.6"} if trusted else {"127.0.0.1"})
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_lab(trusted_gateways=trusted) as manager:
             found = await say_forwarded(manager, name, password)
             assert "10.0.0.5" not in found

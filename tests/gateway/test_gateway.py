@@ -18,9 +18,8 @@ from msl_network_trio.gateway.server import open_gateway
 from msl_network_trio.gateway.settings import split_address
 from msl_network_trio.manager import running as manager_running
 from msl_network_trio.testing import FakeService
+from tests.patience import PATIENCE
 from tests.transport.certificates import ordinary, self_signed
-
-LIMIT = 30.0
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ def reach(gateway, **kwargs):
 
 async def test_clients_and_services_work_through_it(open_both):
     open_it, gateway_to = open_both
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_it() as manager, gateway_to(manager) as gateway, trio.open_nursery() as nursery:
             service = FakeService("Adder", {"add": lambda x, y: x + y})
             await nursery.start(partial(service.run, **reach(gateway)))
@@ -81,7 +80,7 @@ async def test_clients_and_services_work_through_it(open_both):
 
 async def test_authentication_is_between_the_ends(open_both):
     open_it, gateway_to = open_both
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_it(auth_password="secret") as manager, gateway_to(manager) as gateway:
             async with connect(**reach(gateway, password_manager="secret")) as client:
                 assert await client.identities()
@@ -99,7 +98,7 @@ async def test_a_manager_that_asks_for_no_password_is_warned_of(open_both, caplo
 
 async def test_the_end_of_the_manager_is_told_at_once(open_both):
     open_it, gateway_to = open_both
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_it() as manager, gateway_to(manager) as gateway:
             async with connect(**reach(gateway)) as client:
                 manager.shutdown()
@@ -112,7 +111,7 @@ async def test_the_end_of_the_manager_is_told_at_once(open_both):
 
 async def test_the_end_of_the_gateway_is_told_at_once(open_both):
     open_it, gateway_to = open_both
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_it() as manager:
             async with gateway_to(manager) as gateway:
                 client = await connect(**reach(gateway))
@@ -126,7 +125,7 @@ async def test_the_end_of_the_gateway_is_told_at_once(open_both):
 
 async def test_a_client_that_vanishes_is_forgotten_by_the_manager(open_both):
     open_it, gateway_to = open_both
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_it() as manager, gateway_to(manager) as gateway:
             client = await connect(**reach(gateway))
             client._session.connection._transport._carrier.close()
@@ -139,7 +138,7 @@ async def test_a_manager_that_is_not_there_yet_may_come(files, open_both, caplog
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_gateway(
             manager=f"127.0.0.1:{port}",
             host="127.0.0.1",
@@ -156,7 +155,7 @@ async def test_a_manager_that_is_not_there_yet_may_come(files, open_both, caplog
 
 async def test_a_certificate_that_nobody_can_be_asked_about_is_an_error_that_says_what_to_pass(open_both):
     open_it, gateway_to = open_both
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_it() as manager:
             with pytest.raises(CertificateError, match="--manager-cert-file.*--manager-auto-save"):
                 async with gateway_to(manager, manager_cert_file=None):
@@ -168,7 +167,7 @@ async def test_a_certificate_that_nobody_can_be_asked_about_is_an_error_that_say
 
 async def test_without_tls_on_either_side(files):
     plain = {"host": "127.0.0.1", "port": 0, "disable_tls": True}
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_manager(**plain, database=files[0] + ".db") as manager:
             opening = open_gateway(manager=f"127.0.0.1:{manager.port}", manager_disable_tls=True, **plain)
             async with opening as gateway, connect(host=f"ws://127.0.0.1:{gateway.port}") as client:
@@ -178,7 +177,7 @@ async def test_without_tls_on_either_side(files):
 async def test_so_many_connections_and_no_more(open_both, monkeypatch, caplog):
     monkeypatch.setattr(server, "_CONNECTION_LIMIT", 1)
     open_it, gateway_to = open_both
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_it() as manager, gateway_to(manager) as gateway:
             async with connect(**reach(gateway)):
                 with pytest.raises(ConnectError, match="502: 'There are too many connections"):
@@ -193,7 +192,7 @@ async def test_so_many_connections_and_no_more(open_both, monkeypatch, caplog):
 
 async def test_a_mistake_costs_only_one_connection(open_both, monkeypatch, caplog):
     open_it, gateway_to = open_both
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with open_it() as manager, gateway_to(manager) as gateway:
 
             async def dial():

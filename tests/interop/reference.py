@@ -15,6 +15,8 @@ from typing import Any
 
 import attrs
 
+from tests.patience import PATIENCE
+
 _SERVICES = Path(__file__).with_name("services.py")
 _START_MANAGER = (
     "import json, sys\nfrom msl.network.manager import run_forever\nrun_forever(**json.loads(sys.argv[1]))\n"
@@ -36,8 +38,6 @@ _MAKE_DATABASE = (
     "for user in json.loads(sys.argv[2]):\n"
     "    table.insert(*user)\n"
 )
-START = 30.0
-"""How many seconds a process may take to start."""
 
 
 def free_port() -> int:
@@ -114,7 +114,7 @@ class Process:
             return False
 
         with self._news:
-            if not self._news.wait_for(found, START) or not self.lines[position]:
+            if not self._news.wait_for(found, PATIENCE) or not self.lines[position]:
                 raise RuntimeError(f"no line with {text!r} in the output:\n{self.log()}")
             return self.lines[position]
 
@@ -124,7 +124,7 @@ class Process:
     def kill(self) -> None:
         """End it at once, as a power cut does."""
         self.popen.kill()
-        self.popen.wait(10)
+        self.popen.wait(PATIENCE)
 
     def pause(self) -> None:
         self.popen.send_signal(signal.SIGSTOP)
@@ -136,9 +136,9 @@ class Process:
         """End it, in whatever state it is, and collect what it left."""
         if self.popen.poll() is None:
             self.popen.kill()
-        self.popen.wait(10)
+        self.popen.wait(PATIENCE)
         if hasattr(self, "_reader"):
-            self._reader.join(10)
+            self._reader.join(PATIENCE)
         assert self.popen.stdout is not None
         self.popen.stdout.close()
 

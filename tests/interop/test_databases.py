@@ -13,6 +13,7 @@ import trio
 from msl_network_trio import AuthenticationError, connect
 from tests.interop.conftest import USERS
 from tests.interop.reference import Process, free_port, start_manager
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.interop
 
@@ -24,7 +25,7 @@ def command(home: Path, *words: str) -> str:
         env=dict(os.environ, MSL_NETWORK_HOME=str(home)),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=True,
     )
     return ran.stdout
@@ -127,7 +128,7 @@ async def test_connections_are_recorded_as_msl_network_records_them(start):
                 await connect(**manager.arguments(username=username, password=password))
         async with connect(**manager.arguments(username="alice", password="pw-a")) as alice:
             messages: list[str] = []
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 while messages.count("disconnected") < 3:  # which comes a moment after the client has gone
                     found = await alice.admin_request("connections_table.connections")
                     messages = [row[5] for row in found]

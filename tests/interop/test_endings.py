@@ -26,6 +26,7 @@ from msl_network_trio import (
 from msl_network_trio.constants import SHUTDOWN_MANAGER
 from tests.client.test_requests import Outcome
 from tests.interop.reference import Manager
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.interop,
@@ -35,7 +36,7 @@ pytestmark = [
 
 async def until_gone(client: Client, service: str) -> None:
     """Wait until the Manager has noticed that a Service is gone, of which it tells nobody."""
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         while service in (await client.identities())["services"]:
             await trio.sleep(0.01)
 
@@ -76,7 +77,7 @@ async def test_a_service_that_is_killed_and_comes_back(start_either, tls: bool):
         assert isinstance(running.error, ServiceLost)
         assert running.error.may_have_run is True
         manager.start_service()
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while "Echo" not in (await client.identities())["services"]:
                 await trio.sleep(0.01)
         assert await link.add(1, 2) == 3  # an old link reaches the new Service of that name
@@ -124,7 +125,7 @@ async def test_a_service_killed_under_a_pipelining_client_leaves_no_call_hanging
             service.kill()
             # What was forwarded and not answered is known to be lost when the next call is refused, or
             # when the Manager has dropped us with the Service, as 1.0.0 may do.
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE):
                 while not all(call.done.is_set() for call in calls):
                     probe = Outcome()
                     await probe.capture(link.add, 1, 1)
@@ -188,7 +189,7 @@ async def test_connecting_to_a_stopped_manager_is_a_timeout(start_either, tls: b
 
 async def test_a_stopped_manager_does_not_hold_up_the_end_of_a_scope(start_either):
     manager: Manager = start_either()
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with connect(**manager.arguments()):
             manager.process.pause()
 
@@ -199,7 +200,7 @@ async def test_an_administrator_shuts_the_manager_down(start_either):
         async with connect(**manager.arguments(username="alice", password="pw")) as client:
             assert await client.admin_request(SHUTDOWN_MANAGER) is None
             assert not client.is_connected()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             await other._session.connection.closed.wait()
         with pytest.raises(ConnectionLost):
             await other.identities()
@@ -285,7 +286,7 @@ def test_ctrl_c_while_waiting_for_a_reply_ends_the_program_at_once(start_either,
     manager.start_service()
     with running_program(manager, form, "wait") as program:
         program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=10)
+        _, errors = program.communicate(timeout=PATIENCE)
     assert "KeyboardInterrupt" in errors
     # A nursery of the user's puts it into a group, which Python ends with another code.
     assert program.returncode == (1 if form == "nursery" else -signal.SIGINT)
@@ -302,6 +303,6 @@ def test_a_program_that_never_disconnects_ends_with_a_goodbye_and_without_a_word
     manager: Manager = start_either()
     manager.start_service()
     with running_program(manager, form, "end") as program:
-        output, errors = program.communicate(timeout=10)
+        output, errors = program.communicate(timeout=PATIENCE)
     assert (output, errors, program.returncode) == ("", "", 0)
     manager.process.wait_for("has been removed from the registry")

@@ -21,6 +21,7 @@ import trio
 from msl_network_trio import AuthenticationError, connect
 from msl_network_trio.protocol.manager import answers
 from tests.interop.reference import Manager, Process
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.interop
 
@@ -77,7 +78,7 @@ class Running(Manager):
     def stop(self, number: int) -> int:
         """Send a signal and return the exit status."""
         self.process.popen.send_signal(number)
-        return self.process.popen.wait(20)
+        return self.process.popen.wait(PATIENCE)
 
     def dial(self) -> socket.socket:
         """Connect without TLS, and read what the Manager says first."""
@@ -115,7 +116,7 @@ def fails(home: Path, *options: str) -> str:
         env=dict(os.environ, MSL_NETWORK_HOME=str(home)),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert ran.returncode == 1
@@ -137,7 +138,7 @@ def use_by_reference(manager: Manager, home: Path, **arguments: Any) -> list[Any
         env=dict(os.environ, MSL_NETWORK_HOME=str(home)),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
@@ -311,7 +312,7 @@ async def test_run_services_ends_when_all_services_have(run, kwargs):
     if "host" in kwargs:
         password["host"] = kwargs["host"]
     async with connect(**manager.arguments(**password)) as client:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             while len((await client.identities())["services"]) < 2:
                 await trio.sleep(0.01)
         adder = await client.link("Adder")
@@ -320,7 +321,7 @@ async def test_run_services_ends_when_all_services_have(run, kwargs):
         sleeper = await client.link("Sleeper")
         assert manager.process.popen.poll() is None
         assert await sleeper.shutdown_service() is True
-        assert await trio.to_thread.run_sync(manager.process.popen.wait, 20) == 0
+        assert await trio.to_thread.run_sync(manager.process.popen.wait, PATIENCE) == 0
     manager.process.wait_for("it has returned")
 
 
@@ -338,7 +339,7 @@ def test_a_second_signal_ends_what_the_first_could_not(run):
 
     async def call_it() -> None:
         async with connect(**manager.arguments()) as client:
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 while not (await client.identities())["services"]:
                     await trio.sleep(0.01)
             link = await client.link("Sleeper")
@@ -357,7 +358,7 @@ def test_a_second_signal_ends_what_the_first_could_not(run):
         assert ENDED not in process.log()  # it did not wait until the first one had its way
     finally:
         process.kill()
-        caller.join(20)
+        caller.join(PATIENCE)
 
 
 def test_run_services_raises_what_ended_a_service(tmp_path):
@@ -366,7 +367,7 @@ def test_run_services_raises_what_ended_a_service(tmp_path):
         env=dict(os.environ, MSL_NETWORK_HOME=str(tmp_path)),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert ran.returncode == 1

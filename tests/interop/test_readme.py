@@ -14,6 +14,7 @@ import pytest
 from msl_network_trio import LinkedClient, RemoteError
 from msl_network_trio.constants import PORT
 from tests.interop.reference import Manager
+from tests.patience import PATIENCE
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -34,7 +35,7 @@ def run(program: str) -> list[str]:
         [sys.executable, "-W", "error", "-c", program],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         env=dict(os.environ),
         check=False,
     )

@@ -14,6 +14,7 @@ import pytest
 
 from tests.interop.conftest import USERS
 from tests.interop.reference import Manager, _environment, start_manager
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.interop
 
@@ -58,7 +59,7 @@ class ReferenceClient:
 
     def end(self) -> None:
         self.popen.kill()
-        self.popen.wait(10)
+        self.popen.wait(PATIENCE)
         for pipe in (self.popen.stdin, self.popen.stdout):
             assert pipe is not None
             try:
@@ -214,7 +215,7 @@ def test_the_example_services_work(client):
     client("heartbeat = cxn.link('Heartbeat')")
     client("heartbeat.notification_handler = lambda n: (beats.append(n), len(beats) == 3 and beaten.set())")
     client("heartbeat.set_heart_rate(20)")
-    assert client("beaten.wait(15)") is True
+    assert client("beaten.wait(60)") is True
     assert client("beats[1] - beats[0]") == 1
 
 
@@ -351,18 +352,18 @@ def test_a_service_is_shut_down_and_its_name_is_free_again(client, manager):
     process = manager.start_service("Short")
     client("short = cxn.link('Short')")
     assert client("short.shutdown_service(1)") == ["bye", 1]
-    process.popen.wait(15)
+    process.popen.wait(PATIENCE)
     manager.start_service("Short").kill()
 
 
 def test_a_name_that_is_taken_is_told_to_the_service(manager):
     process = manager.start_service("Echo", is_wanted=False)
-    process.popen.wait(15)
+    process.popen.wait(PATIENCE)
     process.wait_for("A 'Echo' service is already running on the Manager")
 
 
 def test_an_administrator_shuts_the_manager_down(client, manager):
     """The last one, since the Manager is gone then."""
     assert client("cxn.admin_request('shutdown_manager')") is None
-    assert manager.process.popen.wait(20) == 0
+    assert manager.process.popen.wait(PATIENCE) == 0
     manager.process.wait_for("shutting down the Network Manager")

@@ -19,6 +19,7 @@ from msl_network_trio import (
 )
 from tests.client.test_requests import Outcome
 from tests.interop.reference import Manager
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.interop
 
@@ -153,7 +154,7 @@ async def test_a_line_that_the_manager_cannot_parse_fails_its_request(client: Cl
     for _ in range(960):
         value = [value]
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             assert await echo.same(value) == value
     except RemoteError as error:
         assert error.type_name == "RecursionError"
@@ -346,7 +347,7 @@ async def test_wrong_credentials_end_only_connections_with_msl_network(lab, user
         if lab.ours:
             assert await client.identities()
         else:
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE):
                 await client._session.connection.closed.wait()
         assert client.is_connected() == lab.ours
     async with connect(**lab.arguments()) as client:

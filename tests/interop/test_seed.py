@@ -31,6 +31,7 @@ from msl_network_trio import (
 from msl_network_trio.constants import SHUTDOWN_MANAGER
 from tests.interop.conftest import USERS
 from tests.interop.reference import Manager, Process, start_manager
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.interop
 
@@ -222,7 +223,7 @@ class Received:
         self.changed = trio.Event()
 
     async def wait_until(self, condition: Callable[[list[Any]], object]) -> None:
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             while not condition(self.all):
                 await self.changed.wait()
 
@@ -384,7 +385,7 @@ async def test_an_administrator_can_shut_down_the_manager(start_either, linked: 
         assert not client.is_connected()
         with pytest.raises(ConnectionError, match="^Disconnected from Manager"):
             await client.identities()
-    assert await trio.to_thread.run_sync(manager.process.popen.wait, 10) == 0
+    assert await trio.to_thread.run_sync(manager.process.popen.wait, PATIENCE) == 0
 
 
 # ---- Link ----
@@ -486,7 +487,7 @@ async def test_the_heartbeat_example_of_the_seed(start):
 
 async def gone(client: Client | LinkedClient, service: str) -> bool:
     """Wait until a Service has left the network."""
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         while service in (await client.identities())["services"]:
             await trio.lowlevel.checkpoint()
     return True

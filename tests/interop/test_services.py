@@ -36,6 +36,7 @@ from msl_network_trio.examples.heartbeat import Heartbeat
 from msl_network_trio.examples.my_array import MyArray
 from tests.interop.our_services import Ours
 from tests.interop.reference import Manager, Process, start_manager
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.interop
 
@@ -75,7 +76,7 @@ def reference(manager: Manager, code: str) -> Any:
         [sys.executable, "-W", "ignore", "-c", program, json.dumps(arguments)],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
         check=False,
     )
     answers = [line for line in done.stdout.splitlines() if line.startswith("=>")]
@@ -303,7 +304,7 @@ def test_the_client_of_msl_network_is_notified(served: Manager):
         link.notify_threadsafe(3)
         link.async_notify(4)
         link.tick(2)
-        return [news.get(timeout=10) for _ in range(5)]
+        return [news.get(timeout=PATIENCE) for _ in range(5)]
         """,
     )
     assert received == [[[1], {"a": 2}], [[3], {}], [[4], {}], [[0], {}], [[1], {}]]
@@ -326,7 +327,7 @@ def test_the_client_of_msl_network_can_shut_it_down(start, tls: bool):
     assert answers == ["bye", 1, 2]
     process.wait_for("shutdown_handler was called")
     process.wait_for("start has returned")
-    assert process.popen.wait(10) == 0
+    assert process.popen.wait(PATIENCE) == 0
 
 
 # ---- being known to the Manager ----
@@ -451,7 +452,7 @@ def test_start_raises_when_the_manager_is_killed(start):
     process = start_ours(manager)
     manager.process.kill()
     process.wait_for("shutdown_handler was called")
-    assert process.popen.wait(10) == 1
+    assert process.popen.wait(PATIENCE) == 1
     assert "ConnectionLost: " in process.log()
     assert "start has returned" not in process.log()
 
@@ -467,7 +468,7 @@ def test_a_signal_ends_it(start, name):
     process.popen.send_signal(getattr(signal, name))
     process.wait_for("shutdown_handler was called")
     process.wait_for("start has returned")
-    assert process.popen.wait(10) == 0
+    assert process.popen.wait(PATIENCE) == 0
     assert "Traceback" not in process.log()
     manager.process.wait_for("Ours[")
 
@@ -484,7 +485,7 @@ async def test_a_hung_method_does_not_keep_the_program_from_ending(start):
         with pytest.raises(RemoteError, match="has ended before 'hang' did"):
             await reply
     await trio.to_thread.run_sync(process.wait_for, "'hang' is still running in its thread")
-    assert await trio.to_thread.run_sync(process.popen.wait, 10) == 0
+    assert await trio.to_thread.run_sync(process.popen.wait, PATIENCE) == 0
 
 
 @posix_only
@@ -496,14 +497,14 @@ async def test_a_second_ctrl_c_does_not_wait_for_a_hung_method(start):
         link.hang(asynchronous=True)
         await trio.to_thread.run_sync(process.wait_for, "hanging")
         process.popen.send_signal(signal.SIGINT)
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             while True:
                 try:  # what comes in from now on is refused
                     await link.add(1, 2)
                 except RemoteError:
                     break
         process.popen.send_signal(signal.SIGINT)
-        status = await trio.to_thread.run_sync(process.popen.wait, 60)
+        status = await trio.to_thread.run_sync(process.popen.wait, PATIENCE)
     assert status == -signal.SIGINT
     assert "is still running" not in process.log()
 
@@ -543,7 +544,7 @@ def test_a_module_that_cannot_connect_says_why_in_a_line(start):
         [sys.executable, "-m", "msl_network_trio.examples.echo", "--port", str(manager.port), "--auto-save"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 1

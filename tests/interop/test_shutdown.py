@@ -12,6 +12,7 @@ import trio
 from msl_network_trio import ConnectionLost, connect
 from tests.interop.reference import Process
 from tests.interop.test_manager_command import RUNNING, Running
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.interop,
@@ -68,8 +69,8 @@ def test_the_client_and_services_of_the_reference_see_the_end_they_know(manager,
             client.wait_for("idle")
         assert manager.stop(signal.SIGTERM) == 0
         client.wait_for("outcome")
-        client.popen.wait(20)
-        service.popen.wait(20)
+        client.popen.wait(PATIENCE)
+        service.popen.wait(PATIENCE)
     finally:
         client.end()
     assert "is shutting down" in client.log()  # it was told, and made nothing of it

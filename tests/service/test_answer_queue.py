@@ -16,6 +16,7 @@ from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.coalescing import Coalescing
 from msl_network_trio.service.method_profile import MethodProfiles
 from msl_network_trio.transport.base import Stream, ThreadIO
+from tests.patience import PATIENCE
 
 LIMIT = 30.0
 """How many seconds something may take that takes none."""
@@ -92,7 +93,7 @@ def test_a_thread_that_fails_to_send_when_trio_has_ended_disturbs_nobody(errors)
 
     thread = trio.run(main)
     transport.gate.set()
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert errors == []
 

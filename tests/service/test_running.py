@@ -15,6 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 from msl_network_trio import AuthenticationError, ConnectError, ConnectionLost, ConnectTimeout, Service
 from msl_network_trio.service import connection as connection_module
 from msl_network_trio.service import dispatcher
+from tests.patience import PATIENCE
 
 from .peer import Peer, running
 
@@ -473,7 +474,7 @@ def test_what_a_thread_hands_over_when_trio_has_ended_is_dropped(service, brief)
     trio.run(main)
     service.gate.set()
     # A coroutine that was never awaited would be a warning, which is an error here.
-    assert handed_over.wait(10)
+    assert handed_over.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("carrier", ["memory", "tcp"])

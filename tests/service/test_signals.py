@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from msl_network_trio.transport.tcp import TcpStream
+from tests.patience import PATIENCE
 
 from .peer import Peer
 
@@ -108,7 +109,7 @@ async def program(*more: str, greet: bool = True) -> AsyncIterator[Program]:
         more: What it does before it starts the Service, and how.
         greet: Whether the Manager accepts it.
     """
-    with trio.fail_after(60), trio.socket.socket() as listener:
+    with trio.fail_after(PATIENCE), trio.socket.socket() as listener:
         await listener.bind(("127.0.0.1", 0))
         listener.listen()
         source = SOURCE + "\n".join(more or ("",)) + ("" if "start()" in "".join(more) else "\nstart()\n")

@@ -18,6 +18,7 @@ import attrs
 import pytest
 
 from tests.interop.reference import START, free_port
+from tests.patience import PATIENCE
 
 SSHD = shutil.which(
     "sshd", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
@@ -104,8 +105,8 @@ def the_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         yield Sshd(process, folder, port, getpass.getuser())
     finally:
         process.terminate()
-        process.wait(10)
-        reader.join(10)
+        process.wait(PATIENCE)
+        reader.join(PATIENCE)
         process.stderr.close()
 
 

@@ -17,6 +17,7 @@ import trio
 
 from msl_network_trio import AuthenticationError, CertificateError, ConnectError, ConnectTimeout, ssh
 from msl_network_trio.ssh.connecting import visible
+from tests.patience import PATIENCE
 
 from .conftest import Sshd, Terminal, make_key
 
@@ -293,7 +294,7 @@ class Serving:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         for transport in self.transports:
             transport.close()
 

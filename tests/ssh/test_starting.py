@@ -14,6 +14,7 @@ from msl_network_trio import ConnectTimeout, ssh
 from msl_network_trio.ssh.starting import _as_text, _quoted
 from msl_network_trio.sync import LinkedClient, connect
 from tests.interop.reference import free_port
+from tests.patience import PATIENCE
 
 from .conftest import Sshd
 
@@ -144,7 +145,7 @@ def test_msl_network_starts_a_manager_of_ours(sshd, script):
         f"{sshd.user}@127.0.0.1",
         str(script(OURS, name="plain")),
         ssh_password="none",
-        timeout=30,
+        timeout=PATIENCE,
         paramiko_kwargs=sshd.arguments,
         port=port,
         disable_tls=True,

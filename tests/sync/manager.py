@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from tests.patience import PATIENCE
+
 NOTHING = object()
 """Returned by what answers a request if nothing is to be answered."""
 
@@ -150,11 +152,11 @@ class FakeManager:
 
     def session(self) -> Session:
         """The next connection that a client has made."""
-        return self.sessions.get(timeout=10)
+        return self.sessions.get(timeout=PATIENCE)
 
     def next_held(self) -> tuple[Session, dict[str, Any]]:
         """The next request for ``hold``, which is the test's to answer."""
-        return self.held.get(timeout=10)
+        return self.held.get(timeout=PATIENCE)
 
     def _hold(self, session: Session, line: dict[str, Any]) -> Any:
         self.held.put((session, line))
@@ -184,4 +186,4 @@ class FakeManager:
         self._listener.close()
         for session in self._all:
             session.close()
-            session.ended.wait(10)
+            session.ended.wait(PATIENCE)

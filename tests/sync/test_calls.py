@@ -19,6 +19,7 @@ from msl_network_trio import ConnectionLost, LinkBroken, RemoteError, ReplyTimeo
 from msl_network_trio import connect as async_connect
 from msl_network_trio.sync import Client, Link, connect, request, to_async
 from msl_network_trio.transport import tcp
+from tests.patience import PATIENCE
 from tests.sync.manager import NOTHING, FakeManager
 
 
@@ -38,8 +39,8 @@ class Background:
         self.thread.start()
 
     def result(self) -> Any:
-        value, error = self.outcome.get(timeout=10)
-        self.thread.join(10)
+        value, error = self.outcome.get(timeout=PATIENCE)
+        self.thread.join(PATIENCE)
         if error is not None:
             raise error
         return value
@@ -75,7 +76,7 @@ def test_it_works_where_threads_can_neither_read_nor_send(monkeypatch, manager: 
     with connect(**manager.arguments()) as client, client.link("Echo") as link:
         assert [link.add(n, 1) for n in range(50)] == [n + 1 for n in range(50)]
         futures = [link.add(n, 1, asynchronous=True) for n in range(50)]
-        assert [future.result(10) for future in futures] == [n + 1 for n in range(50)]
+        assert [future.result(PATIENCE) for future in futures] == [n + 1 for n in range(50)]
 
 
 def test_a_remote_error_is_raised_and_the_connection_goes_on(link: Link, manager: FakeManager):
@@ -125,7 +126,7 @@ def test_the_default_timeout_is_that_of_connect(manager: FakeManager):
         with pytest.raises(ReplyTimeout):
             link.silent()
         with pytest.raises(ReplyTimeout):
-            link.silent(asynchronous=True).result(10)
+            link.silent(asynchronous=True).result(PATIENCE)
 
 
 def test_a_lost_connection_wakes_every_thread_that_waits(link: Link, manager: FakeManager, client: Client):
@@ -153,7 +154,7 @@ def test_a_call_waits_for_room_and_a_future_does_not(manager: FakeManager):
 
     def stall(session: Any, line: Any) -> Any:
         started.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
         return "went on"
 
     manager.answers["stall"] = stall
@@ -161,7 +162,7 @@ def test_a_call_waits_for_room_and_a_future_does_not(manager: FakeManager):
     with connect(**manager.arguments(max_unsent=1_000_000)) as client:
         link = client.link("Echo")
         stalled = link.stall(asynchronous=True)
-        assert started.wait(10)
+        assert started.wait(PATIENCE)
         with pytest.raises(BufferError, match="wait to be written"):
             while True:
                 link.size("x" * 900_000, asynchronous=True)
@@ -173,7 +174,7 @@ def test_a_call_waits_for_room_and_a_future_does_not(manager: FakeManager):
         ):
             time.sleep(0.001)
         go_on.set()
-        assert stalled.result(10) == "went on"
+        assert stalled.result(PATIENCE) == "went on"
         assert waiting.result() == 800_000
 
 
@@ -229,7 +230,7 @@ def test_threads_and_tasks_share_a_connection(manager: FakeManager):
                 for n in range(300):
                     assert await link.add(n, 2) == n + 2
 
-            with trio.fail_after(30):
+            with trio.fail_after(PATIENCE):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(tasks)
                     assert await trio.to_thread.run_sync(work)
@@ -248,7 +249,7 @@ def test_cancelling_the_task_of_a_worker_thread_ends_its_call(manager: FakeManag
             if warm:
                 await trio.to_thread.run_sync(lambda: [blocking.add(1, 2) for _ in range(100)])
             for abandon in (False, True):
-                with trio.fail_after(10), trio.CancelScope() as scope:
+                with trio.fail_after(PATIENCE), trio.CancelScope() as scope:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(
                             lambda: trio.to_thread.run_sync(blocking.hold, abandon_on_cancel=abandon)
@@ -270,7 +271,7 @@ def test_a_request_of_a_cancelled_task_is_not_sent(manager: FakeManager):
 
             def work() -> None:
                 entered.set()
-                go_on.wait(10)
+                go_on.wait(PATIENCE)
                 blocking.add(1, 2)
 
             with trio.CancelScope() as scope:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import msl_network_trio
+from tests.patience import PATIENCE
 from tests.sync import programs
 from tests.sync.manager import FakeManager
 
@@ -47,7 +48,7 @@ def run(manager: FakeManager, program: str, status: int = 0) -> tuple[str, str]:
 
 def assert_goodbye(manager: FakeManager) -> None:
     session = manager.session()
-    assert session.ended.wait(10)
+    assert session.ended.wait(PATIENCE)
     assert session.said_goodbye
 
 
@@ -323,5 +324,5 @@ def test_whatever_ends_a_program_in_the_middle_of_a_line_resets_the_connection(
     _, err = finish(process)
     assert process.returncode in {status, -2}, err
     over.set()
-    assert manager.session().ended.wait(10)
+    assert manager.session().ended.wait(PATIENCE)
     assert ends == ["reset"]

@@ -18,6 +18,7 @@ from msl_network_trio import ConnectionLost, RemoteError, ReplyTimeout
 from msl_network_trio import connect as async_connect
 from msl_network_trio.sync import Client, Future, Link, to_async
 from msl_network_trio.sync.calls import _LONGEST_PATIENCE, _PATIENCE
+from tests.patience import PATIENCE
 from tests.sync.manager import NOTHING, FakeManager
 from tests.sync.test_calls import Background
 
@@ -26,7 +27,7 @@ def test_a_future_is_one_of_the_standard_library(link: Link):
     future = link.add(1, 2, asynchronous=True)
     assert isinstance(future, Future)
     assert isinstance(future, concurrent.futures.Future)
-    assert future.result(10) == 3
+    assert future.result(PATIENCE) == 3
     assert future.result() == 3
     assert future.exception() is None
     assert future.done()
@@ -37,7 +38,7 @@ def test_a_future_is_one_of_the_standard_library(link: Link):
 
 def test_hundreds_of_futures_are_in_flight_at_a_time(link: Link):
     futures = [link.add(n, 1, asynchronous=True) for n in range(500)]
-    assert [future.result(10) for future in futures] == [n + 1 for n in range(500)]
+    assert [future.result(PATIENCE) for future in futures] == [n + 1 for n in range(500)]
 
 
 def test_a_window_of_futures_is_kept_in_flight(link: Link):
@@ -45,9 +46,9 @@ def test_a_window_of_futures_is_kept_in_flight(link: Link):
     results = []
     for n in range(2000):
         if len(window) == 100:
-            results.append(window.pop(0).result(10))
+            results.append(window.pop(0).result(PATIENCE))
         window.append(link.add(n, 1, asynchronous=True))
-    results += [future.result(10) for future in window]
+    results += [future.result(PATIENCE) for future in window]
     assert results == [n + 1 for n in range(2000)]
 
 
@@ -55,7 +56,7 @@ def test_futures_of_many_threads_get_their_own_answers(link: Link):
     def work(number: int) -> bool:
         mine = [number * 1000 + n for n in range(300)]
         futures = [link.add(n, 1, asynchronous=True) for n in mine]
-        return [future.result(20) for future in futures] == [n + 1 for n in mine]
+        return [future.result(PATIENCE) for future in futures] == [n + 1 for n in mine]
 
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         assert all(pool.map(work, range(8)))
@@ -87,24 +88,24 @@ def test_who_looks_after_requests_is_looked_after_less_often(link: Link, manager
     while calls._patience < _LONGEST_PATIENCE and time.monotonic() < deadline:
         window.append(link.add(1, 2, asynchronous=True))
         if len(window) > 50:
-            assert window.popleft().result(10) == 3
+            assert window.popleft().result(PATIENCE) == 3
     assert calls._patience == _LONGEST_PATIENCE
-    concurrent.futures.wait(window, 10)
+    concurrent.futures.wait(window, PATIENCE)
     while calls._patience > _PATIENCE and time.monotonic() < deadline:
         left_behind = [link.hold(asynchronous=True), link.hold(asynchronous=True)]
         for _ in left_behind:  # the second is sent by nobody but the Trio thread
             session, line = manager.next_held()
             session.reply(line, "held")
-        assert [future.result(10) for future in left_behind] == ["held", "held"]
+        assert [future.result(PATIENCE) for future in left_behind] == ["held", "held"]
     assert calls._patience == _PATIENCE
 
 
 def test_as_completed_and_wait_work(link: Link):
     futures = [link.add(n, 1, asynchronous=True) for n in range(50)]
-    done = {future.result() for future in concurrent.futures.as_completed(futures, 10)}
+    done = {future.result() for future in concurrent.futures.as_completed(futures, PATIENCE)}
     assert done == {n + 1 for n in range(50)}
     futures = [link.silent(asynchronous=True), link.add(1, 2, asynchronous=True)]
-    waited = concurrent.futures.wait(futures, 10, concurrent.futures.FIRST_COMPLETED)
+    waited = concurrent.futures.wait(futures, PATIENCE, concurrent.futures.FIRST_COMPLETED)
     assert waited.done == {futures[1]}
     assert waited.not_done == {futures[0]}
 
@@ -113,7 +114,7 @@ def test_as_completed_works_after_a_thread_has_read_its_replies_itself(link: Lin
     for _ in range(100):
         link.add(1, 2)
     futures = [link.add(n, 1, asynchronous=True) for n in range(50)]
-    assert len(list(concurrent.futures.as_completed(futures, 10))) == 50
+    assert len(list(concurrent.futures.as_completed(futures, PATIENCE))) == 50
 
 
 def test_an_error_is_raised_each_time(link: Link, manager: FakeManager):
@@ -121,7 +122,7 @@ def test_an_error_is_raised_each_time(link: Link, manager: FakeManager):
     future = link.boom(asynchronous=True)
     for _ in range(2):
         with pytest.raises(RemoteError, match="ValueError: boom"):
-            future.result(10)
+            future.result(PATIENCE)
     assert isinstance(future.exception(), RemoteError)
 
 
@@ -134,7 +135,7 @@ def test_waiting_for_a_future_may_have_an_end_of_its_own(link: Link, manager: Fa
         future.result(0)
     session, line = manager.next_held()
     session.reply(line, "there")
-    assert future.result(10) == "there"
+    assert future.result(PATIENCE) == "there"
 
 
 def test_the_timeout_of_the_request_ends_the_future(link: Link):
@@ -170,16 +171,16 @@ def test_what_is_cancelled_before_it_is_sent_is_never_sent(link: Link, manager: 
 
     def stall(*_: Any) -> Any:
         stalled.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
 
     manager.answers["stall"] = stall
     first = link.stall(asynchronous=True)
-    assert stalled.wait(10)
+    assert stalled.wait(PATIENCE)
     with to_async(link)._state.session.connection.lock:  # so that nobody else sends it
         second = link.echo("second", asynchronous=True)
         assert second.cancel()
     go_on.set()
-    assert first.result(10) is None
+    assert first.result(PATIENCE) is None
     assert link.add(1, 2) == 3
     assert "echo" not in [line["attribute"] for line in session.lines]
 
@@ -198,7 +199,7 @@ def test_callbacks_run_in_a_thread_of_their_own_and_may_call_the_link(
     future.add_done_callback(callback)
     session, line = manager.next_held()
     session.reply(line, "there")
-    result, sum_, thread = called.result(10)
+    result, sum_, thread = called.result(PATIENCE)
     assert (result, sum_) == ("there", 7)
     assert thread is not threading.main_thread()
     assert thread.ident != to_async(link)._state.session.connection.portal.thread_id
@@ -211,13 +212,13 @@ def test_a_callback_of_a_future_that_a_thread_has_read_runs_elsewhere_too(link: 
     called: Any = concurrent.futures.Future()
     future = link.add(1, 2, asynchronous=True)
     future.add_done_callback(lambda _: called.set_result(threading.current_thread()))
-    assert future.result(10) == 3
-    assert called.result(10) is not threading.main_thread()
+    assert future.result(PATIENCE) == 3
+    assert called.result(PATIENCE) is not threading.main_thread()
 
 
 def test_a_callback_of_a_future_that_is_done_is_called_at_once(link: Link):
     future = link.add(1, 2, asynchronous=True)
-    future.result(10)
+    future.result(PATIENCE)
     called = []
     future.add_done_callback(lambda f: called.append((f, threading.current_thread())))
     assert called == [(future, threading.current_thread())]
@@ -232,7 +233,7 @@ def test_the_end_of_the_connection_is_the_end_of_all_futures(
     client.disconnect()
     for future in futures:
         with pytest.raises(ConnectionLost):
-            future.result(10)
+            future.result(PATIENCE)
     with pytest.raises(ConnectionLost, match="^Disconnected from"):
         link.add(1, 2, asynchronous=True)
 
@@ -241,7 +242,7 @@ def test_a_future_that_is_done_is_freed_without_the_garbage_collector(link: Link
     gc.disable()
     try:
         future = link.add(1, 2, asynchronous=True)
-        future.result(10)
+        future.result(PATIENCE)
         link.add(1, 2)  # the thread that has settled it may have to let go of it
         gone = weakref.ref(future)
         del future
@@ -257,7 +258,7 @@ def test_a_worker_thread_that_waits_for_a_future_notices_cancellation(manager: F
     async def main() -> None:
         async with async_connect(**manager.arguments()) as client, client.link("Echo") as link:
             future = link.sync.hold(asynchronous=True)
-            with trio.fail_after(10), trio.CancelScope() as scope:
+            with trio.fail_after(PATIENCE), trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(trio.to_thread.run_sync, future.result)
                     session, line = await trio.to_thread.run_sync(manager.next_held)

@@ -17,6 +17,7 @@ from msl_network_trio import RemoteError
 from msl_network_trio import connect as async_connect
 from msl_network_trio.sync import Client, Link, LinkedClient, calls, connect, dropped, request, to_async
 from msl_network_trio.transport import tcp
+from tests.patience import PATIENCE
 from tests.sync.manager import NOTHING, FakeManager, Session
 from tests.sync.test_calls import Background
 from tests.sync.waiting import wait_until
@@ -56,7 +57,7 @@ class Slow:
 
     def __call__(self, number: int) -> None:
         self.entered.set()
-        self.leave.wait(10)
+        self.leave.wait(PATIENCE)
         self.handled.append(number)
 
 
@@ -238,7 +239,7 @@ def test_what_comes_after_the_reply_is_not_waited_for(link: Link, manager: FakeM
 
     def handler(number: int) -> None:
         if number == 2:
-            returned.wait(10)
+            returned.wait(PATIENCE)
         got.append(number)
 
     link.notification_handler = handler
@@ -256,7 +257,7 @@ def test_a_call_that_has_to_wait_for_room_waits_for_the_handler(manager: FakeMan
 
     def stall(session: Session, line: dict[str, Any]) -> Any:
         started.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
         return "went on"
 
     def notify(session: Session, line: dict[str, Any]) -> Any:
@@ -269,7 +270,7 @@ def test_a_call_that_has_to_wait_for_room_waits_for_the_handler(manager: FakeMan
         got: list[int] = []
         link.notification_handler = got.append
         link.stall(asynchronous=True)
-        assert started.wait(10)
+        assert started.wait(PATIENCE)
         with pytest.raises(BufferError):
             while True:
                 link.size("x" * 900_000, asynchronous=True)
@@ -307,7 +308,7 @@ def test_a_burst_for_a_fast_handler_is_complete(link: Link, for_ever: None):
 def test_the_handler_may_be_changed_and_removed_while_others_wait(link: Link, slow: Slow, for_ever: None):
     got: list[int] = []
     call = Background(link.notify, 3)
-    assert slow.entered.wait(10)
+    assert slow.entered.wait(PATIENCE)
     wait_until(lambda: waiters(link))
     link.notification_handler = got.append
     slow.leave.set()
@@ -345,7 +346,7 @@ def test_nothing_is_waited_for_if_no_handler_is_set_or_nothing_is_pending(link: 
     monkeypatch.undo()
     link.notification_handler = received.put
     link.notify(3)
-    assert [received.get(timeout=10) for _ in range(3)] == [0, 1, 2]
+    assert [received.get(timeout=PATIENCE) for _ in range(3)] == [0, 1, 2]
     wait_until(lambda: not to_async(link)._state.handler_runner.is_behind(0))
     monkeypatch.setattr(calls, "Waiter", None)
     assert link.add(1, 2) == 3
@@ -426,13 +427,13 @@ def test_the_timeout_of_a_call_limits_the_wait_for_handlers(link: Link, monkeypa
     link.notify(1)
     link.notify(1, timeout=30)
     link.notify(1, asynchronous=True).result()
-    link.notify(1, asynchronous=True).result(30)
+    link.notify(1, asynchronous=True).result(PATIENCE)
     link.notify(1, asynchronous=True, timeout=30).result()
     future = link.notify(1, asynchronous=True)
     wait_until(future.done)
-    future.result(30)
+    future.result(PATIENCE)
     assert [math.isinf(limit) for limit in seconds] == [True, False, True, False, False, False]
-    assert all(0 < limit <= 30 for limit in seconds if math.isfinite(limit))
+    assert all(0 < limit <= PATIENCE for limit in seconds if math.isfinite(limit))
 
 
 def test_a_result_is_returned_and_no_time_is_up_when_handlers_take_too_long(
@@ -494,7 +495,7 @@ def test_calls_of_a_callback_do_not_wait_for_handlers(link: Link, slow: Slow, fo
     else:
         future.add_done_callback(callback)
         future.cancel()
-    assert called.get(timeout=10) == "notified"
+    assert called.get(timeout=PATIENCE) == "notified"
     assert slow.handled == []
 
 
@@ -502,7 +503,7 @@ def test_a_callback_of_a_reply_does_not_wait_for_handlers(link: Link, slow: Slow
     called: queue.SimpleQueue[Any] = queue.SimpleQueue()
     future = link.notify(1, asynchronous=True)
     future.add_done_callback(lambda future: called.put((future.result(), link.notify(1))))
-    assert called.get(timeout=10) == ("notified", "notified")
+    assert called.get(timeout=PATIENCE) == ("notified", "notified")
     assert slow.handled == []
 
 
@@ -588,7 +589,7 @@ def test_cancelling_the_task_of_a_worker_thread_ends_the_wait(manager: FakeManag
         async with async_connect(**manager.arguments()) as client, client.link("Echo") as link:
             slow = Slow()
             link.sync.notification_handler = slow
-            with trio.fail_after(10), trio.CancelScope() as scope:
+            with trio.fail_after(PATIENCE), trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(trio.to_thread.run_sync, link.sync.notify, 1)
                     while not link._state.handler_runner._mailbox.waiters:
@@ -640,7 +641,7 @@ def test_what_a_handler_is_too_slow_for_is_counted(manager: FakeManager, hardly:
         slow = Slow()
         link.notification_handler = slow
         link.notify(1)
-        assert slow.entered.wait(10)
+        assert slow.entered.wait(PATIENCE)
         link.notify(100)
         wait_until(lambda: received(link) == 101)
         lost = client.dropped("Echo")
@@ -659,7 +660,7 @@ def test_a_linked_client_tells_what_it_has_lost(manager: FakeManager, hardly: No
         slow = Slow()
         linked.notification_handler = slow
         linked.notify(1)
-        assert slow.entered.wait(10)
+        assert slow.entered.wait(PATIENCE)
         linked.notify(100)
         assert linked.link is not None
         wait_until(lambda: received(linked.link) == 101)

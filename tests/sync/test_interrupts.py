@@ -27,6 +27,7 @@ from msl_network_trio.sync import Client, Link, LinkedClient, connect, notificat
 from msl_network_trio.sync import futures as futures_module
 from msl_network_trio.transport import tcp
 from tests.injector import EVERY_STEP, Injector, isolated, numbers
+from tests.patience import PATIENCE
 from tests.sync.manager import NOTHING, FakeManager, Session
 from tests.sync.waiting import wait_until
 from tests.transport.certificates import ordinary
@@ -217,7 +218,7 @@ def wait_in_result(link: Link) -> None:
 
 def wait_after_as_completed(link: Link) -> None:
     for future in concurrent.futures.as_completed([link.notify(2, asynchronous=True)]):
-        assert future.result(20) == "notified"
+        assert future.result(PATIENCE) == "notified"
 
 
 @pytest.mark.parametrize(
@@ -336,7 +337,7 @@ def test_a_future_whose_lock_is_never_released_stops_nobody(manager: FakeManager
         future._condition.acquire()  # as an interrupted concurrent.futures.wait() does
     ends = threading.Thread(target=client.disconnect)
     ends.start()
-    ends.join(20)
+    ends.join(PATIENCE)
     assert not ends.is_alive()
     assert all(isinstance(future.exception(20), ConnectionLost) for future in stuck)
 
@@ -438,7 +439,7 @@ def test_exceptions_that_another_thread_injects_lose_no_connection(manager: Fake
         while thread.is_alive() and caught == before:
             time.sleep(0.0001)
     is_over.set()
-    thread.join(20)
+    thread.join(PATIENCE)
     assert not unexpected
     assert not thread.is_alive()
     assert link.add(1, 2) == 3
@@ -566,7 +567,7 @@ def test_a_latch_wakes_all_that_wait_and_stays_set():
     latch.set()
     latch.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     assert results == [True] * 3
     assert latch.timed_wait(0)
 
@@ -596,12 +597,12 @@ def test_an_exception_that_hits_the_thread_of_a_handler_does_not_end_it(client: 
 
     link.notification_handler = handler
     link.notify(1)
-    assert is_handled.wait(20)
+    assert is_handled.wait(PATIENCE)
     for _ in range(20):
         inject(threads[0], Stop)  # while it waits for the next one
         is_handled.clear()
         link.notify(1)
-        assert is_handled.wait(20)
+        assert is_handled.wait(PATIENCE)
     assert set(threads) == {threads[0]}
 
 
@@ -613,7 +614,7 @@ def test_jobs_of_a_worker_run_once_each_at_whatever_step_it_is_interrupted(monke
         worker.submit(lambda number=number: done.append(number))
         inject(next(t for t in threading.enumerate() if t.name == "interrupted"), Stop)
     worker.submit(is_over.set)
-    assert is_over.wait(20)
+    assert is_over.wait(PATIENCE)
     # The exception may hit a job itself, which is then not called again.
     assert done == sorted(set(done))
 
@@ -626,7 +627,7 @@ def run_program(source: str, *arguments: object) -> list[str]:
         [sys.executable, "-c", textwrap.dedent(source), *map(str, arguments)],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
         check=False,
     )
     assert result.returncode == 0, result.stderr
@@ -680,7 +681,7 @@ def test_functions_of_atexit_that_were_registered_before_connect_can_use_the_lin
         manager.port,
     )
     session = manager.session()
-    session.ended.wait(20)
+    session.ended.wait(PATIENCE)
     manager.close()
     assert lines == ["after 7", "before 3"]
     assert session.said_goodbye

@@ -15,6 +15,7 @@ import pytest
 
 from msl_network_trio import ConnectionLost, LinkBroken, Notification
 from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
+from tests.patience import PATIENCE
 from tests.sync.manager import FakeManager
 
 
@@ -96,7 +97,7 @@ def test_what_tests_of_msl_network_use_is_there_though_it_is_private(client: Cli
     assert client._loop._thread_id == client.loop_thread_id
     assert client._new_request("Echo", "add", 1, 2) == 3
     assert client._new_request("Echo", "echo", 1, x=2, timeout=10) == [[1], {"x": 2}]
-    assert client._new_request("Echo", "add", 1, 2, asynchronous=True).result(10) == 3
+    assert client._new_request("Echo", "add", 1, 2, asynchronous=True).result(PATIENCE) == 3
     assert client._new_request("Manager", "release_lock", "Echo") == []
 
 
@@ -158,7 +159,7 @@ def test_the_scope_of_a_client_disconnects_at_its_end(manager: FakeManager):
     with pytest.raises(ZeroDivisionError), connect(**manager.arguments()):
         raise ZeroDivisionError
     session = manager.session()
-    assert session.ended.wait(10)
+    assert session.ended.wait(PATIENCE)
     assert session.said_goodbye
 
 
@@ -182,7 +183,7 @@ def test_a_handler_is_called_in_order_and_always_in_the_same_thread(link: Link):
 
     link.notification_handler = types.MethodType(handle, link)  # type: ignore[method-assign]
     assert link.notify(200) == "notified"
-    got = [received.get(timeout=10) for _ in range(200)]
+    got = [received.get(timeout=PATIENCE) for _ in range(200)]
     assert [number for _, number, _ in got] == list(range(200))
     assert {name for name, _, _ in got} == {"Echo"}
     assert len({thread for _, _, thread in got}) == 1
@@ -196,7 +197,7 @@ def test_a_handler_may_call_its_own_link(link: Link):
     received: queue.SimpleQueue[Any] = queue.SimpleQueue()
     link.notification_handler = lambda number: received.put(link.add(number, 10))  # type: ignore[method-assign]
     link.notify(3)
-    assert [received.get(timeout=10) for _ in range(3)] == [10, 11, 12]
+    assert [received.get(timeout=PATIENCE) for _ in range(3)] == [10, 11, 12]
 
 
 def test_a_handler_that_takes_long_delays_no_reply(link: Link):
@@ -204,11 +205,11 @@ def test_a_handler_that_takes_long_delays_no_reply(link: Link):
 
     def handle(number: int) -> None:
         entered.set()
-        leave.wait(10)
+        leave.wait(PATIENCE)
 
     link.notification_handler = handle  # type: ignore[method-assign]
     link.notify(1)
-    assert entered.wait(10)
+    assert entered.wait(PATIENCE)
     assert [link.add(n, 1) for n in range(100)] == [n + 1 for n in range(100)]
     leave.set()
 
@@ -225,7 +226,7 @@ def test_an_exception_in_a_handler_is_logged_and_ends_nothing(link: Link, caplog
     with caplog.at_level(logging.ERROR, "msl_network_trio"):
         link.notification_handler = handle  # type: ignore[method-assign]
         link.notify(2)
-        assert done.wait(10)
+        assert done.wait(PATIENCE)
     assert "in the handler" in caplog.text
     assert "exception in the notification handler for 'Echo': <function" in caplog.text
     assert link.add(1, 2) == 3
@@ -243,7 +244,7 @@ def test_a_handler_may_disconnect(link: Link, client: Client, manager: FakeManag
         link.notify(1)
     except ConnectionLost:
         pass
-    assert done.wait(10)
+    assert done.wait(PATIENCE)
     assert not client.is_connected()
     assert manager.session().said_goodbye
 
@@ -256,7 +257,7 @@ def test_an_async_handler_runs_in_the_event_loop(link: Link, client: Client):
 
     link.notification_handler = handle  # type: ignore[method-assign]
     link.notify(1)
-    assert received.get(timeout=10) == (10, client.loop_thread_id)
+    assert received.get(timeout=PATIENCE) == (10, client.loop_thread_id)
 
 
 def test_notifications_can_be_iterated(link: Link):
@@ -275,7 +276,7 @@ def test_a_notification_that_a_thread_has_read_reaches_the_handler(link: Link):
     link.notification_handler = received.put  # type: ignore[method-assign]
     for _ in range(100):
         link.notify(1)
-    assert [received.get(timeout=10) for _ in range(100)] == [0] * 100
+    assert [received.get(timeout=PATIENCE) for _ in range(100)] == [0] * 100
 
 
 def test_a_notification_comes_also_right_after_many_calls(link: Link, manager: FakeManager):
@@ -286,7 +287,7 @@ def test_a_notification_comes_also_right_after_many_calls(link: Link, manager: F
         for _ in range(20):
             link.add(1, 2)
         session.notify(number)  # nobody calls now, and so nobody but the event loop can read it
-        assert received.get(timeout=10) == number
+        assert received.get(timeout=PATIENCE) == number
 
 
 def test_the_shutdown_handler_is_called_when_the_connection_has_ended(manager: FakeManager):
@@ -295,4 +296,4 @@ def test_the_shutdown_handler_is_called_when_the_connection_has_ended(manager: F
     assert client.shutdown_handler() is None
     client.shutdown_handler = lambda: ended.put(client.is_connected())  # type: ignore[method-assign]
     manager.session().close()
-    assert ended.get(timeout=10) is False
+    assert ended.get(timeout=PATIENCE) is False

@@ -15,6 +15,7 @@ import trio
 from msl_network_trio import ConnectionLost, ConnectTimeout, LinkBroken, RemoteError
 from msl_network_trio import LinkedClient as AsyncLinkedClient
 from msl_network_trio.sync import Client, Link, LinkedClient, notifications, request, to_async
+from tests.patience import PATIENCE
 from tests.sync.manager import NOTHING, FakeManager
 
 
@@ -30,7 +31,7 @@ def test_it_is_a_client_that_looks_like_its_service(manager: FakeManager):
     assert repr(linked) == f"<Link[name=foobar] with Echo[vm:1234] at Manager[{at}]>"
     assert linked.add(1, y=2) == 1
     assert linked.add(1, 2) == 3
-    assert linked.add(1, 2, asynchronous=True).result(10) == 3
+    assert linked.add(1, 2, asynchronous=True).result(PATIENCE) == 3
     assert request(linked, "add", [1, 2]) == 3
     assert isinstance(linked.client, Client)
     assert isinstance(linked.link, Link)
@@ -118,7 +119,7 @@ def test_one_that_is_forgotten_leaves_the_network(manager: FakeManager):
     assert linked.add(1, 2) == 3
     del linked
     gc.collect()
-    assert session.ended.wait(10)
+    assert session.ended.wait(PATIENCE)
     assert session.said_goodbye
 
 
@@ -136,7 +137,7 @@ def test_ctrl_c_does_not_keep_one_that_is_forgotten(manager: FakeManager, monkey
     del linked
     gc.collect()
     assert unraisable == [KeyboardInterrupt]  # Python has nobody to give it to
-    assert session.ended.wait(10)
+    assert session.ended.wait(PATIENCE)
     assert session.said_goodbye
 
 
@@ -287,7 +288,7 @@ def test_notifications_reach_every_kind_of_handler(manager: FakeManager, way: st
         elif way == "method type":
             linked.notification_handler = types.MethodType(handle, linked)
         linked.notify(2)
-        assert [received.get(timeout=10) for _ in range(2)] == [("Echo", 0, 10), ("Echo", 1, 11)]
+        assert [received.get(timeout=PATIENCE) for _ in range(2)] == [("Echo", 0, 10), ("Echo", 1, 11)]
 
 
 @pytest.mark.parametrize("name", ["manager", "wait", "send_pending_requests", "raise_latest_error"])

@@ -33,6 +33,7 @@ from msl_network_trio.portal.portal import Portal
 from msl_network_trio.portal.waiting import wait
 from msl_network_trio.portal.worker import Worker
 from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
+from tests.patience import PATIENCE
 from tests.sync.manager import NOTHING, FakeManager
 from tests.sync.test_calls import Background
 
@@ -136,7 +137,7 @@ def test_a_worker_thread_of_another_run_notices_the_cancellation_of_its_own():
             cancelled.set()
 
     async def main() -> None:
-        with trio.fail_after(10), trio.CancelScope() as scope:
+        with trio.fail_after(PATIENCE), trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.to_thread.run_sync, portal.call, forever)
                 await trio.to_thread.run_sync(entered.wait)
@@ -144,7 +145,7 @@ def test_a_worker_thread_of_another_run_notices_the_cancellation_of_its_own():
         assert scope.cancelled_caught
 
     trio.run(main)
-    assert cancelled.wait(10)
+    assert cancelled.wait(PATIENCE)
 
 
 def test_ctrl_c_cancels_the_function_and_waits_until_it_has_cleaned_up():
@@ -220,7 +221,7 @@ def test_nothing_stays_open_that_an_interrupted_thread_will_never_know(
             calls[what]()
     if what in {"connect", "spawn", "LinkedClient"}:
         other = manager.session()
-        assert other.ended.wait(10)
+        assert other.ended.wait(PATIENCE)
         assert other.said_goodbye
     elif what == "notifications":
         assert not to_async(link)._state.streams
@@ -339,14 +340,14 @@ def test_a_worker_ends_with_its_object():
     event = threading.Event()
     worker.submit(lambda: done.append(threading.current_thread()))
     worker.submit(event.set)
-    assert event.wait(10)
+    assert event.wait(PATIENCE)
     (thread,) = done
     assert thread.name == "the worker"
     gone = weakref.ref(worker)
     del worker
     gc.collect()
     assert gone() is None
-    thread.join(10)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
 
 
@@ -358,7 +359,7 @@ def test_a_worker_calls_for_trio_and_is_abandoned_by_cancellation():
             await worker.call(lambda: 1 / 0)
         go_on = threading.Event()
         with trio.move_on_after(0.05) as scope:
-            await worker.call(go_on.wait, 10)
+            await worker.call(go_on.wait, PATIENCE)
         assert scope.cancelled_caught
         go_on.set()
         assert await worker.call(lambda: "next") == "next"
@@ -372,12 +373,12 @@ def test_a_worker_does_not_mind_that_the_run_has_ended():
 
     async def main() -> None:
         with trio.move_on_after(0.01):
-            await worker.call(go_on.wait, 10)
+            await worker.call(go_on.wait, PATIENCE)
 
     trio.run(main)
     go_on.set()
     worker.submit(done.set)
-    assert done.wait(10)
+    assert done.wait(PATIENCE)
 
 
 # ---- questions are asked in the calling thread ----
@@ -414,7 +415,7 @@ def test_without_such_a_thread_a_worker_thread_is_asked():
     portal = current_portal()
     portal.call(begin)
     portal.post(go_on.set)
-    assert asked.wait(10)
+    assert asked.wait(PATIENCE)
     assert answers[0] is not threading.current_thread()
 
 
@@ -507,7 +508,7 @@ def test_ctrl_c_at_a_question_gives_up_connecting(manager: FakeManager):
     manager.questions = [("username", "Manager[vm:1875]")]
     with pytest.raises(KeyboardInterrupt):
         connect(**manager.arguments(prompts=Interrupted()))
-    assert manager.session().ended.wait(10)
+    assert manager.session().ended.wait(PATIENCE)
 
 
 # ---- connect ----
@@ -559,7 +560,7 @@ def test_cancelling_an_application_cancels_what_its_threads_do(manager: FakeMana
 
     async def main() -> None:
         async with async_connect(**manager.arguments()) as client:
-            with trio.fail_after(10), trio.CancelScope() as scope:
+            with trio.fail_after(PATIENCE), trio.CancelScope() as scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(trio.to_thread.run_sync, client.sync.link, "Echo")
                     await trio.to_thread.run_sync(manager.next_held)

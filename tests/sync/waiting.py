@@ -6,8 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-PATIENCE = 60.0
-"""Maximum seconds to wait for what must happen; reached only by a test that fails."""
+from tests.patience import PATIENCE
 
 
 def wait_until(condition: Callable[[], Any]) -> None:

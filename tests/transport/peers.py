@@ -16,9 +16,10 @@ from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.transport.tcp import TcpStream
 from msl_network_trio.transport.tcp_connect import open_tcp
 from msl_network_trio.transport.tls_handshake import open_tls
+from tests.patience import PATIENCE
 from tests.transport.certificates import ordinary
 
-LIMIT = 10.0
+LIMIT = PATIENCE
 """How many seconds a step may take before the test has failed."""
 
 PLAIN = "plain"

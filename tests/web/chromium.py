@@ -15,7 +15,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
-PATIENCE = 40.0
+PATIENCE = 90.0
 """Maximum seconds to wait for a change of the page, on a busy machine."""
 
 _FLAGS = [
