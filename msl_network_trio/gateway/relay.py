@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.gatedirection.handshake_proxy import HandshakeProxy
+from msl_network_trio.gateway.handshake_proxy import HandshakeProxy
 from msl_network_trio.protocol.manager.pending_check import Throttled
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.send_queue import Stalled, wait_send
@@ -56,8 +56,8 @@ async def relay(
     Args:
         websocket: The connection to the peer.
         upstream: The peer's connection to the Manager.
-        stalled_after: Maximum seconds in which an end accepts nothing. In msl-network's Manager, a client that
-            does not receive blocks all clients of the same Service.
+        stalled_after: Maximum seconds in which an end accepts nothing. In msl-network's Manager, a client
+            that does not receive blocks all clients of the same Service.
         handshake: Inspects the data of the handshake until the Manager has admitted the peer; None: all data
             is forwarded unchanged.
     """
@@ -74,7 +74,7 @@ async def relay(
         except Throttled as throttled:
             assert handshake is not None
             websocket.send_nowait(handshake.throttled_reply(throttled))
-            ends.append(RelayEnd(True, str(throttled)))  # to the peer it is as if the Manager had said so
+            ends.append(RelayEnd(True, str(throttled)))  # the peer sees it as the Manager's answer
             nursery.cancel_scope.cancel()
 
     try:
@@ -93,7 +93,7 @@ async def relay(
     finally:
         if handshake is not None:
             handshake.finish()
-        # Behind a goodbye it knows that not all was said.
+        # A close frame has told the peer already that the data is not complete.
         websocket.end(cut_off=down.is_inside_a_line and not websocket.has_sent_close)
         upstream.end(cut_off=up.is_inside_a_line)
     return end
