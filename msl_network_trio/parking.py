@@ -1,4 +1,4 @@
-"""What a parked task is told that is just to go on."""
+"""Outcome with which parked tasks are rescheduled; it has no state, and all tasks share it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ R = TypeVar("R")
 
 
 class _Resume(outcome.Outcome[None]):
-    """The value None, as often as one likes.
+    """The value None, to be used any number of times.
 
-    An `outcome.Value`, of which Trio makes one if it is given nothing, can be used once, and to make it and
-    to note that it was used takes a tenth of a whole request.
+    `outcome.Value`, which Trio makes by default, can be used once. To make one for each request, and to note
+    that it was used, takes a tenth of the request.
     """
 
-    def unwrap(self) -> None:
-        """Return None."""
+    unwrap = {}.clear  # returns None; a function in C, since this is called once for each request
 
     def send(self, gen: Generator[R, None, object]) -> R:
         """Send None into a generator."""

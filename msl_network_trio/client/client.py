@@ -336,60 +336,60 @@ def connect(
     in that nursery, which cannot end before it; cancelling the nursery disconnects.
 
     Args:
-        name: The name of the client on the network.
-        host: The name or address of the Manager's computer; an IPv6 address may be in brackets. Or the URL of
-            a WebSocket, ``"wss://lab.example/msl"`` for example, which says `transport`, `disable_tls`,
+        name: Name of the client on the network.
+        host: Name or address of the Manager's computer; an IPv6 address may be in brackets. Or the URL of a
+            WebSocket, ``"wss://lab.example/msl"`` for example, which contains `transport`, `disable_tls`,
             `path` and `port` (443, or 80 for ``ws``, if there is none in it).
         port: The Manager's port; that for WebSocket is another one.
-        timeout: How many seconds connecting may take in all, not counting those in which a person is asked
-            something; None: no limit.
-        username: The name of a user, if the Manager asks for one.
-        password: The password of that user.
-        password_manager: The Manager's password, if it asks for it.
-        read_limit: The largest line to receive, in bytes; None: no limit.
+        timeout: Maximum seconds that connecting may take, without those in which a person is asked something;
+            None: no limit.
+        username: Name of a user, if the Manager asks for one.
+        password: Password of that user.
+        password_manager: The Manager's password, if it asks for one.
+        read_limit: Maximum bytes of a received line; None: no limit.
         disable_tls: Whether the Manager was started without TLS.
         cert_file: A file with the Manager's certificate, or that of the CA that signed it (PEM). None: the
             certificate that was saved for the host, or else trust on first use. One is saved for each host,
             so of two Managers on one computer the second needs this.
         assert_hostname: Whether the certificate must be for this host.
-        auto_save: Trust the certificate of a host that has none saved, and save it, without asking, if it is
-            good (for this host, not expired). If it cannot be saved, a warning is logged, and it is trusted
-            for this connection only.
-        transport: What carries the connection: ``"tcp"``; ``"websocket"``, also through proxies; or an async
-            function without arguments that returns an open `~msl_network_trio.transport.base.Stream`; then
-            `host`, `port` and TLS do not count. By WebSocket, certificates for which the system's CAs vouch
+        auto_save: Whether to trust the certificate of a host that has none saved, and to save it, without
+            asking, if it is good (for this host, not expired). If it cannot be saved, a warning is logged,
+            and it is trusted for this connection only.
+        transport: The carrier of the connection: ``"tcp"``; ``"websocket"``, also through proxies; or an
+            async function without arguments that returns an open `~msl_network_trio.transport.base.Stream`;
+            then `host`, `port` and TLS are not used. By WebSocket, certificates signed by the system's CAs
             are trusted, too, if neither `cert_file` nor ``assert_hostname=False`` is given.
-        path: The path of the server's WebSocket; None: ``/``.
+        path: Path of the server's WebSocket; None: ``/``.
         headers: Further headers to send when a WebSocket is opened: a token for a proxy, for example.
-        ping_interval: After how many seconds to ask the other end of a WebSocket whether it is there, which
-            shows proxies that it is in use, too; it is lost if no answer comes in the same time. None: never.
-        nursery: Where the task of the connection runs.
+        ping_interval: Seconds between pings of a WebSocket, which also show proxies that it is in use. The
+            connection is lost if a ping is not answered in the same time. None: no pings.
+        nursery: Nursery for the task of the connection.
         prompts: Answers the Manager's questions, and the question of trust (`Prompts`); None: a person at
             the terminal does.
-        request_timeout: How many seconds to wait for a reply if a call does not say; None: no limit.
-        probe_after: After how many seconds with a request open the Manager is asked whether the Services are
-            still there, which otherwise nobody would tell; None: never.
-        probe_every: The most seconds between two such questions, whose distance doubles.
-        unresponsive_after: For how many seconds a Manager that owes an answer may say nothing before the
-            connection counts as lost; None: for ever. It is noticed only while there are questions.
+        request_timeout: Default for the seconds to wait for a reply; None: no limit.
+        probe_after: Seconds that a request is open before the Manager is asked for the Services that are
+            connected, since it does not announce that one is gone; None: never.
+        probe_every: Maximum seconds between these probes, whose interval doubles.
+        unresponsive_after: Seconds that the Manager may leave a probe unanswered and send nothing before the
+            connection counts as lost; None: no limit.
         max_unsent: Maximum bytes that wait to be written, behind the message that is being written, before
             requests have to wait.
         max_unhandled: Maximum bytes of the notifications of one Service that wait for handlers and streams
-            (`Link.notifications`), each counted for its line and 500 bytes. If there are more, the oldest are
-            dropped, and counted by `Client.dropped`. All Services together may have 256 MiB.
+            (`Link.notifications`); each counts its line and 500 bytes. If there are more, the oldest are
+            dropped, and counted by `Client.dropped`. The maximum for all Services together is 256 MiB.
 
     Returns:
-        What is to be awaited, or entered.
+        An object to be awaited or entered.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: An argument has no possible value.
+        ValueError: An argument has an invalid value.
         ConnectTimeout: Not connected in time.
-        ConnectError: Not connected; the text says why, and what to do.
+        ConnectError: Not connected; the message contains the reason and a remedy.
         CertificateError: The Manager's certificate is not trusted.
-        AuthenticationError: The Manager rejected us, or a credential is missing.
+        AuthenticationError: The Manager rejected the client, or a credential is missing.
     """
-    # So that a traceback with the values of variables, as crash reports have it, shows no secrets.
+    # So that a traceback with the values of variables, as in crash reports, contains no secrets.
     password, password_manager, path, headers = map(hide, (password, password_manager, path, headers))
     host = hide(host)  # it may be a URL with a token
     return ClientContext(Settings(**locals()))

@@ -1,8 +1,11 @@
-"""Notifications of one connection that were received and are not yet handled: limits, losses, waits.
+"""Mailboxes: bounded queues of notifications that were received and are not handled yet.
 
-A `Mailbox` holds those that wait for one handler or stream. `Mailboxes` limits the mailboxes of a connection
-together, counts what they lose, and numbers what is received, so that a thread can wait until the handlers
-have returned for everything that was received before the reply to its call.
+A `Mailbox` is the queue of one handler or stream. `Mailboxes` limits those of a client together, counts
+dropped notifications, and numbers received ones, so that a thread can wait until the handlers have returned
+for everything that was received before the reply to its call.
+
+The reader fills mailboxes in the Trio thread. Streams and handlers empty them there, or in the thread of a
+blocking handler. `Mailbox` has a lock for its counters, used once threads share the connection.
 """
 
 from __future__ import annotations
@@ -21,16 +24,16 @@ from msl_network_trio.portal.waiting import release_if_held
 from msl_network_trio.protocol.messages import Notification, NotificationBatch
 
 OVERHEAD = 500
-"""Bytes that a notification is counted for besides its line: what Python needs for its objects, about."""
+"""Bytes that a notification counts in addition to its line: about the size of its Python objects."""
 
 _MAX_PER_CONNECTION = 256 * 1024 * 1024
 
 
 class Waiter:
-    """A thread that waits until a handler has returned for what was received up to some moment.
+    """A thread that waits until a handler has returned for all notifications up to one.
 
     Args:
-        last: The number of the last notification that the thread waits for.
+        last: Number of that notification.
     """
 
     def __init__(self, last: int) -> None:
@@ -39,7 +42,7 @@ class Waiter:
         self._gate.acquire()
 
     def release(self) -> None:
-        """Let the thread go on; releasing it again does no harm."""
+        """Wake the thread. May be repeated."""
         if not is_exiting():
             try:
                 self._gate.release()
@@ -47,26 +50,25 @@ class Waiter:
                 pass  # it was released before
 
     def timed_wait(self, seconds: float) -> bool:
-        """Wait for `release`; see the portal's `wait`."""
+        """Wait until `release`, at most this many seconds; see `waiting.wait`."""
         return self._gate.acquire(True, seconds)
 
 
 class Mailbox:
-    """Notifications that wait for one consumer: a handler or a stream.
+    """Bounded queue of the notifications for one consumer: a handler or a stream.
 
-    It is filled in the Trio thread, and emptied there or in the thread of a handler; the lock guards what is
-    counted. If it is full, the oldest notifications are dropped and counted.
+    If it is full, the oldest notifications are dropped and counted.
 
     Args:
-        service: The name of the Service.
-        mailboxes: The connection's.
-        max_count: The maximum number of notifications; None: the maximum of bytes of the connection.
+        service: Name of the Service.
+        mailboxes: The mailboxes of the client.
+        max_count: Maximum number of notifications; None: the maximum of bytes of the mailboxes.
 
     Attributes:
         queue: The notifications. Consumers take from its left end.
-        at_work: Whether the notification that was taken last may not have been handled yet. To be set before
-            it is taken.
-        dropped: Number of notifications that were lost.
+        at_work: Whether the last notification taken may not have been handled yet. To be set before it is
+            taken.
+        dropped: Number of notifications that were dropped.
         waiters: Threads that wait for the handler.
         has_ended: Whether no more notifications follow.
     """
@@ -91,8 +93,8 @@ class Mailbox:
         self._runs: deque[tuple[int, int, int, int]] = deque()
         """The batches that are not yet handled.
 
-        Of each: the count of notifications put up to its end, the number of the last one (see
-        `NotificationBatch`), its own count, and its bytes, the overhead included.
+        For each: number of notifications put up to its end, number of the last one (see `NotificationBatch`),
+        its own count, and its bytes, including the overhead.
         """
         self._put = 0
         self._size = 0
@@ -132,13 +134,13 @@ class Mailbox:
         self._runs.append((end, last, count, size))
 
     def skip(self, batch: NotificationBatch) -> None:
-        """Count notifications as received that have no handler."""
+        """Count notifications as received for which there is no handler."""
         self._received = batch.last
         if self.waiters:
             self.release_waiters()
 
     def size(self) -> int:
-        """Return the bytes that wait; 0 if the number is what is limited."""
+        """Return the bytes that wait; 0 if the number of notifications is limited instead."""
         if self._max_count is not None:
             return 0
         with self._lock:
@@ -151,7 +153,7 @@ class Mailbox:
                 excess = self._exact_size() - size
                 if excess <= 0:
                     return
-                # What has to go of the first batch, at a time.
+                # How many to drop of the first batch.
                 end, _, count, bytes_ = self._runs[0]
                 number = min(-(-excess * count // bytes_), end - self._handled(), len(self.queue) - 1)
             self._drop(max(1, number))
@@ -169,7 +171,7 @@ class Mailbox:
 
     @trio.lowlevel.enable_ki_protection
     def end(self, *, drop: bool) -> None:
-        """Let no more come; what is there is still given out unless it is dropped."""
+        """Accept no more notifications; the consumer still gets those in the queue, unless `drop` is set."""
         self.has_ended = True
         if drop:
             self.queue.clear()
@@ -183,7 +185,7 @@ class Mailbox:
 
     @trio.lowlevel.enable_ki_protection
     async def wait(self) -> bool:
-        """Wait until there are notifications; return False if there never will be."""
+        """Wait until there are notifications; return False at the end."""
         if self.queue or self.has_ended:
             await trio.lowlevel.checkpoint_if_cancelled()
         while not self.queue:
@@ -194,7 +196,7 @@ class Mailbox:
 
     @trio.lowlevel.enable_ki_protection
     def release_waiters(self) -> None:
-        """Let those threads go on that the handler has caught up with; in any thread."""
+        """Wake the threads whose notifications the handler has handled; in any thread."""
         try:
             with self._lock:
                 handled = self._handled_number()
@@ -210,14 +212,15 @@ class Mailbox:
 
     def may_hold(self, last: int) -> bool:
         """Return whether notifications may be mailboxes up to this number; lock-free."""
-        # In this order: what was received is in the queue first, and `at_work` is set before it is taken.
+        # In this order: notifications are queued before they count, and `at_work` is set before they are
+        # taken.
         return self._received < last or bool(self.queue) or self.at_work
 
     def add_waiter(self, waiter: Waiter) -> bool:
         """Register a waiter, released when the handler has caught up; return False if it has already."""
         try:
             with self._lock:
-                # It waits first, since a handler looks for waiters whenever it has taken a notification.
+                # Added before the check, since a handler releases waiters after it has taken a notification.
                 self.waiters = [*self.waiters, waiter]
                 waits = not self.has_ended and self._handled_number() < waiter.last
                 if not waits:
@@ -228,7 +231,7 @@ class Mailbox:
             raise
 
     def remove_waiter(self, waiter: Waiter) -> None:
-        """Wait no longer."""
+        """Remove a waiter."""
         try:
             with self._lock:
                 self.waiters = [other for other in self.waiters if other is not waiter]
@@ -266,10 +269,10 @@ class Mailbox:
 
 
 class Handler(Protocol):
-    """What calls the notification handler of a link, as threads see it that wait for it."""
+    """Caller of a notification handler, for threads that wait for it; see `HandlerRunner`."""
 
     def is_behind(self, last: int) -> bool:
-        """Return whether a thread may have to wait until notifications up to this number are handled."""
+        """Return whether notifications up to this number may not have been handled yet."""
 
     def add_waiter(self, waiter: Waiter) -> bool:
         """See `Mailbox.add_waiter`."""
@@ -278,13 +281,13 @@ class Handler(Protocol):
         """See `Mailbox.remove_waiter`."""
 
     def give_up_on(self, last: int, seconds: float) -> None:
-        """Let no thread wait again before the handler has caught up, and log that."""
+        """Make threads wait no longer until the handler has caught up, and log that."""
 
 
 class Mailboxes:
-    """The notifications of one connection that wait to be handled.
+    """The mailboxes of one client.
 
-    Threads may look at `numbers` and `handlers`; everything else is for the Trio thread.
+    Threads may read `numbers` and `handlers`; everything else belongs to the Trio thread.
 
     Args:
         max_size: Maximum bytes that wait for one handler or stream. As they share the notifications of a
@@ -294,14 +297,14 @@ class Mailboxes:
     Attributes:
         max_size: See above.
         numbers: Number of notifications received of each Service, if there is or was a link with it.
-        has_numbers: Whether any were received.
-        caught_up: The number, by Service, up to which handlers are known to need no waiting for.
-        handlers: What calls the handlers, by Service.
-        dropped: Number of notifications of each Service that all handlers and streams together have lost.
-        size: Bytes that wait, at most: what is handled is not subtracted before there are too many, and a
-            notification counts for each of the mailboxes that share it.
+        has_numbers: Whether any notification was received.
+        caught_up: Number of a notification, by Service, up to which threads need not wait for handlers.
+        handlers: Callers of the handlers, by Service.
+        dropped: Number of notifications of each Service that handlers and streams have lost in total.
+        size: Upper bound of the bytes that wait: handled notifications are not subtracted before the maximum
+            is reached, and a notification counts for each of the mailboxes that share it.
         max_total: See above.
-        is_shared: Whether threads use the connection, so that mailboxes need their locks.
+        is_shared: Whether threads share the connection, so that mailboxes need their locks.
     """
 
     def __init__(self, max_size: float = MAX_UNHANDLED, max_total: float = _MAX_PER_CONNECTION) -> None:
@@ -314,49 +317,49 @@ class Mailboxes:
         self.max_total = max_total
         self.size = 0
         self.is_shared = False
-        self._mailboxes: dict[str, list[Mailbox]] = {}
+        self._by_service: dict[str, list[Mailbox]] = {}
 
     def number(self, batch: NotificationBatch) -> None:
-        """Number notifications, in the order in which they are received; in any thread that reads."""
+        """Number notifications, in the order of reception; in any thread that reads."""
         service = batch[0].service
         if service in self.numbers:  # else there is no link with it
             self.numbers[service] = batch.last = self.numbers[service] + len(batch)
             self.has_numbers = True
 
     def add_handler(self, service: str, handler: Handler) -> None:
-        """Add what calls a handler of the notifications of a Service."""
+        """Add the caller of a handler for the notifications of a Service."""
         self.numbers.setdefault(service, 0)
         self.handlers[service] = (*self.handlers.get(service, ()), handler)
 
     def remove_handler(self, service: str, handler: Handler) -> None:
-        """Remove what calls a handler; removing it again does no harm."""
+        """Remove the caller of a handler. May be repeated."""
         self.handlers[service] = tuple(
             other for other in self.handlers.get(service, ()) if other is not handler
         )
 
     def add(self, mailbox: Mailbox) -> None:
-        """Limit a mailbox together with the others."""
-        self._mailboxes.setdefault(mailbox.service, []).append(mailbox)
+        """Add a mailbox to those that are limited together."""
+        self._by_service.setdefault(mailbox.service, []).append(mailbox)
 
     def remove(self, mailbox: Mailbox) -> None:
-        """Limit a mailbox no longer; removing it again does no harm."""
-        mailboxes = self._mailboxes.get(mailbox.service, [])
+        """Remove a mailbox from those that are limited together. May be repeated."""
+        mailboxes = self._by_service.get(mailbox.service, [])
         if mailbox in mailboxes:
             mailboxes.remove(mailbox)
         if not mailboxes:
-            self._mailboxes.pop(mailbox.service, None)
+            self._by_service.pop(mailbox.service, None)
 
     def shrink(self) -> None:
         """Drop notifications of the largest mailboxes if all of them hold too many bytes."""
-        sizes = {service: _largest(mailboxes) for service, mailboxes in self._mailboxes.items()}
+        sizes = {service: _largest(mailboxes) for service, mailboxes in self._by_service.items()}
         self.size = sum(sizes.values())
         for service in sorted(sizes, key=sizes.__getitem__, reverse=True):
             excess = self.size - self.max_total
             if excess <= 0:
                 break
-            for mailbox in self._mailboxes[service]:
+            for mailbox in self._by_service[service]:
                 mailbox.shrink(sizes[service] - excess)
-            self.size -= sizes[service] - _largest(self._mailboxes[service])
+            self.size -= sizes[service] - _largest(self._by_service[service])
 
 
 def _largest(mailboxes: list[Mailbox]) -> int:

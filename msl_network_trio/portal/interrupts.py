@@ -1,7 +1,8 @@
-"""Defers signal handlers while the main thread is in a critical section.
+"""Deferral of signal handlers during a critical section of the main thread.
 
-Python calls signal handlers in the main thread, between any two steps of what it executes, and they may
-raise: that for Ctrl-C does, those that end a program (SIGTERM) or limit a time (SIGALRM) often do.
+Python calls signal handlers in the main thread, between any two bytecode instructions, and they may raise:
+the one for Ctrl-C does, those that end a program (SIGTERM) or limit a time (SIGALRM) often do. Only the main
+thread changes the state of this module.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, TypeVar, TypeVarTuple
 from msl_network_trio.portal import process
 
 try:
-    # What signal.signal() calls, without making enums, which takes most of its time.
+    # The functions behind signal.signal(), without the conversion to enums, which takes most of its time.
     from _signal import getsignal as _get_handler  # type: ignore[import-not-found]
     from _signal import signal as _set_handler
 except ImportError:  # not CPython
@@ -31,13 +32,13 @@ _SIGNALS = sorted(
     for number in signal.valid_signals()
     if number not in {getattr(signal, "SIGKILL", None), getattr(signal, "SIGSTOP", None)}
 )
-"""The signals that can be handled."""
+"""Numbers of the signals that can be handled."""
 
 
 def uninterrupted(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """Call a function and defer all signal handlers until it has returned.
+    """Call a function, and defer all signal handlers until it has returned.
 
-    Of use in the main thread, and harmless in others. The function must not wait for anything.
+    In other threads than the main one it just calls the function. The function must not wait.
     """
     if threading.get_ident() != process.this.main_thread:
         return function(*args)
@@ -47,7 +48,7 @@ def uninterrupted(function: Callable[[*Ts], R], *args: *Ts) -> R:
     try:
         try:
             for number, _ in handlers:
-                # Called with the number and the frame, it takes a note.
+                # As a handler it is called with the number and the frame, and stores them.
                 _set_handler(number, noted.setdefault)
             return function(*args)
         finally:
@@ -60,23 +61,23 @@ def uninterrupted(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 
 _known: tuple[list[Any], Handlers] = ([], [])
-"""What the handlers of all signals were last time, and those of them that Python calls."""
+"""Cache: the handlers of all signals, and those of them that are Python functions."""
 
 
 def _handlers() -> Handlers:
-    """Return the signals that have handlers which Python calls; this is on the way of calls by TLS."""
-    global _known  # noqa: PLW0603 - it saves two thirds of the time
+    """Return the signals whose handlers are Python functions, and these; each call over TLS needs it."""
+    global _known  # noqa: PLW0603 - the cache saves two thirds of the time
     now = [*map(_get_handler, _SIGNALS)]
     before, handlers = _known
     if now != before:
-        # The others are ignored, end the process, or are not written in Python.
+        # Other signals are ignored, end the process, or have a handler that is not a Python function.
         handlers = [pair for pair in zip(_SIGNALS, now, strict=True) if callable(pair[1])]
         _known = (now, handlers)
     return handlers
 
 
 def _restore(handlers: Handlers) -> None:
-    """Set handlers; those that are set already may be called, and raise, in the midst of it."""
+    """Set handlers; those that are set already may be called, and raise, between two steps."""
     try:
         while handlers:
             _set_handler(*handlers[-1])
@@ -87,7 +88,7 @@ def _restore(handlers: Handlers) -> None:
 
 
 def _call(handlers: Handlers, noted: dict[int, FrameType | None]) -> None:
-    """Call the handlers of the signals that came meanwhile; each of them may raise."""
+    """Call the handlers of the deferred signals; each of them may raise."""
     for number, handler in handlers:
         if number in noted:
             frame = noted.pop(number)

@@ -1,4 +1,4 @@
-"""A call of a thread into a Trio run, which it waits for."""
+"""Blocking call from a thread into the Trio loop."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from msl_network_trio.portal.waiting import wait
 
 R = TypeVar("R")
 
-_CLEAN_UP = 5.0
-"""How many seconds an interrupted call may take to leave everything tidy."""
+_CLEAN_UP_TIMEOUT = 5.0
+"""Maximum seconds that an interrupted call waits for the cleanup in the Trio thread."""
 
 _loop_call: ContextVar[LoopCall[Any] | None] = ContextVar("call", default=None)
 
@@ -32,16 +32,18 @@ class Poster(Protocol):
 
 
 def run_has_ended() -> ConnectionLost:
-    """Return what is raised when there is no Trio run any more."""
+    """Return the error of a call when the Trio run has ended."""
     return ConnectionLost("The Trio run that the connection belonged to has ended")
 
 
 class LoopCall(Generic[R]):
-    """A call of a thread that is no worker thread of the Trio run; meanwhile it can be asked to do things.
+    """A blocking call into the Trio loop, from a thread that is not a worker thread of the Trio run.
+
+    While the thread waits, the called task can make it call functions (`ask`).
 
     Args:
         portal: The way into the Trio run.
-        function: What to call.
+        function: The async function to call.
         close: See `Portal.open`.
     """
 
@@ -57,7 +59,7 @@ class LoopCall(Generic[R]):
         self._scope = trio.CancelScope()
         self._started = False
         self._ended = trio.Event()
-        # What the thread shall do next; None: nothing more, since there is an outcome.
+        # Functions that the thread must call; None: there is an outcome.
         self._next: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._outcome: outcome.Outcome[R] | None = None
 
@@ -66,28 +68,28 @@ class LoopCall(Generic[R]):
         """Whether there is an outcome."""
         return self._outcome is not None
 
-    # In the thread.
+    # ---- in the thread ----
 
     def run(self) -> R:
-        """Have the function called, and return what it returns.
+        """Call the function in the Trio thread, and return its result.
 
         Raises:
             ConnectionLost: The Trio run has ended.
-            BaseException: What the function raises, or what has interrupted the thread.
+            BaseException: The function has raised it, or it has interrupted the thread.
         """
         try:
             self._portal.post(self._start)
-            self._attend(math.inf)
+            self._serve(math.inf)
             park_at_exit()
             assert self._outcome is not None
             return self._outcome.unwrap()
         except BaseException as error:
             if not (isinstance(self._outcome, outcome.Error) and self._outcome.error is error):
-                self._give_up()
+                self._abandon()
             raise
 
-    def _attend(self, seconds: float) -> None:
-        """Do what is asked for, until there is an outcome."""
+    def _serve(self, seconds: float) -> None:
+        """Call the functions that the task asks for, until there is an outcome."""
         task: Callable[[], None] | None = None
 
         def arrived(seconds: float) -> bool:
@@ -101,16 +103,16 @@ class LoopCall(Generic[R]):
         while wait(arrived, seconds) and task is not None:
             task()
 
-    def _give_up(self) -> None:
-        """Cancel the function, and wait until it has cleaned up and nothing is left of what it has done."""
-        tidy: queue.SimpleQueue[None] = queue.SimpleQueue()
+    def _abandon(self) -> None:
+        """Cancel the function, and wait until it and `close` have cleaned up."""
+        is_clean: queue.SimpleQueue[None] = queue.SimpleQueue()
         try:
-            self._portal.post(self._start_tidying, tidy)
-            tidy.get(timeout=_CLEAN_UP)
+            self._portal.post(self._start_cleaning_up, is_clean)
+            is_clean.get(timeout=_CLEAN_UP_TIMEOUT)
         except (ConnectionLost, queue.Empty):
             pass
 
-    # In the Trio thread.
+    # ---- in the Trio thread ----
 
     def _start(self) -> None:
         self._started = True
@@ -136,27 +138,27 @@ class LoopCall(Generic[R]):
         if not is_exiting():
             self._next.put(None)
 
-    def _start_tidying(self, tidy: queue.SimpleQueue[None]) -> None:
-        if not self._started:  # Ctrl-C came before that was even asked for
-            tidy.put(None)
+    def _start_cleaning_up(self, is_clean: queue.SimpleQueue[None]) -> None:
+        if not self._started:  # Ctrl-C was raised before _start was posted
+            is_clean.put(None)
             return
         try:
-            trio.lowlevel.spawn_system_task(self._tidy_up, tidy)
+            trio.lowlevel.spawn_system_task(self._clean_up, is_clean)
         except RuntimeError:  # the run is ending, and closes everything
-            tidy.put(None)
+            is_clean.put(None)
 
-    async def _tidy_up(self, tidy: queue.SimpleQueue[None]) -> None:
+    async def _clean_up(self, is_clean: queue.SimpleQueue[None]) -> None:
         try:
             self._scope.cancel()
             await self._ended.wait()
-            # It may have been too late to cancel it.
+            # It may have finished before the cancellation.
             if self._close is not None and isinstance(self._outcome, outcome.Value):
                 await self._close(self._outcome.value)
         finally:
-            tidy.put(None)
+            is_clean.put(None)
 
     async def ask(self, function: Callable[[], R]) -> R:
-        """Have the thread call a function, and return what that returns."""
+        """Make the thread call a function, and return its result."""
         answered = trio.Event()
         answer: outcome.Outcome[R] | None = None
 
@@ -164,7 +166,7 @@ class LoopCall(Generic[R]):
             nonlocal answer
             try:
                 answer = outcome.Value(function())
-            except Exception as error:  # noqa: BLE001 - it is raised in the task; Ctrl-C is for the thread
+            except Exception as error:  # noqa: BLE001 - it is raised in the task; Ctrl-C stays in the thread
                 answer = outcome.Error(error)
             self._portal.post(answered.set)
 
@@ -175,12 +177,12 @@ class LoopCall(Generic[R]):
 
 
 async def in_calling_thread(function: Callable[..., R], *args: Any) -> R:
-    """Call a function in the thread that waits for this task, if there is one, else in a worker thread.
+    """Call a function in the thread whose call this task serves; without one, in a worker thread.
 
-    Cancellation abandons it.
+    Cancellation abandons the call.
     """
     call = _loop_call.get()
-    if call is None or call.is_done:  # it is inherited by tasks that live longer
+    if call is None or call.is_done:  # tasks that outlive the call inherit it
         return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
     result: R = await call.ask(partial(function, *args))
     return result

@@ -1,4 +1,4 @@
-"""The way from threads into one Trio run."""
+"""Portal: calls from threads into one Trio run; may be used from any thread, without a lock."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _here: trio.lowlevel.RunVar[Portal] = trio.lowlevel.RunVar("portal")
 
 
 class Portal:
-    """The way from threads into one Trio run.
+    """Calls functions in one Trio run, from other threads.
 
     Args:
-        token: The Trio run's.
+        token: Token of the Trio run.
 
     Attributes:
-        thread_id: The identifier of the Trio thread.
+        thread_id: Identifier of the Trio thread.
     """
 
     def __init__(self, token: trio.lowlevel.TrioToken) -> None:
@@ -42,7 +42,7 @@ class Portal:
 
     @classmethod
     def here(cls) -> Portal:
-        """Return the portal of the Trio run that this is called in."""
+        """Return the portal of the current Trio run."""
         try:
             return _here.get()
         except LookupError:
@@ -52,20 +52,20 @@ class Portal:
 
     @property
     def is_inherited(self) -> bool:
-        """Whether the Trio run belongs to the process that this one was forked from."""
+        """Whether the Trio run belongs to the parent of this forked process."""
         return self._process is not process.this
 
     def check_own(self) -> None:
-        """Check that the Trio run does not belong to the process that this one was forked from.
+        """Check that the Trio run belongs to this process.
 
         Raises:
-            ConnectionLost: It does.
+            ConnectionLost: It belongs to the parent of this forked process.
         """
         if self._process is not process.this:
             raise ConnectionLost("The connection belongs to the process that this one was forked from")
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
-        """Have a function called in the Trio thread, soon; what it raises is a mistake of ours, and logged.
+        """Schedule a call of a plain function in the Trio thread. An exception in it is logged.
 
         Raises:
             ConnectionLost: The Trio run has ended.
@@ -78,16 +78,15 @@ class Portal:
             raise run_has_ended() from None
 
     def call(self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call an async function in the Trio thread, and wait for it.
+        """Call an async function in the Trio thread, and return its result.
 
-        In a worker thread of the same Trio run the task that the thread works for calls it, and cancels it
-        when it is cancelled; elsewhere a task of its own does.
+        From a worker thread of the same Trio run, the task that waits for the thread calls it, and its
+        cancellation cancels the function; from other threads a task of its own does.
 
         Raises:
             RuntimeError: This is a Trio thread.
-            KeyboardInterrupt: Ctrl-C was pressed. The function has been cancelled.
-            trio.Cancelled: The task that this worker thread works for was cancelled. So has been the
-                function.
+            KeyboardInterrupt: Ctrl-C was pressed. The function was cancelled.
+            trio.Cancelled: The task that waits for this worker thread was cancelled, and so was the function.
             ConnectionLost: The Trio run has ended.
         """
         return self.open(function, None, *args, **kwargs)
@@ -104,10 +103,10 @@ class Portal:
 
         Args:
             function: The function.
-            close: Closes what it has opened if the thread was interrupted, and will never get to know it. It
-                must raise nothing.
-            args: The positional arguments of the function.
-            kwargs: Its keyword arguments.
+            close: Closes what the function has opened, if the thread was interrupted and cannot get it any
+                more. It must not raise.
+            args: Positional arguments of the function.
+            kwargs: Keyword arguments of the function.
         """
         check_may_wait(getattr(function, "__qualname__", repr(function)))
         call = partial(function, *args, **kwargs)
@@ -116,10 +115,10 @@ class Portal:
     def end(self, function: Callable[[], Awaitable[object]]) -> None:
         """Call an async function that ends something; see `call`.
 
-        If an exception interrupts this thread the function is called all the same, soon.
+        If an exception interrupts this thread, the function is called in the background.
 
         Args:
-            function: The function; to call it again must do no harm.
+            function: The function. A second call must have no effect.
         """
         try:
             self.call(function)
@@ -131,7 +130,7 @@ class Portal:
             raise
 
     def do(self, function: Callable[[], object]) -> None:
-        """Call a plain function in the Trio thread, be it this one or not, and wait for it; see `call`."""
+        """Call a plain function in the Trio thread, which may be the calling one; see `call`."""
         if threading.get_ident() == self.thread_id:
             function()
             return
@@ -142,7 +141,7 @@ class Portal:
         self.call(call)
 
     def _is_home(self) -> bool:
-        """Whether this is a worker thread of this portal's Trio run."""
+        """Return whether this is a worker thread of this portal's Trio run."""
         try:
             return trio.from_thread.run_sync(trio.lowlevel.current_trio_token) is self._token
         except RuntimeError:
@@ -164,7 +163,7 @@ async def _run_quietly(function: Callable[[], Awaitable[object]]) -> None:
 
 
 def _call(function: Callable[..., object], *args: Any) -> None:
-    """Call a function: an exception in it would end the Trio run, and with it all other connections."""
+    """Call a function, and log an exception, which would end the Trio run and with it all connections."""
     try:
         function(*args)
     except Exception:

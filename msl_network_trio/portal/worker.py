@@ -25,11 +25,11 @@ R = TypeVar("R")
 class _Job:
     """A function to be called once.
 
-    An exception may interrupt the thread at any moment; then `run` is called again, and does what is left.
+    An exception may interrupt the thread at any moment. Then `run` is called again, and does the rest.
 
     Args:
-        function: The function; must raise nothing.
-        finish: Called afterwards, also when the function was interrupted, perhaps more than once.
+        function: The function; must not raise.
+        finish: Called afterwards, also if the function was interrupted, possibly more than once.
     """
 
     __slots__ = ("_finish", "_function", "_is_started")
@@ -49,24 +49,24 @@ class _Job:
 
 
 class Worker:
-    """A thread that calls functions, one after the other; it ends with this object.
+    """A background thread that calls functions, one at a time; it ends when this object is deleted.
 
     It is a daemon, so it does not keep the interpreter from ending. An exception that is injected into it
-    interrupts one function at most.
+    interrupts at most one function.
 
     Args:
-        name: The name of the thread.
+        name: Name of the thread.
     """
 
     def __init__(self, name: str) -> None:
         self._jobs: deque[_Job] = deque()
-        # What is put there just wakes the thread; None: it shall end when there are no more jobs.
+        # An item wakes the thread; None: the thread ends when there are no more jobs.
         self._wakes: queue.SimpleQueue[bool | None] = queue.SimpleQueue()
         threading.Thread(target=_work, args=(self._jobs, self._wakes), name=name, daemon=True).start()
         weakref.finalize(self, self._wakes.put, None).atexit = False
 
     def submit(self, function: Callable[[], object]) -> None:
-        """Have a function called, after those that were submitted before; it must raise nothing."""
+        """Schedule a call of a function, after those that were submitted before. It must not raise."""
         self._put(_Job(function))
 
     def _put(self, job: _Job) -> None:
@@ -74,7 +74,7 @@ class Worker:
         self._wakes.put(True)
 
     async def call(self, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
-        """Call a function from Trio, and wait for what it returns. Cancellation abandons it."""
+        """Call a function from the Trio thread, and return its result. Cancellation abandons the call."""
         portal = Portal.here()
         done = trio.Event()
         result: outcome.Outcome[R] | None = None
@@ -87,7 +87,7 @@ class Worker:
             try:
                 portal.post(done.set)
             except ConnectionLost:
-                pass  # nobody is there to be told
+                pass  # no task waits any more
 
         self._put(_Job(job, finish))
         await done.wait()
@@ -102,15 +102,15 @@ def _work(jobs: deque[_Job], wakes: queue.SimpleQueue[bool | None]) -> None:
         try:
             is_ending = _work_off(jobs, wakes)
         except BaseException as error:  # noqa: BLE001 - it is logged
-            # It came between two jobs, so it belongs to no caller.
+            # It was raised between two jobs, so it belongs to no caller.
             logger.warning("%r interrupted the thread %r", error, threading.current_thread().name)
 
 
 def _work_off(jobs: deque[_Job], wakes: queue.SimpleQueue[bool | None]) -> bool:
-    """Run jobs until the thread shall end; may be interrupted and called again at any moment."""
+    """Run jobs until the end of the thread; may be interrupted and called again at any moment."""
     is_last = False
     while True:
-        # First, since an interruption may have lost a wake.
+        # Before waiting, since an interruption may have lost a wake.
         while jobs:
             jobs[0].run()
             jobs.popleft()

@@ -1,4 +1,8 @@
-"""Requests whose threads do not wait at once: `concurrent.futures.Future`, as in msl-network."""
+"""Futures: replies of requests that threads make with ``asynchronous=True``.
+
+They work with `concurrent.futures`. The lock of each Future protects its state; an exception that interrupts
+a thread may leave it locked, see `_FutureLock` and `Future._free_lock`.
+"""
 
 from __future__ import annotations
 
@@ -23,21 +27,20 @@ from msl_network_trio.portal.worker import Worker
 
 logger = get_logger(__name__)
 
-_LONGEST_HOLD, _SHORTEST_PATIENCE = 1.0, 0.01
-"""Seconds after which the lock of a Future counts as abandoned by an interrupted thread, and the minimum.
+_MAX_LOCK_TIMEOUT, _MIN_LOCK_TIMEOUT = 1.0, 0.01
+"""Maximum and minimum seconds after which a locked Future counts as abandoned by an interrupted thread.
 
-Functions of the standard library hold it for some microseconds. If there is one such lock there may be more,
-of a thousand Futures that were waited for together: the longer of these for the first, then half of it each
-time.
+Functions of the standard library hold it for some microseconds. If there is one abandoned lock there may be
+more, of a thousand Futures in one `concurrent.futures.wait`. So the timeout halves each time.
 """
 
 
 class Requester(Protocol):
-    """Makes the requests of Futures; see `Calls`."""
+    """Maker of the requests of Futures; see `Calls`."""
 
     @property
     def callbacks(self) -> Callbacks:
-        """Calls the functions that were added to Futures."""
+        """The caller of functions that were added to Futures."""
 
     def abandon(self, request: FutureRequest) -> None:
         """See `Calls.abandon`."""
@@ -63,11 +66,11 @@ class FutureRequest(ThreadRequest):
     is_unawaited: bool
 
     def wake(self) -> None:
-        """Tell the Future."""
+        """Settle the Future."""
         future = self.future
         if future is not None and not is_exiting():
             future.settle(self.error)
-            self.future = None  # else the two would hold each other, and be left to the garbage collector
+            self.future = None  # breaks the reference cycle of the two
 
     def wake_in_thread(self) -> bool:
         """See `ThreadRequest.wake_in_thread`."""
@@ -79,14 +82,14 @@ class FutureRequest(ThreadRequest):
 
 
 class Callbacks:
-    """Calls what Futures are to call when a reply has come, in a thread of its own."""
+    """Calls functions that were added to Futures, in a background thread."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._worker: Worker | None = None
 
     def prepare(self) -> None:
-        """Start the thread, which is not possible any more when the interpreter is about to end."""
+        """Start the thread, which Python cannot do any more when the interpreter is about to end."""
         try:
             with self._lock:
                 if self._worker is None:
@@ -96,7 +99,7 @@ class Callbacks:
             raise
 
     def call(self, function: Callable[[Future], object], future: Future) -> None:
-        """Call a function: here, or in the other thread if this is one that has just read the reply."""
+        """Call a function: in the background thread if the calling one settles the Future, else here."""
         if future.is_settling:
             assert self._worker is not None
             self._worker.submit(partial(_call, function, future))
@@ -105,7 +108,7 @@ class Callbacks:
 
 
 def _call(function: Callable[[Future], object], future: Future) -> None:
-    """Call a function, whose own calls do not wait for notification handlers: one may wait for it."""
+    """Call a function. Its calls do not wait for notification handlers, as a handler may wait for it."""
     token = in_callback.set(True)
     try:
         function(future)
@@ -115,37 +118,37 @@ def _call(function: Callable[[Future], object], future: Future) -> None:
         in_callback.reset(token)
 
 
-class _Patience:
+class _LockTimeout:
     """The timeout for an abandoned lock, in this process.
 
     Attributes:
-        seconds: Halved each time that a lock is found abandoned, see above.
+        seconds: Halved each time that a lock is found abandoned; see `_MAX_LOCK_TIMEOUT`.
     """
 
-    seconds = _LONGEST_HOLD
+    seconds = _MAX_LOCK_TIMEOUT
 
 
 def _is_stuck(lock: Any) -> bool:
-    """Return whether a thread holds a lock that was interrupted in the midst of a function that uses it."""
+    """Return whether a lock was abandoned by an interrupted thread."""
     try:
         if not lock.acquire(blocking=False):
-            if not lock.acquire(timeout=_Patience.seconds):
-                _Patience.seconds = max(_SHORTEST_PATIENCE, _Patience.seconds / 2)
+            if not lock.acquire(timeout=_LockTimeout.seconds):
+                _LockTimeout.seconds = max(_MIN_LOCK_TIMEOUT, _LockTimeout.seconds / 2)
                 return True
-            _Patience.seconds = _LONGEST_HOLD
+            _LockTimeout.seconds = _MAX_LOCK_TIMEOUT
         lock.release()
     except BaseException:
-        if isinstance(lock, _FutureLock):  # of another kind it may be the lock of another thread
+        if isinstance(lock, _FutureLock):  # a lock of another kind may be held by another thread
             release_if_held(lock)
         raise
     return False
 
 
 class _FutureLock(_thread.RLock):  # type: ignore[misc]  # for type checkers it is final
-    """In place of the Condition of a Future.
+    """Lock that replaces the Condition of a Future.
 
-    The methods of a Condition are written in Python, and an exception that interrupts these leaves it locked.
-    Then the Trio thread would wait for ever. Waiting is by `Future._is_over`, not by notification.
+    An exception that interrupts the methods of a Condition, which are Python functions, leaves it locked, and
+    the Trio thread would wait forever. Threads wait for `Future._is_over`, and need no notification.
     """
 
     def notify_all(self) -> None:
@@ -164,10 +167,10 @@ class Future(concurrent.futures.Future[Any]):
 
     Args:
         request: The request.
-        calls: What it was made by.
+        calls: The maker of the request.
 
     Attributes:
-        deadline: When the time of the request is over, by the clock of `time.monotonic`.
+        deadline: Deadline of the request, by `time.monotonic`.
     """
 
     def __init__(self, request: FutureRequest, calls: Requester) -> None:
@@ -182,10 +185,10 @@ class Future(concurrent.futures.Future[Any]):
         self.deadline = math.inf
 
     def cancel(self) -> bool:
-        """Abandon the request. If it was not written yet it never will be; else its reply is dropped.
+        """Abandon the request. If it was not written yet it is withdrawn; else its reply is dropped.
 
         Returns:
-            Whether it was abandoned; False if the reply is there already.
+            Whether it was abandoned; False if the reply has arrived.
         """
         try:
             return self._cancel()
@@ -203,7 +206,7 @@ class Future(concurrent.futures.Future[Any]):
         with self._condition:  # of several threads, one cancels
             first, self._is_abandoned = not self._is_abandoned, True
         if first:
-            self.set_running_or_notify_cancel()  # else wait() and as_completed() would not hear of it
+            self.set_running_or_notify_cancel()  # for wait() and as_completed()
             self._is_over.set()
             self._calls.abandon(self._request)
         return True
@@ -212,25 +215,25 @@ class Future(concurrent.futures.Future[Any]):
         """Wait for the reply, and for notification handlers as a call does; see `Link.notification_handler`.
 
         Args:
-            timeout: How many seconds to wait; None: no limit. The request goes on when they are over.
+            timeout: Seconds to wait; None: no limit. The request stays open after that.
 
         Raises:
-            TimeoutError: It is not there yet.
+            TimeoutError: The reply has not arrived in time.
             concurrent.futures.CancelledError: The request was cancelled.
-            RuntimeError: This is a Trio thread, and it is not there yet.
+            RuntimeError: This is a Trio thread, and the reply has not arrived.
         """
         if self._has_result and not self._request.preceding:
-            return self._request.result  # all that there is to it
+            return self._request.result  # the usual case, without further calls
         self._wait(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the reply, and return the error if it is one; see `result`."""
+        """Wait for the reply, and return its error; None if it is a result. See `result`."""
         self._wait(timeout)
         return super().exception(0)
 
     def add_done_callback(self, fn: Callable[[Future], object]) -> None:
-        """Have a function called when the reply is there; at once if it is there already."""
+        """Call a function when the reply has arrived; at once if it has."""
         self._calls.callbacks.prepare()
         try:
             super().add_done_callback(partial(self._calls.callbacks.call, fn))
@@ -239,18 +242,18 @@ class Future(concurrent.futures.Future[Any]):
             raise
 
     def done(self) -> bool:
-        """Return whether the reply is there, or the request was cancelled."""
+        """Return whether the reply has arrived, or the request was cancelled."""
         return self._state in (FINISHED, CANCELLED, CANCELLED_AND_NOTIFIED)
 
     def _free_lock(self) -> None:
-        """Replace locks that a thread interrupted in `concurrent.futures.wait` will never release.
+        """Replace locks that were abandoned by a thread interrupted in `concurrent.futures.wait`.
 
         That function, and `as_completed`, hold the locks of all their Futures for a moment.
         """
         if _is_stuck(self._condition):
             self._condition = _FutureLock()
         if self._waiters:
-            # These wait by an Event, which has a Condition.
+            # Each has an Event, and that has a Condition.
             with self._condition:
                 self._waiters = [
                     waiter
@@ -269,7 +272,7 @@ class Future(concurrent.futures.Future[Any]):
             else:
                 self.set_exception(error)
         except concurrent.futures.InvalidStateError:
-            pass  # it was cancelled in the same moment
+            pass  # it was cancelled at the same moment
         finally:
             self.is_settling = False
             self._is_over.set()
@@ -277,7 +280,7 @@ class Future(concurrent.futures.Future[Any]):
     def settle_in_thread(self, error: NetworkError | None) -> bool:
         """Take the outcome in any thread; return False if callbacks or `wait()` have to be notified.
 
-        An exception may interrupt it. Then it, or `settle`, is called again, and goes on.
+        An exception may interrupt it. Then it, or `settle`, is called again and does the rest.
         """
         if self._has_listeners:
             return False
@@ -298,7 +301,7 @@ class Future(concurrent.futures.Future[Any]):
 
     @property
     def _has_listeners(self) -> bool:
-        """Whether a callback, `concurrent.futures.wait` or `as_completed` has to be told of the outcome."""
+        """Whether a callback, `concurrent.futures.wait` or `as_completed` waits for the outcome."""
         return bool(self._waiters or self._done_callbacks)  # type: ignore[attr-defined]
 
     def _wait(self, timeout: float | None) -> None:

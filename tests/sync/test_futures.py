@@ -17,7 +17,7 @@ import trio
 from msl_network_trio import ConnectionLost, RemoteError, ReplyTimeout
 from msl_network_trio import connect as async_connect
 from msl_network_trio.sync import Client, Future, Link, to_async
-from msl_network_trio.sync.calls import _LONGEST_PATIENCE, _PATIENCE
+from msl_network_trio.sync.calls import _MAX_FLUSH_DELAY, _MIN_FLUSH_DELAY
 from tests.patience import PATIENCE
 from tests.sync.manager import NOTHING, FakeManager
 from tests.sync.test_calls import Background
@@ -85,19 +85,19 @@ def test_who_looks_after_requests_is_looked_after_less_often(link: Link, manager
     calls = to_async(link)._state.session.calls
     deadline = time.monotonic() + 20
     window: deque[Future] = deque()
-    while calls._patience < _LONGEST_PATIENCE and time.monotonic() < deadline:
+    while calls._flush_delay < _MAX_FLUSH_DELAY and time.monotonic() < deadline:
         window.append(link.add(1, 2, asynchronous=True))
         if len(window) > 50:
             assert window.popleft().result(PATIENCE) == 3
-    assert calls._patience == _LONGEST_PATIENCE
+    assert calls._flush_delay == _MAX_FLUSH_DELAY
     concurrent.futures.wait(window, PATIENCE)
-    while calls._patience > _PATIENCE and time.monotonic() < deadline:
+    while calls._flush_delay > _MIN_FLUSH_DELAY and time.monotonic() < deadline:
         left_behind = [link.hold(asynchronous=True), link.hold(asynchronous=True)]
         for _ in left_behind:  # the second is sent by nobody but the Trio thread
             session, line = manager.next_held()
             session.reply(line, "held")
         assert [future.result(PATIENCE) for future in left_behind] == ["held", "held"]
-    assert calls._patience == _PATIENCE
+    assert calls._flush_delay == _MIN_FLUSH_DELAY
 
 
 def test_as_completed_and_wait_work(link: Link):

@@ -26,13 +26,13 @@ from tests.sync.waiting import wait_until
 @pytest.fixture
 def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let calls wait for handlers until the test fails: nothing that passes depends on the limit."""
-    monkeypatch.setattr(calls, "_LONGEST_WAIT_FOR_HANDLERS", 1000.0)
+    monkeypatch.setattr(calls, "_HANDLER_TIMEOUT", 1000.0)
 
 
 @pytest.fixture
 def hardly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let calls hardly wait for handlers."""
-    monkeypatch.setattr(calls, "_LONGEST_WAIT_FOR_HANDLERS", 0.01)
+    monkeypatch.setattr(calls, "_HANDLER_TIMEOUT", 0.01)
 
 
 @pytest.fixture
@@ -372,7 +372,7 @@ def test_a_handler_that_takes_too_long_is_not_waited_for_until_it_has_caught_up(
     assert len(caplog.records) == 1
     assert "the notification handler for 'Echo' has not returned within" in caplog.text
     assert "so calls do not wait for it until it has caught up" in caplog.text
-    monkeypatch.setattr(calls, "_LONGEST_WAIT_FOR_HANDLERS", 1000.0)
+    monkeypatch.setattr(calls, "_HANDLER_TIMEOUT", 1000.0)
     assert link.notify(1) == "notified"  # at once
     assert link.notify(1, asynchronous=True).result() == "notified"
     assert len(caplog.records) == 1

@@ -310,7 +310,7 @@ def cancelled_before_another_waits(link: Link) -> None:
 def test_an_exception_in_the_standard_library_stops_nobody_else(
     client: Client, operation, interrupt, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(futures_module._Patience, "seconds", 0.01)
+    monkeypatch.setattr(futures_module._LockTimeout, "seconds", 0.01)
     link = client.link("Echo")
 
     @isolated
