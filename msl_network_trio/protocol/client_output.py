@@ -9,12 +9,19 @@ from typing import Any
 
 from msl_network_trio.constants import DISCONNECT_REQUEST, SHUTDOWN_MANAGER
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.acknowledged import Acknowledged
 from msl_network_trio.protocol.handshake import Handshake
 from msl_network_trio.protocol.outbox import Outbox
 from msl_network_trio.protocol.refusals import Refusals
-from msl_network_trio.protocol.requests import ABANDONED, QUEUED, SETTLED, Line, Request, RequestFactory
+from msl_network_trio.protocol.requests import (
+    ABANDONED,
+    QUEUED,
+    SETTLED,
+    Line,
+    Request,
+    RequestFactory,
+    encode_request,
+)
 from msl_network_trio.protocol.service_addresses import ServiceAddresses
 
 
@@ -159,7 +166,7 @@ class ClientOutput:
         if self._admin is not None or not self._handshake.is_over:
             return False
         name = self.network_name or "Client"
-        self.outbox.add(Line(codec.encode_request(name, DISCONNECT_REQUEST, (), None, "goodbye")))
+        self.outbox.add(Line(encode_request(name, DISCONNECT_REQUEST, (), None, "goodbye")))
         return True
 
     def _open_gate(self) -> None:

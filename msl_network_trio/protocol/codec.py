@@ -22,7 +22,6 @@ import json
 import sys
 from collections.abc import Callable
 from enum import Enum
-from functools import lru_cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -34,10 +33,12 @@ from msl_network_trio.protocol.top_level import is_unicode, top_level
 
 # orjson passes subclasses of str, int, list, dict, ..., dates and dataclasses to _replace(), which refuses
 # those that the standard library refuses.
-_OPTIONS: Final = (
+OPTIONS: Final = (
     orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 )
-_LINE_OPTIONS: Final = _OPTIONS | orjson.OPT_APPEND_NEWLINE
+"""The options of orjson, to be used with `replace_fast`."""
+
+_LINE_OPTIONS: Final = OPTIONS | orjson.OPT_APPEND_NEWLINE
 _NUMPY_KINDS: Final = "biufUO"
 """NumPy's kinds that have an exact JSON form: bool, (unsigned) integer, float, text, object."""
 
@@ -86,7 +87,7 @@ def _replace(value: Any) -> Any:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
 
 
-def _replace_fast(value: Any) -> Any:
+def replace_fast(value: Any) -> Any:
     """`_replace` for orjson, which also calls it for subclasses that the standard library encodes."""
     if isinstance(value, _BUILTIN) and not hasattr(value, "dtype"):
         raise TypeError(type(value).__name__)
@@ -108,7 +109,7 @@ def encode(value: Any) -> bytes:
             lone surrogate) or an integer with more digits than Python converts.
     """
     try:
-        encoded = orjson.dumps(value, default=_replace_fast, option=_LINE_OPTIONS)
+        encoded = orjson.dumps(value, replace_fast, _LINE_OPTIONS)
     except TypeError:
         return _encode_exactly(value, "\n")
     # orjson writes NaN and infinities as null, so any null may be one of them. (find() takes a third of the
@@ -121,7 +122,7 @@ def encode_value(value: Any) -> bytes:
     if value is None:
         return b"null"  # the most frequent result
     try:
-        encoded = orjson.dumps(value, default=_replace_fast, option=_OPTIONS)
+        encoded = orjson.dumps(value, replace_fast, OPTIONS)
     except TypeError:
         encoded = b"null"  # the exact path runs outside, so that its errors do not have this one as context
     return encoded if encoded.find(b"null") < 0 else _encode_exactly(value)
@@ -133,31 +134,6 @@ def _encode_exactly(value: Any, end: str = "") -> bytes:
         return (_exact_encode(value) + end).encode("utf-8")
     except RecursionError:
         raise ValueError("The value is nested too deeply to be sent as JSON") from None
-
-
-def encode_request(service: str, attribute: str, args: Any, kwargs: Any, uid: str) -> bytes:
-    """Encode a request as a line.
-
-    Args:
-        service: The name of the Service.
-        attribute: The name of the attribute.
-        args: The positional arguments.
-        kwargs: The keyword arguments; None: there are none.
-        uid: The uid, of letters and digits only, which need no escapes.
-
-    Raises:
-        TypeError: As in `encode`; or a name is not text.
-        ValueError: As in `encode`.
-    """
-    try:
-        before, after, before_none = _around_kwargs(service, attribute)
-    except TypeError:  # also raised by the cache, for a name that is not hashable
-        raise TypeError(f"Names must be text: {service!r}, {attribute!r}") from None
-    encoded = encode_arguments(args, attribute)
-    if kwargs:
-        named = encode_arguments(kwargs, attribute)
-        return b"".join((b'{"args":', encoded, before, named, after, uid.encode(), b'"}\n'))
-    return b"".join((b'{"args":', encoded, before_none, uid.encode(), b'"}\n'))
 
 
 def encode_arguments(arguments: Any, attribute: str) -> bytes:
@@ -181,20 +157,6 @@ def _which(arguments: Any) -> str:
         except (TypeError, ValueError):
             return name
     return "an argument"
-
-
-@lru_cache(maxsize=1024)
-def _around_kwargs(service: Any, attribute: Any) -> tuple[bytes, bytes, bytes]:
-    """Return the parts of a request around its keyword arguments, which depend on the names only.
-
-    Returns:
-        The part before, the part behind up to the uid, and both with empty keyword arguments between them.
-    """
-    if not isinstance(service, str) or not isinstance(attribute, str):
-        raise TypeError
-    before = b',"attribute":%b,"error":false,"kwargs":' % encode_value(attribute)
-    after = b',"service":%b,"uid":"' % encode_value(service)
-    return before, after, before + b"{}" + after
 
 
 def encode_reply(result: Any, requester: str | None) -> bytes:

@@ -117,9 +117,14 @@ class Outbox:
     def take(self) -> bytes:
         """Remove and return the next lines, joined; empty if there are none. They count as written."""
         parts: list[bytes] = []
-        append, open_requests, sequence = parts.append, self.open, self.last_sequence
-        for line in self._next_lines():
-            append(line.data)
+        open_requests, sequence = self.open, self.last_sequence
+        if not self._batch and self.unsent <= _CHUNK:
+            lines = [*self._waiting]
+            self._waiting.clear()
+        else:
+            lines = self._next_chunk()
+        for line in lines:
+            parts.append(line.data)
             line.data = b""
             line.phase = WRITTEN
             sequence += 1
@@ -131,16 +136,12 @@ class Outbox:
         self.unsent -= len(data)
         return data
 
-    def _next_lines(self) -> list[Line]:
+    def _next_chunk(self) -> list[Line]:
         """Remove the next lines: up to `_CHUNK` bytes, or a single longer line."""
+        if self._batch is None:
+            self._batch = deque()
         batch = self._batch
-        if not batch and self.unsent <= _CHUNK:
-            lines = [*self._waiting]
-            self._waiting.clear()
-            return lines
-        if batch is None:
-            batch = self._batch = deque()
-        lines = []
+        lines: list[Line] = []
         size = 0
         while not lines and (batch or self._waiting):
             if not batch:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, Final, TypeVar
+
+import orjson
 
 from msl_network_trio.constants import DISCONNECT_REQUEST
 from msl_network_trio.exceptions import NetworkError
-from msl_network_trio.protocol.codec import encode_request
+from msl_network_trio.protocol.codec import OPTIONS, encode_arguments, encode_value, replace_fast
 from msl_network_trio.protocol.messages import Question
 from msl_network_trio.protocol.uids import Uids
 
@@ -154,6 +157,50 @@ class Request(Line):
     def __repr__(self) -> str:
         state = "settled" if self.settled else "written" if self.may_have_run else "not written"
         return f"<{type(self).__name__} {self.service}.{self.attribute} {state}>"
+
+
+def encode_request(service: str, attribute: str, args: Any, kwargs: Any, uid: str) -> bytes:
+    """Encode a request as a line.
+
+    Args:
+        service: The name of the Service.
+        attribute: The name of the attribute.
+        args: The positional arguments.
+        kwargs: The keyword arguments; None: there are none.
+        uid: The uid, of letters and digits only, which need no escapes.
+
+    Raises:
+        TypeError: As in `codec.encode`; or a name is not text.
+        ValueError: As in `codec.encode`.
+    """
+    try:
+        before, after, before_none = _around_kwargs(service, attribute)
+    except TypeError:  # also raised by the cache, for a name that is not hashable
+        raise TypeError(f"Names must be text: {service!r}, {attribute!r}") from None
+    try:  # what codec.encode_value() does, without the call
+        encoded = orjson.dumps(args, replace_fast, OPTIONS)
+    except TypeError:
+        encoded = b"null"
+    if encoded.find(b"null") >= 0:
+        encoded = encode_arguments(args, attribute)
+    if kwargs:
+        named = encode_arguments(kwargs, attribute)
+        return b"".join((b'{"args":', encoded, before, named, after, uid.encode(), b'"}\n'))
+    return b"".join((b'{"args":', encoded, before_none, uid.encode(), b'"}\n'))
+
+
+@lru_cache(maxsize=1024)
+def _around_kwargs(service: Any, attribute: Any) -> tuple[bytes, bytes, bytes]:
+    """Return the parts of a line around the keyword arguments, which depend on the names only.
+
+    Returns:
+        The part before, the part behind up to the uid, and both with empty keyword arguments between them.
+    """
+    if not isinstance(service, str) or not isinstance(attribute, str):
+        raise TypeError
+    before = b',"attribute":%b,"error":false,"kwargs":' % encode_value(attribute)
+    after = b',"service":%b,"uid":"' % encode_value(service)
+    return before, after, before + b"{}" + after
 
 
 R = TypeVar("R", bound=Request)

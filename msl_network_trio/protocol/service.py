@@ -42,6 +42,7 @@ from msl_network_trio.protocol.incoming_requests import (
     requester_of,
 )
 from msl_network_trio.protocol.messages import Connected, Question
+from msl_network_trio.protocol.requests import encode_request
 from msl_network_trio.protocol.service_lines import encode_error
 from msl_network_trio.visible import visible
 
@@ -120,7 +121,7 @@ class ServiceProtocol:
 
     def goodbye(self) -> bytes:
         """Return the line that makes the Manager close the connection."""
-        return codec.encode_request(self.network_name, DISCONNECT_REQUEST, (), {}, "goodbye")
+        return encode_request(self.network_name, DISCONNECT_REQUEST, (), {}, "goodbye")
 
     # ---- input ----
 
@@ -198,7 +199,7 @@ class ServiceProtocol:
         self._lines.skips = True
         barrier = (f"nobody is called {self._barrier_uid}",)
         self._output.append(self._handshake.identity_line)
-        self._output.append(codec.encode_request(MANAGER, "unlink", barrier, {}, self._barrier_uid))
+        self._output.append(encode_request(MANAGER, "unlink", barrier, {}, self._barrier_uid))
 
     def _receive_unusual(self, line: bytes, events: list[Event]) -> None:
         """Process a line that `decode_request` refuses: an unusual request, or a line of the Manager."""

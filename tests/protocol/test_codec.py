@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from msl_network_trio.protocol import codec, routed_lines
 from msl_network_trio.protocol.blocks import decode_lines, split_notifications
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET
+from msl_network_trio.protocol.requests import encode_request
 from msl_network_trio.protocol.routed_lines import decode_routed
 
 keys = st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.floats())
@@ -286,7 +287,7 @@ def test_numpy_is_an_addition_that_works_when_it_is_not_loaded(monkeypatch):
 
 
 def test_a_request_has_all_six_fields_and_ends_with_a_line_end():
-    line = codec.encode_request("Echo", "add", (1, 2), {"a": None}, "u1")
+    line = encode_request("Echo", "add", (1, 2), {"a": None}, "u1")
     assert line.endswith(b"}\n")
     assert json.loads(line) == {
         "args": [1, 2],
@@ -302,7 +303,7 @@ def test_a_request_has_all_six_fields_and_ends_with_a_line_end():
 @example("Echo", 'a"b\\%b', [math.nan, None], {"null": math.inf, "b": "null"})
 @example("\u2028", "null", [2**64], {"": [None]})
 def test_a_request_is_encoded_as_the_standard_library_would(service, attribute, args, kwargs):
-    line = codec.encode_request(service, attribute, args, kwargs, "u1")
+    line = encode_request(service, attribute, args, kwargs, "u1")
     whole = {"args": args, "attribute": attribute, "error": False, "kwargs": kwargs}
     whole |= {"service": service, "uid": "u1"}
     assert same(json.loads(line), json.loads(standard(whole)))
@@ -310,13 +311,13 @@ def test_a_request_is_encoded_as_the_standard_library_would(service, attribute, 
 
 @pytest.mark.parametrize("kwargs", [None, {}])
 def test_a_request_without_keyword_arguments_has_an_empty_object(kwargs):
-    assert json.loads(codec.encode_request("Echo", "add", (), kwargs, "u1"))["kwargs"] == {}
+    assert json.loads(encode_request("Echo", "add", (), kwargs, "u1"))["kwargs"] == {}
 
 
 @pytest.mark.parametrize("names", [("\ud800", "add"), ("Echo", "\ud800")])
 def test_a_name_that_is_not_unicode_is_refused(names):
     with pytest.raises(ValueError, match="surrogates"):
-        codec.encode_request(*names, (), None, "u1")
+        encode_request(*names, (), None, "u1")
 
 
 def test_a_reply_has_the_fields_of_the_reference():
@@ -895,7 +896,7 @@ def test_what_of_numpy_cannot_be_sent_is_told_with_its_dtype(value, dtype):
 )
 def test_an_error_of_a_request_says_which_argument_it_is(args, kwargs, where):
     with pytest.raises(TypeError, match=f"its dtype is .* \\({where}\\)$"):
-        codec.encode_request("S", "set", args, kwargs, "u")
+        encode_request("S", "set", args, kwargs, "u")
 
 
 @pytest.mark.parametrize(
@@ -907,7 +908,7 @@ def test_an_error_of_a_request_says_which_argument_it_is(args, kwargs, where):
 )
 def test_other_errors_keep_their_text_to_its_end(value, kind, text):
     with pytest.raises(kind) as caught:
-        codec.encode_request("S", "set", (1, value), None, "u")
+        encode_request("S", "set", (1, value), None, "u")
     assert re.fullmatch(f"{text}.*" if kind is ValueError else text, str(caught.value))
     assert not hasattr(caught.value, "__notes__")  # which pytest would match as well
 
