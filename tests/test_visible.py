@@ -24,7 +24,7 @@ from msl_network_trio.dialing.trust import Certificate
 from msl_network_trio.manager.logs import logging_to
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.protocol.client import ClientProtocol
-from msl_network_trio.protocol.request_errors import gone, not_there
+from msl_network_trio.protocol.request_errors import departed_error, refused_error
 from msl_network_trio.protocol.requests import Request
 from msl_network_trio.protocol.service import ServiceProtocol
 from msl_network_trio.transport.websocket_frames import Ending
@@ -168,8 +168,8 @@ def test_why_a_connection_ended():
 
 def test_a_service_that_is_not_there_at_a_manager_with_a_bad_name():
     request = Request("S", "a", "1", b"")
-    check(str(gone(request, f"Manager[{SENT}:1]")))
-    check(str(not_there(request, f"Manager[{SENT}:1]", may_have_run=True)))
+    check(str(departed_error(request, f"Manager[{SENT}:1]")))
+    check(str(refused_error(request, f"Manager[{SENT}:1]", may_have_run=True)))
 
 
 @pytest.mark.parametrize("kind", ["username", "password"])

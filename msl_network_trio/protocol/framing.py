@@ -1,4 +1,7 @@
-"""Bytes to lines."""
+"""Framing: splits received bytes into lines, in time linear in their length.
+
+A buffer belongs to one connection, and is used by one thread at a time.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +10,32 @@ from typing import Any
 from msl_network_trio.protocol.top_level import TopLevel
 
 _QUOTED = 200
+"""Maximum bytes of a line that messages quote."""
 
 _SMALL = 1024
-"""Below how many bytes what arrives is put together with what has: a piece costs some dozen bytes itself."""
+"""Bytes below which pieces of a line are copied into one buffer: an object for each costs dozens of bytes."""
 
 _GATHERED = 65_536
-"""Up to how many bytes small pieces are put together."""
-
+"""Bytes from which such a buffer is full."""
 
 _MOST_FIELDS = 65_536
-"""Maximum bytes to keep of a line that is too long."""
+"""Maximum bytes kept of a line that exceeds the limit."""
 
 
 class LineBuffer:
-    r"""Collects what arrives and gives it back as lines.
+    r"""Collects received bytes and returns complete lines.
 
-    A line ends with ``\n``; a ``\r`` before it is left where it is, since it is white space to a JSON
-    parser. Only new bytes are searched for the end of a line, so the cost of a line is linear in its
-    length, in however many pieces it arrives.
+    A line ends with ``\n``; a ``\r`` before it remains, since it is white space in JSON. Only new bytes are
+    searched for the end of a line, so the cost of a line is linear in its length and independent of the
+    number of pieces.
 
     Args:
-        limit: The largest length of a line in bytes, without its ``\n``; None: no limit.
+        limit: Maximum bytes of a line without its ``\n``; None: no limit.
 
     Attributes:
-        overflow: How the first line that is longer than the limit begins; None if there was none.
-            Behind such a line nothing more is given back.
-        size: How many bytes wait for the end of their line.
+        overflow: The beginning of the first line that exceeds the limit; None: there was none. No lines are
+            returned behind it.
+        size: Bytes of the incomplete line.
     """
 
     __slots__ = ("_chunks", "limit", "overflow", "size")
@@ -49,11 +52,11 @@ class LineBuffer:
 
     @property
     def start(self) -> bytes:
-        """How the unfinished line begins, for messages; a few hundred bytes at the most."""
+        """The beginning of the incomplete line, for messages; at most 200 bytes."""
         return b"".join(chunk[:_QUOTED] for chunk in self._chunks[:_QUOTED])[:_QUOTED]
 
     def clear(self) -> None:
-        """Forget what was received of a line that is not complete."""
+        """Discard the incomplete line."""
         self._chunks.clear()
         self.size = 0
 
@@ -78,6 +81,7 @@ class LineBuffer:
         return lines
 
     def _within_limit(self, lines: list[bytes]) -> list[bytes]:
+        """Return the lines before the first one that exceeds the limit."""
         if self.overflow is not None:
             return []
         assert self.limit is not None
@@ -88,6 +92,7 @@ class LineBuffer:
         return lines
 
     def _keep(self, data: bytes) -> None:
+        """Append bytes to the incomplete line."""
         if self.overflow is not None:
             return
         size = len(data)
@@ -107,14 +112,13 @@ class LineBuffer:
 
 
 class SkippingLineBuffer(LineBuffer):
-    """A `LineBuffer` that goes on behind a line that is too long, of which only the fields are kept.
+    """A `LineBuffer` that skips lines that exceed the limit, and keeps their fields.
 
     Attributes:
-        skips: Whether it does so; if not, it is just a `LineBuffer`.
-        unfinished: The beginning of a line that is too long; if there is one, what is received is for `skip`
-            first, whose result is for `feed`.
-        too_long: The fields of each line that was too long, see `TopLevel.fields`; to be cleared by who takes
-            them.
+        skips: Whether it skips such lines; if not, it behaves as a `LineBuffer`.
+        unfinished: The incomplete line that exceeds the limit; None: there is none. If there is one, received
+            bytes must be passed to `skip`, and its result to `feed`.
+        too_long: The fields of each skipped line, see `TopLevel.fields`; to be cleared by the caller.
     """
 
     __slots__ = ("skips", "too_long", "unfinished")
@@ -126,7 +130,7 @@ class SkippingLineBuffer(LineBuffer):
         self.too_long: list[dict[str, Any] | None] = []
 
     def skip(self, data: bytes) -> bytes:
-        """Take what belongs to the unfinished line that is too long, and return what is behind it."""
+        """Consume the bytes of the incomplete line that exceeds the limit, and return those behind it."""
         assert self.unfinished is not None
         end = data.find(b"\n")
         self.unfinished.feed(data if end < 0 else data[:end])

@@ -1,7 +1,9 @@
-r"""How a conversation with a Manager begins, which is the same for clients and Services.
+r"""The handshake with a Manager, which is the same for clients and Services.
 
-The Manager speaks first. It may ask for a username or a password, and then for the identity. A rejection is
-one error line, after which it closes the connection. There is no acknowledgement: silence is success.
+The Manager sends the first line. It may ask for a username or a password, and then for the identity. A
+rejection is one error line, after which it closes the connection. Acceptance is not acknowledged.
+
+A `Handshake` is used with the lock of its connection, if there is one; the functions are pure.
 """
 
 from __future__ import annotations
@@ -22,41 +24,42 @@ from msl_network_trio.protocol.messages import Connected, Question, ReceivedLine
 from msl_network_trio.visible import visible
 
 HANDSHAKE_LINE_LIMIT = 65_536
-"""The largest line of a handshake, in bytes: a peer that is no Manager must not fill our memory."""
+"""Maximum bytes of a line in the handshake, since the peer may not be a Manager."""
 
 QUESTIONS = frozenset({"username", "password"})
-"""What a Manager may ask for, besides the identity."""
+"""The kinds of a Manager's questions, besides the identity."""
 
 UNREGISTERED = "Unregistered user"
 WRONG_PASSWORD = "Wrong login password"
 WRONG_MANAGER_PASSWORD = "Wrong Manager password"
-"""The texts of the ValueError with which a Manager, of msl-network too, answers a login that failed."""
+"""The texts of the ValueError by which a Manager, also that of msl-network, answers a failed login."""
 
 LOGIN_FAILURES = tuple(
     f"ValueError: {text}" for text in (UNREGISTERED, WRONG_PASSWORD, WRONG_MANAGER_PASSWORD)
 )
-"""The same as they are on the wire."""
+"""The same texts as messages on the wire."""
 
 NO_ADMIN = "ValueError: You must be an administrator to send this request to the Manager"
+"""The message by which a Manager refuses an admin request of a user who is no administrator."""
 
 LOGIN_REFUSALS = (*LOGIN_FAILURES, NO_ADMIN)
-"""Beginnings of the messages with which a Manager refuses an admin request because of the login."""
+"""Beginnings of the messages by which a Manager refuses an admin request because of the login."""
 
 _MANAGER_NAME = re.compile(r"Manager\[\S+:\d+\]")
 
 
 class Handshake:
-    """The beginning of one conversation.
+    """The handshake of one connection.
 
     Args:
-        identity: Who we are: ``type``, ``name``, ``language``, ``os``; a Service also tells its
-            ``attributes`` and its ``max_clients``.
+        identity: The identity: ``type``, ``name``, ``language``, ``os``; for a Service also ``attributes``
+            and ``max_clients``.
         manager: The ``host:port`` that the user gave, for messages.
 
     Attributes:
-        manager_name: ``"Manager[HOST:port]"`` as the Manager calls itself; empty before it said so.
-        is_over: Whether the Manager has asked for our identity.
-        identity_line: What to write then.
+        manager_name: The Manager's name for itself, ``"Manager[HOST:port]"``; empty until it is received.
+        is_over: Whether the Manager has asked for the identity.
+        identity_line: The line to write then.
     """
 
     def __init__(self, identity: dict[str, Any], manager: str) -> None:
@@ -67,14 +70,14 @@ class Handshake:
 
     @property
     def awaits(self) -> str:
-        """What the Manager has to do next, as a past tense."""
+        """The Manager's next step, in the past tense, for messages about timeouts."""
         return "the Manager accepted our identity" if self.is_over else "the Manager asked for our identity"
 
     def receive(self, line: bytes, message: ReceivedLine) -> Question | Connected:
-        """Take a line and return what it means; after `Connected` write the `identity_line`.
+        """Process a line and return its event; after `Connected`, `identity_line` must be written.
 
         Raises:
-            AuthenticationError: The Manager rejects us.
+            AuthenticationError: The Manager rejects the connection.
             HandshakeError: The line is not part of a handshake.
         """
         if message.requester:
@@ -92,7 +95,7 @@ class Handshake:
         """Return the line that answers a question; it may be empty once the handshake is over.
 
         Raises:
-            AuthenticationError: An empty answer in the handshake, at which a Manager falls silent.
+            AuthenticationError: The answer is empty in the handshake; a Manager would not react to it.
             ValueError: The text is not Unicode (a lone surrogate).
         """
         if not self.is_over and not text:
@@ -100,24 +103,24 @@ class Handshake:
         return codec.encode_reply(text, self.manager_name or None)
 
     def no_manager(self, what: str, start: bytes) -> HandshakeError:
-        """Return the error that says that the peer sent what no Manager sends.
+        """Return the error of a peer that seems not to be a Manager.
 
         Args:
-            what: What it sent.
-            start: How that begins.
+            what: A description of what it sent.
+            start: The beginning of what it sent.
         """
         return HandshakeError(f"{self.sent(what, start)}; is it a Manager?")
 
     def sent(self, what: str, start: bytes) -> str:
-        """Say that the Manager sent something; arguments as in `no_manager`."""
+        """Return a sentence about what the Manager sent; arguments as in `no_manager`."""
         return f"Manager[{self.manager}] sent {what}, which begins with {quote(start)}"
 
     def eof(self, lines: LineBuffer, rejection: str = "", close_reason: str = "") -> NetworkError:
-        """Return what the end of the stream means.
+        """Return the error that the end of the stream means.
 
         Args:
-            lines: What was received of a line that is not complete.
-            rejection: Why the Manager closed the connection, if it said so.
+            lines: The buffer, with the incomplete line.
+            rejection: The Manager's reason for closing the connection, if it sent one.
             close_reason: See `Stream.close_reason`.
         """
         text = f"Manager[{self.manager}] closed the connection"
@@ -131,7 +134,7 @@ class Handshake:
 
 
 def question(message: ReceivedLine) -> Question:
-    """Return the question that a line asks, one of `QUESTIONS`."""
+    """Return the question of a line whose attribute is one of `QUESTIONS`."""
     args = message.args
     about = args[0] if isinstance(args, list) and args and isinstance(args[0], str) else ""
     kind = message.attribute or ""
@@ -139,10 +142,10 @@ def question(message: ReceivedLine) -> Question:
 
 
 def sendable(text: str) -> str:
-    """Return a text without what cannot be sent (a lone surrogate), which would have come from no Manager."""
+    """Replace lone surrogates, which cannot be encoded, by question marks."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def quote(start: bytes) -> str:
-    """Quote how a line begins, as text that is safe to show."""
+    """Return the beginning of a line as quoted text that is safe to show; at most 80 bytes."""
     return repr(start[:80].decode("utf-8", "backslashreplace"))

@@ -1,4 +1,7 @@
-"""What travels: the shape of a received line, and the events that lines turn into."""
+"""Messages: the types of received lines, and the events that are made of them.
+
+The types hold data only; they are shared by threads, and not changed after they were made.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,17 @@ import attrs
 import msgspec
 
 UNSET = msgspec.UNSET
-"""The value of a field that the line did not have, which differs from ``null``."""
+"""The value of a field that is missing, as opposed to ``null``."""
 
 
 class ReceivedLine(msgspec.Struct, gc=False):
-    """The fields that a client looks at in a line from the Manager; other fields are skipped.
+    """The fields of a line from the Manager that a client uses; other fields are skipped.
 
-    Whether the line is a reply, a question or a notification is decided in `protocol.client`.
+    `protocol.client` decides whether the line is a reply, a question or a notification.
     """
 
     uid: str | None = None
-    """None if the line has none, or one that no request of ours can have."""
+    """The uid; None: there is none, or it is no text, as the uids of this package are."""
 
     error: bool = False
     result: Any = UNSET
@@ -33,14 +36,14 @@ class ReceivedLine(msgspec.Struct, gc=False):
 
 
 class Emitted(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):
-    """What was emitted: the positional and the keyword arguments."""
+    """The arguments of a notification: the positional and the keyword arguments."""
 
     args: list[Any]
     kwargs: dict[str, Any]
 
 
 class EmittedLine(msgspec.Struct, gc=False):
-    """A line from the Manager that is the notification of a Service, or one of the Manager's own."""
+    """A line that is a notification of a Service, or of the Manager itself."""
 
     uid: Literal["notification"]
     service: str
@@ -49,62 +52,62 @@ class EmittedLine(msgspec.Struct, gc=False):
 
 @attrs.frozen
 class Question:
-    """The Manager asks who is there."""
+    """A question of the Manager about a login."""
 
     kind: str
     """``"username"`` or ``"password"``."""
 
     about: str
-    """For whom: the Manager's own name, or for a user's password the name of the user."""
+    """The name that is asked about: the Manager's own, or for a user's password that of the user."""
 
     wants_manager_password: bool = False
-    """Whether the password is the Manager's and not a user's."""
+    """Whether it asks for the Manager's password, not for a user's."""
 
 
 @attrs.frozen
 class Connected:
-    """The handshake is over: our identity is ready to be written, after which requests may follow."""
+    """The handshake is over: the identity is queued, and requests may follow."""
 
     manager: str
-    """The name that the Manager gives itself, ``"Manager[HOST:port]"``."""
+    """The Manager's name for itself, ``"Manager[HOST:port]"``."""
 
 
 class Notification(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """A Service emitted a notification."""
+    """A notification that a Service has emitted."""
 
-    # The garbage collector need not look at it: what JSON brings does not refer to what holds it.
+    # gc=False: decoded JSON has no reference to its container, so there is no cycle to collect.
 
     service: str
     """The name of the Service."""
 
     args: list[Any]
-    """The positional arguments that it emitted."""
+    """The positional arguments."""
 
     kwargs: dict[str, Any]
-    """The keyword arguments that it emitted."""
+    """The keyword arguments."""
 
     received: float = msgspec.field(default_factory=time.time)
-    """When it was received, in seconds since the epoch by the clock of this computer."""
+    """The time of its reception, in seconds since the epoch, by the clock of this computer."""
 
-    __hash__ = None  # type: ignore[assignment]  # what it holds can be changed
+    __hash__ = None  # type: ignore[assignment]  # its arguments are mutable
 
-    # By what it says, whenever it came.
+    # Notifications with the same contents are equal, whenever they were received.
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Notification):
             return NotImplemented
         return (self.service, self.args, self.kwargs) == (other.service, other.args, other.kwargs)
 
-    def __ne__(self, other: object) -> bool:  # which a Struct has of its own, and looks at all fields
+    def __ne__(self, other: object) -> bool:  # that of a Struct would compare all fields
         return not self == other
 
 
 class NotificationBatch(list[Notification]):
-    """Notifications of one Service that were received one behind the other.
+    """Consecutive notifications of one Service.
 
     Attributes:
         size: Bytes of their lines.
-        last: The number of the last notification among all that were received of the Service: the I/O layer
-            numbers them from 1, or leaves it at 0.
+        last: The number of the last one among all notifications received from the Service, from 1, which the
+            I/O layer sets; 0: it does not number them.
     """
 
     __slots__ = ("last", "size")
@@ -114,40 +117,40 @@ class NotificationBatch(list[Notification]):
 
     @classmethod
     def of(cls, notifications: Iterable[Notification] = (), size: int = 0) -> NotificationBatch:
-        """Return a batch of notifications whose lines have so many bytes."""
-        batch = cls(notifications)  # an __init__ in Python would take longer than this
+        """Return a batch of notifications, and of `size` bytes."""
+        batch = cls(notifications)  # an __init__ in Python would take longer
         batch.size = size
         batch.last = 0
         return batch
 
 
 NO_RESULT = msgspec.Raw()
-"""The result of a line that has none."""
+"""The result of a `RoutedLine` without one."""
 
 
 class RoutedLine(msgspec.Struct, gc=False):
-    """The fields that a Manager looks at in a line of a peer; the rest passes through undecoded."""
+    """The fields of a line from a peer that a Manager uses; the others are forwarded undecoded."""
 
     uid: str = ""
-    """Text; some peers send a number or null, which goes back as it came."""
+    """The uid. Some peers send a number or null, which the answer repeats."""
 
     service: str = ""
     attribute: str = ""
     requester: str | msgspec.UnsetType | None = UNSET
-    """To whom a reply goes. In a request it does not belong to the peer to say."""
+    """The receiver of a reply; the Manager ignores it in a request."""
 
     error: bool = False
     result: msgspec.Raw = NO_RESULT
-    """A line with a result is a reply or a notification, any other one is a request."""
+    """The encoded result. A line without one is a request, other lines are replies or notifications."""
 
 
 def refusal(service: str, manager_name: str) -> str:
-    """The answer to a request to a Service that is not there: it surely was not executed."""
+    """Return the answer to a request to a Service that is not connected, which was not executed."""
     return f"KeyError: {KeyError(f'the {service!r} Service is not connected to {manager_name}')}"
 
 
 def departure(service: str, manager_name: str) -> str:
-    """The answer to an open request when its Service goes; msl-network's own Manager gives none."""
+    """Return the answer to an open request whose Service disconnects; msl-network sends none."""
     return (
         f"ConnectionError: the {service!r} Service has gone from {manager_name}, "
         "the request may have been executed"
@@ -155,5 +158,5 @@ def departure(service: str, manager_name: str) -> str:
 
 
 def ending(manager_name: str) -> str:
-    """The answer to an open request when the Manager ends; msl-network's own Manager gives none."""
+    """Return the answer to an open request when the Manager stops; msl-network sends none."""
     return f"ConnectionAbortedError: {manager_name} is shutting down, the request may have been executed"

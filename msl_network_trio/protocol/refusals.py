@@ -19,7 +19,7 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.protocol.acknowledged import Acknowledged
 from msl_network_trio.protocol.messages import ReceivedLine, refusal
 from msl_network_trio.protocol.outbox import Outbox
-from msl_network_trio.protocol.request_errors import is_refusal, not_there, remote_error
+from msl_network_trio.protocol.request_errors import is_refusal, refused_error, remote_error
 from msl_network_trio.protocol.requests import Request, RequestFactory
 
 
@@ -82,7 +82,7 @@ class Refusals:
         failed = [request for request in self._open.values() if request.service == service]
         for request in failed:
             del self._open[request.uid]
-            request.fail(not_there(request, manager_name, may_have_run=request is not refused))
+            request.fail(refused_error(request, manager_name, may_have_run=request is not refused))
         for request in suspects:
             self._acknowledged.forget(request.uid)
         if refused is not None:

@@ -1,4 +1,7 @@
-"""The errors of requests: what their answers mean, or that there is none."""
+"""Request errors: the exceptions for error answers, refusals and departed Services.
+
+The functions are pure.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,26 @@ _REFUSAL = re.compile(r"KeyError: .the .+ Service is not connected to Manager\["
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a Manager says, whichever it is, that a Service is not there."""
+    """Return whether an error is the refusal of a request to some Service by some Manager."""
     return _REFUSAL.match(text) is not None
 
 
 def answered_error(request: Request, message: ReceivedLine, manager: str, manager_name: str) -> NetworkError:
-    """Return the error of an answer with a uid. Our own Manager tells so, too, that a Service is not there.
+    """Return the error of an answer with a uid.
+
+    The Manager of this package also sends refusals with a uid, and answers for departed Services.
 
     Args:
-        request: What was answered.
+        request: The request.
         message: The answer.
         manager: The ``host:port`` of the Manager, for messages.
-        manager_name: What the Manager calls itself.
+        manager_name: The Manager's name for itself.
     """
     if request.service != MANAGER:
         if message.message == refusal(request.service, manager_name):
-            return not_there(request, manager_name, may_have_run=False)
+            return refused_error(request, manager_name, may_have_run=False)
         if message.message == departure(request.service, manager_name):
-            return gone(request, manager_name)
+            return departed_error(request, manager_name)
         if message.message == ending(manager_name):
             what = f"{request.service}.{request.attribute}"
             text = f"Manager[{manager}] closed the connection: {manager_name} is shutting down"
@@ -40,7 +45,7 @@ def answered_error(request: Request, message: ReceivedLine, manager: str, manage
 
 
 def remote_error(request: Request, message: ReceivedLine, manager: str) -> RemoteError:
-    """Return the error that a Service or the Manager has answered with; arguments as in `answered_error`."""
+    """Return the error that the Service or the Manager has sent; arguments as in `answered_error`."""
     lines = message.traceback if isinstance(message.traceback, list) else []
     error_class = ManagerError if request.service == MANAGER else RemoteError
     return error_class.from_answer(
@@ -52,8 +57,8 @@ def remote_error(request: Request, message: ReceivedLine, manager: str) -> Remot
     )
 
 
-def not_there(request: Request, manager_name: str, *, may_have_run: bool) -> ServiceLost:
-    """Return the error of a request that was refused, or that may have been."""
+def refused_error(request: Request, manager_name: str, *, may_have_run: bool) -> ServiceLost:
+    """Return the error of a request that was refused, or that may have been refused."""
     service, attribute = request.service, request.attribute
     fate = "may have been executed" if may_have_run else "was refused"
     text = (
@@ -62,8 +67,8 @@ def not_there(request: Request, manager_name: str, *, may_have_run: bool) -> Ser
     return ServiceLost(text, service=service, attribute=attribute, may_have_run=may_have_run)
 
 
-def gone(request: Request, manager_name: str) -> ServiceLost:
-    """Return the error of a request whose Service went before it had answered."""
+def departed_error(request: Request, manager_name: str) -> ServiceLost:
+    """Return the error of a request whose Service disconnected before it answered."""
     service, attribute = request.service, request.attribute
     text = (
         f"The {service!r} Service has gone from {visible(manager_name)}; "

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.protocol.request_errors import gone
+from msl_network_trio.protocol.request_errors import departed_error
 from msl_network_trio.protocol.requests import Request
 
 
@@ -59,7 +59,7 @@ class ServiceAddresses:
         lost = [request for request in earlier if request.service in departed]
         for request in lost:
             del self._open[request.uid]
-            request.fail(gone(request, manager_name))
+            request.fail(departed_error(request, manager_name))
         return lost
 
     def observe(self, service: str, address: str | None) -> bool:

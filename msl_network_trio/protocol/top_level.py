@@ -1,9 +1,10 @@
-"""The fields of a line that a JSON decoder refuses: too deep, too long, or with values that it cannot hold.
+"""Top-level fields of a line that a JSON decoder refuses: too deep, too long, or beyond its limits.
 
-An error has to go to the request that it is about, so the uid has to be found in a line that cannot be
-decoded. What is nested in the fields of a line is left out here, without recursion and in constant memory;
-what remains is decoded exactly. So a uid is found if, and only if, it is a field of the line itself, however
-its name and its text are written, and whatever looks like one further down.
+The uid of such a line is needed to answer or to fail its request. A scanner removes everything nested in the
+fields, without recursion and in constant memory; the rest is decoded exactly. So a uid is found if, and only
+if, it is a field of the line itself, whatever escapes it is written with, and whatever is nested in the line.
+
+A `TopLevel` is used by one thread at a time; the functions are pure.
 """
 
 from __future__ import annotations
@@ -18,29 +19,30 @@ _FLAT: Final = rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+'
 _NESTED: Final = re.compile(
     rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+"|\[%b\]|\{%b\})*+' % (_FLAT, _FLAT), re.DOTALL
 ).match
-"""What is nested in a field and holds at most one more level, of which nothing need be known."""
+"""Matches nested values with at most one further level, which are skipped in one step."""
 
 _QUOTE: Final = ord('"')
 _CLOSERS: Final = bytes.maketrans(b"[{", b"]}")
 
 _MOST_DIGITS: Final = 600
-"""The most digits of an integer; Python can be told to convert not more than 640."""
+"""Maximum digits of an integer; the limit of Python can be as low as 640."""
 
 
 def _integer(text: str) -> int | list[None]:
-    return int(text) if len(text) <= _MOST_DIGITS else []  # as if it were nested: it cannot be held
+    """Decode an integer; one with too many digits is treated as a nested value."""
+    return int(text) if len(text) <= _MOST_DIGITS else []
 
 
 _decode: Final = json.JSONDecoder(parse_int=_integer).decode
 
 
 class TopLevel:
-    """Finds the fields of a line, of which the pieces may come one after the other.
+    """Scans a line, piece by piece, for its top-level fields.
 
     Args:
-        most: Maximum bytes of all that is not nested in the fields; None: no limit.
-        steps: Maximum number of brackets and strings to look at one by one, each of which takes some 0.5
-            microseconds; None: no limit. What is nested in a field and is not deep takes no steps.
+        most: Maximum bytes kept, of everything that is not nested in the fields; None: no limit.
+        steps: Maximum number of brackets and strings scanned one by one, at 0.5 microseconds each; None: no
+            limit. Nested values of at most two levels are skipped in one step.
     """
 
     def __init__(self, most: int | None = None, steps: int | None = None) -> None:
@@ -85,11 +87,11 @@ class TopLevel:
                 self._close(token)
 
     def fields(self) -> dict[str, Any] | None:
-        """Return the fields that are text, numbers, booleans or null; None if this is no JSON object."""
+        """Return the fields that are text, numbers, booleans or null; None if the line is no JSON object."""
         if self._failed or self._open or self._in_string:
             return None
         try:
-            # What is no UTF-8 becomes surrogates, which are in no text that can be sent.
+            # Invalid UTF-8 becomes lone surrogates, which no valid uid contains.
             text = self._kept.decode("utf-8", "surrogateescape")
             fields = _decode(text)
         except (ValueError, RecursionError):
@@ -99,7 +101,7 @@ class TopLevel:
         return {name: value for name, value in fields.items() if not isinstance(value, list | dict)}
 
     def _skip_string(self, data: bytes | bytearray, position: int) -> int:
-        """Return where a string ends, or as much of it as there is."""
+        """Return the position behind a string, or the end of the data if the string is incomplete."""
         if self._escaped:
             self._escaped = False
             return position + 1
@@ -111,10 +113,11 @@ class TopLevel:
         if data[position] == _QUOTE:
             self._in_string = False
         else:
-            self._escaped = True  # a backslash, behind which the next piece begins
+            self._escaped = True  # the data ends with a backslash
         return position + 1
 
     def _close(self, token: bytes) -> None:
+        """Process closing brackets."""
         count = len(token)
         if bytes(self._open[: -count - 1 : -1]).translate(_CLOSERS) != token:
             self._failed = True
@@ -129,20 +132,21 @@ class TopLevel:
             self._keep_bytes(data)
 
     def _keep_bytes(self, data: bytes | bytearray) -> None:
+        """Keep bytes, up to the limit."""
         self._kept += data
         if self._most is not None and len(self._kept) > self._most:
             self._failed = True
 
 
 def top_level(line: bytes, steps: int | None = None) -> dict[str, Any] | None:
-    """Return the fields of a whole line; see `TopLevel`."""
+    """Return the top-level fields of a whole line; None if it is no JSON object, or takes too many steps."""
     found = TopLevel(steps=steps)
     found.feed(line)
     return found.fields()
 
 
 def is_unicode(text: str) -> bool:
-    """Return whether a text can be sent: JSON may have halves of surrogate pairs, UTF-8 has none."""
+    """Return whether a text can be encoded as UTF-8: decoded JSON may contain lone surrogates."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -1,7 +1,9 @@
-"""Uids of requests, none of which can be guessed from others.
+"""Uids of requests, which cannot be guessed from other uids.
 
-A Manager of msl-network 1.0.0 passes replies on without looking who sends them. So a Service that can guess
+The Manager of msl-network 1.0.0 forwards replies without checking their sender. So a Service that can guess
 the uid of an open request can forge its reply.
+
+Any thread may use `Uids` at any time, without a lock.
 """
 
 from __future__ import annotations
@@ -11,21 +13,20 @@ from collections.abc import Callable
 from typing import Final
 
 _DIGITS: Final = 24
-"""Hexadecimal digits of a uid: 96 random bits, so that no two are the same either."""
+"""Hexadecimal digits of a uid: 96 random bits, which also make it unique."""
 
 _BLOCK: Final = 128
-"""Uids made at a time, since asking the operating system for random bytes takes longer than the rest."""
+"""Uids made at a time, since the call of the operating system takes longer than all the rest."""
 
 
 class Uids:
     """Makes the uids of one connection, in blocks.
 
-    They need no escapes in JSON. Any thread may use this at any time, without a lock. An exception that is
-    injected into it costs no more than some uids.
+    They need no escapes in JSON. An exception that interrupts a thread here loses a block of uids at most.
 
     Attributes:
-        take: Return a uid that is ready, or raise IndexError: then call `more`. (In two steps, since a call
-            of a Python function would double the cost.)
+        take: Return a uid, or raise IndexError if `more` must be called. (It is a built-in method, since a
+            Python function would double the cost.)
     """
 
     __slots__ = ("_ready", "take")
