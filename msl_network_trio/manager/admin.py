@@ -15,7 +15,6 @@ from typing import Any, Final
 import trio
 
 from msl_network_trio.hidden import reveal
-from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.large_answers import ListOfPages, Spool, encode_large, is_small
 from msl_network_trio.manager.settings import ManagerSettings
@@ -104,7 +103,7 @@ class AdminRequests:
         status: Status,
         *,
         reload_certificate: Callable[[], Awaitable[Any]],
-        dismiss: Callable[[PeerConnection, str], Awaitable[None]],
+        dismiss: Callable[[Peer, str], Awaitable[None]],
     ) -> None:
         self._dismiss = dismiss
         self._database = database
@@ -191,7 +190,6 @@ class AdminRequests:
         if asking in found:
             raise ValueError(f"{peer!r} is the connection of this request; it can be closed without one")
         for each in found:
-            assert isinstance(each, PeerConnection)
             await self._dismiss(each, f"{asking.name}, an administrator, has closed this connection")
         return [each.name for each in found]
 

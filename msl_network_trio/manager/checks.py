@@ -116,8 +116,10 @@ class Checks:
                 return await self._in_turn(peer, question.username, partial(self._log_in, peer, question))
             case ReplaceCheck():
                 return await self._replacing.replace(peer, question.holder)
-        if question.attribute != SHUTDOWN_MANAGER and isinstance(peer, PeerConnection):
-            await peer.wait_drained()  # an answer may be large, and the next one needs not be made before
+        if question.attribute != SHUTDOWN_MANAGER and isinstance(peer.route, PeerConnection):
+            await (
+                peer.route.wait_drained()
+            )  # an answer may be large, and the next one needs not be made before
         # Not before that wait, in which the rights may be taken away.
         await self._rights.check_admin(peer)
         if question.attribute == SHUTDOWN_MANAGER:

@@ -1,241 +1,285 @@
-"""One connection of a Manager: what is to be written is written without anybody waiting for it."""
+"""One connection of a Manager: its peer, its stream, and the queue of lines to send.
+
+Runs in the Trio thread. Nothing waits for a peer to read: `PeerConnection.flush` sends what the kernel takes,
+and only while it takes no more does a task send the rest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Final, Protocol
 
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.manager.delivery import BUSY
-from msl_network_trio.protocol.manager.peer import Host, Peer
-from msl_network_trio.transport.base import Stream
+from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.peer_queue import BacklogLimit, PeerQueue
+from msl_network_trio.protocol.manager.phase import Phase
+from msl_network_trio.protocol.manager.route import CONGESTED, NO_ROUTE
+from msl_network_trio.transport.base import Pollable, Stream
+from msl_network_trio.transport.send_queue import CHUNK, SendQueue, Stalled
 
 logger = get_logger(__name__)
 
-_JOINED = 262_144
-"""How many bytes of small lines to send at a time."""
+_FLUSH_TIMEOUT: Final = 5.0
+"""Seconds for a peer to read the last lines."""
 
-_GRACE = 5.0
-"""How many seconds a peer has to read what it is told last."""
+_LINGER: Final = 1.0
+"""Seconds to wait for a peer to close its end: what it has not read is lost when the Manager closes first."""
 
-_LINGER = 1.0
-"""How many seconds to wait for a peer to close its end: what it has not read is lost when we close ours."""
-
-
-class Watch(Protocol):
-    """Waits for what peers send."""
-
-    def rouse(self, peer: PeerConnection) -> None:
-        """Have a task of its own serve a peer from now on."""
+_CLOSING: Final = Phase.CLOSING
 
 
-class Stalled(ConnectionLost):
-    """A peer does not read what waits for it."""
+class Poller(Protocol):
+    """Receives for peers that have no task."""
+
+    def wake(self, connection: PeerConnection) -> None:
+        """Have a task serve a peer from now on."""
 
 
-class PeerConnection(Peer):
-    """A peer and its carrier.
-
-    What is to be written is sent at once by `flush`. A task writes only while the peer takes less than there
-    is for it.
+class PeerConnection(PeerQueue):
+    """The connection of a peer, and the `Route` to it.
 
     Args:
-        transport: The carrier.
-        host: The computer at the other end, or just its name.
-        port: The number of its port.
+        peer: The peer.
+        stream: The connection.
+        limit: The limit that all queues of the Manager share.
         start_soon: Starts a task of the Manager.
-        stalled_after: After how many seconds in which it takes nothing a peer is given up.
+        stalled_after: Seconds in which the peer accepts nothing until it is dropped.
 
     Attributes:
-        transport: The carrier.
-        reading: Cancels the task that serves the peer; None: there is none at the moment.
-        watch: What waits for what the peer sends, while no task does.
-        has_stalled: Whether it has been given up because it does not read.
-        cut_off: Whether what has been sent may end in the middle of a line.
+        stream: The connection.
+        pollable: The socket of the stream, if it can be polled.
+        scope: Cancels the task that serves the peer; None: it has none at the moment.
+        poller: The poller that serves the peer while no task does.
+        has_stalled: Whether it was dropped because it did not read.
+        cut_off: Whether a part of a line may have been sent of which the rest will not be.
     """
 
     __slots__ = (
-        "_drained",
+        "_sender",
         "_stalled_after",
         "_start_soon",
-        "_writing",
         "cut_off",
         "has_stalled",
-        "reading",
-        "transport",
-        "watch",
+        "pollable",
+        "poller",
+        "scope",
+        "stream",
     )
 
     def __init__(
         self,
-        transport: Stream,
-        host: Host | str,
-        port: int,
+        peer: Peer,
+        stream: Stream,
+        limit: BacklogLimit,
         start_soon: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
         stalled_after: float,
     ) -> None:
-        super().__init__(host, port)
-        self.transport = transport
-        self.reading: trio.CancelScope | None = None
-        self.watch: Watch | None = None
-        self._start_soon = start_soon
-        self._stalled_after = stalled_after
+        super().__init__(peer, limit)
+        self.stream = stream
+        self.pollable: Pollable | None = stream.pollable
+        self.scope: trio.CancelScope | None = None
+        self.poller: Poller | None = None
         self.has_stalled = False
         self.cut_off = False
-        self._writing = False
-        self._drained: trio.lowlevel.ParkingLot | None = None  # made when needed: most peers take all at once
+        self._start_soon = start_soon
+        self._stalled_after = stalled_after
+        self._sender: _Sender | None = None
+
+    # ---- sending ----
 
     def flush(self) -> None:
-        """See `Peer.flush`."""
-        if self.closing:
-            self._stop_reading()
-            self._wake()
-        outgoing = self.outgoing
-        if self._writing or not outgoing:
+        """Send what is queued, without waiting; of a peer that is closing nothing more is received.
+
+        Most of the time the peer accepts all lines in one call. Only if it does not is there a `_Sender`.
+        """
+        if self.peer.phase is _CLOSING:
+            self._stop_receiving()
+        pieces = self.pieces
+        if self._sender is not None or not pieces:
             return
-        self.outgoing = []
-        if self.large:
-            rest = outgoing
-        else:
-            data = outgoing[0] if len(outgoing) == 1 else b"".join(outgoing)
+        if not self.has_large:
+            self.pieces = []
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             try:
-                sent = self.transport.send_nowait(data)
-            except ConnectionLost as error:
-                self._lose(str(error))
-                return
-            except Exception as error:
-                # A mistake of ours. It must not cost the peer whose line this is its connection.
-                logger.exception("%s failed", self)
-                self.cut_off = True
-                self._lose(repr(error))
+                sent = self.stream.send_nowait(data)
+            except Exception as error:  # noqa: BLE001 - it is logged there
+                self.fail(error)
                 return
             self.backlog -= sent
             self.sent += sent
             if sent == len(data):
                 return
-            rest = [memoryview(data)[sent:]]
-        self._writing = True
-        self._start_soon(lambda: self._write(rest))
+            self.writing = [memoryview(data)[sent:]]
+        self._sender = _Sender(self, self._stalled_after)
+        self._sender.flush()
+        self.end_sender()
 
-    async def wait_drained(self, limit: int = BUSY) -> None:
-        """Wait until no more than this many bytes wait to be written, or the peer has gone."""
-        while self.backlog > limit and not self.closing:
-            await self._wait()
+    def start_sender(self, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start the task of the sender."""
+        self._start_soon(send)
 
-    async def _wait(self) -> None:
-        """Wait until somebody should look again how much waits to be written."""
-        if self._drained is None:
-            self._drained = trio.lowlevel.ParkingLot()
-        await self._drained.park()
+    def end_sender(self) -> None:
+        """Go on without a sender, unless it has something left to send or has failed."""
+        if self._sender is not None and not self._sender.is_blocked:
+            self._sender = None
 
-    def _wake(self) -> None:
-        if self._drained:
-            self._drained.unpark_all()
+    def fail(self, error: Exception) -> None:
+        """Drop the peer, to which nothing can be sent any more because of an error."""
+        reason = str(error)
+        if isinstance(error, Stalled):
+            self.has_stalled = self.cut_off = True
+            reason = "it does not read"
+            logger.warning("%s has read nothing for %g seconds and is dropped", self.peer.name, error.seconds)
+        elif not isinstance(error, ConnectionLost):
+            # An error of this program. It must not cost the peers that have queued something for this one.
+            logger.error("%s failed", self.peer, exc_info=error)
+            self.cut_off = True
+            reason = repr(error)
+        self._lose(reason)
+
+    async def wait_drained(self, limit: int = CONGESTED) -> None:
+        """Wait until no more than `limit` bytes are queued, or the connection is closing."""
+        while self.backlog > limit and self.peer.phase is not _CLOSING:
+            await self._wait_progress()
+
+    async def _wait_progress(self) -> None:
+        assert self._sender is not None  # else nothing would be queued
+        await self._sender.wait_progress()
+
+    # ---- the end ----
 
     async def finish(self, linger: float = _LINGER) -> None:
-        """Have the peer read what it is told last, for as long as that makes sense.
+        """Have the peer read the last lines, within the time limits.
 
         Args:
-            linger: How many seconds to wait for it to close its end.
+            linger: Maximum seconds to wait for the peer to close its end.
         """
-        with trio.move_on_after(_GRACE):
+        with trio.move_on_after(_FLUSH_TIMEOUT):
             while self.backlog > 0:
-                await self._wait()
+                await self._wait_progress()
         if self.backlog > 0 or self.cut_off:
             return
-        self.transport.send_eof()
+        self.stream.send_eof()
         try:
             with trio.move_on_after(linger):
-                while await self.transport.receive():
+                while await self.stream.receive():
                     pass
         except ConnectionLost:
             pass  # it has read as much as it wanted
 
     def close(self) -> None:
-        """Close the connection, at once; it is reset if something still waits to be written."""
+        """Close the connection at once; it is reset if something is still queued."""
         cut_off = self.cut_off or self.backlog > 0
-        self.outgoing = []
-        self.backlog = 0
-        self.closing = self.closing or "the connection has ended"
-        self._wake()
+        self.peer.close("the connection has ended")
+        self._drop_queued()
+        self.peer.route = NO_ROUTE  # no cycle of references, so that the memory is free at once
         if not cut_off:
-            self.transport.send_eof()
-        self.transport.end(cut_off=cut_off)
+            self.stream.send_eof()
+        self.stream.end(cut_off=cut_off)
 
     def reset(self, reason: str) -> None:
-        """Reset the connection and drop what waits to be written."""
+        """Reset the connection and drop what is queued."""
         self._lose(reason)
-        self.transport.abort()
+        self.stream.abort()
 
     def _lose(self, reason: str) -> None:
-        """The peer cannot be reached: nothing is to be written to it any more."""
-        self.outgoing = []
+        """Send and receive nothing any more: the connection is broken."""
+        self.peer.close(reason)
+        self._drop_queued()
+        self._stop_receiving()
+
+    def _drop_queued(self) -> None:
+        self.pieces = []
         self.backlog = 0
-        self.closing = self.closing or reason
-        self._stop_reading()
-        self._wake()
+        if self._sender is not None:
+            self._sender.discard()
 
-    def _stop_reading(self) -> None:
-        """Have whoever waits for what the peer sends see to its end."""
-        if self.reading is not None:
-            self.reading.cancel()
-        elif self.watch is not None:
-            self.watch.rouse(self)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _write(self, pieces: list[bytes | memoryview]) -> None:
-        """Write what the peer did not take at once, and what comes after it."""
-        try:
-            while pieces:
-                self.writing = pieces
-                for number, piece in enumerate(pieces):
-                    await self._write_piece(memoryview(piece))
-                    pieces[number] = b""  # it need not be kept until all of them are written
-                pieces, self.outgoing = self.outgoing, []
-                if not self.large:
-                    pieces = _joined(pieces)
-                self.large = False
-        except ConnectionLost as error:
-            self.has_stalled = self.cut_off = isinstance(error, Stalled)
-            self._lose(str(error))
-        except Exception as error:
-            # A mistake of ours. It must not cost other peers their connections.
-            logger.exception("%s failed", self)
-            self.cut_off = True
-            self._lose(repr(error))
-        finally:
-            self._writing = False
-            self.writing = []
-
-    async def _write_piece(self, view: memoryview) -> None:
-        while view:
-            with trio.move_on_after(self._stalled_after) as scope:
-                await self.transport.wait_send()
-            if scope.cancelled_caught:
-                logger.warning(
-                    "%s has read nothing for %g seconds and is dropped", self.name, self._stalled_after
-                )
-                raise Stalled("it does not read")
-            sent = self.transport.send_nowait(view)
-            view = view[sent:]
-            self.backlog -= sent
-            self.sent += sent
-            if self.backlog <= BUSY // 2:
-                self._wake()
+    def _stop_receiving(self) -> None:
+        """Have a task see to the end of the peer, and wake those that wait to send to it."""
+        if self._sender is not None:
+            self._sender.wake_waiting()
+        if self.scope is not None:
+            self.scope.cancel()
+        elif self.poller is not None:
+            self.poller.wake(self)
 
 
-def _joined(lines: list[bytes | memoryview]) -> list[bytes | memoryview]:
-    """Put small lines together, so that each of them does not take a call of the operating system."""
+class _Sender(SendQueue):
+    """The send queue of a peer while the peer does not accept all that is queued for it.
+
+    Args:
+        connection: The connection of the peer.
+        stalled_after: See `SendQueue`.
+    """
+
+    __slots__ = ("_connection", "_has_taken", "stalled_after")
+
+    caught = (Exception,)
+
+    def __init__(self, connection: PeerConnection, stalled_after: float) -> None:
+        super().__init__(connection.stream)
+        self.stalled_after = stalled_after
+        self._connection = connection
+        self._has_taken = False
+
+    def take(self) -> bytes | memoryview:
+        """See `SendQueue.take`. The data stays in `PeerQueue.writing` until the next call, to be counted."""
+        connection = self._connection
+        if self._has_taken:
+            assert connection.writing is not None
+            connection.writing.pop()  # it has been sent
+        if not connection.writing:
+            pieces, connection.pieces = connection.pieces, []
+            connection.writing = pieces[::-1] if connection.has_large else _joined(pieces)[::-1]
+            connection.has_large = False
+        self._has_taken = bool(connection.writing)
+        if self._has_taken:
+            return connection.writing[-1]
+        connection.writing = None
+        return b""
+
+    def on_sent(self, count: int) -> None:
+        """See `SendQueue.on_sent`."""
+        self._connection.backlog -= count
+        self._connection.sent += count
+
+    def on_progress(self) -> None:
+        """See `SendQueue.on_progress`. Waiters go on at half the limit, so as not to wait again at once."""
+        if self._connection.backlog <= CONGESTED // 2:
+            self.wake_waiting()
+
+    def on_error(self, error: Exception) -> None:
+        """See `SendQueue.on_error`."""
+        self._connection.fail(error)
+
+    def start_task(self) -> None:
+        """See `SendQueue.start_task`."""
+        self._connection.start_sender(self._run)
+
+    async def _run(self) -> None:
+        await self.send_rest()
+        self._connection.end_sender()
+
+
+def flush_all(touched: list[PeerQueue]) -> None:
+    """Flush queues and empty their list. Each peer gets at once what one peer has sent to it at a time."""
+    for queue in touched:
+        queue.flush()
+    touched.clear()
+
+
+def _joined(lines: Iterable[bytes | memoryview]) -> list[bytes | memoryview]:
+    """Join small lines, so that not each of them takes a system call."""
     joined: list[bytes | memoryview] = []
     batch: list[bytes | memoryview] = []
     size = 0
     for line in lines:
         batch.append(line)
         size += len(line)
-        if size >= _JOINED:
+        if size >= CHUNK:
             joined.append(b"".join(batch))
             batch = []
             size = 0

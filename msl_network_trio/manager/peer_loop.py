@@ -1,41 +1,46 @@
-"""Serving peers, each from when it is connected until it has gone."""
+"""Peer loops: the tasks that serve the connections of a Manager, each from its handshake to its end.
+
+Runs in the Trio thread. A peer has a task until it is admitted, while the Manager makes a check for it, while
+other peers do not read what it sends, and at its end. In between the `IdlePoller` serves it, if it can.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.logger import get_logger
-from msl_network_trio.manager.connection import PeerConnection
+from msl_network_trio.manager.connection import PeerConnection, flush_all
 from msl_network_trio.manager.idle_poller import IdlePoller
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.unauthenticated import PoolEntry, UnauthenticatedPool
-from msl_network_trio.protocol.manager.delivery import BUSY
-from msl_network_trio.protocol.manager.peer import Host
+from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.protocol.manager.pending_check import PendingCheck
-from msl_network_trio.protocol.manager.protocol import TURN, ManagerProtocol
+from msl_network_trio.protocol.manager.phase import Phase
+from msl_network_trio.protocol.manager.protocol import MAX_LINES, ManagerProtocol
+from msl_network_trio.protocol.manager.route import CONGESTED
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.liveness import STALL_CHECK_INTERVAL
 
 logger = get_logger(__name__)
 
-_MOST_PARTING = 200
-"""How many connections may be about to end, and kept until their peers have read why. Others end at once."""
+_MAX_LINGERING: Final = 200
+"""Closing connections that are kept until their peers have read the last lines. Others close at once."""
 
-EVICTED_AGAIN = 1.0
+RECONNECT_AFTER: Final = 1.0
 """Seconds after which an evicted peer may try again."""
 
-_LOOKS_AT_ONCE = 100
-"""Peers per turn of the event loop in `_look_after_peers`."""
+_PEERS_PER_TURN: Final = 100
+"""Peers per turn of the event loop in `PeerLoops._extend_send_timeouts`."""
 
-_LAST_LINGER = 0.1
-"""How many seconds the Manager waits at its end for a peer to close the connection."""
+_LINGER_AT_END: Final = 0.1
+"""Seconds to wait for a peer to close its end when the Manager ends."""
 
 
 class PeerLoops:
@@ -43,10 +48,10 @@ class PeerLoops:
 
     Args:
         settings: The settings of the Manager.
-        protocol: What is said.
-        unauthenticated: Where peers are until they are admitted.
-        status: Is told who has gone.
-        verdict: Finds out what the protocol wants to know about a peer; returns exceptions, too.
+        protocol: The Manager's protocol.
+        unauthenticated: The connections of peers that are not admitted yet.
+        status: Counts the peers that have disconnected.
+        run_check: Makes a check of the protocol and returns its result, or the exception of it.
 
     Attributes:
         is_ending: Whether the Manager is about to end.
@@ -58,116 +63,107 @@ class PeerLoops:
         protocol: ManagerProtocol,
         unauthenticated: UnauthenticatedPool,
         status: Status,
-        verdict: Callable[[PeerConnection, PendingCheck], Awaitable[Any]],
+        run_check: Callable[[Peer, PendingCheck], Awaitable[Any]],
     ) -> None:
         self.is_ending = False
         self._settings = settings
         self._protocol = protocol
         self._unauthenticated = unauthenticated
         self._status = status
-        self._verdict = verdict
-        self._watch = IdlePoller(self._receive, self._serve_again, self.is_waiting_for_lines)
+        self._run_check = run_check
+        may_block = self.is_quiescent if settings.alone else None
+        self._poller = IdlePoller(protocol, self._resume, may_block)
         self._start_soon: Callable[..., None]
-        self._quiet: trio.Event | None = None
         self._connections = 0
         self._tasks = 0
-        """How many tasks serve or write to peers."""
-        self._parting = 0
-        self._all_gone = trio.Event()
-        self._dropping: dict[PeerConnection, trio.Event] = {}
-        """Set when a peer that `reset` or `dismiss` has dropped is forgotten."""
+        """Number of tasks that serve peers or send to them."""
+        self._lingering = 0
+        self._none_left = trio.Event()
+        self._disconnected: dict[Peer, trio.Event] = {}
+        """Set when a peer that `reset` or `dismiss` drops is disconnected."""
 
     def open(self, nursery: trio.Nursery) -> None:
-        """Begin, with tasks in a nursery."""
-        self._start_soon = nursery.start_soon
-        nursery.start_soon(self._watch.run)
-        if not self._settings.in_memory:
-            nursery.start_soon(self._look_after_peers)
+        """Start the tasks that serve all peers.
 
-    def is_waiting_for_lines(self) -> bool:
-        """Whether there is nothing to wait for but the next line of a peer, or one more connection.
-
-        That is only so in a Manager that was told that it is alone in its event loop.
+        Args:
+            nursery: Runs these and those of single peers.
         """
-        return (
-            self._settings.alone and not self._tasks and not len(self._unauthenticated) and not self.is_ending
-        )
+        self._start_soon = nursery.start_soon
+        nursery.start_soon(self._poller.run)
+        if not self._settings.in_memory:
+            nursery.start_soon(self._extend_send_timeouts)
 
-    async def _look_after_peers(self) -> None:
-        """Extend the limit of peers with a closed receive window; see `Stream.extend_send_timeout`."""
+    def is_quiescent(self) -> bool:
+        """Return True if there is nothing to wait for but the next line of a peer, or one more connection."""
+        return not (self._tasks or len(self._unauthenticated) or self.is_ending)
+
+    def flush(self) -> None:
+        """Send what the protocol has queued."""
+        flush_all(self._protocol.touched)
+
+    async def wait_none_left(self, seconds: float) -> None:
+        """Wait until no peer is connected.
+
+        Args:
+            seconds: The timeout.
+        """
+        with trio.move_on_after(seconds):
+            while self._connections:
+                self._none_left = trio.Event()
+                await self._none_left.wait()
+
+    async def reset(self, peer: Peer, reason: str) -> None:
+        """Reset the connection of a peer, and wait until the peer is disconnected."""
+        if self._protocol.registry.peers.get(peer.name) is peer:
+            disconnected = self._disconnected.setdefault(peer, trio.Event())
+            connection = peer.route
+            assert isinstance(connection, PeerConnection)
+            connection.reset(reason)
+            await disconnected.wait()
+
+    async def dismiss(self, peer: Peer, reason: str) -> None:
+        """Close the connection of a peer with an error as its last line; wait until it is disconnected."""
+        if self._protocol.registry.peers.get(peer.name) is peer:
+            disconnected = self._disconnected.setdefault(peer, trio.Event())
+            self._protocol.reject(peer, ConnectionAbortedError(reason))
+            self.flush()
+            await disconnected.wait()
+
+    async def _extend_send_timeouts(self) -> None:
+        """Call `Stream.extend_send_timeout` of all peers regularly."""
         while True:
             await trio.sleep(STALL_CHECK_INTERVAL)
             for number, peer in enumerate([*self._protocol.registry.peers.values()], 1):
-                assert isinstance(peer, PeerConnection)
-                peer.transport.extend_send_timeout()
-                if number % _LOOKS_AT_ONCE == 0:
+                if isinstance(peer.route, PeerConnection):
+                    peer.route.stream.extend_send_timeout()
+                if number % _PEERS_PER_TURN == 0:
                     await trio.lowlevel.checkpoint()
 
-    def flush(self) -> None:
-        """Write what the protocol wants to be written: once to each peer for all that one peer has sent."""
-        touched = self._protocol.touched
-        for peer in touched:
-            peer.flush()
-        touched.clear()
-
-    # ---- the end ----
-
-    async def wait_quiet(self, seconds: float) -> None:
-        """Wait until no request waits for its answer, for so many seconds at the most."""
-        self._quiet = trio.Event()
-        with trio.move_on_after(seconds):
-            await self._quiet.wait()
-
-    async def wait_all_gone(self, seconds: float) -> None:
-        """Wait until nobody is connected, for so many seconds at the most."""
-        with trio.move_on_after(seconds):
-            while self._connections:
-                self._all_gone = trio.Event()
-                await self._all_gone.wait()
-
-    def _look_whether_quiet(self) -> None:
-        if self._quiet is not None and self._protocol.is_quiet:
-            self._quiet.set()
-
-    # ---- sending peers away ----
-
-    async def reset(self, peer: PeerConnection, reason: str) -> None:
-        """Reset the connection of a peer, and wait until the peer is forgotten."""
-        if self._protocol.registry.peers.get(peer.name) is peer:
-            forgotten = self._dropping.setdefault(peer, trio.Event())
-            peer.reset(reason)
-            await forgotten.wait()
-
-    async def dismiss(self, peer: PeerConnection, reason: str) -> None:
-        """Tell a peer why its connection is closed, and wait until the peer is forgotten."""
-        if self._protocol.registry.peers.get(peer.name) is peer:
-            forgotten = self._dropping.setdefault(peer, trio.Event())
-            self._protocol.reject(peer, ConnectionAbortedError(reason))
-            self.flush()
-            await forgotten.wait()
-
-    # ---- one peer ----
+    # ---- the tasks ----
 
     @trio.lowlevel.enable_ki_protection
-    async def serve(self, transport: Stream, host: Host, port: int, entry: PoolEntry | None = None) -> None:
+    async def serve(self, stream: Stream, host: Host, port: int, entry: PoolEntry | None = None) -> None:
         """Serve one connection until it ends, or until its peer is idle.
 
         Args:
-            transport: The connection.
-            host: The computer at the other end.
+            stream: The connection.
+            host: The host at the other end.
             port: The number of its port.
-            entry: Who it is in the unauthenticated; None: it has not entered it.
+            entry: The entry among the unauthenticated connections; None: it has none yet.
         """
         if entry is not None and entry not in self._unauthenticated:
-            transport.close()  # it had to go just before this task could begin
+            stream.close()  # it was evicted just before this task could begin
             return
-        peer = PeerConnection(transport, host, port, self._start_writer, self._settings.stalled_after)
-        peer.reading = trio.CancelScope()
+        peer = Peer(host, port)
+        connection = PeerConnection(
+            peer, stream, self._protocol.backlog, self._start_sender, self._settings.stalled_after
+        )
+        connection.scope = trio.CancelScope()
         logger.debug("new connection from %s", peer.address)
         self._connections += 1
 
         def evict(reason: str) -> None:
-            self._protocol.reject(peer, ConnectionAbortedError(reason), again=EVICTED_AGAIN)
+            self._protocol.reject(peer, ConnectionAbortedError(reason), again=RECONNECT_AFTER)
             self.flush()
 
         if entry is None:
@@ -175,84 +171,175 @@ class PeerLoops:
         else:
             entry.leave = evict
         self._tasks += 1
-        await self._converse(peer, entry)
+        await self._run(connection, entry)
 
-    def _serve_again(self, peer: PeerConnection) -> None:
-        """Serve a peer in a task that has been idle."""
+    def _resume(self, connection: PeerConnection) -> None:
+        """Start a task for a peer that was idle."""
         self._tasks += 1
-        self._start_soon(self._converse, peer)
+        self._start_soon(self._run, connection)
 
-    def _start_writer(self, write: Callable[[], Awaitable[None]]) -> None:
-        """Have a task write to a peer that does not take at once what there is for it."""
+    def _start_sender(self, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a task that sends to a peer what it does not accept at once."""
         self._tasks += 1
-        self._start_soon(self._write, write)
+        self._start_soon(self._run_sender, send)
 
     @trio.lowlevel.enable_ki_protection
-    async def _write(self, write: Callable[[], Awaitable[None]]) -> None:
+    async def _run_sender(self, send: Callable[[], Awaitable[None]]) -> None:
         try:
-            await write()
+            await send()
         finally:
             self._tasks -= 1
 
     @trio.lowlevel.enable_ki_protection
-    async def _converse(self, peer: PeerConnection, entry: PoolEntry | None = None) -> None:
-        """Serve a peer until it has gone or is idle.
+    async def _run(self, connection: PeerConnection, entry: PoolEntry | None = None) -> None:
+        """Serve a peer until it is disconnected or idle.
 
         Args:
-            peer: The peer.
-            entry: Who it is in the unauthenticated; None: it has left it.
+            connection: The connection.
+            entry: The entry among the unauthenticated connections; None: the peer is admitted.
         """
-        assert peer.reading is not None
+        assert connection.scope is not None
+        peer = connection.peer
         is_idle = False
         try:
-            with peer.reading:
-                if entry is None or await self._let_in(peer, entry):
-                    is_idle = await self._read(peer)
+            with connection.scope:
+                if entry is None or await self._admit(connection, entry):
+                    is_idle = await self._serve_admitted(connection)
         except ConnectionLost as error:
-            peer.closing = peer.closing or str(error)
+            peer.close(str(error))
         except Exception as error:
-            # A mistake of ours. It must not cost other peers their connections.
+            # An error of this program. It must not cost other peers their connections.
             logger.exception("%s failed", peer)
-            peer.closing = repr(error)
+            peer.close(repr(error))
         finally:
             try:
                 if not is_idle:
                     if entry is not None:
                         self._unauthenticated.leave(entry)
-                    await self._part(peer)
+                    await self._disconnect(connection)
             finally:
                 self._tasks -= 1
 
-    async def _part(self, peer: PeerConnection) -> None:
-        """Forget a peer, and close its connection in order."""
-        if not peer.closing and peer.lines:
-            peer.closing = "it closed the connection in the middle of a line"
+    async def _admit(self, connection: PeerConnection, entry: PoolEntry) -> bool:
+        """Make the handshake with a peer; return False if it has closed its end."""
+        peer, protocol, unauthenticated = connection.peer, self._protocol, self._unauthenticated
+        await unauthenticated.acquire_slot(entry)
+        if entry in unauthenticated:
+            protocol.connect(peer)
+            self.flush()
+        with trio.move_on_after(self._settings.handshake_timeout) as handshake:
+            while not (peer.kind or peer.phase is Phase.CLOSING):
+                if peer.phase is Phase.CHECK:
+                    unauthenticated.release_slot(entry)
+                    left = handshake.deadline - trio.current_time()
+                    handshake.deadline = math.inf  # the time that the Manager takes does not count
+                    await self._make_checks(peer)
+                    handshake.deadline = trio.current_time() + left
+                if peer.kind:
+                    break  # its answers were received before the check was made
+                await unauthenticated.acquire_slot(entry)
+                data = await connection.stream.receive()
+                if not data:
+                    return False
+                await self._delay_password(peer)
+                unauthenticated.receive(entry, len(data))
+                protocol.receive(peer, data, MAX_LINES)
+                self.flush()
+        connection.stream.limit_buffer(None)
+        unauthenticated.leave(entry)
+        if handshake.cancelled_caught:
+            seconds = self._settings.handshake_timeout
+            protocol.hits["handshake_timeout"] += 1
+            text = f"{peer.phase.value!r} was not answered within {seconds:g} seconds (handshake_timeout)"
+            protocol.reject(peer, TimeoutError(text), again=RECONNECT_AFTER)
+            self.flush()
+        return True
+
+    async def _delay_password(self, peer: Peer) -> None:
+        """Delay the check of the Manager's password for a host that has failed before."""
+        if peer.phase is Phase.PASSWORD and (delay := self._protocol.logins.delay(peer.host.address)):
+            await trio.sleep(delay)
+
+    async def _serve_admitted(self, connection: PeerConnection) -> bool:
+        """Serve a peer until it is disconnected (False) or idle (True)."""
+        peer, protocol = connection.peer, self._protocol
+        while peer.phase is not Phase.CLOSING:
+            await self._catch_up(connection)
+            if self._poller.take(connection):
+                return True
+            data = await connection.stream.receive()
+            if not data:
+                return False
+            protocol.receive(peer, data, MAX_LINES)
+            self.flush()
+        return False
+
+    async def _catch_up(self, connection: PeerConnection) -> None:
+        """Make checks, handle pending lines and wait for room, until the next line may be received."""
+        peer = connection.peer
+        await self._make_checks(peer)
+        while peer.phase is Phase.YIELDING:
+            await self._wait_for_room(connection)
+            await trio.lowlevel.checkpoint()
+            self._protocol.receive_more(peer, MAX_LINES)
+            self.flush()
+            await self._make_checks(peer)
+        await self._wait_for_room(connection)
+
+    async def _make_checks(self, peer: Peer) -> None:
+        """Make the pending checks of a peer. Nothing is received meanwhile, so that nothing piles up."""
+        while peer.phase is Phase.CHECK:
+            check = self._protocol.pending_check(peer)
+            assert check is not None
+            self._protocol.resolve(peer, await self._run_check(peer, check), MAX_LINES)
+            self.flush()
+
+    async def _wait_for_room(self, connection: PeerConnection) -> None:
+        """Wait until the Service reads what this peer has sent, and a client what is queued for itself.
+
+        A Service need not read before it sends: perhaps its answers are what makes room.
+        """
+        peer = connection.peer
+        if peer.congested_service is not None:
+            service, peer.congested_service = peer.congested_service, None
+            if isinstance(service.route, PeerConnection):
+                await service.route.wait_drained()
+        if connection.backlog > CONGESTED and not peer.service:
+            await connection.wait_drained()
+
+    # ---- the end ----
+
+    async def _disconnect(self, connection: PeerConnection) -> None:
+        """Remove a peer, and close its connection once it has read the last lines."""
+        peer = connection.peer
+        if peer.lines:
+            peer.close("it closed the connection in the middle of a line")
         self._protocol.disconnect(peer)
         self.flush()
-        self._note_end(peer)
-        if (dropped := self._dropping.pop(peer, None)) is not None:
-            dropped.set()
-        self._parting += 1
+        self._record_end(connection)
+        if (disconnected := self._disconnected.pop(peer, None)) is not None:
+            disconnected.set()
+        self._lingering += 1
         try:
             if self.is_ending:
-                await peer.finish(_LAST_LINGER)
-            elif self._parting <= _MOST_PARTING:
-                await peer.finish()
+                await connection.finish(_LINGER_AT_END)
+            elif self._lingering <= _MAX_LINGERING:
+                await connection.finish()
         finally:
-            self._parting -= 1
-            peer.close()
+            self._lingering -= 1
+            connection.close()
             self._connections -= 1
             if not self._connections:
-                self._all_gone.set()
+                self._none_left.set()
 
-    def _note_end(self, peer: PeerConnection) -> None:
-        """Write into the log that a connection has ended, and look whether the Manager can."""
-        protocol = self._protocol
-        if peer.has_stalled:
+    def _record_end(self, connection: PeerConnection) -> None:
+        """Count and log the end of a connection."""
+        peer, protocol = connection.peer, self._protocol
+        if connection.has_stalled:
             protocol.hits["stalled_after"] += 1
         self._status.end(peer)
         seconds = trio.current_time() - peer.connected_at
-        reason = peer.closing or "it closed the connection"
+        reason = peer.close_reason or "it closed the connection"
         protocol.event_log.write(
             peer,
             logging.INFO,
@@ -267,125 +354,5 @@ class PeerLoops:
             reason=reason,
             lines=peer.lines_received,
             received=peer.received,
-            sent=peer.sent,
+            sent=connection.sent,
         )
-        self._look_whether_quiet()
-
-    async def _let_in(self, peer: PeerConnection, entry: PoolEntry) -> bool:
-        """Have a peer say who it is; False if it went without."""
-        receive, protocol, unauthenticated = peer.transport.receive, self._protocol, self._unauthenticated
-        await unauthenticated.acquire_slot(entry)
-        if entry in unauthenticated:
-            protocol.connect(peer)
-            self.flush()
-        with trio.move_on_after(self._settings.handshake_timeout) as handshake:
-            while not (peer.kind or peer.closing):
-                if protocol.pending_check(peer) is not None:
-                    unauthenticated.release_slot(entry)
-                    left = handshake.deadline - trio.current_time()
-                    handshake.deadline = math.inf  # the time of the Manager does not count
-                    await self._decide(peer)
-                    handshake.deadline = trio.current_time() + left
-                if peer.kind:
-                    break  # it had said so before it was asked, and need not say anything more
-                await unauthenticated.acquire_slot(entry)
-                data = await receive()
-                if not data:
-                    return False
-                await self._slow_down(peer)
-                self._unauthenticated.receive(entry, len(data))
-                protocol.receive(peer, data, TURN)
-                self.flush()
-        peer.transport.limit_buffer(None)
-        self._unauthenticated.leave(entry)
-        if handshake.cancelled_caught:
-            seconds = self._settings.handshake_timeout
-            protocol.hits["handshake_timeout"] += 1
-            text = f"{peer.waits_for!r} was not answered within {seconds:g} seconds (handshake_timeout)"
-            protocol.reject(peer, TimeoutError(text), again=EVICTED_AGAIN)
-            self.flush()
-        return True
-
-    # ---- reading ----
-
-    def _receive(self, peer: PeerConnection) -> bool:
-        """Take what an idle peer has sent; False if it has something to wait for besides the next line."""
-        pollable = peer.transport.pollable
-        assert pollable is not None  # else it is not polled
-        try:
-            with peer.transport.lock:
-                data = pollable.receive_nowait()
-            if data:
-                self._protocol.receive(peer, data, TURN)
-                self.flush()
-            # If it is the end, the task will receive it once more, and know which.
-            return not (pollable.has_received() or self._needs_task(peer))
-        except Exception as error:
-            # A mistake of ours. It must not cost other peers their connections.
-            logger.exception("%s failed", peer)
-            peer.closing = repr(error)
-            return False
-
-    def _needs_task(self, peer: PeerConnection) -> bool:
-        """Whether a peer has something to wait for besides its next line."""
-        if self._quiet is not None:
-            self._look_whether_quiet()
-        return bool(
-            peer.waits_for
-            or peer.closing
-            or peer.pending_lines
-            or peer.congested_service is not None
-            or (peer.backlog > BUSY and not peer.service)
-        )
-
-    async def _read(self, peer: PeerConnection) -> bool:
-        """Serve a peer that has said who it is until it goes (False), or until it is idle (True)."""
-        receive, protocol = peer.transport.receive, self._protocol
-        while not peer.closing:
-            if self._needs_task(peer):
-                await self._catch_up(peer)
-                if not self._needs_task(peer):
-                    continue  # and be idle again
-            elif self._watch.take(peer):
-                return True
-            data = await receive()
-            if not data:
-                return False
-            protocol.receive(peer, data, TURN)
-            self.flush()
-        return False
-
-    async def _catch_up(self, peer: PeerConnection) -> None:
-        """Wait for what a peer has to wait for before it is time for its next line."""
-        if peer.waits_for:
-            await self._decide(peer)
-        while peer.pending_lines and not peer.closing:
-            # It was too much for one turn, or has come before a verdict.
-            await self._make_room(peer)
-            await trio.lowlevel.checkpoint()
-            self._protocol.receive_more(peer, TURN)
-            self.flush()
-            await self._decide(peer)
-        await self._make_room(peer)
-
-    async def _make_room(self, peer: PeerConnection) -> None:
-        """Have a peer wait that sends more than others take, or than it takes itself."""
-        if peer.congested_service is not None:
-            # Who sends more than its Service takes has to wait. The Service itself never has to: it may
-            # be about to send the answers that make room.
-            busy, peer.congested_service = peer.congested_service, None
-            assert isinstance(busy, PeerConnection)
-            await busy.wait_drained()
-        if peer.backlog > BUSY and not peer.service:
-            await peer.wait_drained()
-
-    async def _slow_down(self, peer: PeerConnection) -> None:
-        """Delay the answer of a peer whose host has guessed the Manager's password wrongly before."""
-        if peer.waits_for == "password" and (delay := self._protocol.logins.delay(peer.host.address)):
-            await trio.sleep(delay)
-
-    async def _decide(self, peer: PeerConnection) -> None:
-        """Find out what a peer waits for. Nothing is read of it meanwhile: what it sends does not pile up."""
-        while not peer.closing and (question := self._protocol.pending_check(peer)) is not None:
-            self._protocol.resolve(peer, await self._verdict(peer, question), TURN)
-            self.flush()

@@ -15,6 +15,7 @@ import trio
 
 from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.phase import Phase
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.transport.liveness import ALWAYS_ALIVE
 
@@ -41,7 +42,7 @@ class Replacing:
         self,
         after: float | None,
         protocol: ManagerProtocol,
-        drop: Callable[[PeerConnection, str], Awaitable[None]],
+        drop: Callable[[Peer, str], Awaitable[None]],
     ) -> None:
         self._after = after
         self._protocol = protocol
@@ -49,15 +50,15 @@ class Replacing:
 
     async def replace(self, newcomer: Peer, holder: Peer) -> bool:
         """Return whether the holder of a name has made room for a newcomer of the same host and user."""
-        if self._after is None or not isinstance(holder, PeerConnection):
+        connection = holder.route
+        if self._after is None or not isinstance(connection, PeerConnection):
             return False
-        transport = holder.transport
         try:
-            silence = await self._silence(holder, self._after)
+            silence = await self._silence(connection, self._after)
         finally:
-            transport.end_probe()
-        if silence is None or holder.closing:
-            return bool(holder.closing)  # it has gone by itself meanwhile
+            connection.stream.end_probe()
+        if silence is None or holder.phase is Phase.CLOSING:
+            return holder.phase is Phase.CLOSING  # it has gone by itself meanwhile
         self._protocol.hits["replace_after"] += 1
         self._protocol.event_log.write(
             newcomer,
@@ -74,21 +75,21 @@ class Replacing:
         await self._drop(holder, f"it was replaced by one at {newcomer.address}")
         return True
 
-    async def _silence(self, holder: PeerConnection, after: float) -> float | None:
+    async def _silence(self, connection: PeerConnection, after: float) -> float | None:
         """Send a probe, and return the seconds of silence after it; None: the peer or its system answered."""
-        transport = holder.transport
-        if transport.peer_activity() is ALWAYS_ALIVE:
+        holder, stream = connection.peer, connection.stream
+        if stream.peer_activity() is ALWAYS_ALIVE:
             return None
-        if not transport.start_probe():
+        if not stream.start_probe():
             after = max(after, SILENCE)
             self._protocol.ask_for_identity(holder)
-            holder.flush()
+            connection.flush()
         began, received, pause = trio.current_time(), holder.received, _FIRST_LOOK
         while True:
             elapsed = trio.current_time() - began
-            known = transport.peer_activity()
+            known = stream.peer_activity()
             if (
-                holder.closing
+                holder.phase is Phase.CLOSING
                 or holder.received != received
                 or (known is not None and known.silence < elapsed)
             ):

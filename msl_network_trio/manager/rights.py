@@ -23,6 +23,7 @@ from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.tables import Database, User
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.pending_check import Revoked
+from msl_network_trio.protocol.manager.phase import Phase
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 
 logger = get_logger(__name__)
@@ -117,7 +118,7 @@ class Rights:
         granted = {peer: self._users.get(peer) for peer in self._protocol.registry.peers.values()}
         users, hosts = await self._database.call(look_up)
         for peer, then in granted.items():
-            if peer.closing or self._users.get(peer) is not then:
+            if peer.phase is Phase.CLOSING or self._users.get(peer) is not then:
                 continue
             if then is not None:
                 self._look_at_user(peer, then, users.get(peer.user))

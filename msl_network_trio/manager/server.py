@@ -25,7 +25,6 @@ from msl_network_trio.manager.admin import AdminRequests
 from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair, load
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.checks import Checks
-from msl_network_trio.manager.connection import PeerConnection
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.gateways import addresses_of
 from msl_network_trio.manager.peer_loop import PeerLoops
@@ -37,7 +36,7 @@ from msl_network_trio.manager.tables import IN_MEMORY
 from msl_network_trio.manager.unauthenticated import UnauthenticatedPool
 from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.manager.event_log import emit
-from msl_network_trio.protocol.manager.peer import Host
+from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.transport.listening import Listener, listen_tcp
 from msl_network_trio.transport.memory import MemoryStream, memory_pair
@@ -139,10 +138,10 @@ class Manager:
                 pair, partial(_make_context, settings), self._acceptor.use_context
             )
 
-    async def _dismiss(self, peer: PeerConnection, reason: str) -> None:
+    async def _dismiss(self, peer: Peer, reason: str) -> None:
         await self._peer_loops.dismiss(peer, reason)
 
-    async def _reset(self, peer: PeerConnection, reason: str) -> None:
+    async def _reset(self, peer: Peer, reason: str) -> None:
         await self._peer_loops.reset(peer, reason)
 
     @property
@@ -281,14 +280,16 @@ class Manager:
                 self._drain,
                 seconds=self._drain,
             )
-            protocol.refuse_requests()
-            await self._peer_loops.wait_quiet(self._drain)
+            quiet = trio.Event()
+            protocol.refuse_requests(quiet.set)
+            with trio.move_on_after(self._drain):
+                await quiet.wait()
         services = protocol.registry.services.values()
         ended_managers.add(self.name, [peer.name for peer in services])
         protocol.say_goodbye()
         self._unauthenticated.close(f"{self.name} is shutting down")
         self._peer_loops.flush()
-        await self._peer_loops.wait_all_gone(_LAST_WORDS)
+        await self._peer_loops.wait_none_left(_LAST_WORDS)
 
 
 class ManagerOpening:

@@ -61,7 +61,7 @@ class Status:
         since, before = self._last or (began, dict.fromkeys(_TOTALS, 0))
         self._last = (now, totals)
         seconds = now - since
-        longest = max(peers, key=lambda peer: peer.backlog, default=None)
+        longest = max(peers, key=lambda peer: peer.route.backlog, default=None)
         return {
             "manager": self._protocol.name,
             "started": self._started.isoformat(timespec="seconds"),
@@ -79,16 +79,16 @@ class Status:
             },
             "open_requests": sum(len(peer.open) for peer in peers),
             "backlog": {
-                "bytes": sum(peer.backlog for peer in peers),
-                "longest": 0 if longest is None else longest.backlog,
-                "peer": longest.name if longest is not None and longest.backlog else None,
+                "bytes": sum(peer.route.backlog for peer in peers),
+                "longest": 0 if longest is None else longest.route.backlog,
+                "peer": longest.name if longest is not None and longest.route.backlog else None,
             },
             "services": {
                 name: {
                     "uptime": round(now - peer.connected_at, 3),
                     "links": len(peer.links),
                     "locks": len(peer.locks),
-                    "backlog": peer.backlog,
+                    "backlog": peer.route.backlog,
                 }
                 for name, peer in registry.services.items()
             },
@@ -118,7 +118,7 @@ def _counted(peers: Iterable[Peer]) -> Counter[str]:
     for peer in peers:
         counts["connections"] += 1
         counts["bytes_received"] += peer.received
-        counts["bytes_sent"] += peer.sent
+        counts["bytes_sent"] += peer.route.sent
         if peer.kind:
             counts[f"lines_from_{peer.kind}s"] += peer.lines_received
     return counts

@@ -35,7 +35,11 @@ A line with replacements is JSON if, and only if, the standard library can decod
 a comma or a bracket can be adjacent to such a token, and within texts the replacement is harmless.
 """
 
-_route: Final = msgspec.json.Decoder(RoutedLine).decode
+decode_fast: Final = msgspec.json.Decoder(RoutedLine).decode
+"""Decode a line as `decode_routed` does, unless it raises one of `DECODING_ERRORS`.
+
+It does not check the encoding of what it skips: a line that is not ASCII has to be decoded as UTF-8, too.
+"""
 
 
 class _RawFields(msgspec.Struct):
@@ -59,14 +63,19 @@ def decode_routed(line: bytes) -> RoutedLine:
         UndecodableLine: The line is no JSON object, or one that its receiver could not decode.
     """
     try:
-        routed = _route(line)
+        routed = decode_fast(line)
         if not line.isascii():
             line.decode("utf-8")  # msgspec does not check the encoding of what it skips
         return routed
     except DECODING_ERRORS:
-        if not line or line.isspace():
-            raise UndecodableLine("an empty line") from None  # cheaply, since a peer may send many
-        return _route_exactly(line) if len(line) < _LARGE else _route_large(line)
+        return decode_exactly(line)
+
+
+def decode_exactly(line: bytes) -> RoutedLine:
+    """Decode a line that `decode_fast` cannot decode; raises as `decode_routed`."""
+    if not line or line.isspace():
+        raise UndecodableLine("an empty line") from None  # cheaply, since a peer may send many
+    return _route_exactly(line) if len(line) < _LARGE else _route_large(line)
 
 
 def search(line: bytes) -> dict[str, Any] | None:

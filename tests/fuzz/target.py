@@ -7,8 +7,10 @@ from itertools import islice
 
 from msl_network_trio.protocol.manager.admission import Authentication
 from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.peer_queue import PeerQueue
 from msl_network_trio.protocol.manager.pending_check import AdminRequest, HostCheck, LoginCheck, UserCheck
-from msl_network_trio.protocol.manager.protocol import TURN, ManagerProtocol
+from msl_network_trio.protocol.manager.phase import Phase
+from msl_network_trio.protocol.manager.protocol import MAX_LINES, ManagerProtocol
 
 NAME = "Manager[vm:1875]"
 
@@ -76,8 +78,8 @@ class Network:
         peer = Peer("vm", port)
         self.protocol.connect(peer)
         self._decide(peer)
-        while peer.waits_for != "identity":
-            answer = b"secret" if peer.waits_for == "password" else b"alice"
+        while peer.phase is not Phase.IDENTITY:
+            answer = b"secret" if peer.phase is Phase.PASSWORD else b"alice"
             self.send(peer, b'{"result":"%b"}\n' % answer)
         self.send(peer, identity)
         self.read(peer)
@@ -94,14 +96,15 @@ class Network:
 
     def send(self, peer: Peer, data: bytes) -> None:
         """Have a peer send bytes."""
-        self.protocol.receive(peer, data, TURN)
+        self.protocol.receive(peer, data, MAX_LINES)
         self._decide(peer)
-        while peer.pending_lines and not peer.closing:
-            self.protocol.receive_more(peer, TURN)
+        while peer.phase is Phase.YIELDING:
+            self.protocol.receive_more(peer, MAX_LINES)
             self._decide(peer)
 
     def _decide(self, peer: Peer) -> None:
-        while not peer.closing and (question := self.protocol.pending_check(peer)) is not None:
+        while peer.phase is Phase.CHECK:
+            question = self.protocol.pending_check(peer)
             match question:
                 case HostCheck() | UserCheck():
                     verdict: object = True
@@ -113,16 +116,18 @@ class Network:
 
     def read(self, peer: Peer) -> list[dict]:
         """Take what is to be written to a peer: whole lines of JSON."""
-        data = b"".join(peer.outgoing)
-        assert len(data) == peer.backlog
-        peer.outgoing, peer.backlog, peer.large = [], 0, False
+        queue = peer.route
+        assert isinstance(queue, PeerQueue)
+        data = b"".join(queue.pieces)
+        assert len(data) == queue.backlog
+        queue.pieces, queue.backlog, queue.has_large = [], 0, False
         assert data == b"" or data.endswith(b"\n")
         return [json.loads(line) for line in data.split(b"\n")[:-1]]
 
     def check(self) -> None:
         """The two that behave are served as ever, and got nothing that is not theirs."""
-        assert not self.service.closing
-        assert not self.client.closing
+        assert self.service.phase is not Phase.CLOSING
+        assert self.client.phase is not Phase.CLOSING
         assert self.read(self.client) == []
         for line in self.read(self.service):  # what others have asked for
             assert "requester" in line
@@ -169,8 +174,8 @@ def fuzz(data: bytes) -> None:
             network.protocol.disconnect(peer)
             network.hostile.remove(peer)
             network.check()
-        if byte != 0 or peer.closing:
-            if peer.closing and peer in network.hostile:
+        if byte != 0 or peer.close_reason:
+            if peer.close_reason and peer in network.hostile:
                 network.protocol.disconnect(peer)
                 network.hostile.remove(peer)
             peer = network.connect()

@@ -134,7 +134,7 @@ def test_no_more_new_users_of_a_host_are_looked_at_than_may_yet_fail(clock):
     assert begun[11].retry_after == 60
 
 
-def test_who_waits_for_a_user_does_not_hold_up_other_users(clock):
+def test_who_phase_a_user_does_not_hold_up_other_users(clock):
     attempts = LoginThrottle(1, 60, 0, clock)
     alice, alice_again = attempts.begin("10.0.0.1", "alice"), attempts.begin("10.0.0.1", "alice")
     others = [attempts.begin("10.0.0.1", f"new-{number}") for number in range(10)]
@@ -293,7 +293,7 @@ def test_the_right_password_is_not_even_looked_at_after_too_many_wrong_ones(cloc
     assert answer(protocol, peer, "secret") == [
         "ValueError: Too many logins from vm have failed, the next one may begin in 60 s"
     ]
-    assert peer.closing
+    assert peer.close_reason
     assert answer(protocol, connect(protocol, "10.0.0.2"), "secret") == ["identity"]
     clock.now += 60
     assert answer(protocol, connect(protocol), "secret") == ["identity"]
@@ -313,7 +313,7 @@ def test_a_peer_that_is_throttled_is_told_when_to_try_again(clock, question):
     [line] = read(peer)
     text = "ValueError: Too many logins from vm have failed, the next one may begin in 21 s"
     assert (line["message"], line["again"], line["uid"]) == (text, 21, "")
-    assert peer.closing
+    assert peer.close_reason
 
 
 # ---- before the handshake is over ----
@@ -325,4 +325,4 @@ def test_blank_lines_in_the_handshake_are_bounded_and_cost_no_more_than_they_mus
     protocol.receive(peer, b"\n" * 300_000)
     [line] = read(peer)
     assert line["message"] == "ValueError: 'password' was not answered by any of 1,000 lines"
-    assert peer.closing
+    assert peer.close_reason

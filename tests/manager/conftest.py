@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from msl_network_trio.manager import idle_poller as watch
+from msl_network_trio.manager import idle_poller
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.manager.tables import Database
 from tests.manager.sockets import OPENED
@@ -30,9 +30,11 @@ def tls(request, monkeypatch):
     if request.param == "by a selector":
         if not hasattr(selectors.DefaultSelector, "fileno"):
             pytest.skip("this system cannot wait for a set of sockets as if it were one")
-        monkeypatch.setattr(watch, "_sockets", lambda: watch._Selected(selectors.DefaultSelector()))
+        monkeypatch.setattr(
+            idle_poller, "_make_poll_set", lambda: idle_poller._SelectorPollSet(selectors.DefaultSelector())
+        )
     if request.param == "without a watch":
-        monkeypatch.setattr(watch, "_sockets", lambda: None)
+        monkeypatch.setattr(idle_poller, "_make_poll_set", lambda: None)
     return request.param == "TLS"
 
 

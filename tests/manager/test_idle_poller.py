@@ -12,7 +12,10 @@ from trio.testing import wait_all_tasks_blocked
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.manager import idle_poller as module
 from msl_network_trio.manager.idle_poller import IdlePoller
+from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.phase import Phase
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
+from msl_network_trio.protocol.manager.route import CONGESTED
 from msl_network_trio.transport.tcp import TcpStream
 from tests.manager.sockets import LIMIT, dial, others_are_served, reach
 from tests.manager.wires import dial as dial_in_memory
@@ -26,7 +29,7 @@ def living_tasks() -> int:
 @pytest.fixture
 def watches(tls):
     """Whether peers are watched."""
-    sockets = module._sockets()
+    sockets = module._make_poll_set()
     if sockets is not None:
         sockets.close()
     return sockets is not None
@@ -152,16 +155,34 @@ async def test_busy_peers_let_others_have_their_turn(open_here):
 
 
 class Idle:
-    """What a watch has to know of a peer."""
+    """What a poller uses of a connection."""
 
     def __init__(self, sock):
-        self.transport = TcpStream(sock)
-        self.reading = self.watch = None
+        self.peer = Peer("vm", 7)
+        self.peer.phase = Phase.READY
+        self.stream = self.pollable = TcpStream(sock)
+        self.scope = self.poller = None
+        self.backlog = 0
+
+
+class Receiving:
+    """What a poller uses of the Manager's protocol."""
+
+    def __init__(self, receive=lambda _peer: None):
+        self.touched = []
+        self.receive = lambda peer, _data, _at_most: receive(peer)
+
+
+class Unread(TcpStream):
+    """Receives without reading, so that there is always more."""
+
+    def receive_nowait(self):
+        return b"x"
 
 
 @pytest.fixture
 def pair():
-    if module._sockets() is None:
+    if module._make_poll_set() is None:
         pytest.skip("this system cannot wait for a set of sockets as if it were one")
     with socket.create_server(("127.0.0.1", 0)) as server:
         ends = [socket.create_connection(server.getsockname()), server.accept()[0]]
@@ -172,42 +193,40 @@ def pair():
         end.close()
 
 
-async def test_when_the_watch_ends_every_peer_has_a_task_again(pair):
+async def test_when_the_poller_ends_every_peer_has_a_task_again(pair):
     served = []
-    watch = IdlePoller(lambda _: True, served.append, lambda: False)
-    peer = Idle(pair[0])
-    assert not watch.take(peer)  # it does not run yet
+    poller = IdlePoller(Receiving(), served.append, None)
+    idle = Idle(pair[0])
+    assert not poller.take(idle)  # it does not run yet
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run)
+        nursery.start_soon(poller.run)
         await wait_all_tasks_blocked()
-        assert watch.take(peer)
-        assert peer.watch is watch
+        assert poller.take(idle)
+        assert idle.poller is poller
         nursery.cancel_scope.cancel()
-    assert served == [peer]
-    assert peer.watch is None
-    assert not peer.reading.cancel_called
-    assert not watch.take(peer)
-    watch.rouse(peer)  # which is too late, and does no harm
-    assert served == [peer]
+    assert served == [idle]
+    assert idle.poller is None
+    assert not idle.scope.cancel_called
+    assert not poller.take(idle)
+    poller.wake(idle)  # which is too late, and does no harm
+    assert served == [idle]
 
 
-async def test_a_peer_that_was_roused_by_another_one_is_not_received_from(pair):
+async def test_a_peer_that_was_woken_by_another_one_is_not_received_from(pair):
     served = []
 
     def receive(peer):
-        other = second if peer is first else first
-        watch.rouse(other)
-        return True
+        poller.wake(second if peer is first.peer else first)
 
-    watch = IdlePoller(receive, served.append, lambda: False)
+    poller = IdlePoller(Receiving(receive), served.append, None)
     first, second = Idle(pair[0]), Idle(pair[1])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run)
+        nursery.start_soon(poller.run)
         await wait_all_tasks_blocked()
         pair[0].send(b"x")
         pair[1].send(b"x")
-        assert watch.take(first)
-        assert watch.take(second)
+        assert poller.take(first)
+        assert poller.take(second)
         with trio.fail_after(LIMIT):
             while not served:
                 await trio.lowlevel.checkpoint()
@@ -216,17 +235,43 @@ async def test_a_peer_that_was_roused_by_another_one_is_not_received_from(pair):
     assert set(served) == {first, second}
 
 
-async def test_who_is_lost_or_has_ended_is_not_watched(pair):
-    watch = IdlePoller(lambda _: True, lambda _: None, lambda: False)
+async def test_a_connection_that_is_lost_or_has_ended_is_not_polled(pair):
+    poller = IdlePoller(Receiving(), lambda _: None, None)
     ended, closed = Idle(pair[0]), Idle(pair[1])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run)
+        nursery.start_soon(poller.run)
         await wait_all_tasks_blocked()
         pair[1].shutdown(socket.SHUT_WR)
-        assert await ended.transport.receive() == b""
-        assert not watch.take(ended)
-        closed.transport.close()
-        assert not watch.take(closed)
+        assert await ended.stream.receive() == b""
+        assert not poller.take(ended)
+        closed.stream.close()
+        assert not poller.take(closed)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("what", ["phase", "congested service", "backlog"])
+async def test_a_peer_has_a_task_when_it_waits_for_something_else_than_its_next_line(pair, what):
+    served = []
+
+    def receive(peer):
+        if what == "phase":
+            peer.phase = Phase.CHECK
+        elif what == "congested service":
+            peer.congested_service = Peer("vm", 8)
+        else:
+            idle.backlog = CONGESTED + 1
+
+    poller = IdlePoller(Receiving(receive), served.append, None)
+    idle = Idle(pair[0])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(poller.run)
+        await wait_all_tasks_blocked()
+        assert poller.take(idle)
+        pair[1].send(b"x")
+        with trio.fail_after(LIMIT):
+            while not served:
+                await trio.lowlevel.checkpoint()
+        assert served == [idle]
         nursery.cancel_scope.cancel()
 
 
@@ -244,42 +289,43 @@ class Looks:
         self.unregister = sockets.unregister
         self.close = sockets.close
 
-    def poll(self, seconds, at_most):
+    def poll(self, seconds, max_events):
         self.seconds.append(seconds)
-        return self.sockets.poll(0, at_most)
+        return self.sockets.poll(0, max_events)
 
 
 @pytest.fixture
 def looks(monkeypatch):
-    sockets = module._sockets()
+    sockets = module._make_poll_set()
     if sockets is None:
         pytest.skip("this system cannot wait for a set of sockets as if it were one")
     looks = Looks(sockets)
-    monkeypatch.setattr(module, "_sockets", lambda: looks)
+    monkeypatch.setattr(module, "_make_poll_set", lambda: looks)
     return looks
 
 
 @pytest.mark.parametrize(
-    ("may_wait", "at_length", "seconds"),
-    [(True, LIMIT, [0.0, module._MOMENT]), (True, 0.0, [0.0, 0.0]), (False, LIMIT, [0.0, 0.0])],
+    ("may_block", "max_turn", "seconds"),
+    [
+        (True, LIMIT, [0.0, module._BLOCK]),
+        (True, 0.0, [0.0]),
+        (False, LIMIT, [0.0]),
+        (None, LIMIT, [0.0]),
+    ],
 )
 async def test_it_waits_for_a_moment_where_it_may_and_not_for_long(
-    pair, looks, monkeypatch, may_wait, at_length, seconds
+    pair, looks, monkeypatch, may_block, max_turn, seconds
 ):
-    monkeypatch.setattr(module, "_AT_LENGTH", at_length)
+    monkeypatch.setattr(module, "_MAX_TURN", max_turn)
 
-    def receive(peer):
-        assert peer.transport.receive_nowait() == b"x"
-        return True
-
-    watch = IdlePoller(receive, lambda _: None, lambda: may_wait)
+    poller = IdlePoller(Receiving(), lambda _: None, None if may_block is None else lambda: may_block)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run)
+        nursery.start_soon(poller.run)
         await wait_all_tasks_blocked()
-        assert watch.take(Idle(pair[0]))
+        assert poller.take(Idle(pair[0]))
         pair[1].send(b"x")
         with trio.fail_after(LIMIT):
-            while len(looks.seconds) < 2:
+            while len(looks.seconds) < len(seconds):
                 await trio.lowlevel.checkpoint()
         await wait_all_tasks_blocked()
         assert looks.seconds == seconds
@@ -287,11 +333,13 @@ async def test_it_waits_for_a_moment_where_it_may_and_not_for_long(
 
 
 async def test_others_have_their_turn_also_while_lines_keep_coming(pair, looks):
-    watch = IdlePoller(lambda _: True, lambda _: None, lambda: True)  # it reads nothing, so there is more
+    poller = IdlePoller(Receiving(), lambda _: None, lambda: True)
+    idle = Idle(pair[0])
+    idle.stream = idle.pollable = Unread(pair[0])
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch.run)
+        nursery.start_soon(poller.run)
         await wait_all_tasks_blocked()
-        assert watch.take(Idle(pair[0]))
+        assert poller.take(idle)
         pair[1].send(b"x")
         with trio.fail_after(LIMIT):
             while not looks.seconds:
@@ -312,40 +360,40 @@ async def test_it_may_wait_only_if_it_is_alone_and_nobody_else_has_anything_to_d
     if not watches:
         pytest.skip("this system cannot wait for a set of sockets as if it were one")
     async with open_here(alone=True) as manager, others_are_served(manager):
-        conversations = manager._peer_loops
-        await until(conversations.is_waiting_for_lines)
+        loops = manager._peer_loops
+        await until(loops.is_quiescent)
 
         entry = manager._unauthenticated.enter("192.0.2.1", lambda reason: None)
-        assert not conversations.is_waiting_for_lines(), "somebody is about to make the connection secure"
+        assert not loops.is_quiescent(), "somebody is about to make the connection secure"
         manager._unauthenticated.leave(entry)
-        assert conversations.is_waiting_for_lines()
+        assert loops.is_quiescent()
 
         stranger = await reach(manager)
         await stranger.line()
-        assert not conversations.is_waiting_for_lines(), "somebody is about to say who it is"
+        assert not loops.is_quiescent(), "somebody is about to say who it is"
         await stranger.send({"result": {"name": "S", "type": "service", "attributes": {}}})
         await stranger.ask(MANAGER, "unlink", "nobody")
-        await until(conversations.is_waiting_for_lines)
+        await until(loops.is_quiescent)
 
         in_memory = await dial_in_memory(manager)
-        assert not conversations.is_waiting_for_lines(), "it is in no set of sockets"
+        assert not loops.is_quiescent(), "it is in no set of sockets"
         in_memory.transport.close()
-        await until(conversations.is_waiting_for_lines)
+        await until(loops.is_quiescent)
 
         client = await dial(manager, "Asks")
         await client.send(request("S", "e", "x" * 20_000_000))
-        while not manager._protocol.registry.services["S"].writing:
+        while not manager._protocol.registry.services["S"].route.writing:
             await trio.lowlevel.checkpoint()
-        assert not conversations.is_waiting_for_lines(), "somebody does not take what there is for it"
+        assert not loops.is_quiescent(), "somebody does not take what there is for it"
         await stranger.line()
-        await until(conversations.is_waiting_for_lines)
-        conversations.is_ending = True
-        assert not conversations.is_waiting_for_lines()
-        conversations.is_ending = False
+        await until(loops.is_quiescent)
+        loops.is_ending = True
+        assert not loops.is_quiescent()
+        loops.is_ending = False
 
 
 @pytest.mark.parametrize("tls", ["plain"], indirect=True)
 async def test_it_never_waits_where_it_is_not_alone(open_here):
     async with open_here(alone=False) as manager, others_are_served(manager):
         await wait_all_tasks_blocked(0.01)
-        assert not manager._peer_loops.is_waiting_for_lines()
+        assert manager._peer_loops._poller._may_block is None

@@ -16,8 +16,8 @@ from msl_network_trio.manager import connection, rights
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.server import open_manager
 from msl_network_trio.manager.settings import ManagerSettings
-from msl_network_trio.protocol.manager.delivery import BUSY, LARGE
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
+from msl_network_trio.protocol.manager.route import CONGESTED, LARGE
 from tests.manager.wires import Wire, dial
 from tests.protocol.network import encoded, notification, reply, request
 
@@ -369,7 +369,7 @@ async def test_a_client_that_never_reads_again_is_dropped_all_the_same(autojump_
         await lazy.ask(MANAGER, "link", "Echo")
         for _ in range(100):
             await service.send(notification("Echo", "x" * 10_000))
-        await trio.sleep(connection._GRACE + connection._LINGER + 1)
+        await trio.sleep(connection._FLUSH_TIMEOUT + connection._LINGER + 1)
         with pytest.raises(ConnectionLost):
             await lazy.transport.send_all(b"x")
         assert known(manager) == {"Echo"}
@@ -407,7 +407,7 @@ async def test_a_service_that_does_not_read_makes_those_wait_who_send_to_it_and_
 
         nursery.start_soon(send)
         await wait_all_tasks_blocked()
-        assert sent * 50_000 < BUSY + 500_000
+        assert sent * 50_000 < CONGESTED + 500_000
         with trio.fail_after(1):
             # Others are served, also by the Service that does not read, and it is listened to.
             await other.send(request("Echo", "e"))
@@ -431,7 +431,7 @@ async def test_a_service_that_does_not_read_makes_those_wait_who_send_to_it_and_
 async def test_a_client_that_asks_and_asks_without_reading_has_to_wait_but_is_not_dropped(
     autojump_clock, nursery
 ):
-    async with open_manager(in_memory=True, max_backlog=2 * BUSY) as manager:
+    async with open_manager(in_memory=True, max_backlog=2 * CONGESTED) as manager:
         greedy, other = await dial(manager, "G"), await dial(manager)
         question = request("Nope" * 2000, "e")  # the answer is about as long
         sent = 0

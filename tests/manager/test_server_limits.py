@@ -221,7 +221,7 @@ def test_who_sends_much_from_many_connections_is_in_his_own_way_only(monkeypatch
 async def test_not_any_number_of_connections_is_kept_until_their_peers_have_read_why_they_end(
     autojump_clock, monkeypatch
 ):
-    monkeypatch.setattr(conversations, "_MOST_PARTING", 2)
+    monkeypatch.setattr(conversations, "_MAX_LINGERING", 2)
     async with open_manager(in_memory=True) as manager:
         wires = []
         for _ in range(5):

@@ -8,6 +8,8 @@ from typing import Any
 
 from msl_network_trio.protocol.manager.admission import Authentication
 from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.peer_queue import PeerQueue
+from msl_network_trio.protocol.manager.phase import Phase
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 
 NAME = "Manager[vm:1875]"
@@ -55,13 +57,13 @@ class Network:
             more.setdefault("attributes", {})
         self.send(peer, {"result": {"name": name, "type": kind, **more}, "error": False, "uid": ""})
         assert read(peer)[-1]["attribute"] == "identity"
-        assert not peer.closing
+        assert peer.phase is Phase.READY
         return peer
 
     def send(self, peer: Peer, *lines: Any) -> None:
         """Have a peer send lines, all at once: bytes, or fields to be encoded; it has as many turns as it needs."""
         self.protocol.receive(peer, b"".join(encoded(line) + b"\r\n" for line in lines))
-        while peer.pending_lines and not peer.closing and self.protocol.pending_check(peer) is None:
+        while peer.phase is Phase.YIELDING:
             self.protocol.receive_more(peer)
 
     def send_in_pieces(self, peer: Peer, data: bytes, sizes: Iterable[int]) -> None:
@@ -77,13 +79,20 @@ def encoded(line: Any) -> bytes:
     return line if isinstance(line, bytes) else json.dumps(line).encode()
 
 
+def queue_of(peer: Peer) -> PeerQueue:
+    """Return the lines queued for a peer."""
+    assert isinstance(peer.route, PeerQueue)
+    return peer.route
+
+
 def raw(peer: Peer) -> bytes:
     """Take what is to be written to a peer, as the I/O layer does."""
-    data = b"".join(peer.outgoing)
-    peer.outgoing = []
-    peer.large = False
-    peer.backlog -= len(data)
-    assert peer.backlog == 0
+    queue = queue_of(peer)
+    data = b"".join(queue.pieces)
+    queue.pieces = []
+    queue.has_large = False
+    queue.backlog -= len(data)
+    assert queue.backlog == 0
     return data
 
 

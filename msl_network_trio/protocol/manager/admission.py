@@ -23,7 +23,6 @@ from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.handshake import NO_ADMIN, UNREGISTERED, WRONG_MANAGER_PASSWORD, WRONG_PASSWORD
 from msl_network_trio.protocol.manager import answers
 from msl_network_trio.protocol.manager import typed_lines as terminal
-from msl_network_trio.protocol.manager.delivery import Delivery
 from msl_network_trio.protocol.manager.event_log import EventLog
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.pending_check import (
@@ -38,12 +37,11 @@ from msl_network_trio.protocol.manager.pending_check import (
     TryAgain,
     UserCheck,
 )
+from msl_network_trio.protocol.manager.phase import Phase
 from msl_network_trio.protocol.manager.registry import AddressTaken, Registry, RegistryFull
+from msl_network_trio.protocol.manager.responder import Responder
 from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
 from msl_network_trio.protocol.routed_lines import decode_routed
-
-VERDICT = "a verdict"
-"""What `Peer.waits_for` is while the peer itself has nothing to say."""
 
 _ANSWER_LIMIT = 65_536
 """The largest line of a peer that has not shown yet that it may connect, in bytes."""
@@ -120,7 +118,7 @@ class Admission:
         authentication: Authentication,
         read_limit: int | None,
         *,
-        delivery: Delivery,
+        responder: Responder,
         admitted: Callable[[Peer], None],
         record: Callable[[Peer, str], None],
         event_log: EventLog,
@@ -131,33 +129,39 @@ class Admission:
         self._registry = registry
         self._authentication = authentication
         self._read_limit = read_limit
-        self._delivery = delivery
+        self._responder = responder
+        self._states: dict[Peer, AdmissionState] = {}
         self._admitted = admitted
         self._record = record
         self._event_log = event_log
         self._logins = logins
         self._replaces = replaces
 
+    def state(self, peer: Peer) -> AdmissionState | None:
+        """Return the state of a peer; None: it has been admitted, and does not log in."""
+        return self._states.get(peer)
+
     def begin(self, peer: Peer) -> None:
         """Take up the conversation with a new peer."""
         self._record(peer, "new connection request")
-        peer.admission = AdmissionState()
+        self._states[peer] = AdmissionState()
         peer.lines.limit = _smaller(self._read_limit, _ANSWER_LIMIT)
         if self._authentication.password is not None:
-            self._ask(peer, "password", "password", self._name)
+            self._ask(peer, Phase.PASSWORD, "password", self._name)
         elif self._authentication.hostname:
             self._wait_for_check(peer, HostCheck(peer.host.hostname))
         elif self._authentication.login:
-            self._ask(peer, "username", "username", self._name)
+            self._ask(peer, Phase.USERNAME, "username", self._name)
         else:
             self._ask_identity(peer)
 
     def end(self, peer: Peer) -> None:
         """Note that a peer has gone."""
-        if peer.kind or peer.closing:
+        self._states.pop(peer, None)
+        if peer.kind or peer.phase is Phase.CLOSING:
             self._record(peer, "disconnected")
-        elif peer.waits_for in {"username", "password", "login password"}:
-            what = peer.waits_for.removeprefix("login ")
+        elif peer.phase in {Phase.USERNAME, Phase.PASSWORD, Phase.USER_PASSWORD}:
+            what = "username" if peer.phase is Phase.USERNAME else "password"
             self._record(peer, f"connection closed before receiving the {what}")
         else:
             self._record(peer, "connection closed prematurely")
@@ -167,30 +171,29 @@ class Admission:
         try:
             fields = codec.decode_object(line)
         except codec.UndecodableLine as error:  # a number of more digits than Python converts, for example
-            self._delivery.refuse(peer, routed.uid, str(error))
+            self._responder.refuse(peer, routed.uid, str(error))
             return
         args, kwargs = fields.get("args", []), fields.get("kwargs", {})
         if not isinstance(args, list) or not isinstance(kwargs, dict):
-            self._delivery.refuse(peer, routed.uid, 'TypeError: "args" are an array, and "kwargs" an object')
+            self._responder.refuse(peer, routed.uid, 'TypeError: "args" are an array, and "kwargs" an object')
             return
         text = "received an admin request %r from %s"
         name = routed.attribute
         self._event_log.write(peer, logging.INFO, "admin_request", text, name, peer.name, attribute=name)
-        if peer.admission is None:
-            peer.admission = AdmissionState()
-        requests = peer.admission.requests
-        peer.admission.size += len(line)
+        state = self._states.setdefault(peer, AdmissionState())
+        requests = state.requests
+        state.size += len(line)
         if len(requests) >= _ADMIN_REQUESTS:
-            self._delivery.refuse(
+            self._responder.refuse(
                 peer, routed.uid, f"{NO_ADMIN}, and {_ADMIN_REQUESTS} of them wait for a login"
             )
             return
-        if peer.admission.size > _UNPROVEN and not peer.is_admin:
-            self._delivery.refuse(
+        if state.size > _UNPROVEN and not peer.is_admin:
+            self._responder.refuse(
                 peer, routed.uid, f"{NO_ADMIN}, and before that no more than {_UNPROVEN:,} bytes"
             )
             if not requests:
-                peer.admission = None
+                del self._states[peer]
             return
         requests.append(AdminRequest(routed.attribute, args, kwargs, routed.uid))
         if len(requests) == 1:
@@ -202,10 +205,9 @@ class Admission:
         Returns:
             False if it is no answer, but to be handled as other lines of a peer that is connected.
         """
-        assert peer.admission is not None
-        assert peer.admission.check is None
+        assert self._states[peer].check is None
         if not peer.kind and peer.lines_received > _LINES:
-            self.reject(peer, ValueError(f"{peer.waits_for!r} was not answered by any of {_LINES:,} lines"))
+            self.reject(peer, ValueError(f"{peer.phase.value!r} was not answered by any of {_LINES:,} lines"))
             return True
         if not line.strip():
             return True
@@ -219,7 +221,7 @@ class Admission:
             answer = codec.decode(line).result
         except codec.UndecodableLine as error:
             text = terminal.typed(line)
-            answer = terminal.identity(text) if text and peer.waits_for == "identity" else text
+            answer = terminal.identity(text) if text and peer.phase is Phase.IDENTITY else text
             if answer is None:
                 self._no_answer(peer, f"is not a line of JSON: {error}")
                 return True
@@ -231,10 +233,8 @@ class Admission:
 
     def resolve(self, peer: Peer, verdict: Any) -> None:
         """Take the verdict that a peer waits for, or the exception because of which there is none."""
-        state = peer.admission
-        assert state is not None
+        state = self._states[peer]
         question, state.check = state.check, None
-        peer.waits_for = ""
         if isinstance(question, AdminRequest):
             self._answer_request(peer, question, verdict)
         elif isinstance(verdict, Throttled):
@@ -252,7 +252,7 @@ class Admission:
         elif isinstance(question, UserCheck):
             if verdict:
                 state.username = question.username
-                self._ask(peer, "login password", "password", question.username)
+                self._ask(peer, Phase.USER_PASSWORD, "password", question.username)
             else:
                 self._fail(peer, ValueError(UNREGISTERED), "rejected: unregistered user")
         elif verdict is None:
@@ -275,25 +275,29 @@ class Admission:
         if record:
             self._record(peer, record)
         # Who has logged in while connected made a request, whose answer this is.
-        requests = peer.admission.requests if peer.admission is not None else ()
+        state = self._states.get(peer)
+        requests = state.requests if state is not None else ()
         uid, requester = (requests[0].uid, peer.name) if requests else ("", self._name)
-        self._delivery.put(peer, answers.error(reason, uid, requester, again))
-        peer.closing = reason
+        peer.route.put(answers.error(reason, uid, requester, again))
+        peer.close(reason)
 
     # ---- questions ----
 
-    def _ask(self, peer: Peer, waits_for: str, attribute: str, *args: str) -> None:
-        peer.waits_for = waits_for
-        self._delivery.put(peer, answers.question(attribute, args, self._name))
+    def _ask(self, peer: Peer, phase: Phase, attribute: str, *args: str) -> None:
+        peer.enter(phase)
+        peer.route.put(answers.question(attribute, args, self._name))
 
     def _ask_identity(self, peer: Peer) -> None:
         peer.lines.limit = _smaller(self._read_limit, IDENTITY_LIMIT)
-        self._ask(peer, "identity", "identity")
+        self._ask(peer, Phase.IDENTITY, "identity")
 
-    def _wait_for_check(self, peer: Peer, question: PendingCheck) -> None:
-        assert peer.admission is not None
-        peer.admission.check = question
-        peer.waits_for = VERDICT
+    def _become_ready(self, peer: Peer) -> None:
+        del self._states[peer]
+        peer.enter(Phase.READY)
+
+    def _wait_for_check(self, peer: Peer, check: PendingCheck) -> None:
+        self._states[peer].check = check
+        peer.enter(Phase.CHECK)
 
     # ---- answers ----
 
@@ -312,8 +316,8 @@ class Admission:
         return peer.kind == "service" and routed.requester not in {UNSET, None, self._name}
 
     def _no_answer(self, peer: Peer, what: str) -> None:
-        error = ValueError(f"The answer to {peer.waits_for!r} {what}")
-        self._fail(peer, error, "" if peer.kind else f"rejected: invalid {peer.waits_for}")
+        error = ValueError(f"The answer to {peer.phase.value!r} {what}")
+        self._fail(peer, error, "" if peer.kind else f"rejected: invalid {peer.phase.value}")
 
     def _fail(self, peer: Peer, error: Exception, record: str, again: float | None = None) -> None:
         """Tell a peer that it is not let in; if it is connected, refuse only what it has requested."""
@@ -334,17 +338,16 @@ class Admission:
         self._fail(peer, ValueError(str(throttled)), record, throttled.again)
 
     def _answer(self, peer: Peer, answer: Any) -> None:
-        assert peer.admission is not None
-        if peer.waits_for == "identity":
+        if peer.phase is Phase.IDENTITY:
             self._check_identity(peer, answer)
         elif peer.kind and (answer is None or answer == ""):
             self._next_request(peer, refused=True)  # nobody logs in
-        elif peer.waits_for == "password":
+        elif peer.phase is Phase.PASSWORD:
             self._check_password(peer, answer)
-        elif peer.waits_for == "username":
+        elif peer.phase is Phase.USERNAME:
             self._wait_for_check(peer, UserCheck(_text(answer)))
         else:
-            self._wait_for_check(peer, LoginCheck(peer.admission.username, _text(answer)))
+            self._wait_for_check(peer, LoginCheck(self._states[peer].username, _text(answer)))
 
     def _check_password(self, peer: Peer, answer: Any) -> None:
         assert self._authentication.password is not None
@@ -378,8 +381,7 @@ class Admission:
             else:
                 self._wait_for_check(peer, ReplaceCheck(holder, identity))
             return
-        peer.waits_for = ""
-        peer.admission = None
+        self._become_ready(peer)
         peer.lines.limit = self._read_limit
         peer.request_suffix = b',"requester":' + codec.encode(peer.name)[:-1] + b"}\r\n"
         self._admitted(peer)
@@ -408,9 +410,8 @@ class Admission:
             self.reject(peer, reason, "rejected: the Manager could not check it", again)
 
     def _logged_in(self, peer: Peer, is_admin: bool) -> None:
-        assert peer.admission is not None
         peer.is_admin = is_admin
-        peer.user = peer.admission.username
+        peer.user = self._states[peer].username
         text = "%s has logged in as %r"
         self._event_log.write(peer, logging.INFO, "logged_in", text, peer.name, peer.user, admin=is_admin)
         if not peer.kind:
@@ -424,35 +425,32 @@ class Admission:
         self, peer: Peer, *, refused: bool = False, why: str = NO_ADMIN, again: float | None = None
     ) -> None:
         """Go on with the first request for which a peer has to be an administrator."""
-        assert peer.admission is not None
-        requests = peer.admission.requests
+        requests = self._states[peer].requests
         if refused:
-            self._delivery.refuse(peer, requests.popleft().uid, why, again)
+            self._responder.refuse(peer, requests.popleft().uid, why, again)
         if not requests:
-            peer.waits_for = ""
-            peer.admission = None
+            self._become_ready(peer)
         elif peer.is_admin:
             self._wait_for_check(peer, requests[0])
         else:
-            self._ask(peer, "username", "username", self._name)
+            self._ask(peer, Phase.USERNAME, "username", self._name)
 
     def _answer_request(self, peer: Peer, request: AdminRequest, verdict: Any) -> None:
-        assert peer.admission is not None
-        peer.admission.requests.popleft()
+        self._states[peer].requests.popleft()
         if isinstance(verdict, Revoked):
             peer.is_admin = False
-            self._delivery.refuse(peer, request.uid, f"{NO_ADMIN}: {verdict}")
+            self._responder.refuse(peer, request.uid, f"{NO_ADMIN}: {verdict}")
         elif isinstance(verdict, Exception):
-            self._delivery.refuse(peer, request.uid, f"{type(verdict).__name__}: {verdict}")
+            self._responder.refuse(peer, request.uid, f"{type(verdict).__name__}: {verdict}")
         elif isinstance(verdict, answers.Encoded):
-            self._delivery.put_result(peer, request.uid, verdict.value)
+            self._responder.answer(peer, request.uid, verdict.value)
         else:
             try:
                 line = answers.result(verdict, request.uid, peer.name)
             except (TypeError, ValueError) as error:
-                self._delivery.refuse(peer, request.uid, f"{type(error).__name__}: {error}")
+                self._responder.refuse(peer, request.uid, f"{type(error).__name__}: {error}")
             else:
-                self._delivery.put(peer, line)
+                peer.route.put(line)
         self._next_request(peer)
 
 

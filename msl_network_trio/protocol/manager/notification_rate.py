@@ -6,8 +6,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 
-from msl_network_trio.protocol.manager.delivery import Delivery
 from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.responder import Responder
 
 _TELL_EVERY = 10.0
 """How many seconds there are at least between two words to a Service that its notifications are dropped."""
@@ -18,16 +18,16 @@ class NotificationRate:
 
     Args:
         most: How many per second; None: any number.
-        delivery: Tells a Service that there were too many.
+        responder: Tells a Service that there were too many.
         hits: Counts those that were too many, as ``notification_rate``.
         clock: Gives the time in seconds, of which only differences count.
     """
 
     def __init__(
-        self, most: int | None, delivery: Delivery, hits: Counter[str], clock: Callable[[], float]
+        self, most: int | None, responder: Responder, hits: Counter[str], clock: Callable[[], float]
     ) -> None:
         self._most = sys.maxsize if most is None else most
-        self._delivery = delivery
+        self._responder = responder
         self._hits = hits
         self._clock = clock
 
@@ -54,5 +54,5 @@ class NotificationRate:
             )
             peer.notifications_reported_at = now
             peer.notifications_dropped = 0
-            self._delivery.refuse(peer, "", text)
+            self._responder.refuse(peer, "", text)
         return False

@@ -7,9 +7,9 @@ from typing import Any
 
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.manager.admission import Admission
-from msl_network_trio.protocol.manager.delivery import Delivery
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.registry import Registry
+from msl_network_trio.protocol.manager.responder import Responder
 from msl_network_trio.protocol.messages import RoutedLine
 
 _LARGEST = 65_536
@@ -22,16 +22,16 @@ class OwnRequests:
     Args:
         identity: What the Manager says about itself, without its peers.
         registry: Who is connected.
-        delivery: Writes the answers.
+        responder: Writes the answers.
         admission: Takes the requests for which a peer has to be an administrator.
     """
 
     def __init__(
-        self, identity: dict[str, Any], registry: Registry, delivery: Delivery, admission: Admission
+        self, identity: dict[str, Any], registry: Registry, responder: Responder, admission: Admission
     ) -> None:
         self._identity = identity
         self._registry = registry
-        self._delivery = delivery
+        self._responder = responder
         self._admission = admission
         self._told = (-1, b"")
         self._answers: dict[str, Callable[[Peer, bytes], bytes]] = {
@@ -52,7 +52,7 @@ class OwnRequests:
         answer = self._answers.get(routed.attribute)
         if len(line) > _LARGEST:
             text = f"ValueError: A request to the Manager has no more than {_LARGEST:,} bytes"
-            self._delivery.refuse(peer, routed.uid, text)
+            self._responder.refuse(peer, routed.uid, text)
             return
         if answer is None:
             self._admission.request(peer, routed, line)
@@ -60,9 +60,9 @@ class OwnRequests:
         try:
             result = answer(peer, line)
         except (KeyError, PermissionError, TypeError, ValueError) as error:
-            self._delivery.refuse(peer, routed.uid, f"{type(error).__name__}: {error}")
+            self._responder.refuse(peer, routed.uid, f"{type(error).__name__}: {error}")
         else:
-            self._delivery.put_result(peer, routed.uid, result)
+            self._responder.answer(peer, routed.uid, result)
 
     def _tell(self, peer: Peer, line: bytes) -> bytes:
         # Put together once for all who ask before somebody comes or goes: in a large network it takes long.

@@ -1,38 +1,39 @@
-"""What a Manager cannot decide by what it knows: somebody has to look it up, in a database for example.
+"""Checks that the Manager's protocol cannot make itself, since they need a database or another connection.
 
-A peer for which something is `PendingCheck` waits, and so do the lines that it has sent since.
+Pure state, used in the Trio thread. While a check of a peer is pending, its lines are kept, not handled. The
+I/O layer makes the check and passes its result, or the exception because of which there is none, to
+`ManagerProtocol.resolve`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
-if TYPE_CHECKING:
-    from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.peer import Peer
 
 
 @attrs.frozen
 class HostCheck:
-    """Whether a host is trusted. The verdict is a bool."""
+    """The check of whether a host is trusted. The result is a bool."""
 
     hostname: str
 
 
 @attrs.frozen
 class UserCheck:
-    """Whether there is such a user. The verdict is a bool."""
+    """The check of whether a user exists. The result is a bool."""
 
     username: str
 
 
 @attrs.frozen
 class LoginCheck:
-    """Whether that is the user's password.
+    """The check of a user's password.
 
-    The verdict is None: it is not; True: it is, and the user is an administrator; False: the user is none.
+    The result is None for a wrong password, True for an administrator, and False for another user.
     """
 
     username: str
@@ -41,7 +42,7 @@ class LoginCheck:
 
 @attrs.frozen
 class AdminRequest:
-    """What to answer to a request that an administrator has made. The verdict is the result."""
+    """A request of an administrator. The result is the one to answer with."""
 
     attribute: str
     args: list[Any] = attrs.field(repr=False)
@@ -51,17 +52,23 @@ class AdminRequest:
 
 @attrs.frozen
 class ReplaceCheck:
-    """Whether the peer that has the wanted name was gone, and is now forgotten. The verdict is a bool."""
+    """The check of whether the peer that has the wanted name is dead.
+
+    The result is True if it was and is disconnected now.
+    """
 
     holder: Peer
     identity: Any = attrs.field(repr=False)
 
 
+PendingCheck = HostCheck | UserCheck | LoginCheck | AdminRequest | ReplaceCheck
+
+
 class TryAgain(Exception):
-    """There is no verdict now, and none on the peer: it may try again.
+    """The check could not be made now, for a reason that lies not with the peer.
 
     Args:
-        text: Why.
+        text: The reason.
         again: Seconds after which to try again.
     """
 
@@ -74,7 +81,7 @@ class Throttled(TryAgain):
     """Too many logins have failed.
 
     Args:
-        host: The host that they came from.
+        host: The host of the logins.
         again: Seconds after which to try again.
     """
 
@@ -88,24 +95,21 @@ class Revoked(Exception):
     """The peer has logged in as an administrator, and is none any more."""
 
 
-PendingCheck = HostCheck | UserCheck | LoginCheck | AdminRequest | ReplaceCheck
-
-
 @attrs.define
 class AdmissionState:
-    """What has to do with a peer that is yet to be let in, or to be let do something."""
+    """The state of a peer that is yet to be admitted, or to log in as an administrator."""
 
     check: PendingCheck | None = None
-    """What the verdict is about that the peer waits for."""
+    """The check whose result the peer waits for."""
 
     held: bytes = attrs.field(default=b"", repr=False)
-    """What it has sent since, before it was let in; later that is in `Peer.pending_lines`."""
+    """Bytes received during a check before the peer was admitted; later they are in `Peer.pending_lines`."""
 
     username: str = ""
-    """Who it says it is."""
+    """The name of the user that logs in."""
 
     size: int = 0
-    """How many bytes it has sent of such requests."""
+    """Bytes of all `requests` so far."""
 
     requests: deque[AdminRequest] = attrs.field(factory=deque)
-    """The requests for which it has to be an administrator, the first of which is the reason why it waits."""
+    """The requests that need an administrator; the first one is the reason for the login."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from msl_network_trio.constants import MANAGER, NOTIFICATION_UID
@@ -23,21 +23,26 @@ from msl_network_trio.limits.login_throttle import LoginThrottle
 from msl_network_trio.limits.quota import Quota
 from msl_network_trio.protocol.manager import answers
 from msl_network_trio.protocol.manager.admission import FULL_AGAIN, Admission, Authentication
-from msl_network_trio.protocol.manager.delivery import Delivery
 from msl_network_trio.protocol.manager.event_log import EventLog
 from msl_network_trio.protocol.manager.notification_rate import NotificationRate
 from msl_network_trio.protocol.manager.open_requests import OpenRequests
 from msl_network_trio.protocol.manager.own_requests import OwnRequests
 from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.peer_queue import BacklogLimit, PeerQueue
 from msl_network_trio.protocol.manager.pending_check import PendingCheck
+from msl_network_trio.protocol.manager.phase import Phase
 from msl_network_trio.protocol.manager.registry import Registry
-from msl_network_trio.protocol.manager.routing import TURN_ENDS, Router
+from msl_network_trio.protocol.manager.responder import Responder
+from msl_network_trio.protocol.manager.route import NO_ROUTE
+from msl_network_trio.protocol.manager.routing import Router
 
-TURN = 256
-"""How many lines of a peer are handled before others have their turn, if there are so many at once."""
+MAX_LINES = 256
+"""Maximum number of lines of one peer to handle before other peers have their turn."""
 
 _RESTARTED_AGAIN = 1.0
 """Seconds after which a Service may try again when the Manager ends, which may be a restart."""
+
+_READY, _CLOSING = Phase.READY, Phase.CLOSING
 
 _UNFINISHED = 1_073_741_824
 """How many bytes there may be of lines that are not complete, of all peers together."""
@@ -97,29 +102,31 @@ class ManagerProtocol:
         self.registry = Registry(self.event_log, max_links, max_connections)
         self.logins = LoginThrottle(login_attempts, login_memory, login_delay, clock)
         self.hits: Counter[str] = Counter()
+        self._on_quiet: Callable[[], object] | None = None
         self._clock = clock
-        self._delivery = Delivery(name, max_backlog, self.event_log, self.hits)
-        self.touched = self._delivery.touched
+        self.backlog = BacklogLimit(name, max_backlog, self.event_log, self.hits)
+        self.touched = self.backlog.touched
+        self._responder = Responder(self.event_log)
         self._requests = OpenRequests(self.registry.peers, max_requests, clock)
-        self._notification_rate = NotificationRate(notification_rate, self._delivery, self.hits, clock)
+        self._notification_rate = NotificationRate(notification_rate, self._responder, self.hits, clock)
         self._unfinished: Quota[Peer] = Quota(_UNFINISHED, lambda peer: peer.host.address, self._drop_line)
         self._admission = Admission(
             name,
             self.registry,
             authentication or Authentication(),
             read_limit,
-            delivery=self._delivery,
+            responder=self._responder,
             admitted=self._admitted,
             record=record,
             event_log=self.event_log,
             logins=self.logins,
             replaces=replaces,
         )
-        self._own_requests = OwnRequests(identity, self.registry, self._delivery, self._admission)
+        self._own_requests = OwnRequests(identity, self.registry, self._responder, self._admission)
         self._router = Router(
             name,
             self.registry,
-            self._delivery,
+            self._responder,
             requests=self._requests,
             notification_rate=self._notification_rate,
             own_requests=self._own_requests,
@@ -136,6 +143,8 @@ class ManagerProtocol:
     def connect(self, peer: Peer) -> None:
         """Take up the conversation with a new peer: the Manager speaks first."""
         peer.connected_at = self._clock()
+        if peer.route is NO_ROUTE:
+            PeerQueue(peer, self.backlog)
         self._admission.begin(peer)
 
     def receive(self, peer: Peer, data: bytes, at_most: int = sys.maxsize) -> None:
@@ -150,74 +159,73 @@ class ManagerProtocol:
         peer.received += len(data)
         if not peer.kind:
             data = self._shake_hands(peer, data)
-        if peer.closing:
+        if peer.phase is _CLOSING:
             return
         lines = peer.lines.feed(data)
         if peer.lines.size != peer.partial_size:
             peer.partial_size = peer.lines.size
             self._unfinished.update(peer, peer.partial_size)
-            if peer.closing:
+            if peer.phase is _CLOSING:
                 return
         count = len(lines)
         peer.lines_received += count
         if peer.pending_lines:
-            peer.pending_lines = [*peer.pending_lines, *lines]  # what came before is handled before
+            peer.pending_lines = [*peer.pending_lines, *lines]
             return
         if count > at_most:
             lines, peer.pending_lines = lines[:at_most], lines[at_most:]
         rest = iter(lines)
-        if not peer.waits_for:  # what follows is _handle_all() for most lines, without what they do not need
+        if peer.phase is _READY:
             handle = self._router.handle
             for line in rest:
                 handle(peer, line)
-                if peer.closing:
-                    return
-                if peer.waits_for:
+                if peer.phase is not _READY:
                     break
-        if peer.waits_for or peer.lines.overflow is not None:
-            self._handle_all(peer, rest)
+        if peer.phase is not _READY or peer.pending_lines or peer.lines.overflow is not None:
+            self._handle_lines(peer, rest)
+        if self._on_quiet is not None:
+            self._check_quiet()
 
     def receive_more(self, peer: Peer, at_most: int = sys.maxsize) -> None:
-        """Go on with `Peer.pending_lines`; see `receive`."""
+        """Handle more of `Peer.pending_lines`; arguments as for `receive`."""
         lines, peer.pending_lines = peer.pending_lines[:at_most], peer.pending_lines[at_most:]
-        if not peer.closing:
-            self._handle_all(peer, lines)
+        if peer.phase is Phase.YIELDING:
+            peer.phase = _READY
+        self._handle_lines(peer, iter(lines))
+        if self._on_quiet is not None:
+            self._check_quiet()
 
-    def _handle_all(self, peer: Peer, lines: Iterable[bytes]) -> None:
-        lines = iter(lines)
-        handle = self._router.handle
+    def _handle_lines(self, peer: Peer, lines: Iterator[bytes]) -> None:
+        """Handle lines of a peer in any phase; keep those that have to wait."""
         for line in lines:
-            if not peer.waits_for:
-                handle(peer, line)
-            elif peer.waits_for == TURN_ENDS:
-                peer.waits_for = ""
-                peer.pending_lines = [line, *lines, *peer.pending_lines]
-            elif self.pending_check(peer) is None:
-                if not self._admission.take(peer, line):
-                    handle(peer, line)
-            else:
-                peer.pending_lines = [line, *lines, *peer.pending_lines]
-            if peer.closing:
+            if peer.phase is _CLOSING:
                 return
-        if peer.waits_for == TURN_ENDS:
-            peer.waits_for = ""
-        if peer.lines.overflow is not None and not peer.pending_lines:
+            if peer.phase is Phase.YIELDING or self.pending_check(peer) is not None:
+                peer.pending_lines = [line, *lines, *peer.pending_lines]
+            elif peer.phase is _READY or not self._admission.take(peer, line):
+                self._router.handle(peer, line)
+        self._end_turn(peer)
+
+    def _end_turn(self, peer: Peer) -> None:
+        if peer.phase is _READY or peer.phase is Phase.YIELDING:
+            peer.phase = Phase.YIELDING if peer.pending_lines else _READY
+        if peer.phase is not _CLOSING and peer.lines.overflow is not None and not peer.pending_lines:
             self._too_long(peer)
 
     def _shake_hands(self, peer: Peer, data: bytes) -> bytes:
         """Take what a peer has sent before it was let in, and return what it has sent later."""
         begin, end = 0, len(data)
-        while begin < end and not (peer.kind or peer.closing):
-            if self.pending_check(peer) is not None:
-                assert peer.admission is not None
-                peer.admission.held += data[begin:]
+        while begin < end and not (peer.kind or peer.phase is _CLOSING):
+            state = self._admission.state(peer)
+            if state is not None and state.check is not None:
+                state.held += data[begin:]
                 return b""
             # One line at a time, since each may change how long the one behind it may be.
             line_end = data.find(b"\n", begin) + 1 or end
             for line in peer.lines.feed(data[begin:line_end]):
                 peer.lines_received += 1
                 self._admission.take(peer, line)
-            if peer.lines.overflow is not None and not peer.closing:
+            if peer.lines.overflow is not None and peer.phase is not _CLOSING:
                 self._too_long(peer)
             begin = line_end
         return data[begin:]
@@ -235,7 +243,8 @@ class ManagerProtocol:
 
     def pending_check(self, peer: Peer) -> PendingCheck | None:
         """Return what somebody has to decide before a peer can be served on."""
-        return peer.admission.check if peer.admission is not None else None
+        state = self._admission.state(peer)
+        return state.check if state is not None else None
 
     def resolve(self, peer: Peer, verdict: Any, at_most: int = sys.maxsize) -> None:
         """Tell what was decided, and handle what the peer has sent meanwhile.
@@ -245,7 +254,7 @@ class ManagerProtocol:
             verdict: What `pending_check` says that it is, or an exception, because of which there is none.
             at_most: See `receive`.
         """
-        state = peer.admission
+        state = self._admission.state(peer)
         assert state is not None
         self._admission.resolve(peer, verdict)
         data, state.held = state.held, b""
@@ -279,7 +288,7 @@ class ManagerProtocol:
             "service": service.service,
             "uid": "",
         }
-        self._delivery.put(service, answers.line(fields))
+        service.route.put(answers.line(fields))
 
     def disconnect(self, peer: Peer) -> None:
         """Forget a peer, and tell those who wait for an answer of it."""
@@ -287,8 +296,11 @@ class ManagerProtocol:
         self.registry.remove(peer)
         self._unfinished.release(peer)
         peer.lines.clear()
-        self._delivery.forget(peer)
+        if isinstance(peer.route, PeerQueue):
+            self.backlog.forget(peer.route)
         self._router.forget(peer)
+        if self._on_quiet is not None:
+            self._check_quiet()
 
     def _admitted(self, peer: Peer) -> None:
         self._requests.admit(peer)
@@ -296,9 +308,20 @@ class ManagerProtocol:
 
     # ---- the end ----
 
-    def refuse_requests(self) -> None:
-        """Pass no more requests on to Services, since the Manager is about to end."""
+    def refuse_requests(self, on_quiet: Callable[[], object]) -> None:
+        """Forward no more requests to Services, since the Manager is about to end.
+
+        Args:
+            on_quiet: Called as soon as no request is open any more; perhaps several times.
+        """
         self._requests.stop()
+        self._on_quiet = on_quiet
+        self._check_quiet()
+
+    def _check_quiet(self) -> None:
+        assert self._on_quiet is not None
+        if self.is_quiet:
+            self._on_quiet()
 
     @property
     def is_quiet(self) -> bool:
@@ -318,5 +341,5 @@ class ManagerProtocol:
         to_service = answers.error(f"ConnectionAbortedError: {text}", "", self.name, again=_RESTARTED_AGAIN)
         for peer in self.registry.peers.values():
             self._router.give_up(peer)
-            self._delivery.put(peer, to_client if peer.kind == "client" else to_service)
-            peer.closing = peer.closing or "the Manager is shutting down"
+            peer.route.put(to_client if peer.kind == "client" else to_service)
+            peer.close("the Manager is shutting down")

@@ -8,16 +8,18 @@ from typing import Any
 import attrs
 import pytest
 
-from msl_network_trio.protocol.manager.admission import VERDICT, Authentication
+from msl_network_trio.protocol.manager.admission import Authentication
 from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.protocol.manager.pending_check import (
     AdminRequest,
+    AdmissionState,
     HostCheck,
     LoginCheck,
     Revoked,
     Throttled,
     UserCheck,
 )
+from msl_network_trio.protocol.manager.phase import Phase
 from tests.protocol.network import NAME, Network, encoded, raw, read, reply, request
 
 USERS = {"alice": ("pw-a", True), "bob": ("pw-b", False)}
@@ -41,6 +43,10 @@ class Lab(Network):
             authentication=Authentication(**authentication),
             record=lambda _peer, text: self.records.append(text),
         )
+
+    def state(self, peer: Peer) -> AdmissionState | None:
+        """Return the state of the admission of a peer."""
+        return self.protocol._admission.state(peer)
 
     def decide(self, peer: Peer, verdict: Any = ...) -> Any:
         """Decide what a peer waits for, by the users unless told otherwise, and return what it was."""
@@ -120,7 +126,7 @@ def test_a_host_that_is_trusted_is_asked_who_is_there():
     lab = Lab(hostname=True)
     peer = Peer(Host("vm", "10.0.0.5", "lab-5.example.org", "lab-5"), 5)
     lab.protocol.connect(peer)
-    assert peer.waits_for == VERDICT
+    assert peer.phase is Phase.CHECK
     assert read(peer) == []
     assert lab.decide(peer, verdict=True) == HostCheck("lab-5")
     assert [line["attribute"] for line in read(peer)] == ["identity"]
@@ -136,7 +142,7 @@ def test_a_host_that_is_not_trusted_is_told_so_first():
     lab.decide(peer, verdict=False)
     [line] = read(peer)
     assert (line["message"], line["requester"]) == ("ValueError: 'vm' is not a trusted hostname", NAME)
-    assert peer.closing
+    assert peer.close_reason
     lab.protocol.disconnect(peer)
     assert lab.records == ["new connection request", "rejected: untrusted hostname", "disconnected"]
 
@@ -174,7 +180,7 @@ def test_the_whole_login_and_the_first_requests_may_come_at_once():
     assert [line.get("attribute") for line in told[:3]] == ["username", "password", "identity"]
     assert told[3]["result"] == ["port", [], {}]
     assert "the 'Echo' Service is not connected" in told[4]["message"]
-    assert not peer.closing
+    assert not peer.close_reason
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 100])
@@ -212,7 +218,7 @@ def test_who_cannot_log_in_is_told_and_sent_away(username, password, message, re
         lab.decide(peer)
     line = read(peer)[-1]
     assert (line["message"], line["requester"], line["uid"]) == (message, NAME, "")
-    assert peer.closing
+    assert peer.close_reason
     assert lab.records[1:] == [record]
     lab.send(peer, answer("alice"))
     assert read(peer) == []
@@ -224,7 +230,7 @@ def test_a_login_that_makes_no_sense_is_told(line):
     peer = lab.connect()
     lab.send(peer, line)
     assert read(peer)[-1]["message"].startswith("ValueError: The answer to 'username' ")
-    assert peer.closing
+    assert peer.close_reason
     assert lab.records[1:] == ["rejected: invalid username"]
 
 
@@ -238,7 +244,7 @@ def test_if_the_database_cannot_be_used_a_new_peer_is_told(authentication):
     line = read(peer)[-1]
     assert line["message"] == "RuntimeError: The Manager cannot check who you are: database is locked"
     assert line["again"] == 5
-    assert peer.closing
+    assert peer.close_reason
 
 
 @pytest.mark.parametrize(
@@ -296,7 +302,7 @@ def test_an_administrator_logs_in_once(lab, client):
     lab.send(client, request("Manager", "port", uid="8", x=1))
     assert lab.decide(client) == AdminRequest("port", [], {"x": 1}, "8")
     assert [line["uid"] for line in read(client)] == ["8"]
-    assert (client.waits_for, client.admission) == ("", None)
+    assert (client.phase, lab.state(client)) == (Phase.READY, None)
 
 
 def test_who_is_no_administrator_is_told_so_and_stays_connected(lab, client):
@@ -320,7 +326,7 @@ def test_who_does_not_answer_is_no_administrator_and_stays_connected(lab, client
     lab.send(client, answer(nothing))
     [line] = read(client)
     assert (line["message"], line["uid"]) == (NO_ADMIN, "7")
-    assert (client.waits_for, client.closing) == ("", "")
+    assert (client.phase, client.close_reason) == (Phase.READY, "")
 
 
 @pytest.mark.parametrize(
@@ -336,7 +342,7 @@ def test_who_cannot_log_in_gets_the_answer_to_the_request_and_stays_connected(la
         lab.decide(client)
     line = read(client)[-1]
     assert (line["message"], line["uid"], line["requester"]) == (message, "7", client.name)
-    assert (client.closing, client.waits_for, client.admission) == ("", "", None)
+    assert (client.close_reason, client.phase, lab.state(client)) == ("", Phase.READY, None)
     assert lab.records[-1] == f"rejected: {message.removeprefix('ValueError: ').lower()}"
     lab.send(client, request("Manager", "port", uid="8"))
     lab.log_in(client, "alice", "pw-a")
@@ -347,7 +353,7 @@ def test_who_cannot_log_in_gets_the_answer_to_the_request_and_stays_connected(la
 def test_an_answer_to_a_connected_client_that_makes_no_sense_refuses_its_request_only(lab, client):
     lab.send(client, request("Manager", "port", uid="7"))
     lab.send(client, b'{"error": false, "uid": "", "result": 1' + b"0" * 5000 + b"}")
-    assert (read(client)[-1]["uid"], client.closing) == ("7", "")
+    assert (read(client)[-1]["uid"], client.close_reason) == ("7", "")
     assert lab.records[-1] == "connected as a client"
 
 
@@ -359,7 +365,7 @@ def test_a_client_that_logs_in_too_often_is_told_when_to_try_again_and_stays_con
     text = "ValueError: Too many logins from vm have failed, the next one may begin in 33 s"
     assert (line["message"], line["uid"], line["again"]) == (text, "7", 33)
     assert lab.records[-1] == "connected as a client"
-    assert (client.closing, client.admission) == ("", None)
+    assert (client.close_reason, lab.state(client)) == ("", None)
 
 
 def test_an_administrator_who_is_none_any_more_is_told_and_may_log_in_again(lab):
@@ -429,7 +435,7 @@ def test_further_admin_requests_wait_for_the_login_and_are_answered_in_order(lab
     for _ in range(3):
         lab.decide(client)
     assert [line["uid"] for line in read(client)] == ["0", "1", "2"]
-    assert client.admission is None
+    assert lab.state(client) is None
 
 
 def test_after_a_refusal_the_next_admin_request_may_log_in(lab, client):
@@ -441,7 +447,7 @@ def test_after_a_refusal_the_next_admin_request_may_log_in(lab, client):
     assert [line["uid"] for line in read(client)] == ["1"]
 
 
-def test_not_any_number_of_admin_requests_waits_for_a_login(lab, client):
+def test_not_any_number_of_admin_requests_wait_for_a_login(lab, client):
     lab.send(client, *[request("Manager", "port", uid=str(uid)) for uid in range(150)])
     question, *refused = read(client)
     assert question["attribute"] == "username"
@@ -451,7 +457,7 @@ def test_not_any_number_of_admin_requests_waits_for_a_login(lab, client):
 
 def test_the_end_of_the_connection_may_come_in_the_middle(lab, client):
     lab.send(client, request("Manager", "port"), request(client.name, "__disconnect__"), answer("alice"))
-    assert client.closing
+    assert client.close_reason
     assert lab.protocol.pending_check(client) is None
     lab.protocol.disconnect(client)
     assert lab.protocol.identity()["clients"] == {}
@@ -462,9 +468,9 @@ def test_goodbye_may_wait_behind_a_verdict(lab):
     lab.send(
         client, request("Manager", "port"), request(client.name, "__disconnect__"), request("Manager", "port")
     )
-    assert not client.closing
+    assert not client.close_reason
     lab.decide(client)
-    assert client.closing
+    assert client.close_reason
     assert len(read(client)) == 1
 
 
@@ -492,7 +498,7 @@ def test_a_broken_line_is_no_answer(lab, client, line):
     lab.send(client, line, b"", b"   ")
     [refused] = read(client)
     assert refused["error"]
-    assert client.waits_for == "username"
+    assert client.phase is Phase.USERNAME
 
 
 def test_a_name_that_is_a_number_can_be_typed(lab, client):
@@ -518,7 +524,7 @@ def test_an_error_of_a_request_is_its_answer(lab):
     lab.decide(client, verdict=AttributeError("'Manager' object has no attribute 'nope'"))
     [line] = read(client)
     assert line["message"] == "AttributeError: 'Manager' object has no attribute 'nope'"
-    assert (line["uid"], line["traceback"], client.closing) == ("7", [], "")
+    assert (line["uid"], line["traceback"], client.close_reason) == ("7", [], "")
 
 
 @pytest.mark.parametrize("result", [{1, 2}, b"key", "\ud800"])
@@ -542,7 +548,7 @@ def test_if_the_database_cannot_be_used_who_logs_in_is_told_and_stays_connected(
     lab.decide(client, verdict=OSError("database is locked"))
     line = read(client)[-1]
     assert line["message"] == "RuntimeError: The Manager cannot check who you are: database is locked"
-    assert (line["uid"], line["again"], client.closing, client.waits_for) == ("7", 5, "", "")
+    assert (line["uid"], line["again"], client.close_reason, client.phase) == ("7", 5, "", Phase.READY)
 
 
 @pytest.mark.parametrize("fields", [{"args": 5}, {"args": {}}, {"kwargs": []}, {"kwargs": None}])
@@ -557,7 +563,7 @@ def test_an_admin_request_that_python_cannot_hold_is_refused(lab):
     client = lab.admin()
     lab.send(client, b'{"service":"Manager","attribute":"x","uid":"7","args":[' + b"9" * 5000 + b"]}")
     assert [(line["uid"], line["error"]) for line in read(client)] == [("7", True)]
-    assert (client.closing, client.waits_for) == ("", "")
+    assert (client.close_reason, client.phase) == ("", Phase.READY)
 
 
 def test_an_admin_request_that_is_too_long_to_be_kept_is_refused(lab, client):
@@ -567,7 +573,7 @@ def test_an_admin_request_that_is_too_long_to_be_kept_is_refused(lab, client):
         "ValueError: A request to the Manager has no more than 65,536 bytes",
         "7",
     )
-    assert client.waits_for == ""
+    assert client.phase is Phase.READY
 
 
 def test_a_person_at_a_terminal_logs_in(lab):
@@ -588,12 +594,12 @@ def test_of_who_is_no_administrator_yet_little_is_kept(lab, client):
     lab.send(client, request("Manager", "x", "y" * 16_400, uid="1"))
     [line] = read(client)
     assert (line["uid"], "no more than 16,384 bytes" in line["message"]) == ("1", True)
-    assert (client.waits_for, client.admission) == ("", None)
+    assert (client.phase, lab.state(client)) == (Phase.READY, None)
     lab.send(client, *[request("Manager", "x", "y" * 6000, uid=str(number)) for number in range(4)])
     question, *refused = read(client)
     assert question["attribute"] == "username"
     assert [line["uid"] for line in refused] == ["2", "3"]
-    assert len(client.admission.requests) == 2
+    assert len(lab.state(client).requests) == 2
 
 
 def test_an_administrator_may_send_more(lab):

@@ -10,9 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from msl_network_trio.protocol.manager.delivery import LARGE
 from msl_network_trio.protocol.manager.peer import Peer
-from tests.protocol.network import Network, encoded, notification, read, reply, request
+from msl_network_trio.protocol.manager.phase import Phase
+from msl_network_trio.protocol.manager.route import LARGE
+from tests.protocol.network import Network, encoded, notification, queue_of, read, reply, request
 
 # ---- values ----
 
@@ -159,7 +160,7 @@ class HostileNetwork(RuleBasedStateMachine):
     @rule(data=st.data(), identity=identities)
     def say_hello(self, data: st.DataObject, identity: dict[str, Any]) -> None:
         peer = data.draw(st.sampled_from(self.hostile))
-        if peer.waits_for == "password":
+        if peer.phase is Phase.PASSWORD:
             self.network.send(peer, {"result": "secret"})
         self.network.send(peer, {"result": identity})
 
@@ -219,16 +220,16 @@ class HostileNetwork(RuleBasedStateMachine):
             return
         protocol = self.network.protocol
         peers = [self.service, self.client, *self.hostile]
-        assert not self.service.closing
-        assert not self.client.closing
+        assert not self.service.close_reason
+        assert not self.client.close_reason
         assert set(self.client.open) == set(self.asked)
         assert self.client in self.service.links
         known = [peer for peer in peers if peer.kind]
         assert protocol.registry.peers == {peer.name: peer for peer in known}
         for peer in peers:
-            assert peer.backlog == sum(map(len, peer.outgoing)) <= 3000
-            assert not peer.outgoing or peer in protocol.touched
-            assert b"".join(peer.outgoing).count(b"\n") == len(peer.outgoing)
+            assert peer.route.backlog == sum(map(len, queue_of(peer).pieces)) <= 3000
+            assert not queue_of(peer).pieces or peer.route in protocol.touched
+            assert b"".join(queue_of(peer).pieces).count(b"\n") == len(queue_of(peer).pieces)
             assert set(peer.links) <= set(known)
             assert set(peer.locks) <= set(peer.links)
 

@@ -8,7 +8,7 @@ from msl_network_trio.protocol.manager import open_requests, registry
 from msl_network_trio.protocol.manager import protocol as manager
 from msl_network_trio.protocol.manager.admission import Authentication
 from msl_network_trio.protocol.manager.peer import Host
-from msl_network_trio.protocol.manager.protocol import TURN
+from msl_network_trio.protocol.manager.protocol import MAX_LINES
 from tests.protocol.network import Clock, Network, encoded, notification, raw, read, reply, request
 
 # ---- requests ----
@@ -139,7 +139,7 @@ def test_so_many_peers_and_no_more_are_connected():
     assert (
         "2 peers are connected, as many as this Manager allows (max_connections)" in read(third)[0]["message"]
     )
-    assert third.closing
+    assert third.close_reason
     assert network.protocol.registry.peers_refused == 1
     network.protocol.disconnect(first)
     assert network.peer().kind == "client"
@@ -244,7 +244,7 @@ def test_a_name_is_of_bounded_length():
     raw(peer)
     network.send(peer, {"result": {"name": "x" * 1001, "type": "client"}})
     assert "has more than 1,000 characters" in read(peer)[0]["message"]
-    assert peer.closing
+    assert peer.close_reason
 
 
 def test_what_a_service_says_of_itself_is_of_bounded_size():
@@ -290,14 +290,14 @@ def test_what_a_client_says_of_itself_is_of_bounded_size(field):
 def test_lines_that_come_at_once_are_handled_in_turns():
     network = Network()
     echo, client = network.peer("Echo", "service"), network.peer()
-    data = b"".join(encoded(request("Echo", "e", uid=str(n))) + b"\n" for n in range(2 * TURN + 5))
-    network.protocol.receive(client, data, TURN)
+    data = b"".join(encoded(request("Echo", "e", uid=str(n))) + b"\n" for n in range(2 * MAX_LINES + 5))
+    network.protocol.receive(client, data, MAX_LINES)
     counts = [len(read(echo))]
     while client.pending_lines:
-        network.protocol.receive_more(client, TURN)
+        network.protocol.receive_more(client, MAX_LINES)
         counts.append(len(read(echo)))
-    assert counts == [TURN, TURN, 5]
-    assert client.lines_received == 1 + 2 * TURN + 5  # the first was its identity
+    assert counts == [MAX_LINES, MAX_LINES, 5]
+    assert client.lines_received == 1 + 2 * MAX_LINES + 5  # the first was its identity
 
 
 @pytest.mark.parametrize("is_let_in", [False, True])
@@ -312,16 +312,16 @@ def test_lines_that_wait_for_a_verdict_are_handled_in_turns_when_it_has_come(is_
     lines = [encoded({"result": {"name": "C", "type": "client"}})]
     if is_let_in:
         lines += [encoded(request("Manager", "port")), encoded({"result": "alice"})]
-    lines += [encoded(request("Echo", "e", uid=str(n))) for n in range(2 * TURN + 5)]
-    network.protocol.receive(client, b"".join(line + b"\n" for line in lines), TURN)
+    lines += [encoded(request("Echo", "e", uid=str(n))) for n in range(2 * MAX_LINES + 5)]
+    network.protocol.receive(client, b"".join(line + b"\n" for line in lines), MAX_LINES)
     assert read(echo) == []
-    network.protocol.resolve(client, True, TURN)
+    network.protocol.resolve(client, True, MAX_LINES)
     counts = [len(read(echo))]
     while client.pending_lines:
-        network.protocol.receive_more(client, TURN)
+        network.protocol.receive_more(client, MAX_LINES)
         counts.append(len(read(echo)))
-    assert max(counts) <= TURN
-    assert sum(counts) == 2 * TURN + 5
+    assert max(counts) <= MAX_LINES
+    assert sum(counts) == 2 * MAX_LINES + 5
 
 
 def test_what_comes_behind_the_end_of_a_conversation_is_not_looked_at_in_a_later_turn():
@@ -331,7 +331,7 @@ def test_what_comes_behind_the_end_of_a_conversation_is_not_looked_at_in_a_later
     network.protocol.receive(client, b"".join(encoded(line) + b"\n" for line in lines), 1)
     network.protocol.receive_more(client, 1)
     network.protocol.receive_more(client, 1)
-    assert client.closing
+    assert client.close_reason
     assert len(read(echo)) == 1
 
 
@@ -342,10 +342,10 @@ def test_a_line_that_is_too_long_comes_to_light_behind_those_before_it(turn):
     before = b"".join(encoded(request("Echo", "e", uid=str(n))) + b"\n" for n in range(3))
     network.protocol.receive(client, before + b"x" * 2000, turn)
     while client.pending_lines:
-        assert not client.closing
+        assert not client.close_reason
         network.protocol.receive_more(client, turn)
     assert len(read(echo)) == 3
-    assert client.closing
+    assert client.close_reason
     assert network.protocol.hits == {"read_limit": 1}
 
 
@@ -369,10 +369,10 @@ def test_lines_of_all_peers_that_are_not_complete_are_bounded_and_who_has_most_g
         send_part(network, peer, 600 + number)
         send_part(network, peer, 200)
     # The host of these has more than the one of the honest peer, which has the longest line of all.
-    assert not any(peer.closing for peer in many)
+    assert not any(peer.close_reason for peer in many)
     send_part(network, many[0], 1000)
-    assert [peer.closing for peer in many if peer.closing] == [many[0].closing]
-    assert many[0].closing.startswith("ValueError: The lines of all peers that are not complete")
+    assert [peer.close_reason for peer in many if peer.close_reason] == [many[0].close_reason]
+    assert many[0].close_reason.startswith("ValueError: The lines of all peers that are not complete")
     assert read(many[0])[-1]["error"]
     assert len(many[0].lines) == 0
     send_part(network, many[0], 5000)  # which nobody looks at any more
@@ -393,7 +393,7 @@ def test_what_was_incomplete_counts_no_more_when_it_is_complete_or_its_peer_has_
         gone = network.peer()
         send_part(network, gone, 4000)
         network.protocol.disconnect(gone)
-    assert not peer.closing
+    assert not peer.close_reason
     assert network.protocol._unfinished.size == 0
 
 
@@ -439,7 +439,7 @@ def test_a_client_that_goes_is_forgotten_by_the_services_it_has_asked():
     assert echo.requesters == {}
     network.send(echo, reply(asked, 1))  # to nobody
     assert network.protocol.registry.peers == {echo.name: echo}
-    assert network.protocol.touched[-1] is not client
+    assert network.protocol.touched[-1] is not client.route
 
 
 def test_who_was_told_once_is_told_again_of_the_service_that_comes_next():
@@ -460,7 +460,7 @@ def test_when_the_manager_is_about_to_end_no_request_is_passed_on(uid):
     echo, client = network.peer("Echo", "service"), network.peer()
     network.send(client, request("Echo", "e", uid="1"))
     asked = read(echo)[0]
-    network.protocol.refuse_requests()
+    network.protocol.refuse_requests(lambda: None)
     assert not network.protocol.is_quiet
     network.send(client, request("Echo", "e", uid=uid), request("Manager", "unlink", "nobody", uid="3"))
     assert read(echo) == []
@@ -476,7 +476,7 @@ def test_when_the_manager_ends_each_peer_is_told_in_a_way_that_it_puts_up_with()
     network = Network()
     service, client = network.peer("Echo", "service"), network.peer()
     network.protocol.say_goodbye()
-    assert (service.closing, client.closing) == ("the Manager is shutting down",) * 2
+    assert (service.close_reason, client.close_reason) == ("the Manager is shutting down",) * 2
     [to_client], [to_service] = read(client), read(service)
     text = "Manager[vm:1875] is shutting down"
     assert (to_client["uid"], to_client["service"], to_client["result"]) == (

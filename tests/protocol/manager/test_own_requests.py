@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from msl_network_trio.protocol import codec
-from msl_network_trio.protocol.manager.delivery import LARGE
+from msl_network_trio.protocol.manager.route import LARGE
 from tests.protocol.network import Network, read, request
 
 

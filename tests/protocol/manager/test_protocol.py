@@ -47,7 +47,7 @@ def test_a_wrong_password_is_told_and_ends_the_connection(answer):
         "traceback": [],
         "uid": "",
     }
-    assert peer.closing
+    assert peer.close_reason
     network.send(peer, {"result": "secret"})  # too late
     assert read(peer) == []
 
@@ -68,7 +68,7 @@ def test_a_handshake_that_makes_no_sense_is_told(network, line, message):
     network.send(peer, line)
     [answer] = read(peer)
     assert answer["message"].startswith(message)
-    assert peer.closing
+    assert peer.close_reason
 
 
 def test_nothing_that_is_said_before_the_end_of_the_handshake_is_a_request():
@@ -79,7 +79,7 @@ def test_nothing_that_is_said_before_the_end_of_the_handshake_is_a_request():
     network.send(peer, request("Echo", "e"), {"result": "secret"})
     assert read(peer)[0]["message"] == "ValueError: The answer to 'password' has no \"result\""
     assert read(echo) == []
-    assert peer.closing
+    assert peer.close_reason
 
 
 def test_the_whole_handshake_and_the_first_requests_may_come_at_once():
@@ -92,7 +92,7 @@ def test_the_whole_handshake_and_the_first_requests_may_come_at_once():
     network.send_in_pieces(peer, data, [150_000])
     assert [line["attribute"] for line in read(peer)] == ["password", "identity"]
     assert [line["args"] for line in read(echo)] == [[], ["x" * 200_000]]
-    assert not peer.closing
+    assert not peer.close_reason
 
 
 def nested(depth: int) -> bytes:
@@ -122,7 +122,7 @@ def test_a_service_that_could_not_be_told_of_to_others_is_rejected_and_harms_nob
     raw(hostile)
     network.send(hostile, line)
     assert "Error: " in read(hostile)[0]["message"]
-    assert hostile.closing
+    assert hostile.close_reason
     network.send(client, request("Manager", "identity"))
     assert read(client)[0]["result"]["services"] == {}
 
@@ -133,7 +133,7 @@ def test_attributes_that_are_accepted_can_be_told_however_deep_they_are(network)
     for depth in (*range(100, 850, 50), *range(850, 1000)):
         service = network.connect()
         network.send(service, service_answer("Deep", b'{"a":%s}' % nested(depth)))
-        if not service.closing:
+        if not service.close_reason:
             accepted = depth
             network.send(client, request("Manager", "identity"), request("Manager", "link", "Deep"))
             assert raw(client).count(nested(depth)) == 2
@@ -156,7 +156,7 @@ def test_who_is_not_known_yet_cannot_send_long_lines(password, size):
     raw(peer)
     network.protocol.receive(peer, b"x" * size)
     assert "longer than the limit" in read(peer)[0]["message"]
-    assert peer.closing
+    assert peer.close_reason
 
 
 def test_the_limits_of_the_handshake_do_not_hold_after_it():
@@ -176,7 +176,7 @@ def test_a_line_that_is_too_long_is_refused_before_it_ends_and_those_before_it_c
     assert [line["message"] for line in read(client)] == [
         "ValueError: The line is longer than the limit of 1,000 bytes"
     ]
-    assert client.closing
+    assert client.close_reason
     network.send(client, b"", request("Echo", "e"))
     assert read(echo) == read(client) == []
 
@@ -186,7 +186,7 @@ def test_the_limit_of_a_line_holds_after_the_handshake_too():
     peer = network.peer()
     network.send(peer, request("Echo", "echo", "x" * 2000))
     assert read(peer)[0]["message"] == "ValueError: The line is longer than the limit of 1,000 bytes"
-    assert peer.closing
+    assert peer.close_reason
 
 
 # ---- endings ----
@@ -196,7 +196,7 @@ def test_the_limit_of_a_line_holds_after_the_handshake_too():
 def test_goodbye_closes_the_connection_and_nothing_behind_it_counts(network, service):
     echo, client = network.peer("Echo", "service"), network.peer()
     network.send(client, request(service, "__disconnect__"), request("Echo", "e"))
-    assert client.closing
+    assert client.close_reason
     assert read(echo) == read(client) == []
     network.protocol.receive(client, b"rubbish\n" + encoded(request("Echo", "e")) + b"\n")
     assert read(echo) == read(client) == []

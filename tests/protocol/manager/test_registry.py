@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.phase import Phase
 from msl_network_trio.protocol.manager.registry import Registry
 
 PORTS = iter(range(1, 100_000))
@@ -35,7 +36,10 @@ def test_a_peer_before_it_has_said_who_it_is():
     peer = Peer("vm", 7)
     assert (peer.name, peer.kind, peer.address) == ("<Unknown>[vm:7]", "", "vm:7")
     assert repr(peer) == "<peer <Unknown>[vm:7], 0 bytes to be written>"
-    assert peer.flush() is None  # the I/O layer has something to do here
+    assert peer.phase is Phase.GREETING
+    peer.route.put(b"dropped")
+    peer.route.put_large(memoryview(b"dropped"), b"as well")
+    assert (peer.route.backlog, peer.route.sent) == (0, 0)
 
 
 def test_a_client_is_entered_under_its_network_name(registry):

@@ -10,9 +10,9 @@ import pytest
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.protocol.manager import registry
 from msl_network_trio.protocol.manager.answers import Encoded
-from msl_network_trio.protocol.manager.delivery import LARGE
 from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.protocol.manager.pending_check import AdminRequest, ReplaceCheck
+from msl_network_trio.protocol.manager.route import LARGE
 from tests.protocol.network import NAME, Network, notification, read, request
 
 TAKEN = "NameError: A 'S' service is already running on the Manager"
@@ -70,7 +70,7 @@ def test_a_peer_that_is_there_keeps_its_name(network):
     new = newcomer(network)
     network.protocol.resolve(new, False)
     assert read(new)[-1]["message"] == TAKEN
-    assert new.closing
+    assert new.close_reason
     assert network.protocol.registry.services == {"S": old}
 
 
@@ -145,7 +145,7 @@ def test_a_service_is_asked_for_something_that_it_answers_to_nobody(network):
     )
     network.send(service, {"error": False, "result": {}, "requester": NAME, "uid": ""})
     assert read(service) == read(client) == []
-    assert not service.closing
+    assert not service.close_reason
 
 
 # ---- locks ----

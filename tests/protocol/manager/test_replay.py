@@ -240,7 +240,7 @@ class Replay:
             answers = [identity]
         for answer in answers:
             self.send(peer, encoded({"result": answer}))
-        assert not peer.closing
+        assert not peer.close_reason
         raw(peer)
         return peer
 
@@ -344,7 +344,7 @@ def test_the_manager_closes_the_connection_where_msl_network_did(replay: Replay)
         line["error"] and line["requester"] == replay.protocol.name for line in from_manager(replay.recording)
     )
     rejected = rejected and replay.recording.name not in STAYS_CONNECTED
-    assert bool(replay.client.closing) == (rejected or is_goodbye(last.fields))
+    assert bool(replay.client.close_reason) == (rejected or is_goodbye(last.fields))
 
 
 def test_of_a_client_that_has_gone_nothing_is_left(replay: Replay) -> None:

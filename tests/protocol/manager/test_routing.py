@@ -7,9 +7,9 @@ import json
 import pytest
 
 from msl_network_trio.protocol import routed_lines
-from msl_network_trio.protocol.manager.delivery import BUSY, LARGE
+from msl_network_trio.protocol.manager.route import CONGESTED, LARGE
 from msl_network_trio.protocol.messages import departure, refusal
-from tests.protocol.network import NAME, Network, notification, raw, read, reply, request
+from tests.protocol.network import NAME, Network, notification, queue_of, raw, read, reply, request
 
 # ---- passing on ----
 
@@ -123,12 +123,12 @@ def test_a_client_cannot_make_requests_in_the_name_of_another(network):
 def test_large_lines_are_not_copied_but_written_in_pieces(network):
     service, client = network.peer("Echo", "service"), network.peer()
     network.send(client, request("Echo", "e", "x" * LARGE))
-    assert [type(piece) for piece in service.outgoing] == [memoryview, bytes]
-    assert service.large
+    assert [type(piece) for piece in queue_of(service).pieces] == [memoryview, bytes]
+    assert queue_of(service).has_large
     [got] = read(service)
     assert got["requester"] == client.name
     network.send(service, reply(got, "y" * LARGE))
-    assert len(client.outgoing) == 2
+    assert len(queue_of(client).pieces) == 2
     assert read(client)[0]["result"] == "y" * LARGE
 
 
@@ -141,11 +141,11 @@ def test_lines_may_come_in_any_pieces(network):
 
 
 def test_who_sends_to_a_service_that_does_not_read_is_noted():
-    network = Network(max_backlog=10 * BUSY)
+    network = Network(max_backlog=10 * CONGESTED)
     service, client = network.peer("Echo", "service"), network.peer()
-    network.send(client, request("Echo", "e", "x" * (BUSY // 2)))
+    network.send(client, request("Echo", "e", "x" * (CONGESTED // 2)))
     assert client.congested_service is None
-    network.send(client, request("Echo", "e", "x" * BUSY, uid="2"))
+    network.send(client, request("Echo", "e", "x" * CONGESTED, uid="2"))
     assert client.congested_service is service
 
 
@@ -269,7 +269,7 @@ def test_large_notifications_go_to_all_who_are_linked(network):
         raw(client)
     line = notification("Echo", "x" * LARGE)
     network.send(service, line)
-    assert all(client.large and read(client) == [line] for client in clients)
+    assert all(queue_of(client).has_large and read(client) == [line] for client in clients)
 
 
 # ---- refusals, which carry the uid ----
@@ -340,7 +340,7 @@ def test_a_service_that_comes_back_is_asked_but_not_linked_and_not_answerable_fo
     assert [line["result"] for line in read(client)] == ["mine"]
 
 
-def test_a_service_that_waits_for_itself_or_another_is_told_like_a_client(network):
+def test_a_service_that_phase_itself_or_another_is_told_like_a_client(network):
     one, two = network.peer("One", "service"), network.peer("Two", "service")
     network.send(one, request("One", "e", uid="a"), request("Two", "e", uid="b"))
     raw(one)
@@ -463,7 +463,7 @@ def test_a_line_of_any_length_is_not_searched(network, monkeypatch):
 
 
 @pytest.mark.parametrize("name", UNDECODABLE)
-def test_who_waits_for_a_reply_that_cannot_be_decoded_is_told(network, name):
+def test_who_phase_a_reply_that_cannot_be_decoded_is_told(network, name):
     service, client = network.peer("Echo", "service"), network.peer()
     network.send(client, request("Echo", "e", uid="a"), request("Echo", "e", uid="b"))
     first, second = read(service)
@@ -482,7 +482,7 @@ def test_who_waits_for_a_reply_that_cannot_be_decoded_is_told(network, name):
     ("requester", "uid"),
     [(b"nobody", b"a"), (b"C[vm:2]", b"x"), (b"C[vm:2]", b"\\ud800"), (b"C[vm:3]", b"a")],
 )
-def test_a_reply_that_cannot_be_decoded_and_nobody_waits_for_reaches_nobody(network, requester, uid):
+def test_a_reply_that_cannot_be_decoded_and_nobody_phase_reaches_nobody(network, requester, uid):
     service, client, other = network.peer("Echo", "service"), network.peer(), network.peer("Other", "service")
     network.send(client, request("Echo", "e", uid="a"))
     network.send(

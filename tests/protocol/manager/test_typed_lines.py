@@ -169,7 +169,7 @@ def test_a_session_at_a_terminal():
     nope, link = read(person)
     assert "the 'Nope' Service is not connected" in nope["message"]
     assert "the 'Nope' service does not exist" in link["message"]
-    assert person.closing
+    assert person.close_reason
     assert read(echo) == []
 
 
