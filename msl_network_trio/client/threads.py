@@ -17,13 +17,13 @@ from collections.abc import Callable, Sequence
 
 from msl_network_trio.client.idle_probe import IdleProbe
 from msl_network_trio.client.mailboxes import Mailboxes
+from msl_network_trio.client.reply_lease import MAX_LEASE, ReplyLease
 from msl_network_trio.client.request_queue import RequestQueue
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import NotificationBatch
 from msl_network_trio.protocol.requests import MADE, SETTLED, Request
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.read_lease import MAX_LEASE, ReadLease
 
 _LINE_END = ord("\n")
 
@@ -87,7 +87,7 @@ class Threads:
         self._mailboxes = mailboxes
         self._deliver = deliver
         self._io = io = transport.thread_io
-        self.lease = ReadLease(transport.lock, threads_may_receive=io is not None and io.threads_may_receive)
+        self.lease = ReplyLease(transport.lock, threads_may_receive=io is not None and io.threads_may_receive)
         self._gathered: deque[Request] | None = None
         """What waits for other requests; made for threads: empty, it would be a tenth of a connection."""
         self._gathered_bytes = 0
@@ -245,7 +245,7 @@ class Threads:
         if last and last[-1] != _LINE_END and not self._protocol.has_limit:
             return False  # the rest of a large line is still to come
         if not (last and self._take_replies(last if len(received) == 1 else b"".join(received))):
-            self.lease.hand_back(request)
+            self.lease.give_back(request)
             return True
         received.clear()
         return self.stop_reading(request) if request.phase is SETTLED else False
@@ -266,7 +266,7 @@ class Threads:
         """Leave reading to others; returns as `send` does."""
         if self.lease.holder is not request:
             return False
-        self.lease.give_up(request)
+        self.lease.release(request)
         # If nobody waits for those that are open, somebody soon may, and will read then.
         # In a list: an exception that interrupts a generator may be lost.
         return False in [
@@ -304,7 +304,7 @@ class Threads:
 
     def abandon(self, request: Request) -> None:
         """Give up on a request."""
-        self.lease.give_up(request)
+        self.lease.release(request)
         self._protocol.abandon(request)
 
     def queue_gathered(self) -> None:
@@ -335,11 +335,14 @@ class Threads:
         )
 
     async def lend(self) -> None:
-        """Let threads read; see `ReadLease.lend`."""
+        """Lend the read lease to threads until it is not used any more, and process what they leave."""
+        with self._transport.lock:
+            self.lease.lend()
         try:
-            await self.lease.lend()
+            await self.lease.wait()
         finally:
-            # No thread adds to it any more, since it is the turn of the task now.
+            self.lease.take_back()
+            # No thread adds to it any more.
             data = b"".join(self._received)
             self._received.clear()
             if data:

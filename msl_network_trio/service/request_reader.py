@@ -193,7 +193,7 @@ class RequestReader:
             self.lease.give_back(thread)
             return False
         self.credit -= len(data)
-        self.lease.has_read()
+        self.lease.count_use()
         thread.own_request = job[0]
         try:
             thread.job.append(job)

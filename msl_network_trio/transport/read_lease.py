@@ -1,118 +1,143 @@
-"""Whose turn it is to read: the task's or, for a moment, that of a thread that waits for a reply anyway.
+"""Read lease: lets a thread that waits for data read the stream itself (leader/followers).
 
-A thread that makes one call after the other would otherwise wait, in each of them, until the event loop has
-read the reply, has woken it and has gone to sleep again, which takes longer than all the rest. So the task
-stands aside while such a thread is at work, and looks from time to time whether it still is. Whoever needs
-the task calls it back.
+Usually a task reads, and wakes the thread that the data is for. For a thread that sends one message and waits
+for one, again and again, these two switches between threads take longer than everything else. So the task
+lends the lease: a thread that waits takes it, reads, and keeps it or releases it. The task checks at
+intervals whether the lease is used, and takes it back otherwise, or at once if it is called back.
+
+| state     | `is_lent` | `holder` | who reads                                      |
+|-----------|-----------|----------|------------------------------------------------|
+| not lent  | False     | None     | the task                                       |
+| free      | True      | None     | nobody: the next thread that waits may take it |
+| taken     | True      | a thread | that thread                                    |
+| returned  | True      | None     | nobody, until the task has taken it back       |
+
+The lease changes hands with the lock of the stream held, and its holder holds the lock while it receives.
+It is a hint about who reads: the data is processed in the same order whoever receives it.
 """
 
 from __future__ import annotations
 
 import threading
-from time import monotonic
+from abc import ABC, abstractmethod
+from time import perf_counter
+from typing import ClassVar, Final
 
 import trio
 
-from msl_network_trio.protocol.requests import Request
+_FREQUENT: Final = 0.05
+"""Maximum seconds between messages for threads that make it worth lending the lease."""
 
-MAX_LEASE = 0.02
-"""For how many seconds a thread reads; a reply that takes longer can as well be read by the task."""
-
-_FREQUENT = 0.05
-"""How many seconds apart, at the most, replies to threads have to be before the task stands aside."""
-
-_FIRST_LOOK, _LAST_LOOK = 0.01, 0.02
-"""After how many seconds aside the task looks whether threads still read, at first and in the long run."""
-
-_MIN_BACKOFF, _MAX_BACKOFF = 0.05, 1.6
-"""For how many seconds the task stays when it had stood aside for nobody; they double each time."""
+_MIN_BACKOFF: Final = 0.05
+_MAX_BACKOFF: Final = 1.6
+"""Seconds in which the task does not lend after it lent the lease in vain; they double each time."""
 
 
-class ReadLease:
-    """Says whose turn it is to read. What threads call, they call with the lock held.
+class ReadLease(ABC):
+    """The mechanism that the leases of client and Service share.
 
     Args:
-        lock: The connection's.
-        threads_may_receive: Whether threads may read at all.
+        lock: The lock of the stream.
+        threads_may_receive: Whether the stream lets threads receive; else the lease is never lent.
 
     Attributes:
-        is_lent: Whether the task stands aside.
-        holder: The request whose thread reads; None: no thread does.
+        is_lent: Whether the task leaves reading to threads.
+        holder: The thread that reads, or an object that stands for it; None: there is none.
+        first_check: Seconds after which the task checks for the first time whether the lease is used.
+        last_check: Maximum seconds between checks; they double from the first.
+        worthwhile: Minimum number of uses, or the lease was lent in vain.
     """
+
+    first_check: ClassVar[float]
+    last_check: ClassVar[float]
+    worthwhile: ClassVar[int]
 
     def __init__(self, lock: threading.RLock, *, threads_may_receive: bool) -> None:
         self.is_lent = False
-        self.holder: Request | None = None
+        self.holder: object | None = None
         self._lock = lock
         self._threads_may_receive = threads_may_receive
-        self._until = 0.0
-        self._turns = 0
-        self._called_back: trio.Event | None = None
-        self._last_reply = 0.0
+        self._is_returned = False
+        self._called_back: trio.Event | None = None  # made when needed, as a connection may have no threads
+        self._uses = 0
+        self._uses_before = 0
+        """The number of uses before it was lent."""
+        self._last = 0.0
         self._not_before = 0.0
         self._backoff = _MIN_BACKOFF
 
-    # For threads.
+    # ---- for threads, with the lock held ----
 
-    def take(self, request: Request) -> bool:
-        """Let the thread that made this request read, if the task stands aside and no other thread reads."""
-        if not self.is_lent or self.holder is not None:
-            return False
-        self.holder = request
-        self._until = monotonic() + MAX_LEASE
-        self._turns += 1
-        return True
+    def is_free(self) -> bool:
+        """Whether a thread may take the lease; without the lock: whether it is worth to acquire the lock."""
+        return self.is_lent and self.holder is None and not self._is_returned
 
-    def give_up(self, request: Request) -> None:
-        """Let the thread that made this request read no more, if it does."""
-        if self.holder is request:
+    def release(self, holder: object) -> None:
+        """Leave reading to another thread; no effect if this is not the holder."""
+        if self.holder is holder:
             self.holder = None
 
-    def hand_back(self, request: Request) -> None:
-        """Leave reading to the task, which is to be called back: it has to look at what was received."""
-        self.give_up(request)
-        self.is_lent = False
+    def give_back(self, holder: object) -> None:
+        """Leave reading to the task, which has to be called back; no effect if this is not the holder."""
+        if self.holder is holder:
+            self.holder = None
+            self._is_returned = True
 
-    # For the task.
+    # ---- for the task ----
 
     def is_worth_lending(self) -> bool:
-        """Return whether to stand aside, now that nothing but replies have come, for which threads waited.
-
-        That is if threads may read, and are likely to wait for more replies soon.
-        """
+        """Return whether to lend the lease, now that a message for a thread has come."""
         if not self._threads_may_receive:
             return False
-        now = monotonic()
-        is_frequent, self._last_reply = now - self._last_reply < _FREQUENT, now
+        now = perf_counter()
+        is_frequent, self._last = now - self._last < _FREQUENT, now
         return is_frequent and now >= self._not_before
 
-    async def lend(self) -> None:
-        """Let threads read, until none does any more or the task is called back."""
+    def lend(self) -> None:
+        """Let threads take the lease; with the lock held. Afterwards `wait`, and `take_back` in any case."""
+        self.is_lent = True
+        self._is_returned = False
+        self._uses_before = self._uses
+        self._called_back = trio.Event()
+
+    async def wait(self) -> None:
+        """Wait until `call_back` is called, or the lease is not used any more."""
+        called_back = self._called_back
+        assert called_back is not None  # it was lent
+        seconds = self.first_check
+        while True:
+            uses = self._uses
+            with trio.move_on_after(seconds):
+                await called_back.wait()
+                return
+            if self.is_idle(was_used=self._uses != uses):
+                return
+            seconds = min(2 * seconds, self.last_check)
+
+    @abstractmethod
+    def is_idle(self, *, was_used: bool) -> bool:
+        """Return whether the task has to take the lease back.
+
+        Args:
+            was_used: Whether it was used since the last check.
+        """
+
+    def take_back(self) -> None:
+        """Let the task read again; no effect if the lease is not lent."""
         with self._lock:
-            self.is_lent = True
-            self._called_back = called_back = trio.Event()
-            turns_before = turns = self._turns
-        look = _FIRST_LOOK
-        try:
-            while True:
-                with trio.move_on_after(look):
-                    await called_back.wait()
-                    return
-                if turns == self._turns and (self.holder is None or monotonic() > self._until + MAX_LEASE):
-                    return
-                turns = self._turns
-                look = min(2 * look, _LAST_LOOK)
-        finally:
-            with self._lock:
-                self.is_lent = False
-                self.holder = None
-            if self._turns > turns_before:
-                self._backoff = _MIN_BACKOFF
-            else:
-                self._not_before = monotonic() + self._backoff
-                self._backoff = min(2 * self._backoff, _MAX_BACKOFF)
+            if not self.is_lent:
+                return
+            self.is_lent = False
+            self.holder = None
+            self.call_back()
+        self._last = perf_counter()
+        if self._uses - self._uses_before >= self.worthwhile:
+            self._backoff = _MIN_BACKOFF
+        else:
+            self._not_before = self._last + self._backoff
+            self._backoff = min(2 * self._backoff, _MAX_BACKOFF)
 
     def call_back(self) -> None:
-        """Have the task read at once; in the Trio thread."""
+        """Have the task take the lease back at once; in the Trio thread."""
         if self._called_back is not None:
             self._called_back.set()

@@ -90,7 +90,7 @@ async def read_by_a_thread(service, readings, attribute, *args):
     async with running(service, "tcp") as peer:
         lease = readings[-1].lease
         with trio.fail_after(LIMIT):
-            while lease._read < 10 or not lease.is_lent:
+            while lease._uses - lease._uses_before < 10 or not lease.is_lent:
                 await peer.call(attribute, *args)
         yield peer, lease
 
@@ -135,7 +135,7 @@ async def test_while_requests_wait_for_a_thread_the_task_reads(readings):
         for _ in range(50):
             assert await peer.call("add", 1, 2) == 3
         assert readings[-1]._profiles["add"].is_prompt
-        assert not readings[-1].lease._called_back.is_set(), "it has never stood aside"
+        assert readings[-1].lease._called_back is None, "it was never lent"
 
 
 async def test_notifications_of_a_method_come_before_its_answer_whoever_has_read_the_request(readings):
@@ -303,7 +303,7 @@ async def test_a_request_that_is_too_long_is_refused_whoever_reads_it(readings):
     async with running(Instrument(), "tcp", read_limit=10_000) as peer:
         lease = readings[-1].lease
         with trio.fail_after(LIMIT):
-            while lease._read < 10 or not lease.is_lent:
+            while lease._uses - lease._uses_before < 10 or not lease.is_lent:
                 await peer.call("add", 1, 2)
             answer = await peer.fail("add", "x" * 20_000)
             assert await peer.call("add", 1, 2) == 3
@@ -337,6 +337,7 @@ def clock(monkeypatch):
 
     clock = Clock()
     monkeypatch.setattr("msl_network_trio.service.request_lease.perf_counter", clock)
+    monkeypatch.setattr("msl_network_trio.transport.read_lease.perf_counter", clock)
     return clock
 
 
@@ -346,7 +347,7 @@ def lease(clock):
 
 
 def settled(lease, clock):
-    """Whether the task would stand aside, now that requests come often."""
+    """Return whether the task would lend the lease, now that requests come often."""
     lease.is_worth_lending()
     clock.now += 0.01
     return lease.is_worth_lending()
@@ -391,17 +392,17 @@ async def test_one_thread_at_a_time_reads_and_only_while_the_task_lends_the_leas
 
 
 async def test_a_task_that_lent_the_lease_in_vain_does_so_less_and_less_often(lease, clock):
-    for penance in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1.6):
+    for backoff in (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 1.6):
         assert settled(lease, clock)
         lease.lend()
         lease.take_back()
         began = clock.now
         while not lease.is_worth_lending():
             clock.now += 0.01
-        assert clock.now - began == pytest.approx(penance, abs=0.011)
+        assert clock.now - began == pytest.approx(backoff, abs=0.011)
     lease.lend()
     for _ in range(8):
-        lease.has_read()
+        lease.count_use()
     lease.take_back()
     assert settled(lease, clock), "now it was of use"
 
