@@ -1,4 +1,4 @@
-"""Incoming requests: the requests that a Manager forwards to a Service, and their decoding.
+"""Incoming requests: those that a Manager forwards to a Service, and how to answer the unusual ones.
 
 The functions are pure, and thread-safe.
 """
@@ -17,7 +17,6 @@ from msl_network_trio.visible import visible
 
 _NULL: Final = msgspec.Raw(b"null")
 _NO_UID: Final = msgspec.Raw(b'""')
-_RESERVED_UID: Final = msgspec.Raw(codec.encode_value(NOTIFICATION_UID))
 
 
 class IncomingRequest(msgspec.Struct, gc=False):
@@ -57,22 +56,7 @@ class _Envelope(msgspec.Struct):
     requester: msgspec.Raw
 
 
-_decode_request: Final = msgspec.json.Decoder(IncomingRequest).decode
 _decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
-
-
-def decode_request(line: bytes) -> IncomingRequest | None:
-    """Decode a line; return None if it is no request, or an unusual one (see `decode_exactly`)."""
-    try:
-        request = _decode_request(line)
-        if not line.isascii():
-            line.decode("utf-8")  # msgspec does not check the encoding of what it skips
-    except DECODING_ERRORS:
-        return None
-    if request.error or request.uid == _RESERVED_UID or (b"\\" in line and b"\\" in bytes(request.uid)):
-        return None
-    request.size = len(line)
-    return request
 
 
 def envelope_of(fields: dict[str, Any]) -> IncomingRequest:

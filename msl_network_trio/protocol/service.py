@@ -17,7 +17,7 @@ that reads in its place. There is no lock.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -33,7 +33,6 @@ from msl_network_trio.protocol.framing import SkippingLineBuffer
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT, Handshake, quote, sendable
 from msl_network_trio.protocol.incoming_requests import (
     IncomingRequest,
-    decode_request,
     envelope_of,
     envelope_of_top_level,
     envelope_of_undecodable,
@@ -47,6 +46,9 @@ from msl_network_trio.protocol.service_lines import encode_error
 from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)
+
+_RESERVED_UID: Final = msgspec.Raw(codec.encode_value(NOTIFICATION_UID))
+_decode: Final = msgspec.json.Decoder(IncomingRequest).decode
 
 
 class Refused(msgspec.Struct, gc=False):
@@ -139,7 +141,7 @@ class ServiceProtocol:
             if not self._handshake.is_over:
                 self._shake_hands(line, events)
             else:
-                request = decode_request(line)
+                request = _decode_usual(line)
                 if request is None:
                     self._receive_unusual(line, events)
                 else:
@@ -165,7 +167,7 @@ class ServiceProtocol:
             return None
         if data.find(b"\n") != end or end < 0 or (buffer.limit is not None and end > buffer.limit):
             return None
-        return decode_request(data[:end])
+        return _decode_usual(data[:end])
 
     def receive_eof(self, close_reason: str = "") -> NetworkError:
         """Return the error that the end of the stream means.
@@ -202,7 +204,7 @@ class ServiceProtocol:
         self._output.append(encode_request(MANAGER, "unlink", barrier, {}, self._barrier_uid))
 
     def _receive_unusual(self, line: bytes, events: list[Event]) -> None:
-        """Process a line that `decode_request` refuses: an unusual request, or a line of the Manager."""
+        """Process a line that `_decode_usual` refuses: an unusual request, or a line of the Manager."""
         try:
             fields = codec.decode_object(line)
         except codec.UndecodableLine as error:
@@ -276,3 +278,17 @@ class ServiceProtocol:
         logger.error(
             "request for %r without answer, since its uid is %r", request.attribute, NOTIFICATION_UID
         )
+
+
+def _decode_usual(line: bytes) -> IncomingRequest | None:
+    """Decode a line; return None if it is no request, or an unusual one."""
+    try:
+        request = _decode(line)
+        if not line.isascii():
+            line.decode("utf-8")  # msgspec does not check the encoding of what it skips
+    except codec.DECODING_ERRORS:
+        return None
+    if request.error or request.uid == _RESERVED_UID or (b"\\" in line and b"\\" in bytes(request.uid)):
+        return None
+    request.size = len(line)
+    return request
