@@ -1,4 +1,4 @@
-"""How much many hold together, and who goes if it is too much."""
+"""The quota evicts the largest holder of the busiest host."""
 
 from __future__ import annotations
 
@@ -7,49 +7,51 @@ import pytest
 from msl_network_trio.limits.quota import Quota
 
 
-def holdings(most: int | None) -> tuple[Quota[str], list[str]]:
-    """Return what holders are counted in whose names begin with their hosts, and the list of those who go."""
-    gone: list[str] = []
-    return Quota(most, lambda holder: holder.split("/")[0], gone.append), gone
+def make_quota(most: int | None) -> tuple[Quota[str], list[str]]:
+    """Return a quota whose holders are named ``host/name``, and the list of those that it evicts."""
+    evicted: list[str] = []
+    return Quota(most, lambda holder: holder.split("/")[0], evicted.append), evicted
 
 
-def test_of_the_host_that_holds_most_who_holds_most_goes():
-    held, gone = holdings(1000)
+def test_the_largest_holder_of_the_busiest_host_is_evicted():
+    quota, evicted = make_quota(1000)
     for holder, size in (("10.0.0.1/a", 400), ("10.0.0.2/b", 300), ("10.0.0.2/c", 290)):
-        held.update(holder, size)
-    assert (gone, held.size) == ([], 990)
-    held.update("10.0.0.3/d", 11)
-    assert (gone, held.size) == (["10.0.0.2/b"], 701)
+        quota.update(holder, size)
+    assert (evicted, quota.size) == ([], 990)
+    quota.update("10.0.0.3/d", 11)
+    assert (evicted, quota.size) == (["10.0.0.2/b"], 701)
 
 
-def test_as_many_go_as_is_needed():
-    held, gone = holdings(1000)
+def test_holders_are_evicted_until_the_limit_holds():
+    quota, evicted = make_quota(1000)
     for number in range(10):
-        held.update(f"2001:db8::{number}/x", 100)
-    held.update("10.0.0.1/a", 250)
-    assert len(gone) == 3
-    assert held.size == 950
+        quota.update(f"2001:db8::{number}/x", 100)
+    quota.update("10.0.0.1/a", 250)
+    assert len(evicted) == 3
+    assert quota.size == 950
 
 
-def test_who_holds_too_much_goes_also_alone():
-    held, gone = holdings(1000)
-    held.update("10.0.0.1/a", 1001)
-    assert (gone, held.size) == (["10.0.0.1/a"], 0)
+def test_a_single_holder_above_the_limit_is_evicted():
+    quota, evicted = make_quota(1000)
+    quota.update("10.0.0.1/a", 1001)
+    assert (evicted, quota.size) == (["10.0.0.1/a"], 0)
 
 
-@pytest.mark.parametrize("let_go", [lambda held: held.release("h/a"), lambda held: held.update("h/a", 0)])
-def test_what_is_held_no_more_does_not_count(let_go):
-    held, gone = holdings(1000)
+@pytest.mark.parametrize(
+    "release", [lambda quota: quota.release("h/a"), lambda quota: quota.update("h/a", 0)]
+)
+def test_released_bytes_do_not_count(release):
+    quota, evicted = make_quota(1000)
     for _ in range(10):
-        held.update("h/a", 500)
-        held.update("h/a", 900)
-        let_go(held)
-        let_go(held)
-        assert (held.size, held._sizes) == (0, {})
-    assert gone == []
+        quota.update("h/a", 500)
+        quota.update("h/a", 900)
+        release(quota)
+        release(quota)
+        assert (quota.size, quota._sizes) == (0, {})
+    assert evicted == []
 
 
-def test_without_a_limit_nobody_goes():
-    held, gone = holdings(None)
-    held.update("h/a", 10**12)
-    assert gone == []
+def test_without_a_limit_no_holder_is_evicted():
+    quota, evicted = make_quota(None)
+    quota.update("h/a", 10**12)
+    assert evicted == []

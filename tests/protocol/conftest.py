@@ -1,4 +1,4 @@
-"""What tests of the Manager's protocol share."""
+"""Fixtures for the tests of the Manager's protocol."""
 
 from __future__ import annotations
 

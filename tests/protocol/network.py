@@ -1,4 +1,4 @@
-"""A Manager without any I/O, and peers whose outgoing lines tests look at."""
+"""A Manager without I/O, and peers whose outgoing lines tests read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "Manager[vm:1875]"
 
 
 class Clock:
-    """A clock that goes when a test says so."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""The recorded conversations of msl-network 1.0.0 clients, and what they say must happen.
+"""The recorded conversations of msl-network 1.0.0 clients, and the events that they require.
 
 A recording is a file of JSON lines. The first tells what it is ``about`` and which ``manager`` address the
 client used. The others are its steps, in their order:

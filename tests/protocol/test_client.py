@@ -264,7 +264,7 @@ def test_the_message_is_not_repeated_if_the_traceback_ends_with_it(message, trac
         ("", ""),
     ],
 )
-def test_the_class_of_a_remote_exception_is_told(answer, type_name):
+def test_a_remote_error_has_the_class_name_of_the_remote_exception(answer, type_name):
     peer = Peer()
     request = peer.sent()
     peer.receive(error(request.uid, answer))
@@ -278,7 +278,7 @@ def test_an_error_of_the_manager_is_a_manager_error():
     assert type(request.error) is exc.ManagerError
 
 
-def test_the_manager_tells_us_our_own_name():
+def test_the_network_name_is_the_requester_of_an_answer_of_the_manager():
     peer = Peer()
     request = peer.sent("Manager", "identity")
     assert peer.protocol.network_name == ""
@@ -722,7 +722,7 @@ def test_the_refusal_of_the_only_request_is_its_own():
     assert request.error.may_have_run is False
     assert (request.error.service, request.error.attribute) == ("Gone", "add")
     assert "was refused" in str(request.error)
-    assert peer.written() == []  # nothing more can come, so no barrier
+    assert peer.written() == []  # no further refusal is possible, so there is no barrier
     assert not other.settled
 
 
@@ -803,7 +803,7 @@ def test_an_abandoned_request_counts_as_one_that_may_be_refused():
     peer.protocol.abandon(gone)
     assert peer.receive(refusal("Echo")) == [request]
     assert request.error.may_have_run is True
-    assert len(peer.written()) == 1  # the barrier, since one more refusal may come
+    assert len(peer.written()) == 1  # the barrier, since a further refusal is possible
 
 
 def test_the_refusal_of_an_abandoned_request_touches_no_other():
@@ -820,7 +820,7 @@ def test_a_refusal_that_no_open_request_can_mean_is_dropped():
     peer = Peer()
     running = peer.sent("Echo")
     answered = peer.sent("Manager", "identity")
-    peer.receive(reply(answered.uid, {}))  # so running was read, and not refused
+    peer.receive(reply(answered.uid, {}))  # which acknowledges `running`, so it was not refused
     assert peer.receive(refusal("Echo"), refusal("Other")) == []
     assert not running.settled
 
@@ -872,7 +872,7 @@ def test_the_registry_tells_which_services_have_gone():
     assert isinstance(gone.error, exc.ServiceLost)
     assert (gone.error.service, gone.error.attribute, gone.error.may_have_run) == ("Gone", "add", True)
     assert not there.settled
-    assert not later.settled  # what was written after the question, the answer says nothing of
+    assert not later.settled  # the answer says nothing about requests that were written after it
 
 
 def test_a_service_at_another_address_does_not_answer_what_was_written_before():
@@ -918,7 +918,7 @@ def test_an_error_or_an_abandoned_link_tells_nothing():
     assert not peer.protocol._services.linking
 
 
-def test_how_long_requests_wait_can_be_asked():
+def test_open_requests_are_found_by_their_sequence():
     peer = Peer()
     protocol = peer.protocol
     assert not protocol.has_open_between(0, 100)
@@ -931,7 +931,7 @@ def test_how_long_requests_wait_can_be_asked():
     assert not protocol.has_open_between(second.sequence, 100)
 
 
-def test_a_person_is_asked_while_a_login_question_is_open():
+def test_a_login_question_is_open_until_it_is_answered():
     peer = Peer()
     assert not peer.protocol.has_login_question
     peer.sent("Manager", "port", admin=True)
@@ -963,17 +963,17 @@ def test_nothing_is_queued_when_the_connection_has_ended():
     assert not peer.protocol.outbox
 
 
-def test_services_whose_refusals_are_expected_are_looked_at_without_a_look_through_all_requests():
+def test_services_with_barriers_are_compared_first_without_a_pass_through_all_requests():
     peer = Peer()
     peer.sent("Echo")
     peer.sent("Echo")
-    peer.receive(refusal("Echo"))  # two are meant, so a barrier is waited for
+    peer.receive(refusal("Echo"))  # it may mean either, so there is a barrier
     expected = peer.protocol._refusals._candidates()
-    peer.protocol._refusals._acknowledged = None  # which is not to be asked
+    peer.protocol._refusals._acknowledged = None  # which must not be used
     assert next(expected) == "Echo"
 
 
-def test_that_a_result_has_come_which_nobody_waits_for_is_no_event():
+def test_the_result_of_a_request_without_a_waiter_is_no_event():
     peer = Peer()
     kept, failed, awaited = (peer.sent("Echo") for _ in range(3))
     kept.waiter = failed.waiter = NO_WAITER
@@ -1048,13 +1048,13 @@ def test_the_size_of_notifications_is_that_of_their_lines():
         ("Echo", 1, len(longer)),
         ("Other", 1, len(other)),
     ]
-    # One event each, since how much memory they take must be known.
+    # One event each, since the size of each must be known.
     assert sizes(peer.receive(long + short)) == [("Echo", 1, len(long)), ("Echo", 1, len(short))]
     uids = [peer.request("Echo", "add").uid for _ in range(3)]
     replies = [reply(uid, "y" * 1000) for uid in uids]
     block = replies[0] + short + longer + replies[1] + other + replies[2]
     assert sizes(peer.receive(block)) == [*together, ("Other", 1, len(other))]
-    # What only the careful decoder understands.
+    # A line that only the exact decoder can decode.
     exact = line(error=False, result=[[float("nan")], {}], service="Echo", uid="notification")
     assert sizes(peer.receive(short + exact)) == [("Echo", 1, len(short)), ("Echo", 1, len(exact))]
 
@@ -1211,7 +1211,7 @@ def test_an_abandoned_request_that_was_read_is_not_remembered():
     assert request.error.may_have_run is False
 
 
-def test_a_late_reply_does_not_move_the_mark_back():
+def test_a_late_reply_does_not_lower_the_watermark():
     peer = Peer()
     old, new, newer = peer.sent("Echo"), peer.sent("Echo"), peer.sent("Echo")
     for request in (newer, old):

@@ -1,4 +1,4 @@
-"""What threads do with the client's protocol, each step of which may be done again."""
+"""Operations that threads perform on the client's protocol, each of which can be repeated."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.protocol.lines import MANAGER, line
 from tests.protocol.test_client import Peer, error, reply
 
 
-def test_replies_are_settled_and_stay_open_until_they_are_forgotten():
+def test_settled_replies_stay_open_until_they_are_forgotten():
     peer = Peer()
     first, second = peer.sent(), peer.sent()
     data = reply(first.uid, 1) + reply(second.uid, [2])
@@ -31,7 +31,7 @@ def test_an_error_of_a_service_is_a_reply():
     assert "ValueError: no" in str(request.error)
 
 
-def test_what_is_settled_and_not_forgotten_can_be_received_again():
+def test_bytes_that_were_settled_and_not_forgotten_can_be_received_again():
     peer = Peer()
     first, second = peer.sent(), peer.sent()
     data = reply(first.uid, 1) + reply(second.uid, 2)
@@ -42,7 +42,7 @@ def test_what_is_settled_and_not_forgotten_can_be_received_again():
     assert peer.protocol.broken is None
 
 
-def test_what_is_abandoned_is_forgotten_with_what_was_read_after_it():
+def test_abandoned_requests_below_the_watermark_are_forgotten():
     peer = Peer()
     abandoned, request = peer.sent(), peer.sent()
     peer.protocol.abandon(abandoned)
@@ -53,7 +53,7 @@ def test_what_is_abandoned_is_forgotten_with_what_was_read_after_it():
 
 
 @pytest.mark.parametrize("what", ["notification", "stranger", "no result", "not JSON", "nothing", "Manager"])
-def test_what_is_no_reply_of_a_service_is_for_receive(what: str):
+def test_lines_that_are_no_replies_of_services_are_left_to_receive(what: str):
     peer = Peer()
     request, ours = peer.sent(), peer.sent("Manager", "identity")
     other = {
@@ -68,7 +68,7 @@ def test_what_is_no_reply_of_a_service_is_for_receive(what: str):
     assert not request.settled
 
 
-def test_behind_the_start_of_a_line_is_no_reply():
+def test_bytes_behind_an_incomplete_line_are_left_to_receive():
     peer = Peer()
     request = peer.sent()
     data = reply(request.uid, 1)
@@ -79,7 +79,7 @@ def test_behind_the_start_of_a_line_is_no_reply():
     assert not peer.protocol.is_inside_a_line
 
 
-def test_a_block_that_is_longer_than_the_limit_is_for_receive():
+def test_a_block_above_the_limit_is_left_to_receive():
     peer = Peer(read_limit=200)
     assert peer.protocol.has_limit
     request = peer.sent()
@@ -96,7 +96,7 @@ def test_nothing_is_settled_when_the_stream_is_broken():
     assert peer.protocol.settle_replies(reply(request.uid, 1)) is None
 
 
-def test_requests_can_pass_by_while_nothing_waits_and_the_gate_is_open():
+def test_the_outbox_is_clear_while_nothing_is_queued_and_the_gate_is_open():
     peer = Peer()
     assert peer.protocol.outbox.is_clear
     request = peer.request()
@@ -110,7 +110,7 @@ def test_requests_can_pass_by_while_nothing_waits_and_the_gate_is_open():
     assert peer.protocol.outbox.is_clear
 
 
-def test_requests_that_are_counted_again_keep_their_places():
+def test_requests_that_are_marked_written_again_keep_their_sequence():
     peer = Peer()
     before = peer.sent()
     after = peer.protocol.outbox.last_sequence

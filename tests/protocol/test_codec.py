@@ -1,4 +1,4 @@
-"""The standard library's result is the definition of right, both ways."""
+"""Encoding and decoding give what the standard library gives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import decimal
 import enum
 import json
 import math
-import re
 import sys
 import uuid
 from collections import OrderedDict, defaultdict, namedtuple
@@ -20,32 +19,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from msl_network_trio.protocol import codec, routed_lines
-from msl_network_trio.protocol.blocks import decode_lines, split_notifications
-from msl_network_trio.protocol.messages import NO_RESULT, UNSET
-from msl_network_trio.protocol.requests import encode_request
-from msl_network_trio.protocol.routed_lines import decode_routed
-
-keys = st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.floats())
-numbers = st.one_of(st.integers(), st.integers(-(2**70), 2**70), st.floats())
-scalars = st.one_of(st.none(), st.booleans(), numbers, st.text())
-values = st.recursive(
-    scalars,
-    lambda inner: st.one_of(
-        st.lists(inner), st.lists(inner).map(tuple), st.dictionaries(keys, inner, max_size=5)
-    ),
-    max_leaves=20,
-)
-
-
-def same(a: object, b: object) -> bool:
-    """Equal, of the same types, with NaN equal to NaN and -0.0 different from 0.0."""
-    return repr(a) == repr(b)
-
-
-def standard(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
+from msl_network_trio.protocol import codec
+from msl_network_trio.protocol.messages import UNSET
+from tests.protocol.json_values import keys, same, standard, values
 
 # ---- encoding ----
 
@@ -254,7 +230,7 @@ def test_a_value_nested_too_deeply_raises_value_error():
         with pytest.raises(ValueError, match="nested too deeply"):
             codec.encode(value)
     finally:
-        while value:  # or else freeing it is a recursion as deep
+        while value:  # otherwise freeing it would recurse as deeply
             value = value.pop()
 
 
@@ -286,40 +262,6 @@ def test_numpy_is_an_addition_that_works_when_it_is_not_loaded(monkeypatch):
         codec.encode(np.arange(3))
 
 
-def test_a_request_has_all_six_fields_and_ends_with_a_line_end():
-    line = encode_request("Echo", "add", (1, 2), {"a": None}, "u1")
-    assert line.endswith(b"}\n")
-    assert json.loads(line) == {
-        "args": [1, 2],
-        "attribute": "add",
-        "error": False,
-        "kwargs": {"a": None},
-        "service": "Echo",
-        "uid": "u1",
-    }
-
-
-@given(st.text(), st.text(), st.lists(values), st.dictionaries(st.text(), values))
-@example("Echo", 'a"b\\%b', [math.nan, None], {"null": math.inf, "b": "null"})
-@example("\u2028", "null", [2**64], {"": [None]})
-def test_a_request_is_encoded_as_the_standard_library_would(service, attribute, args, kwargs):
-    line = encode_request(service, attribute, args, kwargs, "u1")
-    whole = {"args": args, "attribute": attribute, "error": False, "kwargs": kwargs}
-    whole |= {"service": service, "uid": "u1"}
-    assert same(json.loads(line), json.loads(standard(whole)))
-
-
-@pytest.mark.parametrize("kwargs", [None, {}])
-def test_a_request_without_keyword_arguments_has_an_empty_object(kwargs):
-    assert json.loads(encode_request("Echo", "add", (), kwargs, "u1"))["kwargs"] == {}
-
-
-@pytest.mark.parametrize("names", [("\ud800", "add"), ("Echo", "\ud800")])
-def test_a_name_that_is_not_unicode_is_refused(names):
-    with pytest.raises(ValueError, match="surrogates"):
-        encode_request(*names, (), None, "u1")
-
-
 def test_a_reply_has_the_fields_of_the_reference():
     line = codec.encode_reply("pw", "Manager[vm:1]")
     assert line.endswith(b"}\n")
@@ -339,7 +281,7 @@ def test_decoding_gives_what_the_standard_library_gives(ascii_only, value):
     try:
         line = text.encode()
     except UnicodeEncodeError:
-        return  # a lone surrogate cannot be on the wire unescaped
+        return  # a lone surrogate must be escaped on the wire
     assert same(codec.decode(line).result, json.loads(text)["result"])
 
 
@@ -392,7 +334,7 @@ def test_a_missing_result_differs_from_null():
         (b'{"attribute": {}}', "attribute", None),
     ],
 )
-def test_fields_of_a_wrong_type_are_as_if_they_were_not_there(line, field, value):
+def test_fields_of_a_wrong_type_count_as_missing(line, field, value):
     assert getattr(codec.decode(line), field) == value
 
 
@@ -418,7 +360,7 @@ def test_fields_of_a_wrong_type_are_as_if_they_were_not_there(line, field, value
         b"[" * 100_000,
     ],
 )
-def test_what_is_not_an_object_is_not_a_line(line):
+def test_a_line_that_is_no_object_is_undecodable(line):
     with pytest.raises(codec.UndecodableLine) as caught:
         codec.decode(line)
     assert caught.value.uid is None
@@ -429,7 +371,7 @@ def test_what_is_not_an_object_is_not_a_line(line):
     [b"1" * 5000, b"[" * 100_000 + b"]" * 100_000, b'"\xff"'],
     ids=["too many digits", "too deep", "not UTF-8"],
 )
-def test_of_a_line_that_python_cannot_hold_the_uid_is_still_known(result):
+def test_the_uid_of_a_line_that_python_cannot_hold_is_found(result):
     with pytest.raises(codec.UndecodableLine) as caught:
         codec.decode(b'{"error":false,"result":' + result + b',"uid":"u7"}')
     assert caught.value.uid == "u7"
@@ -443,91 +385,11 @@ def test_a_uid_that_cannot_be_sent_back_is_none(uid):
 
 
 @given(st.binary(max_size=60))
-def test_no_bytes_make_the_decoder_fail_in_another_way(line):
+def test_no_bytes_make_the_decoder_raise_another_error(line):
     try:
         codec.decode(line)
     except codec.UndecodableLine:
         pass
-
-
-@given(st.lists(values, max_size=5), st.sampled_from(["", "\r"]))
-@example([1, math.nan, "\ud800"], "")
-def test_lines_that_come_together_say_what_they_say_one_by_one(many, end):
-    lines = [json.dumps({"result": value, "uid": "1"}).encode() for value in many]
-    together = decode_lines(b"".join(line + end.encode() + b"\n" for line in lines))
-    if together is not None:  # else each has to be looked at
-        assert len(together) == len(lines)
-        for line, message in zip(lines, together, strict=True):
-            assert same(message.result, codec.decode(line).result)
-            assert message.uid == "1"
-
-
-@pytest.mark.parametrize(
-    "block",
-    [
-        b"\n",
-        b"{}\n\n",
-        b'{"uid":\n"1"}\n',
-        b"{}\nnot JSON\n",
-        b'{"result":NaN}\n',
-        b"\xff\n",
-        b"[]\n",
-        b"[" * 99_999,
-    ],
-)
-def test_lines_of_which_one_is_not_usual_have_to_be_looked_at_one_by_one(block):
-    assert decode_lines(block) is None
-
-
-NOTIFIED = (
-    b'{"error": false, "result": [[1, "a"], {"b": null}], "service": "Echo", "uid": "notification"}\r\n'
-)
-COMPACT = b'{"error":false,"result":[[2],{}],"service":"Other","uid":"notification"}\n'
-REPLIED = b'{"error":false,"requester":"C","result":{"uid":5},"uid":"1"}\n'
-TRICKY = REPLIED.replace(b"5", b'"notification"')
-
-
-@pytest.mark.parametrize("rest", [b"", REPLIED, REPLIED * 3])
-def test_notifications_are_decoded_together_whatever_follows_them(rest):
-    found, left = split_notifications(NOTIFIED + COMPACT + NOTIFIED + rest)
-    assert left == rest
-    assert [line.service for line in found] == ["Echo", "Other", "Echo"]
-    assert [(line.result.args, line.result.kwargs) for line in found] == [
-        ([1, "a"], {"b": None}),
-        ([2], {}),
-        ([1, "a"], {"b": None}),
-    ]
-
-
-@pytest.mark.parametrize(
-    "block",
-    [
-        REPLIED,
-        REPLIED + NOTIFIED,
-        NOTIFIED + TRICKY,
-        NOTIFIED + REPLIED + NOTIFIED,
-        NOTIFIED + REPLIED * 20,  # nobody looks that far back
-        NOTIFIED.replace(b'"a"', b"NaN"),
-        NOTIFIED.replace(b'"Echo"', b"null"),
-        NOTIFIED.replace(b"}]", b"}, 3]"),
-        NOTIFIED.replace(b'{"b": null}', b"[]"),
-        NOTIFIED.replace(b"}\r\n", b', "more": 1}\n'),  # not what is plain to see
-        NOTIFIED.replace(b'"a"', b'"\xff"'),
-        NOTIFIED + b"\n" + NOTIFIED,
-        NOTIFIED.replace(b", ", b",\n"),
-        b'{"uid":"1","requester":"notification"}\n',
-    ],
-)
-def test_what_is_not_just_notifications_is_left_to_those_who_look_at_each_line(block):
-    assert split_notifications(block) == ([], block)
-
-
-@given(st.lists(st.sampled_from([NOTIFIED, COMPACT, REPLIED, TRICKY, b"{}\n", b"not JSON\n"])))
-def test_no_line_is_lost_when_notifications_are_decoded_together(lines):
-    found, rest = split_notifications(b"".join(lines))
-    assert rest == b"".join(lines[len(found) :])
-    for line, message in zip(lines, found, strict=False):
-        assert [message.result.args, message.result.kwargs] == codec.decode(line).result
 
 
 def test_the_fast_encoder_alone_would_have_changed_values():
@@ -535,264 +397,7 @@ def test_the_fast_encoder_alone_would_have_changed_values():
     assert orjson.dumps(math.nan) == b"null"
 
 
-# ---- decoding just enough to pass a line on ----
-
-ROUTED = {"uid": "", "service": "", "attribute": "", "requester": UNSET, "error": False, "result": NO_RESULT}
-"""What a line without any fields says."""
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        (b"{}", {}),
-        (b' {"uid" : "7" }\r', {"uid": "7"}),
-        (
-            b'{"service":"Echo","attribute":"add","args":[NaN],"uid":"1"}',
-            {"service": "Echo", "attribute": "add", "uid": "1"},
-        ),
-        (
-            b'{"service":"Echo","attribute":"add","args":[NaN],"uid":7}',
-            {"service": "Echo", "attribute": "add", "uid": 7},
-        ),
-        (b'{"uid":null}', {"uid": None}),
-        (b'{"uid":1.5}', {"uid": 1.5}),
-        (b'{"uid":"\\ud83c\\udf89 \xc3\xa9"}', {"uid": "🎉 é"}),
-        (b'{"requester":null}', {"requester": None}),
-        (b'{"requester":"A[vm:1]"}', {"requester": "A[vm:1]"}),
-        (b'{"requester":[1]}', {"requester": [1]}),
-        (b'{"error":true}', {"error": True}),
-        (b'{"error":1}', {"error": True}),
-        (b'{"error":null}', {"error": False}),
-        (b'{"uid":"1","uid":"2"}', {"uid": "2"}),
-        (b'{"u\\u0069d":"1"}', {"uid": "1"}),
-        (b'{"args":"\\ud800"}', {}),
-        (b'{"args":' + b"9" * 5000 + b"}", {}),
-        ('{"args":"\u2028日本語🎉"}'.encode(), {}),
-    ],
-)
-def test_what_has_to_be_known_of_a_line_is_read(line, expected):
-    routed = decode_routed(line)
-    assert {name: getattr(routed, name) for name in ROUTED} == {**ROUTED, **expected}
-
-
-LONG = b"1.5," * 40_000
-
-
-@pytest.mark.parametrize("number", ["NaN", "-Infinity", "Infinity", "NaN,Infinity,-Infinity,-1"])
-@pytest.mark.parametrize(
-    "fields",
-    [
-        b'"uid":"1"',
-        b'"uid":7,"error":null',
-        b'"uid":1.5,"service":"S"',
-        b'"service":"E[ 1 ]","attribute":"a","requester":"C[vm:1]","error":true,"result":"NaN"',
-        b'"uid":"1","uid":"2","error":1',
-        b'"u\\u0069d":"\\ud83c\\udf89 \xc3\xa9","result":null',
-        b'"requester":[1],"result":{"a":[Infinity]}',
-        b'"kwargs":{"uid":"NaN","a":"-Infinity \\" NaN"},"args":"\\\\"',
-    ],
-)
-def test_of_a_long_line_with_nan_the_same_is_read_in_less_time(fields, number, monkeypatch):
-    short = b'{"x":[' + number.encode() + b"]," + fields + b"}"
-    expected = decode_routed(short)
-    loads = []
-    monkeypatch.setattr(
-        codec.json, "loads", lambda text: loads.append(len(text)) or json.JSONDecoder().decode(text)
-    )
-    routed = decode_routed(short.replace(b'"x":[', b'"x":[' + LONG))
-    for name in ("uid", "service", "attribute", "requester", "error"):
-        assert getattr(routed, name) == getattr(expected, name)
-    assert (routed.result is NO_RESULT) == (expected.result is NO_RESULT)
-    assert all(size < 1000 for size in loads)
-
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        b"NaN]",
-        b"1NaN]}",
-        b"-NaN]}",
-        b"NaNNaN]}",
-        b"NaN1]}",
-        b"--Infinity]}",
-        b"+Infinity]}",
-        b"1Infinity]}",
-        b"Infinity Infinity]}",
-        b"NaN],NaN:1}",
-        b"nan]}",
-        b'NaN],"a":"\\NaN"}',
-        b'NaN],"a":"\\uNaN0"}',
-        b'NaN],"a":"\xff"}',
-        b'"\\ud800"]}',
-        b"NaN]}x",
-        b"[" * 10_000 + b"]" * 10_000 + b"]}",
-    ],
-)
-def test_a_long_line_that_is_no_line_costs_little_as_well(end, monkeypatch):
-    monkeypatch.setattr(codec.json, "loads", lambda text: pytest.fail("the standard library takes long"))
-    with pytest.raises(codec.UndecodableLine):
-        decode_routed(b'{"uid":"1","args":[' + LONG + end)
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        b'"uid":"NaN"',
-        b'"uid":"[ ]"',
-        b'"service":"Infinity"',
-        b'"uid":"' + b"x" * 131_072 + b'"',
-        b'"uid":NaN',
-    ],
-)
-def test_what_cannot_be_told_for_sure_of_a_long_line_with_nan_is_not_guessed(field):
-    with pytest.raises(codec.UndecodableLine, match="a line of this length has"):
-        decode_routed(b'{"args":[' + LONG + b"NaN]," + field + b"}")
-
-
-PIECES = st.sampled_from(
-    [
-        "NaN",
-        "Infinity",
-        "-Infinity",
-        "-",
-        "1",
-        "1.5",
-        "e4",
-        '"',
-        "\\",
-        "\\u",
-        "\\ud800",
-        "d83d",
-        "[",
-        "]",
-        "{",
-        "}",
-        ",",
-        ":",
-        " ",
-        "[ ]",
-        "null",
-        "true",
-        '"uid":',
-        '"error":',
-        '"service":',
-        '"result":',
-        '"a":',
-        '"b"',
-        "é",
-        "\t",
-        "\x00",
-    ]
-)
-
-
-@given(
-    st.lists(PIECES, max_size=12),
-    st.sampled_from(["{%s}", '{"x":[%s]}', '{"x":[%s],"uid":"1"}', '{"uid":%s}']),
-)
-@example(["NaN", "Infinity"], '{"x":[%s]}')
-@example(['"a":', '"', "\\", '"', "NaN", '"'], "{%s}")
-def test_nothing_is_read_of_a_long_line_that_is_not_in_it(pieces, around):
-    line = (around % "".join(pieces)).encode()
-    try:
-        routed = routed_lines._route_large(line)
-    except codec.UndecodableLine:
-        return
-    exact = routed_lines._route_exactly(line)  # which it is as well
-    for name in ("uid", "service", "attribute", "requester", "error"):
-        assert getattr(routed, name) == getattr(exact, name)
-    assert (routed.result is NO_RESULT) == (exact.result is NO_RESULT)
-
-
-@pytest.mark.parametrize("uid", [b'"1"', b"1"], ids=["fast path", "standard library's path"])
-@pytest.mark.parametrize("result", [b"null", b"NaN", b'{"a":[1]}', b'""', b"false"])
-def test_a_line_with_any_result_has_one(uid, result):
-    assert decode_routed(b'{"uid":' + uid + b',"result":' + result + b"}").result is not NO_RESULT
-    assert decode_routed(b'{"uid":' + uid + b"}").result is NO_RESULT
-
-
-@pytest.mark.parametrize(
-    ("line", "message", "uid"),
-    [
-        (b"", "an empty line", None),
-        (b" \t\r", "an empty line", None),
-        (b"[]", "a JSON object was expected, not list", None),
-        (b"null", "not NoneType", None),
-        (b'{"uid":"1"', "JSONDecodeError", None),
-        (b'{"uid":"1"} {}', "JSONDecodeError", None),
-        (b'{"uid":"1","args":[1,]}', "JSONDecodeError", None),
-        (b'{"uid":"1","args":[01]}', "JSONDecodeError", None),
-        (b'{"uid":"1","args":"\x01"}', "JSONDecodeError", None),
-        (b'{"uid":"1","args":"\\x"}', "JSONDecodeError", None),
-        (b'{"uid":"1","args":"\xff"}', "UnicodeDecodeError", "1"),
-        (b'{"uid":"1","args":"\xed\xa0\x80"}', "UnicodeDecodeError", "1"),
-        (b'\xef\xbb\xbf{"uid":"1"}', "JSONDecodeError", None),
-        (b'{"uid":1,"args":' + b"9" * 5000 + b"}", "ValueError: Exceeds the limit", None),
-        (b'{"uid":[]}', "a uid is text", None),
-        (b'{"uid":{}}', "a uid is text", None),
-        (b'{"uid":"\\ud800"}', "a uid is text", None),
-        (b'{"uid":"1","service":5}', 'the "service" of a line is text, not int', "1"),
-        (b'{"uid":"1","service":null}', 'the "service" of a line is text, not NoneType', "1"),
-        (b'{"uid":2,"attribute":[]}', 'the "attribute" of a line is text, not list', 2),
-        (b"[" * 100_000, "RecursionError", None),
-    ],
-)
-def test_what_could_not_be_passed_on_is_not_a_line_and_the_uid_is_known_if_it_can_be(line, message, uid):
-    with pytest.raises(codec.UndecodableLine) as caught:
-        decode_routed(line)
-    assert message in str(caught.value)
-    assert caught.value.uid == uid
-
-
-json_pieces = st.sampled_from(
-    [
-        *'{}[],:"10-+.eE\\ \t\x01\x0b\xa0é/\x7f\0',
-        "null",
-        "true",
-        "NaN",
-        "Infinity",
-        "-Infinity",
-        "\\u12",
-        "\\ud800",
-    ]
-)
-
-
-@given(st.lists(json_pieces, max_size=8).map("".join))
-@example("[1,]")
-@example("01")
-@example("1.")
-@example('"\x01"')
-@example('"\\x"')
-@example("nul")
-def test_a_line_that_is_passed_on_undecoded_is_one_that_its_receiver_can_decode(piece):
-    line = f'{{"service":"Echo","attribute":"e","args":{piece},"uid":"1"}}'.encode()
-    try:
-        routed = decode_routed(line)
-    except codec.UndecodableLine:
-        return
-    fields = json.loads(line)
-    assert (routed.service, routed.attribute, routed.uid) == (
-        fields["service"],
-        fields["attribute"],
-        fields["uid"],
-    )
-
-
-@given(values)
-def test_a_line_says_the_same_to_the_manager_and_to_its_receiver(value):
-    line = json.dumps({"service": "Echo", "attribute": "é", "args": value, "uid": "1", "result": value})
-    routed = decode_routed(line.encode())
-    assert (routed.service, routed.attribute, routed.uid) == ("Echo", "é", "1")
-    assert routed.result is not NO_RESULT
-
-
-@given(st.binary(max_size=60))
-def test_no_bytes_make_the_routing_fail_in_another_way(line):
-    try:
-        decode_routed(line)
-    except codec.UndecodableLine:
-        pass
+# ---- whole objects, masked values, errors ----
 
 
 @given(st.dictionaries(keys, values, max_size=5))
@@ -811,7 +416,7 @@ def test_a_whole_line_is_decoded_as_the_standard_library_decodes_it(value):
         (b'{"uid":1,"a":' + b"9" * 5000 + b"}", "ValueError: Exceeds the limit", None),
     ],
 )
-def test_a_whole_line_that_python_cannot_hold_is_none(line, message, uid):
+def test_a_whole_line_that_python_cannot_hold_is_undecodable(line, message, uid):
     with pytest.raises(codec.UndecodableLine) as caught:
         codec.decode_object(line)
     assert message in str(caught.value)
@@ -844,7 +449,7 @@ def test_a_whole_line_that_python_cannot_hold_is_none(line, message, uid):
 )
 @pytest.mark.parametrize("path", ["fast", "exact"])
 def test_masked_values_are_not_sent(value, path):
-    # None is sent on the exact path, whatever else is in there.
+    # None makes the whole value take the exact path.
     with pytest.raises(TypeError, match="not JSON serializable: its dtype is "):
         codec.encode(value if path == "fast" else [None, value])
 
@@ -858,7 +463,7 @@ def test_masked_values_are_not_sent(value, path):
     ],
     ids=repr,
 )
-def test_arrays_of_which_nothing_is_masked_are_sent(value, expected):
+def test_masked_arrays_without_masked_values_are_sent(value, expected):
     assert codec.encode(value) == expected
 
 
@@ -878,7 +483,7 @@ def test_arrays_of_which_nothing_is_masked_are_sent(value, expected):
     ],
     ids=repr,
 )
-def test_what_of_numpy_cannot_be_sent_is_told_with_its_dtype(value, dtype):
+def test_the_error_of_a_numpy_value_names_its_dtype(value, dtype):
     name = type(value).__name__
     with pytest.raises(
         TypeError, match=f"^Object of type {name} is not JSON serializable: its dtype is .*{dtype}"
@@ -886,40 +491,13 @@ def test_what_of_numpy_cannot_be_sent_is_told_with_its_dtype(value, dtype):
         codec.encode([value])
 
 
-@pytest.mark.parametrize(
-    ("args", "kwargs", "where"),
-    [
-        ((np.complex128(1j),), None, "argument 1 of 'set'"),
-        ((1, None, [np.ma.masked]), {"x": 1}, "argument 3 of 'set'"),
-        ((None,), {"x": 1, "y": {"z": np.ma.masked}}, "keyword argument 'y' of 'set'"),
-    ],
-)
-def test_an_error_of_a_request_says_which_argument_it_is(args, kwargs, where):
-    with pytest.raises(TypeError, match=f"its dtype is .* \\({where}\\)$"):
-        encode_request("S", "set", args, kwargs, "u")
-
-
-@pytest.mark.parametrize(
-    ("value", "kind", "text"),
-    [
-        ({1}, TypeError, "Object of type set is not JSON serializable"),
-        ("\ud800", ValueError, "'utf-8' codec can't encode character "),
-    ],
-)
-def test_other_errors_keep_their_text_to_its_end(value, kind, text):
-    with pytest.raises(kind) as caught:
-        encode_request("S", "set", (1, value), None, "u")
-    assert re.fullmatch(f"{text}.*" if kind is ValueError else text, str(caught.value))
-    assert not hasattr(caught.value, "__notes__")  # which pytest would match as well
-
-
-def test_an_error_of_all_arguments_together_is_told_as_such():
+def test_an_error_that_no_single_argument_repeats_names_an_argument():
     class OnceBroken:
         calls = 0
 
         def to_json(self):
             self.calls += 1
-            return np.complex64(1) if self.calls <= 2 else 1  # both the fast and the exact path ask for it
+            return np.complex64(1) if self.calls <= 2 else 1  # both the fast and the exact path call it
 
     with pytest.raises(TypeError, match=r"its dtype is complex64 \(an argument of 'set'\)$"):
         codec.encode_arguments((OnceBroken(),), "set")

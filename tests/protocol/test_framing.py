@@ -1,4 +1,4 @@
-"""Bytes to lines, in whatever pieces they come."""
+"""Framing gives the same lines, in whatever pieces the bytes arrive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msl_network_trio.protocol.framing import LineBuffer
 
 
 def feed_block(buffer: BlockBuffer, data: bytes) -> list[bytes]:
-    """The lines of a block, which is to be the same lines as `LineBuffer.feed` gives."""
+    """Return the lines of a block, which must be those of `LineBuffer.feed`."""
     *lines, rest = buffer.feed_block(data).split(b"\n")
     assert rest == b""
     return lines

@@ -1,4 +1,4 @@
-"""What the fuzzer is given to begin with, and what it has found: `tests.fuzz` without its guidance."""
+"""The seeds of the fuzzer and the inputs that it has found, run without the fuzzer (`tests.fuzz`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The beginning of a conversation, which is the same for clients and Services."""
+"""The handshake, which is the same for clients and Services."""
 
 from __future__ import annotations
 

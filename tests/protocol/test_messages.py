@@ -1,4 +1,4 @@
-"""The shapes of lines and events."""
+"""The types of lines and events."""
 
 from __future__ import annotations
 

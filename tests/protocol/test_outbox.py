@@ -1,4 +1,4 @@
-"""Lines on their way out: their order, their bound, and that each can be withdrawn."""
+"""The outbox: the order of lines, the size of chunks, withdrawing, and the gate."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def lines(*sizes: int) -> list[Line]:
 
 
 def take(outbox: Outbox, candidates: Iterable[Line]) -> tuple[list[Line], bytes]:
-    """Return which of these lines are given out, in that order, and the bytes."""
+    """Take lines; return those of the candidates that were taken, in order, and the bytes."""
     before = outbox.last_sequence
     data = outbox.take()
     taken = sorted((line for line in candidates if line.sequence > before), key=lambda line: line.sequence)
@@ -25,7 +25,7 @@ def take(outbox: Outbox, candidates: Iterable[Line]) -> tuple[list[Line], bytes]
     return taken, data
 
 
-def test_lines_are_given_out_in_order_and_none_twice():
+def test_lines_are_taken_in_order_and_none_twice():
     outbox = Outbox()
     added = lines(1, 2, 3)
     for line in added:
@@ -41,7 +41,7 @@ def test_lines_are_given_out_in_order_and_none_twice():
     assert outbox.unsent == 0
 
 
-def test_a_line_can_go_first_also_while_others_are_given_out():
+def test_a_line_can_be_added_first_while_others_are_being_taken():
     outbox = Outbox()
     added = lines(200_000, 200_000)
     first = Line(b"first")
@@ -53,7 +53,7 @@ def test_a_line_can_go_first_also_while_others_are_given_out():
     assert take(outbox, [*added, first])[0] == [first, added[1]]
 
 
-def test_a_large_line_comes_alone():
+def test_a_large_line_is_taken_alone():
     outbox = Outbox()
     added = lines(10, 20, 300_000, 300_000, 30)
     for line in added:
@@ -77,7 +77,7 @@ def test_a_withdrawn_line_is_gone_at_once():
     assert take(outbox, [kept, withdrawn]) == ([kept], b"xxxxx")
 
 
-def test_a_line_can_be_withdrawn_while_others_are_given_out():
+def test_a_line_can_be_withdrawn_while_others_are_being_taken():
     outbox = Outbox()
     added = lines(300_000, 7, 9)
     for line in added:
@@ -110,7 +110,7 @@ def test_behind_an_admin_request_lines_are_held_back_to_the_next_one():
     assert (outbox.gate, list(outbox), outbox.unsent) == (None, [], 0)
 
 
-def test_requests_that_were_given_out_are_open():
+def test_requests_that_were_taken_are_open():
     outbox = Outbox()
     requests = [Request("Echo", "add", uid, b"x") for uid in "12"]
     for line in (requests[0], Line(b"goodbye"), requests[1]):
@@ -120,7 +120,7 @@ def test_requests_that_were_given_out_are_open():
     assert outbox.open == {"1": requests[0], "2": requests[1]}
 
 
-def test_clearing_forgets_everything():
+def test_clearing_removes_all_lines():
     outbox = Outbox()
     for line in lines(300_000, 7):
         outbox.add(line)
@@ -133,8 +133,8 @@ def test_clearing_forgets_everything():
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "first", "withdraw", "take"]), st.integers(1, 400_000))))
-def test_whatever_is_done_in_whatever_order_nothing_is_lost_or_doubled(steps):
-    outbox, model, given_out = Outbox(), [], []
+def test_no_order_of_operations_loses_or_repeats_a_line(steps):
+    outbox, model, all_taken = Outbox(), [], []
     for step, number in steps:
         if step in {"add", "first"}:
             line = Line(b"x" * number)
@@ -153,8 +153,8 @@ def test_whatever_is_done_in_whatever_order_nothing_is_lost_or_doubled(steps):
             assert taken == model[: len(taken)]
             assert len(data) == sum(sizes[line] for line in taken)
             assert len(taken) <= 1 or len(data) <= 262_144
-            given_out += taken
+            all_taken += taken
             model = model[len(taken) :]
         assert list(outbox) == model
         assert outbox.unsent == sum(len(line.data) for line in model)
-    assert len(set(map(id, given_out))) == len(given_out)
+    assert len(set(map(id, all_taken))) == len(all_taken)

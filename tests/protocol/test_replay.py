@@ -1,4 +1,4 @@
-"""Recorded conversations of msl-network 1.0.0 clients: ours says and understands exactly the same."""
+"""Replay of recorded conversations: this client writes the same lines and returns the same events."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Replay:
     Attributes:
         seen: What was seen of the client, one for every group of steps.
         left_over: What it wrote although the recording has no such line.
-        lost: What `ClientProtocol.lose` settled: the requests, by their recorded uids.
+        lost: The requests that `ClientProtocol.connection_lost` settled, by their recorded uids.
     """
 
     def __init__(self, recording: Recording, feed: str) -> None:
@@ -58,7 +58,9 @@ class Replay:
     def _play(self, steps: list[Step]) -> Seen:
         seen = Seen()
         if steps[0].kind == "from_manager":
-            seen.written = self._take(len(self._written))  # what was written too early, or for no reason
+            seen.written = self._take(
+                len(self._written)
+            )  # lines that were written too early, or without need
             seen.events = [self._described(event) for event in self._receive(steps)]
         else:
             for step in steps:
@@ -75,7 +77,7 @@ class Replay:
         if is_goodbye(line):
             assert self.protocol.say_goodbye()
         elif "attribute" not in line:
-            if isinstance(line["result"], str):  # else it is the identity, which is written unasked
+            if isinstance(line["result"], str):  # else it is the identity, which is written by itself
                 self.protocol.answer(line["result"])
         elif line["uid"] in self._held_back:
             self._held_back.remove(line["uid"])

@@ -386,7 +386,7 @@ def test_empty_lines_are_nothing(peer, caplog):
 
 @pytest.mark.parametrize("uid", [b'"notification"', b'"\\u006eotification"'])
 def test_a_request_that_pretends_to_be_a_notification_is_not_carried_out(peer, uid, caplog):
-    # An answer with that uid would end the conversation of a reference Manager with us.
+    # An answer with that uid would make a Manager of msl-network close the connection.
     assert peer.receive(request(uid="@").replace(b'"@"', uid)) == []
     assert "notification" in caplog.text
 
@@ -578,7 +578,7 @@ def test_an_error_of_all_of_a_notification_comes_out_as_it_is():
 
         def to_json(self):
             self.calls += 1
-            return {1} if self.calls <= 2 else 1  # both the fast and the exact path ask for it
+            return {1} if self.calls <= 2 else 1  # both the fast and the exact path call it
 
     with pytest.raises(TypeError, match="^Object of type set is not JSON serializable$"):
         encode_notification((OnceBroken(),), {}, notification_end("S"))

@@ -1,4 +1,4 @@
-"""Where Services have been seen, and what follows."""
+"""Services are recognised by their addresses, and departures by a missing or another address."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ def identity(**addresses: object) -> dict[str, object]:
     return {"services": {name: {"address": address} for name, address in addresses.items()}}
 
 
-def test_a_service_that_is_seen_for_the_first_time_is_the_one_that_was_meant():
+def test_a_service_that_is_seen_for_the_first_time_has_not_departed():
     addresses = ServiceAddresses({})
     assert not addresses.observe("Echo", "vm:1")
     assert not addresses.observe("Echo", "vm:1")
 
 
-def test_a_service_that_is_nowhere_has_gone_also_if_it_was_never_seen():
+def test_a_service_without_an_address_has_departed_even_if_it_was_never_seen():
     addresses = ServiceAddresses({})
     assert addresses.observe("Echo", None)
     addresses.observe("Other", "vm:1")
@@ -25,7 +25,7 @@ def test_a_service_that_is_nowhere_has_gone_also_if_it_was_never_seen():
 
 
 @pytest.mark.parametrize("between", [[], [None]])
-def test_a_service_at_another_address_is_another_one_once(between):
+def test_a_service_at_another_address_has_departed_once(between):
     addresses = ServiceAddresses({})
     addresses.observe("Echo", "vm:1")
     for address in between:
@@ -34,7 +34,7 @@ def test_a_service_at_another_address_is_another_one_once(between):
     assert not addresses.observe("Echo", "vm:2")
 
 
-def test_a_registry_tells_of_all_services_but_only_those_that_were_asked_are_given_out():
+def test_an_identity_updates_all_services_and_only_requested_ones_are_returned():
     addresses = ServiceAddresses({})
     asked = {"Same", "Moved", "Gone", "New"}
     assert set(addresses.observe_all(identity(Same="a:1", Moved="a:2", Gone="a:3", Idle="a:4"), asked)) == {
@@ -43,11 +43,11 @@ def test_a_registry_tells_of_all_services_but_only_those_that_were_asked_are_giv
     later = identity(Same="a:1", Moved="b:2", New="a:5")
     assert set(addresses.observe_all(later, asked)) == {"Moved", "Gone", "New"}
     assert set(addresses.observe_all(later, asked)) == {"Gone"}
-    assert addresses.observe("Idle", "a:4")  # it was seen to be gone in between
+    assert addresses.observe("Idle", "a:4")  # it was missing in between
 
 
 @pytest.mark.parametrize("registry", [None, 5, [], {}, {"services": None}, {"services": ["Echo"]}])
-def test_what_is_no_registry_tells_nothing(registry):
+def test_an_invalid_identity_changes_nothing(registry):
     addresses = ServiceAddresses({})
     addresses.observe("Echo", "vm:1")
     assert list(addresses.observe_all(registry, {"Echo"})) == []
@@ -55,7 +55,7 @@ def test_what_is_no_registry_tells_nothing(registry):
 
 
 @pytest.mark.parametrize("entry", [None, 5, {}, {"address": 5}])
-def test_a_service_without_an_address_is_nowhere(entry):
+def test_a_service_with_an_invalid_address_has_departed(entry):
     addresses = ServiceAddresses({})
     addresses.observe("Echo", "vm:1")
     assert list(addresses.observe_all({"services": {"Echo": entry}}, {"Echo"})) == ["Echo"]

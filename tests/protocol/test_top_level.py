@@ -1,4 +1,4 @@
-"""The fields of a line that no decoder takes."""
+"""The top-level fields of lines that decoders refuse."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_what_is_no_object_at_its_top_has_no_fields(text, size):
     try:
         is_object = isinstance(json.loads(text), dict)
     except ValueError:
-        is_object = None  # it may be one but for what is nested in it
+        is_object = None  # unknown, because of nested values
     found = top_level(text.encode())
     assert in_pieces(text.encode(), size) == found
     if is_object is not None:

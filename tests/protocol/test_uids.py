@@ -1,4 +1,4 @@
-"""No uid of a request can be guessed from others."""
+"""Uids are unique, and cannot be guessed from other uids."""
 
 from __future__ import annotations
 
