@@ -49,7 +49,7 @@ class Call:
 
 
 class FakeService(Service):
-    """A Service whose attributes come from a dictionary.
+    """A Service whose attributes are those of a dictionary.
 
     Callables, plain or async, are called in the Trio thread; the reply for any other attribute is its value.
 

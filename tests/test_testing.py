@@ -1,4 +1,4 @@
-"""The helpers for users' tests: a whole network in memory."""
+"""The helpers for tests of users: a network in memory."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from msl_network_trio.service.service import Service
 
 
 class BasicMath(Service):
-    """Calculates slowly, to show the benefit of several requests at a time.
+    """Calculates slowly, to show the benefit of concurrent requests.
 
     Its methods are plain ones that block, as those of most instruments do.
     """

@@ -36,7 +36,7 @@ Task = Callable[[], Awaitable[Any]]
 
 
 class ServiceConnection:
-    """Serves requests over one connection, and ends it in order.
+    """Serves requests over one connection, and closes it with an orderly shutdown.
 
     Args:
         service: The object whose attributes are requested.
@@ -74,7 +74,7 @@ class ServiceConnection:
         """The reason why the connection has ended; None: it has not, or the Service ends it."""
         self._over = trio.Event()
         """Set when the Service is to end."""
-        self._said_goodbye = False
+        self._sent_goodbye = False
         self._has_ended = False
         """Whether there are no more requests to read."""
         self._read_to_end = trio.Event()
@@ -87,7 +87,7 @@ class ServiceConnection:
         self._send_queue.emit(encode_notification(args, kwargs, self._notification_end))
 
     def stop(self) -> None:
-        """End in order: accept no more requests, and give methods `GRACE` seconds to finish."""
+        """Start an orderly shutdown: accept no more requests, give methods `GRACE` seconds to finish."""
         self._over.set()
 
     # ---- from the beginning to the end ----
@@ -97,7 +97,7 @@ class ServiceConnection:
         """Serve until the connection ends, the Service is shut down, or this is cancelled.
 
         Args:
-            early: What was received with the end of the handshake.
+            early: The events that were received with the end of the handshake.
             tasks: Async functions of the user to run beside.
             started: Called when everything is running.
 
@@ -123,7 +123,7 @@ class ServiceConnection:
             self._send_queue.close()
             self._transport.end(cut_off=self._send_queue.unsent > 0)
         _raise(failure)
-        if self._reason is not None and not self._said_goodbye:
+        if self._reason is not None and not self._sent_goodbye:
             raise self._reason
 
     async def _serve(
@@ -133,7 +133,7 @@ class ServiceConnection:
         tasks: Sequence[Task],
         started: Callable[[], object],
     ) -> None:
-        """Serve until the end, then finish within `GRACE` and `GOODBYE`. Arguments as in `run`.
+        """Serve until the end, then finish within the time limits `GRACE` and `GOODBYE`.
 
         Args:
             connection: The nursery that outlives that of the user.
@@ -186,7 +186,7 @@ class ServiceConnection:
         return self._dispatcher.is_quiet
 
     async def _finish(self, deadline: float) -> None:
-        """Reply to all requests, say goodbye, and wait for the Manager to close the connection."""
+        """Reply to all requests, disconnect, and wait for the Manager to close the connection."""
         await self._settle(deadline)
         for request in self._dispatcher.running_in_threads:
             logger.warning(
@@ -194,7 +194,7 @@ class ServiceConnection:
             )
         with trio.move_on_after(GOODBYE):
             if self._reason is None:
-                self._said_goodbye = True
+                self._sent_goodbye = True
                 self._send_queue.close(self._final_lines)
                 await self._send_queue.drain()
                 await self._read_to_end.wait()
@@ -216,7 +216,7 @@ class ServiceConnection:
 
     @trio.lowlevel.enable_ki_protection
     async def _read(self) -> None:
-        """Have the leader read requests, and read on after the worker tasks have been cancelled."""
+        """Run the leader's reading, and read on after the worker tasks have been cancelled."""
         try:
             with self._reading:
                 await self._dispatcher.tasks.read()

@@ -20,7 +20,7 @@ def resume(coro: Coroutine[Any, Any, Any], message: Any) -> Generator[Any, Any, 
 
     Args:
         coro: The coroutine.
-        message: What it has yielded.
+        message: The message that it has yielded to Trio.
     """
     try:
         while True:

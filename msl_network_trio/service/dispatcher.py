@@ -1,4 +1,4 @@
-"""Dispatcher: has each request carried out, by a value, in a task, or in a worker thread.
+"""Dispatcher: carries out each request by a value, in a task, or in a worker thread.
 
 Owns the profiles of the attributes, the request reader, the worker tasks, and two pools of worker threads:
 one for plain methods, one for properties, which are read beside methods as attributes are, so that a client
@@ -99,10 +99,10 @@ class Dispatcher:
     # ---- requests ----
 
     def dispatch(self, events: Sequence[Event], may_lend: bool = False) -> bool:
-        """Have requests carried out, and send the replies that are known at once.
+        """Submit requests to the tasks or threads that carry them out, and send the replies that are known.
 
         Args:
-            events: What was received.
+            events: The received events.
             may_lend: Whether the read lease may be lent to the worker threads.
 
         Returns:
@@ -152,14 +152,14 @@ class Dispatcher:
         return None
 
     def _call_soon(self, handoff: Handoff) -> None:
-        """Schedule a handoff in the Trio thread. For worker threads."""
+        """Schedule a handoff in the Trio thread; called in worker threads."""
         try:
             self._token.run_sync_soon(handoff)
         except trio.RunFinishedError:
             handoff.drop()  # the connection has ended, and so has the client's wait
 
     def _call_found(self, request: IncomingRequest, function: Callable[..., Any]) -> None:
-        """Have a request carried out whose attribute has turned out to be callable."""
+        """Submit a request whose attribute has turned out to be callable."""
         profile = self._profiles[request.attribute]
         profile.is_callable = True
         if self._refuses:
@@ -168,7 +168,7 @@ class Dispatcher:
             self._methods.submit(request, function, profile)
 
     def _await(self, request: IncomingRequest, awaitable: Awaitable[Any]) -> None:
-        """Await what a plain method has returned, in a task of its own."""
+        """Start a task that awaits what a plain method has returned, and replies."""
 
         async def wait(*_: Any, **__: Any) -> Any:
             return await awaitable

@@ -38,8 +38,7 @@ PROGRAM_ONLY: Final = frozenset(
 """Names that no request can reach."""
 
 NOT_IN_REFERENCE: Final = frozenset({"nursery", "request", "run"})
-"""Names that a request reaches only if a subclass defines them: a driver may have had a method of that
-name."""
+"""Names that a request reaches only if a subclass defines them, as a driver for msl-network may."""
 
 UNLISTED: Final = frozenset({"address_manager", "identity", "loop_thread_id", "max_clients", "name", "port"})
 """Names that can be requested and are not in the identity."""

@@ -1,4 +1,4 @@
-"""Profiles of the attributes that clients request: what the last requests have shown of each.
+"""Profiles of the attributes that clients request, learned from the last request for each.
 
 A profile is a hint. It selects the faster of several ways to carry out a request, all of which are correct
 for any method: a method may become slow, async or a plain value at any time. Therefore there is no lock;
@@ -17,7 +17,7 @@ _MAX_PROFILES: Final = 1000
 
 
 class MethodProfile:
-    """What the last requests for one attribute have shown.
+    """The profile of one attribute, from the last requests for it.
 
     Attributes:
         is_prompt: Whether it returned within `PROMPT` seconds in a worker thread, so that the thread that

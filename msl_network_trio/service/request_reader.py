@@ -1,12 +1,12 @@
-"""Request reader: what the leader task and the worker threads share to read requests.
+"""Reading of requests in worker threads, and the limit for what is read.
 
 The leader (`tasks.WorkerTasks`) reads. While single requests for prompt plain methods follow each other, it
 lends the read lease to the worker threads: the thread that has replied reads the next request itself and
-carries it out, which saves two switches between threads for each request. Whatever such a thread receives
-that is no such request, it leaves to the leader.
+carries it out, which saves two switches between threads for each request. The thread leaves to the leader
+what it receives besides such requests.
 
 The lease decides who may read, and changes hands with the lock of the transport held. Without reading in
-threads, the Service needs 1.53 to 1.59 times the CPU time for requests that come one at a time.
+threads, the Service needs 1.53 to 1.59 times the CPU time for single requests that follow each other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from msl_network_trio.transport.base import Stream
 logger = get_logger(__name__)
 
 _IN_THREADS: Final = (How.THREAD, How.UNKNOWN)
-"""The ways to carry out a request for which a worker thread is the right place."""
+"""The ways to carry out a request for which a worker thread may read it."""
 
 
 class RequestReader:
@@ -43,7 +43,7 @@ class RequestReader:
         protocol: The protocol of the connection.
         send_queue: Sends the replies.
         profiles: The profiles of the attributes.
-        dispatch: Has requests carried out, in the Trio thread.
+        dispatch: Submits requests to tasks and threads, in the Trio thread.
         waiting: Returns the number of bytes of the requests that are not finished.
         is_idle: Returns whether no request waits for a worker thread.
         on_end: Called when there are no more requests, with the exception; None: the stream has ended, or the
@@ -88,7 +88,7 @@ class RequestReader:
         )
         self._may_lend = True
         self._unprocessed: list[bytes] = []
-        """What a worker thread has received and has not taken as its job."""
+        """Bytes that a worker thread has received and has not taken as its job."""
 
     # ---- in the Trio thread ----
 
@@ -124,14 +124,14 @@ class RequestReader:
         return self.credit < 0
 
     def may_lend(self) -> bool:
-        """Return whether to lend the lease, now that a single request for a prompt method has come."""
+        """Return whether to lend the lease when a single request for a prompt method has arrived."""
         return self._may_lend and self.lease.is_worth_lending() and self._is_idle()
 
     def lend(self, submit: Callable[[], object]) -> None:
         """Lend the read lease to the worker threads; the leader has to await `wait_until_returned` then.
 
         Args:
-            submit: Queues the request that has just come. The lock is held meanwhile, so that the request
+            submit: Queues the request that has just arrived. The lock is held meanwhile, so that the request
                 cannot wait behind a thread that already reads.
         """
         with self.transport.lock:

@@ -353,7 +353,7 @@ class Service:
         methods have 2 seconds to finish, their replies are sent, and `shutdown_handler` is called. A second
         signal ends the process at once. Only the main thread of a program receives signals. A signal that is
         ignored when this is called (``nohup``), or has a handler of the program, keeps its disposition; if
-        such a handler raises an exception, the Service ends in order, and this method raises the exception.
+        such a handler raises an exception, the Service shuts down, and this method raises the exception.
 
         A program that uses Trio awaits `run`, and handles signals itself.
 

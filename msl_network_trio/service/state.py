@@ -64,7 +64,7 @@ class ServiceState:
         return f"<{self.name} Service manager={self.address_manager} port={self.port}>"
 
     def stop(self) -> None:
-        """End the Service in order; methods that are running have some seconds to finish."""
+        """Start an orderly shutdown; methods that are running have some seconds to finish."""
         self.is_stopped = True
         if self.connection is not None:
             self.connection.stop()

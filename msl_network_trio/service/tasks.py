@@ -9,8 +9,8 @@ leader becomes the task of that request and a follower is promoted: no request w
 waits for, as if each had its own task from the beginning. A request for a method that suspended the last time
 gets its own task at once (`MethodProfile.suspends`).
 
-Without the leader the Service needs 1.13 times the CPU time for requests one at a time, 1.41 times for many
-in flight.
+Without the leader the Service needs 1.13 times the CPU time for single requests that follow each other, 1.41
+times for many in flight.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _WorkerTask:
 
     Attributes:
         task: The task; None before it has started.
-        abort: What Trio calls when the task is cancelled while it is idle.
+        abort: The abort function of its wait while it is idle.
         job: The job that it is to carry out, and has not started.
         request: The request that it carries out.
     """
@@ -73,7 +73,7 @@ class WorkerTasks:
         nursery: The nursery of the tasks.
         send_queue: Sends the replies.
         reader: The request reader.
-        dispatch: Has requests carried out; returns whether the read lease has been lent to worker threads.
+        dispatch: Submits requests to tasks and threads; returns whether the worker threads read on.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class WorkerTasks:
     def submit_apart(
         self, request: IncomingRequest, function: _AsyncFunction, profile: MethodProfile
     ) -> None:
-        """Have a request carried out in a task of its own."""
+        """Wake a task that carries out this request only."""
         self._submitted_bytes += request.size
         worker = self._wake()
         worker.job = (request, function, profile)
@@ -121,7 +121,7 @@ class WorkerTasks:
         self._busy.add(worker)
 
     async def read(self) -> None:
-        """Have the leader read requests until there are no more, or until the tasks are cancelled."""
+        """Let the leader read requests, and wait until it stops: at their end, or if it is cancelled."""
         self._reads = True
         if self._leader is None:
             self._leader = self._wake()
@@ -168,7 +168,7 @@ class WorkerTasks:
     async def _lead(self, worker: _WorkerTask) -> None:
         """Read requests and carry them out, until another task has become the leader.
 
-        Replies to requests that have come together are sent together. The reading is `RequestReader.read`,
+        Replies to requests that arrived together are sent together. The reading is `RequestReader.read`,
         inline.
         """
         jobs, send_queue, reader = self._queue, self._send_queue, self._reader
@@ -191,6 +191,7 @@ class WorkerTasks:
                 if data := await transport.receive():
                     reader.credit -= len(data)
                     is_lent = self._dispatch(protocol.receive(data), True)
+                    data = b""  # not kept while a method waits
                     if is_lent:
                         await reader.wait_until_returned()
                     is_open = protocol.broken is None
@@ -236,7 +237,7 @@ class WorkerTasks:
                 pass_on_interrupt()  # to the main task, since this one is protected
         send_queue.will_be_flushed = False
         self._finished_bytes += request.size
-        request.args, request.kwargs = [], {}  # which may be large; the rest may stay in memory for long
+        request.args, request.kwargs = [], {}  # may be large, and the task may keep the request for long
         worker.request = None
         self._busy.discard(worker)
         return reply

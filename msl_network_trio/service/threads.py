@@ -100,7 +100,7 @@ class Handoff:
     Args:
         function: The function to call.
         request: The request. It is copied, since the worker thread discards the arguments of its own.
-        result: What the worker thread has got: an awaitable, or a callable attribute.
+        result: The result in the worker thread: an awaitable, or a callable attribute.
     """
 
     __slots__ = ("_args", "_function")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import paramiko
 
 _PIECE = 65_536
-"""Maximum bytes to read at a time."""
+"""Maximum bytes of one read."""
 
 
 class RemoteCommandError(NetworkError, RuntimeError):

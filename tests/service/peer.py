@@ -1,4 +1,4 @@
-"""A Manager that does what a test tells it, at the other end of a Service's connection."""
+"""A scripted Manager at the other end of a Service's connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLIENT = "Client[vm:50124]"
 
 
 def tcp_pair() -> tuple[TcpStream, TcpStream]:
-    """Two connected transports."""
+    """Return two connected transports."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         one = socket.socket()
         one.connect(listener.getsockname())
@@ -36,7 +36,7 @@ def tcp_pair() -> tuple[TcpStream, TcpStream]:
 
 @attrs.define
 class Peer:
-    """The Manager's end, and the Service that runs at the other one."""
+    """The Manager's end of a connection, and the Service that runs at the other end."""
 
     transport: Stream
     service_end: Stream
@@ -59,7 +59,7 @@ class Peer:
         return self.service_end
 
     async def raw_line(self) -> bytes | None:
-        """The next line from the Service, as it is; None at the end of the stream."""
+        """Return the next line from the Service without decoding; None at the end of the stream."""
         while not self._ready:
             data = await self.transport.receive()
             if not data:
@@ -69,7 +69,7 @@ class Peer:
         return self._ready.pop()
 
     async def line(self) -> dict[str, Any] | None:
-        """The next line from the Service, of which each must be a JSON object."""
+        """Return the next line from the Service, which must be a JSON object; None at the end."""
         raw = await self.raw_line()
         if raw is None:
             return None
@@ -86,7 +86,7 @@ class Peer:
         await self.send(args=args, attribute=attribute, error=False, kwargs={}, requester=MANAGER, uid="")
 
     async def shake_hands(self, *, accept: bool = True) -> dict[str, Any]:
-        """Ask for the identity, which is returned, and accept it."""
+        """Request the identity, accept it, and return it."""
         await self.ask("identity")
         line = await self.line()
         assert line is not None
@@ -115,7 +115,7 @@ class Peer:
         return uid
 
     async def answer(self) -> dict[str, Any]:
-        """The next line, which must be an answer or a notification."""
+        """Return the next line, which must be a reply or a notification."""
         line = await self.line()
         assert line is not None, "the Service closed the connection"
         assert "result" in line, line
@@ -141,7 +141,7 @@ class Peer:
         return answer
 
     async def expect_goodbye(self) -> None:
-        """The last line, after which the Service waits for us to close."""
+        """Read the goodbye, after which the Service waits for the Manager to close the connection."""
         line = await self.line()
         assert line is not None
         assert line["attribute"] == "__disconnect__", line
@@ -150,7 +150,7 @@ class Peer:
         self.transport.close()
 
     async def expect_goodbye_or_end(self) -> None:
-        """Whatever the Service still says, up to its goodbye or the end of the stream."""
+        """Read lines up to the goodbye of the Service or the end of the stream."""
         while (line := await self.line()) is not None:
             if line.get("attribute") == "__disconnect__":
                 break

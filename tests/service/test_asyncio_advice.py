@@ -1,4 +1,4 @@
-"""What uses asyncio where Trio runs fails with an error that names what to use instead, and nothing else does."""
+"""Code that uses asyncio where Trio runs fails with an error that names what to use instead, and nothing else does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .peer import running
 
 
 class Foreign:
-    """Something to await that Trio does not know, and that cannot even be printed if it is `hostile`."""
+    """An awaitable that Trio does not know; if `hostile`, its repr() raises."""
 
     def __init__(self, hostile: bool = False) -> None:
         self.hostile = hostile
@@ -49,7 +49,7 @@ async def full() -> asyncio.Queue:
 
 
 class Uses(Service):
-    """Methods as they are in Services for msl-network."""
+    """Methods that use asyncio, as Services for msl-network have."""
 
     def __init__(self) -> None:
         super().__init__(name="Service", max_workers=1)
@@ -193,7 +193,7 @@ NAMED = {
 
 
 def bound_event() -> asyncio.Event:
-    """An event that belongs to a loop of asyncio which has ended."""
+    """Return an event that belongs to an asyncio loop which has ended."""
     event = asyncio.Event()
 
     async def wait() -> None:
@@ -206,7 +206,7 @@ def bound_event() -> asyncio.Event:
 
 
 def names_the_way_out(text: str) -> bool:
-    """Whether a line of a text, none of a traceback's that quote paths and source, has both names."""
+    """Return whether a line of a text has both names; the paths and source lines of a traceback do not count."""
     text = text.replace("msl_network_trio", "").lower()
     return any("asyncio" in line and "trio" in line for line in text.splitlines() if line[:1] != " ")
 
@@ -216,7 +216,7 @@ async def test_the_client_and_the_log_are_told_what_to_use(name, caplog):
     service = Uses()
     service._bound_event = bound_event() if name == "other_loop" else None
     async with running(service) as peer:
-        for _ in range(2):  # a method that is known to wait has a task of its own
+        for _ in range(2):  # the second time it has a task of its own
             caplog.clear()
             await peer.request(name)
             answer = await peer.answer()
@@ -314,7 +314,7 @@ async def test_a_handler_of_notifications_that_uses_asyncio_is_logged_with_what_
 
 
 async def test_what_is_said_to_use_instead_works():
-    """Nothing that the errors and docs/migration.md name is itself an error where they name it."""
+    """Uses every replacement that the errors and docs/migration.md name; none may be an error itself."""
 
     class Works(Service):
         def __init__(self):
@@ -362,7 +362,7 @@ async def test_what_is_said_to_use_instead_works():
         assert sorted(await peer.call("log")) == ["from_thread", "nursery"]
 
 
-# ---- asyncio where it does run, and errors of other kinds ----
+# ---- where asyncio runs, and errors of other kinds ----
 
 
 async def own_error():
@@ -374,7 +374,7 @@ async def lacks_an_object():
 
 
 async def in_another_thread():
-    """The loop runs; that there is none in another thread is the program's own mistake."""
+    """Check that no advice is given where an asyncio loop runs: the program then has another defect."""
     with ThreadPoolExecutor() as pool:
         pool.submit(asyncio.get_running_loop).result()
 
@@ -432,7 +432,7 @@ def test_an_error_that_hides_its_context_is_not_explained_by_it():
     assert explain(error) == ""
 
 
-# ---- the event loop that asyncio makes for whoever asks ----
+# ---- the event loop that asyncio creates on demand ----
 
 
 def in_thread(function):

@@ -1,4 +1,4 @@
-"""Services that are started from the command line."""
+"""The command line of a Service."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Thing(Service):
 
 @pytest.fixture
 def started(monkeypatch):
-    """What the Services were started with."""
+    """The arguments with which the Services were started."""
     calls = []
     monkeypatch.setattr(Service, "start", lambda self, **kwargs: calls.append((self, kwargs)))
     monkeypatch.setattr(logging, "basicConfig", lambda **kwargs: None)

@@ -1,4 +1,4 @@
-"""What a Service tells about itself."""
+"""The identity of a Service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exceptions that are injected into the threads of a Service, at any step of them."""
+"""Exceptions that are injected into the worker threads of a Service, at any step."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ pytestmark = [
 
 SAMPLE = 6
 LIMIT = 30.0
-"""How many seconds something may take that takes none."""
+"""Maximum seconds of a step that takes a moment on an idle machine."""
 
 LARGE = 700_000
-"""So much the kernel does not take at once."""
+"""Bytes of a result that the kernel does not take at once."""
 
 
 class Stop(Exception):
-    """What is injected."""
+    """The injected exception."""
 
 
 class Steps(Injector):
@@ -54,7 +54,7 @@ class Steps(Injector):
 
 @pytest.fixture(autouse=True)
 def records_may_be_cut(monkeypatch):
-    """Have a record that an exception has kept from being written not fail the test."""
+    """Accept log records that an injected exception has cut short."""
     monkeypatch.setattr(logger_module, "failures", logger_module.Failures())
 
 
@@ -104,7 +104,7 @@ class Instrument(Service):
 
 @pytest.fixture
 def inject(monkeypatch) -> Callable[[int, bool], list[Steps]]:
-    """Have an exception raised at a step of a thread of the Service, and return what has done so."""
+    """Raise an exception at a step of a worker thread; return the injectors that were used."""
     work_on = WorkerThreads._work_on
 
     def inject(number: int, looks_up: bool) -> list[Steps]:
@@ -129,7 +129,7 @@ def _stop() -> None:
 
 
 async def answered(peer: Peer, attribute: str, numbers: list[int]) -> int:
-    """Make requests one after the other, see that each is answered once, and return how many were hit."""
+    """Make requests one after the other, check that each gets one reply, and count the injected errors."""
     hit = 0
     for number in numbers:
         uid = await peer.request(attribute, *(() if attribute == "value" else (number,)))
@@ -148,7 +148,7 @@ async def answered(peer: Peer, attribute: str, numbers: list[int]) -> int:
 
 async def go_through(peer: Peer, service: Instrument, attribute: str) -> None:
     with trio.fail_after(LIMIT):
-        # The first ones are handed over to the thread, which then reads the next ones itself.
+        # The first requests are submitted to the thread, which then reads the next ones itself.
         hit = await answered(peer, attribute, list(range(6)) if attribute != "value" else [0] * 6)
         hit += await answered(peer, "plain", list(range(100, 105)))
         assert hit <= 1
@@ -198,7 +198,7 @@ async def carrier(request, monkeypatch) -> Any:
 OPERATIONS = ["plain", "fail", "large", "emit", "emit_large", "passed_on", "value", "found"]
 
 
-# What a method has returned when the exception arrives may be lost before anybody can close it.
+# A coroutine that a method has returned when the exception arrives may be lost before it can be closed.
 @pytest.mark.filterwarnings("ignore:coroutine 'Instrument.later' was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("attribute", OPERATIONS)
 async def test_an_exception_at_a_step_of_a_thread_costs_one_request_at_the_most(
@@ -219,7 +219,7 @@ async def test_an_exception_at_a_step_of_a_thread_costs_one_request_at_the_most(
         return injectors[0]
 
     counted = 0
-    for _ in range(20):  # which of the threads does the work is not ours to say
+    for _ in range(20):  # it is not determined which of the threads does the work
         counted = max(counted, (await attempt(0)).steps)
         if counted > SAMPLE:
             break
@@ -261,7 +261,7 @@ async def test_exceptions_injected_by_chance_cost_no_thread_and_no_connection(th
                     assert attribute == "fail" or "Stop" in answer["message"]
                 number += 1
             assert len(threads()) == 2, "a thread is gone"
-            for _ in range(10):  # the last of those that were injected may still be on its way
+            for _ in range(10):  # the last exception may not have been raised yet
                 with suppress(AssertionError):
                     assert await peer.call("plain", -1) == -1
             assert await peer.call("plain", -2) == -2

@@ -1,4 +1,4 @@
-"""What a request may reach, and how it is carried out."""
+"""Look-up of requested attributes: access, and the way to carry a request out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is remembered of the attributes that clients request."""
+"""The profiles of the attributes that clients request."""
 
 from __future__ import annotations
 

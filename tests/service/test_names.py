@@ -1,4 +1,4 @@
-"""The names of a subclass are its own: those that the base class uses, here and in msl-network."""
+"""Subclasses that use names of the base class, here and in msl-network, for themselves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BEFORE = [
     "_state",
     "_take_tasks",
 ]
-"""Private names of the base class of earlier versions, and some that are likely."""
+"""Private names that the base class had in earlier versions, or may have in later ones."""
 
 
 def names_of_the_reference() -> list[str]:
@@ -39,7 +39,7 @@ ALL = sorted({*PRIVATE_NAMES, *BEFORE, *REFERENCE, "_max_workers", "_ignored", "
 
 
 class Set(Service):
-    """Has a name of its own as an attribute that it sets."""
+    """A Service that sets an attribute of the given name."""
 
     def __init__(self, name):
         super().__init__(name="Service")
@@ -65,7 +65,7 @@ def of_class(name, value):
 
 
 def behind(name, value):
-    """A Service that has the name from another base class, as the driver of an instrument would."""
+    """Return a Service that has the name from another base class, as the driver of an instrument may."""
     driver = type("Driver", (), {name: value})
     bases = (Set, driver)
     return type("Behind", bases, {"__init__": lambda self, _: Service.__init__(self, name="Service")})

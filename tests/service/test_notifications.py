@@ -1,4 +1,4 @@
-"""Notifications come from everywhere, and a peer that does not read is bounded."""
+"""Notifications from tasks and threads, and the limit for a peer that does not read."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ async def test_requests_are_not_read_while_too_much_waits_to_be_written(carrier)
     async with running(service, carrier, max_unsent=1_000_000) as peer:
         service.emit_notification("x" * 10_000_000)
         assert peer.nursery is not None
-        # The first may come in before the Service looks how much waits.
+        # The first may arrive before the Service checks how much is queued.
         for number in range(3):
             await peer.request("note", number)
             await wait_all_tasks_blocked()
@@ -181,7 +181,7 @@ async def test_requests_are_not_read_while_too_much_waits_to_be_written(carrier)
         assert len((await peer.answer())["result"][0][0]) == 10_000_000
         for _ in range(3):
             assert (await peer.answer())["result"] is None
-        assert sorted(reached) == [0, 1, 2]  # by threads, in any order
+        assert sorted(reached) == [0, 1, 2]  # worker threads: in any order
 
 
 @pytest.mark.parametrize("method", ["wait", "async_wait"])

@@ -1,4 +1,4 @@
-"""A thread that answers one request after the other reads them itself, and nobody has to suffer for it."""
+"""Reading of requests in worker threads: no request is lost, repeated, or held up."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 LIMIT = 20
-"""How many seconds something may take that takes none."""
+"""Maximum seconds of a step that takes a moment on an idle machine."""
 
 
 class Instrument(Service):
@@ -72,7 +72,7 @@ class Instrument(Service):
 
 @pytest.fixture
 def readings(monkeypatch):
-    """What reads for Services that are run."""
+    """The request readers of the Services that run, in the order of their start."""
     found = []
     create = RequestReader.__init__
 
@@ -222,7 +222,7 @@ async def test_a_thread_reads_no_more_than_there_is_room_for(readings, monkeypat
                 asked += 1
                 while service.calls < asked:
                     await trio.sleep(0)
-                # The answer is in the send queue at the same moment as the worker has done with the request.
+                # The reply enters the send queue at the moment at which the worker finishes the request.
                 await answers.wait_until(lambda: all(each.request is None for each in _threads(service)))
             await peer.request("large", 1)
             while lease.is_lent:
@@ -327,7 +327,7 @@ class Thread:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass as told."""
+    """A clock that the test sets."""
 
     class Clock:
         now = 1000.0
@@ -347,7 +347,7 @@ def lease(clock):
 
 
 def settled(lease, clock):
-    """Return whether the task would lend the lease, now that requests come often."""
+    """Return whether the lease is worth lending when requests arrive often."""
     lease.is_worth_lending()
     clock.now += 0.01
     return lease.is_worth_lending()

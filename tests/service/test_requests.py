@@ -1,4 +1,4 @@
-"""Requests are carried out and answered, over memory and over sockets."""
+"""Requests and replies, over memory and over sockets."""
 
 from __future__ import annotations
 
@@ -280,7 +280,7 @@ async def test_one_worker_serialises_methods_and_properties_do_not_wait_for_them
 
 
 class Progress(Service):
-    """Has properties that take their time, and things that are looked up as properties are."""
+    """A Service with slow properties, and with callables that are looked up like properties."""
 
     def __init__(self):
         ignored = ["entered", "gates", "later", "running", "slow"]
@@ -329,7 +329,7 @@ async def test_a_property_that_takes_long_holds_up_no_method(carrier):
         await trio.to_thread.run_sync(service.entered.acquire)
         second = await peer.request("quick")
         service.gates["method"].set()
-        for _ in range(20):  # so promptly that threads read requests themselves
+        for _ in range(20):  # prompt, so that threads read requests themselves
             assert await peer.call("method") == "method"
         service.gates["property"].set()
         assert [(await peer.answer())["uid"] for _ in range(2)] == [first, second]
@@ -451,7 +451,7 @@ async def test_large_answers_are_whole(service, carrier, method, size):
 
 
 async def test_lines_from_threads_and_tasks_never_mix(service, carrier):
-    """A peer that reads slowly, so that lines are sent in parts and handed over all the time."""
+    """Read slowly, so that lines are sent in parts and the sender changes often."""
     sizes = [1, 100, 5000, 300_000, 7, 140_000] * 20
     async with running(service, carrier, capacity=10_000) as peer:
 

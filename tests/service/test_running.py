@@ -1,4 +1,4 @@
-"""The life of a Service: how it begins, what runs beside it, and every way in which it ends."""
+"""The life of a Service: its start, the tasks beside it, and each way in which it ends."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def service():
 
 @pytest.fixture
 def brief(monkeypatch):
-    """Have little patience at the end: threads do not run by a fake clock."""
+    """Shorten the time limits of the end: threads do not run by a fake clock."""
     monkeypatch.setattr(connection_module, "GRACE", 0.2)
     monkeypatch.setattr(connection_module, "GOODBYE", 0.2)
 
@@ -89,7 +89,7 @@ async def entered(service: Instrument) -> None:
     await trio.to_thread.run_sync(service.entered.acquire)
 
 
-# ---- the beginning ----
+# ---- the start ----
 
 
 async def test_start_returns_when_the_manager_has_accepted_the_service(service):
@@ -241,7 +241,7 @@ async def test_start_is_not_for_trio_programs(service):
         service.start()
 
 
-# ---- beside it ----
+# ---- the tasks beside it ----
 
 
 async def test_tasks_run_while_it_is_connected():
@@ -473,7 +473,7 @@ def test_what_a_thread_hands_over_when_trio_has_ended_is_dropped(service, brief)
 
     trio.run(main)
     service.gate.set()
-    # A coroutine that was never awaited would be a warning, which is an error here.
+    # A coroutine that is never awaited causes a warning, which is an error in tests.
     assert handed_over.wait(PATIENCE)
 
 
@@ -489,7 +489,7 @@ async def test_a_hung_method_does_not_keep_it_from_ending(service, brief, caplog
         await peer.expect_goodbye()
         await peer.ended.wait()
     assert "'wait' is still running in its thread" in caplog.text
-    # It ends when nobody is interested any more; its answer is dropped.
+    # The method ends after the connection; its reply is dropped.
     service.gate.set()
 
 
@@ -542,7 +542,7 @@ async def test_an_async_method_that_cannot_be_cancelled_is_answered_for_first(se
         await peer.ended.wait()
 
 
-# ---- the end: the Manager is gone ----
+# ---- the end: the Manager has disconnected ----
 
 
 @pytest.mark.parametrize("how", ["closed", "reset"])
@@ -680,7 +680,7 @@ def test_ctrl_c_is_raised_after_everybody_was_answered(where):
 
 
 def test_a_second_ctrl_c_ends_the_waiting(caplog):
-    """A plain method hangs, and the one at the keyboard does not want to wait for it."""
+    """A second Ctrl-C ends a program in which a plain method hangs."""
     service = Instrument()
 
     async def main():

@@ -1,4 +1,4 @@
-"""Services as programs, and the signals that end them."""
+"""Signals that end a program with a Service."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class S(Service):
             time.sleep(0.001)
         return x
     async def async_until_stopped(self, x):
-        # In a thread: an interrupt may end an async method's own code, which is not what is tested here.
+        # In a thread, since an interrupt may end the code of an async method, which is not tested here.
         return await trio.to_thread.run_sync(self.until_stopped, x)
     def block(self):
         print("blocking", flush=True)
@@ -72,7 +72,7 @@ ALL = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGH
 
 @attrs.define
 class Program:
-    """A program, and the Manager's end of its connection."""
+    """A program with a Service, and the Manager's end of its connection."""
 
     process: trio.Process
     peer: Peer
@@ -86,14 +86,14 @@ class Program:
             self.output += data.decode()
 
     async def is_stopping(self) -> None:
-        """Wait until it refuses requests, so a signal has arrived."""
+        """Wait until the Service refuses requests, which shows that a signal has arrived."""
         refused = False
         while not refused:
             await self.peer.request("echo", 1)
             refused = (await self.peer.answer())["error"]
 
     async def end(self) -> int:
-        """Close our end, wait until it has ended, and return its exit status."""
+        """Close the Manager's end, wait until the program has ended, and return its exit status."""
         self.peer.transport.close()
         status = await self.process.wait()
         assert self.process.stdout is not None
@@ -189,7 +189,7 @@ async def test_a_shutdown_handler_that_hangs_for_another_reason_ends_at_the_seco
         it.peer.transport.close()
         await it.wait_for("OUTPUT OFF")
         it.process.send_signal(signal.SIGTERM)
-        # One signal is lost if the other one has not been handled yet, so send more until it has ended.
+        # A signal is lost if the one before has not been handled yet, so send more until the program has ended.
         with trio.move_on_after(30):
             while it.process.poll() is None:
                 it.process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Async methods: those that wait for something have a task each, those that do not share one."""
+"""Async methods: each one that suspends has a task of its own, the others share the leader task."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .peer import CLIENT, Peer, running
 
 
 class Tasks(Service):
-    """Methods that wait, that do not, and that do now and then."""
+    """Methods that suspend always, never, or sometimes."""
 
     def __init__(self) -> None:
         super().__init__(name="Service")
@@ -72,7 +72,7 @@ class Tasks(Service):
 
 
 async def send_together(peer: Peer, *requests: tuple) -> None:
-    """Have requests arrive at the same time; each has the number of its place as its uid."""
+    """Send requests that arrive together; the uid of each is its index."""
     lines = [
         json.dumps({"attribute": name, "args": args, "kwargs": {}, "uid": str(uid), "requester": CLIENT})
         for uid, (name, *args) in enumerate(requests)
@@ -128,7 +128,9 @@ async def test_a_method_that_waits_does_not_hold_up_those_behind_it(known):
         )
         early = await answers(peer, 3)
         assert early.keys() == {"0", "2", "4"}
-        await trio.testing.wait_all_tasks_blocked()  # one that is known to wait is begun by a task of its own
+        await (
+            trio.testing.wait_all_tasks_blocked()
+        )  # a method that suspended the last time starts in a task of its own
         assert sorted(service.began) == ["a", "b", "c", "d", "e"]
         service.gate.set()
         late = await answers(peer, 2)
@@ -145,7 +147,7 @@ async def test_what_was_answered_before_a_method_that_waits_is_sent():
 
 
 class Turns(trio.abc.Instrument):
-    """Counts the turns of the event loop."""
+    """An instrument that counts the iterations of the event loop."""
 
     number = 0
 
@@ -286,7 +288,7 @@ async def test_at_the_end_methods_that_wait_are_cancelled_and_everybody_is_answe
 async def test_requests_that_come_at_the_moment_of_the_end_are_answered():
     service = Tasks()
     async with running(service) as peer:
-        # Cancelled in the same turn in which they arrive: some are in the queue, none has begun.
+        # Cancelled in the iteration of the loop in which they arrive: some are queued, none has started.
         await send_together(peer, *[("wait", "x"), ("at_once", "y")] * 10)
         peer.scope.cancel()
         results = await answers(peer, 20)
@@ -314,7 +316,7 @@ async def test_the_names_of_methods_that_wait_are_remembered_within_bounds(monke
 
 
 class Emits(Service):
-    """Methods that emit."""
+    """Methods that emit notifications."""
 
     def __init__(self) -> None:
         super().__init__(name="Service")

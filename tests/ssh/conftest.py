@@ -1,4 +1,4 @@
-"""A real sshd on a loopback address, with keys of its own; and the home folder of who connects with it."""
+"""A real sshd on a loopback address, with keys of its own, and the home folder of the connecting user."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_key(path: Path) -> None:
 
 @attrs.define
 class Sshd:
-    """The server, and who may log in."""
+    """An SSH server, and the user that may log in."""
 
     process: subprocess.Popen[str]
     folder: Path
@@ -58,7 +58,7 @@ class Sshd:
 
     @property
     def known_host(self) -> str:
-        """The line of known_hosts for it."""
+        """The line of known_hosts for this server."""
         return f"[127.0.0.1]:{self.port} {(self.folder / 'host_key.pub').read_text()}"
 
     @property
@@ -78,7 +78,7 @@ def the_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
         make_key(folder / name)
     (folder / "bin").mkdir()
     if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # what its service does; as root it needs this folder
+        Path("/run/sshd").mkdir(exist_ok=True)  # as the system service does; sshd needs this folder as root
     port = free_port()
     (folder / "config").write_text(CONFIGURATION.format(port=port, folder=folder))
     process = subprocess.Popen(
@@ -112,7 +112,7 @@ def the_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home folder of who connects, where no SSH key is, and no agent."""
+    """The home folder of the connecting user, without SSH keys and without an agent."""
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(home))
@@ -124,13 +124,13 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def sshd(the_sshd: Sshd, home: Path) -> Sshd:
-    """The server, whose host key is known."""
+    """The server, with its host key in the known hosts."""
     (home / ".ssh" / "known_hosts").write_text(the_sshd.known_host)
     return the_sshd
 
 
 class Terminal:
-    """Standard input that says it is a terminal."""
+    """Standard input that pretends to be a terminal."""
 
     def __init__(self, *lines: str) -> None:
         self.lines = list(lines)
@@ -144,7 +144,7 @@ class Terminal:
 
 @pytest.fixture
 def pids(tmp_path: Path) -> Iterator[Path]:
-    """A folder for files named after processes that are to be ended."""
+    """A folder of files whose names are the ids of processes to end."""
     folder = tmp_path / "pids"
     folder.mkdir()
     yield folder
@@ -157,6 +157,6 @@ def pids(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """The port of a server that accepts connections and says nothing."""
+    """The port of a server that accepts connections and sends nothing."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]

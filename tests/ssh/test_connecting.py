@@ -1,4 +1,4 @@
-"""Connecting by SSH with a real sshd: who may, which host keys are trusted, and what errors say."""
+"""SSH connections to a real sshd: logins, trust of host keys, and the texts of errors."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_texts_of_others_are_shown_in_one_line():
 
 
 class Server(paramiko.ServerInterface):
-    """Lets the user in who knows the password."""
+    """Accepts the user with the right password."""
 
     def __init__(self) -> None:
         self.tried: list[str] = []
@@ -266,7 +266,7 @@ class Server(paramiko.ServerInterface):
 
 
 class Serving:
-    """Serves one connection after the other, in threads."""
+    """An SSH server that serves each connection in a thread."""
 
     def __init__(self, version: str | None = None) -> None:
         self.key = paramiko.ECDSAKey.generate()

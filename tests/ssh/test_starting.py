@@ -1,4 +1,4 @@
-"""Starting Managers by SSH on a real sshd, running commands there, and what errors say."""
+"""Start of Managers by SSH on a real sshd, execution of commands, and the texts of errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ run_services(Echo(), **parse_console_script_kwargs())
 
 @pytest.fixture
 def script(tmp_path: Path, pids: Path):
-    """Make scripts, whose processes are ended after the test."""
+    """Create scripts, whose processes are ended after the test."""
 
     def make(source: str, name: str = "start manager's") -> Path:
         path = tmp_path / name
