@@ -38,8 +38,9 @@ from msl_network_trio.protocol.messages import Notification
 if TYPE_CHECKING:
     from msl_network_trio import sync as sync
     from msl_network_trio.gateway.server import Gateway, open_gateway
+    from msl_network_trio.manager.opening import open_manager
     from msl_network_trio.manager.running import filter_run_forever_kwargs, run_services
-    from msl_network_trio.manager.server import Manager, open_manager
+    from msl_network_trio.manager.server import Manager
     from msl_network_trio.service.filters import filter_service_start_kwargs
     from msl_network_trio.service.service import Service
 
@@ -93,7 +94,7 @@ _IMPORTED_WHEN_USED: Final = {
     "filter_run_forever_kwargs": "manager.running",
     "filter_service_start_kwargs": "service.filters",
     "open_gateway": "gateway.server",
-    "open_manager": "manager.server",
+    "open_manager": "manager.opening",
     "run_services": "manager.running",
 }
 """Public names that clients do not need, and their modules, which are imported on first use.

@@ -23,7 +23,8 @@ from msl_network_trio.examples.echo import Echo
 from msl_network_trio.examples.heartbeat import Heartbeat
 from msl_network_trio.examples.my_array import MyArray
 from msl_network_trio.exceptions import ManagerError, RemoteError, ReplyTimeout, ServiceLost
-from msl_network_trio.manager.server import Manager, open_manager
+from msl_network_trio.manager.opening import open_manager
+from msl_network_trio.manager.server import Manager
 from msl_network_trio.visible import visible_lines
 
 PACE = 0.3

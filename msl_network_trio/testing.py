@@ -26,7 +26,8 @@ from msl_network_trio.client.client import Client, connect
 from msl_network_trio.exception_groups import leave_nursery
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.logger import get_logger
-from msl_network_trio.manager.server import Manager, ManagerOpening, open_manager
+from msl_network_trio.manager.opening import ManagerOpening, open_manager
+from msl_network_trio.manager.server import Manager
 from msl_network_trio.service.service import Service
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.memory import MemoryStream

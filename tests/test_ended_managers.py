@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from msl_network_trio import ConnectionLost, Service, ended_managers
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 
 
 @pytest.fixture(autouse=True)

@@ -19,8 +19,8 @@ from msl_network_trio import NetworkError, Service, open_gateway, run_services, 
 from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.gateway.running import run_forever as gateway_run_forever
 from msl_network_trio.hidden import Hidden, hide, reveal
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.running import run_forever
-from msl_network_trio.manager.server import open_manager
 from msl_network_trio.manager.tables import Database
 
 SECRET = "hunter2"

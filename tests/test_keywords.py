@@ -11,7 +11,7 @@ import trio
 
 from msl_network_trio import Link, LinkedClient, Service, connect, sync
 from msl_network_trio.manager.admin import AdminRequests
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.tables import Database
 from msl_network_trio.sync.link import notifications as notifications_of
 from msl_network_trio.testing import FakeService

@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio import RemoteError, Service, connect
 from msl_network_trio import logger as module
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 
 
 class Raising(logging.Handler):

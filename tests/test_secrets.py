@@ -24,7 +24,7 @@ from msl_network_trio.dialing.prompts import Credentials
 from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.gateway.server import open_gateway
 from msl_network_trio.manager.logs import logging_to
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.tables import Database
 from msl_network_trio.protocol.manager.pending_check import AdminRequest, AdmissionState, LoginCheck

@@ -22,7 +22,7 @@ from msl_network_trio.dialing import prompts
 from msl_network_trio.dialing.prompts import TerminalPrompts
 from msl_network_trio.dialing.trust import Certificate
 from msl_network_trio.manager.logs import logging_to
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.request_errors import departed_error, refused_error
 from msl_network_trio.protocol.requests import Request

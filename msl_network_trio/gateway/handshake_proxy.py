@@ -20,7 +20,8 @@ from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.handshake import LOGIN_FAILURES
 from msl_network_trio.protocol.manager import answers
 from msl_network_trio.protocol.manager import typed_lines as terminal
-from msl_network_trio.protocol.manager.admission import FORWARDED, IDENTITY_LIMIT
+from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
+from msl_network_trio.protocol.manager.peer_answers import FORWARDED
 from msl_network_trio.protocol.manager.pending_check import Throttled
 
 _LINE_LIMIT: Final = 2 * IDENTITY_LIMIT

@@ -17,8 +17,9 @@ from msl_network_trio.hidden import Hidden, hide, hide_secrets
 from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.logs import KEEP, logging_to
 from msl_network_trio.manager.open_files import raise_open_files_limit
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.secret import joined, read_secret
-from msl_network_trio.manager.server import Manager, open_manager
+from msl_network_trio.manager.server import Manager
 from msl_network_trio.manager.settings import Limits
 from msl_network_trio.service.filters import filter_service_start_kwargs
 from msl_network_trio.service.service import Service

@@ -3,42 +3,36 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import ssl
 from collections.abc import Collection
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal
 
 import trio
 
 from msl_network_trio import ended_managers
-from msl_network_trio.constants import PORT
 from msl_network_trio.dialing.local_identity import language, operating_system
-from msl_network_trio.exception_groups import leave_nursery
-from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectionLost
-from msl_network_trio.hidden import hide, reveal
+from msl_network_trio.exceptions import CertificateError, ConnectionLost
+from msl_network_trio.hidden import reveal
 from msl_network_trio.manager.acceptor import Acceptor
 from msl_network_trio.manager.admin import AdminRequests
-from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair, load
+from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.checks import Checks
 from msl_network_trio.manager.database import ManagerDatabase
-from msl_network_trio.manager.gateways import addresses_of
 from msl_network_trio.manager.peer_loop import PeerLoops
 from msl_network_trio.manager.replacing import Replacing
 from msl_network_trio.manager.rights import Rights
-from msl_network_trio.manager.settings import Limits, ManagerSettings
+from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.status import Status
-from msl_network_trio.manager.tables import IN_MEMORY
 from msl_network_trio.manager.unauthenticated import UnauthenticatedPool
-from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.manager.event_log import emit
 from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
-from msl_network_trio.transport.listening import Listener, listen_tcp
+from msl_network_trio.transport.listening import Listener
 from msl_network_trio.transport.memory import MemoryStream, memory_pair
 from msl_network_trio.web.http_server import HttpServer
 
@@ -135,7 +129,7 @@ class Manager:
         self._certificate = None
         if pair is not None:
             self._certificate = CertificateInUse(
-                pair, partial(_make_context, settings), self._acceptor.use_context
+                pair, partial(make_context, settings), self._acceptor.use_context
             )
 
     async def _dismiss(self, peer: Peer, reason: str) -> None:
@@ -292,162 +286,11 @@ class Manager:
         await self._peer_loops.wait_none_left(_LAST_WORDS)
 
 
-class ManagerOpening:
-    """What `open_manager` returns, to be entered with ``async with``."""
-
-    def __init__(self, settings: ManagerSettings) -> None:
-        self._settings = settings
-        self._manager: Manager | None = None
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> Manager:
-        settings = self._settings
-        http_server = HttpServer(
-            origins=settings.websocket_origins,
-            read_limit=settings.read_limit,
-            buffer_limit=2 * IDENTITY_LIMIT,  # until a peer has said who it is, see PeerLoops
-        )
-        listener = None if settings.in_memory else await listen_tcp(settings.host, settings.port)
-        web_listener: Listener | None = None
-        database = ManagerDatabase(_database(settings), settings.max_records)
-        try:
-            if settings.websocket_port is not None:
-                web_listener = await listen_tcp(settings.host, settings.websocket_port)
-            gateways = await addresses_of(settings.trusted_gateways)
-            pair = await self._secure()
-            await _open(database, settings)
-        except BaseException:
-            for opened in (listener, web_listener):
-                if opened is not None:
-                    opened.close()
-            await database.close()
-            raise
-        listeners: list[tuple[Listener, HttpServer | None]] = []
-        if listener is not None:
-            listeners.append((listener, None))
-        if web_listener is not None:
-            listeners.append((web_listener, http_server))
-        port = 0 if listener is None else listener.port
-        websocket_port = None if web_listener is None else web_listener.port
-        self._manager = Manager(settings, port, pair, database, websocket_port, gateways)
-        # Not with 'async with', so that what the body raises comes out as it is, in no group.
-        self._nursery = trio.open_nursery()
-        nursery = await self._nursery.__aenter__()
-        nursery.start_soon(self._manager.run, listeners, name=self._manager.name)
-        return self._manager
-
-    async def _secure(self) -> Pair | None:
-        if self._settings.disable_tls or self._settings.in_memory:
-            return None
-        return await trio.to_thread.run_sync(load, partial(_make_context, self._settings))
-
-    @trio.lowlevel.enable_ki_protection
-    async def __aexit__(self, *_: object) -> None:
-        assert self._manager is not None
-        self._manager.shutdown()
-        await leave_nursery(self._nursery)
-
-
-def _make_context(settings: ManagerSettings) -> tuple[ssl.SSLContext, Path]:
+def make_context(settings: ManagerSettings) -> tuple[ssl.SSLContext, Path]:
     """Load key and certificate; blocking."""
     return server_context(
         host=settings.host,
         cert_file=settings.cert_file,
         key_file=settings.key_file,
         key_file_password=settings.key_file_password,
-    )
-
-
-def _database(settings: ManagerSettings) -> str | os.PathLike[str] | None:
-    """The database of a Manager. One in memory leaves nothing behind, unless it was told to."""
-    return IN_MEMORY if settings.in_memory and settings.database is None else settings.database
-
-
-async def _open(database: ManagerDatabase, settings: ManagerSettings) -> None:
-    if settings.in_memory and settings.database is None and not settings.auth_login:
-        return  # it is opened when it is needed
-    await database.open()
-    if settings.auth_login and not await database.has_users():
-        raise AuthenticationError(
-            "The 'auth_users' table of the database is empty, no one could log in. "
-            'To add a user run the "msl-network-trio user" command.'
-        )
-
-
-def open_manager(
-    *,
-    host: str | None = None,
-    port: int = PORT,
-    websocket_port: int | None = None,
-    websocket_origins: Collection[str] = (),
-    auth_hostname: bool = False,
-    auth_login: bool = False,
-    auth_password: str | None = None,
-    database: str | os.PathLike[str] | None = None,
-    disable_tls: bool = False,
-    cert_file: str | os.PathLike[str] | None = None,
-    key_file: str | os.PathLike[str] | None = None,
-    key_file_password: str | None = None,
-    in_memory: bool = False,
-    alone: bool = False,
-    trusted_gateways: Collection[str] = (),
-    drain: float = 0.0,
-    **limits: Unpack[Limits],
-) -> ManagerOpening:
-    """Run a Manager for the length of an ``async with`` block, at whose end every connection is closed.
-
-    Args:
-        host: The host name or address at which to listen; None: at all addresses of this computer.
-        port: The port at which to listen; 0: any free one.
-        websocket_port: The port at which to listen for WebSocket, and to show a page to browsers; 0: any free
-            one; None: none. Whoever connects there is served like those at the other port.
-        websocket_origins: The origins, such as ``"https://lab.example"``, whose pages may connect, besides
-            those of the host and port that they connect to; ``"*"``: all of them.
-        auth_hostname: Whether only trusted hosts may connect: those in the database.
-        auth_login: Whether who connects has to log in as a user that is in the database.
-        auth_password: The password that every peer has to know; None: none. Without any of these three there
-            is no authentication.
-        database: The file of the database, which is made if it does not exist; None: the one in the folder
-            that is shared with msl-network, or, if the Manager is in memory, none.
-        disable_tls: Whether to do without TLS.
-        cert_file: The certificate (PEM). If neither it nor `key_file` is given, key and certificate are kept
-            in the folder that is shared with msl-network, and made there if they do not exist.
-        key_file: The private key (PEM) of the certificate.
-        key_file_password: What the private key is encrypted with, or a file with that in its first line.
-        in_memory: Whether to have no network at all: peers connect with ``transport=manager.dial``.
-        alone: Whether nothing else runs in this event loop. Then the Manager is faster: it may stop the loop
-            for up to three milliseconds while it waits for the next line.
-        trusted_gateways: The hosts, by name or address, whose word counts for the address of who is behind
-            them: gateways (see `open_gateway`), and proxies in front of `websocket_port`, which have to set
-            ``X-Forwarded-For``.
-        drain: For how many seconds to wait at the end, at the most, until no request waits for its answer.
-        limits: What to put up with, see `Limits`.
-
-    Raises:
-        OSError: The port is in use, the host is none of this computer, or a file cannot be used.
-        AuthenticationError: Users have to log in, and there are none.
-        ValueError: An argument makes no sense.
-    """
-    # So that a traceback with the values of variables, as crash reports have it, shows no secrets.
-    auth_password, key_file_password = hide(auth_password), hide(key_file_password)
-    return ManagerOpening(
-        ManagerSettings(
-            host=host,
-            port=port,
-            websocket_port=websocket_port,
-            websocket_origins=websocket_origins,
-            auth_hostname=auth_hostname,
-            auth_login=auth_login,
-            auth_password=auth_password,
-            database=database,
-            disable_tls=disable_tls,
-            cert_file=cert_file,
-            key_file=key_file,
-            key_file_password=key_file_password,
-            in_memory=in_memory,
-            alone=alone,
-            trusted_gateways=trusted_gateways,
-            drain=drain,
-            **limits,
-        )
     )

@@ -11,7 +11,7 @@ import attrs
 from msl_network_trio import arguments
 from msl_network_trio.constants import PORT
 from msl_network_trio.hidden import Hidden, hide
-from msl_network_trio.protocol.manager.admission import Authentication
+from msl_network_trio.protocol.manager.authentication import Authentication
 from msl_network_trio.validators import (
     converted,
     is_file_or_none,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import attrs
 from wsproto.frame_protocol import CloseReason, FrameProtocol, Opcode, ParseFailed
 
-from msl_network_trio.protocol.manager.event_log import Allowance
+from msl_network_trio.limits.token_bucket import TokenBucket
 from msl_network_trio.visible import visible
 
 TURN = 64
@@ -95,7 +95,7 @@ class Frames:
         self._parts: list[str] = []
         self._size = 0
         self._clock = clock
-        self._idle: Allowance | None = None  # created on demand: most peers send few or no such frames
+        self._idle: TokenBucket | None = None  # created on demand: most peers send few or no such frames
 
     @property
     def _is_over(self) -> bool:
@@ -198,7 +198,7 @@ class Frames:
         """Count a frame without content; reject the peer if it sends too many."""
         now = self._clock()
         if self._idle is None:
-            self._idle = Allowance(IDLE_AT_ONCE, IDLE_PER_SECOND, now)
+            self._idle = TokenBucket(IDLE_AT_ONCE, IDLE_PER_SECOND, now)
         if not self._idle.take(now):
             self.reject(f"more than {IDLE_PER_SECOND:g} pings, pongs or blank frames a second")
 

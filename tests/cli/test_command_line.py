@@ -116,7 +116,7 @@ def test_help_takes_no_time_for_imports():
         "    main(['manager', '--help'])\n"
         "except SystemExit:\n"
         "    pass\n"
-        "unneeded = {'cryptography', 'rich', 'argcomplete', 'msl_network_trio.manager.server'} & set(sys.modules)\n"
+        "unneeded = {'cryptography', 'rich', 'argcomplete', 'msl_network_trio.manager.opening'} & set(sys.modules)\n"
         "assert not unneeded, unneeded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, env=environment())

@@ -309,7 +309,7 @@ def test_help_of_the_commands_takes_no_time_for_imports():
         "        main([name, '--help'])\n"
         "    except SystemExit:\n"
         "        pass\n"
-        "unneeded = {'cryptography', 'rich', 'sqlite3', 'msl_network_trio.manager.server'} & set(sys.modules)\n"
+        "unneeded = {'cryptography', 'rich', 'sqlite3', 'msl_network_trio.manager.opening'} & set(sys.modules)\n"
         "assert not unneeded, unneeded\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

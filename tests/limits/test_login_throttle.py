@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from msl_network_trio.limits import login_throttle as module
 from msl_network_trio.limits.login_throttle import LoginThrottle, Outcome
-from msl_network_trio.protocol.manager.admission import Authentication
+from msl_network_trio.protocol.manager.authentication import Authentication
 from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.protocol.manager.pending_check import LoginCheck, Throttled, UserCheck
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from msl_network_trio.manager import idle_poller
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.tables import Database
 from tests.manager.sockets import OPENED
 from tests.transport.certificates import ordinary

@@ -11,7 +11,7 @@ import sys
 import trio
 
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.transport.tcp_connect import open_tcp
 from tests.manager.wires import Wire
 from tests.protocol.network import request

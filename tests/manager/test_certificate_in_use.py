@@ -15,7 +15,7 @@ from msl_network_trio.cli.main import main
 from msl_network_trio.exceptions import CertificateError, ManagerError
 from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair, load
 from msl_network_trio.manager.certificates import Shown, server_context, shown
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.protocol.manager.event_log import FIELDS
 from tests.transport.certificates import ordinary, self_signed
 

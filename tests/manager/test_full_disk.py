@@ -16,7 +16,7 @@ from msl_network_trio import connect
 from msl_network_trio.manager import logs
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.logs import logging_to
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from tests.manager.test_logs import program
 
 FULL = "No space left on device"

@@ -14,7 +14,7 @@ from msl_network_trio import RemoteError, connect
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.manager import admin, large_answers
 from msl_network_trio.manager.large_answers import ListOfPages, Spool, encode_large, is_small
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.tables import ConnectionsTable, Database
 from tests.manager.wires import dial
 from tests.protocol.network import Network, read, request

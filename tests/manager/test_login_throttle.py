@@ -14,7 +14,7 @@ from msl_network_trio import AuthenticationError, connect
 from msl_network_trio.exceptions import ManagerError
 from msl_network_trio.limits.login_throttle import Outcome
 from msl_network_trio.manager import password_checks, passwords
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.tables import Database
 from tests.manager.wires import Wire, dial
 from tests.protocol.network import request

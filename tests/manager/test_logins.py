@@ -16,7 +16,7 @@ from msl_network_trio.constants import SHUTDOWN_MANAGER
 from msl_network_trio.exceptions import ConnectionLost, DatabaseError, ManagerError
 from msl_network_trio.manager import database as database_module
 from msl_network_trio.manager import tables
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.tables import Database
 from msl_network_trio.service.service import Service
 from tests.manager.wires import Wire, dial

@@ -17,8 +17,8 @@ from trio.testing import wait_all_tasks_blocked
 from msl_network_trio import ConnectionLost, RemoteError, ServiceLost, connect
 from msl_network_trio.cli.main import main
 from msl_network_trio.constants import MANAGER
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.replacing import SILENCE
-from msl_network_trio.manager.server import open_manager
 from msl_network_trio.transport import liveness
 from msl_network_trio.transport.liveness import PeerActivity
 from msl_network_trio.transport.memory import MemoryStream

@@ -10,7 +10,7 @@ import trio
 from msl_network_trio import AuthenticationError, connect
 from msl_network_trio.exceptions import ManagerError
 from msl_network_trio.manager import passwords, rights
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.tables import Database
 from tests.manager.wires import Wire, dial
 from tests.protocol.network import request

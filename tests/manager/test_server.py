@@ -14,7 +14,7 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager import connection, rights
 from msl_network_trio.manager.database import ManagerDatabase
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.protocol.manager.route import CONGESTED, LARGE

@@ -15,7 +15,7 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.manager import hostnames, unauthenticated
 from msl_network_trio.manager import peer_loop as conversations
 from msl_network_trio.manager.hostnames import Hostnames
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.unauthenticated import UnauthenticatedPool
 from msl_network_trio.service.service import Service
 from tests.manager.wires import Wire, dial

@@ -17,7 +17,8 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import AuthenticationError, CertificateError, ConnectionLost
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.hostnames import Hostnames
-from msl_network_trio.manager.server import Manager, open_manager
+from msl_network_trio.manager.opening import open_manager
+from msl_network_trio.manager.server import Manager
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.transport.listening import listen_tcp

@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from msl_network_trio.constants import PORT
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.settings import Limits, ManagerSettings
 
 

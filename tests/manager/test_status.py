@@ -13,7 +13,7 @@ from msl_network_trio import connect
 from msl_network_trio.cli.main import main
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import ManagerError
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.settings import Limits
 from tests.manager.wires import Wire, dial
 from tests.protocol.network import notification, reply, request

@@ -13,7 +13,7 @@ import trio
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.tcp_connect import open_tcp
 from msl_network_trio.transport.tls_handshake import open_tls

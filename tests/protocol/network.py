@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from msl_network_trio.protocol.manager.admission import Authentication
+from msl_network_trio.protocol.manager.authentication import Authentication
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.peer_queue import PeerQueue
 from msl_network_trio.protocol.manager.phase import Phase

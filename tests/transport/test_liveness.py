@@ -11,7 +11,7 @@ import trio
 
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.manager import peer_loop as conversations
-from msl_network_trio.manager.server import open_manager
+from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.transport import liveness
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.liveness import ALWAYS_ALIVE, SEND_TIMEOUT, STALL_CHECK_INTERVAL, PeerActivity

@@ -1,1 +1,1 @@
-"""The Manager's side of the protocol, as pure state."""
+"""The Manager's protocol, as pure state: no I/O, no threads."""

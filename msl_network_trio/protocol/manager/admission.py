@@ -1,11 +1,12 @@
-"""Who is let in, and who is an administrator: what a Manager asks its peers, as pure state.
+"""Admission: the handshake of new peers, and the login of administrators. Pure state.
 
-A conversation begins with the questions of the authentication, of which there is one kind at most, and with
-that for the identity. Later on, who makes a request that takes an administrator and is none is asked for
-username and password; other requests of that peer go on meanwhile, and only what can be an answer is one.
+The handshake begins with the question of the authentication, if there is one, and ends with that for the
+identity; `Phase` shows its course. An admitted peer that makes an admin request is asked for username and
+password of an administrator. Its other requests are handled meanwhile, so each line is checked for being an
+answer.
 
-What the peer says may have to be looked up. Then something is `AdmissionState.check`, and what the peer sends
-is kept until `Admission.resolve` is told the verdict.
+What the Manager cannot decide itself is a check (`pending_check`): lines of the peer are kept until
+`Admission.resolve` gets its result.
 """
 
 from __future__ import annotations
@@ -15,16 +16,15 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import attrs
-
-from msl_network_trio.hidden import Hidden, hide, reveal
+from msl_network_trio.hidden import reveal
 from msl_network_trio.limits.login_throttle import LoginThrottle, Outcome
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.handshake import NO_ADMIN, UNREGISTERED, WRONG_MANAGER_PASSWORD, WRONG_PASSWORD
-from msl_network_trio.protocol.manager import answers
-from msl_network_trio.protocol.manager import typed_lines as terminal
+from msl_network_trio.protocol.manager import answers, typed_lines
+from msl_network_trio.protocol.manager.authentication import Authentication
 from msl_network_trio.protocol.manager.event_log import EventLog
 from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.peer_answers import is_answer, take_forwarded
 from msl_network_trio.protocol.manager.pending_check import (
     AdminRequest,
     AdmissionState,
@@ -40,75 +40,47 @@ from msl_network_trio.protocol.manager.pending_check import (
 from msl_network_trio.protocol.manager.phase import Phase
 from msl_network_trio.protocol.manager.registry import AddressTaken, Registry, RegistryFull
 from msl_network_trio.protocol.manager.responder import Responder
-from msl_network_trio.protocol.messages import NO_RESULT, UNSET, RoutedLine
-from msl_network_trio.protocol.routed_lines import decode_routed
+from msl_network_trio.protocol.messages import UNSET, RoutedLine
 
 _ANSWER_LIMIT = 65_536
-"""The largest line of a peer that has not shown yet that it may connect, in bytes."""
+"""Maximum bytes of a line before the peer is authenticated."""
 
 IDENTITY_LIMIT = 2_097_152
-"""The largest line with an identity, in bytes: a Service says there what its attributes are."""
+"""Maximum bytes of a line with an identity, which has the attributes of a Service."""
 
-FORWARDED = "forwarded"
-"""The field of a peer's first line in which a gateway tells the IP address of that peer."""
+_MAX_LINES = 1000
+"""Maximum number of lines of a peer until it is admitted. The handshake needs few; this bounds blank ones."""
 
-_FORWARDED_KEY = b'"forwarded"'
+_MAX_ADMIN_REQUESTS = 100
+"""Maximum number of admin requests of a peer that wait for its login."""
 
-_LINES = 1000
-"""How many lines a peer may send before it has said who it is: blank ones, for those that count need few."""
+_MAX_ADMIN_BYTES = 16_384
+"""Maximum bytes of these requests."""
 
-_ADMIN_REQUESTS = 100
-"""How many requests for which it has to be an administrator a peer may make before it has logged in."""
+FULL_RETRY_AFTER = 10.0
+"""Seconds until a peer may try again that exceeded a limit of all peers: others have to disconnect first."""
 
-_UNPROVEN = 16_384
-"""How many bytes these may have."""
+_TAKEN_RETRY_AFTER = 1.0
+"""Seconds until a peer may try again whose name and address are taken: it will have another port."""
 
-FULL_AGAIN = 10.0
-"""Seconds after which a peer may try again that was one too many: others have to go first."""
-
-TAKEN_AGAIN = 1.0
-"""Seconds after which a peer may try again whose name and address are taken: it will have another port."""
-
-UNDECIDED_AGAIN = 5.0
-"""Seconds after which a peer may try again of which the Manager could not find out who it is."""
-
-
-@attrs.frozen
-class Authentication:
-    """What peers have to show before they may say who they are; one of these at most.
-
-    Raises:
-        ValueError: It is more than one.
-    """
-
-    password: str | Hidden | None = attrs.field(default=None, converter=hide, repr=False)
-    """The Manager's password, which everybody has to know; None: there is none."""
-
-    hostname: bool = False
-    """Whether their hosts have to be trusted."""
-
-    login: bool = False
-    """Whether they have to log in as a user."""
-
-    def __attrs_post_init__(self) -> None:
-        if (self.password is not None) + self.hostname + self.login > 1:
-            raise ValueError("Cannot specify multiple authentication methods")
+_FAILED_CHECK_RETRY_AFTER = 5.0
+"""Seconds until a peer may try again whose check could not be made."""
 
 
 class Admission:
-    """The part of a `ManagerProtocol` that lets peers in.
+    """Admits peers, and makes administrators of them.
 
     Args:
         name: ``"Manager[HOST:port]"``.
-        registry: Who is connected, to which is added who is let in.
-        authentication: What peers have to show.
-        read_limit: The largest line to accept of a peer that is connected, in bytes; None: no limit.
-        delivery: Writes to peers.
-        admitted: Is told of a peer that has been let in.
-        record: Keeps for later what happened to a peer when it connected.
+        registry: The admitted peers, to which it adds.
+        authentication: The authentication method.
+        read_limit: Maximum bytes of a line of an admitted peer; None: no limit.
+        responder: Answers requests.
+        admitted: Called for each peer that is admitted.
+        record: Adds a row about a peer to the table of connections.
         event_log: The log.
-        logins: The attempts to log in that have failed.
-        replaces: Whether a peer that is gone may be replaced by one of the same name, see `ReplaceCheck`.
+        logins: The login throttle.
+        replaces: Whether a dead peer may be replaced by one of the same name, see `ReplaceCheck`.
     """
 
     def __init__(
@@ -138,11 +110,11 @@ class Admission:
         self._replaces = replaces
 
     def state(self, peer: Peer) -> AdmissionState | None:
-        """Return the state of a peer; None: it has been admitted, and does not log in."""
+        """Return the state of a peer; None: it was admitted and does not log in."""
         return self._states.get(peer)
 
     def begin(self, peer: Peer) -> None:
-        """Take up the conversation with a new peer."""
+        """Begin the handshake with a new peer."""
         self._record(peer, "new connection request")
         self._states[peer] = AdmissionState()
         peer.lines.limit = _smaller(self._read_limit, _ANSWER_LIMIT)
@@ -156,7 +128,7 @@ class Admission:
             self._ask_identity(peer)
 
     def end(self, peer: Peer) -> None:
-        """Note that a peer has gone."""
+        """Remove a peer that has disconnected."""
         self._states.pop(peer, None)
         if peer.kind or peer.phase is Phase.CLOSING:
             self._record(peer, "disconnected")
@@ -167,7 +139,7 @@ class Admission:
             self._record(peer, "connection closed prematurely")
 
     def request(self, peer: Peer, routed: RoutedLine, line: bytes) -> None:
-        """Take a request for which a peer has to be an administrator."""
+        """Handle an admin request."""
         try:
             fields = codec.decode_object(line)
         except codec.UndecodableLine as error:  # a number of more digits than Python converts, for example
@@ -183,14 +155,14 @@ class Admission:
         state = self._states.setdefault(peer, AdmissionState())
         requests = state.requests
         state.size += len(line)
-        if len(requests) >= _ADMIN_REQUESTS:
+        if len(requests) >= _MAX_ADMIN_REQUESTS:
             self._responder.refuse(
-                peer, routed.uid, f"{NO_ADMIN}, and {_ADMIN_REQUESTS} of them wait for a login"
+                peer, routed.uid, f"{NO_ADMIN}, and {_MAX_ADMIN_REQUESTS} of them wait for a login"
             )
             return
-        if state.size > _UNPROVEN and not peer.is_admin:
+        if state.size > _MAX_ADMIN_BYTES and not peer.is_admin:
             self._responder.refuse(
-                peer, routed.uid, f"{NO_ADMIN}, and before that no more than {_UNPROVEN:,} bytes"
+                peer, routed.uid, f"{NO_ADMIN}, and before that no more than {_MAX_ADMIN_BYTES:,} bytes"
             )
             if not requests:
                 del self._states[peer]
@@ -200,28 +172,29 @@ class Admission:
             self._next_request(peer)
 
     def take(self, peer: Peer, line: bytes) -> bool:
-        """Take a line of a peer that `Peer.waits_for` something.
+        """Handle a line of a peer that was asked a question.
 
         Returns:
-            False if it is no answer, but to be handled as other lines of a peer that is connected.
+            Whether it was handled; if not, the peer is admitted and the line is no answer.
         """
         assert self._states[peer].check is None
-        if not peer.kind and peer.lines_received > _LINES:
-            self.reject(peer, ValueError(f"{peer.phase.value!r} was not answered by any of {_LINES:,} lines"))
+        if not peer.kind and peer.lines_received > _MAX_LINES:
+            self.reject(
+                peer, ValueError(f"{peer.phase.value!r} was not answered by any of {_MAX_LINES:,} lines")
+            )
             return True
         if not line.strip():
             return True
         if not (peer.kind or peer.has_answered):
             peer.has_answered = True
-            if _FORWARDED_KEY in line:
-                _take_forwarded(peer, line)
-        if peer.kind and (len(line) > _ANSWER_LIMIT or self._is_no_answer(peer, line)):
+            take_forwarded(peer, line)
+        if peer.kind and (len(line) > _ANSWER_LIMIT or not is_answer(peer, line, self._name)):
             return False
         try:
             answer = codec.decode(line).result
         except codec.UndecodableLine as error:
-            text = terminal.typed(line)
-            answer = terminal.identity(text) if text and peer.phase is Phase.IDENTITY else text
+            text = typed_lines.typed(line)
+            answer = typed_lines.identity(text) if text and peer.phase is Phase.IDENTITY else text
             if answer is None:
                 self._no_answer(peer, f"is not a line of JSON: {error}")
                 return True
@@ -231,42 +204,47 @@ class Admission:
             self._answer(peer, answer)
         return True
 
-    def resolve(self, peer: Peer, verdict: Any) -> None:
-        """Take the verdict that a peer waits for, or the exception because of which there is none."""
-        state = self._states[peer]
-        question, state.check = state.check, None
-        if isinstance(question, AdminRequest):
-            self._answer_request(peer, question, verdict)
-        elif isinstance(verdict, Throttled):
-            self._throttle(peer, verdict)
-        elif isinstance(verdict, Exception):
-            self._undecidable(peer, verdict)
-        elif isinstance(question, ReplaceCheck):
-            self._check_identity(peer, question.identity, may_replace=False)
-        elif isinstance(question, HostCheck):
-            if verdict:
-                self._ask_identity(peer)
-            else:
-                error = ValueError(f"{question.hostname!r} is not a trusted hostname")
-                self.reject(peer, error, "rejected: untrusted hostname")
-        elif isinstance(question, UserCheck):
-            if verdict:
-                state.username = question.username
-                self._ask(peer, Phase.USER_PASSWORD, "password", question.username)
-            else:
-                self._fail(peer, ValueError(UNREGISTERED), "rejected: unregistered user")
-        elif verdict is None:
-            self._fail(peer, ValueError(WRONG_PASSWORD), "rejected: wrong login password")
-        else:
-            self._logged_in(peer, bool(verdict))
-
-    def reject(self, peer: Peer, error: Exception, record: str = "", again: float | None = None) -> None:
-        """Tell a peer why it is not served, and have its connection closed.
+    def resolve(self, peer: Peer, result: Any) -> None:
+        """Go on with a peer after its check.
 
         Args:
             peer: The peer.
-            error: Why.
-            record: What to keep of it for later.
+            result: The result of the check, or the exception because of which there is none.
+        """
+        state = self._states[peer]
+        check, state.check = state.check, None
+        if isinstance(check, AdminRequest):
+            self._answer_request(peer, check, result)
+        elif isinstance(result, Throttled):
+            self._throttle(peer, result)
+        elif isinstance(result, Exception):
+            self._fail_check(peer, result)
+        elif isinstance(check, ReplaceCheck):
+            self._check_identity(peer, check.identity, may_replace=False)
+        elif isinstance(check, HostCheck):
+            if result:
+                self._ask_identity(peer)
+            else:
+                error = ValueError(f"{check.hostname!r} is not a trusted hostname")
+                self.reject(peer, error, "rejected: untrusted hostname")
+        elif isinstance(check, UserCheck):
+            if result:
+                state.username = check.username
+                self._ask(peer, Phase.USER_PASSWORD, "password", check.username)
+            else:
+                self._fail(peer, ValueError(UNREGISTERED), "rejected: unregistered user")
+        elif result is None:
+            self._fail(peer, ValueError(WRONG_PASSWORD), "rejected: wrong login password")
+        else:
+            self._logged_in(peer, bool(result))
+
+    def reject(self, peer: Peer, error: Exception, record: str = "", again: float | None = None) -> None:
+        """Close the connection of a peer with an error as its last line.
+
+        Args:
+            peer: The peer.
+            error: The reason.
+            record: The row to add to the table of connections; empty: none.
             again: See `answers.error`.
         """
         reason = f"{type(error).__name__}: {error}"
@@ -274,7 +252,7 @@ class Admission:
         self._event_log.write(peer, logging.WARNING, "rejected", text, peer.name, reason, reason=reason)
         if record:
             self._record(peer, record)
-        # Who has logged in while connected made a request, whose answer this is.
+        # A peer that logs in while connected has made an admin request: this is the answer to it.
         state = self._states.get(peer)
         requests = state.requests if state is not None else ()
         uid, requester = (requests[0].uid, peer.name) if requests else ("", self._name)
@@ -301,26 +279,12 @@ class Admission:
 
     # ---- answers ----
 
-    def _is_no_answer(self, peer: Peer, line: bytes) -> bool:
-        """Return whether a peer that is asked to log in says something else.
-
-        Clients of msl-network answer with the fields of the question and a result. Replies of a Service,
-        which has to log in like others, have the name of a client as their requester.
-        """
-        try:
-            routed = decode_routed(line)
-        except codec.UndecodableLine:
-            return terminal.typed(line) is None
-        if routed.attribute or routed.result is NO_RESULT:
-            return True
-        return peer.kind == "service" and routed.requester not in {UNSET, None, self._name}
-
     def _no_answer(self, peer: Peer, what: str) -> None:
         error = ValueError(f"The answer to {peer.phase.value!r} {what}")
         self._fail(peer, error, "" if peer.kind else f"rejected: invalid {peer.phase.value}")
 
     def _fail(self, peer: Peer, error: Exception, record: str, again: float | None = None) -> None:
-        """Tell a peer that it is not let in; if it is connected, refuse only what it has requested."""
+        """Reject a peer; if it is admitted, only refuse its admin request."""
         if not peer.kind:
             self.reject(peer, error, record, again)
             return
@@ -332,8 +296,8 @@ class Admission:
         self._next_request(peer, refused=True, why=reason, again=again)
 
     def _throttle(self, peer: Peer, throttled: Throttled) -> None:
-        """Tell a peer that too many logins have failed."""
-        # A client that is connected can do this as often as it wants, and must not fill the database.
+        """Reject a login since too many have failed."""
+        # An admitted peer can try again at once, and must not fill the database.
         record = "" if peer.kind else "rejected: too many failed logins"
         self._fail(peer, ValueError(str(throttled)), record, throttled.again)
 
@@ -341,7 +305,7 @@ class Admission:
         if peer.phase is Phase.IDENTITY:
             self._check_identity(peer, answer)
         elif peer.kind and (answer is None or answer == ""):
-            self._next_request(peer, refused=True)  # nobody logs in
+            self._next_request(peer, refused=True)  # the login is declined
         elif peer.phase is Phase.PASSWORD:
             self._check_password(peer, answer)
         elif peer.phase is Phase.USERNAME:
@@ -351,7 +315,7 @@ class Admission:
 
     def _check_password(self, peer: Peer, answer: Any) -> None:
         assert self._authentication.password is not None
-        attempt = self._logins.begin(peer.host.address)  # which never waits: all are looked at just here
+        attempt = self._logins.begin(peer.host.address)  # never queued, since the attempt ends here
         if attempt.retry_after:
             self._throttle(peer, Throttled(peer.host.name, attempt.retry_after))
             return
@@ -367,10 +331,10 @@ class Admission:
         try:
             self._registry.add(peer, identity)
         except RegistryFull as error:
-            self.reject(peer, ValueError(str(error)), "rejected: invalid identity", FULL_AGAIN)
+            self.reject(peer, ValueError(str(error)), "rejected: invalid identity", FULL_RETRY_AFTER)
             return
         except AddressTaken as error:
-            self.reject(peer, NameError(str(error)), "rejected: invalid identity", TAKEN_AGAIN)
+            self.reject(peer, NameError(str(error)), "rejected: invalid identity", _TAKEN_RETRY_AFTER)
             return
         except (TypeError, KeyError, NameError, ValueError) as error:
             holder = (
@@ -390,20 +354,20 @@ class Admission:
         self._event_log.write(peer, logging.INFO, "connected", text, peer.name, peer.kind, kind=peer.kind)
 
     def _replaceable(self, peer: Peer, identity: dict[str, Any]) -> Peer | None:
-        """Return the Service that has the name of a newcomer and may be replaced by it if it is gone."""
+        """Return the Service that has the name of a new peer, if the new one may replace it."""
         holder = self._registry.services.get(identity["name"])
         if holder is None or not self._replaces or peer.host.gateway or holder.host.gateway:
             return None
         return holder if (holder.host.address, holder.user) == (peer.host.address, peer.user) else None
 
-    def _undecidable(self, peer: Peer, error: Exception) -> None:
-        """There is no verdict on a peer that wants to be let in, or to log in."""
+    def _fail_check(self, peer: Peer, error: Exception) -> None:
+        """Reject a peer, or refuse its admin request, since a check could not be made."""
         text = "cannot decide about %s: %s"
         self._event_log.write(
             peer, logging.ERROR, "undecided", text, peer.name, str(error), reason=str(error)
         )
         reason = RuntimeError(f"The Manager cannot check who you are: {error}")
-        again = error.again if isinstance(error, TryAgain) else UNDECIDED_AGAIN
+        again = error.again if isinstance(error, TryAgain) else _FAILED_CHECK_RETRY_AFTER
         if peer.kind:
             self._next_request(peer, refused=True, why=f"RuntimeError: {reason}", again=again)
         else:
@@ -424,7 +388,7 @@ class Admission:
     def _next_request(
         self, peer: Peer, *, refused: bool = False, why: str = NO_ADMIN, again: float | None = None
     ) -> None:
-        """Go on with the first request for which a peer has to be an administrator."""
+        """Go on with the first admin request of a peer, perhaps after refusing the one before."""
         requests = self._states[peer].requests
         if refused:
             self._responder.refuse(peer, requests.popleft().uid, why, again)
@@ -435,18 +399,18 @@ class Admission:
         else:
             self._ask(peer, Phase.USERNAME, "username", self._name)
 
-    def _answer_request(self, peer: Peer, request: AdminRequest, verdict: Any) -> None:
+    def _answer_request(self, peer: Peer, request: AdminRequest, result: Any) -> None:
         self._states[peer].requests.popleft()
-        if isinstance(verdict, Revoked):
+        if isinstance(result, Revoked):
             peer.is_admin = False
-            self._responder.refuse(peer, request.uid, f"{NO_ADMIN}: {verdict}")
-        elif isinstance(verdict, Exception):
-            self._responder.refuse(peer, request.uid, f"{type(verdict).__name__}: {verdict}")
-        elif isinstance(verdict, answers.Encoded):
-            self._responder.answer(peer, request.uid, verdict.value)
+            self._responder.refuse(peer, request.uid, f"{NO_ADMIN}: {result}")
+        elif isinstance(result, Exception):
+            self._responder.refuse(peer, request.uid, f"{type(result).__name__}: {result}")
+        elif isinstance(result, answers.Encoded):
+            self._responder.answer(peer, request.uid, result.value)
         else:
             try:
-                line = answers.result(verdict, request.uid, peer.name)
+                line = answers.result(result, request.uid, peer.name)
             except (TypeError, ValueError) as error:
                 self._responder.refuse(peer, request.uid, f"{type(error).__name__}: {error}")
             else:
@@ -454,21 +418,10 @@ class Admission:
         self._next_request(peer)
 
 
-def _take_forwarded(peer: Peer, line: bytes) -> None:
-    """Take the address of a peer from its first line, to which a gateway has added it."""
-    try:
-        address = codec.decode_object(line).get(FORWARDED)
-    except codec.UndecodableLine:
-        return  # the gateway can add it to JSON objects only
-    behind = peer.host.behind(address)
-    # Of another host it only counts that there is a gateway in between.
-    peer.host = behind if peer.host.is_gateway else attrs.evolve(peer.host, gateway=behind.gateway)
-
-
 def _smaller(limit: int | None, other: int) -> int:
     return other if limit is None else min(limit, other)
 
 
 def _text(answer: Any) -> str:
-    """An answer, of which only text can be right."""
+    """Return an answer, or empty text instead of any other type."""
     return answer if isinstance(answer, str) else ""

@@ -1,6 +1,6 @@
-r"""The lines that a Manager makes itself: what it asks, what it answers, and what it says of errors.
+r"""Lines that a Manager makes itself: questions, results and errors. Pure functions.
 
-They end as those of msl-network do, since some clients read up to ``\r\n``.
+They end with ``\r\n`` as those of msl-network, since some clients read up to it.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from msl_network_trio.protocol import codec
 
 @attrs.frozen
 class Encoded:
-    """A result that is encoded already, since that took long; a memoryview may be of a file."""
+    """A result that is encoded already; a memoryview may be that of a file."""
 
     value: bytes | memoryview = attrs.field(repr=False)
 
 
 def line(value: dict[str, Any]) -> bytes:
-    """Encode a line. Raises as `codec.encode` does."""
+    """Encode a line; raises as `codec.encode`."""
     return codec.encode(value)[:-1] + b"\r\n"
 
 
 def question(attribute: str, args: tuple[str, ...], manager: str) -> bytes:
-    """Ask a peer for something.
+    """Encode a question to a peer.
 
     Args:
         attribute: ``"identity"``, ``"username"`` or ``"password"``.
-        args: For whom, see `handshake.question`.
+        args: Whose attribute, see `handshake.question`.
         manager: The name of the Manager.
     """
     return line(
@@ -45,19 +45,19 @@ def question(attribute: str, args: tuple[str, ...], manager: str) -> bytes:
 
 
 def result(value: Any, uid: Any, requester: str) -> bytes:
-    """Answer a request. Raises as `codec.encode` does."""
+    """Encode the result of a request; raises as `codec.encode`."""
     return line({"error": False, "requester": requester, "result": value, "uid": uid})
 
 
 def error(message: str, uid: Any, requester: str, again: float | None = None) -> bytes:
-    """Answer a request that failed, or with an empty uid say why a peer is not served.
+    """Encode the error of a request, or with an empty uid the reason why a peer is disconnected.
 
     Args:
         message: The class of the exception and its text, ``"ValueError: bad"`` for example.
         uid: The uid of the request.
         requester: The network name of the peer.
-        again: If the reason is no verdict on the peer: seconds after which it may connect again. Peers that
-            do not know this field ignore it.
+        again: Seconds after which the peer may try again; None: that would change nothing. Peers that do not
+            know this field ignore it.
     """
     fields: dict[str, Any] = {
         "error": True,

@@ -1,11 +1,10 @@
-"""What a Manager writes into its log about its peers: who, when, what, and for how long.
+"""Event log: the records of a Manager about its peers. Pure state, used in the Trio thread.
 
-Each record is a line of text, and an event with fields (see ``docs/operation.md``) for those who log in JSON.
-No record has the arguments or the results of requests, nor anything that is secret.
+A record is a line of text, and an event with fields (see ``docs/operation.md``) for logs in JSON. It contains
+no arguments and results of requests, and no secrets.
 
-A peer decides how often something happens that is worth a record. So each host, or IPv6 network, has an
-allowance: what exceeds it is counted and left out, and the count is logged. Else a single computer could fill
-the disk.
+Peers cause the records, so each host, or IPv6 network, has a rate limit: a single host could fill the disk.
+Records beyond it are counted and left out, and the count is logged.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from msl_network_trio.limits.login_throttle import network_of
+from msl_network_trio.limits.token_bucket import TokenBucket
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.visible import visible
@@ -22,61 +22,34 @@ from msl_network_trio.visible import visible
 logger = get_logger("msl_network_trio.manager")
 
 FIELDS: Final = "event_fields"
-"""The attribute of a `logging.LogRecord` that has the fields of its event."""
+"""The attribute of a `logging.LogRecord` with the fields of its event."""
 
-AT_ONCE: Final = 1000
-"""How many records one host may cause at once."""
+BURST: Final = 1000
+"""Records that one host may cause at once."""
 
 PER_SECOND: Final = 10.0
-"""How many records per second one host may cause for long."""
+"""Records per second that one host may cause in the long run."""
 
-_HOSTS: Final = 1000
-"""Of how many hosts to remember what they have caused."""
+_MAX_HOSTS: Final = 1000
+"""Maximum number of hosts to remember."""
 
 _QUOTED: Final = 300
-"""How many characters of a text that a peer can make long."""
-
-
-class Allowance:
-    """How often something may happen: so often at once, and at a rate for long.
-
-    Args:
-        at_once: How often at once.
-        per_second: How often per second for long.
-        now: The time at which all of it is there, in seconds.
-    """
-
-    __slots__ = ("_at_once", "_left", "_per_second", "_when")
-
-    def __init__(self, at_once: float, per_second: float, now: float) -> None:
-        self._at_once = at_once
-        self._per_second = per_second
-        self._left = at_once
-        self._when = now
-
-    def take(self, now: float) -> bool:
-        """Return whether it may happen once more now, and count it if so."""
-        self._left = min(self._at_once, self._left + (now - self._when) * self._per_second)
-        self._when = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
+"""Maximum characters of a text, which a peer may have made long."""
 
 
 class _Host:
-    __slots__ = ("allowance", "left_out")
+    __slots__ = ("bucket", "left_out")
 
     def __init__(self, now: float) -> None:
-        self.allowance = Allowance(AT_ONCE, PER_SECOND, now)
+        self.bucket = TokenBucket(BURST, PER_SECOND, now)
         self.left_out = 0
 
 
 class EventLog:
-    """The records of one Manager.
+    """The event log of one Manager.
 
     Args:
-        clock: Gives the time in seconds, of which only differences count.
+        clock: Returns the time in seconds, of which only differences count.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -84,33 +57,33 @@ class EventLog:
         self._hosts: dict[str, _Host] = {}
 
     def write(self, peer: Peer, level: int, event: str, text: str, *args: Any, **fields: Any) -> None:
-        """Log what a peer has done or what happened to it.
+        """Log an event of a peer.
 
         Args:
             peer: The peer.
-            level: The level of `logging`.
+            level: The level, as in `logging`.
             event: The name of the event.
             text: The line, with ``%`` as in `logging`.
-            args: What goes into the line.
-            fields: What the event has besides ``peer``, ``host`` and, if it logged in, ``user``.
+            args: The arguments of the line.
+            fields: Fields of the event besides ``peer``, ``host`` and, if it logged in, ``user``.
         """
         if not logger.isEnabledFor(level):
             return
         now = self.clock()
         address = network_of(peer.host.address)
         host = self._hosts.pop(address, None) or _Host(now)
-        self._hosts[address] = host  # behind all others: the first is the one that was quiet for longest
-        if len(self._hosts) > _HOSTS:
+        self._hosts[address] = host  # at the end: the first one was quiet for longest
+        if len(self._hosts) > _MAX_HOSTS:
             oldest = next(iter(self._hosts))
             self._sum_up(oldest, self._hosts.pop(oldest))
-        if not host.allowance.take(now):
+        if not host.bucket.take(now):
             host.left_out += 1
             return
         self._sum_up(address, host)
         emit(level, event, text, *args, **(about(peer) | fields))
 
     def close(self) -> None:
-        """Log what has been left out and not been told yet."""
+        """Log the counts of the records that were left out."""
         for name, host in self._hosts.items():
             self._sum_up(name, host)
         self._hosts.clear()
@@ -130,13 +103,13 @@ class EventLog:
 
 
 def emit(level: int, event: str, text: str, *args: Any, **fields: Any) -> None:
-    """Log an event, without any allowance; arguments as in `EventLog.write`."""
+    """Log an event, without a rate limit; arguments as for `EventLog.write`."""
     shown = {name: _shown(value) for name, value in fields.items()}
     logger.log(level, text, *map(_shown, args), extra={FIELDS: {"event": event, **shown}})
 
 
 def about(peer: Peer) -> dict[str, Any]:
-    """The fields that say which peer it is."""
+    """Return the fields of an event that identify a peer."""
     fields = {"peer": peer.name, "host": peer.host.address}
     if peer.host.gateway not in {"", peer.host.address}:
         fields["gateway"] = peer.host.gateway
@@ -144,7 +117,7 @@ def about(peer: Peer) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> Any:
-    """Make a text, which a peer may have chosen, such that it is one short line."""
+    """Return a value, of which a text becomes one short line: a peer may have chosen it."""
     if not isinstance(value, str):
         return value
     if len(value) > _QUOTED:

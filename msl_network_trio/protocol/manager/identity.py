@@ -1,4 +1,4 @@
-"""What a peer says about itself, and whether it can be told to others."""
+"""Identities: what peers say about themselves, checked. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import attrs
 from msl_network_trio.protocol import codec
 
 _MARGIN = 100
-"""How many levels deeper than an identity the answers that contain it may be nested."""
+"""Maximum levels by which the answers that contain an identity are nested deeper than the identity."""
 
-_LONGEST_NAME = 1000
-"""How many characters a name may have, which is a part of every request that its peer makes."""
+_MAX_NAME = 1000
+"""Maximum characters of a name, which is a part of every request of its peer."""
 
-_LARGEST_CLIENT = 65_536
-"""How many bytes there may be to tell about a client, which everybody is told who asks who is there."""
+_MAX_CLIENT = 65_536
+"""Maximum bytes of the identity of a client, which is a part of the Manager's identity."""
 
-_LARGEST_SERVICE = 1_000_000
-"""The same for a Service, which has attributes to tell of."""
+_MAX_SERVICE = 1_000_000
+"""Maximum bytes of the identity of a Service, which contains its attributes."""
 
 
 @attrs.frozen
@@ -38,20 +38,20 @@ class Identity:
     """What the Manager's identity says about the peer."""
 
     size: int
-    """How many bytes that has, encoded."""
+    """Bytes of `info`, encoded."""
 
 
 def read_identity(said: Any, address: str) -> Identity:
     """Check what a peer says about itself.
 
     Args:
-        said: What it has answered when it was asked for its identity.
+        said: Its answer to the question for its identity.
         address: ``"HOST:port"`` of the peer.
 
     Raises:
-        TypeError: It is not an object with the fields that it must have.
+        TypeError: It is no object, or a field has the wrong type.
         KeyError: A field is missing.
-        ValueError: A name is empty or too long, or there is too much to tell to others, or what cannot be.
+        ValueError: A name is empty or too long, or the identity is too large or cannot be sent to others.
     """
     if not isinstance(said, dict):
         raise TypeError(f"An identity is a JSON object, not {type(said).__name__}")
@@ -63,8 +63,8 @@ def read_identity(said: Any, address: str) -> Identity:
         raise TypeError(f'Unknown connection type {said["type"]!r}. Must be "client" or "service"')
     if not name:
         raise ValueError('The "name" of an identity is empty')
-    if len(name) > _LONGEST_NAME:
-        raise ValueError(f'The "name" of an identity has more than {_LONGEST_NAME:,} characters')
+    if len(name) > _MAX_NAME:
+        raise ValueError(f'The "name" of an identity has more than {_MAX_NAME:,} characters')
     info = {
         "address": address,
         "language": said.get("language", "unknown"),
@@ -72,15 +72,15 @@ def read_identity(said: Any, address: str) -> Identity:
     }
     info = {"name": name, **info} if kind == "client" else _service_info(said, info)
     network_name = f"{name}[{address}]"
-    size = _check_can_be_told({network_name: info})
-    largest = _LARGEST_CLIENT if kind == "client" else _LARGEST_SERVICE
+    size = _encoded_size({network_name: info})
+    largest = _MAX_CLIENT if kind == "client" else _MAX_SERVICE
     if size > largest:
         raise ValueError(f"The identity of a {kind} has more than {largest:,} bytes")
     return Identity(kind, name, network_name, info, size)
 
 
 def _service_info(said: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
-    """Add what only a Service tells; its name is the key under which the Manager's identity has it."""
+    """Add the fields of a Service. Its name is its key in the Manager's identity."""
     attributes, max_clients = said["attributes"], said.get("max_clients", -1)
     if not isinstance(attributes, dict):
         raise TypeError('The "attributes" of a Service are a JSON object')
@@ -89,15 +89,12 @@ def _service_info(said: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:
     return {"attributes": attributes, **info, "max_clients": max_clients}
 
 
-def _check_can_be_told(told: Any) -> int:
-    """Encode what a peer says about itself: what fails later would cost others their answers.
-
-    Returns:
-        How many bytes it has.
+def _encoded_size(info: Any) -> int:
+    """Return the bytes of an identity, encoded now, since to fail later would cost others their answers.
 
     Raises:
         ValueError: It is nested too deeply, or contains text that is not Unicode.
     """
     for _ in range(_MARGIN):
-        told = [told]
-    return len(codec.encode(told))
+        info = [info]
+    return len(codec.encode(info))

@@ -1,4 +1,4 @@
-"""How many notifications a Service may emit: what it does not wait for must not drown those that get them."""
+"""Rate limit of notifications, of which a Service could emit more than its clients take. Pure state."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from collections.abc import Callable
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.responder import Responder
 
-_TELL_EVERY = 10.0
-"""How many seconds there are at least between two words to a Service that its notifications are dropped."""
+_REPORT_INTERVAL = 10.0
+"""Minimum seconds between two errors that tell a Service that its notifications are dropped."""
 
 
 class NotificationRate:
-    """Allows a Service so many notifications at a time. `Peer.notifications_left` is counted down elsewhere.
+    """Rate limit of notifications. The routing counts `Peer.notifications_left` down, and calls `renew` at 0.
 
     Args:
-        most: How many per second; None: any number.
-        responder: Tells a Service that there were too many.
-        hits: Counts those that were too many, as ``notification_rate``.
-        clock: Gives the time in seconds, of which only differences count.
+        most: Maximum notifications per second; None: no limit.
+        responder: Sends errors to Services.
+        hits: Counts the notifications dropped, as ``notification_rate``.
+        clock: Returns the time in seconds, of which only differences count.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class NotificationRate:
         self._clock = clock
 
     def admit(self, peer: Peer) -> None:
-        """Allow a new peer its first notifications."""
+        """Set the limit of a new peer."""
         peer.notifications_left = self._most
         peer.notifications_renewed_at = self._clock()
 
     def renew(self, peer: Peer) -> bool:
-        """Allow more notifications of a Service if there is time for more; False if not."""
+        """Allow more notifications if enough time has passed, and return whether it has."""
         now = self._clock()
         rate = self._most
         allowed = min(rate, int((now - peer.notifications_renewed_at) * rate))
@@ -47,7 +47,7 @@ class NotificationRate:
             return True
         self._hits["notification_rate"] += 1
         peer.notifications_dropped += 1
-        if now - peer.notifications_reported_at >= _TELL_EVERY:
+        if now - peer.notifications_reported_at >= _REPORT_INTERVAL:
             text = (
                 f"RuntimeError: {peer.notifications_dropped:,} of your notifications have been dropped: "
                 f"this Manager passes on {rate:,} per second (notification_rate)"

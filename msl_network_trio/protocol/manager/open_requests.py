@@ -1,7 +1,7 @@
-"""The requests that wait for their answers: who owes them, and how many there may be.
+"""Limits of open requests: those that their Services have not answered. Pure state.
 
-A client may have some of them in any case, and more as long as all clients together do not have too many.
-What is looked at for every request is `Peer.open` and `Peer.request_credit`; the rest is here.
+Each peer may have some open requests in any case, and more as long as all peers together do not exceed a
+limit. Routing itself compares `Peer.open` with `Peer.request_credit`; the rest is here.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import Any
 from msl_network_trio.protocol.manager.peer import Peer
 
 _FREE = 100
-"""How many requests of a peer may be open without those of all others counting."""
+"""Open requests that each peer may have without using the shared credit."""
 
-_MORE = 1000
-"""How many more it may make at a time, as long as there are enough for all."""
+_GRANT = 1000
+"""Credit that a peer gets at a time."""
 
-_MOST = 1_000_000
-"""How many requests beyond those may be open, of all peers together."""
+_SHARED = 1_000_000
+"""Credit of all peers together, beyond `_FREE`."""
 
-_LOOK_EVERY = 1.0
-"""How many seconds there are at least between two looks at what all peers do not need: there may be many."""
+_RECLAIM_INTERVAL = 1.0
+"""Minimum seconds between two searches for unused credit: there may be many peers."""
 
 
 class OpenRequests:
-    """How many requests may be open.
+    """The limits of open requests.
 
     Args:
-        peers: All that have said who they are.
-        most: How many of one peer may be open; None: any number.
-        clock: Gives the time in seconds, of which only differences count.
+        peers: The admitted peers.
+        most: Maximum open requests of one peer; None: no limit.
+        clock: Returns the time in seconds, of which only differences count.
 
     Attributes:
-        most: How many of one peer may be open.
-        is_stopped: Whether no more are allowed, since the Manager is about to end.
+        most: Maximum open requests of one peer.
+        is_stopped: Whether no more requests are allowed, since the Manager is about to end.
     """
 
     def __init__(self, peers: Mapping[str, Peer], most: int | None, clock: Callable[[], float]) -> None:
@@ -44,17 +44,17 @@ class OpenRequests:
         self._peers = peers
         self._clock = clock
         self._free = min(_FREE, self.most)
-        self._spare = _MOST
-        self._looked = -math.inf
+        self._credit = _SHARED
+        self._reclaimed_at = -math.inf
         self.is_stopped = False
 
     def admit(self, peer: Peer) -> None:
-        """Allow a new peer some requests."""
+        """Give a new peer its free credit."""
         peer.request_credit = min(self._free, self.most)
 
     def forget(self, peer: Peer) -> None:
-        """Let others have what a peer might have had that has gone."""
-        self._spare += max(0, peer.request_credit - self._free)
+        """Take back the credit of a peer that has disconnected."""
+        self._credit += max(0, peer.request_credit - self._free)
         peer.request_credit = 0
 
     def stop(self) -> None:
@@ -65,33 +65,33 @@ class OpenRequests:
             peer.request_credit = 0
 
     def allow_more(self, peer: Peer) -> bool:
-        """Allow a peer more open requests; False: it has as many as it may have, or all together have."""
-        more = min(_MORE, self.most - len(peer.open))
-        if more > self._spare:
-            self._look_for_spare()
-        if not 0 < more <= self._spare:
+        """Give a peer more credit; return False if its limit, or that of all peers, is met."""
+        more = min(_GRANT, self.most - len(peer.open))
+        if more > self._credit:
+            self._reclaim()
+        if not 0 < more <= self._credit:
             return False
-        self._spare -= more
+        self._credit -= more
         peer.request_credit += more
         return True
 
-    def _look_for_spare(self) -> None:
-        """Take from peers what they do not need any more of the number of requests that may be open."""
+    def _reclaim(self) -> None:
+        """Take back the credit that peers do not use."""
         now = self._clock()
-        if now - self._looked < _LOOK_EVERY:
+        if now - self._reclaimed_at < _RECLAIM_INTERVAL:
             return
-        self._looked = now
+        self._reclaimed_at = now
         for peer in self._peers.values():
             spare = peer.request_credit - max(len(peer.open), self._free)
             if spare > 0:
                 peer.request_credit -= spare
-                self._spare += spare
+                self._credit += spare
 
     def open_again(self, client: Peer, uid: Any, service: Peer) -> bool:
-        """Note one more open request with the same uid: people who type requests give none.
+        """Add an open request with a uid that an open one has: typed requests have none.
 
         Returns:
-            False if it is one too many.
+            Whether the limit allows it.
         """
         owner = client.open[uid]
         if (1 if isinstance(owner, Peer) else sum(owner.values())) >= self.most:
@@ -103,13 +103,13 @@ class OpenRequests:
 
 
 def close_one(client: Peer, uid: Any, owner: Peer | dict[Peer, int] | None, service: Peer) -> bool:
-    """Note that a Service has answered one of several requests with a uid; False if it was not asked.
+    """Remove one of several open requests with a uid; return whether there was one of this Service.
 
     Args:
-        client: Who has asked.
+        client: The peer that has made the requests.
         uid: The uid.
-        owner: What ``client.open`` has had for it, which goes back there if others have yet to answer.
-        service: Who has answered.
+        owner: The entry removed from ``client.open``, which is put back if requests are left.
+        service: The Service that has answered.
     """
     if owner is None:
         return False
@@ -125,10 +125,10 @@ def close_one(client: Peer, uid: Any, owner: Peer | dict[Peer, int] | None, serv
 
 
 def close_all(client: Peer, service: Peer) -> list[Any]:
-    """Note that a Service will answer no request of a client any more.
+    """Remove all open requests of a client to a Service.
 
     Returns:
-        The uids of those that it had yet to answer; one of several requests as often as there are.
+        The uids; one of several requests as often as there are.
     """
     uids: list[Any] = []
     for uid, owner in [*client.open.items()]:

@@ -1,4 +1,4 @@
-"""Requests to the Manager itself: who is there, links, and locks."""
+"""Requests to the Manager itself: its identity, links and locks. Pure state."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from msl_network_trio.protocol.manager.registry import Registry
 from msl_network_trio.protocol.manager.responder import Responder
 from msl_network_trio.protocol.messages import RoutedLine
 
-_LARGEST = 65_536
-"""The largest request, in bytes: it is decoded as a whole."""
+_MAX_REQUEST = 65_536
+"""Maximum bytes of a request, which is decoded as a whole."""
 
 
 class OwnRequests:
-    """Answers the requests that are for the Manager itself.
+    """Answers requests to the Manager itself.
 
     Args:
-        identity: What the Manager says about itself, without its peers.
-        registry: Who is connected.
-        responder: Writes the answers.
-        admission: Takes the requests for which a peer has to be an administrator.
+        identity: The Manager's identity without its peers.
+        registry: The admitted peers.
+        responder: Answers requests.
+        admission: Handles the other requests, which need an administrator.
     """
 
     def __init__(
@@ -33,9 +33,9 @@ class OwnRequests:
         self._registry = registry
         self._responder = responder
         self._admission = admission
-        self._told = (-1, b"")
+        self._encoded = (-1, b"")
         self._answers: dict[str, Callable[[Peer, bytes], bytes]] = {
-            "identity": self._tell,
+            "identity": self._identity_of_all,
             "link": self._link,
             "unlink": self._unlink,
             "acquire_lock": self._acquire_lock,
@@ -43,15 +43,15 @@ class OwnRequests:
         }
 
     def identity(self) -> dict[str, Any]:
-        """Who the Manager is, and who is connected to it."""
+        """Return the identity of the Manager with its clients and Services."""
         services = {name: peer.info for name, peer in self._registry.services.items()}
         return {**self._identity, "clients": self._registry.clients(), "services": services}
 
     def answer(self, peer: Peer, routed: RoutedLine, line: bytes) -> None:
-        """Answer a request, or have somebody log in who must be an administrator to make it."""
+        """Answer a request, or leave it to the admission if it needs an administrator."""
         answer = self._answers.get(routed.attribute)
-        if len(line) > _LARGEST:
-            text = f"ValueError: A request to the Manager has no more than {_LARGEST:,} bytes"
+        if len(line) > _MAX_REQUEST:
+            text = f"ValueError: A request to the Manager has no more than {_MAX_REQUEST:,} bytes"
             self._responder.refuse(peer, routed.uid, text)
             return
         if answer is None:
@@ -64,23 +64,23 @@ class OwnRequests:
         else:
             self._responder.answer(peer, routed.uid, result)
 
-    def _tell(self, peer: Peer, line: bytes) -> bytes:
-        # Put together once for all who ask before somebody comes or goes: in a large network it takes long.
-        changes, told = self._told
+    def _identity_of_all(self, peer: Peer, line: bytes) -> bytes:
+        # Cached until a peer connects or disconnects: in a large network it takes long.
+        changes, encoded = self._encoded
         if changes != self._registry.changes:
             clients = _joined((name, peer) for name, peer in self._registry.peers.items() if not peer.service)
             services = _joined(self._registry.services.items())
             own = codec.encode_value(self._identity)[1:-1]  # empty if the Manager has no fields of its own
-            told = b"{%b}" % b", ".join(
+            encoded = b"{%b}" % b", ".join(
                 part for part in (own, b'"clients": ' + clients, b'"services": ' + services) if part
             )
-            self._told = (self._registry.changes, told)
-        return told
+            self._encoded = (self._registry.changes, encoded)
+        return encoded
 
     def _link(self, peer: Peer, line: bytes) -> bytes:
         name = _service_argument(line)
         self._registry.link(peer, name)
-        return _told(self._registry.services[name])
+        return _encoded_info(self._registry.services[name])
 
     def _unlink(self, peer: Peer, line: bytes) -> bytes:
         return codec.encode_value(self._registry.unlink(peer, _service_argument(line)))
@@ -94,20 +94,22 @@ class OwnRequests:
         return codec.encode_value(self._registry.release_lock(peer, _service_argument(line)))
 
 
-def _told(peer: Peer) -> bytes:
-    """Return what others are told of a peer, which is encoded once: a Service may have much to tell."""
+def _encoded_info(peer: Peer) -> bytes:
+    """Return the encoded identity of a peer. It is cached, since that of a Service may be large."""
     if not peer.encoded_info:
         peer.encoded_info = codec.encode_value(peer.info)
     return peer.encoded_info
 
 
 def _joined(peers: Iterable[tuple[str, Peer]]) -> bytes:
-    """Return a JSON object with what others are told of peers, by name."""
-    return b"{%b}" % b", ".join([b"%b: %b" % (codec.encode_value(name), _told(peer)) for name, peer in peers])
+    """Return a JSON object with the identities of peers, by name."""
+    return b"{%b}" % b", ".join(
+        [b"%b: %b" % (codec.encode_value(name), _encoded_info(peer)) for name, peer in peers]
+    )
 
 
 def _service_argument(line: bytes) -> str:
-    """The first argument of a request to the Manager, which is the name of a Service."""
+    """Return the first argument of a request to the Manager: the name of a Service."""
     match codec.decode_object(line).get("args"):
         case [str() as name, *_]:
             return name

@@ -1,13 +1,14 @@
-r"""The Manager's side of the protocol, as pure state.
+"""The Manager's protocol: what it does with the bytes of its peers. Pure state, used in the Trio thread.
 
-The contract: `ManagerProtocol.connect` a peer, hand over what it sends with `ManagerProtocol.receive`, and
-say with `ManagerProtocol.disconnect` that it has gone. After each of these have the peers in
-`ManagerProtocol.touched` write what is in `Peer.outgoing`, and close those that are `Peer.closing`. While a
-peer has something `ManagerProtocol.pending_check`, perform it, pass the result to `ManagerProtocol.resolve`,
-and receive nothing of that peer: what it sends is kept until then.
+The contract: `ManagerProtocol.connect` a peer, pass what it sends to `ManagerProtocol.receive`, and call
+`ManagerProtocol.disconnect` when its connection has ended. After each of these, flush the routes in
+`ManagerProtocol.touched`, and close the connections of peers in `Phase.CLOSING`.
 
-Here is what happens to a connection. Who is let in says `admission`, what becomes of the lines of those who
-are `routing`, and what waits to be written to them is in `delivery`.
+While a peer is in `Phase.CHECK`, make its `ManagerProtocol.pending_check`, pass the result to
+`ManagerProtocol.resolve`, and preferably receive nothing of it: its lines are kept until then. In
+`Phase.YIELDING` serve other peers, then call `ManagerProtocol.receive_more`.
+
+`admission` admits peers, `routing` forwards their lines, and `peer_queue` limits what is queued for them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from msl_network_trio.constants import MANAGER, NOTIFICATION_UID
 from msl_network_trio.limits.login_throttle import LoginThrottle
 from msl_network_trio.limits.quota import Quota
 from msl_network_trio.protocol.manager import answers
-from msl_network_trio.protocol.manager.admission import FULL_AGAIN, Admission, Authentication
+from msl_network_trio.protocol.manager.admission import FULL_RETRY_AFTER, Admission
+from msl_network_trio.protocol.manager.authentication import Authentication
 from msl_network_trio.protocol.manager.event_log import EventLog
 from msl_network_trio.protocol.manager.notification_rate import NotificationRate
 from msl_network_trio.protocol.manager.open_requests import OpenRequests
@@ -39,43 +41,43 @@ from msl_network_trio.protocol.manager.routing import Router
 MAX_LINES = 256
 """Maximum number of lines of one peer to handle before other peers have their turn."""
 
-_RESTARTED_AGAIN = 1.0
+_RESTART_RETRY_AFTER = 1.0
 """Seconds after which a Service may try again when the Manager ends, which may be a restart."""
 
 _READY, _CLOSING = Phase.READY, Phase.CLOSING
 
-_UNFINISHED = 1_073_741_824
-"""How many bytes there may be of lines that are not complete, of all peers together."""
+_MAX_INCOMPLETE = 1_073_741_824
+"""Maximum bytes of incomplete lines, of all peers together."""
 
 
 class ManagerProtocol:
-    """One Manager's conversations with all its peers.
+    """The protocol of one Manager.
 
     Args:
         name: ``"Manager[HOST:port]"``.
-        identity: What the Manager says about itself, without its peers.
-        authentication: What peers have to show before they may say who they are; None: nothing.
-        record: Keeps for later what happened to a peer when it connected, as `connections_table` has it.
-        read_limit: The largest line to accept, in bytes, without its end; None: no limit.
-        max_backlog: How many bytes may wait to be written to a peer before it is dropped. A single line may
-            be larger.
-        max_connections: How many peers may be connected; None: any number.
-        max_links: With how many Services a peer may be linked; None: any number.
-        max_requests: How many requests of a peer may wait for their answers; None: any number.
-        notification_rate: How many notifications per second a Service may emit; None: any number.
-        login_attempts: How many logins of one user of a host may fail, see `LoginThrottle`; None: any number.
-        login_memory: After how many seconds a failed login is forgotten.
-        login_delay: For how many seconds a login waits for each one that has failed.
-        replaces: Whether a peer that is gone may be replaced by one of the same name, see `ReplaceCheck`.
-        clock: Gives the time in seconds, of which only differences count.
+        identity: The Manager's identity without its peers.
+        authentication: The authentication method; None: there is none.
+        record: Adds a row about a peer to the table of connections.
+        read_limit: Maximum bytes of a line, without its end; None: no limit.
+        max_backlog: Maximum bytes queued for a peer, which is dropped beyond it. A single line may be larger.
+        max_connections: Maximum number of admitted peers; None: no limit.
+        max_links: Maximum number of links of a peer; None: no limit.
+        max_requests: Maximum number of open requests of a peer; None: no limit.
+        notification_rate: Maximum number of notifications of a Service per second; None: no limit.
+        login_attempts: Maximum number of failed logins, see `LoginThrottle`; None: no limit.
+        login_memory: Seconds after which a failed login is forgotten.
+        login_delay: Seconds by which each failed login delays the next one.
+        replaces: Whether a dead peer may be replaced by one of the same name, see `ReplaceCheck`.
+        clock: Returns the time in seconds, of which only differences count.
 
     Attributes:
-        registry: Who is connected.
+        name: See above.
+        registry: The admitted peers.
         event_log: The log.
-        logins: The attempts to log in that have failed.
-        touched: Peers to which there is something to write since the list was last emptied; it is always the
-            same list.
-        hits: How often something was refused or dropped since it exceeded a limit, by the limit's name.
+        logins: The login throttle.
+        backlog: The limit of what is queued.
+        touched: The routes with something to flush since the list was last emptied; always the same list.
+        hits: How often each limit was met, by its name.
     """
 
     def __init__(
@@ -109,7 +111,9 @@ class ManagerProtocol:
         self._responder = Responder(self.event_log)
         self._requests = OpenRequests(self.registry.peers, max_requests, clock)
         self._notification_rate = NotificationRate(notification_rate, self._responder, self.hits, clock)
-        self._unfinished: Quota[Peer] = Quota(_UNFINISHED, lambda peer: peer.host.address, self._drop_line)
+        self._incomplete: Quota[Peer] = Quota(
+            _MAX_INCOMPLETE, lambda peer: peer.host.address, self._drop_line
+        )
         self._admission = Admission(
             name,
             self.registry,
@@ -135,25 +139,25 @@ class ManagerProtocol:
         )
 
     def identity(self) -> dict[str, Any]:
-        """Who the Manager is, and who is connected to it."""
+        """Return the identity of the Manager with its clients and Services."""
         return self._own_requests.identity()
 
     # ---- the life of a connection ----
 
     def connect(self, peer: Peer) -> None:
-        """Take up the conversation with a new peer: the Manager speaks first."""
+        """Begin the handshake with a new peer."""
         peer.connected_at = self._clock()
         if peer.route is NO_ROUTE:
             PeerQueue(peer, self.backlog)
         self._admission.begin(peer)
 
     def receive(self, peer: Peer, data: bytes, at_most: int = sys.maxsize) -> None:
-        """Take what a peer has sent.
+        """Handle bytes that a peer has sent.
 
         Args:
             peer: The peer.
-            data: What it has sent.
-            at_most: How many lines to handle. The others are kept in
+            data: The bytes.
+            at_most: Maximum number of lines to handle. The others are kept in
                 `Peer.pending_lines` for `receive_more`.
         """
         peer.received += len(data)
@@ -164,7 +168,7 @@ class ManagerProtocol:
         lines = peer.lines.feed(data)
         if peer.lines.size != peer.partial_size:
             peer.partial_size = peer.lines.size
-            self._unfinished.update(peer, peer.partial_size)
+            self._incomplete.update(peer, peer.partial_size)
             if peer.phase is _CLOSING:
                 return
         count = len(lines)
@@ -213,14 +217,14 @@ class ManagerProtocol:
             self._too_long(peer)
 
     def _shake_hands(self, peer: Peer, data: bytes) -> bytes:
-        """Take what a peer has sent before it was let in, and return what it has sent later."""
+        """Handle bytes of a peer until it is admitted, and return the others."""
         begin, end = 0, len(data)
         while begin < end and not (peer.kind or peer.phase is _CLOSING):
             state = self._admission.state(peer)
             if state is not None and state.check is not None:
                 state.held += data[begin:]
                 return b""
-            # One line at a time, since each may change how long the one behind it may be.
+            # One line at a time, since each may change the limit of the next one.
             line_end = data.find(b"\n", begin) + 1 or end
             for line in peer.lines.feed(data[begin:line_end]):
                 peer.lines_received += 1
@@ -235,50 +239,47 @@ class ManagerProtocol:
         self.reject(peer, ValueError(f"The line is longer than the limit of {peer.lines.limit:,} bytes"))
 
     def _drop_line(self, peer: Peer) -> None:
-        """Drop a peer whose line takes too much of what there is for the lines of all."""
+        """Drop the peer that exceeds the quota for incomplete lines."""
         peer.lines.clear()
         peer.partial_size = 0
-        text = f"The lines of all peers that are not complete have more than {_UNFINISHED:,} bytes"
-        self.reject(peer, ValueError(f"{text}, yours the most"), again=FULL_AGAIN)
+        text = f"The lines of all peers that are not complete have more than {_MAX_INCOMPLETE:,} bytes"
+        self.reject(peer, ValueError(f"{text}, yours the most"), again=FULL_RETRY_AFTER)
 
     def pending_check(self, peer: Peer) -> PendingCheck | None:
-        """Return what somebody has to decide before a peer can be served on."""
+        """Return the check to make for a peer; None: there is none."""
         state = self._admission.state(peer)
         return state.check if state is not None else None
 
-    def resolve(self, peer: Peer, verdict: Any, at_most: int = sys.maxsize) -> None:
-        """Tell what was decided, and handle what the peer has sent meanwhile.
+    def resolve(self, peer: Peer, result: Any, at_most: int = sys.maxsize) -> None:
+        """Go on with a peer after its check, and handle what it has sent meanwhile.
 
         Args:
             peer: The peer.
-            verdict: What `pending_check` says that it is, or an exception, because of which there is none.
+            result: The result of `pending_check`, or the exception because of which there is none.
             at_most: See `receive`.
         """
         state = self._admission.state(peer)
         assert state is not None
-        self._admission.resolve(peer, verdict)
+        self._admission.resolve(peer, result)
         data, state.held = state.held, b""
-        peer.received -= len(data)  # which has been counted
+        peer.received -= len(data)  # it was counted before
         if data:
             self.receive(peer, data, at_most)
         elif peer.kind:
             self.receive_more(peer, at_most)
 
     def reject(self, peer: Peer, error: Exception, again: float | None = None) -> None:
-        """Tell a peer why it is not served, and have its connection closed.
+        """Close the connection of a peer with an error as its last line.
 
         Args:
             peer: The peer.
-            error: Why.
-            again: Seconds after which it may try again; None: that would change nothing.
+            error: The reason.
+            again: Seconds after which the peer may try again; None: that would change nothing.
         """
         self._admission.reject(peer, error, again=again)
 
     def ask_for_identity(self, service: Peer) -> None:
-        """Make a request to a Service that every Service answers, also those of msl-network 1.0.0.
-
-        That it answers is all that matters; nobody waits for what.
-        """
+        """Send a request that every Service answers, also one of msl-network 1.0.0; the reply is dropped."""
         fields = {
             "args": [],
             "attribute": "identity",
@@ -291,10 +292,10 @@ class ManagerProtocol:
         service.route.put(answers.line(fields))
 
     def disconnect(self, peer: Peer) -> None:
-        """Forget a peer, and tell those who wait for an answer of it."""
+        """Remove a peer, and answer the requests that it has not answered with an error."""
         self._admission.end(peer)
         self.registry.remove(peer)
-        self._unfinished.release(peer)
+        self._incomplete.release(peer)
         peer.lines.clear()
         if isinstance(peer.route, PeerQueue):
             self.backlog.forget(peer.route)
@@ -325,20 +326,23 @@ class ManagerProtocol:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no request waits for its answer."""
+        """Whether no request is open."""
         return not any(peer.open for peer in self.registry.peers.values())
 
     def say_goodbye(self) -> None:
-        """Tell all peers that the Manager ends, and have their connections closed.
+        """Close the connections of all peers, with the end of the Manager as the last line.
 
-        A client of msl-network drops a notification of a Service with which it is not linked, and a Service
-        of msl-network logs what is an error; neither would put up with what the other does.
+        This is a notification for clients, since those of msl-network drop one of a Service with which they
+        are not linked, and an error for Services, since those of msl-network log it. Neither would accept the
+        other.
         """
         text = f"{self.name} is shutting down"
         to_client = answers.line(
             {"error": False, "result": [[text], {}], "service": MANAGER, "uid": NOTIFICATION_UID}
         )
-        to_service = answers.error(f"ConnectionAbortedError: {text}", "", self.name, again=_RESTARTED_AGAIN)
+        to_service = answers.error(
+            f"ConnectionAbortedError: {text}", "", self.name, again=_RESTART_RETRY_AFTER
+        )
         for peer in self.registry.peers.values():
             self._router.give_up(peer)
             peer.route.put(to_client if peer.kind == "client" else to_service)

@@ -1,7 +1,7 @@
-"""Who is connected to a Manager, who is linked with whom, and who holds which lock.
+"""Registry: the admitted peers of a Manager, their links and their locks. Pure state.
 
-The rules and the texts of the errors are those of msl-network 1.0.0: existing programs look at them. Links
-and locks belong to a client and a Service, not to single Link objects of a program.
+The rules and the texts of errors are those of msl-network 1.0.0, which existing programs match. Links and
+locks belong to a client and a Service, not to single Link objects of a program.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ from msl_network_trio.protocol.manager.identity import read_identity
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.visible import visible
 
-_LARGEST_IDENTITIES = 67_108_864
-"""How many bytes there may be to tell about all peers together."""
+_MAX_IDENTITIES = 67_108_864
+"""Maximum bytes of the identities of all peers together."""
 
 _LISTED = 100
-"""How many linked clients an error lists at the most."""
+"""Maximum number of linked clients that an error lists."""
 
 
 class RegistryFull(Exception):
-    """A peer is one too many, or there is too much to tell about all of them."""
+    """There are too many peers, or their identities are too large."""
 
 
 class AddressTaken(NameError):
-    """A peer of this name and address is there already: computers may share the name of their host."""
+    """A peer of this name and address is connected: hosts may share a name."""
 
 
 class Registry:
-    """The peers of one Manager.
+    """The admitted peers of one Manager; a `Directory`.
 
     Args:
-        event_log: Where to write what happens; None: nobody wants to know.
-        max_links: With how many Services a peer may be linked; None: any number.
-        max_peers: How many peers there may be; None: any number.
+        event_log: The log; None: a new one.
+        max_links: Maximum number of links of a peer; None: no limit.
+        max_peers: Maximum number of peers; None: no limit.
 
     Attributes:
-        peers: All that have said who they are, by network name.
+        peers: The peers, by network name.
         services: Those of them that are Services, by the name of the Service.
         max_links: See above.
-        links_refused: How often a peer was linked with too many already.
-        peers_refused: How often there were too many peers already.
-        most: How many peers there were at the same time.
-        changes: How often somebody has come or gone.
+        links_refused: How often `max_links` was met.
+        peers_refused: How often `max_peers` was met.
+        most: Maximum number of peers so far.
+        changes: Number of peers that were added or removed.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Registry:
         self._event_log = event_log or EventLog(time.monotonic)
 
     def add(self, peer: Peer, said: Any) -> None:
-        """Enter a peer by what it says about itself.
+        """Add a peer by its identity.
 
         Raises:
             TypeError, KeyError: See `read_identity`.
             ValueError: See there.
-            RegistryFull: There are too many peers already, or too much to tell about all of them.
-            NameError: A Service of this name is there already.
-            AddressTaken: A peer of this name and address is.
+            RegistryFull: There are too many peers, or their identities are too large.
+            NameError: A Service of this name is connected.
+            AddressTaken: A peer of this name and address is connected.
         """
         if len(self.peers) >= self._max_peers:
             self.peers_refused += 1
@@ -85,8 +85,8 @@ class Registry:
         is_service = identity.kind == "service"
         if is_service and (identity.name in self.services or identity.name == MANAGER):
             raise NameError(f"A {identity.name!r} service is already running on the Manager")
-        if self._size + identity.size > _LARGEST_IDENTITIES:
-            raise RegistryFull(f"The identities of all peers have more than {_LARGEST_IDENTITIES:,} bytes")
+        if self._size + identity.size > _MAX_IDENTITIES:
+            raise RegistryFull(f"The identities of all peers have more than {_MAX_IDENTITIES:,} bytes")
         if identity.network_name in self.peers:
             raise AddressTaken(f"A peer with the name {identity.network_name!r} is already connected")
         peer.name, peer.kind = identity.network_name, identity.kind
@@ -100,7 +100,7 @@ class Registry:
             self.services[peer.service] = peer
 
     def remove(self, peer: Peer) -> None:
-        """Forget a peer, its links and its locks."""
+        """Remove a peer, its links and its locks."""
         if self.peers.get(peer.name) is not peer:
             return
         del self.peers[peer.name]
@@ -117,12 +117,11 @@ class Registry:
         peer.last_service = None
 
     def link(self, peer: Peer, name: str) -> dict[str, Any]:
-        """Link a peer with a Service, and return what is known about the Service.
+        """Link a peer with a Service, and return the identity of the Service.
 
         Raises:
             KeyError: There is no such Service.
-            PermissionError: The Service is locked, or has as many links as it wants, or the peer has as many
-                as it may have.
+            PermissionError: The Service is locked, or the limit of its links or of those of the peer is met.
         """
         service = self.services.get(name)
         if service is None:
@@ -150,7 +149,7 @@ class Registry:
         return service.info
 
     def unlink(self, peer: Peer, name: str) -> bool:
-        """End a link, and release the lock of the peer. True, also if there is no such Service.
+        """End a link, and release the lock of the peer; return True, even if there is no such Service.
 
         Raises:
             KeyError: The peer was not linked with the Service.
@@ -202,10 +201,10 @@ class Registry:
         )
 
     def acquire_lock(self, peer: Peer, name: str, *, shared: bool) -> list[str]:
-        """Lock a Service against new links, and return the names of those that are linked with it.
+        """Lock a Service against new links, and return the names of the linked peers.
 
         Args:
-            peer: Who wants the lock.
+            peer: The peer that acquires the lock.
             name: The name of the Service.
             shared: Whether others may be linked with it.
 
@@ -246,7 +245,7 @@ class Registry:
         return [linked.name for linked in links]
 
     def release_lock(self, peer: Peer, name: str) -> list[str]:
-        """Release the lock of a peer, if it holds one, and return the names of those that still hold one.
+        """Release the lock of a peer, if it holds one, and return the names of the peers that hold one.
 
         Raises:
             KeyError: There is no such Service.
@@ -258,11 +257,11 @@ class Registry:
         return [holder.name for holder in service.locks]
 
     def release_locks(self, name: str, holder: str | None = None) -> list[str]:
-        """Release the locks of others, and return the names of those that have held them.
+        """Release locks of a Service, and return the names of the peers that have held them.
 
         Args:
             name: The name of the Service.
-            holder: The network name or the address of the peer whose lock it is; None: all.
+            holder: The network name or the address of the peer that holds the lock; None: all.
 
         Raises:
             KeyError: There is no such Service.
@@ -279,7 +278,7 @@ class Registry:
         return [peer.name for peer in holders]
 
     def clients(self) -> dict[str, dict[str, Any]]:
-        """What is known about the clients, by network name."""
+        """Return the identities of the clients, by network name."""
         return {name: peer.info for name, peer in self.peers.items() if peer.kind == "client"}
 
 

@@ -1,16 +1,17 @@
-"""What a person types who is connected by a program like ``openssl s_client``: words instead of JSON.
+"""Typed lines: requests in words instead of JSON, from a person at a program like ``openssl s_client``.
 
 .. code-block:: text
 
-    client Name                     who is there, when the Manager asks for the identity
-    identity                        who is connected to the Manager
+    client Name                     the answer to the question for the identity
+    identity                        the identity of the Manager
     link Echo                       link with a Service
     Echo echo 1 x=2                 a request: Service, attribute, arguments, keyword arguments
     "My Service" say "two words"    names and values with spaces
     disconnect                      or: exit
 
-As msl-network 1.0.0 has it, with these differences: keyword arguments may be followed by positional ones, a
-value may be a list or a dictionary with spaces in it, and the words above are whole words.
+The syntax is that of msl-network 1.0.0, except that keyword arguments may be followed by positional ones, a
+value may be a list or a dictionary with spaces in it, and the words above are whole words. The functions are
+pure.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from typing import Any
 
 from msl_network_trio.constants import DISCONNECT_REQUEST, MANAGER
 
-_LONGEST = 4096
-"""How many bytes somebody may type in a line. What is longer was not typed, and is meant to be JSON."""
+_MAX_BYTES = 4096
+"""Maximum bytes of a typed line. A longer one was not typed, and is meant to be JSON."""
 
-_MOST = 100
-"""How many arguments somebody may type; to read one takes some 30 microseconds."""
+_MAX_ARGUMENTS = 100
+"""Maximum number of arguments, each of which takes some 30 microseconds."""
 
 _QUOTED = r'"[^"]*"|\'[^\']*\''
 _NAME = re.compile(rf"\s*({_QUOTED}|\S+)")
@@ -37,8 +38,8 @@ _WORDS = {"true": True, "false": False, "null": None, "none": None}
 
 
 def typed(line: bytes) -> str | None:
-    """Return what somebody has typed, or None if the line is no such thing: broken JSON, or garbage."""
-    if len(line) > _LONGEST:
+    """Return the text of a typed line; None if it is none, but broken JSON or garbage."""
+    if len(line) > _MAX_BYTES:
         return None
     try:
         text = line.decode("utf-8").strip()
@@ -48,7 +49,7 @@ def typed(line: bytes) -> str | None:
 
 
 def identity(text: str) -> dict[str, Any] | None:
-    """Return the identity that was typed, None if that was none."""
+    """Return the identity in a typed text; None if there is none."""
     word, _, name = text.partition(" ")
     if word.lower() != "client":
         return None
@@ -57,9 +58,9 @@ def identity(text: str) -> dict[str, Any] | None:
 
 
 def request(text: str) -> dict[str, Any] | None:
-    """Return the fields of the request that was typed, None if that was none.
+    """Return the fields of the request in a typed text; None if there is none.
 
-    Its answer has no uid, as a person has none to give.
+    The request has no uid, and so its answer has none.
     """
     word, _, rest = text.partition(" ")
     rest = rest.strip()
@@ -77,7 +78,7 @@ def request(text: str) -> dict[str, Any] | None:
     if service is None or attribute is None:
         return None
     args, kwargs = _arguments(text[attribute.end() :])
-    are_few = len(args) + len(kwargs) <= _MOST
+    are_few = len(args) + len(kwargs) <= _MAX_ARGUMENTS
     return _request(_unquoted(service[1]), _unquoted(attribute[1]), args, kwargs) if are_few else None
 
 
@@ -97,11 +98,11 @@ def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
     kwargs: dict[str, Any] = {}
     position = 0
     may_nest = True
-    while len(args) + len(kwargs) <= _MOST and (match := _ARGUMENT.match(text, position)):
+    while len(args) + len(kwargs) <= _MAX_ARGUMENTS and (match := _ARGUMENT.match(text, position)):
         name, value = match.groups()
         position = match.end()
         if may_nest and value[0] in _OPENING:
-            # Where one has no end none is looked for again: that would take long for a line of brackets.
+            # After one without an end none is searched for again: a line of brackets would take long.
             end = _end_of_nested(text, match.start(2))
             may_nest = end > 0
             position = end or position
@@ -114,7 +115,7 @@ def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
 
 
 def _end_of_nested(text: str, start: int) -> int:
-    """Return where a list, tuple or dictionary ends that begins here; 0 if it does not end."""
+    """Return the end of the list, tuple or dictionary that begins at an index; 0 if it does not end."""
     depth, quote = 0, ""
     for position in range(start, len(text)):
         character = text[position]
@@ -132,21 +133,21 @@ def _end_of_nested(text: str, start: int) -> int:
 
 
 def _value(text: str) -> Any:
-    """Return a value: as JSON or Python writes it, or else the text itself."""
+    """Return a value in the syntax of JSON or Python, or else the text itself."""
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     for read in (json.loads, _literal):
         try:
             return read(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-            pass  # then it is something else, in the end text
+            pass  # it is of another syntax, at last text
     return _unquoted(text)
 
 
 def _literal(text: str) -> Any:
-    """Return the value that Python writes like this. Raises as `ast.literal_eval`."""
+    """Return the value of a Python literal; raises as `ast.literal_eval`."""
     with warnings.catch_warnings():
-        # Somebody else has written it, and cannot see what Python says of "1x" or of a backslash.
+        # Its writer is at the other end, and cannot see warnings about "1x" or a backslash.
         warnings.simplefilter("ignore")
         return ast.literal_eval(text)
 

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from msl_network_trio.protocol.manager.admission import Authentication
+from msl_network_trio.protocol.manager.authentication import Authentication
 from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.protocol.manager.pending_check import (
     AdminRequest,

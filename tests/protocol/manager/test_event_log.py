@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from msl_network_trio.protocol.manager import event_log as records
-from msl_network_trio.protocol.manager.event_log import FIELDS, Allowance
+from msl_network_trio.protocol.manager.event_log import FIELDS
 from msl_network_trio.protocol.manager.peer import Host
 from tests.protocol.network import Clock, Network, notification, read, reply, request
 
@@ -99,29 +99,29 @@ def test_a_host_that_causes_too_many_records_is_summed_up_and_others_are_not(log
     network = Network(clock=clock)
     echo, loud, other = network.peer("Echo", "service"), network.peer(), network.connect()
     other.host = Host("e", "elsewhere", "e", "e")
-    count = records.AT_ONCE + 500
+    count = records.BURST + 500
     network.send(loud, *[request("Nope", "e")] * count)
-    assert len(events(log, "refused")) == records.AT_ONCE - 2  # two have connected
+    assert len(events(log, "refused")) == records.BURST - 2  # two have connected
     network.send(echo, *[notification("Other")] * 10)
     assert events(log, "forged") == []  # the same host
     network.send(other, {"result": {"name": "O", "type": "client"}}, request("Nope", "e"))
-    assert len(events(log, "refused")) == records.AT_ONCE - 1
+    assert len(events(log, "refused")) == records.BURST - 1
     assert events(log, "left_out") == []
     clock.now += 1
     network.send(loud, request("Nope", "e"))
     [left_out] = events(log, "left_out")
-    assert (left_out["count"], left_out["host"]) == (count - (records.AT_ONCE - 2) + 10, "vm")
+    assert (left_out["count"], left_out["host"]) == (count - (records.BURST - 2) + 10, "vm")
     network.protocol.event_log.close()
     assert len(events(log, "left_out")) == 1  # nothing more to tell
 
 
-def test_all_addresses_of_an_ipv6_network_have_one_allowance(log):
+def test_all_addresses_of_an_ipv6_network_have_one_limit(log):
     network = Network(clock=Clock())
-    for number in range(records.AT_ONCE + 10):
+    for number in range(records.BURST + 10):
         peer = network.connect()
         peer.host = Host("h", f"2001:db8::{number:x}", "h", "h")
         network.send(peer, 5)
-    assert len(events(log, "rejected")) == records.AT_ONCE
+    assert len(events(log, "rejected")) == records.BURST
     network.protocol.event_log.close()
     [left_out] = events(log, "left_out")
     assert (left_out["count"], left_out["host"]) == (10, "2001:db8::/64")
@@ -130,14 +130,14 @@ def test_all_addresses_of_an_ipv6_network_have_one_allowance(log):
 def test_what_was_left_out_is_told_in_the_end(log):
     network = Network(clock=Clock())
     loud = network.peer()
-    network.send(loud, *[request("Nope", "e")] * (records.AT_ONCE + 9))
+    network.send(loud, *[request("Nope", "e")] * (records.BURST + 9))
     network.protocol.event_log.close()
     [left_out] = events(log, "left_out")
     assert left_out["count"] == 10
 
 
 def test_hosts_are_not_remembered_for_ever(log, monkeypatch):
-    monkeypatch.setattr(records, "_HOSTS", 10)
+    monkeypatch.setattr(records, "_MAX_HOSTS", 10)
     network = Network(clock=Clock())
     for number in range(30):
         peer = network.connect()
@@ -147,18 +147,11 @@ def test_hosts_are_not_remembered_for_ever(log, monkeypatch):
     assert [event["host"] for event in events(log, "rejected")] == [str(number) for number in range(30)]
 
 
-def test_what_is_not_logged_takes_nothing_of_the_allowance(log):
+def test_what_is_not_logged_takes_nothing_of_the_limit(log):
     log.set_level(logging.WARNING)
     network = Network(clock=Clock())
     loud = network.peer()
-    network.send(loud, *[request("Nope", "e")] * 2 * records.AT_ONCE)
+    network.send(loud, *[request("Nope", "e")] * 2 * records.BURST)
     network.send(loud, notification("Other"))
     assert len(events(log, "forged")) == 1
     assert events(log, "left_out", "refused") == []
-
-
-def test_an_allowance_is_renewed_as_time_goes_by_and_no_more_than_at_first():
-    allowance = Allowance(3, 2, 100.0)
-    assert [allowance.take(100.0) for _ in range(5)] == [True, True, True, False, False]
-    assert [allowance.take(100.6) for _ in range(2)] == [True, False]
-    assert [allowance.take(1000.0) for _ in range(4)] == [True, True, True, False]

@@ -6,7 +6,7 @@ import pytest
 
 from msl_network_trio.protocol.manager import open_requests, registry
 from msl_network_trio.protocol.manager import protocol as manager
-from msl_network_trio.protocol.manager.admission import Authentication
+from msl_network_trio.protocol.manager.authentication import Authentication
 from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.protocol.manager.protocol import MAX_LINES
 from tests.protocol.network import Clock, Network, encoded, notification, raw, read, reply, request
@@ -101,8 +101,8 @@ def test_a_uid_is_of_bounded_length():
 
 def test_all_peers_together_may_have_so_many_open_requests_and_each_some_in_any_case(monkeypatch):
     monkeypatch.setattr(open_requests, "_FREE", 2)
-    monkeypatch.setattr(open_requests, "_MORE", 3)
-    monkeypatch.setattr(open_requests, "_MOST", 5)
+    monkeypatch.setattr(open_requests, "_GRANT", 3)
+    monkeypatch.setattr(open_requests, "_SHARED", 5)
     clock = Clock()
     network = Network(max_requests=100, clock=clock)
     echo, client, other = network.peer("Echo", "service"), network.peer(), network.peer()
@@ -259,7 +259,7 @@ def test_what_a_service_says_of_itself_is_of_bounded_size():
 
 
 def test_what_all_say_of_themselves_is_of_bounded_size(monkeypatch):
-    monkeypatch.setattr(registry, "_LARGEST_IDENTITIES", 100_000)
+    monkeypatch.setattr(registry, "_MAX_IDENTITIES", 100_000)
     network = Network()
     first = network.peer("First", os="x" * 60_000)
 
@@ -305,7 +305,7 @@ def test_lines_that_wait_for_a_verdict_are_handled_in_turns_when_it_has_come(is_
     network = Network(authentication=Authentication(hostname=not is_let_in))
     echo = network.connect()
     if not is_let_in:
-        network.protocol.resolve(echo, verdict=True)
+        network.protocol.resolve(echo, result=True)
     network.send(echo, {"result": {"name": "Echo", "type": "service", "attributes": {}}})
     read(echo)
     client = network.connect()
@@ -357,7 +357,7 @@ def send_part(network, peer, size):
 
 
 def test_lines_of_all_peers_that_are_not_complete_are_bounded_and_who_has_most_goes(monkeypatch):
-    monkeypatch.setattr(manager, "_UNFINISHED", 10_000)
+    monkeypatch.setattr(manager, "_MAX_INCOMPLETE", 10_000)
     network = Network()
     echo, honest = network.peer("Echo", "service"), network.peer()
     honest.host = Host("lab", "10.0.0.1", "lab", "lab")
@@ -383,7 +383,7 @@ def test_lines_of_all_peers_that_are_not_complete_are_bounded_and_who_has_most_g
 
 
 def test_what_was_incomplete_counts_no_more_when_it_is_complete_or_its_peer_has_gone(monkeypatch):
-    monkeypatch.setattr(manager, "_UNFINISHED", 10_000)
+    monkeypatch.setattr(manager, "_MAX_INCOMPLETE", 10_000)
     network = Network()
     network.peer("Echo", "service")
     peer = network.peer()
@@ -394,7 +394,7 @@ def test_what_was_incomplete_counts_no_more_when_it_is_complete_or_its_peer_has_
         send_part(network, gone, 4000)
         network.protocol.disconnect(gone)
     assert not peer.close_reason
-    assert network.protocol._unfinished.size == 0
+    assert network.protocol._incomplete.size == 0
 
 
 class Untouched(dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from msl_network_trio.protocol.manager.admission import Authentication
+from msl_network_trio.protocol.manager.authentication import Authentication
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.peer_queue import PeerQueue
 from msl_network_trio.protocol.manager.pending_check import AdminRequest, LoginCheck, UserCheck

@@ -203,7 +203,7 @@ def test_who_is_one_too_many_is_told_when_to_try_again(monkeypatch):
     network.send(other, {"result": {"name": "C", "type": "client"}})
     told = read(other)[-1]
     assert (told["message"].split(",")[0], told["again"]) == ("ValueError: 1 peers are connected", 10.0)
-    monkeypatch.setattr(registry, "_LARGEST_IDENTITIES", 10)
+    monkeypatch.setattr(registry, "_MAX_IDENTITIES", 10)
     network = Network()
     other = network.connect()
     network.send(other, {"result": {"name": "C", "type": "client"}})

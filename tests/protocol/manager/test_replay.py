@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from msl_network_trio.protocol.manager.admission import Authentication
+from msl_network_trio.protocol.manager.authentication import Authentication
 from msl_network_trio.protocol.manager.peer import Host, Peer
 from msl_network_trio.protocol.manager.pending_check import HostCheck, LoginCheck, PendingCheck, UserCheck
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol

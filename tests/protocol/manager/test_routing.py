@@ -463,7 +463,7 @@ def test_a_line_of_any_length_is_not_searched(network, monkeypatch):
 
 
 @pytest.mark.parametrize("name", UNDECODABLE)
-def test_who_phase_a_reply_that_cannot_be_decoded_is_told(network, name):
+def test_who_waits_for_a_reply_that_cannot_be_decoded_is_told(network, name):
     service, client = network.peer("Echo", "service"), network.peer()
     network.send(client, request("Echo", "e", uid="a"), request("Echo", "e", uid="b"))
     first, second = read(service)
