@@ -17,7 +17,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.interop.reference import START, free_port
+from tests.interop.reference import free_port
 from tests.patience import PATIENCE
 
 SSHD = shutil.which(
@@ -99,7 +99,7 @@ def the_sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     try:
         seen = []
         while not seen or "Server listening on" not in seen[-1]:
-            line = lines.get(timeout=START)
+            line = lines.get(timeout=PATIENCE)
             assert line is not None, f"sshd has ended: {seen}"
             seen.append(line)
         yield Sshd(process, folder, port, getpass.getuser())
