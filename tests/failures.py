@@ -31,7 +31,7 @@ from typing import Any
 import attrs
 import trio
 
-from tests.interop.reference import START, Manager, Process, start_manager
+from tests.interop.reference import Manager, Process, start_manager
 
 PATIENCE = 4.0
 """After how many seconds without news a client counts as one that waits for ever."""
@@ -579,7 +579,7 @@ def watch(popen: subprocess.Popen[str], service: Process) -> Seen:
     reader = threading.Thread(target=read, args=(popen.stdout,), daemon=True)
     reader.start()
     seen = Seen()
-    patience = START
+    patience = 30.0  # seconds for a process to start
     try:
         while line := news.get(timeout=patience):
             match json.loads(line):
