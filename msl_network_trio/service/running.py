@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import trio
 
@@ -26,14 +26,18 @@ from msl_network_trio.service.state import ServiceState
 from msl_network_trio.signals import StopSignals, stop_signals
 from msl_network_trio.visible import visible
 
-if TYPE_CHECKING:
-    from msl_network_trio.service.service import Service
-
 logger = get_logger(__name__)
 
 
+class Runnable(Protocol):
+    """An object whose attributes clients request: a `Service`."""
+
+    def shutdown_handler(self) -> Any:
+        """See `Service.shutdown_handler`."""
+
+
 async def connect_and_serve(
-    service: Service, state: ServiceState, settings: Settings, task_status: trio.TaskStatus[None]
+    service: Runnable, state: ServiceState, settings: Settings, task_status: trio.TaskStatus[None]
 ) -> None:
     """Connect a Service to a Manager and serve requests until the end; see `Service.run`.
 
@@ -81,7 +85,7 @@ async def connect_and_serve(
 
 
 @trio.lowlevel.disable_ki_protection
-def make_identity(service: Service, state: ServiceState) -> dict[str, Any]:
+def make_identity(service: Runnable, state: ServiceState) -> dict[str, Any]:
     """Return the identity of a Service; evaluates its properties."""
     return {
         "type": "service",
