@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, current_task, wait_task_rescheduled
+from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
 
 from msl_network_trio import arguments
 from msl_network_trio.callbacks import CallbackTasks
@@ -31,6 +31,7 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
 from msl_network_trio.hidden import Hidden
 from msl_network_trio.logger import get_logger
+from msl_network_trio.parking import RESUME
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import NotificationBatch
@@ -363,6 +364,10 @@ class Connection:
                 self._to_start.clear()
                 try:
                     await self._read()
+                except ConnectionLost as error:
+                    self._reason.set_lost(error)
+                except Exception as error:  # noqa: BLE001 - it is logged
+                    self._fail(error)
                 finally:
                     self._end()
                 nursery.cancel_scope.cancel()
@@ -372,40 +377,35 @@ class Connection:
                 self.finished.set()
 
     async def _read(self) -> None:
-        """Read until the connection ends, and dispatch what is received."""
-        protocol, threads, requests, idle_probe = (
-            self.protocol,
-            self.threads,
-            self._requests,
-            self._idle_probe,
-        )
+        """Read until the connection ends, and dispatch what is received.
+
+        Raises:
+            ConnectionLost: The stream cannot be read any more.
+        """
+        protocol, threads, requests = self.protocol, self.threads, self._requests
         receive = self._transport.receive
         event: Event | None
-        try:
-            while True:
-                data = await receive()
-                if not data:
-                    self._reason.set(protocol.receive_eof(self._transport.close_reason))
-                    return
-                idle_probe.is_active = True
-                if threads.is_shared:
-                    await self._read_shared(data)
-                else:
-                    for event in protocol.receive(data):
-                        if isinstance(event, Request):
-                            event.wake()
-                        else:
-                            self._dispatch_notifications(event)
-                    event = None  # a reply must not be kept alive while nothing is received
-                if protocol.outbox.unsent or requests.waiting:
-                    requests.schedule_flush()
-                if protocol.broken is not None:
-                    self._reason.set(protocol.broken)
-                    return
-        except ConnectionLost as error:
-            self._reason.set_lost(error)
-        except Exception as error:  # noqa: BLE001 - it is logged
-            self._fail(error)
+        while data := await receive():
+            self._idle_probe.is_active = True
+            if threads.is_shared:
+                await self._read_shared(data)
+            else:
+                for event in protocol.receive(data):
+                    if type(event) is ParkedRequest:  # what event.wake() does, without the call
+                        if (task := event.waiter) is not None:
+                            event.waiter = None
+                            reschedule(task, RESUME)
+                    elif isinstance(event, Request):
+                        event.wake()
+                    else:
+                        self._dispatch_notifications(event)
+                event = None  # a reply must not be kept alive while nothing is received
+            if protocol.outbox.unsent or requests.waiting:
+                requests.schedule_flush()
+            if protocol.broken is not None:
+                self._reason.set(protocol.broken)
+                return
+        self._reason.set(protocol.receive_eof(self._transport.close_reason))
 
     async def _read_shared(self, data: bytes) -> None:
         """Dispatch what was received, and lend the stream to threads that wait for replies, if that pays."""
