@@ -108,6 +108,29 @@ def test_no_modules_import_each_other_in_a_circle():
     assert circles() == []
 
 
+TYPES_OF_VIEWS = {"client.client", "client.link", "client.linked_client", "client.views"}
+"""The modules that name, by the package, the types of the blocking forms of their classes."""
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_a_module_imports_the_package_itself_only_to_name_types_of_the_blocking_api(module):
+    # The package may import every layer, so this would be a way around the layers.
+    tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
+    for_types = {
+        id(node)
+        for block in tree.body
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and "msl_network_trio" in {alias.name for alias in node.names}:
+            assert module in TYPES_OF_VIEWS
+            assert id(node) in for_types
+            used = {ast.unparse(name) for name in ast.walk(tree) if isinstance(name, ast.Attribute)}
+            used = {name for name in used if name.startswith("msl_network_trio.") and name.count(".") == 2}
+            assert all(name.startswith("msl_network_trio.sync.") for name in used)
+
+
 @pytest.mark.parametrize("module", [name for name in sorted(modules()) if LAYERS[layer(name)] in PURE])
 def test_the_protocol_does_no_io(module):
     roots = {name.partition(".")[0] for name in imports(modules()[module])}
