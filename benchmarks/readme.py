@@ -29,8 +29,8 @@ The clients alone, with the same fake Manager (min / median / max of the rounds)
 """
 
 _ABOUT_NETWORKS: Final = """\
-Manager and Service alone, under the same load, with async or plain methods of this package's Service (median of
-the rounds):
+Manager and Service alone, under the same load, with async or plain methods of this package's Service (median
+of the rounds):
 """
 
 Key = tuple[str, str, str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,20 @@ def test_no_file_names_a_path_of_one_computer():
     found = []
     for suffix in ("*.md", "*.py", "*.toml", "*.yaml", "*.js", "*.mjs", "*.html"):
         for path in ROOT.rglob(suffix):
-            if not {".nox", ".venv", "venv", "build", "dist", "node_modules"} & set(path.parts):
+            if not {".nox", ".venv", "venv", "build", "dist"} & set(path.relative_to(ROOT).parts):
                 text = path.read_text(encoding="utf-8")
                 found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in pattern.finditer(text)]
     assert [each for each in found if not each.startswith("tests/test_contributing.py")] == []
+
+
+def test_the_extras_that_are_named_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    [named] = re.findall(r'pip install -e "\.\[([a-z,]+)\]"', PAGE)
+    assert set(named.split(",")) <= extras.keys()
+
+
+def test_the_files_that_are_linked_exist():
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", PAGE):
+        assert (ROOT / target).exists(), target
