@@ -142,9 +142,9 @@ async def open_trusted_as_browsers(
 ) -> TlsStream:
     """Connect with TLS to a server that the system's CAs certify, or else as `open_trusted`.
 
-    The CAs are not used with a `cert_file`, which is the only trusted one then, nor without `assert_hostname`,
-    as every server with a CA certificate would be trusted. A certificate that was saved for the host is
-    tried first, which saves a connection.
+    The CAs are not used with a `cert_file`, the only trusted one then, nor without `assert_hostname`,
+    as every server with a CA certificate would be trusted. A certificate that was saved for the host is tried
+    first, which saves a connection.
 
     Args and exceptions are those of `open_trusted`.
     """

@@ -1,4 +1,7 @@
-"""Lines between two connections, as they are, until one of the two ends."""
+"""Relay of lines between a WebSocket and a Manager, unchanged, until one of the two ends.
+
+Everything here runs in the Trio thread.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,32 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.gateway.handshake_proxy import HandshakeProxy
 from msl_network_trio.protocol.manager.pending_check import Throttled
 from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.send_queue import Stalled, wait_send
 from msl_network_trio.transport.websocket import WebSocketStream
 
-_GOODBYE = 2.0
-"""How many seconds the end that is left has to read what it is told last, and to say goodbye."""
+_CLOSE_TIMEOUT = 2.0
+"""Seconds for the remaining end to receive the last data and to close the connection."""
 
 
 class _Code(IntEnum):
-    """With which codes the WebSocket is closed (RFC 6455, 7.4.1)."""
+    """Close codes of the WebSocket (RFC 6455, section 7.4.1)."""
 
     GOING_AWAY = 1001
     INTERNAL_ERROR = 1011
 
 
 @attrs.frozen
-class End:
-    """How a relay has ended."""
+class RelayEnd:
+    """The end of a relay."""
 
     of_manager: bool
-    """Whether it was the Manager's end that did."""
+    """Whether the connection to the Manager ended first."""
 
     reason: str
-    """Why."""
+    """The reason."""
 
     is_lost: bool = False
-    """Whether it was not closed in order."""
+    """Whether it was not an orderly end."""
 
 
 async def relay(
@@ -44,26 +48,24 @@ async def relay(
     upstream: Stream,
     stalled_after: float,
     handshake: HandshakeProxy | None = None,
-) -> End:
-    """Pass everything on, both ways, until one end is closed; then close the other one.
+) -> RelayEnd:
+    """Forward all data in both directions until one end is closed, and then close the other one.
 
-    Nothing is read of one end while the other one does not take what was read before.
+    Backpressure: nothing is received from one end while the other one does not accept the last data.
 
     Args:
-        websocket: The peer.
-        upstream: The connection to its Manager.
-        stalled_after: After how many seconds in which it takes nothing an end is given up: a Manager of
-            msl-network has all clients of a Service wait for the one that does not read.
-        handshake: What is known of the peer until it has been let in; None: all that it says passes as it is.
-
-    Returns:
-        How it has ended.
+        websocket: The connection to the peer.
+        upstream: The peer's connection to the Manager.
+        stalled_after: Maximum seconds in which an end accepts nothing. In msl-network's Manager, a client
+            that does not receive blocks all clients of the same Service.
+        handshake: Inspects the data of the handshake until the Manager has admitted the peer; None: all data
+            is forwarded unchanged.
     """
-    ends: list[End] = []
-    up, down = _Way(websocket, upstream), _Way(upstream, websocket)
+    ends: list[RelayEnd] = []
+    up, down = _Direction(websocket, upstream), _Direction(upstream, websocket)
 
-    async def pump(way: _Way, *, of_manager: bool) -> None:
-        ends.append(await _pump(way, stalled_after, handshake, of_manager=of_manager))
+    async def pump(direction: _Direction, *, of_manager: bool) -> None:
+        ends.append(await _pump(direction, stalled_after, handshake, of_manager=of_manager))
         nursery.cancel_scope.cancel()
 
     async def pump_up() -> None:
@@ -72,7 +74,7 @@ async def relay(
         except Throttled as throttled:
             assert handshake is not None
             websocket.send_nowait(handshake.throttled_reply(throttled))
-            ends.append(End(True, str(throttled)))  # to the peer it is as if the Manager had said so
+            ends.append(RelayEnd(True, str(throttled)))  # the peer sees it as the Manager's answer
             nursery.cancel_scope.cancel()
 
     try:
@@ -80,7 +82,7 @@ async def relay(
             nursery.start_soon(pump_up)
             await pump(down, of_manager=True)
         end = ends[0]
-        with trio.move_on_after(_GOODBYE):
+        with trio.move_on_after(_CLOSE_TIMEOUT):
             if end.of_manager:
                 code = _Code.INTERNAL_ERROR if end.is_lost else _Code.GOING_AWAY
                 websocket.send_close(code, end.reason)
@@ -91,73 +93,81 @@ async def relay(
     finally:
         if handshake is not None:
             handshake.finish()
-        # Behind a goodbye it knows that not all was said.
+        # A close frame has told the peer already that the data is not complete.
         websocket.end(cut_off=down.is_inside_a_line and not websocket.has_sent_close)
         upstream.end(cut_off=up.is_inside_a_line)
     return end
 
 
 @attrs.define
-class _Way:
-    """One of the two ways on which lines are passed on."""
+class _Direction:
+    """One of the two directions of a relay."""
 
     source: Stream
     target: Stream
     is_inside_a_line: bool = False
-    """Whether the target has been sent a part of a line, or may have been."""
+    """Whether a part of a line may have been sent to the target."""
 
 
 async def _pump(
-    way: _Way, stalled_after: float, handshake: HandshakeProxy | None, *, of_manager: bool
-) -> End:
-    """Pass on what comes from one end, until one of the two has ended."""
+    direction: _Direction, stalled_after: float, handshake: HandshakeProxy | None, *, of_manager: bool
+) -> RelayEnd:
+    """Forward data in one direction until one of the two ends is closed."""
     names = {True: "the Manager", False: "the peer"}
     try:
-        while data := await way.source.receive():
-            way.is_inside_a_line = True
+        while data := await direction.source.receive():
+            direction.is_inside_a_line = True
             try:
                 if handshake is None:
-                    reason = await _send(way.target, data, stalled_after)
+                    reason = await _send(direction.target, data, stalled_after)
                 elif of_manager:
                     handshake.receive_from_manager(data)
-                    reason = await _send(way.target, data, stalled_after)
+                    reason = await _send(direction.target, data, stalled_after)
                 else:
                     reason = await handshake.forward_to_manager(
-                        data, partial(_send, way.target, stalled_after=stalled_after)
+                        data, partial(_send, direction.target, stalled_after=stalled_after)
                     )
                 if handshake is not None and handshake.is_finished:
                     handshake = None
-                    way.source.limit_buffer(None)
+                    direction.source.limit_buffer(None)
             except ConnectionLost as error:
                 reason = f"lost: {error}"
             if reason:
-                return End(not of_manager, f"the connection to {names[not of_manager]} was {reason}", True)
-            way.is_inside_a_line = not data.endswith(b"\n")
+                return RelayEnd(
+                    not of_manager, f"the connection to {names[not of_manager]} was {reason}", True
+                )
+            direction.is_inside_a_line = not data.endswith(b"\n")
     except ConnectionLost as error:
-        return End(of_manager, f"the connection to {names[of_manager]} was lost: {error}", True)
-    where = " in the middle of a line" if way.is_inside_a_line else ""
-    text = f" ({way.source.close_reason})" if way.source.close_reason else ""
-    return End(of_manager, f"{names[of_manager]} closed the connection{where}{text}", way.is_inside_a_line)
+        return RelayEnd(of_manager, f"the connection to {names[of_manager]} was lost: {error}", True)
+    where = " in the middle of a line" if direction.is_inside_a_line else ""
+    text = f" ({direction.source.close_reason})" if direction.source.close_reason else ""
+    return RelayEnd(
+        of_manager, f"{names[of_manager]} closed the connection{where}{text}", direction.is_inside_a_line
+    )
 
 
 async def _send(target: Stream, data: bytes, stalled_after: float) -> str:
-    """Send all of it, and return why that is given up, if it is.
+    """Send all data.
+
+    Returns:
+        The reason why the target is given up; empty if it is not.
 
     Raises:
-        ConnectionLost: The target is gone.
+        ConnectionLost: The connection is broken or closed.
     """
     rest = memoryview(data)
-    while rest := rest[target.send_nowait(rest) :]:
-        with trio.move_on_after(stalled_after) as scope:
-            await target.wait_send()
-        if scope.cancelled_caught:
-            return f"given up, since it has read nothing for {stalled_after:g} seconds"
+    try:
+        while rest := rest[target.send_nowait(rest) :]:
+            await wait_send(target, stalled_after)
+    except Stalled:
+        return f"given up, since it has read nothing for {stalled_after:g} seconds"
     return ""
 
 
 async def _until_end(transport: Stream) -> None:
+    """Receive and discard data until the end of the stream."""
     try:
         while await transport.receive():
             pass
     except ConnectionLost:
-        pass  # which is an end as well
+        pass  # an end as well

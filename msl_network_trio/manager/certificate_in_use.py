@@ -1,4 +1,7 @@
-"""Expiry reports and reload of the certificate that a running Manager uses."""
+"""Expiry reports and reload of the certificate of a running Manager.
+
+Files are read in worker threads, everything else runs in the Trio thread.
+"""
 
 from __future__ import annotations
 
@@ -15,35 +18,35 @@ import trio
 
 from msl_network_trio.exceptions import CertificateError
 from msl_network_trio.logger import get_logger
-from msl_network_trio.manager.certificates import Shown, refusal, shown
+from msl_network_trio.manager.certificates import PresentedCertificate, presented_certificate, refusal
 from msl_network_trio.protocol.manager.event_log import emit
 
 logger = get_logger(__name__)
 
 _DAY: Final = 24 * 3600.0
-"""Seconds."""
+"""Seconds of a day."""
 
 _REPORTS: Final = (30, 7, 1, 0)
-"""Days before a certificate expires at which that is reported."""
+"""Days before the expiry at which it is reported."""
 
-_LOOK_EVERY: Final = 3600.0
-"""Maximum number of seconds between looks at the clock, which may be set."""
+_CLOCK_CHECK_INTERVAL: Final = 3600.0
+"""Maximum seconds between two checks of the clock, which may be adjusted."""
 
 
 @attrs.frozen
-class Pair:
-    """A certificate and its key, loaded."""
+class LoadedCertificate:
+    """A certificate and its key, loaded from their files."""
 
     context: ssl.SSLContext
 
     path: Path
     """The file of the certificate."""
 
-    shown: Shown | None
-    """What clients are shown; None: they accept nothing that could be shown."""
+    presented: PresentedCertificate | None
+    """The certificate that clients receive; None if they would not accept it."""
 
 
-def load(make: Callable[[], tuple[ssl.SSLContext, Path]]) -> Pair:
+def load(make: Callable[[], tuple[ssl.SSLContext, Path]]) -> LoadedCertificate:
     """Load key and certificate; blocking.
 
     Args:
@@ -53,70 +56,71 @@ def load(make: Callable[[], tuple[ssl.SSLContext, Path]]) -> Pair:
         CertificateError: They cannot be used.
     """
     context, path = make()
-    return Pair(context, path, shown(context, path))
+    return LoadedCertificate(context, path, presented_certificate(context, path))
 
 
 class CertificateInUse:
-    """The certificate of a Manager that runs.
+    """The certificate of a running Manager.
 
     Args:
-        pair: It and its key.
-        make: Calls `server_context` once more.
-        use: Has connections secured with another context from then on.
-        now: Returns the time in seconds since 1970.
+        loaded: The certificate and its key.
+        make: Calls `server_context` to load them again.
+        use: Sets the context for new connections.
+        now: Returns the time in seconds since the epoch.
 
     Attributes:
-        pair: The certificate and its key.
+        loaded: The certificate and its key.
     """
 
     def __init__(
         self,
-        pair: Pair,
+        loaded: LoadedCertificate,
         make: Callable[[], tuple[ssl.SSLContext, Path]],
         use: Callable[[ssl.SSLContext], None],
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.pair = pair
+        self.loaded = loaded
         self._make = make
         self._use = use
         self._now = now
-        self._one_at_a_time = trio.Lock()
+        self._reload_lock = trio.Lock()
         self._changed = trio.Event()
 
     async def reload(self) -> dict[str, Any]:
-        """Read key and certificate from their files again, and use them for new connections.
+        """Load key and certificate again and use them for new connections.
 
         Returns:
-            The file of the ``certificate``, its SHA-256 ``fingerprint``, and when it ``expires`` (ISO 8601).
+            ``certificate``: the path of its file; ``fingerprint``: SHA-256; ``expires``: end of validity
+            (ISO 8601).
 
         Raises:
-            CertificateError: They cannot be used; those that were in use stay so.
+            CertificateError: They cannot be used; the current ones remain in use.
         """
-        async with self._one_at_a_time:
-            pair = await trio.to_thread.run_sync(self._load)
-            self.pair = pair
-            self._use(pair.context)
+        async with self._reload_lock:
+            loaded = await trio.to_thread.run_sync(self._load)
+            self.loaded = loaded
+            self._use(loaded.context)
             self._changed.set()
-        assert pair.shown is not None  # else it was refused
-        logger.info("new connections are secured with the certificate %s", pair.shown.fingerprint)
+        assert loaded.presented is not None  # else _load() has raised an error
+        logger.info("new connections are secured with the certificate %s", loaded.presented.fingerprint)
         return {
-            "certificate": str(pair.path),
-            "fingerprint": pair.shown.fingerprint,
-            "expires": _date(pair.shown.expires).isoformat(),
+            "certificate": str(loaded.path),
+            "fingerprint": loaded.presented.fingerprint,
+            "expires": _date(loaded.presented.expires).isoformat(),
         }
 
-    def _load(self) -> Pair:
+    def _load(self) -> LoadedCertificate:
         try:
-            pair = load(self._make)
-            if why := refusal(pair.context, pair.path):
-                raise CertificateError(f"Clients would not accept the certificate {pair.path}: {why}.")
+            loaded = load(self._make)
+            if why := refusal(loaded.context, loaded.path):
+                raise CertificateError(f"Clients would not accept the certificate {loaded.path}: {why}.")
         except CertificateError as error:
             text = str(error).removesuffix(".")
             raise CertificateError(f"{text}. The certificate that is in use stays so.") from error
-        return pair
+        return loaded
 
     async def report_expiry(self) -> None:
-        """Report 30, 7 and 1 days before the certificate expires, and when it has; for ever."""
+        """Report the expiry 30, 7 and 1 days before it and when it is reached; runs until cancelled."""
         while True:
             self._changed = trio.Event()
             with trio.CancelScope() as scope:
@@ -126,22 +130,24 @@ class CertificateInUse:
                     scope.cancel()
 
     async def _report_one(self) -> None:
-        if self.pair.shown is None:
-            return  # it was warned of when it was loaded
-        expires = self.pair.shown.expires
-        # What has been missed was reported when the certificate was loaded.
+        if self.loaded.presented is None:
+            return  # loading has logged a warning
+        expires = self.loaded.presented.expires
+        # Loading has reported earlier ones.
         to_come = [days for days in _REPORTS if expires - days * _DAY > self._now()]
         while to_come:
             seconds = expires - to_come[0] * _DAY - self._now()
             if seconds > 0:
-                await trio.sleep(min(seconds, _LOOK_EVERY))
+                await trio.sleep(min(seconds, _CLOCK_CHECK_INTERVAL))
                 continue
-            while to_come and expires - to_come[0] * _DAY <= self._now():  # the computer may have slept
+            while (
+                to_come and expires - to_come[0] * _DAY <= self._now()
+            ):  # more than one after a suspend of the computer
                 days = to_come.pop(0)
             self._report(days, expires)
 
     def _report(self, days: int, expires: float) -> None:
-        path, date = self.pair.path, f"{_date(expires):%Y-%m-%d %H:%M} UTC"
+        path, date = self.loaded.path, f"{_date(expires):%Y-%m-%d %H:%M} UTC"
         what = f"expires in {days} {'day' if days == 1 else 'days'}, on" if days else "has expired on"
         emit(
             logging.WARNING if days else logging.ERROR,

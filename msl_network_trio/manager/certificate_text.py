@@ -1,4 +1,4 @@
-"""What is in a certificate, as text for people."""
+"""The content of a certificate as text for people. Pure: without I/O."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
 from msl_network_trio.visible import visible
 
 _WIDTH = 75
-"""Characters of a line of hexadecimal digits."""
+"""Maximum characters of a line of hexadecimal digits."""
 
 
 class NotACertificate(Exception):
-    """There is no certificate; the text says why."""
+    """The data contains no certificate; the text states the reason."""
 
 
 def describe(pem: bytes) -> str:
-    """Return what is in a certificate.
+    """Return the content of a certificate as text.
 
     Args:
-        pem: The certificate; there may be other things in front of it, and behind it.
+        pem: The certificate; may be surrounded by other text.
 
     Raises:
         NotACertificate: It cannot be read.
     """
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        # Who has made it must not have it look like another one on a terminal.
+        # Control characters in a forged certificate must not change what a terminal shows.
         return "\n".join(map(visible, _lines(certificate)))
     except (ValueError, UnsupportedAlgorithm) as error:
         reason = "" if b"-----BEGIN CERTIFICATE-----" in pem else "; it must be in PEM"
@@ -107,7 +107,7 @@ def _extension(value: x509.ExtensionType) -> Iterator[str]:
 
 
 def _name_of(oid: x509.ObjectIdentifier) -> str:
-    # The only way to its name that there is; without one it is the number.
+    # A private attribute, the only access to the name; the number if there is none.
     name = getattr(oid, "_name", "Unknown OID")
     return oid.dotted_string if name == "Unknown OID" else str(name)
 

@@ -1,7 +1,7 @@
-"""The key and the certificate by which a Manager proves who it is: where they are kept, and making them.
+"""The private key and the certificate of a Manager: loading, making and checking their files.
 
-The folder, the names and the rules are those of msl-network 1.0.0: a Manager of either package uses
-what the other one has made.
+Folder, file names and rules are those of msl-network 1.0.0, so that a Manager of either package uses the
+files of the other. All functions are blocking, and run in worker threads without a lock.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from msl_network_trio.manager.secret import read_secret
 
 logger = get_logger(__name__)
 
-_WARN_BEFORE = 30 * 24 * 3600.0
-"""How many seconds before a certificate expires to say so."""
+_EXPIRY_WARNING = 30 * 24 * 3600.0
+"""Seconds before the expiry of a certificate from which a warning is logged."""
 
 _NO_CHECK_TIME = 0x200000
-"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, of which `ssl` does not know the name."""
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which `ssl` does not name."""
 
-_MESSAGES = 10
-"""More than the flights of a TLS handshake."""
+_HANDSHAKE_STEPS = 10
+"""Steps of each end that complete a TLS handshake; more than its flights."""
 
-_NO_FIT = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
-"""What OpenSSL says of a key that is not the one of the certificate; the last if it is of another kind."""
+_KEY_MISMATCH = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+"""OpenSSL's reasons for a key that is not that of the certificate; the last one for another kind of key."""
 
 DEFAULT_HOST = "localhost"
-"""The host whose key and certificate a Manager has that listens on all interfaces."""
+"""The host name in the file names of a Manager that listens at all addresses."""
 
 _CERTIFICATE = re.compile(r"-----BEGIN (X509 |TRUSTED )?CERTIFICATE-----")
 _PRIVATE_KEY = re.compile(r"-----BEGIN ([A-Z]+ )*PRIVATE KEY-----")
@@ -53,62 +53,62 @@ def server_context(
     key_file: str | os.PathLike[str] | None = None,
     key_file_password: str | Hidden | None = None,
 ) -> tuple[ssl.SSLContext, Path]:
-    """Return a context for the Manager's side of TLS; make key and certificate if there are none yet.
+    """Return a server context for TLS; make key and certificate if there are none.
 
-    Blocking: making a key takes a noticeable time, and the home folder may be on a network drive.
+    Blocking: making a key is slow, and the home folder may be on a network drive.
 
     Args:
-        host: The name or address that the Manager listens on; None: all of them. It decides the names of
-            the files if none is given: ``keys/{host}.key`` and ``certs/{host}.crt`` in the home folder, with
-            ``localhost`` for None.
-        cert_file: A file with the certificate, in PEM; without `key_file` it holds the private key too.
-        key_file: A file with the private key, in PEM. Without `cert_file` the default certificate,
-            ``certs/localhost.crt``, is made anew, unless it is one for this key already.
-        key_file_password: What the key is encrypted with, or the path of a file whose first line says it.
-            A key that is made is encrypted with it.
+        host: The host name or address at which the Manager listens; None: all addresses. It determines the
+            default files, ``keys/{host}.key`` and ``certs/{host}.crt`` in the home folder, with ``localhost``
+            for None.
+        cert_file: A file with the certificate in PEM; without `key_file` also with the private key.
+        key_file: A file with the private key in PEM. Without `cert_file`, the default certificate
+            ``certs/localhost.crt`` is replaced unless it is for this key already.
+        key_file_password: The password of the key, or the path of a file with the password in its first line.
+            Also encrypts a new key.
 
     Returns:
-        The context, and the file of the certificate.
+        The context and the file of the certificate.
 
     Raises:
-        CertificateError: A file cannot be read or written, the password is wrong or missing, or the key does
-            not fit the certificate.
+        CertificateError: A file cannot be read or written, the password is wrong or missing, or the key is
+            not that of the certificate.
     """
     password = None
     if key_file_password is not None:
-        # So that a traceback with the values of variables, as crash reports have it, does not show it.
+        # Hidden in tracebacks that show the values of variables, as in crash reports.
         key_file_password = hide(key_file_password)
         password = hide(read_secret(key_file_password, "The password of the private key", CertificateError))
     if cert_file is not None:
         certificate = user_path(cert_file)
         key = certificate if key_file is None else user_path(key_file)
-        mend = "Pass the key_file that the certificate was made for."
+        remedy = "Pass the key_file that the certificate was made for."
     elif key_file is not None:
         certificate, key = certificate_file(DEFAULT_HOST), user_path(key_file)
         _renew_certificate(certificate, key, password, host)
-        mend = "Perhaps another Manager was started at the same moment; start this one again."
+        remedy = "Perhaps another Manager was started at the same moment; start this one again."
     else:
         certificate = certificate_file(host or DEFAULT_HOST)
         key = key_folder() / certificate.with_suffix(".key").name
-        _make_what_is_missing(certificate, key, password, host)
-        mend = (
+        _make_missing_files(certificate, key, password, host)
+        remedy = (
             "Pass the key_file that the certificate was made for, or delete the certificate: "
             "it is then made anew for this key, and clients have to trust the new one."
         )
-    context = _load(certificate, key, password, mend)
+    context = _load(certificate, key, password, remedy)
     _warn_of_readers(key)
     _warn_of_refusal(context, certificate)
     logger.info("loaded certificate %s", certificate)
     return context, certificate
 
 
-def _make_what_is_missing(certificate: Path, key: Path, password: Hidden | None, host: str | None) -> None:
-    """Make the default key, and the certificate for it, if they do not exist.
+def _make_missing_files(certificate: Path, key: Path, password: Hidden | None, host: str | None) -> None:
+    """Make the default key and its certificate if they do not exist.
 
-    Neither replaces a file, and the key comes first. So of two Managers that start at the same moment each
-    ends up with the one key that was written, and with a certificate for it.
+    Existing files are never replaced, and the key is written first: two Managers that start at the same time
+    use the same key and a certificate for it.
     """
-    # The certificate is looked for first: as it is made last, one that is there has its key.
+    # The certificate is checked first: as it is written last, an existing one has its key.
     has_certificate = certificate.exists()
     if not key.exists():
         if has_certificate:
@@ -126,12 +126,12 @@ def _make_what_is_missing(certificate: Path, key: Path, password: Hidden | None,
 
 
 def _renew_certificate(certificate: Path, key: Path, password: Hidden | None, host: str | None) -> None:
-    """Make a certificate for a key, unless it has one that clients may have trusted already."""
+    """Make a certificate for a key, unless it has a valid one, which clients may trust already."""
     if certificate.exists():
         try:
             context = _load(certificate, key, password, "")
         except CertificateError as error:
-            if getattr(error.__cause__, "reason", None) not in _NO_FIT:
+            if getattr(error.__cause__, "reason", None) not in _KEY_MISMATCH:
                 raise
             why = "was for another key"
         else:
@@ -156,18 +156,18 @@ def _make_certificate(key: Path, password: Hidden | None, host: str | None) -> b
     try:
         return make_certificate(pem, reveal(password), host)
     except KeyNotUsable as error:
-        mend = "" if b"ENCRYPTED" in pem else _anew(key)
-        raise CertificateError(f"The private key {key} cannot be used: {error}{mend}") from error
+        remedy = "" if b"ENCRYPTED" in pem else _replacement_hint(key)
+        raise CertificateError(f"The private key {key} cannot be used: {error}{remedy}") from error
 
 
-def _load(certificate: Path, key: Path, password: Hidden | None, mend: str) -> ssl.SSLContext:
-    """Return a context with this certificate and this key.
+def _load(certificate: Path, key: Path, password: Hidden | None, remedy: str) -> ssl.SSLContext:
+    """Return a server context with a certificate and its key.
 
     Args:
-        certificate: The certificate's file.
-        key: The key's file.
-        password: What the key is encrypted with.
-        mend: What to do if the two do not fit.
+        certificate: The file of the certificate.
+        key: The file of the key.
+        password: The password of the key; None: none.
+        remedy: The text about what to do if the key is not that of the certificate.
 
     Raises:
         CertificateError: They cannot be used.
@@ -177,7 +177,7 @@ def _load(certificate: Path, key: Path, password: Hidden | None, mend: str) -> s
     encrypted = False
 
     def answer() -> str:
-        # Without an answer OpenSSL would ask on the terminal.
+        # Without an answer, OpenSSL would prompt on the terminal.
         nonlocal encrypted
         encrypted = True
         if password is None:
@@ -195,12 +195,13 @@ def _load(certificate: Path, key: Path, password: Hidden | None, mend: str) -> s
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
-        if reason in _NO_FIT:
-            text = f"The private key {key} does not fit the certificate {certificate}. {mend}"
+        if reason in _KEY_MISMATCH:
+            text = f"The private key {key} does not fit the certificate {certificate}. {remedy}"
         elif not _CERTIFICATE.search(certificate_pem):
-            text = f"There is no certificate in {certificate}, which must be in PEM{_anew(certificate)}"
+            hint = _replacement_hint(certificate)
+            text = f"There is no certificate in {certificate}, which must be in PEM{hint}"
         elif not _PRIVATE_KEY.search(key_pem):
-            text = f"There is no private key in {key}, which must be in PEM{_anew(key)}"
+            text = f"There is no private key in {key}, which must be in PEM{_replacement_hint(key)}"
             if key == certificate:
                 text += ". Pass the key's own file as key_file."
         elif encrypted:
@@ -208,7 +209,7 @@ def _load(certificate: Path, key: Path, password: Hidden | None, mend: str) -> s
         else:
             text = (
                 f"The certificate {certificate} with the private key {key} cannot be used: {reason}"
-                f"{_anew(certificate)}"
+                f"{_replacement_hint(certificate)}"
             )
         raise CertificateError(text) from error
     if password is not None and not encrypted:
@@ -216,8 +217,8 @@ def _load(certificate: Path, key: Path, password: Hidden | None, mend: str) -> s
     return context
 
 
-def _anew(path: Path) -> str:
-    """Say what mends a damaged file, if it is one that was made here; it may have been copied in part."""
+def _replacement_hint(path: Path) -> str:
+    """Return how to replace a damaged file in the home folder; empty for other files."""
     if home_folder() not in path.parents:
         return ""
     key = key_folder() / path.with_suffix(".key").name
@@ -227,7 +228,7 @@ def _anew(path: Path) -> str:
 
 def _read(path: Path, what: str) -> str:
     try:
-        # Both are ASCII; what is not, in a comment for example, `ssl` does not want to see.
+        # Characters that are not ASCII, for example in a comment, are removed, since `ssl` rejects them.
         return path.read_text(encoding="ascii", errors="ignore")
     except FileNotFoundError as error:
         raise CertificateError(f"The file of the {what} does not exist: {path}") from error
@@ -252,7 +253,7 @@ def _cannot_write(path: Path, error: OSError) -> CertificateError:
 
 
 def _warn_of_readers(key: Path) -> None:
-    """Warn if other users may read the key; on Windows, the user's profile folder is what keeps them out."""
+    """Warn if other users may read the key. On Windows, the rights of the profile folder protect it."""
     if sys.platform != "win32" and key.stat().st_mode & 0o077:
         logger.warning(
             "other users of this computer may read the private key %s. To change that: chmod 600 %s",
@@ -273,31 +274,31 @@ def _warn_of_refusal(context: ssl.SSLContext, certificate: Path) -> None:
 
 
 def refusal(context: ssl.SSLContext, path: Path) -> str:
-    """Return why a client that trusts the certificate will not accept it; empty if it will.
+    """Return why a client that trusts the certificate would not accept it; empty if it would.
 
-    One that will expire soon is warned of.
+    Logs a warning if the certificate expires soon.
     """
     try:
-        shown = _shown(context, path)
+        presented = _present(context, path)
     except (ssl.SSLError, ValueError) as error:
         return getattr(error, "verify_message", "") or getattr(error, "reason", "") or str(error)
-    if shown.expires - time.time() < _WARN_BEFORE:
-        logger.warning("the certificate %s expires on %s", path, shown.expires_on)
+    if presented.expires - time.time() < _EXPIRY_WARNING:
+        logger.warning("the certificate %s expires on %s", path, presented.expires_on)
     return ""
 
 
 @attrs.frozen
-class Shown:
-    """The certificate that clients are shown."""
+class PresentedCertificate:
+    """The certificate that clients receive."""
 
     der: bytes = attrs.field(repr=False)
 
     expires_on: str
-    """The date and time after which it is not valid, as OpenSSL writes it."""
+    """The end of validity in OpenSSL's format."""
 
     @property
     def expires(self) -> float:
-        """The same in seconds, by the clock of `time.time`."""
+        """The end of validity in seconds since the epoch, as `time.time`."""
         return float(ssl.cert_time_to_seconds(self.expires_on))
 
     @property
@@ -306,26 +307,26 @@ class Shown:
         return hashlib.sha256(self.der).digest().hex(":")
 
 
-def shown(context: ssl.SSLContext, path: Path) -> Shown | None:
-    """Return the certificate that clients are shown, also if it is not valid at this time.
+def presented_certificate(context: ssl.SSLContext, path: Path) -> PresentedCertificate | None:
+    """Return the certificate that clients receive, also if it is not valid at this time.
 
     Args:
-        context: A context for the Manager's side.
+        context: The server context.
         path: The file of the certificate.
 
     Returns:
-        None if clients do not accept it for another reason.
+        None if clients would not accept it for another reason.
     """
     try:
-        return _shown(context, path, _NO_CHECK_TIME)
+        return _present(context, path, _NO_CHECK_TIME)
     except (ssl.SSLError, ValueError):
         return None
 
 
-def _shown(context: ssl.SSLContext, path: Path, flags: int = 0) -> Shown:
-    """Return what a client that trusts the certificate is shown.
+def _present(context: ssl.SSLContext, path: Path, flags: int = 0) -> PresentedCertificate:
+    """Return the certificate that a client receives which trusts it, by a handshake in memory.
 
-    A handshake in memory shows it, and needs nothing that can read certificates.
+    The handshake verifies it as a client would, without a library that parses certificates.
 
     Raises:
         ssl.SSLError, ValueError: The client does not accept it.
@@ -335,13 +336,13 @@ def _shown(context: ssl.SSLContext, path: Path, flags: int = 0) -> Shown:
     trust.verify_flags |= flags
     client = trust.wrap_bio(to_client, to_server)
     server = context.wrap_bio(to_server, to_client, server_side=True)
-    for _ in range(_MESSAGES):
+    for _ in range(_HANDSHAKE_STEPS):
         for end in (client, server):
             try:
                 end.do_handshake()
             except ssl.SSLWantReadError:
-                pass  # the other one's turn
+                pass  # the other end continues
     told, der = client.getpeercert(), client.getpeercert(binary_form=True)
     assert told is not None  # a server has one
     assert der is not None
-    return Shown(der, str(told["notAfter"]))
+    return PresentedCertificate(der, str(told["notAfter"]))

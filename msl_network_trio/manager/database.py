@@ -1,6 +1,7 @@
-"""The database of a Manager that runs: used by a worker thread, one call after the other.
+"""Access of a running Manager to its database.
 
-Nobody waits for it longer than `WAIT`, and what goes wrong with it is told to whom it concerns.
+Calls run in worker threads, one at a time, and time out after `WAIT` seconds. Everything else runs in the
+Trio thread; only the queue of records is used by both.
 """
 
 from __future__ import annotations
@@ -35,24 +36,24 @@ logger = get_logger(__name__)
 T = TypeVar("T")
 
 WAIT = 10.0
-"""For how many seconds to wait for the database before who needs it is told that it does not answer."""
+"""Maximum seconds to wait for the database."""
 
-_LAST_WAIT = 3.0
-"""The same when the Manager ends, in seconds."""
+_CLOSE_TIMEOUT = 3.0
+"""Maximum seconds to wait for the database when the Manager ends."""
 
-_REPORT_EVERY = 60.0
-"""Seconds between reports that records cannot be written."""
+_REPORT_INTERVAL = 60.0
+"""Seconds between reports of records that cannot be written."""
 
-_MOST_RECORDS = 10_000
-"""How many records may wait to be written; then the oldest are dropped."""
+_RECORD_LIMIT = 10_000
+"""Maximum records that wait to be written; beyond it the oldest are dropped."""
 
 
 class ManagerDatabase:
-    """What a Manager looks up, and what it keeps.
+    """Users, trusted hosts and the record of connections of a Manager.
 
     Args:
         path: The file; None: the default one; `IN_MEMORY`: none.
-        max_records: How many rows to keep of who has connected; None: all.
+        max_records: Maximum records of connections to keep; None: all.
 
     Attributes:
         checks: Checks passwords.
@@ -62,11 +63,11 @@ class ManagerDatabase:
         self._path = path
         self._max_records = max_records
         self._database: Database | None = None
-        self._one_at_a_time = trio.CapacityLimiter(1)
+        self._limiter = trio.CapacityLimiter(1)
         self.checks = PasswordChecks()
         self._keeps_records = path != IN_MEMORY
-        self._records: deque[tuple[str, str, str, int, str]] = deque(maxlen=_MOST_RECORDS)
-        self._news = trio.Event()
+        self._records: deque[tuple[str, str, str, int, str]] = deque(maxlen=_RECORD_LIMIT)
+        self._has_records = trio.Event()
         self._dropped = 0
         self._is_failing = False
         self._reported = -math.inf
@@ -74,7 +75,7 @@ class ManagerDatabase:
         self._is_closing = False
 
     async def open(self) -> None:
-        """Open the database, which is made if it does not exist.
+        """Open the database and make it if it does not exist.
 
         Raises:
             DatabaseError: It cannot be used.
@@ -90,16 +91,16 @@ class ManagerDatabase:
             )
 
     async def call(self, function: Callable[[Database], T]) -> T:
-        """Have the worker thread do something.
+        """Call a function with the database in the worker thread.
 
-        If the caller is cancelled, or has waited too long, it may still be done.
+        If the caller is cancelled or times out, the function may still be executed.
 
         Args:
-            function: What to do.
+            function: The function.
 
         Raises:
             DatabaseError: The database does not answer, or cannot be opened.
-            Exception: What the function has raised.
+            Exception: An exception of the function.
         """
 
         def work() -> T:
@@ -114,24 +115,22 @@ class ManagerDatabase:
                     raise cannot_be_used(self._database.path, error) from error
                 raise
             finally:
-                if self._is_closing:  # and perhaps nobody waits any more for this to have an end
+                if self._is_closing:  # close() may have timed out
                     self._close()
 
         self._is_used = True
         with trio.move_on_after(WAIT):
-            return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._one_at_a_time)
+            return await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
         raise DatabaseError(f"the database does not answer within {WAIT:g} seconds")
 
     async def close(self) -> None:
-        """Write what is to be kept, and close the database."""
+        """Write the records that wait, and close the database."""
         self._is_closing = True
         if not self._is_used:
-            return  # without a thread, of which the clocks of tests know nothing
-        with trio.move_on_after(_LAST_WAIT, shield=True):
+            return  # no thread is started, which the clock of a test would not wait for
+        with trio.move_on_after(_CLOSE_TIMEOUT, shield=True):
             try:
-                await trio.to_thread.run_sync(
-                    self._close, abandon_on_cancel=True, limiter=self._one_at_a_time
-                )
+                await trio.to_thread.run_sync(self._close, abandon_on_cancel=True, limiter=self._limiter)
             except sqlite3.Error as error:
                 self._fail(error)
 
@@ -143,22 +142,22 @@ class ManagerDatabase:
             finally:
                 database.close()
 
-    # ---- who is let in ----
+    # ---- authentication ----
 
     async def is_trusted(self, question: HostCheck) -> bool:
         """See `HostCheck`."""
         return await self.call(lambda database: database.hostnames.is_trusted(question.hostname))
 
     async def is_known(self, question: UserCheck, host: str) -> bool:
-        """See `UserCheck`. It takes as long for those who are not known as to check a password.
+        """See `UserCheck`. For unknown users it takes as long as a password check.
 
         Args:
-            question: What to find out.
-            host: Where the question comes from: its IP address.
+            question: The check.
+            host: The IP address of the peer.
 
         Raises:
             DatabaseError: The database does not answer, or cannot be used.
-            TryAgain: Too many passwords are to be checked.
+            TryAgain: Too many password checks wait.
         """
         try:
             known = await self.call(lambda database: database.users.is_user_registered(question.username))
@@ -169,13 +168,13 @@ class ManagerDatabase:
         return known
 
     async def log_in(self, question: LoginCheck, host: str) -> User | None:
-        """Return the user if the password is right, else None; else as `is_known`."""
+        """Return the user if the password is right, else None; raises errors as `is_known`."""
         user = await self.user(question.username)
         _, name, key, salt, _ = user or (0, "", None, None, False)
         return user if await self.checks.is_right(host, name, question.password, key, salt) else None
 
     async def user(self, username: str) -> User | None:
-        """Return what the database says now of a user; None: there is none of that name.
+        """Return a user as stored now; None if there is no such user.
 
         Raises:
             DatabaseError: The database does not answer, or cannot be used.
@@ -183,28 +182,28 @@ class ManagerDatabase:
         return await self.call(lambda database: database.users.get_user(username))
 
     async def has_users(self) -> bool:
-        """Return whether anybody can log in."""
+        """Return whether there are users."""
         return bool(await self.call(lambda database: database.users.usernames()))
 
-    # ---- what is kept of connections ----
+    # ---- the record of connections ----
 
     def record(self, peer: Peer, message: str) -> None:
-        """Keep what happened to a peer when it connected; it is written soon, and this does not wait for it.
+        """Record an event of a connection; it is written later.
 
         Args:
             peer: The peer.
-            message: What happened.
+            message: The event.
         """
         if not self._keeps_records:
             return
         now = dt.datetime.now().replace(microsecond=0).isoformat()
-        if len(self._records) == _MOST_RECORDS:
+        if len(self._records) == _RECORD_LIMIT:
             self._dropped += 1
         self._records.append((now, peer.host.address, peer.host.domain, peer.port, message))
-        self._news.set()
+        self._has_records.set()
 
     async def write_records(self) -> None:
-        """Write what is to be kept.
+        """Write the records that wait.
 
         Raises:
             DatabaseError: The database does not answer, or cannot be written to.
@@ -212,10 +211,10 @@ class ManagerDatabase:
         await self.call(self._write_records)
 
     async def keep_records(self) -> None:
-        """Write what is to be kept whenever there is something, for ever."""
+        """Write records as they are added; runs until cancelled."""
         while True:
-            await self._news.wait()
-            self._news = trio.Event()
+            await self._has_records.wait()
+            self._has_records = trio.Event()
             try:
                 await self.write_records()
             except DatabaseError as error:
@@ -227,7 +226,7 @@ class ManagerDatabase:
                 self._is_failing, self._dropped = False, 0
 
     def _write_records(self, database: Database) -> None:
-        # Taken here, in the thread, so that none is lost if who waits for this is cancelled before it begins.
+        # Taken in the thread, so that no record is lost if the caller is cancelled before it starts.
         records = []
         while self._records:
             records.append(self._records.popleft())
@@ -236,20 +235,20 @@ class ManagerDatabase:
         try:
             database.connections.insert_all(records, self._max_records)
         except sqlite3.Error:
-            # They are for the next time, unless there are too many.
-            too_many = max(0, len(self._records) + len(records) - _MOST_RECORDS)
+            # Kept for the next attempt, within the limit.
+            too_many = max(0, len(self._records) + len(records) - _RECORD_LIMIT)
             self._dropped += too_many
             self._records.extendleft(reversed(records[too_many:]))
             raise
 
     def _fail(self, error: Exception) -> None:
         now = trio.current_time()
-        if not self._is_failing or now >= self._reported + _REPORT_EVERY:
+        if not self._is_failing or now >= self._reported + _REPORT_INTERVAL:
             logger.error("connections cannot be recorded in the database: %s", error)
             self._reported = now
         self._is_failing = True
 
 
 def reason(error: DatabaseError) -> str:
-    """Return what is wrong with a database, without where it is: for peers that are not let in yet."""
+    """Return the reason of an error without the path of the database, for unauthenticated peers."""
     return str(error) if error.__cause__ is None else f"the database cannot be used: {error.__cause__}"

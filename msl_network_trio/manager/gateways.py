@@ -1,4 +1,4 @@
-"""The gateways that a Manager trusts to say from where a peer comes."""
+"""The addresses of gateways that a Manager trusts to state the address of a peer. Runs in the Trio thread."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ async def addresses_of(hosts: Iterable[str]) -> frozenset[str]:
     """Return the IP addresses of hosts.
 
     Args:
-        hosts: Addresses and names. A name is looked up, not the other way round: the owner of an address says
-            what name belongs to it.
+        hosts: Addresses and names. Names are resolved to addresses, never the reverse, since the owner of an
+            address controls its name.
 
     Raises:
-        OSError: A name cannot be looked up.
+        OSError: A name cannot be resolved.
     """
     found: set[str] = set()
     for host in hosts:
@@ -29,10 +29,10 @@ async def addresses_of(hosts: Iterable[str]) -> frozenset[str]:
 
 
 def plain(address: str) -> str:
-    """Return an IP address in the form in which addresses can be compared.
+    """Return an IP address in the normal form for comparison.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not an IP address.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     return str(getattr(ip, "ipv4_mapped", None) or ip)

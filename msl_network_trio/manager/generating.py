@@ -1,4 +1,4 @@
-"""Making keys and certificates because somebody has asked for them, other than when a Manager lacks them."""
+"""Keys and certificates made on request, by the commands keygen and certgen. Blocking."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from msl_network_trio.manager.self_signed import KeyNotUsable, make_certificate,
 
 
 def default_key_file() -> Path:
-    """Where the key of this computer's Manager is kept."""
+    """Return the path of the private key of this computer's Manager."""
     return key_folder() / f"{DEFAULT_HOST}.key"
 
 
 def generate_key(
     path: str | os.PathLike[str] | None, *, algorithm: str, password: str | None, size: int, curve: str
 ) -> Path:
-    """Make a private key, and replace the file if there is one.
+    """Make a private key; an existing file is replaced.
 
     Args:
         path: The file; None: the default one.
-        algorithm: See `make_key`, also for the others.
-        password: What to encrypt it with; None: it is not encrypted.
+        algorithm: See `make_key`, as for the others.
+        password: The password that encrypts it; None: it is not encrypted.
         size: Bits.
         curve: The elliptic curve.
 
@@ -34,7 +34,7 @@ def generate_key(
         The file.
 
     Raises:
-        CertificateError: There is no such key.
+        CertificateError: The size or curve is not supported.
         OSError: The file cannot be written.
     """
     file = default_key_file() if path is None else user_path(path)
@@ -54,20 +54,20 @@ def generate_certificate(
     algorithm: str,
     years: float,
 ) -> Path:
-    """Make a self-signed certificate, and replace the file if there is one.
+    """Make a self-signed certificate; an existing file is replaced.
 
     Args:
         path: The file; None: the default one.
-        key_file: The private key that it is for; None: the default one, which is made if it does not exist.
-        key_file_password: What the key is encrypted with.
+        key_file: The private key; None: the default one, which is made if it does not exist.
+        key_file_password: The password of the key; None: it is not encrypted.
         algorithm: See `make_certificate`.
-        years: For how long it shall be valid.
+        years: Validity in years.
 
     Returns:
         The file.
 
     Raises:
-        CertificateError: The key cannot be used, or the rest makes no sense.
+        CertificateError: The key cannot be used, or another argument is not supported.
         OSError: A file cannot be read or written.
     """
     file = certificate_file(DEFAULT_HOST) if path is None else user_path(path)

@@ -1,11 +1,10 @@
-"""Logging for programs that run a Manager: to the console and to a file.
+"""Logging of programs that run a Manager, to the console and to a file.
 
-A disk that is full, or a console that is gone, costs the records that cannot be written, and nothing else: it
-is reported on standard error once a minute. Each record is written at once and as a whole, or its line ends
-where the disk was full, and the next one begins a new line.
+If the disk is full or the console is closed, only the records that cannot be written are lost, which is
+reported on standard error once a minute. Each record is written at once. A record that is written in part
+ends its line, and the next one begins a new line. Handlers run in any thread, under the locks of `logging`.
 
-Nothing else in this package configures logging: whoever runs a Manager with `open_manager` does it in
-their own way.
+Nothing else in this package configures logging; programs that use `open_manager` configure it themselves.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ from msl_network_trio.visible import VisibleFormatter, visible_json
 
 _CONSOLE_FORMAT = "%(asctime)s [%(levelname)-5s] %(name)s - %(message)s"
 _FILE_FORMAT = "%(asctime)s [%(levelname)-8s] %(name)s - %(message)s"
-"""Those of msl-network 1.0.0, so that what reads its logs reads ours."""
+"""The formats of msl-network 1.0.0, for programs that read its logs."""
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-"""The names of the usual levels."""
+"""The names of the standard levels."""
 
 KEEP: Final = 100
-"""How many old log files are kept, if the log is begun anew now and then."""
+"""Maximum rotated log files to keep."""
 
-_REPORT_EVERY: Final = 60.0
-"""Seconds between reports of what cannot be written, and between attempts to begin a log file anew."""
+_REPORT_INTERVAL: Final = 60.0
+"""Seconds between reports of lost records, and between attempts to rotate a log file."""
 
 _SIZE = re.compile(r"(\d+)([KMG]?)", re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3}
@@ -54,10 +53,10 @@ def level_number(level: str | int) -> int:
     """Return the number of a level.
 
     Args:
-        level: The name of a level of `logging`, in capital or small letters, or a number, which may be text.
+        level: The name of a level of `logging`, case-insensitive, or a number, which may be text.
 
     Raises:
-        TypeError: It is neither text nor a number.
+        TypeError: The level is neither text nor a number.
         ValueError: There is no such level.
     """
     if not isinstance(level, str):
@@ -72,16 +71,16 @@ def level_number(level: str | int) -> int:
 
 
 def default_log_file() -> Path:
-    """The file in which a Manager that starts now logs."""
+    """Return the path of the log file of a Manager that starts now."""
     now = dt.datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
     return log_folder() / f"manager-{now}.log"
 
 
 class JsonFormatter(logging.Formatter):
-    """Makes each record one JSON object on a line of its own.
+    """Formats each record as a JSON object on one line.
 
-    It has ``time`` (UTC), ``level``, ``logger`` and ``message``, and if there is one, the traceback as
-    ``exception``. What happened to a peer has an ``event`` and the fields of that, see ``docs/operation.md``.
+    Fields: ``time`` (UTC), ``level``, ``logger``, ``message``, and ``exception`` for a traceback. Records
+    about a peer have an ``event`` and its fields, see ``docs/operation.md``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -96,36 +95,37 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
-        # What has no JSON form, or is no Unicode, must not cost the record.
+        # Values without a JSON form, or invalid Unicode, must not lose the record.
         return visible_json(json.dumps(fields, ensure_ascii=False, default=repr))
 
 
 class _Robust(logging.Handler):
-    """A handler that reports what it cannot write on standard error, once a minute."""
+    """A handler that reports lost records on standard error once a minute."""
 
     _lost = 0
-    """Number of records that could not be written since one could be."""
-    _reported = -_REPORT_EVERY
+    """Records lost since the last one that was written."""
+    _reported = -_REPORT_INTERVAL
+    """Time of the last report, by `time.monotonic`."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler.emit`."""
         before = self._lost
         try:
             super().emit(record)
-        except Exception:  # noqa: BLE001 - that a file cannot be opened, which base classes do not handle
+        except Exception:  # noqa: BLE001 - base classes do not handle a file that cannot be opened
             self.handleError(record)
         if before and self._lost == before:
             self._lost = 0
             text = "%d records before this one could not be written"
             super().emit(logger.makeRecord(logger.name, logging.WARNING, __file__, 0, text, (before,), None))
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - of `logging.Handler`
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - name of `logging.Handler`
         """See `logging.Handler.handleError`."""
         error = sys.exception()
         self._lost += 1
         if isinstance(error, OSError | ValueError):
             self._report(error)
-        elif self._is_time_to_report():  # a mistake in a program, which its traceback explains
+        elif self._is_time_to_report():  # an error of a program, shown with its traceback
             super().handleError(record)
 
     def _report(self, error: Exception) -> None:
@@ -134,14 +134,14 @@ class _Robust(logging.Handler):
             text = (
                 f"the log cannot be written to {self._target()}: {reason}; {self._lost:,} records are lost\n"
             )
-            # It may be closed, or a file on the same disk.
+            # Standard error may be closed, or redirected to the same disk.
             with contextlib.suppress(AttributeError, OSError, ValueError):
                 sys.stderr.write(text)
                 sys.stderr.flush()
 
     def _is_time_to_report(self) -> bool:
         now = time.monotonic()
-        if now < self._reported + _REPORT_EVERY:
+        if now < self._reported + _REPORT_INTERVAL:
             return False
         self._reported = now
         return True
@@ -154,26 +154,26 @@ class ConsoleHandler(_Robust, logging.StreamHandler[TextIO]):
     """Writes to the console."""
 
 
-class _Lines(io.FileIO):
-    """A file to which lines are appended: as a whole, or the next one begins a new line."""
+class _LineFile(io.FileIO):
+    """A file of lines; after a line that was written in part, the next one begins a new line."""
 
-    _is_torn = False
+    _has_partial_line = False
 
     def write(self, data: Any) -> int:
-        """Write all of it.
+        """Write all data.
 
         Raises:
-            OSError: Not all of it can be written.
+            OSError: Not all data can be written.
         """
         whole = rest = memoryview(data).cast("B")
         try:
-            if self._is_torn:
+            if self._has_partial_line:
                 super().write(b"\n")
-                self._is_torn = False
+                self._has_partial_line = False
             while rest:
                 rest = rest[super().write(rest) :]
         except OSError:
-            self._is_torn = self._is_torn or 0 < len(rest) < len(whole)
+            self._has_partial_line = self._has_partial_line or 0 < len(rest) < len(whole)
             raise
         return len(whole)
 
@@ -182,39 +182,38 @@ class _FileHandler(_Robust, logging.FileHandler):
     """Writes to a file."""
 
     def _open(self) -> io.TextIOWrapper:
-        # What cannot be written must not wait in a buffer, where it would be the next time what goes first.
-        lines = _Lines(self.baseFilename, "a")
+        # Unbuffered: data that cannot be written must not be kept in a buffer and precede the next record.
+        lines = _LineFile(self.baseFilename, "a")
         return io.TextIOWrapper(lines, "utf-8", "backslashreplace", write_through=True)
 
 
 class _RotatingHandler(_FileHandler, logging.handlers.BaseRotatingHandler):
-    """Writes to a file that is begun anew; after a failure the old one is used, for at least a minute."""
+    """Writes to a rotated file; after a failed rotation the current one is used for at least a minute."""
 
     _rollover_after = -math.inf
 
-    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - of `logging.handlers`
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - name of `logging.handlers`
         """See `logging.handlers`."""
-        is_due = super().shouldRollover(record)  # type: ignore[misc] # of the class that is mixed in
+        is_due = super().shouldRollover(record)  # type: ignore[misc] # of the other base class
         return bool(is_due) and time.monotonic() >= self._rollover_after
 
     def doRollover(self) -> None:  # noqa: N802
         """See `logging.handlers`."""
         try:
-            self._begin_anew()
+            self._rotate()
         except OSError as error:
-            self._rollover_after = time.monotonic() + _REPORT_EVERY
-            self._report(OSError(error.errno, f"{error.strerror or error}, when it was to be begun anew"))
+            self._rollover_after = time.monotonic() + _REPORT_INTERVAL
+            self._report(OSError(error.errno, f"{error.strerror or error}, when it was to be rotated"))
 
-    def _begin_anew(self) -> None:
+    def _rotate(self) -> None:
         super().doRollover()  # type: ignore[misc]
 
 
 class _SizeHandler(_RotatingHandler, logging.handlers.RotatingFileHandler):
-    """Writes to a file that is begun anew when it has a size."""
+    """Writes to a file that is rotated at a size."""
 
-    def _begin_anew(self) -> None:
-        # Not as the base class does, which would move all old files on at each attempt that fails, and so
-        # remove them one after the other.
+    def _rotate(self) -> None:
+        # The base class would rename all old files at each failed attempt, and so delete them one by one.
         if self.stream is not None:
             self.stream.close()
             self.stream = None
@@ -228,20 +227,20 @@ class _SizeHandler(_RotatingHandler, logging.handlers.RotatingFileHandler):
 
 
 class _TimeHandler(_RotatingHandler, logging.handlers.TimedRotatingFileHandler):
-    """Writes to a file that is begun anew at times."""
+    """Writes to a file that is rotated at fixed times."""
 
-    def _begin_anew(self) -> None:
+    def _rotate(self) -> None:
         try:
-            super()._begin_anew()
+            super()._rotate()
         except OSError:
             if not Path(self.baseFilename).exists():
-                # It was renamed. What failed came later, and must not be tried with the file that follows.
+                # The file was renamed before the failure, so the next one must not be rotated at once.
                 self.rolloverAt = self.computeRollover(int(time.time()))
             raise
 
 
 def _file_handler(path: Path, rotate: str | None, keep: int) -> logging.FileHandler:
-    """Return what writes to a file.
+    """Return the handler of a log file.
 
     Raises:
         OSError: The file cannot be written.
@@ -255,16 +254,16 @@ def _file_handler(path: Path, rotate: str | None, keep: int) -> logging.FileHand
 
 
 def read_rotation(rotate: str) -> str | int:
-    """Return when to begin a log file anew.
+    """Return when to rotate a log file.
 
     Args:
-        rotate: What the user says of it, see `logging_to`.
+        rotate: The argument of the user, see `logging_to`.
 
     Returns:
-        The time as `logging.handlers.TimedRotatingFileHandler` has it, or the size in bytes.
+        The ``when`` of `logging.handlers.TimedRotatingFileHandler`, or the size in bytes.
 
     Raises:
-        ValueError: It makes no sense.
+        ValueError: The argument is invalid.
     """
     text = rotate.strip().lower()
     if text in _TIMES:
@@ -284,32 +283,31 @@ def logging_to(
     rotate: str | None = None,
     keep: int = KEEP,
 ) -> Generator[Path]:
-    """Log to standard output and to a file within a block; afterwards everything is as it was.
+    """Log to standard output and to a file within a block; afterwards the configuration is restored.
 
-    A program that has configured logging already goes on seeing the messages where it wants to; then only
-    the file is added. An exception that leaves the block is written, with its traceback, to the file: whoever
-    looks there must find why the Manager ended.
+    If the program has configured logging already, only the file is added. An exception that leaves the block
+    is written to the file with its traceback.
 
     Args:
-        level: From which level on, by name or number.
-        file: The file, to which is appended if it exists; None: the default one, named after the time.
-        style: ``"text"``, as msl-network has it, or ``"json"``, see `JsonFormatter`.
-        rotate: When to begin the file anew, keeping the old one under another name: from a size on, such as
-            ``"10M"``, or ``"hourly"``, ``"daily"``, ``"weekly"``; None: never.
-        keep: How many old files to keep.
+        level: The lowest level to log, by name or number.
+        file: The file, appended to if it exists; None: the default one, named after the time.
+        style: ``"text"`` as msl-network, or ``"json"``, see `JsonFormatter`.
+        rotate: When to rotate the file: at a size such as ``"10M"``, or ``"hourly"``, ``"daily"``,
+            ``"weekly"``; None: never.
+        keep: Maximum rotated files to keep.
 
     Yields:
-        The file.
+        The path of the file.
 
     Raises:
-        ValueError: There is no such level or style, or it makes no sense when to begin the file anew.
+        ValueError: The level, style or rotation is invalid.
         OSError: The file cannot be written.
     """
     number = level_number(level)
     if style not in {"text", "json"}:
         raise ValueError(f"The log is written as text or json, not as {style!r}")
     if rotate is not None:
-        read_rotation(rotate)  # before a folder is made
+        read_rotation(rotate)  # checked before a folder is made
     keep = whole("log_keep", keep, -math.inf)
     if keep < 1:
         raise ValueError(f"At least one old log file is kept, not {keep}")

@@ -1,4 +1,4 @@
-"""The number of files, and so of connections, that this process may have open."""
+"""The limit on open files, and thereby on connections, of this process."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import math
 import sys
 
 _WANTED = 65_536
-"""Open files that the Manager's command asks for, up to the hard limit of the system."""
+"""Open files that the Manager's command requests, within the hard limit."""
 
 
 def open_files_limit() -> float:
-    """Return the maximum number of open files of this process; infinite if the system does not tell."""
+    """Return the maximum open files of this process; infinite if there is no limit."""
     if sys.platform == "win32":
-        return math.inf  # sockets are no files there
+        return math.inf  # sockets are not files on Windows
     import resource
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -20,7 +20,7 @@ def open_files_limit() -> float:
 
 
 def raise_open_files_limit() -> None:
-    """Allow this process as many open files as the system lets it have, within reason."""
+    """Raise the limit to 65,536 open files, or to the hard limit if that is lower."""
     if sys.platform == "win32":
         return
     import resource
@@ -31,4 +31,4 @@ def raise_open_files_limit() -> None:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         except (OSError, ValueError):
-            pass  # a system with a lower limit that it does not tell, such as macOS
+            pass  # macOS has a lower limit that it does not report

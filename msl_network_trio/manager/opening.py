@@ -16,7 +16,7 @@ from msl_network_trio.constants import PORT
 from msl_network_trio.exception_groups import leave_nursery
 from msl_network_trio.exceptions import AuthenticationError
 from msl_network_trio.hidden import hide
-from msl_network_trio.manager.certificate_in_use import Pair, load
+from msl_network_trio.manager.certificate_in_use import LoadedCertificate, load
 from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.gateways import addresses_of
 from msl_network_trio.manager.server import Manager, make_context
@@ -71,7 +71,7 @@ class ManagerOpening:
         nursery.start_soon(self._manager.run, listeners, name=self._manager.name)
         return self._manager
 
-    async def _secure(self) -> Pair | None:
+    async def _secure(self) -> LoadedCertificate | None:
         if self._settings.disable_tls or self._settings.in_memory:
             return None
         return await trio.to_thread.run_sync(load, partial(make_context, self._settings))

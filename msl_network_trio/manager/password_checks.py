@@ -1,11 +1,11 @@
-"""Checking the passwords of users: hashes in a few threads, shared, remembered for a minute.
+"""Password checks: hashes in a few threads, shared by equal attempts, and cached for a minute.
 
-Runs in the Trio thread; only the hashes themselves are computed in others. A hash is slow on purpose, so
+Runs in the Trio thread; only the hashes are computed in worker threads. A hash is slow on purpose, therefore
 
-- hosts take turns: the queue of one does not delay the others;
-- equal attempts at the same time share one hash;
-- a password that was right is remembered for a minute, as an HMAC under a key that only this process has. It
-  covers the key and salt that the database has, too: when these change, nothing that is remembered counts.
+- hosts are served round-robin: the queue of one does not delay the others;
+- equal concurrent attempts share one hash;
+- a right password is cached for a minute, as an HMAC with a key of this process. It includes hash and salt of
+  the database, so that a change of the password invalidates the cache.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from msl_network_trio.manager.passwords import is_password
 from msl_network_trio.protocol.manager.pending_check import TryAgain
 
 _THREADS: Final = 2
-"""Maximum number of hashes computed at the same time."""
+"""Maximum concurrent hashes."""
 
-_REMEMBERED_FOR: Final = 60.0
-"""Seconds for which a right password is remembered."""
+_CACHE_SECONDS: Final = 60.0
+"""Seconds for which a right password is cached."""
 
-_REMEMBERED: Final = 10_000
-"""Maximum number of passwords that are remembered."""
+_CACHE_SIZE: Final = 10_000
+"""Maximum cached passwords."""
 
 _WAIT: Final = 60.0
-"""Maximum number of seconds that an attempt waits for its hash."""
+"""Maximum seconds that an attempt waits for its hash."""
 
-_AGAIN: Final = 10
-"""Seconds after which to try again if the hash was not computed in time."""
+_RETRY_AFTER: Final = 10
+"""Seconds until the next attempt that is suggested after a timeout."""
 
 
 class _Check:
-    """One hash, and those that wait for it."""
+    """One hash and the attempts that wait for it."""
 
     def __init__(self, host: str, password: str, key: bytes | None, salt: bytes | None) -> None:
         self.host = host
@@ -60,34 +60,34 @@ class PasswordChecks:
         self._nursery: trio.Nursery | None = None
         self._workers = 0
         self._checks: dict[bytes, _Check] = {}
-        """Those that are not done, by the digest of what they are about."""
+        """Unfinished checks by the digest of their arguments."""
         self._queues: dict[str, deque[bytes]] = {}
-        """Those that have not begun by host; the host whose turn it is comes first."""
+        """Digests of checks that have not begun, by host; the host that is served next is the first."""
         self._right: dict[bytes, float] = {}
-        """Until when passwords that were right are remembered, the oldest first."""
+        """Expiry times of right passwords by digest, the oldest first."""
 
     def open(self, nursery: trio.Nursery) -> None:
-        """Begin to check, with tasks in a nursery that run only while there is something to do."""
+        """Enable checks, by tasks in a nursery that run only while checks wait."""
         self._nursery = nursery
 
     def forget(self) -> None:
-        """Forget all passwords that were right."""
+        """Clear the cache of right passwords."""
         self._right.clear()
 
     async def is_right(
         self, host: str, user: str, password: str, key: bytes | None, salt: bytes | None
     ) -> bool:
-        """Return whether a password is the one that key and salt were made of.
+        """Return whether a password matches a hash and its salt.
 
         Args:
-            host: Where the attempt comes from: its IP address. All of an IPv6 network have one turn.
-            user: The user's name.
+            host: The IP address of the peer. All addresses of an IPv6 network count as one host.
+            user: The name of the user.
             password: The password.
-            key: The key that the database has; None: there is no such user, which takes as long.
-            salt: The salt.
+            key: The hash in the database; None: there is no such user, which takes as long.
+            salt: The salt in the database.
 
         Raises:
-            TryAgain: Too many passwords are to be checked.
+            TryAgain: Too many checks wait.
         """
         digest = self._digest(user, password, key, salt)
         if self._right.get(digest, 0.0) > trio.current_time():
@@ -108,7 +108,7 @@ class PasswordChecks:
                 self._withdraw(digest, check)
         if not check.done.is_set():
             raise TryAgain(
-                f"too many passwords are to be checked, this one was not within {_WAIT:g} s", _AGAIN
+                f"too many passwords are to be checked, this one was not within {_WAIT:g} s", _RETRY_AFTER
             )
         if check.error is not None:
             raise check.error
@@ -122,7 +122,7 @@ class PasswordChecks:
         return mac.digest()
 
     def _withdraw(self, digest: bytes, check: _Check) -> None:
-        """Remove a check from the queue when its last waiter was cancelled."""
+        """Remove a check from the queue after the cancellation of its last waiter."""
         del self._checks[digest]
         queue = self._queues[check.host]
         queue.remove(digest)
@@ -136,7 +136,7 @@ class PasswordChecks:
             self._nursery.start_soon(self._work)
 
     async def _work(self) -> None:
-        """Compute hashes until none is to be computed."""
+        """Compute hashes until no check waits."""
         try:
             while self._queues:
                 host = next(iter(self._queues))
@@ -155,11 +155,11 @@ class PasswordChecks:
             check.is_right = await trio.to_thread.run_sync(
                 is_password, *check.arguments, abandon_on_cancel=True, limiter=self._limiter
             )
-        except Exception as error:  # noqa: BLE001 - raised, and logged, where it is waited for
+        except Exception as error:  # noqa: BLE001 - raised and logged by the waiting tasks
             check.error = error
         except BaseException:
-            # Else those that wait outside of what is cancelled would take the password for wrong.
-            check.error = TryAgain("the password was not checked, since the Manager ends", _AGAIN)
+            # Otherwise waiters outside of the cancelled scope would treat the password as wrong.
+            check.error = TryAgain("the password was not checked, since the Manager ends", _RETRY_AFTER)
             raise
         finally:
             del self._checks[digest]
@@ -169,10 +169,10 @@ class PasswordChecks:
 
     def _remember(self, digest: bytes) -> None:
         self._right.pop(digest, None)
-        self._right[digest] = trio.current_time() + _REMEMBERED_FOR
+        self._right[digest] = trio.current_time() + _CACHE_SECONDS
         now = trio.current_time()
         while self._right:
             oldest = next(iter(self._right))
-            if len(self._right) <= _REMEMBERED and self._right[oldest] > now:
+            if len(self._right) <= _CACHE_SIZE and self._right[oldest] > now:
                 break
             del self._right[oldest]

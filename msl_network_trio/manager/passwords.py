@@ -1,8 +1,8 @@
-"""How passwords of users are kept.
+"""Hashes of the passwords of users. Blocking and slow on purpose; called in worker threads.
 
-As msl-network 1.0.0 keeps them, since its Manager has to be able to read the same database: PBKDF2 with
-HMAC-SHA256, 100,000 iterations, 16 random bytes of salt. That is fewer iterations than is advised today.
-They cannot be more: the database has no place for their number.
+The format is that of msl-network 1.0.0, which reads the same database: PBKDF2 with HMAC-SHA256, 100,000
+iterations, 16 random bytes of salt. Today more iterations are recommended, but the database has no column for
+their number.
 """
 
 from __future__ import annotations
@@ -13,31 +13,32 @@ import os
 
 _ITERATIONS = 100_000
 _SALT_SIZE = 16
-"""Bytes."""
+"""Bytes of the salt."""
 
 _KEY_SIZE = 32
-"""Bytes."""
+"""Bytes of the hash."""
 
-_NOBODY = os.urandom(_SALT_SIZE)
+_DUMMY_SALT = os.urandom(_SALT_SIZE)
+"""The salt for users that do not exist."""
 
 
 def hash_password(password: str) -> tuple[bytes, bytes]:
-    """Return the key and the salt to keep; takes a noticeable time."""
+    """Return the hash of a password and its new salt."""
     salt = os.urandom(_SALT_SIZE)
     return _derive(password, salt), salt
 
 
 def is_password(password: str, key: bytes | None, salt: bytes | None) -> bool:
-    """Return whether a password is the one that key and salt were made of.
+    """Return whether a password matches a hash and its salt.
 
-    It takes as long if there are none, since there is no such user.
+    Takes as long without them, for users that do not exist: the time must not reveal which users there are.
     """
-    derived = _derive(password, _NOBODY if salt is None else salt)
+    derived = _derive(password, _DUMMY_SALT if salt is None else salt)
     return hmac.compare_digest(derived, key or b"")
 
 
 def _derive(password: str, salt: bytes) -> bytes:
-    # A lone surrogate cannot be a part of a password, but must not be an error either.
+    # Lone surrogates, which no stored password contains, must not raise an error.
     return hashlib.pbkdf2_hmac(
         "sha256", password.encode("utf-8", "surrogatepass"), salt, _ITERATIONS, _KEY_SIZE
     )

@@ -1,4 +1,4 @@
-"""Passwords that are given as they are, or as the path of a file which holds them."""
+"""Passwords given directly or as the path of a file. Blocking."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from msl_network_trio.hidden import Hidden, reveal
 
 
 def joined(value: str | Sequence[str] | Hidden) -> str:
-    """Return a password, or the path of its file, that may have been given as several words."""
+    """Return a password or path; several words are joined by spaces."""
     words = reveal(value)
     return words if isinstance(words, str) else " ".join(words)
 
 
 def read_secret(value: str | Sequence[str] | Hidden, what: str, error: type[NetworkError]) -> str:
-    """Return a password.
+    """Return a password, which may be in a file.
 
-    The rule is that of msl-network 1.0.0: if a file has the name that was given, its first line is the
-    password, without the white space around it; else what was given is the password itself.
+    As in msl-network 1.0.0: if the value is the path of a file, the password is its first line without
+    surrounding white space; otherwise the value itself.
 
     Args:
         value: The password or the path of its file; several words are joined by spaces.
-        what: What the password is for, as errors shall call it.
+        what: The description of the password for errors.
         error: The class of the errors.
 
     Raises:
-        error: The file cannot be read, or there is no password.
+        error: The file cannot be read, or the password is empty.
     """
     text = joined(value)
-    # Not Path.is_file(): it raises for a password that is too long to be the name of a file.
+    # Not Path.is_file(), which raises an error for a password that is too long for a path.
     if not os.path.isfile(text):  # noqa: PTH113
         if not text:
             raise error(f"{what} is empty")
         return text
     try:
-        # Editors on Windows may put a byte order mark at the beginning, which is not part of the password.
+        # Editors on Windows may write a byte order mark, which is not part of the password.
         with Path(text).open(encoding="utf-8-sig") as file:
             secret = file.readline().strip()
     except OSError as reason:

@@ -1,6 +1,7 @@
-"""Making private keys, and certificates that nobody but their key has signed.
+"""Private keys and self-signed certificates.
 
-It imports `cryptography`, which takes a while and is needed once in the life of a key.
+All functions are blocking and need no lock. The module imports `cryptography`, which takes a while, and is
+therefore imported only to make a key or certificate.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msl_network_trio.manager.addresses import local_addresses
 
 KEY_SIZE = 2048
-"""Bits, as msl-network 1.0.0 has them."""
+"""Default size of a key in bits, that of msl-network 1.0.0."""
 
 CURVE = "SECP384R1"
-"""The elliptic curve that msl-network 1.0.0 takes if it is told to take one."""
+"""Default elliptic curve, that of msl-network 1.0.0."""
 
 Hash = (
     hashes.SHA224
@@ -49,37 +50,34 @@ HASHES: dict[str, Hash] = {
     "SHA3_384": hashes.SHA3_384(),
     "SHA3_512": hashes.SHA3_512(),
 }
-"""What a certificate can be signed with."""
+"""The hash algorithms for signatures, by name."""
 
 YEARS_VALID = 100 if sys.maxsize > 2**32 else 15
-"""As in msl-network 1.0.0; 32 bit systems may have a clock that ends in 2038."""
+"""Default validity in years, that of msl-network 1.0.0; the clock of a 32-bit system may end in 2038."""
 
-_LONGEST_NAME = 64
-"""Characters of a CN (RFC 5280, ub-common-name)."""
+_COMMON_NAME_LIMIT = 64
+"""Maximum characters of a common name (RFC 5280, ub-common-name)."""
 
 _DAY = dt.timedelta(days=1)
 
 
 class KeyNotUsable(Exception):
-    """A private key cannot be read; the text says why."""
+    """A private key cannot be made, read or used; the text states the reason."""
 
 
 def make_key(
     password: str | None, *, algorithm: str = "rsa", size: int = KEY_SIZE, curve: str = CURVE
 ) -> bytes:
-    """Make a private key.
+    """Return a new private key in PEM.
 
     Args:
-        password: What to encrypt it with; None: it is not encrypted.
+        password: The password that encrypts it; None: it is not encrypted.
         algorithm: ``"rsa"``, ``"dsa"`` or ``"ecc"``.
-        size: Bits, unless it is a key of an elliptic curve.
-        curve: The name of the elliptic curve, if it is.
-
-    Returns:
-        The key as PEM.
+        size: Bits of an RSA or DSA key.
+        curve: The name of the elliptic curve of an ECC key.
 
     Raises:
-        KeyNotUsable: There is no such key.
+        KeyNotUsable: The size or curve is not supported.
     """
     key: rsa.RSAPrivateKey | dsa.DSAPrivateKey | ec.EllipticCurvePrivateKey
     try:
@@ -119,30 +117,26 @@ def make_certificate(
     algorithm: str = "SHA256",
     years: float = YEARS_VALID,
 ) -> bytes:
-    """Make a certificate of this computer, signed with the key that it is for.
+    """Return a new self-signed certificate of this computer in PEM.
 
-    It is no CA, and says nothing about the usage of its key: OpenSSL 1.1.1 takes a certificate whose key
-    must not sign others for one that cannot have signed itself, and newer ones want a key that may sign
-    others to be that of a CA.
+    It is not a CA and has no key usage extension: with one that excludes signing certificates, OpenSSL 1.1.1
+    does not accept it as self-signed, and with one that includes it, newer versions require a CA.
 
     Args:
         key_pem: The private key.
-        password: What it is encrypted with.
-        host: A further name or address that the certificate shall be for.
-        algorithm: With which hash to sign it, one of `HASHES`.
-        years: For how long it shall be valid.
-
-    Returns:
-        The certificate as PEM.
+        password: The password of the private key; None: it is not encrypted.
+        host: Another name or address of this computer for the certificate; None: none.
+        algorithm: The hash algorithm of the signature, one of `HASHES`.
+        years: Validity in years.
 
     Raises:
-        KeyNotUsable: The key cannot be read, or not be used to sign, or the rest makes no sense.
+        KeyNotUsable: The key cannot be read or cannot sign, or another argument is not supported.
     """
     key = _load_key(key_pem, password)
     if algorithm.upper() not in HASHES:
         raise KeyNotUsable(f"{algorithm!r} is no algorithm to sign with. There are {', '.join(HASHES)}")
     hostname = socket.gethostname()
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:_LONGEST_NAME] or "localhost")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:_COMMON_NAME_LIMIT] or "localhost")])
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     try:
         until = now + years * 365.25 * _DAY
@@ -156,7 +150,7 @@ def make_certificate(
         .issuer_name(name)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _DAY)  # the clocks of computers in a laboratory differ
+        .not_valid_before(now - _DAY)  # for clients whose clock is slow
         .not_valid_after(until)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -179,7 +173,7 @@ def _load_key(pem: bytes, password: str | None) -> CertificateIssuerPrivateKeyTy
     try:
         try:
             key = serialization.load_pem_private_key(pem, None)
-        except TypeError:  # it is encrypted
+        except TypeError:  # the key is encrypted
             if password is None:
                 raise KeyNotUsable("it is encrypted and no password was given") from None
             key = serialization.load_pem_private_key(pem, password.encode())
@@ -202,7 +196,7 @@ def _load_key(pem: bytes, password: str | None) -> CertificateIssuerPrivateKeyTy
 
 
 def _alternative_names(hostname: str, host: str | None) -> list[x509.GeneralName]:
-    """All names and addresses under which the computer may be reached, each once."""
+    """Return the names and addresses of this computer without duplicates."""
     addresses = {*local_addresses(hostname), IPv4Address("127.0.0.1"), IPv6Address("::1")}
     names = [hostname, "localhost"]
     if host is not None:
@@ -214,7 +208,7 @@ def _alternative_names(hostname: str, host: str | None) -> list[x509.GeneralName
             addresses.add(address)
     found: dict[x509.GeneralName, None] = {}
     for name in names:
-        # Windows allows names that are not ASCII, a certificate does not; some are no host's name at all.
+        # Names must be ASCII in a certificate but not on Windows; invalid host names are left out.
         with contextlib.suppress(UnicodeError):
             if ascii_name := name.encode("idna").decode("ascii"):
                 found[x509.DNSName(ascii_name)] = None

@@ -19,7 +19,7 @@ from msl_network_trio.exceptions import CertificateError, ConnectionLost
 from msl_network_trio.hidden import reveal
 from msl_network_trio.manager.acceptor import Acceptor
 from msl_network_trio.manager.admin import AdminRequests
-from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair
+from msl_network_trio.manager.certificate_in_use import CertificateInUse, LoadedCertificate
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.checks import Checks
 from msl_network_trio.manager.database import ManagerDatabase
@@ -55,7 +55,7 @@ class Manager:
         self,
         settings: ManagerSettings,
         port: int,
-        pair: Pair | None,
+        pair: LoadedCertificate | None,
         database: ManagerDatabase,
         websocket_port: int | None = None,
         trusted_gateways: Collection[str] = (),

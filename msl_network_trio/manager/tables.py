@@ -1,8 +1,8 @@
-"""The database of a Manager: who may connect, and who has.
+"""The database of a Manager: users, trusted hosts, and a record of connections.
 
-It is the SQLite file of msl-network 1.0.0 as it stands: either package's Manager and commands use what the
-other one has made, also at the same time. Methods have the names, the arguments and the errors that they have
-there, since administrators call them by name. All of them block.
+The SQLite file is that of msl-network 1.0.0, and both packages may use it at the same time. Methods have the
+names, arguments and errors of msl-network, since administrators call them by name. All of them are blocking,
+and are called by one thread at a time.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from msl_network_trio.manager.addresses import local_addresses
 from msl_network_trio.manager.passwords import hash_password, is_password
 
 IN_MEMORY = ":memory:"
-"""The path of a database that is gone when it is closed."""
+"""The path of a database in memory, which exists until it is closed."""
 
 User = tuple[int, str, bytes, bytes, bool]
-"""A row of the table of users: number, name, key, salt, and whether it is an administrator."""
+"""A row of the table of users: number, name, key, salt, is_admin."""
 
-_BUSY = 5.0
-"""For how many seconds to wait for other programs that use the database."""
+_BUSY_TIMEOUT = 5.0
+"""Maximum seconds to wait for locks of other programs."""
 
-_GLANCE = 0.2
-"""The same when somebody has pressed the Tab key."""
+_COMPLETION_TIMEOUT = 0.2
+"""Maximum seconds to wait for locks in tab completion."""
 
-_REMOVED_AT_ONCE = 20_000
-"""How many old records to remove at a time: more than may be added at a time."""
+_DELETE_BATCH = 20_000
+"""Maximum old records to delete at a time; more than are added at a time."""
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
@@ -48,16 +48,16 @@ class Database:
     """An open database.
 
     Args:
-        path: The file, which is made, for its owner only, if it does not exist; None: the default one.
+        path: The file, made if it does not exist, readable only by its owner; None: the default one.
 
     Attributes:
         path: The file.
         users: The users.
         hostnames: The trusted hosts.
-        connections: Who has connected.
+        connections: The record of connections.
 
     Raises:
-        DatabaseError: The file cannot be opened, or is no such database.
+        DatabaseError: The file cannot be opened, or is not a database of a Manager.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
@@ -65,8 +65,8 @@ class Database:
         try:
             if self.path != IN_MEMORY:
                 _make(Path(self.path))
-            # One thread at a time uses it, but not always the same one.
-            self._connection = sqlite3.connect(self.path, timeout=_BUSY, check_same_thread=False)
+            # Used by one thread at a time, but by different ones.
+            self._connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
             raise cannot_be_used(self.path, error) from error
         try:
@@ -78,17 +78,17 @@ class Database:
             raise cannot_be_used(self.path, error) from error
 
     def close(self) -> None:
-        """Close it."""
+        """Close the database."""
         self._connection.close()
 
     def __enter__(self) -> Database:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        """Close it.
+        """Close the database.
 
         Raises:
-            DatabaseError: The block has failed since the database is locked for long, for example.
+            DatabaseError: The block has failed because of the database, for example because it is locked.
         """
         self.close()
         if isinstance(error, sqlite3.Error) and is_unusable(error):
@@ -96,25 +96,23 @@ class Database:
 
 
 def is_unusable(error: sqlite3.Error) -> bool:
-    """Return whether an error is one of the database, and no mistake of who has used it."""
+    """Return whether an error is one of the database, and not of the code that uses it."""
     return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError)
 
 
 def cannot_be_used(path: str, error: Exception) -> DatabaseError:
-    """Return the error that says why a database cannot be used."""
+    """Return the error for a database that cannot be used."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return DatabaseError(f"The database {path} cannot be used: {reason}")
 
 
 def is_readable_by_others(path: str) -> bool:
-    """Whether other users may read the file; on Windows, the user's profile folder is what keeps them out."""
+    """Return whether other users may read the file. On Windows, the profile folder protects it."""
     return path != IN_MEMORY and sys.platform != "win32" and bool(Path(path).stat().st_mode & 0o077)
 
 
 def glance(path: str | os.PathLike[str] | None, column: str, table: str) -> list[str]:
-    """Return what is in a column of a database, if that takes no time; nothing is made, and nothing raised.
-
-    For tab completion.
+    """Return the values of a column, for tab completion; empty after an error or a short timeout.
 
     Args:
         path: The file; None: the default one.
@@ -124,7 +122,7 @@ def glance(path: str | os.PathLike[str] | None, column: str, table: str) -> list
     file = database_file() if path is None else Path(path)
     try:
         uri = f"{file.absolute().as_uri()}?mode=ro"
-        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_GLANCE)) as connection:
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_COMPLETION_TIMEOUT)) as connection:
             return [str(value) for (value,) in connection.execute(f"SELECT {column} FROM {table};")]
     except (OSError, ValueError, sqlite3.Error):
         return []
@@ -155,11 +153,10 @@ class Table:
         return sorted(name for (name,) in rows if name != "sqlite_sequence")
 
     def table_info(self, name: str) -> list[tuple[Any, ...]]:
-        """Return what is known about the columns of a table.
+        """Return the columns of a table.
 
         Returns:
-            For each its number, name, type, whether it must have a value, its default, and whether it is
-            the primary key.
+            Tuples of number, name, type, not null, default, and primary key.
         """
         return self._rows("SELECT * FROM pragma_table_info(?);", name)
 
@@ -175,13 +172,13 @@ class Table:
         return self._connection.execute(sql, parameters).fetchall()
 
     def _change(self, sql: str, *parameters: Any) -> int:
-        """Change the database, and return how many rows were."""
+        """Execute a change and return the number of changed rows."""
         with self._connection:
             return self._connection.execute(sql, parameters).rowcount
 
 
 class ConnectionsTable(Table):
-    """What happened when peers connected."""
+    """The record of connections."""
 
     NAME = "connections"
     COLUMNS = (
@@ -195,9 +192,9 @@ class ConnectionsTable(Table):
         """Add records.
 
         Args:
-            records: For each the date and time, address, full name, number of the port, what happened.
-            at_most: How many to keep in all, the latest; None: all. Of what is too much some is removed each
-                time, so that a table that has become large long ago costs nobody a long wait.
+            records: Tuples of date and time, IP address, full host name, port number, message.
+            at_most: Maximum records to keep, the latest ones; None: all. Excess records are deleted in
+                batches, so that a table that is very large already causes no long wait.
         """
         with self._connection:
             self._connection.executemany(
@@ -205,24 +202,24 @@ class ConnectionsTable(Table):
                 records,
             )
             if at_most is not None:
-                # Their numbers only grow, and none of them is used again.
+                # Numbers only increase and are never reused.
                 self._connection.execute(
                     f"DELETE FROM {self.NAME} WHERE pid IN (SELECT pid FROM {self.NAME} WHERE pid <= "
-                    f"(SELECT max(pid) FROM {self.NAME}) - ? ORDER BY pid LIMIT {_REMOVED_AT_ONCE});",
+                    f"(SELECT max(pid) FROM {self.NAME}) - ? ORDER BY pid LIMIT {_DELETE_BATCH});",
                     (at_most,),
                 )
 
     def connections(
         self, *, start: dt.datetime | str | None = None, end: dt.datetime | str | None = None
     ) -> list[tuple[Any, ...]]:
-        """Return the records of a time.
+        """Return the records of a period.
 
         Args:
-            start: From when on, as text ``yyyy-mm-dd`` or ``yyyy-mm-ddTHH:MM:SS``; None: from the first on.
-            end: Until when, as `start`; None: until the last. A date alone is the beginning of that day.
+            start: The first date and time, as text ``yyyy-mm-dd`` or ``yyyy-mm-ddTHH:MM:SS``; None: no limit.
+            end: The last date and time, like `start`; a date alone is the beginning of that day.
 
         Returns:
-            For each the number, date and time, address, full name, number of the port, what happened.
+            Tuples of number, date and time, IP address, full host name, port number, message.
         """
         return self.page(0, self.last_number(), -1, start=start, end=end)
 
@@ -240,12 +237,12 @@ class ConnectionsTable(Table):
         start: dt.datetime | str | None = None,
         end: dt.datetime | str | None = None,
     ) -> list[tuple[Any, ...]]:
-        """Return some of the records of a time, the oldest first.
+        """Return some records of a period, the oldest first.
 
         Args:
-            after: The number of a record: only later ones.
-            last: The number of the last record that matters.
-            count: How many records at most; -1: all.
+            after: Number of the record before the first one.
+            last: Maximum number of a record.
+            count: Maximum records; -1: all.
             start: See `connections`.
             end: See `connections`.
         """
@@ -260,7 +257,7 @@ class ConnectionsTable(Table):
 
 
 class HostnamesTable(Table):
-    """The hosts that are trusted."""
+    """The trusted hosts."""
 
     NAME = "auth_hostnames"
     COLUMNS = "hostname TEXT NOT NULL, UNIQUE(hostname)"
@@ -275,7 +272,7 @@ class HostnamesTable(Table):
                 )
 
     def insert(self, hostname: str) -> None:
-        """Trust a host; if it is trusted already, nothing changes.
+        """Trust a host; idempotent.
 
         Raises:
             ValueError: The name is empty.
@@ -285,7 +282,7 @@ class HostnamesTable(Table):
         self._change(f"INSERT OR IGNORE INTO {self.NAME} VALUES(?);", hostname)
 
     def delete(self, hostname: str) -> None:
-        """Trust a host no longer.
+        """Remove a host from the trusted ones.
 
         Raises:
             ValueError: It is not trusted.
@@ -315,7 +312,7 @@ class UsersTable(Table):
         """Add a user.
 
         Raises:
-            ValueError: There is such a user, the name is none that a user can have, or there is no password.
+            ValueError: The user exists already, the name is invalid, or the password is empty.
         """
         _check_username(username)
         key, salt = hash_password(_checked_password(username, password))
@@ -327,7 +324,7 @@ class UsersTable(Table):
             raise ValueError(f"A user with the name {username!r} already exists") from None
 
     def update(self, username: str, *, password: str | None = None, is_admin: bool | None = None) -> None:
-        """Change the password of a user, or whether the user is an administrator.
+        """Change the password or the administrator rights of a user.
 
         Raises:
             ValueError: There is no such user, nothing to change, or the password is empty.
@@ -353,12 +350,12 @@ class UsersTable(Table):
         self._change(f"DELETE FROM {self.NAME} WHERE username = ?;", username)
 
     def get_user(self, username: str) -> User | None:
-        """Return the number, the name, key, salt, and whether it is an administrator; None: no such user."""
+        """Return a user; None if there is no such user."""
         rows = self._rows(f"SELECT * FROM {self.NAME} WHERE username = ?;", username)
         return rows[0] if rows else None
 
     def records(self) -> list[User]:
-        """Return what `get_user` does of all users."""
+        """Return all users."""
         return self._rows(f"SELECT * FROM {self.NAME};")
 
     def usernames(self) -> list[str]:
@@ -366,7 +363,7 @@ class UsersTable(Table):
         return [name for (name,) in self._rows(f"SELECT username FROM {self.NAME};")]
 
     def users(self) -> list[tuple[str, bool]]:
-        """Return the names of all users, and whether they are administrators."""
+        """Return the names of all users, each with is_admin."""
         rows = self._rows(f"SELECT username, is_admin FROM {self.NAME};")
         return sorted((name, bool(is_admin)) for name, is_admin in rows)
 
@@ -375,21 +372,25 @@ class UsersTable(Table):
         return self.get_user(username) is not None
 
     def is_password_valid(self, username: str, password: str) -> bool:
-        """Return whether that is the user's password."""
+        """Return whether a password is that of a user."""
         user = self.get_user(username)
         _, _, key, salt, _ = user or (0, "", None, None, False)
         return is_password(_text(password, "password"), key, salt)
 
     def is_admin(self, username: str) -> bool:
-        """Return whether a user is an administrator; False, too, if there is no such user."""
+        """Return whether a user exists and is an administrator."""
         user = self.get_user(username)
         return user is not None and bool(user[4])
 
     def check_can_be(self, username: str, *, is_new: bool) -> None:
-        """Check that a user can be added, or that there is such a user.
+        """Check that a user can be added, or exists.
+
+        Args:
+            username: The name of the user.
+            is_new: Whether the user is to be added.
 
         Raises:
-            ValueError: Why it cannot be, or is not.
+            ValueError: The user cannot be added, or does not exist.
         """
         if is_new:
             _check_username(username)
@@ -404,14 +405,14 @@ class UsersTable(Table):
 
 
 def _make(path: Path) -> None:
-    """Make the file of a database, empty, which nobody else may read."""
+    """Make an empty file that only its owner may read."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_new(path, b"", mode=PRIVATE)
 
 
 def _names_of_this_computer() -> set[str]:
-    """By which names it is called when it connects to itself."""
+    """Return the names and addresses of this computer in connections to itself."""
     hostname = socket.gethostname()
     return {
         hostname,

@@ -1,9 +1,9 @@
-"""WebSocket as a transport like TCP, on top of another one, which may have TLS.
+"""WebSocket streams, over another stream that may have TLS.
 
-A line, without its end, is one text message, in both directions. What is sent at a time goes out together,
-and what has come at a time is handed on together, however many messages it is. Nothing has to wait but bytes
-that the carrier does not take, and for these there is a task: a caller that is cancelled leaves no half
-message.
+A line without its end is one text message, in both directions. Lines that are sent together leave together,
+and messages that have arrived together are returned together. Everything runs in the Trio thread. Each
+WebSocket has a task, `WebSocketStream.run`, which sends what the carrier does not accept at once, so that a
+cancelled caller never leaves a part of a message, and pings the peer.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from msl_network_trio.protocol.framing import LineBuffer
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.liveness import PeerActivity
 from msl_network_trio.transport.websocket_frames import LOST, Frames
+from msl_network_trio.transport.websocket_queue import FrameQueue
 
 _PIECE = 262_144
-"""How many bytes to make frames of at a time."""
+"""Maximum bytes of lines to pack into frames at a time."""
 
 _COUNTED = 262_144
-"""How many bytes of a message that is not complete are too few to be counted."""
+"""Bytes of an incomplete message from which it counts for the quota."""
 
-_UNREAD = 16 * 1024 * 1024
-"""How many bytes to take of a peer that goes on sending what nobody reads, before it is cut off."""
+_DISCARD_LIMIT = 16 * 1024 * 1024
+"""Maximum bytes to receive and discard from a rejected peer, which reads the close frame meanwhile."""
 
-_PARTING_TURNS = 32
-"""In how many turns to look for a goodbye in what a peer has sent before it knew that we said ours."""
+_CLOSING_TURNS = 32
+"""Maximum turns of parsing frames that the peer sent before it received the close frame."""
 
-_LEFT_BEHIND = 5.0
-"""How many seconds a connection lives on when the program, or the Manager, ends: goodbyes take some time."""
+_SHUTDOWN_TIMEOUT = 5.0
+"""Seconds that the task goes on after a cancellation at the end of the program, for the close frames."""
 
 SpawnTask = Callable[..., object]
 """Starts a task: the ``start_soon`` of a nursery, or `trio.lowlevel.spawn_system_task`."""
@@ -42,19 +43,18 @@ SpawnTask = Callable[..., object]
 class WebSocketStream(Stream):
     """A WebSocket connection after its opening handshake, of a client or a server.
 
-    See `open_websocket` and `accept_websocket`, which make one. What the peer sends after `send_eof` is not
-    received: WebSocket has no half-closed connections.
+    `open_websocket` and `accept_websocket` make one. Data from the peer after `send_eof` is discarded, as
+    WebSocket has no half-closed connections.
 
     Args:
-        carrier: The connection that carries it, which is closed with it.
-        is_client: Which end this is.
-        received: What has been received from the carrier already.
-        read_limit: The largest message to accept, in bytes; None: no limit.
-        ping_interval: After how many seconds to ask the peer whether it is there, and how long it may take to
-            answer; None: never.
-        quota: Counts what it holds together with others of messages that are not complete, see
-            `input_quota`; None: nobody does.
-        address: The IP address of the host of the peer; empty: it is not known.
+        carrier: The stream that carries the WebSocket, closed with it.
+        is_client: Whether this end is the client.
+        received: The data already received from the carrier.
+        read_limit: Maximum bytes of a message; None: no limit.
+        ping_interval: Seconds between pings, and maximum seconds for the answer; None: no pings.
+        quota: The quota for incomplete messages that is shared with other WebSockets, see `input_quota`;
+            None: no limit.
+        address: The IP address of the peer; empty: unknown.
 
     Attributes:
         address: See above.
@@ -79,29 +79,20 @@ class WebSocketStream(Stream):
         self._early = received
         self._ping_interval = ping_interval
         self._frames = Frames(is_client=is_client, read_limit=read_limit)
+        self._queue = FrameQueue(carrier, self._frames)
         self._quota = quota
-        self._keeps_at_most: int | None = None
-        self._size = 0
-        """How many bytes a message has taken that is not complete."""
+        self._buffer_limit: int | None = None
+        self._buffered = 0
+        """Bytes of an incomplete message."""
         self._lines = LineBuffer()
-        self._rest: memoryview | None = None
-        """What the carrier has not taken, and is to be offered again as it is."""
-        self._behind = b""
-        """What comes behind it."""
-        self._has_cut_off = False
-        """Whether there was a rest when it became clear that it will never be sent."""
-        self._held_back = 0
-        """How many bytes, 1 at the most, we did not admit to have taken, since their frame is not sent."""
-        self._room = trio.lowlevel.ParkingLot()
-        self._work = trio.lowlevel.ParkingLot()
-        self._moved = 0
-        """Counts up whenever the peer has sent something, or has taken something that had to wait."""
+        self._withheld = 0
+        """Bytes, at most 1, that were packed but reported as unsent, since their frame waits."""
+        self._reads = 0
+        """Counts the times that data was received."""
         self._is_reading = False
-        self._is_leaving = False
-        self._has_said_close = False
-        self._failure: ConnectionLost | None = None
-        """Why nothing can be sent any more. What the peer has sent before can still be received."""
-        self._is_given_up = False
+        self._is_closing = False
+        self._is_unresponsive = False
+        """Whether the peer has not answered a ping in time."""
         self._scope = trio.CancelScope(shield=True)
         self._closed = False
 
@@ -110,23 +101,26 @@ class WebSocketStream(Stream):
     def send_nowait(self, data: bytes | memoryview) -> int:
         """See `Stream.send_nowait`.
 
-        Frames are made of all of a line. As long as they have not been sent, the last byte is not taken: so
-        the caller knows that something waits.
+        Complete lines are packed into frames. While frames wait to be sent, the last byte is reported as
+        unsent, so that the caller waits.
         """
-        if (reason := self._cannot_send) is not None:
+        if (reason := self._send_error) is not None:
             raise ConnectionLost(reason)
-        if self._rest is not None or not data:
+        queue = self._queue
+        if queue.is_blocked or not data:
             return 0
-        sent, self._held_back = self._held_back, 0
+        sent, self._withheld = self._withheld, 0
         while sent < len(data):
             piece = bytes(data[sent : sent + _PIECE])
             sent += len(piece)
             if lines := self._lines.feed(piece):
-                self._put(self._pack(lines))
-                if self._rest is not None:
-                    self._held_back = 1
-                    break
-        return sent - self._held_back
+                if queue.put(self._pack(lines)):
+                    continue
+                if queue.error is not None:
+                    raise queue.error
+                self._withheld = 1
+                break
+        return sent - self._withheld
 
     def _pack(self, lines: list[bytes]) -> bytes | memoryview:
         try:
@@ -136,109 +130,65 @@ class WebSocketStream(Stream):
             self.send_close(CloseReason.INTERNAL_ERROR, text)
             raise ConnectionLost(f"{text}: {error}") from error
 
-    def _put(self, frames: bytes | memoryview) -> None:
-        """Send frames, or keep what the carrier does not take.
-
-        Raises:
-            ConnectionLost: The peer is gone.
-        """
-        if self._rest is not None:
-            self._behind += frames
-            return
-        try:
-            sent = self._carrier.send_nowait(frames)
-        except ConnectionLost as error:
-            self._fail(error)
-            raise
-        if sent < len(frames):
-            self._rest = memoryview(frames)[sent:]
-            self._work.unpark_all()
-
-    def _put_anyway(self, frames: bytes) -> None:
-        """`_put` what need not arrive."""
-        if self._failure is None:
-            try:
-                self._put(frames)
-            except ConnectionLost:
-                pass  # and there is nobody who need be told
-
-    @property
-    def _is_inside_a_frame(self) -> bool:
-        """Whether a frame has been sent in part, as far as we know."""
-        return self._has_cut_off or self._rest is not None
-
-    def _fail(self, error: ConnectionLost) -> None:
-        self._failure = self._failure or error
-        self._has_cut_off = self._is_inside_a_frame
-        self._rest = None
-        self._behind = b""
-        self._room.unpark_all()
-
     async def wait_send(self) -> None:
-        """See `Stream.wait_send`; also returns when there is no room yet but progress."""
-        if self._rest is None or self._cannot_send is not None:
-            await trio.lowlevel.checkpoint()
+        """See `Stream.wait_send`. May return after progress that is not enough to send."""
+        if self._send_error is None and self._queue.is_blocked:
+            await self._queue.wait_progress()
         else:
-            await self._room.park()
+            await trio.lowlevel.checkpoint()
 
     def send_eof(self) -> None:
         """See `Stream.send_eof`."""
         self.send_close(CloseReason.NORMAL_CLOSURE)
 
     def send_close(self, code: int, reason: str = "") -> None:
-        """`send_eof`, and tell the peer why.
+        """Close the sending direction as `send_eof` does, with a code and a reason.
 
         Args:
-            code: One of the codes of RFC 6455, 7.4.
-            reason: The reason, of which some 40 to 120 characters are sent.
+            code: The close code (RFC 6455, section 7.4).
+            reason: The reason, truncated to some 40 to 120 characters.
         """
-        if not self._is_leaving:
-            self._is_leaving = True
-            self._say_close(code, reason)
+        if not self._is_closing:
+            self._is_closing = True
+            self._queue.put_close(code, reason)
 
     @property
     def has_sent_close(self) -> bool:
-        """Whether the peer has been told why the connection is closed, or has told us."""
-        return self._has_said_close
-
-    def _say_close(self, code: int, reason: str) -> None:
-        if not self._has_said_close:
-            self._has_said_close = True
-            self._put_anyway(self._frames.pack_close(code, reason))
+        """Whether this end has sent a close frame, of its own accord or as an answer."""
+        return self._queue.has_sent_close
 
     @property
-    def _cannot_send(self) -> str | None:
-        if self._closed or self._is_leaving:
+    def _send_error(self) -> str | None:
+        if self._closed or self._is_closing:
             return "The connection has been closed"
-        if self._failure is not None:
-            return str(self._failure)
+        if self._queue.error is not None:
+            return str(self._queue.error)
         return None if self._frames.ending is None else str(self._frames.ending)
 
     # ---- receiving ----
 
     async def receive(self) -> bytes:
-        """See `Stream.receive`: messages, as lines."""
-        if self._frames.ending is not None and not self._is_leaving:
+        """See `Stream.receive`. Returns messages as lines."""
+        if self._frames.ending is not None and not self._is_closing:
             await trio.lowlevel.checkpoint()
-        while not self._is_leaving:
+        while not self._is_closing:
             if self._frames.ending is not None:
                 return self._end()
             lines = await self._receive_turn()
-            if lines and not self._is_leaving:
+            if lines and not self._is_closing:
                 return lines
-        # After our own goodbye there is only that of the peer to wait for, as long as the caller wants to.
-        await self._part()
+        await self._receive_close()
         return b""
 
     async def _receive_turn(self) -> bytes:
-        """Return the lines of the next frames, of which a bounded number is handled in one turn."""
+        """Return the lines of the next frames, of which a limited number is parsed per turn."""
         if self._frames.has_more:
             await trio.lowlevel.checkpoint()
-            return self._understand(b"")
+            return self._parse(b"")
         return self._feed(await self._read())
 
     async def _read(self) -> bytes:
-        """Receive from the carrier; nothing when that is at its end, whatever that is."""
+        """Receive from the carrier; empty at its end or after an error."""
         if self._early:
             await trio.lowlevel.checkpoint()
             early, self._early = self._early, b""
@@ -247,87 +197,82 @@ class WebSocketStream(Stream):
         try:
             data = await self._carrier.receive()
         except ConnectionLost as error:
-            self._fail(error)
+            self._queue.fail(error)
             return b""
         finally:
             self._is_reading = False
-        self._moved += 1
+        self._reads += 1
         return data
 
     def _feed(self, data: bytes) -> bytes:
-        """`_understand` what has been received, or note that it was the end."""
+        """Parse received data and return the lines; empty data is the end of the carrier."""
         if not data:
             self._frames.ending = self._frames.ending or LOST
             return b""
-        return self._understand(data)
+        return self._parse(data)
 
-    def _understand(self, data: bytes) -> bytes:
-        """Answer what wants an answer, and return the lines."""
+    def _parse(self, data: bytes) -> bytes:
+        """Parse frames, answer ping and close, and return the lines."""
         frames = self._frames
         lines = frames.feed(data)
-        self._count(0 if lines or not frames.has_unfinished else self._size + len(data))
-        if frames.ping is not None and self._rest is None:  # else it is answered when there is room
-            self._answer_ping()
+        self._count_buffered(0 if lines or not frames.has_unfinished else self._buffered + len(data))
+        if frames.ping is not None:
+            self._queue.flush()
         if frames.ending is not None:
-            self._say_close(frames.ending.code, frames.ending.reason)
+            self._queue.put_close(frames.ending.code, frames.ending.reason)
         return lines
 
     def limit_buffer(self, size: int | None) -> None:
         """See `Stream.limit_buffer`."""
-        self._keeps_at_most = size
+        self._buffer_limit = size
 
-    def _count(self, size: int) -> None:
-        """Note how much is kept, and have that end which is too much."""
-        if self._quota is not None and self._size > _COUNTED >= size:
+    def _count_buffered(self, size: int) -> None:
+        """Note the size of the incomplete message and drop the connection if it exceeds a limit."""
+        if self._quota is not None and self._buffered > _COUNTED >= size:
             self._quota.release(self)
-        self._size = size
-        if self._keeps_at_most is not None and size > self._keeps_at_most:
-            self.cut_off(f"It has sent more than {self._keeps_at_most:,} bytes without an end")
+        self._buffered = size
+        if self._buffer_limit is not None and size > self._buffer_limit:
+            self.drop(f"It has sent more than {self._buffer_limit:,} bytes without an end")
         elif self._quota is not None and size > _COUNTED:
             self._quota.update(self, size)
 
-    def cut_off(self, reason: str) -> None:
-        """Receive nothing more, nor send anything."""
-        self._fail(ConnectionLost(reason))
-        self._carrier.end(cut_off=self._is_inside_a_frame)
-
-    def _answer_ping(self) -> None:
-        ping, self._frames.ping = self._frames.ping, None
-        if ping is not None and not self._has_said_close:  # behind which nothing may follow
-            self._put_anyway(self._frames.pack_pong(ping))
+    def drop(self, reason: str) -> None:
+        """End the connection in both directions at once."""
+        self._queue.fail(ConnectionLost(reason))
+        self._carrier.end(cut_off=self._queue.has_unsent)
 
     def _end(self) -> bytes:
-        """Tell why nothing more is received."""
-        ending = self._frames.ending
+        """Return or raise the end of the stream."""
+        ending, error = self._frames.ending, self._queue.error
         assert ending is not None
         if self._closed:
             raise ConnectionLost("The connection has been closed")
-        if self._is_given_up:
-            raise ConnectionLost(str(self._failure))
+        if self._is_unresponsive:
+            raise ConnectionLost(str(error))
         if ending.is_normal:
             self.close_reason = str(ending)
             return b""
-        because = f": {self._failure}" if ending is LOST and self._failure is not None else ""
+        because = f": {error}" if ending is LOST and error is not None else ""
         raise ConnectionLost(f"{ending}{because}")
 
-    async def _part(self) -> None:
-        """Wait for the peer to say goodbye, too, or to close the connection.
+    async def _receive_close(self) -> None:
+        """Receive and discard data until the peer's close frame or the end of the carrier.
 
-        What a peer that has broken the rules still sends nobody reads; but it would not read why it is
-        dropped if the connection were reset.
+        Data of a rejected peer is received as well: a reset of the connection could destroy the close frame
+        that tells it why.
         """
         await trio.lowlevel.checkpoint()
-        unread = turns = 0
-        while (ending := self._frames.ending) is None or (ending.is_rejection and unread < _UNREAD):
+        discarded = turns = 0
+        while (ending := self._frames.ending) is None or (ending.is_rejection and discarded < _DISCARD_LIMIT):
             if self._frames.has_more:
                 turns += 1
-                if turns > _PARTING_TURNS:
+                if turns > _CLOSING_TURNS:
                     self._frames.reject("it goes on sending")
                 else:
                     await self._receive_turn()
                 continue
             data = await self._read()
-            unread += len(data)
+            discarded += len(data)
             if data:
                 self._feed(data)
             else:
@@ -336,11 +281,11 @@ class WebSocketStream(Stream):
     # ---- the end ----
 
     def close(self) -> None:
-        """See `Stream.close`; the peer is told if that can be done at once."""
-        self._close(cut_off=self._is_inside_a_frame)
+        """See `Stream.close`. Sends a close frame if that is possible at once."""
+        self._close(cut_off=self._queue.has_unsent)
 
     def abort(self) -> None:
-        """See `Stream.abort`: there is no closing frame, so this is an abnormal closure (code 1006)."""
+        """See `Stream.abort`. Without a close frame this is an abnormal closure (code 1006)."""
         self._close(cut_off=True)
 
     def _close(self, *, cut_off: bool) -> None:
@@ -348,11 +293,13 @@ class WebSocketStream(Stream):
             return
         self._closed = True
         if not cut_off:
-            self._say_close(CloseReason.GOING_AWAY, "")
-        self._carrier.end(cut_off=cut_off or self._is_inside_a_frame)
-        self._count(0)
+            self._queue.put_close(CloseReason.GOING_AWAY, "")
+        self._carrier.end(cut_off=cut_off or self._queue.has_unsent)
+        self._count_buffered(0)
         self._scope.cancel()
-        self._room.unpark_all()
+        self._queue.wake_waiting()
+
+    # ---- liveness of the peer ----
 
     def start_probe(self) -> bool:
         """See `Stream.start_probe`."""
@@ -362,85 +309,64 @@ class WebSocketStream(Stream):
         """See `Stream.peer_activity`."""
         return self._carrier.peer_activity()
 
-    def extend_send_timeout(self) -> None:
-        """See `Stream.extend_send_timeout`."""
-        self._carrier.extend_send_timeout()
-
     def end_probe(self) -> None:
         """See `Stream.end_probe`."""
         self._carrier.end_probe()
+
+    def extend_send_timeout(self) -> None:
+        """See `Stream.extend_send_timeout`."""
+        self._carrier.extend_send_timeout()
 
     # ---- the task ----
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Send what has to wait, and ask the peer whether it is there, until `close`."""
+        """Run the send queue and the pings until `close`."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_alive)
                 with self._scope:
-                    await self._flush()
+                    await self._queue.run()
                 nursery.cancel_scope.cancel()
         finally:
-            self._fail(ConnectionLost("The connection has ended"))  # nobody would send what has to wait
-
-    async def _flush(self) -> None:
-        while True:
-            if self._rest is None:
-                await self._work.park()
-                continue
-            try:
-                await self._carrier.wait_send()
-                if self._rest is not None:
-                    self._send_rest(self._rest)
-            except ConnectionLost as error:
-                self._fail(error)
-
-    def _send_rest(self, rest: memoryview) -> None:
-        sent = self._carrier.send_nowait(rest)
-        if sent:
-            self._moved += 1
-        if sent < len(rest):
-            self._rest = rest[sent:]
-        elif self._behind:
-            self._rest = memoryview(self._behind)
-            self._behind = b""
-        else:
-            self._rest = None
-            self._answer_ping()
-        self._room.unpark_all()
+            self._queue.fail(ConnectionLost("The connection has ended"))
 
     async def _keep_alive(self) -> None:
-        """Ask the peer again and again whether it is there; a proxy sees that the connection is in use.
+        """Ping the peer, which also shows proxies that the connection is in use.
 
-        This is not shielded: if whoever has the connection forgets it, the program's end is not held up.
+        Unlike the send queue this is not shielded: a cancellation here, at the end of the program, limits the
+        time of the queue.
         """
         try:
             if self._ping_interval is not None:
                 await self._ping(self._ping_interval)
             await trio.sleep_forever()
         finally:
-            self._scope.deadline = trio.current_time() + _LEFT_BEHIND
+            self._scope.deadline = trio.current_time() + _SHUTDOWN_TIMEOUT
 
     async def _ping(self, seconds: float) -> None:
+        """Ping at intervals; drop the connection if one passes without any sign of the peer."""
         await trio.sleep(seconds)
-        while self._cannot_send is None:
-            moved, was_reading = self._moved, self._is_reading
-            if self._rest is None:
-                self._put_anyway(self._frames.pack_ping())
+        while self._send_error is None:
+            before, was_reading = self._signs_of_life(), self._is_reading
+            self._queue.put_ping()
             await trio.sleep(seconds)
-            # Whoever does not read cannot tell that nothing has come.
-            if self._moved == moved and was_reading and self._is_reading:
-                self._is_given_up = self._cannot_send is None
-                self.cut_off(f"The peer has not answered a ping for {seconds:g} seconds")
+            # Without a call of receive(), a pong would not have been noticed.
+            if self._signs_of_life() == before and was_reading and self._is_reading:
+                self._is_unresponsive = self._send_error is None
+                self.drop(f"The peer has not answered a ping for {seconds:g} seconds")
                 return
 
+    def _signs_of_life(self) -> int:
+        """Return a count of received data and of progress in sending."""
+        return self._reads + self._queue.progress
 
-def input_quota(most: int | None) -> Quota[WebSocketStream]:
-    """Return what counts what many WebSockets hold of messages that are not complete.
+
+def input_quota(limit: int | None) -> Quota[WebSocketStream]:
+    """Return a quota for the incomplete messages of many WebSockets.
 
     Args:
-        most: How many bytes that may be; None: any number.
+        limit: Maximum bytes in total; None: no limit.
     """
     text = "It has sent most, and all connections together have sent too much"
-    return Quota(most, lambda websocket: websocket.address, lambda websocket: websocket.cut_off(text))
+    return Quota(limit, lambda websocket: websocket.address, lambda websocket: websocket.drop(text))

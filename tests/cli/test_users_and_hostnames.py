@@ -251,7 +251,7 @@ def test_an_empty_name_is_no_host(capsys):
 
 @pytest.mark.parametrize("line", ["user add a.smith --password a", "hostname add lab-3"])
 def test_a_database_that_another_program_keeps_locked_is_told(capsys, monkeypatch, line):
-    monkeypatch.setattr(tables, "_BUSY", 0.05)
+    monkeypatch.setattr(tables, "_BUSY_TIMEOUT", 0.05)
     run("hostname list")
     with closing(sqlite3.connect(database_file(), isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")  # locks out writers, not readers

@@ -13,8 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 from msl_network_trio import connect
 from msl_network_trio.cli.main import main
 from msl_network_trio.exceptions import CertificateError, ManagerError
-from msl_network_trio.manager.certificate_in_use import CertificateInUse, Pair, load
-from msl_network_trio.manager.certificates import Shown, server_context, shown
+from msl_network_trio.manager.certificate_in_use import CertificateInUse, LoadedCertificate, load
+from msl_network_trio.manager.certificates import PresentedCertificate, presented_certificate, server_context
 from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.protocol.manager.event_log import FIELDS
 from tests.transport.certificates import ordinary, self_signed
@@ -36,10 +36,10 @@ class Calendar:
 def until(calendar, days):
     """Return a pair that expires so many days from now."""
 
-    class Until(Shown):
+    class Until(PresentedCertificate):
         expires = calendar.now() + days * DAY
 
-    return Pair(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "lab.crt", Until(b"", "then"))
+    return LoadedCertificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "lab.crt", Until(b"", "then"))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ async def test_after_another_one_was_loaded_that_one_counts(autojump_clock, cale
     nursery.start_soon(used.report_expiry)
     await trio.sleep(2 * DAY)
     assert reports() == [7]
-    used.pair = until(calendar, 400)
+    used.loaded = until(calendar, 400)
     used._changed.set()
     await trio.sleep(300 * DAY)
     assert reports() == [7]
@@ -117,7 +117,9 @@ async def test_after_another_one_was_loaded_that_one_counts(autojump_clock, cale
 
 async def test_what_nobody_is_shown_does_not_expire(autojump_clock, calendar, reports, nursery):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    nursery.start_soon(CertificateInUse(Pair(context, "lab.crt", None), None, None).report_expiry)
+    nursery.start_soon(
+        CertificateInUse(LoadedCertificate(context, "lab.crt", None), None, None).report_expiry
+    )
     await trio.sleep(100 * DAY)
     assert reports() == []
 
@@ -127,7 +129,7 @@ def test_when_it_expires_is_known_also_if_it_is_not_valid(tmp_path, valid):
     identity = self_signed(valid_from=valid[0], valid_to=valid[1])
     path = save(tmp_path, identity)
     context, _ = server_context(cert_file=path)
-    found = shown(context, path)
+    found = presented_certificate(context, path)
     assert found.fingerprint == identity.fingerprint
     assert found.der == identity.der
     assert found.expires == pytest.approx(self_signed_end(identity), abs=1)
@@ -137,7 +139,7 @@ def test_what_is_shown_may_be_nothing(tmp_path):
     path = save(tmp_path, ordinary())
     context, _ = server_context(cert_file=path)
     path.write_text(self_signed().pem)  # which is not what the context has
-    assert shown(context, path) is None
+    assert presented_certificate(context, path) is None
 
 
 def self_signed_end(identity):
@@ -243,7 +245,7 @@ async def test_a_manager_reports_its_own_certificate_and_watches_the_one_that_it
 ):
     async with lab() as manager:
         used = manager._certificate
-        assert used.pair.shown.fingerprint == ordinary().fingerprint
+        assert used.loaded.presented.fingerprint == ordinary().fingerprint
         await wait_all_tasks_blocked()
         before = used._changed
         save(tmp_path, self_signed())
@@ -255,8 +257,8 @@ async def test_a_manager_reports_its_own_certificate_and_watches_the_one_that_it
 
 def test_load_gives_what_there_is(tmp_path):
     path = save(tmp_path, ordinary())
-    pair = load(partial(server_context, cert_file=path))
-    assert (pair.path, pair.shown.fingerprint) == (path, ordinary().fingerprint)
+    loaded = load(partial(server_context, cert_file=path))
+    assert (loaded.path, loaded.presented.fingerprint) == (path, ordinary().fingerprint)
 
 
 async def test_the_command_has_it_reloaded(lab, tmp_path, capsys):

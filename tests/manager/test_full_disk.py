@@ -37,14 +37,14 @@ class Disk(io.FileIO):
         return written
 
 
-class LinesOnDisk(logs._Lines, Disk):
+class LinesOnDisk(logs._LineFile, Disk):
     pass
 
 
 @pytest.fixture
 def disk(monkeypatch):
     monkeypatch.setattr(Disk, "room", 1_000_000)
-    monkeypatch.setattr(logs, "_Lines", LinesOnDisk)
+    monkeypatch.setattr(logs, "_LineFile", LinesOnDisk)
     return Disk
 
 
@@ -177,7 +177,7 @@ def test_if_the_file_cannot_be_begun_anew_it_goes_on_and_no_old_one_is_lost(tmp_
         assert path.read_text().count("x" * 50) == 600
         error = capsys.readouterr().err.splitlines()
         assert len(error) in {9, 10}
-        why = "Permission denied, when it was to be begun anew"
+        why = "Permission denied, when it was to be rotated"
         assert set(error) == {f"the log cannot be written to {path}: {why}; 0 records are lost"}
         stuck.clear()
         clock.now += 60
@@ -207,7 +207,7 @@ def test_a_file_that_is_begun_anew_at_times_goes_on_if_it_cannot_be(tmp_path, cl
         handler.rolloverAt = 100_000
         for _ in range(10):
             log.info("second")
-        assert capsys.readouterr().err.count("Permission denied, when it was to be begun anew") == 1
+        assert capsys.readouterr().err.count("Permission denied, when it was to be rotated") == 1
         assert path.read_text().count("second") == 10
         stuck.clear()
         clock.now += 61

@@ -93,13 +93,13 @@ async def test_a_name_is_looked_up_again_after_some_minutes_only(resolver, mock_
     for _ in range(3):
         assert (await names.host("10.0.0.5", "10.0.0.1")).name == "lab-5"
     assert len(resolver) == 1
-    mock_clock.jump(hostnames._REMEMBERED_FOR + 1)
+    mock_clock.jump(hostnames._CACHE_SECONDS + 1)
     assert (await names.host("10.0.0.5", "10.0.0.1")).name == "lab-5"
     assert len(resolver) == 2
 
 
 async def test_the_names_of_a_whole_network_do_not_fill_the_memory(resolver, monkeypatch):
-    monkeypatch.setattr(hostnames, "_REMEMBERED", 10)
+    monkeypatch.setattr(hostnames, "_CACHE_SIZE", 10)
     names = Hostnames()
     for number in range(1, 100):
         await names.host(f"10.1.1.{number}", "10.0.0.1")
@@ -115,18 +115,18 @@ async def test_an_answer_of_the_resolver_that_is_no_name_does_not_count(monkeypa
 
 
 async def test_a_resolver_that_has_not_answered_once_is_asked_again_soon(stuck, monkeypatch):
-    monkeypatch.setattr(hostnames, "_ASK_AGAIN_AFTER", 0.0)
+    monkeypatch.setattr(hostnames, "_RETRY_SECONDS", 0.0)
     names = Hostnames()
     with monkeypatch.context() as patch:
-        patch.setattr(hostnames, "_SECONDS", 0.05)
+        patch.setattr(hostnames, "_TIMEOUT", 0.05)
         assert (await names.host("10.0.0.5", "10.0.0.1")).name == "10.0.0.5"
     stuck.set()
-    monkeypatch.setattr(hostnames, "_SECONDS", 30.0)
+    monkeypatch.setattr(hostnames, "_TIMEOUT", 30.0)
     assert (await names.host("10.0.0.5", "10.0.0.1")).name == "lab-5"
 
 
 async def test_a_resolver_that_does_not_answer_is_not_waited_for_long(stuck, monkeypatch):
-    monkeypatch.setattr(hostnames, "_SECONDS", 0.05)
+    monkeypatch.setattr(hostnames, "_TIMEOUT", 0.05)
     with trio.fail_after(10):
         host = await Hostnames().host("10.0.0.5", "10.0.0.1")
         assert host == Host("10.0.0.5", "10.0.0.5", "10.0.0.5", "10.0.0.5")

@@ -371,7 +371,7 @@ async def test_a_database_that_cannot_be_used_is_told_when_the_manager_starts(tm
 
 @pytest.fixture
 def impatient(monkeypatch):
-    monkeypatch.setattr(tables, "_BUSY", 0.05)
+    monkeypatch.setattr(tables, "_BUSY_TIMEOUT", 0.05)
 
 
 @pytest.mark.parametrize("settings", [{"auth_login": True}, {"auth_hostname": True}])
@@ -409,7 +409,7 @@ async def test_while_the_database_is_locked_everything_else_goes_on(open_lab, us
 async def test_records_that_cannot_be_written_do_not_fill_the_memory(
     open_lab, users, impatient, caplog, monkeypatch
 ):
-    monkeypatch.setattr(database_module, "_MOST_RECORDS", 20)
+    monkeypatch.setattr(database_module, "_RECORD_LIMIT", 20)
     async with open_lab() as manager:
         async with locked(users):
             for _ in range(30):
@@ -477,7 +477,7 @@ async def test_a_database_that_never_answers_is_given_up(open_lab, monkeypatch):
 async def test_the_manager_may_end_while_the_database_is_at_work(open_lab, monkeypatch):
     started, go_on = trio.Event(), trio.Event()
     token = trio.lowlevel.current_trio_token()
-    monkeypatch.setattr(database_module, "_LAST_WAIT", 0.1)
+    monkeypatch.setattr(database_module, "_CLOSE_TIMEOUT", 0.1)
 
     def stuck(self):
         trio.from_thread.run_sync(started.set, trio_token=token)

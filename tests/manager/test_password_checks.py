@@ -132,7 +132,7 @@ async def test_only_a_right_password_is_remembered_and_for_a_minute_only(
 
 
 async def test_what_is_remembered_is_no_password_and_bounded(checks, hashes, nursery, monkeypatch):
-    monkeypatch.setattr(password_checks, "_REMEMBERED", 5)
+    monkeypatch.setattr(password_checks, "_CACHE_SIZE", 5)
     hashes.let_end(100)
     for number in range(20):
         await answered(Asked(nursery, checks, f"right {number}"))

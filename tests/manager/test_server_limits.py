@@ -260,7 +260,7 @@ async def test_tls_handshakes_that_stall_are_bounded_in_number_too(tmp_path):
 async def test_resolvers_that_are_stuck_do_not_take_the_threads_of_others(monkeypatch):
     answer = threading.Event()
     monkeypatch.setattr(hostnames.socket, "getfqdn", lambda address: answer.wait(30) and address)
-    monkeypatch.setattr(hostnames, "_SECONDS", 0.05)
+    monkeypatch.setattr(hostnames, "_TIMEOUT", 0.05)
     names = Hostnames()
     free = trio.to_thread.current_default_thread_limiter().available_tokens
     try:
@@ -282,7 +282,7 @@ async def test_a_name_is_looked_up_once_for_many_connections_at_a_time(monkeypat
         return "lab-5.example.org"
 
     monkeypatch.setattr(hostnames.socket, "getfqdn", getfqdn)
-    monkeypatch.setattr(hostnames, "_SECONDS", math.inf)  # a thread starts late on a busy machine
+    monkeypatch.setattr(hostnames, "_TIMEOUT", math.inf)  # a thread starts late on a busy machine
     names, found = Hostnames(), []
 
     async def look_up():
@@ -293,7 +293,7 @@ async def test_a_name_is_looked_up_once_for_many_connections_at_a_time(monkeypat
             nursery.start_soon(look_up)
     assert found == ["lab-5"] * 20
     assert asked == ["10.0.0.5"]
-    assert names._asking == {}
+    assert names._pending == {}
 
 
 # ---- logins ----

@@ -240,7 +240,7 @@ def test_only_the_latest_connections_are_kept_and_the_reference_reads_them(datab
 
 
 def test_a_table_that_is_far_too_large_becomes_smaller_bit_by_bit(database, monkeypatch):
-    monkeypatch.setattr(tables, "_REMOVED_AT_ONCE", 10)
+    monkeypatch.setattr(tables, "_DELETE_BATCH", 10)
     table = database.connections
     table.insert_all(numbered(range(100)))
     sizes = []
@@ -344,7 +344,7 @@ def test_a_folder_is_no_database(tmp_path):
 
 
 def test_a_database_that_others_keep_for_themselves_is_told(path, monkeypatch):
-    monkeypatch.setattr(tables, "_BUSY", 0.05)
+    monkeypatch.setattr(tables, "_BUSY_TIMEOUT", 0.05)
     Database(path).close()
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")

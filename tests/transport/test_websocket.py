@@ -451,6 +451,16 @@ async def test_pings_behind_a_goodbye_do_no_harm(one_end):
     assert await end.receive() == b""
 
 
+async def test_a_large_message_that_the_carrier_takes_at_once_is_sent_whole(websocket_pair, direction):
+    """The send queue pauses after some MB, then with nothing left to send."""
+    ends = (await websocket_pair(100_000_000))[:2]
+    sender, receiver = ends[direction]
+    line = b"x" * 5_000_000 + b"\n"
+    with trio.fail_after(10):
+        await sender.send_all(line + line)
+        assert await receive_lines(receiver, 2) == [line[:-1], line[:-1]]
+
+
 # ---- floods ----
 
 
