@@ -138,7 +138,7 @@ class RequestQueue(SendQueue):
         # With no reply outstanding, no other task is likely to queue a request in the same moment.
         if data := outbox.take():
             self._offer(data)
-        if outbox:
+        if outbox.unsent:
             self.flush_soon()
         return True
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
 from typing import Any, Final, Protocol
 
 import outcome
@@ -16,7 +14,8 @@ from msl_network_trio.parking import RESUME
 from msl_network_trio.protocol.service_lines import OutgoingLine
 from msl_network_trio.service.coalescing import MAX_DELAY, Coalescing, Emitter
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.send_queue import CHUNK, TRIO_THREAD, Batch, SharedSendQueue
+from msl_network_trio.transport.send_queue import CHUNK
+from msl_network_trio.transport.shared_send_queue import TRIO_THREAD, SharedSendQueue
 
 _MAX_AHEAD: Final = 1_048_576
 """Bytes from which a thread that emits notifications waits, since answers wait behind them."""
@@ -32,9 +31,6 @@ class Worker(Protocol):
 class AnswerQueue(SharedSendQueue):
     """The answers and notifications of a connection, from when they are added until they are sent.
 
-    The mutex is held for bookkeeping only, never while something is sent. Lines are added and removed as a
-    whole, so that `mend` can correct the state after an exception in a thread.
-
     Args:
         stream: The stream.
         max_unsent: Bytes from which `is_full` is True.
@@ -42,25 +38,20 @@ class AnswerQueue(SharedSendQueue):
 
     Attributes:
         max_unsent: See above.
-        unsent: Bytes that wait to be sent.
         will_be_flushed: Whether the code that runs in the Trio thread now will call `flush` afterwards.
     """
 
     def __init__(self, stream: Stream, max_unsent: int, on_error: Callable[[ConnectionLost], None]) -> None:
-        self._lock = threading.Lock()
-        super().__init__(stream, self._lock)
+        super().__init__(stream)
         self.max_unsent = max_unsent
-        self.unsent = 0
         self.will_be_flushed = False
         self._max_ahead = min(max_unsent, _MAX_AHEAD)
         self._on_error = on_error
-        self._pieces: deque[bytes] = deque()
         self._closed = False
         self._flush_is_due = False
-        self._room = threading.Condition(self._lock)
+        self._room = threading.Condition(self._mutex)
         self._threads_waiting = 0
-        self._watched = False
-        """Whether a task waits for the next change in `wait_until`."""
+        self._tasks_wait = False
         self._emitters: dict[int, Emitter] = {}
         self._coalescing = Coalescing()
         self._timer_task: trio.lowlevel.Task | None = None
@@ -73,39 +64,9 @@ class AnswerQueue(SharedSendQueue):
 
     # ---- the source ----
 
-    def take_batch(self, sender: object) -> bytes:
-        """See `SharedSendQueue.take_batch`. Small lines are joined."""
-        pieces = self._pieces
-        if not pieces:
-            return b""
-        data = pieces[0]
-        left = len(pieces) - 1
-        if left and (size := len(data)) < CHUNK:
-            parts = [data]
-            for piece in islice(pieces, 1, None):
-                size += len(piece)
-                if size > CHUNK:
-                    break
-                parts.append(piece)
-            data = b"".join(parts)
-            left = len(pieces) - len(parts)
-        batch: Batch = (sender, data, [])
-        try:
-            self._batch = batch
-            while len(pieces) > left:
-                pieces.popleft()
-        except BaseException:
-            self._batch = batch
-            while len(pieces) > left:
-                pieces.popleft()
-            raise
-        return data
-
     def on_sent(self, count: int) -> None:
         """See `SendQueue.on_sent`."""
-        self.unsent -= count
-        if self._watched or self._threads_waiting:
-            self._wake_waiting()
+        self._wake_waiting()
 
     def on_progress(self) -> None:
         """See `SendQueue.on_progress`; `on_sent` has woken all that wait."""
@@ -114,19 +75,13 @@ class AnswerQueue(SharedSendQueue):
         """See `SendQueue.on_error`."""
         assert isinstance(error, ConnectionLost)
         self.close()
-        with self._mutex:
-            self._pieces.clear()
-            self.unsent = 0
         self._on_error(error)
 
     def start_task(self) -> None:
         """See `SendQueue.start_task`: the connection starts `run` in any case."""
 
-    def recount(self) -> None:
-        """See `SharedSendQueue.recount`."""
-        if not self.failed:
-            in_hand = 0 if self._batch is None else len(self._batch[1])
-            self.unsent = in_hand + sum(map(len, self._pieces))
+    def on_mended(self) -> None:
+        """See `SharedSendQueue.on_mended`."""
         self._flush_is_due = False  # the thread may not have scheduled it
         self._room.notify_all()
 
@@ -135,18 +90,10 @@ class AnswerQueue(SharedSendQueue):
     def add(self, line: OutgoingLine) -> None:
         """Add a line, which `flush` or `flush_soon` sends."""
         with self._mutex:
-            if self._watched:
+            if self.is_watched:
                 self._wake_waiting()
             if not self._closed:
                 self._append(line)
-
-    def _append(self, line: OutgoingLine) -> None:
-        if isinstance(line, bytes):
-            self._pieces.append(line)
-            self.unsent += len(line)
-        else:
-            self._pieces.extend(line)
-            self.unsent += sum(map(len, line))
 
     # ---- adding, in other threads ----
 
@@ -172,7 +119,7 @@ class AnswerQueue(SharedSendQueue):
             with self._mutex:
                 if worker.emitted:
                     self._coalescing.answered(worker)
-                if self._watched:
+                if self.is_watched:
                     self._wake_waiting()
                 if self._closed:
                     worker.request = None
@@ -191,7 +138,7 @@ class AnswerQueue(SharedSendQueue):
                 if not self.threads_may_send:
                     self._flush_in_trio_thread()
                     return
-                self.take_batch(worker)
+                self._take_batch(worker)
             self._send_in_thread(worker)
         except BaseException:
             self.mend(worker)
@@ -243,7 +190,7 @@ class AnswerQueue(SharedSendQueue):
                     self._flush_in_trio_thread()
                 return
             if not in_trio_thread:
-                self.take_batch(sender)
+                self._take_batch(sender)
         if in_trio_thread:
             self.flush()
         else:
@@ -256,6 +203,7 @@ class AnswerQueue(SharedSendQueue):
                 "notification was not emitted; await something between notifications"
             )
         self._threads_waiting += 1
+        self.is_watched = True
         try:
             self._room.wait()
         finally:
@@ -310,7 +258,7 @@ class AnswerQueue(SharedSendQueue):
             with self._mutex:
                 if condition():
                     return
-                self._watched = True
+                self._tasks_wait = self.is_watched = True
             await self.wait_progress()
 
     def done(self, worker: Worker) -> None:
@@ -328,9 +276,10 @@ class AnswerQueue(SharedSendQueue):
         """Wake threads that wait for room, and tasks in `wait_until`; the mutex is held."""
         if self._threads_waiting and (self._closed or self.unsent <= self._max_ahead):
             self._room.notify_all()
-        if self._watched:
-            self._watched = False
+        if self._tasks_wait:
+            self._tasks_wait = False
             self.call_soon(self.wake_waiting)
+        self.is_watched = self._threads_waiting > 0
 
     # ---- the end ----
 

@@ -10,14 +10,13 @@ owns the data that waits, and is asked for the next piece (`SendQueue.take`) whe
 | blocked | (`TASK`, rest, [])   | The kernel takes no more; the task waits, sends the rest, and goes on.   |
 | failed  | (`TASK`, rest, [])   | The stream is broken or `discard` was called; nothing is sent any more.  |
 
-`SendQueue` runs in the Trio thread only, needs no lock, and is never seen in the state "sending".
-`SharedSendQueue` lets other threads send as well. Its mutex protects the bookkeeping.
+`SendQueue` needs no lock: it is used in the Trio thread, or, if threads send as well, with a lock of its user
+held. `SharedSendQueue`, in the module of that name, has a mutex of its own.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Final
@@ -27,7 +26,7 @@ import trio
 
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.parking import RESUME
-from msl_network_trio.transport.base import Stream, ThreadIO
+from msl_network_trio.transport.base import Stream
 
 CHUNK: Final = 262_144
 """Bytes of small lines that a source joins into one piece; a larger line is a piece of its own, uncopied."""
@@ -37,9 +36,6 @@ AT_ONCE: Final = 1_048_576
 
 TASK: Final = object()
 """The sender of the rest that the kernel has not taken: the task of the queue."""
-
-TRIO_THREAD: Final = object()
-"""The sender that sends in the Trio thread without waiting."""
 
 Batch = tuple[object, bytes | memoryview, list[int]]
 """The sender, its data, and the numbers of bytes that a thread has sent of them."""
@@ -253,7 +249,7 @@ class SendQueue(ABC):
 
     def _send_after_wait(self, rest: bytes | memoryview) -> None:
         sent = self._offer(rest) if rest else 0
-        self._count(sent)
+        self.on_sent(sent)
         if sent == len(rest):
             self._batch = None
             self.flush()
@@ -261,9 +257,6 @@ class SendQueue(ABC):
             self.on_progress()
         elif not rest:
             self.wake_waiting()
-
-    def _count(self, sent: int) -> None:
-        self.on_sent(sent)
 
     # ---- waiting ----
 
@@ -277,136 +270,3 @@ class SendQueue(ABC):
         """Have tasks in `wait_progress` check again what they wait for."""
         if self._progress:
             self._progress.unpark_all()
-
-
-class SharedSendQueue(SendQueue):
-    """A send queue from which any thread may send.
-
-    A thread that finds the queue idle under the mutex puts the next data into `_batch` and sends it. Before
-    it stops, it checks under the mutex whether others have added something. If the kernel takes no more, it
-    leaves the rest to the task.
-
-    **Exceptions in threads.** Another thread, or a signal handler, may raise an exception in a thread between
-    any two instructions. So `_batch`, one attribute, tells at any moment who sends what, and the stream
-    appends to its list what was sent in the instruction that sends. `mend` leaves the rest to the task, and
-    may be repeated.
-
-    Args:
-        stream: The stream, which nothing else sends over.
-        mutex: Protects the bookkeeping.
-
-    Attributes:
-        threads_may_send: Whether threads may send; else they leave everything to the Trio thread.
-    """
-
-    __slots__ = ("_io", "_mutex", "_thread", "_token", "threads_may_send")
-
-    _io: ThreadIO
-
-    def __init__(self, stream: Stream, mutex: threading.Lock | threading.RLock) -> None:
-        super().__init__(stream)
-        self._mutex = mutex
-        self._token = trio.lowlevel.current_trio_token()
-        self._thread = threading.get_ident()
-        io = stream.thread_io
-        self.threads_may_send = io is not None
-        if io is not None:
-            self._io = io
-
-    # ---- the source ----
-
-    @abstractmethod
-    def take_batch(self, sender: object) -> bytes:
-        """Remove the next data from the source, put it into `_batch`, and return it; empty if none waits.
-
-        Called with the mutex held, in any thread. Wherever an exception interrupts it, the data is either
-        still in the source or in `_batch`.
-        """
-
-    def take(self) -> bytes:
-        """See `SendQueue.take`."""
-        return self.take_batch(TRIO_THREAD)
-
-    def recount(self) -> None:
-        """Correct the counts of the source after an exception in a thread; called with the mutex held."""
-
-    # ---- in the Trio thread ----
-
-    def flush(self) -> None:
-        """See `SendQueue.flush`."""
-        with self._mutex:
-            if self._batch is not None or not (data := self.take_batch(TRIO_THREAD)):
-                return
-        at_once = 0
-        while True:
-            sent = self._offer(data)
-            at_once += sent
-            with self._mutex:
-                self.on_sent(sent)
-                if sent < len(data):
-                    return
-                if at_once >= AT_ONCE:
-                    self._block(b"")
-                    return
-                self._batch = None
-                if not (data := self.take_batch(TRIO_THREAD)):
-                    return
-
-    def _count(self, sent: int) -> None:
-        with self._mutex:
-            self.on_sent(sent)
-
-    def discard(self) -> None:
-        """See `SendQueue.discard`."""
-        with self._mutex:
-            super().discard()
-
-    # ---- in other threads ----
-
-    def _send_in_thread(self, sender: object) -> None:
-        """Send the data that `take_batch` has put into `_batch` for this sender, and what follows it."""
-        at_once = 0
-        while True:
-            assert self._batch is not None
-            _, data, pieces = self._batch
-            with self.stream.lock:
-                self._io.send_in_thread(data, pieces)  # type: ignore[arg-type]
-            sent = sum(pieces)
-            at_once += sent
-            with self._mutex:
-                if sent < len(data) or at_once >= AT_ONCE or self.failed:
-                    self._batch = (TASK, memoryview(data)[sent:], [])
-                    self.on_sent(sent)
-                    break
-                self._batch = None
-                self.on_sent(sent)
-                if not self.take_batch(sender):
-                    return
-        self.call_soon(self.flush_soon)
-
-    def mend(self, sender: object) -> None:
-        """Complete what a thread did here when an exception interrupted it, in that thread; may be repeated.
-
-        The task sends the rest of what the thread was sending.
-        """
-        with self._mutex:
-            self.leave_to_task(sender)
-        self.call_soon(self._go_on)
-
-    def _go_on(self) -> None:
-        """Go on after an exception in a thread; in the Trio thread."""
-        with self._mutex:
-            self.recount()
-        self.wake_waiting()
-        self.flush()
-        self.flush_soon()
-
-    def call_soon(self, function: Callable[[], object]) -> None:
-        """Call a function in the Trio thread: now if this is the Trio thread, else soon."""
-        if threading.get_ident() == self._thread:
-            function()
-            return
-        try:
-            self._token.run_sync_soon(function)
-        except trio.RunFinishedError:
-            pass  # the connection has ended
