@@ -49,7 +49,7 @@ def run_tests(session: nox.Session) -> None:
     here = Path(__file__).parent
     elsewhere = Path(session.create_tmp()) / "away-from-the-source"
     shutil.rmtree(elsewhere, ignore_errors=True)
-    for name in ("tests", "benchmarks", "docs", "changelog.d"):  # the package does not contain these
+    for name in (".ci", "tests", "benchmarks", "docs", "changelog.d"):  # the package does not contain these
         shutil.copytree(here / name, elsewhere / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in FILES_WITH_TESTS:
         shutil.copy(here / name, elsewhere)

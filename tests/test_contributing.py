@@ -92,3 +92,20 @@ def test_the_extras_that_are_named_exist():
 def test_the_files_that_are_linked_exist():
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", PAGE):
         assert (ROOT / target).exists(), target
+
+
+def test_the_files_with_examples_of_hypothesis_are_run_with_all_of_them():
+    last = (ROOT / ".ci" / "run").read_text(encoding="utf-8").rstrip().splitlines()[-1]
+    assert "HYPOTHESIS_PROFILE=ci" in last
+    named = [ROOT / each for each in last.split() if each.startswith("tests/")]
+    assert [path for path in named if not path.exists()] == []
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        if path != Path(__file__) and re.search(
+            r"(?m)^from hypothesis import", path.read_text(encoding="utf-8")
+        ):
+            assert any(path.is_relative_to(each) for each in named), path
+
+
+def test_the_sessions_that_ci_runs_exist():
+    text = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert set(re.findall(r"nox (?:-R )?-s ([a-z-]+)", text)) <= sessions().keys()
