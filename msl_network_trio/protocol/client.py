@@ -119,52 +119,7 @@ class ClientProtocol(ClientOutput):
         Afterwards check `broken`, and write what `take` returns.
         """
         events: list[Event] = []
-        if self.broken is not None:
-            return events
-        block = self._lines.feed_block(data)
-        if not self._handshake.is_over:
-            self._receive_one_by_one(block, events)
-        elif block:
-            notifications, rest = split_notifications(block)
-            if notifications:
-                self._take_notifications(notifications, block, len(block) - len(rest), events)
-            messages = decode_lines(rest) if rest else ()
-            if messages is None:
-                self._receive_one_by_one(rest, events)
-            else:
-                self._attribute(messages, rest, events)
-        if self._lines.overflow is not None and self.broken is None:
-            limit, start = self._lines.limit, self._lines.overflow
-            self._break(f"a line of more than {limit:,} bytes (see read_limit)", start)
-        return events
-
-    def settle_replies(self, data: bytes) -> list[Request] | None:
-        """Process received bytes in a thread, if they are nothing but replies of Services.
-
-        An exception may interrupt the thread at any point. Until `Replies.forget` this can be repeated with
-        the same bytes, or left to `receive`.
-
-        Args:
-            data: Whole lines.
-
-        Returns:
-            The requests, which are settled and still open; None, with no state changed, if `receive` must
-            process the bytes.
-        """
-        limit = self._lines.limit
-        if self.is_inside_a_line or self.broken is not None or (limit is not None and len(data) > limit):
-            return None
-        messages = decode_lines(data)
-        return self.replies.settle_all(messages) if messages else None
-
-    def _attribute(self, messages: Sequence[ReceivedLine], block: bytes, events: list[Event]) -> None:
-        """Attribute decoded lines to requests and Services.
-
-        Args:
-            messages: The lines.
-            block: Their encoded form.
-            events: The list to which events are appended.
-        """
+        messages, block = self._decode(data, events)
         pop, manager, unset, acknowledged = self.open.pop, MANAGER, UNSET, self._acknowledged
         sizes: dict[int, int] = {}
         run: NotificationBatch | None = None
@@ -187,9 +142,57 @@ class ClientProtocol(ClientOutput):
                     events.append(request)
         if acknowledged.abandoned:
             acknowledged.prune()
+        return events
+
+    def settle_replies(self, data: bytes) -> list[Request] | None:
+        """Process received bytes in a thread, if they are nothing but replies of Services.
+
+        An exception may interrupt the thread at any point. Until `Replies.forget` this can be repeated with
+        the same bytes, or left to `receive`.
+
+        Args:
+            data: Whole lines.
+
+        Returns:
+            The requests, which are settled and still open; None, with no state changed, if `receive` must
+            process the bytes.
+        """
+        limit = self._lines.limit
+        if self.is_inside_a_line or self.broken is not None or (limit is not None and len(data) > limit):
+            return None
+        messages = decode_lines(data)
+        return self.replies.settle_all(messages) if messages else None
+
+    def _decode(self, data: bytes, events: list[Event]) -> tuple[Sequence[ReceivedLine], bytes]:
+        """Decode received bytes, and process those that `receive` cannot attribute as a block.
+
+        These are the handshake, notifications at the start of a block, and blocks in which a line is unusual.
+
+        Args:
+            data: The bytes.
+            events: The list to which their events are appended.
+
+        Returns:
+            The messages for `receive`, and their lines.
+        """
+        if self.broken is not None:
+            return (), b""
+        messages: Sequence[ReceivedLine] | None = None
+        rest = block = self._lines.feed_block(data)
+        if self._handshake.is_over:
+            notifications, rest = split_notifications(block)
+            if notifications:
+                self._take_notifications(notifications, block, len(block) - len(rest), events)
+            messages = decode_lines(rest) if rest else ()
+        if messages is None:
+            self._receive_one_by_one(rest, events)
+        if self._lines.overflow is not None and self.broken is None:
+            limit, start = self._lines.limit, self._lines.overflow
+            self._break(f"a line of more than {limit:,} bytes (see read_limit)", start)
+        return messages or (), rest
 
     def _receive_one_by_one(self, block: bytes, events: list[Event]) -> None:
-        """Process the lines of the handshake, and of a block in which a line is unusual."""
+        """Process the lines of the handshake, or of a block in which a line is unusual."""
         for line in block[:-1].split(b"\n"):
             try:
                 message = codec.decode(line)
@@ -198,7 +201,7 @@ class ClientProtocol(ClientOutput):
                     self._take_undecodable(line, error, events)
             else:
                 if self._handshake.is_over:
-                    self._attribute((message,), line, events)
+                    self._take(message, len(line) + 1, events)
                 else:
                     self._shake_hands(line, message, events)
             if self.broken is not None:
@@ -215,6 +218,16 @@ class ClientProtocol(ClientOutput):
         if self._handshake.is_over:
             self.outbox.add(Line(self._handshake.identity_line))
             self._lines.limit = self._read_limit
+
+    def _take(self, message: ReceivedLine, size: int, events: list[Event]) -> None:
+        """Attribute a line, as `receive` does; `size` is its bytes."""
+        request = self.open.pop(message.uid, None)
+        if request is not None:
+            self._take_answer(request, message, events)
+        elif message.uid == NOTIFICATION_UID:
+            self._take_notification(message, size, None, events)
+        else:
+            self._take_unaddressed(message, events)
 
     def _take_answer(self, request: Request, message: ReceivedLine, events: list[Event]) -> None:
         """Settle a request, which is no longer open, with its answer."""
