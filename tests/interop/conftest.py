@@ -1,4 +1,4 @@
-"""Managers of msl-network 1.0.0 for tests, and a home folder that is not the user's."""
+"""Fixtures: Managers of msl-network 1.0.0, and a temporary home folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USERS = (("alice", "pw-a", True), ("bob", "pw-b", False))
 
 @pytest.fixture(autouse=True)
 def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Keep what the client saves away from the user's own trust."""
+    """Keep trusted certificates of the client away from the user's home folder."""
     home = tmp_path / "client-home"
     monkeypatch.setenv("MSL_NETWORK_HOME", str(home))
     return home
@@ -32,7 +32,7 @@ def own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     ],
 )
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
-    """A Manager with the Services Echo and One (at most one client), which no test may end."""
+    """A Manager with the Services Echo and One (one client at most); shared, so no test may stop it."""
     home = tmp_path_factory.mktemp(f"lab-{request.param}")
     tls, ours = request.param.endswith("tls"), request.param.startswith("ours")
     manager = start_manager(home, tls=tls, users=USERS, ours=ours)
@@ -46,7 +46,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Manager]]:
-    """Start Managers of the reference, or with ``ours=True`` our own, that the test may treat as it likes."""
+    """Start Managers of the reference, or our own with ``ours=True``, which the test may stop."""
     started: list[Manager] = []
 
     def start_one(**options: Any) -> Manager:

@@ -1,4 +1,4 @@
-"""What the client tests of msl-network 1.0.0 expect of their ``conftest``, which their distribution lacks.
+"""The ``conftest`` of the client tests of msl-network 1.0.0, which is missing in their distribution.
 
 ``nox -s reference-tests`` copies this module beside them. Managers and Services are those of msl-network
 1.0.0, in threads of the same process; they keep their files in the folder for temporary ones.
@@ -25,7 +25,7 @@ from msl.network.database import UsersTable  # noqa: E402
 from msl.network.manager import run_forever  # noqa: E402
 
 _START = 30.0
-"""Seconds that a Manager or a Service may take to start or to end."""
+"""Maximum seconds for a Manager or a Service to start or to end."""
 
 
 class Manager:
@@ -117,13 +117,13 @@ class Manager:
 
     @staticmethod
     def remove_files() -> None:
-        """Remove what a Manager leaves."""
+        """Delete the files of a Manager."""
         for name in (Manager.database, Manager.log_file, Manager.cert_file):
             Path(name).unlink(missing_ok=True)
 
     @staticmethod
     def get_available_port() -> int:
-        """Return the number of a port that nobody listens on."""
+        """Return a free port."""
         with socket.socket() as sock:
             sock.bind(("", 0))
             port: int = sock.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A Service of ours that can do everything a test wants to see, with plain and with async methods.
+"""A Service of this package with the methods of all tests, plain and asynchronous.
 
 Run as ``our_services.py START_ARGUMENTS [SERVICE_ARGUMENTS]``, both as JSON.
 """
@@ -105,7 +105,7 @@ class Ours(Service):
         self.emit_notification(*args, **kwargs)
 
     async def tick(self, count):
-        """Have a task in the background emit notifications."""
+        """Emit notifications from a background task."""
         await self._begin.send(count)
 
     async def _tick(self):

@@ -1,4 +1,4 @@
-"""The real msl-network 1.0.0, each of its Managers and Services in a process of its own."""
+"""Processes of msl-network 1.0.0: its Managers and Services, and our own for comparison."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _MAKE_DATABASE = (
 
 
 def free_port() -> int:
-    """A port that nobody listens on, since the reference cannot choose one.
+    """Return a free port, since the reference cannot choose one.
 
     It is none of those that operating systems give out themselves: it must still be free when it is used.
     """
@@ -61,7 +61,7 @@ def _environment(home: Path) -> dict[str, str]:
 
 @attrs.define
 class Process:
-    """A process that we started; its output is read as it comes, so it never waits for us."""
+    """A child process; a thread reads its output, so that the process never blocks on a full pipe."""
 
     popen: subprocess.Popen[str]
     lines: list[str] = attrs.field(factory=list)
@@ -102,7 +102,7 @@ class Process:
             self._news.notify_all()
 
     def wait_for(self, text: str) -> str:
-        """Wait for a line of output that contains this text, and return it."""
+        """Wait for a line of output that contains a text, and return it."""
         position = 0
 
         def found() -> bool:
@@ -122,7 +122,7 @@ class Process:
         return "".join(self.lines)
 
     def kill(self) -> None:
-        """End it at once, as a power cut does."""
+        """Kill the process, as a power cut does."""
         self.popen.kill()
         self.popen.wait(PATIENCE)
 
@@ -133,7 +133,7 @@ class Process:
         self.popen.send_signal(signal.SIGCONT)
 
     def end(self) -> None:
-        """End it, in whatever state it is, and collect what it left."""
+        """Kill the process if it is still running, and close its pipe."""
         if self.popen.poll() is None:
             self.popen.kill()
         self.popen.wait(PATIENCE)
@@ -145,7 +145,7 @@ class Process:
 
 @attrs.define
 class Manager:
-    """A Manager, of the reference unless it is `ours`, and the Services that were started with it."""
+    """A Manager of the reference, or of this package if `ours`, and the Services that were started with it."""
 
     process: Process
     home: Path
@@ -154,31 +154,31 @@ class Manager:
     service_arguments: dict[str, Any]
     services: list[Process] = attrs.field(factory=list)
     ours: bool = False
-    """Whether it is our own Manager, which tells when a Service has gone."""
+    """Whether it is the Manager of this package, which reports that a Service is gone."""
 
     @property
     def certificate(self) -> Path:
         return self.home / "certs" / "localhost.crt"
 
     def arguments(self, **more: Any) -> dict[str, Any]:
-        """Arguments for our connect()."""
+        """Return the arguments of connect() of this package."""
         secure = {"cert_file": str(self.certificate)} if self.tls else {"disable_tls": True}
         return {"host": "localhost", "port": self.port, **secure, **more}
 
     def start_service(self, name: str = "Echo", max_clients: int = -1, *, is_wanted: bool = True) -> Process:
-        """Start a Service of `services.py`, and unless the Manager will not have it, wait until it has it."""
+        """Start a Service of `services.py`, and wait until the Manager has accepted it, unless it will not."""
         arguments = {**self.service_arguments, "name": name}
         process = Process.start(
             [str(_SERVICES), json.dumps(arguments), str(max_clients)], self.home, "connected to Manager"
         )
         self.services.append(process)
-        if is_wanted:  # it says that it is connected before it says who it is
+        if is_wanted:  # it logs that it is connected before it has sent its identity
             network_name = process.wait_for("connected to Manager").split()[-1]
             self.process.wait_for(f"{network_name} is a new ")
         return process
 
     def start_example(self, name: str) -> Process:
-        """Start an example Service that comes with msl-network, by the name of its class."""
+        """Start an example Service of msl-network, by the name of its class."""
         code = _START_EXAMPLE.format(name=name)
         arguments = json.dumps({**self.service_arguments, "auto_save": True})
         process = Process.start(["-c", code, arguments], self.home, "connected to Manager")
@@ -186,7 +186,7 @@ class Manager:
         return process
 
     def start_example_of_ours(self, name: str, *more: str) -> Process:
-        """Start an example Service that comes with our package, by the name of its module."""
+        """Start an example Service of this package, by the name of its module."""
         command = ["-m", f"msl_network_trio.examples.{name}", "--port", str(self.port), *more]
         command += ["--cert-file", str(self.certificate)] if self.tls else ["--disable-tls"]
         process = Process.start(command, self.home, "is connected to Manager")

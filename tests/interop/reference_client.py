@@ -1,4 +1,4 @@
-"""The client of msl-network 1.0.0, told what to do: a line of Python in, a line of JSON out.
+"""A program that runs the client of msl-network 1.0.0: a line of Python in, a line of JSON out.
 
 Run as ``reference_client.py CONNECT_ARGUMENTS``, as JSON; ``-`` says that the client is yet to be connected.
 """

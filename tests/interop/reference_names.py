@@ -1,4 +1,4 @@
-"""The public names of msl-network 1.0.0, taken from its source and from its command line."""
+"""The public names of msl-network 1.0.0, from its source code and its command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _targets(node: ast.stmt) -> list[ast.expr]:
 
 
 def _defined(body: list[ast.stmt]) -> list[str]:
-    """The names that statements define, also in branches; none that they import."""
+    """Return the names that statements define, in branches too, without imported ones."""
     names: list[str] = []
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -32,7 +32,7 @@ def _defined(body: list[ast.stmt]) -> list[str]:
 
 
 def _attributes(class_: ast.ClassDef) -> list[str]:
-    """What a class defines, and what its methods set on `self`."""
+    """Return the names that a class defines, and those that its methods set on `self`."""
     names = _defined(class_.body)
     for node in ast.walk(class_):
         for target in _targets(node) if isinstance(node, ast.stmt) else []:
@@ -43,13 +43,13 @@ def _attributes(class_: ast.ClassDef) -> list[str]:
 
 
 def names() -> list[tuple[str, str]]:
-    """All pairs of a module and a public name in it; those in a class have a dot."""
+    """Return all pairs of a module and a public name in it; names in a class have a dot."""
     found: dict[tuple[str, str], None] = {}
     for path in sorted(Path(msl.network.__file__).parent.glob("*.py")):
         module = "msl.network" if path.stem == "__init__" else f"msl.network.{path.stem}"
         tree = ast.parse(path.read_text(encoding="utf-8"))
         listed = _defined(tree.body)
-        if path.stem == "__init__":  # what it imports is what programs import from it
+        if path.stem == "__init__":  # programs import from it what it imports
             imported = (node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level)
             listed += [alias.name for node in imported for alias in node.names]
         for node in tree.body:
@@ -62,7 +62,7 @@ def names() -> list[tuple[str, str]]:
 
 
 def commands() -> dict[str, list[list[str]]]:
-    """The commands of ``msl-network``, "" for itself, each with its options (those that mean the same together)."""
+    """Return the commands of ``msl-network``, "" for itself, with their options; aliases are grouped."""
     found: dict[str, list[list[str]]] = {}
 
     def add(parser: argparse.ArgumentParser, command: str) -> None:

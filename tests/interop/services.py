@@ -1,4 +1,4 @@
-"""A Service of msl-network 1.0.0 that can do everything a test wants to see.
+"""A Service of msl-network 1.0.0 with the methods of all tests.
 
 Run as ``services.py START_ARGUMENTS MAX_CLIENTS``, the first as JSON.
 """

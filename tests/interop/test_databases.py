@@ -1,4 +1,4 @@
-"""A laboratory moves from one Manager to the other, and back: one database, one home folder, real processes."""
+"""Tests of both Managers, one after the other, with one database and one home folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.interop
 
 
 def command(home: Path, *words: str) -> str:
-    """Run a command of ours, which has to succeed."""
+    """Run a command of this package, which must succeed."""
     ran = subprocess.run(
         [sys.executable, "-m", "msl_network_trio", *words],
         env=dict(os.environ, MSL_NETWORK_HOME=str(home)),
@@ -129,7 +129,7 @@ async def test_connections_are_recorded_as_msl_network_records_them(start):
         async with connect(**manager.arguments(username="alice", password="pw-a")) as alice:
             messages: list[str] = []
             with trio.fail_after(PATIENCE):
-                while messages.count("disconnected") < 3:  # which comes a moment after the client has gone
+                while messages.count("disconnected") < 3:  # logged after the client has closed the connection
                     found = await alice.admin_request("connections_table.connections")
                     messages = [row[5] for row in found]
         kept.append(sorted((*row[2:4], row[5]) for row in found))

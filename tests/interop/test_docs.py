@@ -1,4 +1,4 @@
-"""The Python in docs/*.md can be compiled, and what can run runs."""
+"""Tests of the Python code in docs/*.md: it compiles, and the examples run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BasicMath().start(port=int(sys.argv[1]), disable_tls=True)
 
 @attrs.frozen
 class Block:
-    """A piece of Python in a page."""
+    """A block of Python code in a page."""
 
     page: str
     line: int
@@ -60,14 +60,14 @@ class Block:
 
     @property
     def awaits(self) -> bool:
-        """Whether it is for the middle of an async function."""
+        """Whether the block belongs into an async function."""
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         code = compile(self.source, str(self), "exec", flags)
         return code.co_flags & 0x80 != 0
 
     @property
     def unknown(self) -> set[str]:
-        """The names that it uses and does not define."""
+        """The names that the block uses and does not define."""
         table = symtable.symtable(self.source, str(self), "exec")
         defined = {
             each.get_name() for each in table.get_symbols() if each.is_assigned() or each.is_imported()
@@ -99,7 +99,7 @@ def blocks() -> list[Block]:
 
 BLOCKS = blocks()
 KNOWN = {"client", "connect", "cxn", "link"}
-"""The names that pages use without saying each time where they come from."""
+"""The names that pages use without importing them each time."""
 
 RUN = [block for block in BLOCKS if not block.awaits and block.unknown <= KNOWN]
 
@@ -114,7 +114,7 @@ def test_every_block_can_be_compiled(block):
     compile(block.source, str(block), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
-@pytest.mark.filterwarnings("ignore")  # those of msl-network
+@pytest.mark.filterwarnings("ignore")  # of msl-network
 @pytest.mark.parametrize("block", RUN, ids=str)
 def test_what_can_run_runs(block, start):
     """Programs are only defined here, since their name is not that of a program."""
@@ -125,16 +125,16 @@ def test_what_can_run_runs(block, start):
     manager: Manager = start(ours=True)
     port = str(manager.port)
     manager.services.append(Process.start(["-c", SERVICE, port], manager.home, "is connected to Manager"))
-    LinkedClient("BasicMath", **manager.arguments(timeout=20)).disconnect()  # which waits for the Service
+    LinkedClient("BasicMath", **manager.arguments(timeout=20)).disconnect()  # waits for the Service
     with connect(**manager.arguments()) as client:
         printed: list[object] = []
 
         def show(*values: object) -> None:
             printed.extend(values)
             if "link" in namespace:
-                namespace["link"].unlink()  # which ends a loop over notifications
+                namespace["link"].unlink()  # ends a loop over notifications
 
-        if "link" in block.unknown:  # else the lock that one takes would have to wait for it
+        if "link" in block.unknown:  # releases locks, for which the next block would wait
             namespace["link"] = client.link("BasicMath")
         namespace |= {"client": client, "cxn": client, "print": show}
         namespace["connect"] = functools.partial(connect, **manager.arguments())

@@ -1,4 +1,4 @@
-"""Services of msl-network 1.0.0, and Managers of both kinds, that die, stall, shut down and come back."""
+"""Tests of Services of msl-network 1.0.0 and of both Managers that die, stall, shut down and restart."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = [
 
 
 async def until_gone(client: Client, service: str) -> None:
-    """Wait until the Manager has noticed that a Service is gone, of which it tells nobody."""
+    """Wait until the Manager has noticed that a Service is gone, which it does not announce."""
     with trio.fail_after(PATIENCE):
         while service in (await client.identities())["services"]:
             await trio.sleep(0.01)
@@ -63,17 +63,17 @@ async def test_a_service_that_is_killed_and_comes_back(start_either, tls: bool):
             nursery.start_soon(running.capture, link.slow, 30)
             nursery.start_soon(limited.capture, slow_with_timeout)
             await trio.testing.wait_all_tasks_blocked()
-            assert await link.add(1, 2) == 3  # so both calls of slow() have been forwarded
+            assert await link.add(1, 2) == 3  # both calls of slow() have been forwarded
             service.kill()
             await limited.done.wait()
-            # Our own Manager tells at once, the reference's never.
+            # Our Manager reports it at once, that of the reference never.
             assert isinstance(limited.error, ServiceLost if manager.ours else ReplyTimeout)
             assert limited.error.may_have_run
             await until_gone(client, "Echo")
             with pytest.raises(ServiceLost, match="'Echo' Service is not connected") as lost:
                 await link.add(1, 2)
             assert lost.value.may_have_run is False
-        # The call that was running is known to be lost as soon as the Manager refuses another one.
+        # The open call fails as soon as the Manager refuses another one.
         assert isinstance(running.error, ServiceLost)
         assert running.error.may_have_run is True
         manager.start_service()
@@ -123,8 +123,8 @@ async def test_a_service_killed_under_a_pipelining_client_leaves_no_call_hanging
                 nursery.start_soon(call.capture, link.add, number, 0)
             await calls[10].done.wait()
             service.kill()
-            # What was forwarded and not answered is known to be lost when the next call is refused, or
-            # when the Manager has dropped us with the Service, as 1.0.0 may do.
+            # Open calls fail when the next call is refused, or
+            # when the Manager has closed our connection with the Service's, as 1.0.0 may do.
             with trio.fail_after(PATIENCE):
                 while not all(call.done.is_set() for call in calls):
                     probe = Outcome()
@@ -175,7 +175,7 @@ async def test_a_manager_that_is_stopped_and_goes_on(start_either, tls: bool):
             await large.done.wait()
             with pytest.raises(ReplyTimeout) as caught:
                 await link.add(3, 4, timeout=0.1)
-            assert caught.value.may_have_run is False  # it was queued behind, and withdrawn
+            assert caught.value.may_have_run is False  # it was queued, and withdrawn
             manager.process.resume()
             assert await link.add(5, 6) == 11
 
@@ -221,7 +221,7 @@ PROGRAM = """
 import json, signal, sys, trio
 from msl_network_trio import connect
 
-# Whoever started the tests may have them ignore Ctrl-C, as shells do with what runs in the background.
+# The tests may have been started with SIGINT ignored, as by shells in the background.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 arguments, form = json.loads(sys.argv[1]), sys.argv[2]
@@ -288,7 +288,7 @@ def test_ctrl_c_while_waiting_for_a_reply_ends_the_program_at_once(start_either,
         program.send_signal(signal.SIGINT)
         _, errors = program.communicate(timeout=PATIENCE)
     assert "KeyboardInterrupt" in errors
-    # A nursery of the user's puts it into a group, which Python ends with another code.
+    # A nursery of the program wraps it into a group, for which Python's exit code differs.
     assert program.returncode == (1 if form == "nursery" else -signal.SIGINT)
     assert "ResourceWarning" not in errors
     assert "never awaited" not in errors

@@ -1,4 +1,4 @@
-"""What `tests.failures` shows of our client; here without the other one."""
+"""Tests of the cases of `tests.failures` with our client only."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ async def test_what_goes_wrong_is_told_and_ends_nothing_else(start, name: str):
     with trio.fail_after(PATIENCE):
         await CASES[name].ours(Scene(arguments_of(manager), service.kill, notes))
     assert notes.outcomes
-    assert None not in notes.outcomes.values()  # every step has come to its end
+    assert None not in notes.outcomes.values()  # no step is left open

@@ -1,4 +1,4 @@
-"""The fault matrix of `tests.client.test_fault_matrix` in small, with a real msl-network 1.0.0 and our own Manager.
+"""Tests of a part of the fault matrix of `tests.client.test_fault_matrix`, with real Managers of both kinds.
 
 What is written in a cell means the same as there.
 """
@@ -31,23 +31,23 @@ large send           | cancel    | -              | lost? x        | lost? x
 admin request, asked | cancel    | -              | -              | lost? x
 notifications        | -         | -              | lost x         | -
 """
-"""A `-` is left to the other matrix, to save time."""
+"""The combinations to run; `-` is left to the other matrix."""
 
 USER = ("alice", "pw", True)
 
 SECONDS = 10.0
-"""More than any of this takes, also on a busy machine; what would never come must not come within it."""
+"""Seconds within which every error must be raised, on a busy machine too."""
 
 
 @attrs.define
 class Scene:
-    """A client of a real Manager in the middle of something."""
+    """A client of a real Manager with an open operation."""
 
     manager: Manager
     service: Process
     client: Client
     echo: Link
-    """A Service that lives on."""
+    """A Service that no fault kills."""
     link: Link
     """The Service that may be killed."""
     person: Person
@@ -61,7 +61,7 @@ class Scene:
 
 @pytest.fixture(scope="module", params=["reference", "ours"])
 def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
-    """A Manager that may be stopped, if it is resumed, but not killed."""
+    """A shared Manager, which a test may stop and resume, but not kill."""
     manager = start_manager(tmp_path_factory.mktemp("faults"), users=(USER,), ours=request.param == "ours")
     try:
         manager.start_service()
@@ -75,7 +75,7 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 async def call(scene: Scene) -> None:
     await scene.wait_in(lambda: scene.link.slow(60))
-    assert await scene.echo.add(1, 2) == 3  # so the Manager has read what was before
+    assert await scene.echo.add(1, 2) == 3  # the Manager has read all earlier lines
 
 
 async def reply(scene: Scene) -> None:
@@ -130,7 +130,7 @@ def manager_killed(scene: Scene) -> None:
 
 def manager_stopped(scene: Scene) -> None:
     scene.manager.process.pause()
-    scene.person.answers.set()  # who is asked is not hurried, but then the Manager owes the next word
+    scene.person.answers.set()  # no timeout while the user answers, but for the Manager's next line
 
 
 FAULTS: dict[str, tuple[Callable[[Scene], None], dict[str, float]]] = {
@@ -139,7 +139,7 @@ FAULTS: dict[str, tuple[Callable[[Scene], None], dict[str, float]]] = {
     "Manager killed": (manager_killed, {}),
     "Manager stopped": (manager_stopped, {"probe_after": 0.2, "unresponsive_after": 0.5}),
 }
-"""What goes wrong, and with which arguments of connect() it is noticed soon."""
+"""The faults, and the arguments of connect() with which they are noticed soon."""
 
 OUTCOMES = {"lost": ConnectionLost, "gone": ServiceLost}
 

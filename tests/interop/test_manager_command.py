@@ -1,4 +1,4 @@
-"""The command that runs a Manager, as a process of its own, with our client and the reference's."""
+"""Tests of the command ``manager`` as a process, with both clients."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ print("it has returned", flush=True)
 
 @attrs.define
 class Running(Manager):
-    """Our Manager as a process; what the reference's has, it has too."""
+    """Our Manager as a process, with the attributes of `Manager` in `reference`."""
 
     def stop(self, number: int) -> int:
         """Send a signal and return the exit status."""
@@ -81,7 +81,7 @@ class Running(Manager):
         return self.process.popen.wait(PATIENCE)
 
     def dial(self) -> socket.socket:
-        """Connect without TLS, and read what the Manager says first."""
+        """Connect without TLS, and read the first line of the Manager."""
         peer = socket.create_connection(("127.0.0.1", self.port), 20)
         assert peer.recv(4096)
         return peer
@@ -89,7 +89,7 @@ class Running(Manager):
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Start Managers by the command; the last words are options."""
+    """Start Managers with the command and further options."""
     started: list[Running] = []
 
     def run_one(*options: str, home: Path | None = None, program: tuple[str, ...] = ()) -> Running:
@@ -110,7 +110,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
 
 def fails(home: Path, *options: str) -> str:
-    """Run the command, which has to fail, and return its only line on standard error."""
+    """Run the command, which must fail, and return its only line on standard error."""
     ran = subprocess.run(
         [sys.executable, "-m", "msl_network_trio", "manager", *options],
         env=dict(os.environ, MSL_NETWORK_HOME=str(home)),
@@ -224,7 +224,7 @@ def test_a_client_of_the_reference_puts_up_with_being_told_when_to_come_again():
 
 
 async def test_a_service_of_the_reference_answers_what_it_is_asked_when_its_name_is_wanted(run):
-    """See `ManagerProtocol.ask_for_identity`: here a client asks, since a Manager hears of TCP on this system."""
+    """See `ManagerProtocol.ask_for_identity`; a client asks here, since a Manager can query TCP on this system."""
     manager = run("--disable-tls")
     manager.start_service("Echo")
     async with connect(**manager.arguments()) as client:
@@ -346,7 +346,7 @@ def test_a_second_signal_ends_what_the_first_could_not(run):
             try:
                 await link.sleep()
             except Exception:
-                pass  # the Manager has gone, which is what is wanted
+                pass  # the Manager has ended, as it should
 
     caller = threading.Thread(target=trio.run, args=(call_it,))
     caller.start()
@@ -355,7 +355,7 @@ def test_a_second_signal_ends_what_the_first_could_not(run):
         process.popen.send_signal(signal.SIGTERM)
         process.wait_for("SIGTERM received")
         assert manager.stop(signal.SIGTERM) == -signal.SIGTERM
-        assert ENDED not in process.log()  # it did not wait until the first one had its way
+        assert ENDED not in process.log()  # it did not wait for the end of the first shutdown
     finally:
         process.kill()
         caller.join(PATIENCE)

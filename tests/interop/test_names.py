@@ -1,4 +1,4 @@
-"""docs/names.md has every public name of msl-network, and every place that it names is there."""
+"""Tests of docs/names.md: it lists all public names of msl-network, and its replacements exist."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ COMMAND = "msl-network-trio"
 
 @attrs.frozen
 class Row:
-    """A row of a table, under the modules that are named in front of the table."""
+    """A row of a table, with the modules that the text before the table names."""
 
     modules: tuple[str, ...]
     owner: str
-    """A class or a command, in front of a colon."""
+    """The class or command before a colon."""
     old: tuple[str, ...]
     new: tuple[str, ...]
     is_same: bool
@@ -41,7 +41,7 @@ def rows() -> list[Row]:
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         if not line.startswith("|"):
             names = tuple(name for name in quoted(line) if re.fullmatch(r"msl[.-]network(\.\w+)*", name))
-            # A paragraph may go over several lines; a heading begins a new one.
+            # A paragraph may have several lines; a heading starts a new one.
             modules = names if line.startswith("#") or in_table else modules + names
             in_table = False
             continue
@@ -94,7 +94,7 @@ def test_what_is_listed_is_a_name_of_msl_network():
     from tests.interop.reference_names import names
 
     of_python = {name for name in listed() if not name[0].startswith("msl-")}
-    # In the table of the modules of the command line each name is one of some of them.
+    # In the table of the command line's modules, a name belongs to some of them only.
     shared = {module for module, _ in of_python if module.startswith("msl.network.cli_")}
     there = set(names())
     wrong = {(module, name) for module, name in of_python - there if module not in shared}

@@ -1,4 +1,4 @@
-"""The README's program runs as it is printed."""
+"""Tests of the README: its program runs as printed."""
 
 from __future__ import annotations
 
@@ -88,6 +88,6 @@ def test_the_programs_run_as_they_are_printed(start, own_home: Path):
     looped = [line for line in beats if line.startswith("in the loop:")]
     handled = [line for line in beats if line not in looped]
     assert looped[-1] == "in the loop: [3] lost so far: 0"
-    assert handled  # how many depends on when the Service notices its new rate
+    assert handled  # the number depends on when the Service applies its new rate
     numbers = [int(re.fullmatch(r"The Heartbeat Service emitted \((\d+),\) {}", line)[1]) for line in handled]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))

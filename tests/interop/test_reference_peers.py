@@ -1,4 +1,4 @@
-"""The client and the Services of msl-network 1.0.0, unmodified, at our Manager."""
+"""Tests of the unmodified client and Services of msl-network 1.0.0 at our Manager."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tests.patience import PATIENCE
 pytestmark = pytest.mark.interop
 
 ANSWER = 20.0
-"""How many seconds the client may take for one line; a call that would wait for ever fails then."""
+"""Maximum seconds for the client to execute one line; a call that hangs fails then."""
 
 
 class RemoteFailure(Exception):
-    """What the reference's client raised."""
+    """An exception of the reference's client."""
 
 
 class ReferenceClient:
-    """A process with the reference's client in it."""
+    """A process that runs the reference's client."""
 
     def __init__(self, manager: Manager, **more: Any) -> None:
         arguments = {**manager.arguments(), **more}
@@ -74,7 +74,7 @@ CREDENTIALS: dict[str, dict[str, Any]] = {
     "hostname": {"auth_hostname": True},
     "login": {"auth_login": True},
 }
-"""How a Manager is told to ask who is there."""
+"""The kinds of authentication, and the arguments of a Manager for them."""
 
 
 @pytest.fixture(
@@ -88,7 +88,7 @@ CREDENTIALS: dict[str, dict[str, Any]] = {
     ids=lambda name: name,
 )
 def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
-    """Our Manager with each kind of authentication, and a database that the reference has made."""
+    """Our Manager with each kind of authentication, and a database created by the reference."""
     transport, authentication = request.param.split()
     manager = start_manager(
         tmp_path_factory.mktemp("peers"),
@@ -108,7 +108,7 @@ def manager(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="module")
 def client(manager: Manager) -> Iterator[ReferenceClient]:
-    """A client that is an administrator, if it is asked, and that has a link with Echo."""
+    """A client with a link to Echo, which logs in as an administrator if asked."""
     client = ReferenceClient(manager, password_manager="se cret", username="alice", password="pw-a")
     client("cxn = connect(**arguments)")
     client("echo = cxn.link('Echo')")
@@ -182,7 +182,7 @@ def test_links_and_locks_of_two_clients(client):
     with pytest.raises(RemoteFailure, match="'Echo' service is locked"):
         client("third.link('Echo')")
     client("other.disconnect()")
-    client("third.link('Echo')")  # who vanishes frees its locks
+    client("third.link('Echo')")  # a lost connection releases its locks
     client("third.link('One')")
     client("third.disconnect()")
 
@@ -325,7 +325,9 @@ def test_a_wrong_password_is_told(client, request):
         with pytest.raises(RemoteFailure, match="ValueError: Wrong Manager password"):
             client("connect(**{**arguments, 'password_manager': 'guess'})")
     else:
-        client("connect(**{**arguments, 'password_manager': 'guess'}).disconnect()")  # nobody asks for it
+        client(
+            "connect(**{**arguments, 'password_manager': 'guess'}).disconnect()"
+        )  # the Manager does not ask for it
 
 
 def test_admin_requests_and_others_do_not_disturb_each_other(client):
@@ -363,7 +365,7 @@ def test_a_name_that_is_taken_is_told_to_the_service(manager):
 
 
 def test_an_administrator_shuts_the_manager_down(client, manager):
-    """The last one, since the Manager is gone then."""
+    """This test must be the last one, since it shuts the Manager down."""
     assert client("cxn.admin_request('shutdown_manager')") is None
     assert manager.process.popen.wait(PATIENCE) == 0
     manager.process.wait_for("shutting down the Network Manager")

@@ -1,4 +1,4 @@
-"""Requests, links and admin requests, row by row: to an unmodified msl-network 1.0.0, and to our own Manager."""
+"""Tests of requests, links and admin requests, with a Manager of msl-network 1.0.0 and with our own."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ async def test_hundreds_of_handles_from_one_task(echo: Link):
 
 
 async def test_a_caller_cancelled_inside_a_large_send_leaves_the_connection_whole(echo: Link):
-    text = "x" * 20_000_000  # more than the buffers of the operating system take
+    text = "x" * 20_000_000  # more than fits into the buffers of the system
     for deadline in (0.0, 0.001, 0.01, 0.05, 0.1):
         with trio.move_on_after(deadline):
             await echo.size(text)
@@ -149,7 +149,7 @@ async def test_a_caller_cancelled_inside_a_large_send_leaves_the_connection_whol
 
 
 async def test_a_line_that_the_manager_cannot_parse_fails_its_request(client: Client, echo: Link):
-    # Deep enough for a Manager of Python 3.11 to give up, not for us; newer ones may read it.
+    # Deep enough to fail in a Manager on Python 3.11, not in ours; newer Pythons may read it.
     value: object = 1
     for _ in range(960):
         value = [value]
@@ -198,7 +198,7 @@ async def test_linking_again_is_fine(client: Client, echo: Link):
     await again.unlink()
     with pytest.raises(ManagerError, match="was not linked with 'Echo'"):
         await echo.unlink()
-    assert await echo.add(1, 2) == 3  # a Manager does not ask for a link
+    assert await echo.add(1, 2) == 3  # a Manager does not require a link
 
 
 async def test_unlinking_from_a_service_that_is_not_there_is_fine(client: Client):

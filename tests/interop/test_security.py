@@ -1,4 +1,4 @@
-"""Every way in which a Manager asks who is there, and its certificates; of msl-network 1.0.0, and our own."""
+"""Tests of all kinds of authentication and of certificates, with both Managers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_a_manager_that_does_not_trust_this_host(start_either):
     manager: Manager = start_either(auth_hostname=True, users=(("alice", "pw", True),))
     async with connect(**manager.arguments(username="alice", password="pw")) as client:
         assert "localhost" in await client.admin_request("hostnames_table.hostnames")
-        # The reference's Manager reads its database when it starts, ours when somebody connects.
+        # The reference's Manager reads its database when it starts, ours for each connection.
         what = "hostnames_table.delete" if manager.ours else "hostnames.remove"
         await client.admin_request(what, "localhost")
         assert "localhost" not in await client.admin_request("hostnames")
@@ -81,7 +81,7 @@ async def test_a_manager_that_does_not_trust_this_host(start_either):
 
 
 class Says:
-    """Prompts that trust, or do not, and remember what they were shown."""
+    """Prompts with a fixed answer that record the certificates shown."""
 
     def __init__(self, answer: bool) -> None:
         self.answer = answer

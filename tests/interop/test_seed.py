@@ -1,4 +1,4 @@
-"""Every name of the reference's client module: its parameters, and what it does to a real Manager."""
+"""Tests of every name of the reference's client module: its parameters, and its effect on a real Manager."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ PROPERTIES = [
     "LinkedClient.service_name",
     "LinkedClient.service_os",
 ]
-# What that documentation refers to ("See Link.unlink for more details"), or inherits from its base classes.
+# Names that this documentation refers to ("See Link.unlink for more details"), or that are inherited.
 REFERRED_FUNCTIONS: dict[str, Callable[..., None]] = {
     "Client.identity": lambda self: None,
     "Client.shutdown_handler": lambda self: None,
@@ -121,7 +121,7 @@ SHOWN: set[str] = set()
 
 
 def shows(*names: str) -> Callable[[Any], Any]:
-    """Note that a test calls these, and checks what comes of it."""
+    """Record that a test calls these names and checks their results."""
     SHOWN.update(names)
     return lambda test: test
 
@@ -131,7 +131,7 @@ def shows(*names: str) -> Callable[[Any], Any]:
 
 def described(function: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
     parameters = inspect.signature(function).parameters.values()
-    # As to Python, except that nobody can pass `self` by name: that is one for the Service.
+    # As in Python, but `self` as a keyword is an argument for the Service.
     by_position = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
     return [
         (
@@ -211,7 +211,7 @@ async def linked(manager: Manager, nursery: trio.Nursery):
 
 
 class Received:
-    """Notifications, and a way to wait for them."""
+    """A record of notifications that can be waited for."""
 
     def __init__(self) -> None:
         self.all: list[Any] = []
@@ -343,7 +343,7 @@ async def test_identities_are_word_for_word_those_of_the_reference(client, linke
         Process.start, ["-c", _IDENTITIES, arguments], manager.home, "TEXTS "
     )
     try:
-        # All of us are connected when each of us asks, so there is no difference at all.
+        # All clients are connected when each of them asks, so the answers are equal.
         expected = json.loads(process.wait_for("TEXTS ").removeprefix("TEXTS "))
         assert str(client) in expected[0]
         assert "Of the reference[" in expected[0]
@@ -486,7 +486,7 @@ async def test_the_heartbeat_example_of_the_seed(start):
 
 
 async def gone(client: Client | LinkedClient, service: str) -> bool:
-    """Wait until a Service has left the network."""
+    """Wait until a Service has disconnected."""
     with trio.fail_after(PATIENCE):
         while service in (await client.identities())["services"]:
             await trio.lowlevel.checkpoint()

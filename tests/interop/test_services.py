@@ -1,4 +1,4 @@
-"""Our Services at an unmodified msl-network 1.0.0 Manager, for our client and for that of msl-network."""
+"""Tests of our Services at an unmodified Manager of msl-network 1.0.0, with both clients."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ client.disconnect()
 
 
 def start_ours(manager: Manager, **kwargs: Any) -> Process:
-    """Start our Service in a process of its own, and wait until the Manager knows it."""
+    """Start our Service in a process, and wait until the Manager has accepted it."""
     arguments = [str(_OURS), json.dumps(manager.arguments()), json.dumps(kwargs)]
     process = Process.start(arguments, manager.home, "is connected to Manager")
     manager.services.append(process)
@@ -86,7 +86,7 @@ def reference(manager: Manager, code: str) -> Any:
 
 @pytest.fixture(scope="module", params=[pytest.param("tcp", marks=pytest.mark.slow), "tls"])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manager]:
-    """A Manager of the reference with our Service, in processes of their own, which no test may end."""
+    """A Manager of the reference with our Service, as processes; shared, so no test may stop them."""
     manager = start_manager(tmp_path_factory.mktemp(f"served-{request.param}"), tls=request.param == "tls")
     try:
         start_ours(manager)
@@ -104,7 +104,7 @@ async def ours(served: Manager, nursery: trio.Nursery):
 
 @attrs.define
 class Run:
-    """A Service of ours that runs in this process."""
+    """Our Service in this process."""
 
     service: Service
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -499,7 +499,7 @@ async def test_a_second_ctrl_c_does_not_wait_for_a_hung_method(start):
         process.popen.send_signal(signal.SIGINT)
         with trio.fail_after(PATIENCE):
             while True:
-                try:  # what comes in from now on is refused
+                try:  # requests are refused from now on
                     await link.add(1, 2)
                 except RemoteError:
                     break

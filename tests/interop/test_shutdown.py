@@ -1,4 +1,4 @@
-"""How our Manager ends, as the client and the Services of msl-network 1.0.0 see it, and our own."""
+"""Tests of the shutdown of our Manager, as clients and Services of both packages see it."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def test_the_client_and_services_of_the_reference_see_the_end_they_know(manager,
         service.popen.wait(PATIENCE)
     finally:
         client.end()
-    assert "is shutting down" in client.log()  # it was told, and made nothing of it
+    assert "is shutting down" in client.log()  # it was notified, and ignored it
     assert "is shutting down" in service.log()
     for process in (client, service):
         for mishap in ("AssertionError", "KeyError", "TypeError"):
             assert mishap not in process.log()
-    # What a client that waits for nothing logs at the end of any Manager.
+    # The log of a client without open requests at the end of any Manager.
     logged = [line for line in client.log().splitlines() if line.startswith("ConnectionAbortedError: ")]
     ends = [line for line in logged if line.endswith("] closed the connection")]
     assert client.log().count("Traceback") == len(ends)

@@ -1,4 +1,4 @@
-"""Programs that use the blocking API, against a real Manager: how they end, and a Trio application with threads."""
+"""Tests of programs with the blocking API at a real Manager: their end, and a Trio application with threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.sync import programs
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(150)]
 
 DEADLINE = 60.0
-"""How many seconds a program may take, imports and all, on a busy computer."""
+"""Maximum seconds for a program, with its imports, on a busy machine."""
 
 PRELUDE = """
 import json, sys, threading, time
@@ -66,7 +66,7 @@ def test_a_program_leaves_no_ghost_behind_when_it_ends(lab: Manager, when: str):
     assert out == ("3\nworked on\n" if "works on" in when else "3\n")
     assert err == "" if status == 0 else err.count("Traceback") == 1
     with connect(**lab.arguments()) as client:
-        # A Manager that gets no time to say that it has heard the goodbye hears it all the same.
+        # The Manager receives the goodbye even if it has no time to confirm it.
         deadline = time.monotonic() + DEADLINE
         while any(name.startswith("The program") for name in client.identities()["clients"]):
             assert time.monotonic() < deadline

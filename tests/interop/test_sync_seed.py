@@ -1,4 +1,4 @@
-"""The blocking API against a real Manager: every example of the seed literally."""
+"""Tests of the blocking API with a real Manager: every example of msl-network's documentation, literally."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def test_handlers_have_returned_when_a_call_returns(lab: Manager):
 
 
 class Prompt:
-    """An interactive Python, and what it prints."""
+    """An interactive Python session and its output."""
 
     def __init__(self, **names: Any) -> None:
         self._console = code.InteractiveConsole(names)
         self.printed: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def type(self, source: str) -> str:
-        """Type what follows the prompts of a session, and return what it prints at once."""
+        """Enter the lines after the prompts of a session, and return the immediate output."""
         out = io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             for line in source.splitlines():
@@ -84,7 +84,7 @@ def test_the_heartbeat_example(start):
     manager.start_example("Heartbeat")
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
-    # Only the import line, the arguments and print(), which another thread calls, are not those of the seed.
+    # Only the import, the arguments, and print(), which another thread calls, differ from the documentation.
     prompt = Prompt(kwargs=manager.arguments(), print=lambda *what: lines.put(" ".join(map(str, what))))
     shown = prompt.type(
         "import types\n"
@@ -215,7 +215,7 @@ def test_the_question_of_trust_is_asked_in_the_calling_thread(start, own_home):
         connect(port=manager.port, prompts=Prompts(False))  # type: ignore[arg-type]
     with connect(port=manager.port, prompts=Prompts(True)) as client:  # type: ignore[arg-type]
         assert client.is_connected()
-    with connect(port=manager.port) as client:  # it is saved now
+    with connect(port=manager.port) as client:  # the certificate is saved now
         assert client.is_connected()
     assert asked == [threading.current_thread()] * 2
 
@@ -389,7 +389,7 @@ def test_locks_keep_others_out_until_all_are_released(client: Client):
 
 
 def gone(client: Client | LinkedClient, service: str) -> bool:
-    """Wait until a Service has left the network."""
+    """Wait until a Service has disconnected."""
     deadline = time.monotonic() + 10
     while service in client.identities()["services"]:
         assert time.monotonic() < deadline
@@ -417,9 +417,7 @@ def test_a_service_that_dies_does_not_keep_a_thread_waiting(start):
         future = link.slow(30, asynchronous=True)
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             call = pool.submit(link.slow, 30)
-            time.sleep(
-                0.2
-            )  # whether the call has arrived at the Service makes no difference that could be seen
+            time.sleep(0.2)  # the result is the same before and after the call's arrival at the Service
             service.kill()
             for waiting in (call, future):
                 with pytest.raises(RuntimeError, match="Service has gone|is not connected"):

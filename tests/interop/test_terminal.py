@@ -1,4 +1,4 @@
-"""What a person types, as with ``openssl s_client``, means the same to our Manager and to msl-network's."""
+"""Tests of lines typed on a terminal, as with ``openssl s_client``: both Managers understand the same."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SESSION: list[tuple[str, int]] = [
     ("Manager nope", 1),
     ("exit", 0),
 ]
-"""What is typed, and how many lines come back."""
+"""The typed lines, and the number of lines in the answer."""
 
 HANDSHAKES = {
     "none": ({}, ["client Me and Myself"]),
@@ -96,7 +96,7 @@ def manager_of(
 
 
 def meaning(line: dict[str, Any], port: int) -> str:
-    """A line without what differs between two Managers: ports, tracebacks, and who exactly has rejected."""
+    """Return a line without the parts that differ between Managers: ports, tracebacks, the Manager's name."""
     line = {key: value for key, value in line.items() if key != "traceback"}
     text = json.dumps(line, sort_keys=True).replace(str(port), "PORT")
     return re.sub(r"(:)\d{4,5}\b", r"\1N", text)

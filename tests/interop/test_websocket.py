@@ -1,4 +1,4 @@
-"""WebSocket with peers that we did not write, in front of both kinds of Managers."""
+"""Tests of WebSocket with clients and proxies of others, in front of both Managers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PROTOCOL = ["msl-network.v1"]
 
 
 def start_gateway(manager, *options: str, tls: bool = False) -> tuple[Process, int]:
-    """Start our gateway in front of a Manager, in a process of its own."""
+    """Start our gateway in front of a Manager, as a process."""
     command = ["-m", "msl_network_trio", "gateway", "--manager", f"localhost:{manager.port}"]
     command += ["--listen", "localhost:0", *([] if tls else ["--disable-tls"]), *options]
     command += ["--manager-cert-file", str(manager.certificate)] if manager.tls else ["--manager-disable-tls"]
@@ -46,7 +46,7 @@ def start_gateway(manager, *options: str, tls: bool = False) -> tuple[Process, i
 
 @pytest.fixture(scope="module", params=["gateway-tls", "ours"])
 def endpoint(request, tmp_path_factory):
-    """A Manager with the Service Echo, which no test may end, and a URL: of a gateway, or of its own."""
+    """A Manager with the Service Echo, shared, and a URL: that of a gateway, or its own."""
     home = tmp_path_factory.mktemp("websocket")
     port = free_port()
     if request.param == "ours":
@@ -63,7 +63,7 @@ def endpoint(request, tmp_path_factory):
 
 
 def hello(websocket) -> None:
-    """Shake hands as a client."""
+    """Perform the handshake of a client."""
     assert json.loads(websocket.recv())["attribute"] == "identity"
     websocket.send(json.dumps({"result": {"type": "client", "name": "C"}, "error": False, "uid": ""}))
 
@@ -230,7 +230,7 @@ http {{
 
 @pytest.fixture
 def behind_nginx(start, tmp_path):
-    """The URL of a gateway behind nginx, which has the TLS, and the file of the CA that vouches for it."""
+    """The URL of a gateway behind nginx, which terminates TLS, and the CA's certificate file."""
     manager = start()
     manager.start_service("Echo")
     _, gateway = start_gateway(manager)
@@ -261,7 +261,7 @@ async def test_a_client_behind_a_proxy_with_a_certificate_of_a_ca(behind_nginx, 
     with trio.fail_after(PATIENCE):
         async with connect(host=url, ping_interval=0.5) as client, client.link("Echo") as echo:
             assert await echo.echo(1) == [[1], {}]
-            await trio.sleep(3)  # longer than the proxy leaves a connection open that is not in use
+            await trio.sleep(3)  # longer than the proxy's timeout for idle connections
             assert await echo.echo("x" * 1_000_000) == [["x" * 1_000_000], {}]
     assert not Path(own_home, "certs").exists(), "what a CA vouches for need not be saved"
     context = ssl.create_default_context(cafile=str(ca))
