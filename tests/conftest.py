@@ -51,9 +51,11 @@ def home(tmp_path, monkeypatch):
     return folder
 
 
-# A shell ignores SIGINT in background jobs, and the child processes of tests would inherit that.
+# A shell ignores SIGINT in background jobs, and nohup SIGHUP; the child processes of tests would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
