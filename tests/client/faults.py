@@ -1,4 +1,4 @@
-"""A laboratory in memory in which things go wrong: Managers with Services, an application, and its caller."""
+"""Fault injection in memory: Managers with Services, a client, and a caller that waits."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from msl_network_trio.exceptions import ConnectError, ConnectionLost
 from tests.client.peer import ECHO, MANAGER, Network, Peer
 
 HANDSHAKES = ("at once", "silent", "asks", "asks, then silent")
-"""What Managers do with who connects."""
+"""Behaviour of a Manager towards a new connection."""
 
 
 @attrs.define
 class Manager:
-    """The Manager at the other end of one connection. It keeps links and locks as a Manager does."""
+    """The Manager at the other end of one connection, with links and locks."""
 
     lab: Lab
     peer: Peer
     links: set[str] = attrs.field(factory=set)
     locks: set[str] = attrs.field(factory=set)
     withheld: set[str] = attrs.field(factory=set)
-    """The attributes to which it does not answer for the time being."""
+    """Attributes whose requests are not answered for now."""
     kept: list[dict[str, Any]] = attrs.field(factory=list)
-    """The lines that it has read and not answered."""
+    """Lines that were read and not answered."""
     is_leaving: bool = False
-    """Whether it closes the connection at a goodbye, whatever it has not answered."""
+    """Whether the connection is closed after __disconnect__, even with unanswered requests."""
     refuses_locks: bool = False
     asks_for_a_login: bool = False
     _awake: trio.Event = attrs.field(factory=trio.Event)
@@ -64,27 +64,27 @@ class Manager:
             self.peer.ask("identity")
             await self.peer.line()
 
-    # ---- what a test tells it ----
+    # ---- control by the test ----
 
     def withhold(self, *attributes: str) -> None:
-        """Do not answer requests for these attributes until it is told to `go_on`.
+        """Leave requests for these attributes unanswered until `go_on`.
 
-        What it would have to answer itself holds up all lines that come later, since a Manager handles one
-        after the other.
+        An unanswered request to the Manager itself blocks all later lines, since a Manager handles lines in
+        order.
         """
         self.withheld.update(attributes)
 
     def stall(self) -> None:
-        """Read nothing more, and say nothing, until it is told to `read` or `go_on`."""
+        """Stop reading and sending until `read` or `go_on`."""
         self._awake = trio.Event()
         self._reading.cancel()
 
     def read(self) -> None:
-        """Read again."""
+        """Resume reading."""
         self._awake.set()
 
     def go_on(self) -> None:
-        """Read again, and answer everything, also what was withheld."""
+        """Resume reading, and answer everything, including withheld requests."""
         self.withheld.clear()
         kept, self.kept = self.kept, []
         for line in kept:
@@ -92,7 +92,7 @@ class Manager:
         self.read()
 
     def say_goodbye(self) -> None:
-        """Read again, and close the connection when it is told to, but go on to answer nothing."""
+        """Resume reading and closing the connection, but leave requests unanswered."""
         self.is_leaving = True
         if any(line.get("attribute") == "__disconnect__" for line in self.kept):
             self.peer.transport.close()
@@ -101,10 +101,10 @@ class Manager:
     def notify(self, service: str) -> None:
         self.peer.send(error=False, requester=service, result=[[1], {}], service=service, uid="notification")
 
-    # ---- what it does ----
+    # ---- behaviour ----
 
     def _handle(self, line: dict[str, Any]) -> None:
-        # An answer to a question has no attribute.
+        # The answer to a question has no attribute.
         attribute = line.get("attribute", "login")
         if attribute == "__disconnect__" and self.is_leaving:
             self.peer.transport.close()
@@ -123,7 +123,7 @@ class Manager:
             self.peer.fail("", f"KeyError: {KeyError(reason)}")
 
     def _is_held_up(self) -> bool:
-        """Whether it has not answered something yet that it, and no Service, has to answer."""
+        """Whether a request to the Manager itself is unanswered."""
         return any(
             line.get("service") == "Manager" or line.get("attribute", "") in {"", "__disconnect__"}
             for line in self.kept
@@ -177,19 +177,19 @@ class Manager:
 
 @attrs.define
 class Lab:
-    """What all Managers know: which Services there are, and where."""
+    """State shared by all Managers: the Services and their addresses."""
 
     network: Network
     services: dict[str, str] = attrs.field(factory=lambda: {"Echo": "vm:1", "Bell": "vm:2", "Other": "vm:3"})
     removed: set[str] = attrs.field(factory=set)
-    """The Services that have gone, even if they have come back."""
+    """Services that have disconnected, even if they have reconnected."""
     handshake: str = attrs.field(default="at once", validator=attrs.validators.in_(HANDSHAKES))
     withheld: set[str] = attrs.field(factory=set)
-    """What new Managers withhold."""
+    """Attributes that new Managers leave unanswered."""
     managers: list[Manager] = attrs.field(factory=list)
 
     async def serve(self) -> None:
-        """Accept connections, each with a Manager of its own."""
+        """Accept connections, each with its own Manager."""
         async with trio.open_nursery() as nursery:
             while True:
                 manager = Manager(self, await self.network.accept(), withheld=set(self.withheld))
@@ -197,7 +197,7 @@ class Lab:
                 nursery.start_soon(manager.run)
 
     def remove(self, service: str) -> None:
-        """Let a Service go; Managers forget who was linked with it, and held it."""
+        """Disconnect a Service; Managers drop links with it and locks on it."""
         del self.services[service]
         self.removed.add(service)
         for manager in self.managers:
@@ -205,7 +205,7 @@ class Lab:
             manager.locks.discard(service)
 
     def kill(self, service: str) -> None:
-        """Let a Service go, with all that it had been given."""
+        """Disconnect a Service, and with it all requests that it has received."""
         self.remove(service)
         for manager in self.managers:
             manager.kept = [line for line in manager.kept if line.get("service") != service]
@@ -216,7 +216,7 @@ class Lab:
 
 
 class Person:
-    """Prompts whose answer takes until the test says so."""
+    """Prompts that answer when the test says so."""
 
     def __init__(self) -> None:
         self.asked = trio.Event()
@@ -236,7 +236,7 @@ class Person:
 
 @attrs.define(eq=False)
 class Caller:
-    """Somebody who waits, and what becomes of that."""
+    """A task that waits, and its outcome."""
 
     is_right: Callable[[Any], bool] = lambda _: True
     scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
@@ -260,7 +260,7 @@ class Caller:
 
 
 class Application:
-    """A nursery of the user's, in which the caller runs, and perhaps its connection."""
+    """A nursery of the user, for the caller and possibly its connection."""
 
     tasks: trio.Nursery
 
@@ -283,12 +283,12 @@ class Application:
 
 
 class Scene:
-    """A client in the middle of something: what the moments set up and the faults break.
+    """A client with an operation in progress, which moments set up and faults break.
 
     Args:
-        network: What the client dials into.
-        monkeypatch: Lets Managers be down.
-        timeout: What the caller passes as ``timeout``.
+        network: The network that the client dials into.
+        monkeypatch: Makes Managers unavailable.
+        timeout: The ``timeout`` of the caller.
         in_the_nursery: Whether the connection runs in the caller's nursery.
     """
 
@@ -312,14 +312,14 @@ class Scene:
         self.timeout = timeout
         self.person: Person | None = None
         self.service = "Echo"
-        """The Service that this is about."""
+        """The Service concerned."""
         self.has_client = False
-        """Whether the user has a client, or is only about to."""
+        """Whether the user has a client already."""
         self._in_the_nursery = in_the_nursery
         self._monkeypatch = monkeypatch
 
     def arguments(self, **arguments: Any) -> dict[str, Any]:
-        """The arguments of connect()."""
+        """Return arguments for connect()."""
         if self._in_the_nursery:
             arguments["nursery"] = self.application.tasks
         if self.person is not None:
@@ -340,20 +340,20 @@ class Scene:
     async def wait_in(
         self, call: Callable[[], Awaitable[Any]], is_right: Callable[[Any], bool] = lambda _: True
     ) -> None:
-        """Let the caller begin with this, until it waits."""
+        """Start this in the caller, and wait until it waits."""
         self.caller.is_right = is_right
         self.application.tasks.start_soon(self.caller.run, call)
         await trio.testing.wait_all_tasks_blocked()
 
     async def also(self, call: Callable[[], Awaitable[Any]]) -> Caller:
-        """Let another task of the application begin with this, until it waits."""
+        """Start this in another task of the application, and wait until it waits."""
         caller = Caller()
         self.application.tasks.start_soon(caller.run, call)
         await trio.testing.wait_all_tasks_blocked()
         return caller
 
     async def restart_the_manager(self) -> None:
-        """End the Manager; see that nobody is there; and start another one."""
+        """End the Manager, check that connecting fails, and start another one."""
 
         async def refuse(*_: object) -> None:
             raise ConnectError("Connection refused")

@@ -1,4 +1,4 @@
-"""A Manager that does what a test tells it, at the other end of a connection in memory."""
+"""Scripted Manager at the other end of a connection in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ECHO = {
 
 @attrs.define
 class Peer:
-    """The Manager's end."""
+    """The Manager's end of a connection."""
 
     transport: Any
     client_end: Any
@@ -36,7 +36,7 @@ class Peer:
     _buffer: bytes = b""
 
     async def line(self) -> dict[str, Any] | None:
-        """The next line from the client; None at the end of the stream."""
+        """Return the next line from the client; None at the end of the stream."""
         while b"\n" not in self._buffer:
             data = await self.transport.receive()
             if not data:
@@ -56,7 +56,7 @@ class Peer:
         return line["uid"]
 
     async def expect_end(self, *, goodbye: bool = True) -> None:
-        """Wait for the goodbye (or just the end), and close our side as a Manager does."""
+        """Wait for __disconnect__ or the end of the stream, and close this side as a Manager does."""
         if goodbye:
             await self.expect("__disconnect__")
         else:
@@ -86,7 +86,7 @@ class Peer:
         self.reply(await self.expect("link"), identity)
 
     async def serve(self) -> None:
-        """Do what a Manager with one Service does: link, unlink, add, echo; close on goodbye."""
+        """Serve like a Manager with one Service: link, unlink, add, echo; close on __disconnect__."""
         while (line := await self.line()) is not None:
             match line["attribute"]:
                 case "link":
@@ -107,11 +107,11 @@ class Peer:
 
 
 class LinesEnd:
-    """The Manager's end of a WebSocket, with what tests do to a connection in memory.
+    """The Manager's end of a WebSocket, with the interface of a connection in memory.
 
     Args:
-        websocket: The end.
-        carrier: What carries it.
+        websocket: The WebSocket.
+        carrier: The stream below it.
     """
 
     def __init__(self, websocket: WebSocketStream, carrier: MemoryStream) -> None:
@@ -122,7 +122,7 @@ class LinesEnd:
         self.reset = carrier.reset
 
     def close(self) -> None:
-        """Close it behind what was sent, as a connection in memory does."""
+        """Close it after the data that was sent, as a connection in memory does."""
         self._websocket.send_eof()
         trio.lowlevel.spawn_system_task(self._close)
 
@@ -134,11 +134,11 @@ class LinesEnd:
 
 @attrs.define
 class Network:
-    """Gives every connect() a peer of its own."""
+    """A network in which each connect() gets its own peer."""
 
     capacity: int = 65_536
     websocket: bool = False
-    """Whether to carry what is said by WebSocket."""
+    """Whether to use WebSocket."""
 
     opened: list[tuple[Any, Any]] = attrs.field(factory=list)
     _send: trio.MemorySendChannel[Peer] = attrs.field(init=False)
@@ -170,7 +170,7 @@ class Network:
 
 @pytest.fixture
 async def network(monkeypatch: pytest.MonkeyPatch, carrier: str) -> AsyncIterator[Network]:
-    """connect() in this test dials a `Network`; at the end everything must be closed, and no task left."""
+    """Make connect() dial a `Network`, and check at the end that everything is closed and no task is left."""
     before = trio.lowlevel.current_statistics().tasks_living
     network = Network(websocket=carrier == "websocket")
     monkeypatch.setattr(connecting, "_open_stream", network.dial)
@@ -184,7 +184,7 @@ async def network(monkeypatch: pytest.MonkeyPatch, carrier: str) -> AsyncIterato
 
 @asynccontextmanager
 async def served(network: Network) -> AsyncIterator[trio.Nursery]:
-    """Accept connections and serve them, as a Manager does."""
+    """Accept connections, and serve them as a Manager does."""
     async with trio.open_nursery() as nursery:
 
         async def one(peer: Peer) -> None:

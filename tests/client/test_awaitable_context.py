@@ -1,4 +1,4 @@
-"""The three forms of connecting, and how each of them ends."""
+"""The three forms of connect(), and their ends."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_connect_is_what_trio_can_run(monkeypatch: pytest.MonkeyPatch):
     connect_once.close()
     client = trio.run(connect)
     assert not client.is_connected()
-    assert said_goodbye == [True]  # the end of the run is no reason to be rude
+    assert said_goodbye == [True]  # also at the end of the run
 
 
 async def test_a_nursery_can_start_connect(network: Network):
@@ -166,7 +166,7 @@ def test_ctrl_c_in_the_goodbye_leaves_the_nursery_as_it_should(monkeypatch: pyte
         peer = await network.accept()
         await peer.shake_hands()
         await peer.expect("__disconnect__")
-        signal.raise_signal(signal.SIGINT)  # it arrives at the main task, which waits for the end
+        signal.raise_signal(signal.SIGINT)  # it is raised in the main task, which waits for the end
 
     async def main() -> None:
         nonlocal network
@@ -177,11 +177,11 @@ def test_ctrl_c_in_the_goodbye_leaves_the_nursery_as_it_should(monkeypatch: pyte
             async with connect():
                 pass
         network.assert_all_closed()
-        async with trio.open_nursery():  # would be misnested if one had been left
+        async with trio.open_nursery():  # raises an error if a scope was left open
             pass
         assert not trio.lowlevel.current_task().child_nurseries
 
-    # Whoever started the tests may have them ignore Ctrl-C.
+    # The tests may have been started with SIGINT ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         trio.run(main)
@@ -189,10 +189,10 @@ def test_ctrl_c_in_the_goodbye_leaves_the_nursery_as_it_should(monkeypatch: pyte
         signal.signal(signal.SIGINT, before)
 
 
-# ---- what the body raises ----
+# ---- exceptions in the body ----
 
 
-async def test_an_exception_of_the_body_comes_out_as_it_is(network: Network):
+async def test_an_exception_of_the_body_is_raised_unchanged(network: Network):
     async with served(network):
         error = ValueError("mine")
         with pytest.raises(ValueError, match="mine") as caught:
@@ -260,9 +260,7 @@ async def test_the_goodbye_is_bounded_when_the_manager_is_stuck(
         assert 0 < trio.current_time() - before <= 3
 
 
-async def test_disconnect_waits_as_long_as_it_is_told(
-    network: Network, autojump_clock: trio.testing.MockClock
-):
+async def test_disconnect_waits_for_its_timeout(network: Network, autojump_clock: trio.testing.MockClock):
     async with trio.open_nursery() as nursery:
 
         async def manager() -> None:
@@ -350,7 +348,7 @@ async def test_a_lost_connection_ends_its_task_in_the_nursery(network: Network):
 
 @asynccontextmanager
 async def one_served(network: Network) -> AsyncIterator[list[Peer]]:
-    """Accept one connection, serve it, and give the peer to look at what it received."""
+    """Accept one connection, serve it, and return the peer, which keeps what it received."""
     async with trio.open_nursery() as nursery:
         peers: list[Peer] = []
 

@@ -1,20 +1,20 @@
-"""The fault matrix: whatever a user of the client waits for, and whatever goes wrong meanwhile.
+"""Fault matrix: each operation that a user of the client waits for, with each fault during it.
 
-`CONNECTION_FAULTS` and `SERVICE_FAULTS` say in one cell for each moment and fault how the caller gets to know.
-After each of them the connection is either of use or says that it is dead, the client and the Manager agree on
-what is held, and nothing is left behind.
+`CONNECTION_FAULTS` and `SERVICE_FAULTS` have one cell for each moment and fault: the outcome for the caller. After
+each, the connection either works or reports that it has ended, the client and the Manager agree on links and
+locks, and no resource is left behind.
 
-    cancel   the caller is cancelled, as it was told
-    right    the answer comes as if nothing had happened
-    quiet    it ends, and raises nothing: nobody waits for more than a goodbye
+    cancel   the caller was cancelled
+    right    the correct answer
+    quiet    it ends and raises nothing: it waits for a goodbye only
     lost     ConnectionLost        garbage  StreamCorrupted, which is a ConnectionLost
     gone     ServiceLost           late     ReplyTimeout
     refused  ManagerError
     no conn  ConnectError          no Mgr   HandshakeError        too slow  ConnectTimeout
 
     ?        may_have_run is True; without it, it is False
-    x        the connection is dead afterwards; without it, it is of use
-    -N       this cannot be, see `REASONS`
+    x        the connection has ended afterwards; without it, it works
+    -N       impossible, see `REASONS`
 """
 
 from __future__ import annotations
@@ -121,13 +121,13 @@ REASONS = {
 }
 
 PATIENCE = 3.0
-"""What the caller passes as timeout where the fault is that it passes."""
+"""The timeout of the caller, where the fault is that it expires."""
 
 NEVER = 1000.0
-"""Longer than all that may take."""
+"""Longer than any operation may take."""
 
 
-# ---- moments: what the caller waits for ----
+# ---- moments: operations that the caller waits for ----
 
 
 async def connecting(scene: Scene) -> None:
@@ -172,7 +172,7 @@ def give_little_room(scene: Scene) -> None:
 async def call_in_the_backlog(scene: Scene) -> None:
     await scene.connect(max_unsent=5000)
     give_little_room(scene)
-    await scene.also(lambda: scene.link.first("x" * 10_000))  # is being written, and needs no room
+    await scene.also(lambda: scene.link.first("x" * 10_000))  # it is being written, and needs no room
     await scene.also(lambda: scene.client._session.connection.request("Other", "first", ("x" * 4500,)))
     unsent = scene.client._session.connection.protocol.outbox.unsent
     await scene.wait_in(lambda: scene.link.wait("x" * 1000, timeout=scene.timeout), is_the_answer)
@@ -218,7 +218,7 @@ async def reply(scene: Scene) -> None:
 
 
 async def admin_request(scene: Scene) -> None:
-    # The Manager, when it goes on, asks who is there.
+    # The Manager, when it resumes, asks for a user name.
     await scene.connect(username="alice")
     scene.manager.asks_for_a_login = True
     scene.manager.withhold("port")
@@ -435,7 +435,7 @@ MOMENTS: dict[str, Callable[[Scene], Awaitable[None]]] = {
 }
 
 
-# ---- faults: what goes wrong ----
+# ---- faults ----
 
 
 async def cancelled(scene: Scene) -> None:
@@ -443,19 +443,19 @@ async def cancelled(scene: Scene) -> None:
 
 
 async def sibling(scene: Scene) -> None:
-    """Another task of the nursery raises, in which the caller runs, but not the connection."""
+    """Another task raises in the nursery of the caller, in which the connection does not run."""
     scene.application.tasks.start_soon(scene.application.fail)
 
 
 async def nursery(scene: Scene) -> None:
-    """The same, and the connection runs there too."""
+    """The same, with the connection in that nursery."""
     scene.application.tasks.start_soon(scene.application.fail)
-    await trio.testing.wait_all_tasks_blocked()  # or the caller may have what it waits for in the same moment
+    await trio.testing.wait_all_tasks_blocked()  # or the caller may get its result at the same moment
     scene.lab.managers[0].say_goodbye()
 
 
 async def time_out(scene: Scene) -> None:
-    """Nothing but that time passes."""
+    """The timeout expires."""
 
 
 async def closed(scene: Scene) -> None:
@@ -467,7 +467,7 @@ async def reset(scene: Scene) -> None:
 
 
 async def stalled(scene: Scene) -> None:
-    """Nothing is read, and nothing comes, as from a computer without power."""
+    """The Manager neither reads nor sends, like a computer without power."""
     scene.lab.managers[0].stall()
 
 
@@ -480,14 +480,14 @@ async def restart(scene: Scene) -> None:
 
 
 async def refused(scene: Scene) -> None:
-    """The Service has gone before the Manager handles what it was sent."""
+    """The Service disconnects before the Manager handles the request."""
     scene.lab.remove(scene.service)
     scene.manager.go_on()
 
 
 async def another_refused(scene: Scene) -> None:
-    """The Service goes with what it was given, and another request to it is refused."""
-    await scene.client.identities()  # so it is known that the Manager has read what was before
+    """The Service disconnects with its requests, and another request to it is refused."""
+    await scene.client.identities()  # which shows that the Manager has read the earlier lines
     scene.lab.kill(scene.service)
     other = await scene.also(lambda: scene.link.add(1, 2))
     assert isinstance(other.error, ServiceLost)
@@ -495,12 +495,12 @@ async def another_refused(scene: Scene) -> None:
 
 
 async def missing(scene: Scene) -> None:
-    """The Service goes with what it was given, and nobody is told but who asks."""
+    """The Service disconnects with its requests, and only a probe reveals it."""
     scene.lab.kill(scene.service)
 
 
 async def moved(scene: Scene) -> None:
-    """The same, but it has come back before somebody asks."""
+    """The same, but it has reconnected before the probe."""
     scene.lab.kill(scene.service)
     scene.lab.services[scene.service] = "vm:99"
 
@@ -549,9 +549,9 @@ FAULTS: dict[str, tuple[Callable[[Scene], Awaitable[None]], float]] = {
     "handler raises": (handler_raises, 1),
     "handler disconnects": (handler_disconnects, 2),
 }
-"""What goes wrong, and within how many seconds the caller has to know.
+"""Faults, and seconds within which the caller must get its outcome.
 
-Two seconds are for goodbyes, one for the next try at a lock; `probe_after` is 5 and `unresponsive_after` 60."""
+Two seconds are for goodbyes, one for the next request for a lock; `probe_after` is 5 and `unresponsive_after` 60."""
 
 OUTCOMES: dict[str, type[Exception]] = {
     "lost": ConnectionLost,
@@ -569,7 +569,7 @@ OUTCOMES: dict[str, type[Exception]] = {
 
 
 def rows(table: str) -> Iterator[tuple[str, str, str]]:
-    """Yield moment, fault and what is written in their cell."""
+    """Yield moment, fault and the text of their cell."""
     head, *lines = table.strip("\n").splitlines()
     faults = [fault.strip() for fault in head.split("|")][1:]
     for line in lines:
@@ -598,7 +598,7 @@ def test_the_table_has_a_cell_for_each_moment_and_fault():
         if cell not in REASONS
     ],
 )
-async def test_whatever_goes_wrong_the_caller_is_told_and_nothing_is_left_behind(
+async def test_each_fault_gives_the_caller_an_outcome_and_leaves_nothing_behind(
     moment: str,
     fault: str,
     cell: str,
@@ -631,7 +631,7 @@ async def test_whatever_goes_wrong_the_caller_is_told_and_nothing_is_left_behind
         if expected == "too slow":
             seconds = (scene.timeout or 10) + 2
         elif fault == "stalled" and scene.person is not None:
-            seconds = 60 + 60  # the watch asks at most every minute by now
+            seconds = 60 + 60  # by now the interval between probes is one minute
         assert trio.current_time() - began <= seconds
 
         check_what_the_caller_was_told(scene, expected)
@@ -655,7 +655,7 @@ async def test_whatever_goes_wrong_the_caller_is_told_and_nothing_is_left_behind
 
 
 async def let_the_person_answer(scene: Scene) -> float:
-    """Let a person, if one is asked, answer after some time, and return how many seconds that was."""
+    """Answer the question to a person, if there is one, after some time, and return these seconds."""
     if scene.person is None:
         return 0
     await trio.testing.wait_all_tasks_blocked()
@@ -663,7 +663,7 @@ async def let_the_person_answer(scene: Scene) -> float:
     if not scene.caller.done.is_set():
         before = trio.current_time()
         await trio.sleep(NEVER)
-        assert not scene.caller.done.is_set()  # whatever went wrong, nobody is hurried
+        assert not scene.caller.done.is_set()  # no fault limits the time of a person
         seconds = trio.current_time() - before
     scene.person.answers.set()
     return seconds
@@ -699,7 +699,7 @@ def check_that_nothing_is_open(client: Client) -> None:
 
 
 async def check_that_it_is_of_use(scene: Scene) -> None:
-    """Check it with late answers to everything, a Service that has come back, and a call."""
+    """Check that it works, with late answers, a Service that has reconnected, and a call."""
     client, manager = scene.client, scene.manager
     assert client.is_connected()
     manager.refuses_locks = False
@@ -711,8 +711,8 @@ async def check_that_it_is_of_use(scene: Scene) -> None:
         assert await scene.link.add(1, 2) == 3
     await trio.testing.wait_all_tasks_blocked()
     check_that_nothing_is_open(client)
-    # Nothing that nobody would ever give back; and nothing that the client wrongly believes to have, but
-    # for what went with a Service.
+    # No link or lock that would never be released, and none that only the client believes to have, except
+    # those that ended with a Service.
     for held, known in (
         (manager.links, set(client._session.linked)),
         (manager.locks, set(client._session.locks._held)),
@@ -722,13 +722,13 @@ async def check_that_it_is_of_use(scene: Scene) -> None:
 
 
 async def check_that_it_is_dead(scene: Scene) -> None:
-    """Check that it says so at once, and that another connection can be made."""
+    """Check that calls fail immediately, and that another connection can be made."""
     before = trio.current_time()
     if scene.has_client:
         if not scene.client._session.connection.closed.is_set():
             await (
                 scene.client._session.connection.closed.wait()
-            )  # the goodbye of a nursery that was cancelled
+            )  # the goodbye after the cancellation of a nursery
             assert trio.current_time() - before <= 2
         before = trio.current_time()
         assert not scene.client.is_connected()
@@ -750,7 +750,7 @@ async def check_that_it_is_dead(scene: Scene) -> None:
 
 
 async def check_the_application(scene: Scene, fault: str) -> None:
-    """Check that its nursery raises what its tasks raised, and nothing of ours."""
+    """Check that its nursery raises the exceptions of its own tasks only."""
     application = scene.application
     application.is_over.set()
     await application.has_ended.wait()

@@ -1,4 +1,4 @@
-"""Whatever ends a connection while a large request is being sent: half a line never looks like the end of it all."""
+"""Ends of a connection while a large request is being sent: half a line never looks like a regular end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.service.peer import tcp_pair
 from tests.transport.websockets import open_websocket_pair
 
 LARGE = "x" * 10_000_000
-"""More than any carrier takes of a request while nobody reads."""
+"""More bytes than any stream accepts while the peer does not read."""
 
 
 @attrs.define
@@ -25,7 +25,7 @@ class Scene:
     peer: Peer
 
     async def read_all(self) -> tuple[list[bytes], str]:
-        """Read what arrives; return its lines, of which the last one may be a part, and how it ends."""
+        """Read everything; return the lines, of which the last may be incomplete, and the kind of end."""
         received = b""
         try:
             while data := await self.peer.transport.receive():
@@ -47,7 +47,7 @@ async def scene(request, nursery):
 
 
 async def use(scene, end, **kwargs):
-    """Connect, link, and have a large request sent when the connection ends."""
+    """Connect, link, and end the connection while a large request is being sent."""
 
     async def dial():
         await trio.lowlevel.checkpoint()
@@ -62,7 +62,7 @@ async def use(scene, end, **kwargs):
         await end(client, await client.link("Echo"))
 
 
-# ---- how it ends ----
+# ---- the end ----
 
 
 async def give_up(link):

@@ -1,4 +1,4 @@
-"""Services that die and Managers that fall silent are noticed while requests are open."""
+"""The idle probe notices lost Services and silent Managers while requests are open."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def registry(**addresses: str) -> dict[str, object]:
 
 
 async def probe(peer: Peer, answer: object) -> float:
-    """Wait for a question who is there, answer it, and return when it came."""
+    """Wait for a probe, answer it, and return the time at which it arrived."""
     uid = await peer.expect("identity")
     if answer is not None:
         peer.reply(uid, answer)
@@ -34,7 +34,7 @@ async def probe(peer: Peer, answer: object) -> float:
 @pytest.fixture
 async def session(network: Network, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock):
     async for session in open_session(network, nursery):
-        await trio.sleep(60)  # nobody looks after the request for the link any more
+        await trio.sleep(60)  # the probe for the link request has ended
         yield session
 
 
@@ -74,7 +74,7 @@ async def test_a_service_at_another_address_is_another_one(session, autojump_clo
         await probe(session.peer, registry(Echo="vm:9999"))
         await call.done.wait()
         assert isinstance(call.error, ServiceLost)
-        # It is known now, so calls to it through the old link are valid.
+        # Its address is known now, so calls through the old link are valid.
         again = await start(nursery, session.link.slow)
         uid = await session.peer.expect("slow")
         await probe(session.peer, registry(Echo="vm:9999"))
@@ -188,7 +188,7 @@ async def test_an_unanswered_question_proves_nothing_while_the_manager_says_othe
     assert session.client.is_connected()
 
 
-async def test_both_can_be_told_otherwise(network, nursery, autojump_clock):
+async def test_both_intervals_can_be_set(network, nursery, autojump_clock):
     async for session in open_session(network, nursery, probe_after=None):
         with trio.move_on_after(100_000) as scope:
             await session.link.slow()
@@ -224,7 +224,7 @@ async def test_a_manager_that_owes_the_answer_to_an_admin_request_is_given_up_to
         await session.client.admin_request("port")
 
 
-async def test_a_manager_that_dies_while_it_is_being_watched_is_noticed_as_ever(session, autojump_clock):
+async def test_a_manager_that_dies_during_a_probe_is_noticed(session, autojump_clock):
     async with trio.open_nursery() as nursery:
         call = await start(nursery, session.link.slow)
         await session.peer.expect("slow")
@@ -262,7 +262,7 @@ async def test_a_manager_that_takes_nothing_is_given_up_though_nothing_is_in_fli
     async for session in open_session(network, nursery):
         async with trio.open_nursery() as inner:
             large = await start(inner, session.link.size, "x" * 100_000)
-            large.scope.cancel()  # its line is half written, and nobody waits for its reply
+            large.scope.cancel()  # its line is half written, and its reply is not awaited
             began = trio.current_time()
             call = await start(inner, session.link.add)
         assert isinstance(call.error, ConnectionLost)

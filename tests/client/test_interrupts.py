@@ -1,4 +1,4 @@
-"""Ctrl-C at any step of what a task does with the client, a Service or a Manager."""
+"""Ctrl-C at each step of operations of a client, a Service or a Manager."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILES = (
     FOLDER,
     *(os.path.join("trio", *name) for name in (["_sync.py"], ["_timeouts.py"], ["_core", "_parking_lot.py"])),
 )
-"""Where Ctrl-C is pressed: in this package, and in what Trio waits with."""
+"""Files in which Ctrl-C is injected: this package, and the waits of Trio."""
 
 
 class Echo(Service):
@@ -45,7 +45,7 @@ class Echo(Service):
 
 
 class Errors(logging.Handler):
-    """Collects what is logged as an error."""
+    """A log handler that collects errors."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -56,7 +56,7 @@ class Errors(logging.Handler):
 
 
 class Bench:
-    """What an operation may use."""
+    """Objects for an operation."""
 
     def __init__(self, manager: Manager, client: Client, link: Link, nursery: trio.Nursery) -> None:
         self.manager, self.client, self.link, self.nursery = manager, client, link, nursery
@@ -106,7 +106,7 @@ async def lock_awaited(bench: Bench) -> None:
         await bench.link.acquire_lock()
         await bench.link.release_lock()
     except KeyboardInterrupt:
-        await bench.link.release_lock()  # which may have been interrupted as well
+        await bench.link.release_lock()  # it may have been interrupted as well
         raise
 
 
@@ -130,7 +130,7 @@ async def admin_request(bench: Bench) -> None:
 
 
 class NobodyThere:
-    """Answers no question, after a while."""
+    """Prompts that decline to answer after a while."""
 
     async def username(self, manager: str) -> str:
         await trio.sleep(0)
@@ -169,7 +169,7 @@ async def service(bench: Bench) -> None:
 
 
 class Cancelling:
-    """Ends a Service as soon as it runs."""
+    """A Service that ends itself as soon as it runs."""
 
     def __init__(self, scope: trio.CancelScope) -> None:
         self._scope = scope
@@ -207,7 +207,7 @@ OPERATIONS = [
 
 
 def interrupted(operation: Callable[[Bench], Awaitable[None]], number: int) -> tuple[Injector, list[str]]:
-    """Press Ctrl-C at a step of an operation; return the injector, and what was not right."""
+    """Inject Ctrl-C at a step of an operation; return the injector and the problems found."""
     wrong: list[str] = []
     raised = 0
     press = partial(signal.raise_signal, signal.SIGINT)
@@ -232,7 +232,7 @@ def interrupted(operation: Callable[[Bench], Awaitable[None]], number: int) -> t
                 try:
                     with injector:
                         await operation(Bench(manager, client, link, nursery))
-                    await trio.sleep(0)  # where it arrives if the operation has ended
+                    await trio.sleep(0)  # raised here if the operation has ended
                 except KeyboardInterrupt:
                     raised += 1
                 await trio.sleep(0)
@@ -241,7 +241,7 @@ def interrupted(operation: Callable[[Bench], Awaitable[None]], number: int) -> t
                         result = await link.echo(value)
                         if result != value:
                             wrong.append(f"echo({value!r}) returned {result!r}")
-                    # A lock that was left behind would keep others out.
+                    # A lock left behind would exclude others.
                     async with connect(transport=manager.dial) as other, other.link("Echo") as link:
                         await link.echo(1)
             nursery.cancel_scope.cancel()
@@ -255,7 +255,7 @@ def interrupted(operation: Callable[[Bench], Awaitable[None]], number: int) -> t
     return injector, wrong
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted in front of its await
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted before its await
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 def test_ctrl_c_at_any_step_is_raised_once_and_leaves_everything_in_order(operation):
     errors = Errors()
@@ -271,7 +271,7 @@ def test_ctrl_c_at_any_step_is_raised_once_and_leaves_everything_in_order(operat
         logger.removeHandler(errors)
 
 
-# ---- while it dials ----
+# ---- during dialing ----
 
 
 @pytest.mark.parametrize("form", ["scope", "await", "nursery", "LinkedClient"])

@@ -1,4 +1,4 @@
-"""LinkedClient: its three forms, subclasses, handlers, waiting for the Service, and everything it answers."""
+"""LinkedClient: its three forms, subclasses, handlers, waiting for the Service, and members."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ UNLINKED = "<Un-Linked[name={}] from Echo[vm:1234]>"
 
 
 class Manager:
-    """What a Manager does, with the Services that the test lets it have."""
+    """Manager whose Services the test sets."""
 
     def __init__(self) -> None:
         self.services: dict[str, dict[str, Any]] = {"Echo": ECHO}
         self.refusals: list[str] = []
-        """What the next link requests are refused with."""
+        """Errors for the next link requests."""
         self.mute: set[str] = set()
-        """The attributes that are not answered."""
+        """Attributes whose requests are not answered."""
         self.asks_password = False
         self.identity: object = "its own"
         self.peers: list[Peer] = []
 
     @property
     def peer(self) -> Peer:
-        """The last connection."""
+        """The most recent connection."""
         return self.peers[-1]
 
     def requests(self, number: int = -1) -> list[str]:
-        """What a client has requested, in order."""
+        """Return the attributes that a client has requested, in order."""
         return [line["attribute"] for line in self.peers[number].received if "attribute" in line]
 
     def client_identity(self, number: int = -1) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Manager:
         try:
             await self.converse(peer)
         except ConnectionLost:
-            pass  # the test has closed our end
+            pass  # the test has closed this end
 
     async def converse(self, peer: Peer) -> None:
         if self.asks_password:
@@ -167,7 +167,7 @@ async def test_entering_and_awaiting_give_the_object_that_was_made(manager: Mana
     await made.disconnect()
 
 
-async def test_an_exception_of_the_body_comes_out_as_it_is(manager: Manager):
+async def test_an_exception_of_the_body_is_raised_unchanged(manager: Manager):
     error = ValueError("mine")
     with pytest.raises(ValueError, match="mine") as caught:
         async with LinkedClient("Echo"):
@@ -311,7 +311,7 @@ async def test_unknown_arguments_are_ignored_and_auth_password_is_the_managers(m
     assert manager.peer.received[0]["result"] == "se cret"
 
 
-async def test_wrong_arguments_are_told_before_anything_is_dialled(manager: Manager):
+async def test_wrong_arguments_raise_before_dialing(manager: Manager):
     with pytest.raises(ValueError, match="timeout must be"):
         await LinkedClient("Echo", timeout=-1)
     with pytest.raises(ValueError, match="port must be"):
@@ -324,7 +324,7 @@ async def test_wrong_arguments_are_told_before_anything_is_dialled(manager: Mana
 
 
 class Adder(LinkedClient):
-    """A subclass as users write them."""
+    """A typical subclass of a user."""
 
     def __init__(self, offset: int, **kwargs: Any) -> None:
         self.before = "before"
@@ -333,7 +333,7 @@ class Adder(LinkedClient):
         self.history: list[int] = []
 
     async def add_offset(self, number: int) -> int:
-        """Use a method of the Service in one of our own."""
+        """Call a method of the Service in an own method."""
         result: int = await self.add(number, self.offset)
         self.history.append(result)
         return result
@@ -424,7 +424,7 @@ async def test_probing_and_copying_does_not_call_the_service(manager: Manager):
     assert manager.requests() == ["identity", "link", "__disconnect__"]
 
 
-# ---- a disconnect of the user's ----
+# ---- an overridden disconnect ----
 
 
 class PlainDisconnect(LinkedClient):
@@ -463,7 +463,7 @@ async def test_an_overridden_disconnect_is_called_once_at_the_end_of_a_scope(man
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_an_overridden_disconnect_can_be_called_by_who_awaited(manager: Manager):
+async def test_an_overridden_disconnect_can_be_called_after_awaiting(manager: Manager):
     client = await AsyncDisconnect("Echo")
     await client.disconnect()
     assert client.calls == 1
@@ -617,7 +617,7 @@ async def test_the_service_error_handler_is_called_for_every_failure_of_an_await
         assert client.handled == ["handled"] * 3
 
 
-async def test_the_service_error_handler_is_not_called_for_who_is_cancelled(manager: Manager, autojump_clock):
+async def test_the_service_error_handler_is_not_called_for_a_cancelled_call(manager: Manager, autojump_clock):
     manager.mute = {"silent"}
     async with PlainHandler() as client:
         with trio.move_on_after(1) as scope:
@@ -634,7 +634,7 @@ async def test_the_service_error_handler_is_not_called_for_replies_and_the_manag
         with pytest.raises(ManagerError):
             await client.client.link("Other")
         with pytest.raises(RemoteError):
-            await client.link.fail()  # the link knows of no client
+            await client.link.fail()  # the link is broken
         assert client.handled == []
 
 
@@ -660,7 +660,7 @@ async def test_without_an_override_an_error_is_just_raised(manager: Manager, cap
 
 
 class Heard:
-    """What was heard, and a way to wait for it."""
+    """A record of notifications, with a way to wait for them."""
 
     def __init__(self) -> None:
         self.all: list[Any] = []
@@ -783,7 +783,7 @@ async def test_notifications_can_be_iterated_over(manager: Manager):
 
 
 async def opened(way: str, *args: Any, **kwargs: Any) -> tuple[LinkedClient, float]:
-    """Open a LinkedClient, use it, disconnect, and return it and how many seconds opening took."""
+    """Open a LinkedClient, use it, disconnect, and return it and the seconds that opening took."""
     before = trio.current_time()
     if way == "await":
         client = await LinkedClient(*args, **kwargs)
@@ -830,7 +830,7 @@ async def test_a_service_that_does_not_come_in_time_is_a_timeout(
 
 
 class SlowPerson:
-    """Types the Manager's password, half a minute later."""
+    """Prompts that enter the Manager's password after half a minute."""
 
     async def username(self, manager: str) -> str:
         raise AssertionError
@@ -866,7 +866,7 @@ async def test_a_manager_that_does_not_answer_is_a_timeout_too(
     before = trio.current_time()
     with trio.fail_after(1000), pytest.raises(TimeoutError):
         await opened(way, "Echo", timeout=10, unresponsive_after=None)
-    assert trio.current_time() - before <= 10 + 3  # the goodbye is bounded
+    assert trio.current_time() - before <= 10 + 3  # the time of the goodbye is limited
     network.assert_all_closed()
 
 
@@ -934,14 +934,14 @@ async def test_cancelled_while_waiting_it_leaves_nothing_open(
 
 @WAYS
 async def test_cancelled_while_connecting_it_leaves_nothing_open(network: Network, autojump_clock, way):
-    with trio.move_on_after(3) as scope:  # there is no Manager, so nobody shakes hands
+    with trio.move_on_after(3) as scope:  # there is no Manager, so there is no handshake
         await opened(way, "Echo")
     assert scope.cancelled_caught
     network.assert_all_closed()
 
 
 @WAYS
-async def test_who_does_not_get_a_connection_is_told_so(monkeypatch: pytest.MonkeyPatch, way):
+async def test_a_failure_to_connect_raises(monkeypatch: pytest.MonkeyPatch, way):
     async def refuse(*_: object) -> None:
         raise ConnectError("Cannot connect to localhost:1875")
 
@@ -967,11 +967,11 @@ def test_ctrl_c_while_waiting_leaves_nothing_open(monkeypatch: pytest.MonkeyPatc
             await opened(way, "Nope")
         network.assert_all_closed()
         assert manager.requests()[-1] == "__disconnect__"
-        async with trio.open_nursery():  # would be misnested if one had been left
+        async with trio.open_nursery():  # raises an error if a scope was left open
             pass
         assert not trio.lowlevel.current_task().child_nurseries
 
-    # Whoever started the tests may have them ignore Ctrl-C.
+    # The tests may have been started with SIGINT ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
@@ -1101,7 +1101,7 @@ async def test_disconnecting_again_does_no_harm(manager: Manager):
     assert [manager.requests(number).count("__disconnect__") for number in (0, 1)] == [1, 1]
 
 
-async def test_disconnect_waits_as_long_as_it_is_told(manager: Manager, autojump_clock):
+async def test_disconnect_waits_for_its_timeout(manager: Manager, autojump_clock):
     manager.mute = {"__disconnect__"}
     client = await LinkedClient("Echo")
     before = trio.current_time()
@@ -1205,7 +1205,7 @@ async def test_a_shutdown_service_that_fails_keeps_the_link(manager: Manager, au
 async def test_names_of_coroutines_are_those_of_the_service_once_it_is_open(manager: Manager):
     for way in ("await", "async with"):
         made = LinkedClient("Echo")
-        assert inspect.ismethod(made.close)  # the coroutine's, for who gives it up
+        assert inspect.ismethod(made.close)  # the method of the coroutine
         client = await made if way == "await" else await made.__aenter__()
         for name in ("send", "throw", "close"):
             assert await getattr(client, name)(1, x=2) == [name, [1], {"x": 2}]

@@ -1,4 +1,4 @@
-"""Locks: one for a client and a Service, whatever scopes and tasks hold it."""
+"""Locks: one for a client and a Service, shared by all its scopes and tasks."""
 
 from __future__ import annotations
 

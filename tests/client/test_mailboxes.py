@@ -1,4 +1,4 @@
-"""Limits of the notifications that wait to be handled, and what is lost."""
+"""Limits of mailboxes, and dropped notifications."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_other_services_lose_if_the_largest_has_nothing_to_lose():
     assert (waiting(large), waiting(small)) == ([0], [2])
 
 
-# ---- who has caught up ----
+# ---- threads that wait for handlers ----
 
 
 async def test_a_waiter_is_released_when_everything_before_was_handled():
@@ -157,7 +157,7 @@ async def test_a_waiter_is_released_when_everything_before_was_handled():
     assert (first.last, second.last) == (2, 3)
     waiter = Waiter(2)
     assert mailbox.may_hold(2)
-    assert mailbox.add_waiter(waiter)  # what was received is not even here yet
+    assert mailbox.add_waiter(waiter)  # not in the mailbox yet
     mailbox.put(first)
     mailbox.put(second)
     for _ in range(2):
@@ -179,7 +179,7 @@ async def test_a_waiter_is_released_when_everything_before_was_handled():
     assert not mailbox.add_waiter(Waiter(3))
 
 
-async def test_what_nobody_wanted_is_not_waited_for_but_what_came_before_is():
+async def test_notifications_without_a_handler_are_not_waited_for_but_earlier_ones_are():
     limits = Mailboxes()
     limits.numbers["Echo"] = 0
     mailbox = Mailbox("Echo", limits)
@@ -241,7 +241,7 @@ async def test_a_thread_may_take_while_others_are_put_and_dropped():
     def take() -> None:
         is_last = False
         while not is_last:
-            is_last = over.is_set()  # it looks for more once more then
+            is_last = over.is_set()  # it checks the queue once more then
             while True:
                 mailbox.at_work = True
                 try:

@@ -1,4 +1,4 @@
-"""Notifications: in order, bounded, counted, and never in the reader's way."""
+"""Notifications: in order, bounded, counted, without blocking the reader."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ async def lose_the_oldest(session: Session, caplog: pytest.LogCaptureFixture) ->
     lost = session.client.dropped("Echo")
     assert dropped(session.link) == lost
     assert len(got) + lost == 1500
-    assert got[1:] == list(range(1501 - len(got), 1500))  # the first one was at work meanwhile
+    assert got[1:] == list(range(1501 - len(got), 1500))  # the handler was working on the first one
     assert 900 < lost < 1200
     assert "notifications dropped so far" in caplog.text
     assert len(caplog.records) < 15
@@ -301,7 +301,7 @@ def test_ctrl_c_in_a_handler_reaches_the_main_task(monkeypatch: pytest.MonkeyPat
 # ---- streams ----
 
 
-async def test_a_stream_gives_what_has_come_since_it_was_entered(session: Session):
+async def test_a_stream_yields_what_was_received_since_it_was_entered(session: Session):
     emit(session, 0)
     await settle()
     before = time.time()
@@ -330,14 +330,14 @@ async def test_a_cancelled_consumer_does_not_take_the_place_of_the_next_one(sess
             calls = [await start(nursery, stream.__anext__) for _ in range(2)]
             emit(session, 1)
             emit(session, 2)
-        # Both are woken at once, and Trio lets either go on first.
+        # Both are woken together, and Trio may schedule either first.
         assert sorted(call.value.args for call in calls) == [[1], [2]]
         emit(session, 3)
         assert (await anext(stream)).args == [3]
         assert not stream._mailbox._wanted
 
 
-async def test_what_came_before_a_reply_is_there_before_the_caller_goes_on(session: Session):
+async def test_notifications_before_a_reply_are_delivered_before_the_caller_resumes(session: Session):
     async with session.link.notifications() as stream, trio.open_nursery() as nursery:
 
         async def call() -> object:
@@ -416,7 +416,7 @@ async def test_a_buffer_has_a_size(session: Session, size: float):
         session.link.notifications(size)
 
 
-# ---- names that are hidden, and the end ----
+# ---- hidden names, and the end ----
 
 
 async def test_linking_warns_of_attributes_that_our_names_hide(session: Session, caplog):

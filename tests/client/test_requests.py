@@ -1,4 +1,4 @@
-"""Requests: replies at the right caller, cancellation at any await, timeouts, handles, the backlog."""
+"""Requests: replies reach their callers, cancellation at each await, timeouts, replies to await, the backlog."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.client.peer import MANAGER, Network, Peer
 
 
 class Session:
-    """A connected client with a link, and the peer that stands for the Manager."""
+    """A connected client with a link, and the scripted Manager."""
 
     def __init__(self, client: Client, peer: Peer, link: Link) -> None:
         self.client = client
@@ -64,7 +64,7 @@ async def open_session(network: Network, nursery: trio.Nursery, **arguments: obj
 
 
 async def start(nursery: trio.Nursery, call, *args: object) -> Outcome:
-    """Start a call in a task and wait until it waits."""
+    """Start a call in a task, and wait until it waits."""
     outcome = Outcome()
     nursery.start_soon(outcome.capture, call, *args)
     await trio.testing.wait_all_tasks_blocked()
@@ -72,7 +72,7 @@ async def start(nursery: trio.Nursery, call, *args: object) -> Outcome:
 
 
 class Outcome:
-    """What became of a call in a task of its own."""
+    """The outcome of a call in a task of its own."""
 
     def __init__(self) -> None:
         self.done = trio.Event()
@@ -190,7 +190,7 @@ async def test_a_caller_cancelled_inside_a_large_send_leaves_no_half_line(sessio
         after = await start(nursery, session.link.after)
         line = await session.peer.line()
         assert line is not None
-        assert line["args"] == [text]  # once begun, a line is finished
+        assert line["args"] == [text]  # a line that was begun is completed
         session.peer.reply(line["uid"], "late")
         session.peer.reply(await session.peer.expect("behind"), 1)
         session.peer.reply(await session.peer.expect("after"), 2)
@@ -254,7 +254,7 @@ async def test_the_request_timeout_is_the_default_of_every_call(network, nursery
             session.link.add
 
 
-# ---- handles ----
+# ---- replies to await ----
 
 
 async def test_a_handle_is_sent_at_once_and_awaited_as_often_as_one_likes(session: Session):
@@ -277,7 +277,7 @@ async def test_several_tasks_may_await_one_handle(session: Session):
         calls = [await start(nursery, wait) for _ in range(3)]
         calls[0].scope.cancel()
         await calls[0].done.wait()
-        assert not reply.done()  # cancelling who awaits it does not cancel the request
+        assert not reply.done()  # cancelling a task that awaits it does not cancel the request
         session.peer.reply(await session.peer.expect("add"), 7)
     assert [call.value for call in calls] == [None, 7, 7]
 
@@ -337,11 +337,11 @@ async def test_a_reply_that_a_thread_takes_just_when_it_is_awaited_is_not_missed
     while not handle.settled:
         await trio.testing.wait_all_tasks_blocked()
     with trio.fail_after(5):
-        await handle._wait()  # what awaiting it does if it was not there when that was looked at
+        await handle._wait()  # as if it had arrived after the check
     assert await handle == 3
 
 
-async def test_the_error_of_a_handle_that_nobody_awaits_is_logged(session: Session, caplog):
+async def test_the_error_of_a_reply_that_is_not_awaited_is_logged(session: Session, caplog):
     caplog.set_level(logging.ERROR)
     reply = session.link.add(asynchronous=True)
     session.peer.fail(await session.peer.expect("add"), "ValueError: nobody looks")
@@ -423,7 +423,7 @@ async def test_handles_beyond_the_backlog_raise_and_calls_wait(network, nursery)
         with pytest.raises(BacklogFull, match="max_unsent is 10,000"):
             for _ in range(1000):
                 handles.append(link.size("x" * 1000, asynchronous=True))
-        assert 5 < len(handles) < (500 if network.websocket else 12)  # a WebSocket has room of its own
+        assert 5 < len(handles) < (500 if network.websocket else 12)  # a WebSocket has a queue of its own
         async with trio.open_nursery() as inner:
             waiting = await start(inner, link.size, "y" * 1000)
             given_up = await start(inner, link.size, "z" * 1000)
@@ -435,7 +435,7 @@ async def test_handles_beyond_the_backlog_raise_and_calls_wait(network, nursery)
         assert [await handle for handle in handles] == list(range(len(handles)))
 
 
-async def test_room_that_is_made_by_giving_up_is_given_to_who_waits(network, nursery, autojump_clock):
+async def test_room_that_an_abandoned_request_leaves_goes_to_waiting_ones(network, nursery, autojump_clock):
     async for session in open_session(network, nursery, max_unsent=2000):
         client, link, peer = session.client, session.link, session.peer
         async with trio.open_nursery() as inner:
@@ -491,7 +491,7 @@ async def test_small_requests_have_room_behind_a_large_one(network, nursery):
             assert await reply == len(line["args"][0])
 
 
-async def test_who_waits_for_room_is_told_when_the_connection_is_lost(network, nursery):
+async def test_waiting_for_room_raises_when_the_connection_is_lost(network, nursery):
     network.capacity = 1000
     async for session in open_session(network, nursery, max_unsent=5000):
         async with trio.open_nursery() as inner:
@@ -627,10 +627,12 @@ async def test_disconnecting_with_an_admin_request_open_still_ends_the_line_that
             await session.peer.expect("shutdown_manager")
             await session.peer.expect_end(goodbye=False)
         assert isinstance(large.error, ConnectionLost)
-        assert isinstance(admin.error, ConnectionLost)  # we ended it, so who knows whether it was heard
+        assert isinstance(
+            admin.error, ConnectionLost
+        )  # this side ended it, so it is unknown whether it was read
 
 
-async def test_a_line_that_nobody_reads_does_not_hold_up_the_end(network, nursery, autojump_clock):
+async def test_an_unread_line_does_not_delay_the_end(network, nursery, autojump_clock):
     network.capacity = 1000
     async for session in open_session(network, nursery):
         async with trio.open_nursery() as inner:
@@ -647,12 +649,12 @@ async def test_many_requests_set_out_before_their_maker_has_made_them_all(sessio
         session.peer.client_end, "send_nowait", lambda data: sizes.append(len(data)) or len(data)
     )
     first = session.link.size("alone", asynchronous=True)
-    assert len(sizes) == 1  # with nothing in flight, nobody else is likely to have something to say
+    assert len(sizes) == 1  # sent at once, as no reply is outstanding
     handles = [session.link.size("x" * 400, asynchronous=True) for _ in range(100)]
     sent = sizes[1:]
     assert 5 <= len(sent) <= 15
     assert all(4000 <= size <= 5000 for size in sent)
-    assert sum(handle.may_have_run for handle in handles) < 100  # the rest waits for what others may say
+    assert sum(handle.may_have_run for handle in handles) < 100  # the others wait for requests of more tasks
     await trio.testing.wait_all_tasks_blocked()
     assert sum(handle.may_have_run for handle in handles) == 100
     assert len(sizes) == len(sent) + 2
@@ -685,7 +687,7 @@ async def test_the_writer_lets_other_tasks_run(session, monkeypatch):
 
     def send_nowait(data: bytes) -> int:
         turns.append("sent")
-        return 0 if len(turns) == 1 else len(data)  # at first there is no room, so all the others wait
+        return 0 if len(turns) == 1 else len(data)  # there is no room, so all others wait
 
     monkeypatch.setattr(session.peer.client_end, "send_nowait", send_nowait)
 
@@ -697,7 +699,7 @@ async def test_the_writer_lets_other_tasks_run(session, monkeypatch):
     handles = [session.link.size("x" * 300_000, asynchronous=True) for _ in range(20)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(other)
-    assert turns.count("other") >= 3  # once for every MiB or so
+    assert turns.count("other") >= 3  # about once per MiB
     assert [handle.cancel() for handle in handles] == [True] * 20
 
 
@@ -714,7 +716,7 @@ async def test_pending_calls_raise_when_another_task_disconnects(session: Sessio
 # ---- links ----
 
 
-async def test_a_link_tells_what_the_identity_told(session: Session):
+async def test_a_link_has_the_properties_of_the_identity(session: Session):
     link = session.link
     assert link.service_name == "Echo"
     assert link.service_address == "vm:1234"
@@ -896,7 +898,7 @@ async def test_an_unlinking_that_is_given_up_breaks_the_link_all_the_same(sessio
         call = await start(nursery, session.link.unlink)
         late = await session.peer.expect("unlink")
         call.scope.cancel()
-        session.peer.reply(await session.peer.expect("unlink"), True)  # to be sure, nobody waits for it
+        session.peer.reply(await session.peer.expect("unlink"), True)  # its reply is not awaited
         session.peer.reply(late, True)
     await session.link.unlink()
     with pytest.raises(LinkBroken):
@@ -945,11 +947,11 @@ async def test_unlink_wants_a_link_of_this_client(session: Session, network: Net
 # ---- the client ----
 
 
-async def test_a_client_tells_who_it_is(session: Session):
+async def test_a_client_has_its_identity_and_name(session: Session):
     client = session.client
     assert (client.name, client.address_manager, client.port) == ("Client", "localhost:1875", 0)
     assert repr(client) == "<Client manager=localhost:1875 port=0>"
-    assert str(client) == "Client[vm:1]"  # as the Manager said when it answered
+    assert str(client) == "Client[vm:1]"  # as in the answer of the Manager
     assert client.identity()["type"] == "client"
     assert isinstance(client, trio.abc.AsyncResource)
 

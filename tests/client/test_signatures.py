@@ -1,4 +1,4 @@
-"""Signatures of remote methods: read from any text, and shown by RemoteMethod."""
+"""Signatures of remote methods: parsed from any text, and shown by RemoteMethod."""
 
 import ast
 import inspect
@@ -21,7 +21,7 @@ from msl_network_trio.client.remote_method import RemoteMethod
 from msl_network_trio.client.session import LinkState
 from msl_network_trio.client.signatures import parse_signature
 
-# ---- what Services written in Python say ----
+# ---- signatures of Services written in Python ----
 
 
 def nothing(): ...
@@ -61,7 +61,7 @@ FUNCTIONS = [
 
 
 def annotation_text(annotation: Any) -> Any:
-    """What stands in the text that inspect makes of a signature."""
+    """Return how inspect prints a parameter of a signature."""
     if annotation is Parameter.empty:
         return Parameter.empty
     text = inspect.formatannotation(annotation)  # in quotes if it is a text
@@ -69,7 +69,7 @@ def annotation_text(annotation: Any) -> Any:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
-def test_the_signature_of_a_python_function_comes_back(function: Any):
+def test_the_signature_of_a_python_function_is_parsed_back(function: Any):
     original = inspect.signature(function)
     parsed = parse_signature(str(original))
     assert parsed is not None
@@ -115,7 +115,7 @@ def test_a_signature_may_have_several_lines():
     assert str(parsed) == "(x: 'int', y=2) -> 'float'"
 
 
-# ---- texts that are none ----
+# ---- texts that are not signatures ----
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def signatures(draw: st.DrawFn) -> Signature:
 
 
 @given(signatures())
-def test_every_signature_comes_back(signature: Signature):
+def test_every_signature_is_parsed_back(signature: Signature):
     text = str(signature)
     parsed = parse_signature(text)
     if any(
@@ -310,7 +310,7 @@ def test_a_call_in_a_default_has_no_effect_and_is_shown_as_its_text(tmp_path: Pa
     assert not created.exists()
 
 
-# ---- what a remote method shows ----
+# ---- RemoteMethod ----
 
 
 IDENTITY = {
@@ -361,7 +361,12 @@ def test_an_attribute_without_a_signature_takes_anything(link: Link, name: str, 
     method = getattr(link, name)
     assert not hasattr(method, "__signature__")
     parameters = inspect.signature(method).parameters
-    assert list(parameters) == ["args", "timeout", "asynchronous", "kwargs"]  # the two are ours
+    assert list(parameters) == [
+        "args",
+        "timeout",
+        "asynchronous",
+        "kwargs",
+    ]  # these two are not the Service's
     assert parameters["args"].kind == Parameter.VAR_POSITIONAL
     assert parameters["kwargs"].kind == Parameter.VAR_KEYWORD
     assert repr(method) == shown

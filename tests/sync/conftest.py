@@ -1,4 +1,4 @@
-"""Managers and clients for tests that block, which are plain functions."""
+"""Fixtures for tests of the blocking API, which are plain functions."""
 
 from __future__ import annotations
 

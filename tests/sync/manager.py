@@ -1,4 +1,4 @@
-"""A Manager with one Service, in threads of its own, for clients that block."""
+"""Manager with one Service, in threads of its own, for blocking clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from tests.patience import PATIENCE
 
 NOTHING = object()
-"""Returned by what answers a request if nothing is to be answered."""
+"""Returned by an answering function that sends no answer."""
 
 ECHO = {
     "attributes": {"add": "(x, y)", "const": 42},
@@ -25,7 +25,7 @@ ECHO = {
 
 
 class Session:
-    """One client's connection, served in a thread: what is asked for is looked up in `FakeManager.answers`."""
+    """Connection of one client, served in a thread that looks answers up in `FakeManager.answers`."""
 
     def __init__(self, manager: FakeManager, sock: socket.socket) -> None:
         self.manager = manager
@@ -39,7 +39,7 @@ class Session:
         self._thread.start()
 
     def on_answer(self) -> None:
-        """Called when a question has been answered after the handshake."""
+        """Called when the client has answered a question after the handshake."""
 
     def send(self, **fields: Any) -> None:
         with self._lock:
@@ -74,7 +74,7 @@ class Session:
                 self.sock = self.manager.context.wrap_socket(self.sock, server_side=True)
             self._converse()
         except OSError:
-            pass  # the client has gone
+            pass  # the client has disconnected
         finally:
             self.close()
             self.ended.set()
@@ -113,16 +113,16 @@ class Session:
 
 
 class FakeManager:
-    """A Manager on a port of this computer.
+    """A Manager that listens on a port of this computer.
 
     Args:
-        context: For TLS.
+        context: The TLS context; None: without TLS.
     """
 
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.context = context
         self.questions: list[tuple[str, str]] = []
-        """What is asked before the identity is: (kind, about)."""
+        """Questions to ask before that for the identity: (kind, about)."""
         self.answers: dict[str, Callable[[Session, dict[str, Any]], Any]] = {
             "identity": lambda session, line: self.registry(),
             "link": lambda session, line: ECHO,
@@ -147,15 +147,15 @@ class FakeManager:
         return {"hostname": "vm", "port": 1875, "clients": {}, "services": services, "attributes": {}}
 
     def arguments(self, **more: Any) -> dict[str, Any]:
-        """Arguments for connect()."""
+        """Return arguments for connect()."""
         return {"host": "127.0.0.1", "port": self.port, "disable_tls": self.context is None, **more}
 
     def session(self) -> Session:
-        """The next connection that a client has made."""
+        """Return the next connection of a client."""
         return self.sessions.get(timeout=PATIENCE)
 
     def next_held(self) -> tuple[Session, dict[str, Any]]:
-        """The next request for ``hold``, which is the test's to answer."""
+        """Return the next request for ``hold``, which the test answers."""
         return self.held.get(timeout=PATIENCE)
 
     def _hold(self, session: Session, line: dict[str, Any]) -> Any:
@@ -180,7 +180,7 @@ class FakeManager:
 
     def close(self) -> None:
         try:
-            self._listener.shutdown(socket.SHUT_RDWR)  # else accept() would go on
+            self._listener.shutdown(socket.SHUT_RDWR)  # else accept() would not return
         except OSError:
             pass  # not on every platform
         self._listener.close()

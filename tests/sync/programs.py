@@ -11,7 +11,7 @@ import msl_network_trio
 
 
 def start(program: str, argument: str) -> subprocess.Popen[str]:
-    """Start a program, with one argument; it imports the package that is tested."""
+    """Start a program with one argument, which imports the tested package."""
     path = [str(Path(msl_network_trio.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
         [sys.executable, "-c", program, argument],
@@ -23,7 +23,7 @@ def start(program: str, argument: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], seconds: float) -> tuple[str, str]:
-    """Wait until it ends, and return what it has printed."""
+    """Wait until it ends, and return its output."""
     try:
         return process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:

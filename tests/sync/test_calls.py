@@ -1,4 +1,4 @@
-"""Calls that block: results, errors, timeouts, threads, cancellation, Ctrl-C."""
+"""Blocking calls: results, errors, timeouts, threads, cancellation, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.sync.manager import NOTHING, FakeManager
 
 
 class Background:
-    """A function that runs in a thread, and what came of it."""
+    """A function that runs in a thread, and its outcome."""
 
     def __init__(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         self.outcome: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
@@ -79,7 +79,7 @@ def test_it_works_where_threads_can_neither_read_nor_send(monkeypatch, manager: 
         assert [future.result(PATIENCE) for future in futures] == [n + 1 for n in range(50)]
 
 
-def test_a_remote_error_is_raised_and_the_connection_goes_on(link: Link, manager: FakeManager):
+def test_a_remote_error_is_raised_and_the_connection_stays_open(link: Link, manager: FakeManager):
     manager.answers["boom"] = lambda session, line: session.fail(line, "ValueError: boom") or NOTHING
     with pytest.raises(RemoteError, match="ValueError: boom") as caught:
         link.boom()
@@ -109,7 +109,7 @@ def test_a_timeout_abandons_the_request_and_nothing_else(link: Link, manager: Fa
 
 def test_a_timeout_holds_also_while_others_replies_keep_coming(link: Link, manager: FakeManager):
     for _ in range(200):
-        link.add(1, 2)  # so that the next call reads for itself
+        link.add(1, 2)  # so that the next call takes the read lease
     call = Background(link.hold, timeout=0.3)
     session, _ = manager.next_held()
     began = time.monotonic()
@@ -181,7 +181,7 @@ def test_a_call_waits_for_room_and_a_future_does_not(manager: FakeManager):
 def test_every_name_of_the_service_can_be_requested(link: Link, manager: FakeManager):
     manager.answers["request"] = lambda session, line: [line["args"], line["kwargs"]]
     assert request(link, "request", [1], {"timeout": 2}, timeout=5) == [[1], {"timeout": 2}]
-    assert link.request(1) == [[1], {}]  # no name of ours hides it
+    assert link.request(1) == [[1], {}]  # no name of the class hides it
     with pytest.raises(TypeError, match="args must be a list or tuple"):
         request(link, "add", "12")
 
@@ -317,12 +317,12 @@ def test_ctrl_c_in_the_midst_of_calls_never_breaks_the_connection(link: Link):
 
     def interrupt() -> None:
         while not stop.is_set():
-            time.sleep(0.002)  # not to wait for something, but to come at any moment
+            time.sleep(0.002)  # not to wait for something, but to interrupt at any moment
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     def on_sigint(number: int, frame: object) -> None:
         nonlocal may_raise
-        if may_raise:  # only in the block below, and once: what runs the tests is not to be interrupted
+        if may_raise:  # only in the block below, and once: pytest must not be interrupted
             may_raise = False
             raise KeyboardInterrupt
 
@@ -366,7 +366,7 @@ def test_an_exception_in_the_midst_of_sending_ends_one_call_and_not_the_connecti
     assert to_async(client)._session.connection.is_open
 
 
-# ---- where nobody may block ----
+# ---- where blocking is refused ----
 
 
 def test_a_blocking_call_in_the_trio_thread_raises_and_names_the_async_one(client: Client, link: Link):

@@ -1,4 +1,4 @@
-"""How a program ends: at once, with a goodbye, without a word; and Ctrl-C by a real signal."""
+"""End of a program: at once, with a goodbye, without output; and Ctrl-C by a real signal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.sync.manager import FakeManager
 pytestmark = pytest.mark.timeout(150)
 
 DEADLINE = 60.0
-"""How many seconds a program may take, imports and all, on a busy computer; one that hangs is killed."""
+"""Maximum seconds for a program, including imports, on a busy computer; one that hangs is killed."""
 
 PRELUDE = """
 import os, sys, threading, time
@@ -71,7 +71,7 @@ def test_it_ends_at_once(manager: FakeManager):
     out, _ = run(
         manager,
         "import atexit\nlink.silent(asynchronous=True)\n"
-        # Registered before the first connection was made it would be called last.
+        # If registered before the first connection was made, it would be called last.
         "began = time.monotonic()\n"
         "from msl_network_trio.portal.background_thread import current\n"
         "end = current.thread.end\n"
@@ -80,7 +80,7 @@ def test_it_ends_at_once(manager: FakeManager):
         "    print(time.monotonic() - began)\n"
         "current.thread.end = timed\n",
     )
-    assert float(out) < 1.9  # a Manager that does not answer is given two seconds
+    assert float(out) < 1.9  # the timeout for a Manager that does not answer is two seconds
     assert_goodbye(manager)
 
 
@@ -156,7 +156,7 @@ def test_a_thread_that_is_no_daemon_keeps_its_connection_until_it_ends(manager: 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_the_programs_own_exit_functions_may_disconnect(manager: FakeManager, when: str):
-    # Those that were registered before the first connection are called when everything has ended already.
+    # Functions registered before the first connection are called after the disconnection.
     early = "import atexit\natexit.register(lambda: (cxn.disconnect(), print('done', cxn)))\n"
     path = [str(Path(msl_network_trio.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     program = early + PRELUDE if when == "before" else PRELUDE + early
@@ -173,12 +173,12 @@ def test_the_programs_own_exit_functions_may_disconnect(manager: FakeManager, wh
     assert_goodbye(manager)
 
 
-def test_a_manager_that_is_deaf_holds_nobody_up_for_long(manager: FakeManager):
+def test_a_manager_that_does_not_read_delays_the_end_only_briefly(manager: FakeManager):
     release = threading.Event()
     manager.answers["deaf"] = lambda session, line: release.wait(DEADLINE)
     process = start(manager, "link.deaf(asynchronous=True)\nprint(time.time(), flush=True)\n")
     out, err = finish(process)
-    # It is given two seconds to close the connection.
+    # It has two seconds to close the connection.
     assert time.time() - float(out) < 15
     assert err == ""
     release.set()
@@ -262,7 +262,7 @@ def test_ctrl_c_interrupts_everything_else_that_waits(manager: FakeManager, call
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     if "connect" in call:
-        time.sleep(0.5)  # nobody is told that it waits
+        time.sleep(0.5)  # no other thread knows that it waits
     else:
         manager.next_held()
     process.send_signal(signal.SIGINT)
@@ -287,7 +287,7 @@ ENDS = {
     "in order": ("from msl_network_trio.client import connection; connection.GOODBYE_TIMEOUT = 0.2", 0),
     "disconnect(timeout=0)": ("cxn.disconnect(timeout=0)", 0),
     "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
-    # while it says goodbye, for which it takes two seconds, since the Manager reads nothing
+    # during the goodbye, which takes two seconds, since the Manager does not read
     "Ctrl-C at the end": ("atexit.register(threading.Timer(0.3, signal.raise_signal, [2]).start)", 0),
 }
 

@@ -70,10 +70,10 @@ def test_requests_arrive_in_the_order_in_which_they_were_made(link: Link, manage
     assert numbers == list(range(100))
 
 
-def test_what_nobody_waits_for_is_sent_all_the_same(link: Link, manager: FakeManager):
+def test_an_unawaited_request_is_sent(link: Link, manager: FakeManager):
     first = link.hold(asynchronous=True)
     manager.next_held()
-    second = link.hold(asynchronous=True)  # behind a request that gets no reply
+    second = link.hold(asynchronous=True)  # behind a request without a reply
     session, line = manager.next_held()
     session.reply(line, "second")
     assert concurrent.futures.wait([second], 10).done == {second}
@@ -81,7 +81,7 @@ def test_what_nobody_waits_for_is_sent_all_the_same(link: Link, manager: FakeMan
     assert not first.done()
 
 
-def test_who_looks_after_requests_is_looked_after_less_often(link: Link, manager: FakeManager):
+def test_the_flush_delay_grows_while_threads_send_everything_themselves(link: Link, manager: FakeManager):
     calls = to_async(link)._state.session.calls
     deadline = time.monotonic() + 20
     window: deque[Future] = deque()
@@ -93,7 +93,7 @@ def test_who_looks_after_requests_is_looked_after_less_often(link: Link, manager
     concurrent.futures.wait(window, PATIENCE)
     while calls._flush_delay > _MIN_FLUSH_DELAY and time.monotonic() < deadline:
         left_behind = [link.hold(asynchronous=True), link.hold(asynchronous=True)]
-        for _ in left_behind:  # the second is sent by nobody but the Trio thread
+        for _ in left_behind:  # only the Trio thread sends the second
             session, line = manager.next_held()
             session.reply(line, "held")
         assert [future.result(PATIENCE) for future in left_behind] == ["held", "held"]
@@ -147,7 +147,7 @@ def test_the_timeout_of_the_request_ends_the_future(link: Link):
     assert future.result() == 3
 
 
-def test_cancelling_abandons_the_request_and_wakes_who_waits(link: Link, manager: FakeManager):
+def test_cancelling_abandons_the_request_and_wakes_waiting_threads(link: Link, manager: FakeManager):
     future = link.hold(asynchronous=True)
     session, line = manager.next_held()
     waiting = Background(lambda: concurrent.futures.wait([future], 10))
@@ -176,7 +176,7 @@ def test_what_is_cancelled_before_it_is_sent_is_never_sent(link: Link, manager: 
     manager.answers["stall"] = stall
     first = link.stall(asynchronous=True)
     assert stalled.wait(PATIENCE)
-    with to_async(link)._state.session.connection.lock:  # so that nobody else sends it
+    with to_async(link)._state.session.connection.lock:  # so that no other thread sends it
         second = link.echo("second", asynchronous=True)
         assert second.cancel()
     go_on.set()
@@ -195,7 +195,7 @@ def test_callbacks_run_in_a_thread_of_their_own_and_may_call_the_link(
 
     future = link.hold(asynchronous=True)
     with caplog.at_level(logging.CRITICAL, "msl_network_trio"):
-        future.add_done_callback(lambda _: 1 / 0)  # is logged, and keeps no other one from being called
+        future.add_done_callback(lambda _: 1 / 0)  # is logged, and does not prevent other callbacks
     future.add_done_callback(callback)
     session, line = manager.next_held()
     session.reply(line, "there")
@@ -243,7 +243,7 @@ def test_a_future_that_is_done_is_freed_without_the_garbage_collector(link: Link
     try:
         future = link.add(1, 2, asynchronous=True)
         future.result(PATIENCE)
-        link.add(1, 2)  # the thread that has settled it may have to let go of it
+        link.add(1, 2)  # the settling thread may still hold a reference
         gone = weakref.ref(future)
         del future
         deadline = time.monotonic() + 10

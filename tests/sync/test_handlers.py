@@ -1,4 +1,4 @@
-"""A call returns when notification handlers have returned for everything that was received before its reply."""
+"""Calls wait for notification handlers: for all notifications received before the reply."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from tests.sync.waiting import wait_until
 
 @pytest.fixture
 def for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let calls wait for handlers until the test fails: nothing that passes depends on the limit."""
+    """Make calls wait for handlers without limit, so that no result depends on the timeout."""
     monkeypatch.setattr(calls, "_HANDLER_TIMEOUT", 1000.0)
 
 
 @pytest.fixture
 def hardly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let calls hardly wait for handlers."""
+    """Make calls wait for handlers only briefly."""
     monkeypatch.setattr(calls, "_HANDLER_TIMEOUT", 0.01)
 
 
 @pytest.fixture
 def failing(manager: FakeManager) -> None:
-    """Let the Service have a method that emits notifications and raises."""
+    """Give the Service a method that emits notifications and raises."""
 
     def fail(session: Session, line: dict[str, Any]) -> Any:
         manager._notify(session, line)
@@ -48,7 +48,7 @@ def failing(manager: FakeManager) -> None:
 
 
 class Slow:
-    """A handler that returns when it is let."""
+    """A handler that returns when the test allows it."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -77,7 +77,7 @@ def received(link: Link) -> int:
     return to_async(link)._state.handler_runner._mailbox._received
 
 
-# ---- what waits, and for which handlers ----
+# ---- calls that wait, and for which handlers ----
 
 
 def failed(link: Any, count: int) -> None:
@@ -197,14 +197,14 @@ def test_a_thread_that_reads_its_replies_itself_waits_for_what_it_has_read(link:
     link.notification_handler = got.append
     for _ in range(20):
         for _ in range(20):
-            link.add(1, 2)  # so that the next call reads for itself
+            link.add(1, 2)  # so that the next call takes the read lease
         got.clear()
         link.notify(3)
         assert got == [0, 1, 2]
 
 
 def test_a_thread_waits_for_what_another_one_has_read(link: Link, manager: FakeManager, for_ever: None):
-    # One thread reads the notification, and the reply to the other one behind it.
+    # One thread reads the notification and, behind it, the reply for the other.
     def answer(session: Session, line: dict[str, Any]) -> Any:
         session.notify(number)
         _, held = manager.next_held()
@@ -226,7 +226,7 @@ def test_a_thread_waits_for_what_another_one_has_read(link: Link, manager: FakeM
         assert holding.result() == ("held", [number])
 
 
-def test_what_comes_after_the_reply_is_not_waited_for(link: Link, manager: FakeManager, for_ever: None):
+def test_notifications_after_the_reply_are_not_waited_for(link: Link, manager: FakeManager, for_ever: None):
     def answer(session: Session, line: dict[str, Any]) -> Any:
         session.notify(1)
         session.reply(line, "answered")
@@ -334,13 +334,13 @@ def test_an_exception_in_the_handler_does_not_keep_calls_waiting(link: Link, for
     assert got == [0, 1, 2]
 
 
-# ---- what costs nothing ----
+# ---- calls that need not wait ----
 
 
 def test_nothing_is_waited_for_if_no_handler_is_set_or_nothing_is_pending(link: Link, monkeypatch):
     link.notify(3)
     received: queue.SimpleQueue[int] = queue.SimpleQueue()
-    monkeypatch.setattr(calls, "Waiter", None)  # whatever waits makes one
+    monkeypatch.setattr(calls, "Waiter", None)  # each wait makes one
     assert link.notify(3) == "notified"
     assert link.notify(3, asynchronous=True).result() == "notified"
     monkeypatch.undo()
@@ -361,7 +361,7 @@ def test_notifications_of_another_service_are_not_waited_for(link: Link, client:
     assert not slow.entered.is_set()
 
 
-# ---- handlers that take too long ----
+# ---- handlers that exceed the timeout ----
 
 
 def test_a_handler_that_takes_too_long_is_not_waited_for_until_it_has_caught_up(
@@ -395,7 +395,7 @@ def test_one_warning_is_logged_if_the_time_of_several_threads_is_over_at_once(
     others = [runner.give_up_on]
 
     def may_hold(last: int) -> bool:
-        if others:  # another thread comes in between
+        if others:  # another thread waits meanwhile
             others.pop()(last, 0.01)
         return True
 
@@ -404,7 +404,7 @@ def test_one_warning_is_logged_if_the_time_of_several_threads_is_over_at_once(
     assert not others
     assert len(caplog.records) == 1
     monkeypatch.setattr(runner._mailbox, "may_hold", lambda last: False)
-    runner.give_up_on(1, 0.01)  # the handler has caught up in the last moment
+    runner.give_up_on(1, 0.01)  # the handler has caught up at the last moment
     assert not runner._is_late
     assert len(caplog.records) == 1
 
@@ -436,19 +436,19 @@ def test_the_timeout_of_a_call_limits_the_wait_for_handlers(link: Link, monkeypa
     assert all(0 < limit <= PATIENCE for limit in seconds if math.isfinite(limit))
 
 
-def test_a_result_is_returned_and_no_time_is_up_when_handlers_take_too_long(
+def test_a_result_is_returned_without_a_timeout_when_handlers_take_too_long(
     link: Link, slow: Slow, for_ever: None
 ):
     future = link.notify(1, asynchronous=True)
     wait_until(future.done)
-    assert future.result(0) == "notified"  # just a look
+    assert future.result(0) == "notified"  # only checks
     assert not to_async(link)._state.handler_runner._is_late
     assert future.result(0.01) == "notified"
     assert to_async(link)._state.handler_runner._is_late
     assert future.exception(0.01) is None
 
 
-# ---- what must not wait ----
+# ---- calls that must not wait ----
 
 
 def test_calls_of_a_handler_do_not_wait_for_it(link: Link, manager: FakeManager, for_ever: None):
@@ -536,7 +536,7 @@ def test_a_handler_that_waits_for_a_call_of_another_thread_costs_the_limit_once(
     wait_until(lambda: returned == ["notified"])
 
 
-# ---- what ends the wait ----
+# ---- ends of the wait ----
 
 
 def unlink(link: Link, client: Client, manager: FakeManager) -> None:
@@ -633,7 +633,7 @@ def test_what_was_received_before_threads_came_is_waited_for(manager: FakeManage
     trio.run(main)
 
 
-# ---- what is lost ----
+# ---- dropped notifications ----
 
 
 def test_what_a_handler_is_too_slow_for_is_counted(manager: FakeManager, hardly: None, caplog):

@@ -1,4 +1,4 @@
-"""Exceptions in threads that use the blocking API: of signal handlers, Ctrl-C, and injected by other threads."""
+"""Exceptions in threads that use the blocking API: from signal handlers, Ctrl-C, and other threads."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def another_signal() -> None:
 
 @pytest.fixture(params=[ctrl_c, another_signal, injected], ids=lambda function: function.__name__)
 def interrupt(request) -> Iterator[Callable[[], None]]:
-    """What interrupts the thread; a handler of SIGTERM raises what could be an error of a socket."""
+    """Exceptions that interrupt the thread; a handler of SIGTERM raises one that could be an error of a socket."""
 
     def handler(*_: object) -> None:
         raise TimeoutError("raised by the handler")
@@ -91,7 +91,7 @@ def interrupt(request) -> Iterator[Callable[[], None]]:
 INTERRUPTS = (Stop, TimeoutError, KeyboardInterrupt)
 
 
-# ---- each step of what uses a connection ----
+# ---- each step of operations on a connection ----
 
 
 def call(client: Client, link: Link) -> None:
@@ -168,7 +168,7 @@ def requested(session: Session, attribute: str) -> int:
     return [line["attribute"] for line in session.lines].count(attribute)
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted in front of its await
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted before its await
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 def test_an_exception_at_any_step_ends_one_call_and_not_the_connection(
     manager: FakeManager, client: Client, operation, interrupt
@@ -178,7 +178,7 @@ def test_an_exception_at_any_step_ends_one_call_and_not_the_connection(
 
     @isolated
     def run(number: int) -> Injector:
-        link.add(0, 0)  # so that this thread has the turn to read
+        link.add(0, 0)  # so that this thread takes the read lease
         with Injector(number, interrupt) as injector:
             operation(client, link)
         return injector
@@ -198,8 +198,8 @@ def test_an_exception_at_any_step_ends_one_call_and_not_the_connection(
         for value in range(3):
             assert link.add(number, value, timeout=20) == number + value, f"after step {number}"
     assert to_async(client)._session.connection.is_open
-    if not is_at_the_end:  # at which Python calls nothing more
-        # The Trio thread may have been asked to release it, and not be done yet.
+    if not is_at_the_end:  # at which Python calls no trace function any more
+        # The Trio thread may still have to release it.
         wait_until(lambda: requested(session, "acquire_lock") <= requested(session, "release_lock"))
 
 
@@ -253,7 +253,7 @@ def test_an_exception_while_a_call_waits_for_a_handler_ends_that_call_alone(
     @isolated
     def run(number: int) -> Injector:
         is_over.clear()
-        link.add(0, 0)  # so that this thread has the turn to read
+        link.add(0, 0)  # so that this thread takes the read lease
         with Injector(number, interrupt) as injector:
             operation(link)
         return injector
@@ -307,7 +307,7 @@ def cancelled_before_another_waits(link: Link) -> None:
     [results, as_completed, waited_for, cancelled_before_another_waits],
     ids=lambda operation: operation.__name__,
 )
-def test_an_exception_in_the_standard_library_stops_nobody_else(
+def test_an_exception_in_the_standard_library_stops_no_other_thread(
     client: Client, operation, interrupt, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(futures_module._LockTimeout, "seconds", 0.01)
@@ -330,7 +330,7 @@ def test_an_exception_in_the_standard_library_stops_nobody_else(
         assert other.add(1, 2) == 3
 
 
-def test_a_future_whose_lock_is_never_released_stops_nobody(manager: FakeManager, client: Client):
+def test_a_future_whose_lock_is_never_released_stops_no_other_thread(manager: FakeManager, client: Client):
     link = client.link("Echo")
     stuck = [link.silent(asynchronous=True) for _ in range(3)]
     for future in stuck:
@@ -355,7 +355,7 @@ def test_interrupted_calls_are_forgotten(client: Client, interrupt):
     assert to_async(client)._session.connection.threads.lease.holder is None
 
 
-# ---- each step of what opens a connection ----
+# ---- each step of opening a connection ----
 
 
 def connected_scope(arguments: dict[str, Any]) -> None:
@@ -371,10 +371,10 @@ def spawned(arguments: dict[str, Any]) -> None:
 def linked_client(arguments: dict[str, Any]) -> LinkedClient:
     with LinkedClient("Echo", **arguments) as client:
         assert client.add(1, 2) == 3
-    return client  # else its finalizer runs, from which Python lets no exception out
+    return client  # else its finalizer runs, whose exceptions Python ignores
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted in front of its await
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted before its await
 @pytest.mark.parametrize(
     "operation", [connected_scope, spawned, linked_client], ids=lambda operation: operation.__name__
 )
@@ -398,7 +398,7 @@ def test_an_exception_while_it_connects_leaves_no_connection(
         assert client.link("Echo").add(1, 2) == 3
 
 
-# ---- by chance ----
+# ---- at random moments ----
 
 
 def inject(thread: threading.Thread, exception: type[BaseException]) -> None:
@@ -580,7 +580,7 @@ def test_a_lock_is_let_go_by_the_thread_that_holds_it_only():
     assert concurrent.futures.ThreadPoolExecutor(1).submit(lock.acquire, False).result()
 
 
-# ---- threads of ours ----
+# ---- threads of the package ----
 
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="needs PyThreadState_SetAsyncExc")
@@ -615,7 +615,7 @@ def test_jobs_of_a_worker_run_once_each_at_whatever_step_it_is_interrupted(monke
         inject(next(t for t in threading.enumerate() if t.name == "interrupted"), Stop)
     worker.submit(is_over.set)
     assert is_over.wait(PATIENCE)
-    # The exception may hit a job itself, which is then not called again.
+    # The exception may interrupt a job, which is then not called again.
     assert done == sorted(set(done))
 
 

@@ -23,7 +23,7 @@ def texts(session: Any) -> list[str]:
     return [line["attribute"] for line in session.lines]
 
 
-# ---- texts and forms ----
+# ---- texts and views ----
 
 
 def test_texts_are_those_of_msl_network(manager: FakeManager):
@@ -279,14 +279,14 @@ def test_a_notification_that_a_thread_has_read_reaches_the_handler(link: Link):
     assert [received.get(timeout=PATIENCE) for _ in range(100)] == [0] * 100
 
 
-def test_a_notification_comes_also_right_after_many_calls(link: Link, manager: FakeManager):
+def test_a_notification_arrives_also_right_after_many_calls(link: Link, manager: FakeManager):
     received: queue.SimpleQueue[int] = queue.SimpleQueue()
     link.notification_handler = received.put  # type: ignore[method-assign]
     session = manager.session()
     for number in range(20):
         for _ in range(20):
             link.add(1, 2)
-        session.notify(number)  # nobody calls now, and so nobody but the event loop can read it
+        session.notify(number)  # no call is open, so only the event loop can read it
         assert received.get(timeout=PATIENCE) == number
 
 

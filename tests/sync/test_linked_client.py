@@ -1,4 +1,4 @@
-"""LinkedClient, and subclasses of it as they are in the wild."""
+"""LinkedClient, and typical subclasses of users."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_ctrl_c_does_not_keep_one_that_is_forgotten(manager: FakeManager, monkey
     monkeypatch.setattr(sys, "unraisablehook", lambda what: unraisable.append(what.exc_type))
     del linked
     gc.collect()
-    assert unraisable == [KeyboardInterrupt]  # Python has nobody to give it to
+    assert unraisable == [KeyboardInterrupt]  # Python cannot raise it in any caller
     assert session.ended.wait(PATIENCE)
     assert session.said_goodbye
 
@@ -162,11 +162,11 @@ def test_one_that_cannot_be_made_can_still_be_looked_at(manager: FakeManager):
     assert "Mine" in repr(half)
 
 
-# ---- as they are in the wild ----
+# ---- subclasses of users ----
 
 
 class Shutter(LinkedClient):
-    """Has methods and attributes of its own, and checks whether it is still connected."""
+    """A subclass with methods and attributes of its own that checks whether it is connected."""
 
     def __init__(self, position: int, **kwargs: Any) -> None:
         self._client = None
@@ -216,7 +216,7 @@ def test_a_subclass_may_disconnect_after_the_link_is_gone(manager: FakeManager):
 
 
 class Forwarding(LinkedClient):
-    """Defines what is not there itself."""
+    """A subclass that defines a missing attribute itself."""
 
     def __getattr__(self, item: str) -> Any:
         def service(*args: Any, **kwargs: Any) -> Any:
@@ -232,7 +232,7 @@ def test_a_subclass_with_its_own_getattr(manager: FakeManager):
 
 
 class Careful(LinkedClient):
-    """Cleans up when the Service raises, and disconnects."""
+    """A subclass that cleans up and disconnects when the Service raises."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("Echo", **kwargs)
@@ -254,7 +254,7 @@ def test_the_service_error_handler_may_disconnect(manager: FakeManager, boom: No
     assert manager.session().said_goodbye
 
 
-def test_an_exception_of_the_service_error_handler_comes_out(manager: FakeManager, boom: None):
+def test_an_exception_of_the_service_error_handler_is_raised(manager: FakeManager, boom: None):
     class Translating(LinkedClient):
         def service_error_handler(self) -> None:
             raise KeyError("my own")
@@ -343,7 +343,7 @@ def test_in_a_worker_thread_it_belongs_to_the_application(manager: FakeManager):
         return linked
 
     linked = trio.run(main)
-    # Its Trio run has ended, and so has the connection: nothing can hang any more.
+    # Its Trio run and the connection have ended, so nothing may hang.
     assert not linked.is_connected()
     assert manager.session().said_goodbye
     with pytest.raises(ConnectionLost):

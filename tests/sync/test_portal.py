@@ -1,4 +1,4 @@
-"""From threads into Trio and back."""
+"""Calls from threads into Trio, and back."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_thread_that_asks_for_a_task_in_the_last_moment_of_a_connection_
     await client.disconnect()
     async with trio.open_nursery() as closed:
         pass
-    connection._nursery = closed  # which is what it is for a moment, before there is none
+    connection._nursery = closed  # its state for a moment before it is None
     connection.threads.come()
     with connection.lock:
         connection.threads.flush()
@@ -84,14 +84,14 @@ def test_a_thread_calls_an_async_function():
         portal.call(fail)
 
 
-def test_a_script_has_one_trio_thread():
+def test_a_process_has_one_background_thread():
     before = threading.active_count()
     portals = [Background(current_portal) for _ in range(10)]
     assert {portal.result() for portal in portals} == {current_portal()}
     assert threading.active_count() <= before + 1
 
 
-def test_a_plain_function_is_called_in_the_trio_thread_whoever_asks():
+def test_a_plain_function_is_called_in_the_trio_thread_from_any_thread():
     threads = []
 
     def note() -> None:
@@ -185,7 +185,7 @@ def test_what_is_opened_in_spite_of_ctrl_c_is_closed():
     assert closed == ["the thing"]
 
 
-def test_a_call_that_ctrl_c_interrupts_before_it_begins_holds_nobody_up(monkeypatch):
+def test_a_call_that_ctrl_c_interrupts_before_it_begins_returns_at_once(monkeypatch):
     portal = current_portal()
     post = portal.post
 
@@ -214,7 +214,7 @@ def test_nothing_stays_open_that_an_interrupted_thread_will_never_know(
         "lock": link.acquire_lock,
         "notifications": lambda: notifications(link).__enter__(),
     }
-    # The very last moment before the thread takes what was opened.
+    # The last moment before the thread takes what was opened.
     with monkeypatch.context() as patch:
         patch.setattr(call, "park_at_exit", lambda: signal.raise_signal(signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
@@ -331,7 +331,7 @@ def test_a_handler_of_the_users_is_called_at_the_end():
         signal.signal(signal.SIGINT, before)
 
 
-# ---- worker threads of our own ----
+# ---- background threads with job queues ----
 
 
 def test_a_worker_ends_with_its_object():
@@ -400,7 +400,7 @@ def test_without_such_a_thread_a_worker_thread_is_asked():
 
     trio.run(main)
 
-    # A task that was started by a call lives longer than that, in a copy of its context.
+    # A task that was started during a call outlives it, in a copy of its context.
     answers: list[Any] = []
     go_on, asked = trio.Event(), threading.Event()
 
@@ -420,7 +420,7 @@ def test_without_such_a_thread_a_worker_thread_is_asked():
 
 
 class Asked:
-    """Prompts that remember in which thread they were asked."""
+    """Prompts that record the thread in which they were asked."""
 
     def __init__(self) -> None:
         self.threads: list[threading.Thread] = []

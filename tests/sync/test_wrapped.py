@@ -1,4 +1,4 @@
-"""Everything of the async API has its blocking twin, with the same parameters, and no rules of its own."""
+"""The blocking API has every member of the async API, with the same parameters and no rules of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES = ["Client", "Link", "LinkedClient"]
 AS_FUNCTIONS = {"request", "notifications"}  # as methods they would hide those of a Service
 ELSEWHERE = {
     "sync": "to_async",  # the way back
-    "aclose": "disconnect",  # what Trio calls it
+    "aclose": "disconnect",  # the name that Trio has for it
     "send": "__init__",  # of the coroutine that an async LinkedClient is
     "throw": "__init__",
     "close": "__init__",
@@ -34,7 +34,7 @@ def members() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("cls", "name"), members())
-def test_every_public_member_of_the_async_api_has_its_twin(cls: str, name: str):
+def test_every_public_member_of_the_async_api_has_a_blocking_form(cls: str, name: str):
     blocking: Any = getattr(sync, cls)
     if name in ELSEWHERE:
         assert hasattr(blocking, ELSEWHERE[name]) or hasattr(sync, ELSEWHERE[name])
@@ -58,7 +58,7 @@ def described(function: Any) -> list[tuple[str, Any, Any]]:
 
 
 @pytest.mark.parametrize(("cls", "name"), [member for member in members() if member[1] not in ELSEWHERE])
-def test_a_twin_has_the_parameters_of_the_async_one(cls: str, name: str):
+def test_a_blocking_form_has_the_parameters_of_the_async_one(cls: str, name: str):
     original = inspect.getattr_static(getattr(msl_network_trio, cls), name)
     if isinstance(original, property):
         assert isinstance(inspect.getattr_static(getattr(sync, cls), name), property)
@@ -77,20 +77,20 @@ def test_connect_has_the_parameters_of_the_async_one():
     assert sync.filter_client_connect_kwargs is msl_network_trio.filter_client_connect_kwargs
 
 
-def test_signatures_tell_what_a_blocking_call_returns():
+def test_signatures_have_the_result_of_a_blocking_call():
     assert str(inspect.signature(sync.connect)).endswith("-> 'Client'")
     assert str(inspect.signature(sync.Link.release_lock)).endswith("-> 'list[str]'")
     assert str(inspect.signature(sync.Client.identities)).endswith("-> 'Any'")
 
 
-def test_twins_are_documented():
+def test_blocking_forms_are_documented():
     for cls in CLASSES:
         for name in public(getattr(sync, cls)):
             assert inspect.getdoc(getattr(getattr(sync, cls), name)), name
 
 
 def test_there_is_no_second_implementation():
-    # What a Manager is asked for, and what its answers mean, is for the async API to know.
+    # Requests to a Manager, and their answers, belong to the async API.
     folder = Path(sync.__file__).parent
     for path in folder.glob("*.py"):
         names = {node.id for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name)}
