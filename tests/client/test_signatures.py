@@ -61,7 +61,7 @@ FUNCTIONS = [
 
 
 def annotation_text(annotation: Any) -> Any:
-    """Return how inspect prints a parameter of a signature."""
+    """Return an annotation as inspect prints it in a signature."""
     if annotation is Parameter.empty:
         return Parameter.empty
     text = inspect.formatannotation(annotation)  # in quotes if it is a text
