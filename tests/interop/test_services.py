@@ -304,7 +304,7 @@ def test_the_client_of_msl_network_is_notified(served: Manager):
         link.notify_threadsafe(3)
         link.async_notify(4)
         link.tick(2)
-        return [news.get(timeout=PATIENCE) for _ in range(5)]
+        return [news.get(timeout=60) for _ in range(5)]
         """,
     )
     assert received == [[[1], {"a": 2}], [[3], {}], [[4], {}], [[0], {}], [[1], {}]]
