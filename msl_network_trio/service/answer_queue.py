@@ -47,7 +47,6 @@ class AnswerQueue(SharedSendQueue):
         self.will_be_flushed = False
         self._max_ahead = min(max_unsent, _MAX_AHEAD)
         self._on_error = on_error
-        self._closed = False
         self._flush_is_due = False
         self._room = threading.Condition(self._mutex)
         self._threads_waiting = 0
@@ -64,12 +63,12 @@ class AnswerQueue(SharedSendQueue):
 
     # ---- the source ----
 
-    def on_sent(self, count: int) -> None:
-        """See `SendQueue.on_sent`."""
+    def on_change(self) -> None:
+        """See `SharedSendQueue.on_change`."""
         self._wake_waiting()
 
     def on_progress(self) -> None:
-        """See `SendQueue.on_progress`; `on_sent` has woken all that wait."""
+        """See `SendQueue.on_progress`; `on_change` has woken all that wait."""
 
     def on_error(self, error: Exception) -> None:
         """See `SendQueue.on_error`."""
@@ -84,16 +83,6 @@ class AnswerQueue(SharedSendQueue):
         """See `SharedSendQueue.on_mended`."""
         self._flush_is_due = False  # the thread may not have scheduled it
         self._room.notify_all()
-
-    # ---- adding, in the Trio thread ----
-
-    def add(self, line: OutgoingLine) -> None:
-        """Add a line, which `flush` or `flush_soon` sends."""
-        with self._mutex:
-            if self.is_watched:
-                self._wake_waiting()
-            if not self._closed:
-                self._append(line)
 
     # ---- adding, in other threads ----
 
@@ -121,7 +110,7 @@ class AnswerQueue(SharedSendQueue):
                     self._coalescing.answered(worker)
                 if self.is_watched:
                     self._wake_waiting()
-                if self._closed:
+                if self.closed:
                     worker.request = None
                     return
                 before = len(self._pieces)
@@ -172,9 +161,9 @@ class AnswerQueue(SharedSendQueue):
         in_trio_thread = sender is TRIO_THREAD
         with self._mutex:
             limit = self.max_unsent if in_trio_thread else self._max_ahead
-            while self.unsent > limit and not self._closed:
+            while self.unsent > limit and not self.closed:
                 self._wait_for_room(in_trio_thread)
-            if self._closed:
+            if self.closed:
                 raise ConnectionLost(
                     "The Service is not connected any more, so it cannot emit a notification"
                 )
@@ -274,7 +263,7 @@ class AnswerQueue(SharedSendQueue):
 
     def _wake_waiting(self) -> None:
         """Wake threads that wait for room, and tasks in `wait_until`; the mutex is held."""
-        if self._threads_waiting and (self._closed or self.unsent <= self._max_ahead):
+        if self._threads_waiting and (self.closed or self.unsent <= self._max_ahead):
             self._room.notify_all()
         if self._tasks_wait:
             self._tasks_wait = False
@@ -291,8 +280,8 @@ class AnswerQueue(SharedSendQueue):
                 meanwhile.
         """
         with self._mutex:
-            if not self._closed:
+            if not self.closed:
                 for line in last():
                     self._append(line)
-            self._closed = True
+            self.closed = True
             self._wake_waiting()

@@ -35,16 +35,28 @@ class SharedSendQueue(SendQueue):
     Attributes:
         unsent: Bytes that wait to be sent.
         threads_may_send: Whether threads may send; else they leave everything to the Trio thread.
-        is_watched: Whether to call `on_sent`, with the mutex held.
+        closed: Whether nothing is added any more; what was added before is still sent.
+        is_watched: Whether to call `on_change`.
     """
 
-    __slots__ = ("_io", "_mutex", "_pieces", "_thread", "_token", "is_watched", "threads_may_send", "unsent")
+    __slots__ = (
+        "_io",
+        "_mutex",
+        "_pieces",
+        "_thread",
+        "_token",
+        "closed",
+        "is_watched",
+        "threads_may_send",
+        "unsent",
+    )
 
     _io: ThreadIO
 
     def __init__(self, stream: Stream) -> None:
         super().__init__(stream)
         self.unsent = 0
+        self.closed = False
         self.is_watched = False
         self._pieces: deque[bytes] = deque()
         self._mutex = threading.Lock()
@@ -55,10 +67,21 @@ class SharedSendQueue(SendQueue):
         if io is not None:
             self._io = io
 
-    # ---- the source, with the mutex held ----
+    # ---- the source ----
+
+    def add(self, line: bytes | Sequence[bytes]) -> None:
+        """Add a line, which `flush` or `flush_soon` sends; in the Trio thread. No effect if it is closed."""
+        with self._mutex:
+            if self.is_watched:
+                self.on_change()
+            if not self.closed:
+                self._append(line)
+
+    def on_change(self) -> None:
+        """Note that something was sent or is added; called with the mutex held, if `is_watched`."""
 
     def _append(self, line: bytes | Sequence[bytes]) -> None:
-        """Add a line: one piece, or several of which large ones are not copied."""
+        """Add a line: one piece, or several of which large ones are not copied; with the mutex held."""
         if isinstance(line, bytes):
             self._pieces.append(line)
             self.unsent += len(line)
@@ -67,7 +90,10 @@ class SharedSendQueue(SendQueue):
             self.unsent += sum(map(len, line))
 
     def _take_batch(self, sender: object) -> bytes:
-        """Move the next pieces, joined, into `_batch`, and return them; empty if none waits."""
+        """Move the next pieces, joined, into `_batch`, and return them; empty if none waits.
+
+        With the mutex held.
+        """
         pieces = self._pieces
         if not pieces:
             return b""
@@ -101,7 +127,7 @@ class SharedSendQueue(SendQueue):
     def _note_sent(self, count: int) -> None:
         self.unsent -= count
         if self.is_watched:
-            self.on_sent(count)
+            self.on_change()
 
     # ---- in the Trio thread ----
 
@@ -118,7 +144,7 @@ class SharedSendQueue(SendQueue):
             with self._mutex:
                 self.unsent -= sent
                 if self.is_watched:
-                    self.on_sent(sent)
+                    self.on_change()
                 if sent < len(data):
                     return
                 if at_once >= AT_ONCE:

@@ -29,12 +29,7 @@ class Lines(SharedSendQueue):
     def __init__(self, stream: Stream) -> None:
         super().__init__(stream)
         self.errors: list[Exception] = []
-        self.counts: list[int] = []
-
-    def add(self, *lines: bytes | tuple[bytes, ...]) -> None:
-        with self._mutex:
-            for line in lines:
-                self._append(line)
+        self.changes: list[int] = []
 
     def add_and_send(self, sender: object, line: bytes) -> None:
         """Add a line and send it, in a thread."""
@@ -54,8 +49,8 @@ class Lines(SharedSendQueue):
             self.mend(sender)
             raise
 
-    def on_sent(self, count: int) -> None:
-        self.counts.append(count)
+    def on_change(self) -> None:
+        self.changes.append(self.unsent)
 
     def on_error(self, error: Exception) -> None:
         self.errors.append(error)
@@ -69,7 +64,8 @@ async def test_the_trio_thread_can_do_everything_alone(nursery):
     queue = Lines(kernel)
     nursery.start_soon(queue.run)
     await wait_all_tasks_blocked()
-    queue.add(b"12", b"3")
+    queue.add(b"12")
+    queue.add(b"3")
     queue.flush()
     queue.flush()
     await wait_all_tasks_blocked()
@@ -204,7 +200,8 @@ async def test_small_pieces_are_joined_and_large_ones_are_not_copied():
     kernel = Kernel()
     queue = Lines(kernel)
     large = b"x" * 300_000
-    queue.add(b"1", b"2", (b"(", large, b")"), b"3", b"4" * 262_143, b"5")
+    for line in (b"1", b"2", (b"(", large, b")"), b"3", b"4" * 262_143, b"5"):
+        queue.add(line)
     assert queue.unsent == 562_149
     queue.flush()
     assert kernel.sizes == [3, 300_000, 2, 262_144]
@@ -215,19 +212,25 @@ async def test_a_lot_is_not_sent_without_letting_others_run(nursery):
     kernel = Kernel()
     queue = Lines(kernel)
     nursery.start_soon(queue.run)
-    queue.add(*[b"x" * (AT_ONCE // 4)] * 10)
+    for _ in range(10):
+        queue.add(b"x" * (AT_ONCE // 4))
     queue.is_watched = True
     queue.flush()
     assert len(kernel.taken) == AT_ONCE
     kernel.has_room.set()
     await wait_all_tasks_blocked()
-    assert len(kernel.taken) == sum(queue.counts) == 10 * AT_ONCE // 4
+    assert len(kernel.taken) == 10 * AT_ONCE // 4
+    assert queue.changes[-1] == 0
+    queue.closed = True
+    queue.add(b"1")
+    assert queue.unsent == 0
     assert not queue.is_blocked
 
 
 async def test_what_waits_when_the_stream_breaks_is_dropped(nursery):
     queue = Lines(Kernel(ConnectionLost("gone")))
-    queue.add(b"1" * 300_000, b"2")
+    queue.add(b"1" * 300_000)
+    queue.add(b"2")
     queue.flush()
     assert queue.unsent == 0
     assert queue.rest_size == 300_000
