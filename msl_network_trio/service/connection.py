@@ -44,7 +44,7 @@ class ServiceConnection:
         transport: The connection to the Manager, which is closed at the end.
         protocol: The protocol, after the handshake.
         max_workers: Maximum number of worker threads for methods, and again for properties.
-        max_unsent: Maximum bytes of queued replies, and of requests in hand, before reading pauses.
+        max_unsent: Maximum bytes of queued replies, and of requests in progress, before reading pauses.
 
     Attributes:
         nursery: The nursery of the worker tasks and of the tasks of the user.
@@ -175,7 +175,7 @@ class ServiceConnection:
         _raise(failure)
 
     async def _settle(self, deadline: float) -> None:
-        """Refuse further requests, and wait until those in hand are finished."""
+        """Refuse further requests, and wait until those in progress are finished."""
         self._dispatcher.refuse_more()
         with trio.move_on_at(deadline):
             await self._send_queue.wait_until(self._is_quiet)

@@ -205,7 +205,7 @@ class Dispatcher:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no request is queued or in hand."""
+        """Whether no request is queued or in progress."""
         return self._methods.is_quiet and self._properties.is_quiet and self.tasks.is_quiet
 
     @property
@@ -214,7 +214,7 @@ class Dispatcher:
         return [*self._methods.running, *self._properties.running]
 
     def final_refusals(self) -> list[bytes]:
-        """Return the replies to all requests that are still in hand or were cancelled."""
+        """Return the replies to all requests that are still in progress or were cancelled."""
         return [*map(self._refusal, [*self.running_in_threads, *self.tasks.unanswered])]
 
     def _refuse(self, request: IncomingRequest) -> None:

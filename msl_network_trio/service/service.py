@@ -275,16 +275,14 @@ class Service:
             headers: Further headers for opening a WebSocket.
             ping_interval: Seconds between pings of a WebSocket.
             prompts: Answers questions.
-            max_unsent: Maximum bytes of replies in the send queue, and of requests in hand, before reading
-                pauses.
+            max_unsent: Maximum bytes of queued replies, and of requests in progress, before reading pauses.
             task_status: For ``nursery.start``.
 
         Raises:
             ValueError: Both `password` and `password_manager` are given, or an argument makes no sense.
             RuntimeError: The Service runs already.
             ConnectError: There is no connection, or its other end is no Manager.
-            AuthenticationError: The Manager does not accept the Service; for example, since one with that
-                name is running.
+            AuthenticationError: The Manager does not accept the Service; its name may be in use.
             ConnectionLost: The connection has ended, and this program has closed neither the Service nor the
                 Manager.
             Exception: The exception of a task of `add_tasks` or of the `nursery`.

@@ -129,17 +129,17 @@ class WorkerTasks:
 
     @property
     def waiting(self) -> int:
-        """The number of bytes of the requests that are queued or in hand."""
+        """The number of bytes of the requests that are queued or in progress."""
         return self._submitted_bytes - self._finished_bytes
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no request is queued or in hand."""
+        """Whether no request is queued or in progress."""
         return not self._busy and not self._queue
 
     @property
     def unanswered(self) -> list[IncomingRequest]:
-        """The requests without a reply: cancelled ones, those still in hand, and those in the queue."""
+        """The requests without a reply: cancelled ones, those still in progress, and those in the queue."""
         running = [worker.request for worker in self._busy if worker.request is not None]
         return [*self._cancelled, *running, *(job[0] for job in self._queue)]
 

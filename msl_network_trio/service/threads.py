@@ -53,8 +53,8 @@ class WorkerThread:
 
     Attributes:
         looks_up: Whether it looks attributes up and calls nothing.
-        job: The job in hand, at most one; None in it: end the thread. It stays until it is finished.
-        own_request: The request in hand if the thread has read it itself, so that it was never submitted.
+        job: The present job, at most one; None in it: end the thread. It stays until it is finished.
+        own_request: The present request if the thread has read it itself, so that it was never submitted.
         started: The job, from the moment at which it is about to be carried out.
         started_at: See `request_lease.Reader`.
         request: The request that has been started and has no reply yet.
@@ -203,7 +203,7 @@ class WorkerThreads:
         logger.warning("%r cannot start a further thread: %s", self._name, error)
 
     def _unfinished(self) -> int:
-        """Return the number of requests that are queued or in hand."""
+        """Return the number of requests that are queued or in progress."""
         finished = 0
         for thread in self._threads:
             finished += thread.finished[0]
@@ -219,7 +219,7 @@ class WorkerThreads:
 
     @property
     def waiting(self) -> int:
-        """The number of bytes of the requests that are queued or in hand."""
+        """The number of bytes of the requests that are queued or in progress."""
         waiting = self._submitted_bytes
         for thread in self._threads:
             waiting -= thread.finished[1]
@@ -239,11 +239,11 @@ class WorkerThreads:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether no request is queued or in hand."""
+        """Whether no request is queued or in progress."""
         return self._unfinished() == 0 and not self.running
 
     def stop(self) -> list[IncomingRequest]:
-        """End each thread after its request in hand; return the requests that have not been started."""
+        """End each thread after its request in progress; return the requests that have not been started."""
         requests = []
         try:
             while (job := self._jobs.get_nowait()) is not None:
