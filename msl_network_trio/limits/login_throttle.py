@@ -136,7 +136,7 @@ class _Host:
 
 
 class LoginThrottle:
-    """Admits, queues, delays or refuses attempts to log in.
+    """A throttle that admits, queues, delays or refuses attempts to log in.
 
     Args:
         attempts: Maximum number of failures of one user of a host within `seconds`; None: no limit. After

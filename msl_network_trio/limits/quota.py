@@ -17,7 +17,7 @@ H = TypeVar("H")
 
 
 class Quota(Generic[H]):
-    """Counts the bytes of many holders, and evicts holders while the sum exceeds a limit.
+    """A limit on the bytes of many holders, which evicts holders while their sum exceeds it.
 
     The largest holder of the host with the most bytes is evicted. So a host with many connections that each
     hold little cannot evict a single connection of another host that holds more than each of them. All

@@ -73,7 +73,7 @@ class ClientOutput:
 
     @property
     def in_flight(self) -> int:
-        """The number of requests that were written and have no reply."""
+        """Number of requests that were written and have no reply."""
         return len(self.open)
 
     @property
@@ -125,7 +125,7 @@ class ClientOutput:
         """Give up on a request.
 
         A queued request is withdrawn. The reply to a written one is dropped when it arrives. A written admin
-        request keeps the gate shut until then, and its questions get empty answers.
+        request keeps the gate shut until then, and its questions are answered with empty texts.
         """
         if request.phase >= SETTLED:
             return

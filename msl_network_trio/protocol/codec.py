@@ -88,7 +88,7 @@ def _replace(value: Any) -> Any:
 
 
 def replace_fast(value: Any) -> Any:
-    """`_replace` for orjson, which also calls it for subclasses that the standard library encodes."""
+    """Return the replacement of an object for orjson, which also passes subclasses of built-in types."""
     if isinstance(value, _BUILTIN) and not hasattr(value, "dtype"):
         raise TypeError(type(value).__name__)
     return _replace(value)

@@ -23,7 +23,7 @@ _MOST_FIELDS = 65_536
 
 
 class LineBuffer:
-    r"""Collects received bytes and returns complete lines.
+    r"""A buffer that collects received bytes and returns complete lines.
 
     A line ends with ``\n``; a ``\r`` before it remains, since it is white space in JSON. Only new bytes are
     searched for the end of a line, so the cost of a line is linear in its length and independent of the
@@ -47,7 +47,7 @@ class LineBuffer:
         self.size = 0
 
     def __len__(self) -> int:
-        """The same as `size`."""
+        """Return `size`."""
         return self.size
 
     @property

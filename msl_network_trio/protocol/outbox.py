@@ -95,7 +95,7 @@ class Outbox:
             self._held.pop(line, None)
 
     def mark_written(self, requests: Sequence[Request], after: int) -> None:
-        """Count requests as written that a thread sends without queuing them.
+        """Mark requests as written that a thread sends without queuing them.
 
         An exception may interrupt the thread at any point, so a second call with the same arguments changes
         nothing.

@@ -33,7 +33,7 @@ class Barrier(Request):
 
 
 class Refusals:
-    """Attributes errors without a uid, and keeps the barriers that this needs.
+    """The attribution of errors without a uid, with the barriers that it needs.
 
     Args:
         outbox: The outbox, into which barriers are put.
@@ -53,7 +53,7 @@ class Refusals:
         self._deferred: list[Barrier] = []
 
     def refused_service(self, text: str, manager_name: str) -> str | None:
-        """Return the Service that an error refuses; None if it is no refusal of a request of this client."""
+        """Return the Service that a refusal names; None if the error refuses no request of this client."""
         if is_refusal(text):
             for service in self._candidates():
                 if service is not None and text == refusal(service, manager_name):

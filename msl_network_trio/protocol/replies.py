@@ -17,7 +17,7 @@ from msl_network_trio.protocol.requests import SETTLED, Request
 
 
 class Replies:
-    """Settles requests with their replies.
+    """The settling of open requests with their replies.
 
     Args:
         open_requests: The written requests without a reply, by uid.

@@ -207,7 +207,7 @@ R = TypeVar("R", bound=Request)
 
 
 class RequestFactory:
-    """Makes the requests of one connection; thread-safe, and without a lock."""
+    """A factory of the requests of one connection; thread-safe, and without a lock."""
 
     __slots__ = ("_uids",)
 

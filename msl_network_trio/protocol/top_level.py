@@ -37,7 +37,7 @@ _decode: Final = json.JSONDecoder(parse_int=_integer).decode
 
 
 class TopLevel:
-    """Scans a line, piece by piece, for its top-level fields.
+    """A scanner for the top-level fields of a line, which may arrive in pieces.
 
     Args:
         most: Maximum bytes kept, of everything that is not nested in the fields; None: no limit.

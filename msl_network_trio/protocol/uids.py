@@ -20,7 +20,7 @@ _BLOCK: Final = 128
 
 
 class Uids:
-    """Makes the uids of one connection, in blocks.
+    """The uids of one connection, which are made in blocks.
 
     They need no escapes in JSON. An exception that interrupts a thread here loses a block of uids at most.
 
