@@ -13,8 +13,10 @@ from types import TracebackType
 from typing import Any, Final
 
 import msgspec
+import orjson
 
 from msl_network_trio.protocol import codec
+from msl_network_trio.protocol.codec import OPTIONS, replace_fast
 from msl_network_trio.protocol.handshake import sendable
 from msl_network_trio.protocol.incoming_requests import IncomingRequest
 
@@ -39,15 +41,27 @@ def encode_result(request: IncomingRequest, result: Any) -> OutgoingLine:
         TypeError: The result has no JSON form.
         ValueError: The result cannot be sent (see `codec.encode`).
     """
-    try:
-        value = codec.encode_value(result)
-    except (TypeError, ValueError) as error:
-        codec.add_location(error, f"the result of {request.attribute!r}")
-        raise
+    value = b"null"
+    if result is not None:  # what codec.encode_value() does, without the call
+        try:
+            value = orjson.dumps(result, replace_fast, OPTIONS)
+        except TypeError:
+            pass
+        if value.find(b"null") >= 0:
+            value = _encode_exactly(request, result)
     pieces = (_BEGIN, request.requester, _RESULT, value, _UID, request.uid, _END)
     if len(value) < LARGE:
         return b"".join(pieces)
     return b"".join(pieces[:3]), value, b"".join(pieces[4:])
+
+
+def _encode_exactly(request: IncomingRequest, result: Any) -> bytes:
+    """Encode a result that orjson refuses or may have changed; raises as `encode_result` does."""
+    try:
+        return codec.encode_value(result)
+    except (TypeError, ValueError) as error:
+        codec.add_location(error, f"the result of {request.attribute!r}")
+        raise
 
 
 def encode_error(
