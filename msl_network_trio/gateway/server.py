@@ -160,13 +160,13 @@ class Gateway:
         address, port = incoming.address, incoming.port
         carrier = upgrade = None
         handshake_scope = trio.CancelScope()
-        connection = self._unauthenticated.enter(address, lambda _: handshake_scope.cancel())
+        connection = self._unauthenticated.add(address, lambda _: handshake_scope.cancel())
         try:
             with handshake_scope:
                 carrier = await self._open(incoming)
                 upgrade = None if carrier is None else await self._http_server.read_upgrade(carrier)
         finally:
-            self._unauthenticated.leave(connection)
+            self._unauthenticated.remove(connection)
         if carrier is None or upgrade is None:
             return
         address = plain(address)

@@ -1,1 +1,1 @@
-"""The Manager: what links clients with Services."""
+"""The Manager: the hub that connects clients with Services."""

@@ -1,4 +1,7 @@
-"""How peers come in by the network: TLS, WebSocket, and the name of their host."""
+"""Acceptor: takes new connections through TLS, WebSocket and the lookup of their host.
+
+Runs in the Trio thread, in one task per connection until the peer loop begins.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,13 @@ class Acceptor:
     """Accepts connections.
 
     Args:
-        protocol: The Manager's conversations, for what there is to log and to count.
-        unauthenticated: Where peers are until they are admitted.
-        context: With what connections are secured; None: there is no TLS.
-        tls_timeout: How many seconds a TLS handshake may take.
-        serve: Serves a peer: a transport, the host, the port, and who it is in the unauthenticated.
-        trusted_gateways: The IP addresses of hosts that tell the address of who is behind them: gateways, in
-            the first line of a connection, and proxies of WebSockets, in ``X-Forwarded-For``.
+        protocol: The Manager's protocol, for its log and its counters.
+        unauthenticated: The connections of peers that are not admitted yet.
+        context: The TLS context; None: there is no TLS.
+        tls_timeout: Maximum seconds of a TLS handshake.
+        serve: Serves a peer by its stream, host, port and entry among the unauthenticated connections.
+        trusted_gateways: The IP addresses of hosts that are trusted to state the address of the peers behind
+            them: gateways in the first line of a connection, proxies of WebSockets in ``X-Forwarded-For``.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class Acceptor:
         self._hostnames = Hostnames()
 
     def use_context(self, context: ssl.SSLContext) -> None:
-        """Secure the connections that are accepted from now on with another context."""
+        """Use another TLS context for the connections that are accepted from now on."""
         assert self._tls is not None  # else there is no certificate
         self._tls.context = context
 
@@ -63,53 +66,51 @@ class Acceptor:
     async def accept(
         self, nursery: trio.Nursery, http_server: HttpServer | None, incoming: IncomingConnection
     ) -> None:
-        """Let a connection in that was accepted.
+        """Open a connection and start its peer loop.
 
         Args:
-            nursery: Where it is served.
-            http_server: Through which it comes, if by WebSocket.
+            nursery: Runs the peer loop.
+            http_server: Upgrades the connection to a WebSocket; None: it is used as it is.
             incoming: The connection.
         """
         try:
-            await self._let_in(nursery, http_server, incoming)
+            await self._accept(nursery, http_server, incoming)
         except Exception:
-            # A mistake of ours. It must not cost other peers their connections.
+            # An error of this program. It must not cost other peers their connections.
             logger.exception("a connection failed before it was served")
 
-    async def _let_in(
+    async def _accept(
         self, nursery: trio.Nursery, http_server: HttpServer | None, incoming: IncomingConnection
     ) -> None:
         address = incoming.address
-        with trio.CancelScope() as entering:
-            entry = self._unauthenticated.enter(address, lambda _reason: entering.cancel())
+        with trio.CancelScope() as handshake:
+            entry = self._unauthenticated.add(address, lambda _reason: handshake.cancel())
             host = upgrade = None
             try:
-                transport: Stream | None = await self._open(incoming)
-                if transport is not None and http_server is not None:
-                    upgrade = await http_server.read_upgrade(transport)
+                stream: Stream | None = await self._open(incoming)
+                if stream is not None and http_server is not None:
+                    upgrade = await http_server.read_upgrade(stream)
                     if upgrade is None:
                         return
-                    transport = await http_server.open_websocket(
-                        transport, address, upgrade, nursery.start_soon
-                    )
-                if transport is not None:
-                    host = await self._host_of(transport, address, incoming.own_address)
+                    stream = await http_server.open_websocket(stream, address, upgrade, nursery.start_soon)
+                if stream is not None:
+                    host = await self._host_of(stream, address, incoming.own_address)
                     if host.address in self._trusted_gateways:
-                        # A proxy passes on what is said in a WebSocket as it is: no line of it counts.
+                        # A proxy forwards a WebSocket as it is: no line in it states an address.
                         is_gateway = attrs.evolve(host, is_gateway=True)
                         host = is_gateway if upgrade is None else host.behind(upgrade.forwarded_for)
-                    # In a task of its own: what has led here need not be kept, nor gone through every time.
-                    nursery.start_soon(self._serve, transport, host, incoming.port, entry)
+                    # A task of its own, whose stack does not keep that of the handshake.
+                    nursery.start_soon(self._serve, stream, host, incoming.port, entry)
             finally:
                 if host is None:
-                    self._unauthenticated.leave(entry)
+                    self._unauthenticated.remove(entry)
 
-    async def _host_of(self, transport: Stream, address: str, own_address: str) -> Host:
-        """Return the computer at the other end; the transport is closed if that fails."""
+    async def _host_of(self, stream: Stream, address: str, own_address: str) -> Host:
+        """Return the host at the other end; the stream is closed if that fails."""
         try:
             return await self._hostnames.host(address, own_address)
         except BaseException:
-            transport.close()
+            stream.close()
             raise
 
     async def _open(self, incoming: IncomingConnection) -> Stream | None:

@@ -1,9 +1,11 @@
-"""What administrators may request of a Manager, by name: nothing that is not listed here.
+"""Admin requests: their names, and how they are answered.
 
-The names, the arguments and the results are those of the attributes of msl-network 1.0.0's Manager. There an
-administrator can reach whatever Python can. Left out is what nobody can use from afar (streams, cursors), and
-what would harm the Manager: statements of SQL, and closing its database. ``disconnect_peer``,
-``release_locks`` and ``status`` are our own.
+Runs in the Trio thread, in the task of the administrator; the database and large answers use worker threads.
+
+Names, arguments and results are those of the attributes of msl-network 1.0.0's Manager, whose administrators
+can reach whatever Python can. Left out is what is of no use from afar (streams, cursors), and what would harm
+the Manager: SQL statements, and closing its database. ``disconnect_peer``, ``release_locks`` and ``status``
+are additions.
 """
 
 from __future__ import annotations
@@ -27,18 +29,18 @@ from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from msl_network_trio.service.logging_level import set_logging_level
 
 _PAGE: Final = 500
-"""Records of connections that are read and encoded at a time, in some milliseconds."""
+"""Rows of connections per page, which takes some milliseconds."""
 
 _LARGE_ANSWERS: Final = 2
-"""Large answers that are made at the same time."""
+"""Maximum large answers that are encoded at the same time."""
 
 _NAMES: Final = 2000
-"""Names that are collected before others have their turn."""
+"""Names to collect before other tasks run."""
 
 _TIMES: Final = inspect.Signature(
     list(inspect.signature(ConnectionsTable.connections).parameters.values())[1:]
 )
-"""What `ConnectionsTable.connections` takes."""
+"""The signature of `ConnectionsTable.connections`."""
 
 _OF_EVERY_TABLE: Final = frozenset(
     {"NAME", "path", "tables", "table_info", "column_names", "column_datatypes"}
@@ -78,20 +80,20 @@ _NOT_TO_BE_SENT: Final = {
     "hostnames_table": "HostnamesTable",
     "connections_table": "ConnectionsTable",
 }
-"""What msl-network's Manager has, too, but cannot send, and of which type it says that it is."""
+"""Attributes of msl-network's Manager that cannot be sent, and their types, which the error names."""
 
 
 class AdminRequests:
-    """Answers the requests of administrators.
+    """Answers admin requests.
 
     Args:
         settings: The settings of the Manager.
-        port: The port at which it listens.
-        protocol: Its conversations.
-        database: Its database.
-        status: How it is doing.
-        reload_certificate: Has key and certificate loaded again.
-        dismiss: Tells a peer why its connection is closed, and waits until the peer is forgotten.
+        port: The port of the Manager.
+        protocol: The Manager's protocol.
+        database: The database.
+        status: The status of the Manager.
+        reload_certificate: Loads key and certificate again.
+        dismiss: Closes the connection of a peer, for a reason, and waits until it is disconnected.
     """
 
     def __init__(
@@ -134,12 +136,12 @@ class AdminRequests:
 
         Args:
             request: The request.
-            asking: The peer that makes it.
+            asking: The peer of the administrator.
 
         Raises:
             AttributeError: There is no such request.
-            TypeError: What it asks for cannot be sent.
-            Exception: What has gone wrong.
+            TypeError: The value cannot be sent.
+            Exception: Any other error of the request.
         """
         result = await self._find(request, asking)
         if isinstance(result, Encoded) or is_small(result):
@@ -226,9 +228,9 @@ class AdminRequests:
         return await self._database.call(answer)
 
     async def _connections(self, request: AdminRequest) -> Encoded:
-        """Answer with the records of connections, of which there may be a million.
+        """Return the rows of connections, of which there may be a million.
 
-        They are read and encoded page by page, in the worker thread of the database, which is free for others
+        They are read and encoded page by page in the worker thread of the database, which is free for others
         after each page.
         """
         try:
@@ -258,7 +260,7 @@ class AdminRequests:
                 raise
 
     async def _names_by_service(self, peers: Callable[[Peer], Iterable[Peer]]) -> dict[str, list[str]]:
-        """Return the names of peers by Service. There may be millions: others have their turn meanwhile."""
+        """Return the names of peers by Service. There may be millions, so other tasks run meanwhile."""
         result: dict[str, list[str]] = {}
         count = 0
         for name, service in [*self._registry.services.items()]:
@@ -271,6 +273,6 @@ class AdminRequests:
 
 
 def _without_secrets(user: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A user without key and salt, which JSON cannot have anyway: msl-network answers with an error."""
+    """Return a user without key and salt, which are bytes: msl-network answers with an error instead."""
     number, username, _, _, is_admin = user
     return number, username, None, None, bool(is_admin)

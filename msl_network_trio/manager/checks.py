@@ -1,4 +1,7 @@
-"""What the Manager's protocol cannot decide by what it knows: the database knows, or the Manager does."""
+"""Checks that the Manager's protocol cannot make itself: by the database, and of other connections.
+
+Runs in the Trio thread, in the task of the peer that waits for the check; the database uses worker threads.
+"""
 
 from __future__ import annotations
 
@@ -47,19 +50,19 @@ _CHANGE_RIGHTS = frozenset(
         "users_table.update",
     }
 )
-"""Requests that change who may do what."""
+"""Admin requests that change the rights of peers."""
 
 
 class Checks:
-    """Reaches the verdicts that peers wait for.
+    """Makes the pending checks of peers.
 
     Args:
-        database: Who may connect.
+        database: The database, with users and trusted hosts.
         logins: The login throttle.
-        rights: What those who have logged in may do.
-        admin: Answers the requests of administrators.
-        replacing: Replaces peers that are gone.
-        shutdown: Has the Manager end.
+        rights: The rights of connected users.
+        admin: Answers admin requests.
+        replacing: Replaces dead peers.
+        shutdown: Shuts the Manager down.
     """
 
     def __init__(
@@ -79,15 +82,15 @@ class Checks:
         self._admin = admin
         self._shutdown = shutdown
 
-    async def run(self, peer: Peer, question: PendingCheck) -> Any:
-        """Find out what the protocol wants to know, or return the exception because of which nobody can."""
+    async def run(self, peer: Peer, check: PendingCheck) -> Any:
+        """Make a check, and return its result or the exception because of which there is none."""
         try:
-            return await self._look_up(peer, question)
+            return await self._make(peer, check)
         except (TryAgain, Revoked) as error:
             return error
         except DatabaseError as error:
-            logger.error("%s waits for the database in vain: %s", visible(peer.name), error)  # noqa: TRY400 - no mistake of ours
-            return error if isinstance(question, AdminRequest) else RuntimeError(reason(error))
+            logger.error("%s waits for the database in vain: %s", visible(peer.name), error)  # noqa: TRY400 - no error of this program
+            return error if isinstance(check, AdminRequest) else RuntimeError(reason(error))
         except (
             ArithmeticError,
             AttributeError,
@@ -98,79 +101,77 @@ class Checks:
             ValueError,
             sqlite3.Error,
         ) as error:
-            if not isinstance(question, AdminRequest):
-                # A mistake of ours, of which the peer can make nothing. An administrator has made its own.
-                logger.exception("%s waits for a verdict in vain", visible(peer.name))
+            if not isinstance(check, AdminRequest):
+                # An error of this program, unless it is that of an administrator.
+                logger.exception("a check of %s has failed", visible(peer.name))
             return error
 
-    async def _look_up(self, peer: Peer, question: PendingCheck) -> Any:
-        match question:
+    async def _make(self, peer: Peer, check: PendingCheck) -> Any:
+        match check:
             case HostCheck():
-                return await self._database.is_trusted(question)
+                return await self._database.is_trusted(check)
             case UserCheck():
-                return await self._in_turn(peer, question.username, partial(self._know, peer, question))
+                return await self._throttled(peer, check.username, partial(self._find_user, peer, check))
             case LoginCheck():
-                # Not for the name as well: a right login of a client must not take longer than it waits.
-                if delay := self._logins.delay(peer.host.address, question.username):
+                # Not for the name as well: a right login must not take longer than a client waits.
+                if delay := self._logins.delay(peer.host.address, check.username):
                     await trio.sleep(delay)
-                return await self._in_turn(peer, question.username, partial(self._log_in, peer, question))
+                return await self._throttled(peer, check.username, partial(self._log_in, peer, check))
             case ReplaceCheck():
-                return await self._replacing.replace(peer, question.holder)
-        if question.attribute != SHUTDOWN_MANAGER and isinstance(peer.route, PeerConnection):
-            await (
-                peer.route.wait_drained()
-            )  # an answer may be large, and the next one needs not be made before
-        # Not before that wait, in which the rights may be taken away.
+                return await self._replacing.replace(peer, check.holder)
+        if check.attribute != SHUTDOWN_MANAGER and isinstance(peer.route, PeerConnection):
+            await peer.route.wait_drained()  # the answer may be large, and so may be the one before
+        # After that wait, in which the rights may be revoked.
         await self._rights.check_admin(peer)
-        if question.attribute == SHUTDOWN_MANAGER:
+        if check.attribute == SHUTDOWN_MANAGER:
             text = "%s, an administrator, shuts down the Manager"
             emit(logging.INFO, "shutdown_requested", text, peer.name, **about(peer))
             self._shutdown()
-            await trio.sleep_forever()  # until the shutdown has come to an end, and cancels this
-        result = await self._admin.answer(question, peer)
-        if question.attribute in _CHANGE_RIGHTS:
-            await self._change_rights(peer, question)
+            await trio.sleep_forever()  # until the end of the shutdown, which cancels this
+        result = await self._admin.answer(check, peer)
+        if check.attribute in _CHANGE_RIGHTS:
+            await self._change_rights(peer, check)
         return result
 
-    async def _in_turn(
+    async def _throttled(
         self, peer: Peer, username: str, look: Callable[[], Awaitable[tuple[T, Outcome]]]
     ) -> T:
-        """Check an attempt to log in when the throttle admits it.
+        """Check a login when the throttle admits it.
 
         Args:
             peer: The peer.
-            username: As whom it wants to log in.
-            look: Returns the verdict and the outcome.
+            username: The name of the user.
+            look: Returns the result and the outcome.
 
         Raises:
             Throttled: Too many logins have failed.
         """
-        its_turn = trio.Event()
-        attempt = self._logins.begin(peer.host.address, username, its_turn.set)
+        admitted = trio.Event()
+        attempt = self._logins.begin(peer.host.address, username, admitted.set)
         outcome = Outcome.UNKNOWN
         try:
             if attempt.is_queued:
-                await its_turn.wait()
+                await admitted.wait()
             if attempt.retry_after:
                 raise Throttled(peer.host.name, attempt.retry_after)
-            verdict, outcome = await look()
-            return verdict
+            result, outcome = await look()
+            return result
         finally:
             attempt.end(outcome)
 
-    async def _know(self, peer: Peer, question: UserCheck) -> tuple[bool, Outcome]:
-        known = await self._database.is_known(question, peer.host.address)
+    async def _find_user(self, peer: Peer, check: UserCheck) -> tuple[bool, Outcome]:
+        known = await self._database.is_known(check, peer.host.address)
         return known, Outcome.UNKNOWN if known else Outcome.FAILED
 
-    async def _log_in(self, peer: Peer, question: LoginCheck) -> tuple[bool | None, Outcome]:
-        user = await self._database.log_in(question, peer.host.address)
+    async def _log_in(self, peer: Peer, check: LoginCheck) -> tuple[bool | None, Outcome]:
+        user = await self._database.log_in(check, peer.host.address)
         if user is None:
             return None, Outcome.FAILED
         self._rights.grant(peer, user)
         return bool(user[4]), Outcome.SUCCEEDED
 
     async def _change_rights(self, peer: Peer, request: AdminRequest) -> None:
-        """Apply a change of users or hosts to the connections that are open."""
+        """Apply a change of users or hosts to the open connections."""
         username = request.args[0] if request.args else request.kwargs.get("username")
         if request.attribute == "users_table.update" and username == peer.user:
             await self._rights.renew(peer)

@@ -1,6 +1,7 @@
-"""Encoding of large answers piece by piece, so that other peers are served meanwhile and memory is bounded.
+"""Encoding of large answers in pieces, so that memory is bounded and other peers are served meanwhile.
 
-To encode a million rows at once would hold the interpreter for seconds, in whichever thread.
+Runs in worker threads, but for `is_small`. A million rows, encoded at once, would block the interpreter for
+seconds in whichever thread.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.manager.answers import Encoded
 
 _ITEMS: Final = 200
-"""Items of a list or an object that are encoded at a time, in about a millisecond."""
+"""Items of a list or an object per piece, which takes about a millisecond."""
 
 _REST: Final = 0.0005
-"""Seconds for which a worker thread lets other threads have the interpreter after each piece."""
+"""Seconds that a worker thread sleeps after each piece, for other threads to use the interpreter."""
 
 _IN_MEMORY: Final = 1_048_576
 """Bytes from which on an answer is kept in a temporary file."""
 
 _SMALL: Final = 1000
-"""Values, or 16 characters of text each, that are encoded in the Trio thread, in less than a millisecond."""
+"""Maximum values, of 16 characters of text each, to encode in the Trio thread, in less than a millisecond."""
 
 
 class Spool:
-    """An encoded value that is written piece by piece: in memory, or in a temporary file if it is large.
+    """Buffer for an encoded value: in memory, or in a temporary file if it is large.
 
     Used by one thread at a time.
     """
@@ -55,7 +56,7 @@ class Spool:
             self._file.write(piece)
 
     def take(self) -> Encoded:
-        """Return what was written; the file is deleted with the last reference to that.
+        """Return the value; the file is deleted with the last reference to it.
 
         Raises:
             OSError: The disk is full, for example.
@@ -67,14 +68,14 @@ class Spool:
             return Encoded(memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)))
 
     def close(self) -> None:
-        """Drop what was written and has not been taken."""
+        """Drop the value, if it was not taken."""
         self._pieces.clear()
         if self._file is not None:
             self._file.close()
 
 
 class ListOfPages:
-    """A JSON array that is written to a `Spool` page by page.
+    """Writes a JSON array to a `Spool`, page by page.
 
     Args:
         spool: The spool.
@@ -85,18 +86,18 @@ class ListOfPages:
         self._separator = b"["
 
     def add(self, items: list[Any]) -> None:
-        """Add items, which are encoded at once. Raises as `codec.encode_value` and `Spool.write` do."""
+        """Encode and add items; raises as `codec.encode_value` and `Spool.write`."""
         if items:
             self._spool.write(self._separator + codec.encode_value(items)[1:-1])
             self._separator = b", "
 
     def end(self) -> None:
-        """End the array. Raises as `Spool.write` does."""
+        """End the array; raises as `Spool.write`."""
         self._spool.write(b"[]" if self._separator == b"[" else b"]")
 
 
 def is_small(value: Any) -> bool:
-    """Return whether a value can be encoded at once; takes no longer than that."""
+    """Return whether a value can be encoded at once; this takes no longer than the encoding."""
     left = _SMALL
     values = [value]
     while values:

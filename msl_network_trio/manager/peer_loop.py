@@ -167,9 +167,9 @@ class PeerLoops:
             self.flush()
 
         if entry is None:
-            entry = self._unauthenticated.enter(host.address, evict)
+            entry = self._unauthenticated.add(host.address, evict)
         else:
-            entry.leave = evict
+            entry.evict = evict
         self._tasks += 1
         await self._run(connection, entry)
 
@@ -215,7 +215,7 @@ class PeerLoops:
             try:
                 if not is_idle:
                     if entry is not None:
-                        self._unauthenticated.leave(entry)
+                        self._unauthenticated.remove(entry)
                     await self._disconnect(connection)
             finally:
                 self._tasks -= 1
@@ -242,11 +242,11 @@ class PeerLoops:
                 if not data:
                     return False
                 await self._delay_password(peer)
-                unauthenticated.receive(entry, len(data))
+                unauthenticated.count_received(entry, len(data))
                 protocol.receive(peer, data, MAX_LINES)
                 self.flush()
         connection.stream.limit_buffer(None)
-        unauthenticated.leave(entry)
+        unauthenticated.remove(entry)
         if handshake.cancelled_caught:
             seconds = self._settings.handshake_timeout
             protocol.hits["handshake_timeout"] += 1

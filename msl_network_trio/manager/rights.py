@@ -1,10 +1,10 @@
-"""Rights of the peers that are connected: taken away as soon as the database says so.
+"""Rights of connected peers, which are revoked when the database changes.
 
-The rights that a login has given hold as long as the user's row in the database is the one that the login
-was checked with: a user who was deleted, or whose password was changed, has to log in again. The row is
-looked at before each admin request. Connections that needed the login or the trusted host to be let in are
-closed when the user was deleted or the host is trusted no longer: soon after a request of an administrator
-has changed the database, and within `_INTERVAL` seconds after another program has.
+Runs in the Trio thread, in one task. The rights of a login hold as long as the user's row in the database is
+the one of the login: a user who was deleted, or whose password was changed, has to log in again. The row is
+checked before each admin request. Connections that were admitted by a login or a trusted host are closed
+when the user is deleted or the host is no longer trusted: soon after an admin request has changed the
+database, and within `_INTERVAL` seconds after another program has.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 logger = get_logger(__name__)
 
 _INTERVAL: Final = 5.0
-"""Seconds between looks at the database, which other programs may have changed."""
+"""Seconds between checks of the database, which other programs may change."""
 
 
 class Rights:
@@ -37,8 +37,8 @@ class Rights:
 
     Args:
         settings: The settings of the Manager.
-        protocol: Its conversations.
-        database: Its database.
+        protocol: The Manager's protocol.
+        database: The database.
     """
 
     def __init__(
@@ -48,20 +48,20 @@ class Rights:
         self._protocol = protocol
         self._database = database
         self._users: WeakKeyDictionary[Peer, User] = WeakKeyDictionary()
-        """The row of the user that a peer has logged in as."""
-        self._look = trio.Event()
+        """The rows of the users that have logged in, by peer."""
+        self._wakeup = trio.Event()
         self._has_changed = False
 
     def grant(self, peer: Peer, user: User) -> None:
-        """Note that a peer has logged in."""
+        """Set the user of a peer that has logged in."""
         self._users[peer] = user
-        self._look.set()
+        self._wakeup.set()
 
     def change(self) -> None:
-        """Note that an administrator has changed who may do what."""
+        """Check all rights soon, since an administrator has changed users or hosts."""
         self._database.checks.forget()
         self._has_changed = True
-        self._look.set()
+        self._wakeup.set()
 
     async def check_admin(self, peer: Peer) -> None:
         """Check that a peer that has logged in as an administrator still is one.
@@ -74,7 +74,7 @@ class Rights:
             raise Revoked(reason)
 
     async def renew(self, peer: Peer) -> None:
-        """Let a peer that has changed its own user, with the rights for that, keep the rights it has.
+        """Keep the rights of a peer that has changed its own user.
 
         Raises:
             DatabaseError: The database does not answer, or cannot be used.
@@ -87,15 +87,15 @@ class Rights:
         """Revoke rights in a loop until cancelled.
 
         Args:
-            flush: Writes what the protocol wants to be written.
+            flush: Sends what the protocol has queued.
         """
-        next_look = trio.current_time() + _INTERVAL
+        next_check = trio.current_time() + _INTERVAL
         while True:
-            # Without rights that could be taken away there is nothing to do, nor any thread needed.
-            with trio.move_on_at(next_look if self._is_needed() else math.inf):
-                await self._look.wait()
-                self._look = trio.Event()
-            if not self._has_changed and trio.current_time() < next_look:
+            # Without rights that could be revoked no thread is needed.
+            with trio.move_on_at(next_check if self._is_needed() else math.inf):
+                await self._wakeup.wait()
+                self._wakeup = trio.Event()
+            if not self._has_changed and trio.current_time() < next_check:
                 continue
             self._has_changed = False
             try:
@@ -103,7 +103,7 @@ class Rights:
             except DatabaseError as error:
                 logger.debug("the rights of peers cannot be looked up: %s", error)
             flush()
-            next_look = trio.current_time() + _INTERVAL
+            next_check = trio.current_time() + _INTERVAL
 
     def _is_needed(self) -> bool:
         return self._settings.auth_hostname or bool(self._users)
@@ -114,20 +114,20 @@ class Rights:
             hosts = set(database.hostnames.hostnames()) if self._settings.auth_hostname else None
             return users, hosts
 
-        # Before the look-up: what is granted during it may rest on rows that it has not seen.
+        # Before the lookup: rights granted during it may rest on rows that it has not read.
         granted = {peer: self._users.get(peer) for peer in self._protocol.registry.peers.values()}
         users, hosts = await self._database.call(look_up)
         for peer, then in granted.items():
             if peer.phase is Phase.CLOSING or self._users.get(peer) is not then:
                 continue
             if then is not None:
-                self._look_at_user(peer, then, users.get(peer.user))
-            # An administrator may have made a mistake, and must be able to mend it.
+                self._check_user(peer, then, users.get(peer.user))
+            # Not an administrator, who must be able to correct a mistake.
             if hosts is not None and not peer.is_admin and peer.host.hostname not in hosts:
                 text = f"{peer.host.hostname!r} is not a trusted hostname any more"
                 self._protocol.reject(peer, ValueError(text))
 
-    def _look_at_user(self, peer: Peer, then: User, now: User | None) -> None:
+    def _check_user(self, peer: Peer, then: User, now: User | None) -> None:
         if reason := _lost(then, now):
             peer.is_admin = False
         if self._settings.auth_login and (now is None or now[0] != then[0]):
@@ -135,7 +135,7 @@ class Rights:
 
 
 def _lost(then: User, now: User | None) -> str:
-    """Return why admin rights have ended; empty: they have not."""
+    """Return the reason why admin rights have ended; empty: they have not."""
     number, username, key, salt, _ = then
     if now is None or now[0] != number:
         return f"the user {username!r} was deleted"

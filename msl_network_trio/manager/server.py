@@ -281,7 +281,7 @@ class Manager:
         services = protocol.registry.services.values()
         ended_managers.add(self.name, [peer.name for peer in services])
         protocol.say_goodbye()
-        self._unauthenticated.close(f"{self.name} is shutting down")
+        self._unauthenticated.evict_all(f"{self.name} is shutting down")
         self._peer_loops.flush()
         await self._peer_loops.wait_none_left(_LAST_WORDS)
 

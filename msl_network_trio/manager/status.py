@@ -1,4 +1,7 @@
-"""How a Manager is doing: what the admin request ``status`` answers, and the command ``status`` shows."""
+"""Status of a Manager: the answer to the admin request ``status``.
+
+Runs in the Trio thread.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,12 @@ _TOTALS = ("lines_from_clients", "lines_from_services", "bytes_received", "bytes
 
 
 class Status:
-    """What there is to tell about a Manager that runs.
+    """The status of a running Manager.
 
     Args:
-        settings: Its settings.
-        protocol: Its conversations.
-        unauthenticated: Those who have not said yet who they are.
+        settings: The settings of the Manager.
+        protocol: The Manager's protocol.
+        unauthenticated: The connections of peers that are not admitted yet.
     """
 
     def __init__(
@@ -40,17 +43,17 @@ class Status:
         self._last: tuple[float, dict[str, int]] | None = None
 
     def begin(self) -> None:
-        """Note that the Manager runs."""
+        """Start the clock of the Manager."""
         self._began = self._clock()
 
     def end(self, peer: Peer) -> None:
-        """Note that a peer has gone, whose bytes and lines count on."""
+        """Add the counts of a peer that has disconnected to the totals."""
         self._gone.update(_counted([peer]))
 
     def tell(self) -> dict[str, Any]:
         """Return the status; see ``docs/operation.md`` for its fields.
 
-        The rates are those since it was asked for last.
+        The rates are those since the previous call.
         """
         now = self._clock()
         began = now if self._began is None else self._began
@@ -100,7 +103,7 @@ class Status:
         return {name: totals[name] for name in _TOTALS}
 
     def _limits(self) -> dict[str, dict[str, Any]]:
-        """Each limit, and how often somebody has met it."""
+        """Return each limit, and how often it was met."""
         protocol = self._protocol
         hits = {
             **protocol.hits,
@@ -125,5 +128,5 @@ def _counted(peers: Iterable[Peer]) -> Counter[str]:
 
 
 def _rate(count: int, seconds: float) -> float:
-    """Per second; 0 if no time has passed, in which nothing can have happened that anybody could tell."""
+    """Return a count per second; 0 if no time has passed."""
     return round(count / seconds, 1) if seconds > 0 else 0.0

@@ -1,13 +1,13 @@
-"""Unauthenticated connections: a bounded number, of which each may send little.
+"""Pool of unauthenticated connections: a bounded number, of which each may send little.
 
-A connection needs nothing to get here, so this is what must not be exhausted. Only those that owe the
-Manager an answer count towards the capacity. The others wait for the Manager: for TLS, for the name of their
-host, for a place, for a database or the hash of a password. Of all together there may be
+Runs in the Trio thread. Anybody can open a connection, so this is what must not be exhausted. Only
+connections that owe the Manager an answer hold one of the slots. The others wait for the Manager: for TLS,
+for the name of their host, for a slot, for a database or the hash of a password. Of all together there may be
 `_WAITING_FACTOR` times as many, and only what exceeds that is evicted.
 
-If all places are taken, the connection that has owed its answer for longest is evicted, of the host that has
-the most places. A host that has fewer places than another one gets one at once; else the newcomer waits until
-the answer is `GRACE` seconds late, so that in a storm of reconnections all of them get in.
+If all slots are taken, the connection that has owed its answer for longest is evicted, of the host that holds
+the most slots. A host that holds fewer slots than another one gets one at once; else the new connection waits
+until the answer is `GRACE` seconds late, so that after a storm of reconnections all peers are admitted.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from msl_network_trio.limits.login_throttle import network_of
 from msl_network_trio.limits.quota import Quota
 from msl_network_trio.manager.open_files import open_files_limit
 
-_BYTES: Final = 64 * 1024 * 1024
-"""Maximum bytes that all unauthenticated connections together may have sent."""
+_MAX_BYTES: Final = 64 * 1024 * 1024
+"""Maximum bytes received from all unauthenticated connections together."""
 
 _WAITING_FACTOR: Final = 10
-"""Maximum number of connections that wait for the Manager, as a multiple of the capacity."""
+"""Maximum number of connections, as a multiple of the number of slots."""
 
 _OPEN_FILES: Final = 0.75
 """Maximum share of the open files of the process."""
@@ -36,29 +36,32 @@ GRACE: Final = 1.0
 
 
 class PoolEntry:
-    """One connection that is yet to be admitted.
+    """One connection that is not admitted yet.
 
     Args:
-        host: Where it comes from: its IP address. All of an IPv6 network count as one.
-        leave: Ends the connection; is given the reason.
+        host: The IP address of its host. All of an IPv6 network count as one.
+        evict: Closes the connection, for a reason.
 
     Attributes:
-        since: When it began to owe an answer, by Trio's clock.
-        place: Set when it has got a place, or has left; None: it does not wait for one.
+        host: The host or IPv6 network.
+        evict: See above.
+        size: Bytes received.
+        since: Time at which it got its slot.
+        slot: Set when it gets a slot, or is removed; None: it does not wait for one.
     """
 
-    __slots__ = ("host", "leave", "since", "size", "slot")
+    __slots__ = ("evict", "host", "since", "size", "slot")
 
-    def __init__(self, host: str, leave: Callable[[str], None]) -> None:
+    def __init__(self, host: str, evict: Callable[[str], None]) -> None:
         self.host = network_of(host)
-        self.leave = leave
+        self.evict = evict
         self.size = 0
         self.since = 0.0
         self.slot: trio.Event | None = None
 
 
 class _Group:
-    """Visitors by host, the oldest first."""
+    """Entries by host, the oldest first."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -75,7 +78,7 @@ class _Group:
         self.count += 1
 
     def discard(self, entry: PoolEntry) -> bool:
-        """Return whether the entry was here."""
+        """Remove an entry, and return whether it was in the group."""
         if entry not in self:
             return False
         entries = self._hosts[entry.host]
@@ -86,11 +89,11 @@ class _Group:
         return True
 
     def of_host(self, host: str) -> int:
-        """Return how many entries a host has here."""
+        """Return the number of entries of a host."""
         return len(self._hosts.get(host, ()))
 
     def hosts(self) -> Iterable[str]:
-        """Return the hosts that have entries here."""
+        """Return the hosts that have entries."""
         return self._hosts
 
     def oldest_of(self, host: str) -> PoolEntry:
@@ -98,15 +101,15 @@ class _Group:
         return next(iter(self._hosts[host]))
 
     def oldest(self) -> PoolEntry:
-        """Return the oldest entry of the host that has the most here."""
+        """Return the oldest entry of the host that has the most."""
         return self.oldest_of(max(self._hosts, key=self.of_host))
 
 
 class UnauthenticatedPool:
-    """The connections that are yet to be admitted.
+    """The connections that are not admitted yet.
 
     Args:
-        capacity: Maximum number of connections that owe an answer; None: no limit.
+        capacity: Number of slots, which are for connections that owe an answer; None: no limit.
 
     Attributes:
         evicted: Number of connections that were evicted.
@@ -117,12 +120,12 @@ class UnauthenticatedPool:
         self._most = max(
             self._capacity, min(_WAITING_FACTOR * self._capacity, _OPEN_FILES * open_files_limit())
         )
-        self._all = _Group()  # those that may be evicted, of whom some are in one of the next two
+        self._all = _Group()  # may be evicted; some are in one of the next two
         self._slots = _Group()
-        self._queue = _Group()  # waits for a place in `_slots`
+        self._queue = _Group()  # waits for a slot
         self._served = _Group()
-        self._said: Quota[PoolEntry] = Quota(
-            _BYTES,
+        self._received: Quota[PoolEntry] = Quota(
+            _MAX_BYTES,
             lambda entry: entry.host,
             lambda entry: self._evict(entry, "they have sent too much"),
         )
@@ -134,18 +137,18 @@ class UnauthenticatedPool:
     def __contains__(self, entry: PoolEntry) -> bool:
         return entry in self._all or entry in self._served
 
-    def enter(self, host: str, leave: Callable[[str], None]) -> PoolEntry:
+    def add(self, host: str, evict: Callable[[str], None]) -> PoolEntry:
         """Add a connection that has no slot yet; arguments as for `PoolEntry`."""
-        entry = PoolEntry(host, leave)
+        entry = PoolEntry(host, evict)
         self._all.add(entry)
         while len(self) > self._most:
             self._evict(self._all.oldest(), "max_unauthenticated")
         return entry
 
     async def acquire_slot(self, entry: PoolEntry) -> None:
-        """Note that a connection owes the Manager an answer; wait for a place for it.
+        """Wait for a slot for a connection that owes the Manager an answer now.
 
-        Returns at once if it owes one already, and when it is evicted.
+        Returns at once if it holds one already, and when it is evicted.
         """
         if entry not in self or entry in self._slots:
             return
@@ -158,7 +161,7 @@ class UnauthenticatedPool:
                 oldest = self._slots.oldest()
                 share = self._slots.of_host(oldest.host)
                 if self._slots.of_host(entry.host) < share - 1 or trio.current_time() >= oldest.since + GRACE:
-                    self._queue.discard(entry)  # else the place could be another one's
+                    self._queue.discard(entry)  # else it might get the slot of another entry
                     self._evict(oldest, "max_unauthenticated")
                     break
                 with trio.move_on_at(oldest.since + GRACE):
@@ -176,14 +179,14 @@ class UnauthenticatedPool:
         self._slots.add(entry)
 
     def release_slot(self, entry: PoolEntry) -> None:
-        """Note that a connection has answered and waits for the Manager; it is not evicted meanwhile."""
+        """Release the slot of a connection that waits for the Manager now; it is not evicted meanwhile."""
         if entry in self:
             self._all.discard(entry)
             self._served.add(entry)
             self._free_slot(entry)
 
     def _free_slot(self, entry: PoolEntry) -> None:
-        """Free the place of a connection, and give it to the queued one whose host has the fewest."""
+        """Free the slot of a connection, and give it to the queued one whose host holds the fewest."""
         if self._slots.discard(entry) and self._queue.count and self._slots.count < self._capacity:
             following = self._queue.oldest_of(min(self._queue.hosts(), key=self._slots.of_host))
             self._queue.discard(following)
@@ -191,36 +194,36 @@ class UnauthenticatedPool:
             assert following.slot is not None
             following.slot.set()
 
-    def receive(self, entry: PoolEntry, size: int) -> None:
-        """Note bytes that a connection has sent; the largest sender is evicted if they are too many."""
+    def count_received(self, entry: PoolEntry, size: int) -> None:
+        """Count bytes received; if they are too many, the largest sender of the busiest host is evicted."""
         entry.size += size
         if entry in self:
-            self._said.update(entry, entry.size)
+            self._received.update(entry, entry.size)
 
-    def leave(self, entry: PoolEntry) -> None:
-        """Remove a connection that was admitted or has ended; again does no harm."""
+    def remove(self, entry: PoolEntry) -> None:
+        """Remove a connection that was admitted or has ended; further calls have no effect."""
         if not (self._all.discard(entry) or self._served.discard(entry)):
             return
-        self._said.release(entry)
-        entry.leave = _nobody_is_here
+        self._received.release(entry)
+        entry.evict = _ignore
         if entry.slot is not None:
             entry.slot.set()
             self._queue.discard(entry)
         self._free_slot(entry)
 
-    def close(self, reason: str) -> None:
+    def evict_all(self, reason: str) -> None:
         """Evict all connections."""
         for entry in [*self._all, *self._served]:
-            tell = entry.leave
-            self.leave(entry)
-            tell(reason)
+            evict = entry.evict
+            self.remove(entry)
+            evict(reason)
 
     def _evict(self, entry: PoolEntry, why: str) -> None:
-        tell = entry.leave
-        self.leave(entry)
+        evict = entry.evict
+        self.remove(entry)
         self.evicted += 1
-        tell(f"Too many connections have not said yet who they are ({why})")
+        evict(f"Too many connections have not said yet who they are ({why})")
 
 
-def _nobody_is_here(_reason: str) -> None:
-    """Stand in for `PoolEntry.leave` once it has left, so that the original is not kept alive."""
+def _ignore(_reason: str) -> None:
+    """Replace `PoolEntry.evict` of an entry that was removed, which keeps the connection alive."""

@@ -363,9 +363,9 @@ async def test_it_may_wait_only_if_it_is_alone_and_nobody_else_has_anything_to_d
         loops = manager._peer_loops
         await until(loops.is_quiescent)
 
-        entry = manager._unauthenticated.enter("192.0.2.1", lambda reason: None)
+        entry = manager._unauthenticated.add("192.0.2.1", lambda reason: None)
         assert not loops.is_quiescent(), "somebody is about to make the connection secure"
-        manager._unauthenticated.leave(entry)
+        manager._unauthenticated.remove(entry)
         assert loops.is_quiescent()
 
         stranger = await reach(manager)

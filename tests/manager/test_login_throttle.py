@@ -170,7 +170,7 @@ async def test_who_goes_while_it_waits_for_its_turn_leaves_nothing_behind(lab, m
         while sum(attempt_counts(lab)) < 15:
             await trio.sleep(0.001)
     assert attempt_counts(lab) == (10, 5)
-    lab._peer_loops._unauthenticated.close("the test wants it")
+    lab._peer_loops._unauthenticated.evict_all("the test wants it")
     with trio.fail_after(20):
         while sum(attempt_counts(lab)):
             await trio.sleep(0.001)

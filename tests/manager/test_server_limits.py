@@ -59,12 +59,12 @@ async def test_who_does_not_say_who_it_is_makes_room_for_those_who_may(autojump_
 
 async def owing(room, host, name, gone):
     """Have somebody enter the pool and wait for a slot."""
-    entry = room.enter(host, lambda _: gone.append(name))
+    entry = room.add(host, lambda _: gone.append(name))
     await room.acquire_slot(entry)
     return entry
 
 
-async def test_who_fills_the_lobby_is_in_his_own_way_only(autojump_clock):
+async def test_who_fills_the_pool_is_in_his_own_way_only(autojump_clock):
     gone: list[str] = []
     full = UnauthenticatedPool(5)
     await owing(full, "good", "good", gone)
@@ -77,7 +77,7 @@ async def test_who_fills_the_lobby_is_in_his_own_way_only(autojump_clock):
     assert (len(full), full.evicted) == (5, 17)
 
 
-async def test_all_addresses_of_an_ipv6_network_are_one_host_in_the_lobby(autojump_clock):
+async def test_all_addresses_of_an_ipv6_network_are_one_host_in_the_pool(autojump_clock):
     gone: list[str] = []
     full = UnauthenticatedPool(5)
     await owing(full, "2001:db8:1::1", "good", gone)
@@ -92,7 +92,7 @@ async def test_those_who_wait_for_the_manager_are_not_evicted(autojump_clock):
     working = [await owing(room, "h", f"working {number}", gone) for number in range(2)]
     for entry in working:
         room.release_slot(entry)
-    handshakes = [room.enter("h", lambda _: gone.append("handshake")) for _ in range(10)]
+    handshakes = [room.add("h", lambda _: gone.append("handshake")) for _ in range(10)]
     owed = [await owing(room, "h", f"owing {number}", gone) for number in range(5)]
     assert gone == ["owing 0", "owing 1", "owing 2"]
     assert all(entry in room for entry in [*working, *handshakes, *owed[3:]])
@@ -106,9 +106,9 @@ async def test_there_is_a_bound_for_those_who_wait_for_the_manager_too(autojump_
     room = UnauthenticatedPool(2)
     working = await owing(room, "good", "working", gone)
     room.release_slot(working)
-    room.enter("good", lambda _: gone.append("good"))
+    room.add("good", lambda _: gone.append("good"))
     for number in range(30):
-        room.enter("bad", lambda _, number=number: gone.append(f"bad {number}"))
+        room.add("bad", lambda _, number=number: gone.append(f"bad {number}"))
     assert gone == [f"bad {number}" for number in range(12)]
     assert len(room) == 20
 
@@ -117,7 +117,7 @@ async def test_no_more_connections_wait_than_files_may_be_open(monkeypatch):
     monkeypatch.setattr(unauthenticated, "open_files_limit", lambda: 1000)
     room = UnauthenticatedPool(200)
     for _ in range(2000):
-        room.enter("h", lambda _: None)
+        room.add("h", lambda _: None)
     assert len(room) == 750
 
 
@@ -130,7 +130,7 @@ async def test_a_storm_in_which_everybody_answers_costs_nobody_the_connection(au
     async def connect(number):
         entry = await owing(room, f"h{number % hosts}", f"{number}", gone)
         await trio.sleep(0.9)
-        room.leave(entry)
+        room.remove(entry)
         done.append(number)
 
     async with trio.open_nursery() as nursery:
@@ -147,73 +147,73 @@ async def test_a_place_that_is_given_to_one_who_leaves_goes_to_the_next(autojump
     entries = []
 
     async def wait(number):
-        entry = room.enter("h", lambda _: gone.append(f"{number}"))
+        entry = room.add("h", lambda _: gone.append(f"{number}"))
         entries.append(entry)
         with scopes[number]:
             await room.acquire_slot(entry)
         if scopes[number].cancelled_caught:
-            room.leave(entry)
+            room.remove(entry)
 
     async with trio.open_nursery() as nursery:
         for number in range(2):
             nursery.start_soon(wait, number)
             await wait_all_tasks_blocked()
         scopes[0].cancel()
-        room.leave(first)  # in the same moment
+        room.remove(first)  # in the same moment
     assert gone == []
     assert room._slots.count == 1
     assert entries[1] in room._slots
 
 
-async def test_who_waits_for_a_place_when_the_lobby_is_closed_is_told(autojump_clock):
+async def test_who_waits_for_a_slot_when_the_pool_is_closed_is_told(autojump_clock):
     gone: list[str] = []
     room = UnauthenticatedPool(1)
     async with trio.open_nursery() as nursery:
         await owing(room, "h", "first", gone)
         nursery.start_soon(owing, room, "h", "second", gone)
         await wait_all_tasks_blocked()
-        room.close("the end")
+        room.evict_all("the end")
     assert (gone, len(room), room._slots.count, room._queue.count) == (["first", "second"], 0, 0, 0)
 
 
-async def test_the_lobby_forgets_those_who_leave():
-    entries = [(room := UnauthenticatedPool(None)).enter("h", lambda _: pytest.fail("evicted"))]
-    entries += [room.enter(f"h{number % 3}", lambda _: pytest.fail("evicted")) for number in range(1000)]
+async def test_the_pool_forgets_those_who_leave():
+    entries = [(room := UnauthenticatedPool(None)).add("h", lambda _: pytest.fail("evicted"))]
+    entries += [room.add(f"h{number % 3}", lambda _: pytest.fail("evicted")) for number in range(1000)]
     for entry in entries:
-        room.receive(entry, 10)
+        room.count_received(entry, 10)
         await room.acquire_slot(entry)
         if entry is entries[5]:
             room.release_slot(entry)
-        room.leave(entry)
-        room.leave(entry)
+        room.remove(entry)
+        room.remove(entry)
     groups = (room._all, room._slots, room._queue, room._served)
-    assert (len(room), [[*group] for group in groups], room._said.size) == (0, [[]] * 4, 0)
+    assert (len(room), [[*group] for group in groups], room._received.size) == (0, [[]] * 4, 0)
 
 
 def test_who_has_sent_most_goes_when_all_together_have_sent_too_much(monkeypatch):
-    monkeypatch.setattr(unauthenticated, "_BYTES", 1000)
+    monkeypatch.setattr(unauthenticated, "_MAX_BYTES", 1000)
     gone: list[str] = []
     room = UnauthenticatedPool(None)
-    small = room.enter("h", lambda _: gone.append("small"))
-    large = room.enter("h", lambda _: gone.append("large"))
-    room.receive(large, 900)
-    room.receive(small, 100)
+    small = room.add("h", lambda _: gone.append("small"))
+    large = room.add("h", lambda _: gone.append("large"))
+    room.count_received(large, 900)
+    room.count_received(small, 100)
     assert gone == []
-    room.receive(small, 1)
+    room.count_received(small, 1)
     assert gone == ["large"]
-    room.receive(small, 899)
+    room.count_received(small, 899)
     assert gone == ["large"]
 
 
 def test_who_sends_much_from_many_connections_is_in_his_own_way_only(monkeypatch):
-    monkeypatch.setattr(unauthenticated, "_BYTES", 1000)
+    monkeypatch.setattr(unauthenticated, "_MAX_BYTES", 1000)
     gone: list[str] = []
     room = UnauthenticatedPool(None)
-    good = room.enter("good", lambda _: gone.append("good"))
-    room.receive(good, 300)
+    good = room.add("good", lambda _: gone.append("good"))
+    room.count_received(good, 300)
     for number in range(10):
-        bad = room.enter("bad", lambda _, number=number: gone.append(f"bad {number}"))
-        room.receive(bad, 100 + number)
+        bad = room.add("bad", lambda _, number=number: gone.append(f"bad {number}"))
+        room.count_received(bad, 100 + number)
     # The one of the good host has sent more than each of the others.
     assert gone == ["bad 6", "bad 7", "bad 8", "bad 9"]
 
