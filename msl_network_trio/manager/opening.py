@@ -28,7 +28,7 @@ from msl_network_trio.web.http_server import HttpServer
 
 
 class ManagerOpening:
-    """What `open_manager` returns, to be entered with ``async with``."""
+    """The result of `open_manager`, to be entered with ``async with``."""
 
     def __init__(self, settings: ManagerSettings) -> None:
         self._settings = settings
@@ -40,7 +40,7 @@ class ManagerOpening:
         http_server = HttpServer(
             origins=settings.websocket_origins,
             read_limit=settings.read_limit,
-            buffer_limit=2 * IDENTITY_LIMIT,  # until a peer has said who it is, see PeerLoops
+            buffer_limit=2 * IDENTITY_LIMIT,  # until the peer is admitted, see PeerLoops
         )
         listener = None if settings.in_memory else await listen_tcp(settings.host, settings.port)
         web_listener: Listener | None = None
@@ -65,7 +65,7 @@ class ManagerOpening:
         port = 0 if listener is None else listener.port
         websocket_port = None if web_listener is None else web_listener.port
         self._manager = Manager(settings, port, pair, database, websocket_port, gateways)
-        # Not with 'async with', so that what the body raises comes out as it is, in no group.
+        # Not with 'async with', so that an exception of the body is raised as it is, in no group.
         self._nursery = trio.open_nursery()
         nursery = await self._nursery.__aenter__()
         nursery.start_soon(self._manager.run, listeners, name=self._manager.name)
@@ -84,7 +84,7 @@ class ManagerOpening:
 
 
 def _database(settings: ManagerSettings) -> str | os.PathLike[str] | None:
-    """The database of a Manager. One in memory leaves nothing behind, unless it was told to."""
+    """Return the file of the database; a Manager in memory has none by default."""
     return IN_MEMORY if settings.in_memory and settings.database is None else settings.database
 
 
@@ -119,41 +119,41 @@ def open_manager(
     drain: float = 0.0,
     **limits: Unpack[Limits],
 ) -> ManagerOpening:
-    """Run a Manager for the length of an ``async with`` block, at whose end every connection is closed.
+    """Run a Manager for the duration of an ``async with`` block, at whose end every connection is closed.
 
     Args:
-        host: The host name or address at which to listen; None: at all addresses of this computer.
-        port: The port at which to listen; 0: any free one.
-        websocket_port: The port at which to listen for WebSocket, and to show a page to browsers; 0: any free
-            one; None: none. Whoever connects there is served like those at the other port.
+        host: The host name or address to listen at; None: all addresses of this computer.
+        port: The port to listen at; 0: any free one.
+        websocket_port: The port for WebSocket and for a page for browsers; 0: any free one; None: none. Peers
+            at this port are served like those at the other one.
         websocket_origins: The origins, such as ``"https://lab.example"``, whose pages may connect, besides
             those of the host and port that they connect to; ``"*"``: all of them.
-        auth_hostname: Whether only trusted hosts may connect: those in the database.
-        auth_login: Whether who connects has to log in as a user that is in the database.
+        auth_hostname: Whether only trusted hosts, those in the database, may connect.
+        auth_login: Whether peers have to log in as a user in the database.
         auth_password: The password that every peer has to know; None: none. Without any of these three there
             is no authentication.
-        database: The file of the database, which is made if it does not exist; None: the one in the folder
+        database: The file of the database, which is created if it does not exist; None: the one in the folder
             that is shared with msl-network, or, if the Manager is in memory, none.
-        disable_tls: Whether to do without TLS.
+        disable_tls: Whether connections are made without TLS.
         cert_file: The certificate (PEM). If neither it nor `key_file` is given, key and certificate are kept
-            in the folder that is shared with msl-network, and made there if they do not exist.
+            in the folder that is shared with msl-network, and created there if they do not exist.
         key_file: The private key (PEM) of the certificate.
-        key_file_password: What the private key is encrypted with, or a file with that in its first line.
-        in_memory: Whether to have no network at all: peers connect with ``transport=manager.dial``.
-        alone: Whether nothing else runs in this event loop. Then the Manager is faster: it may stop the loop
-            for up to three milliseconds while it waits for the next line.
-        trusted_gateways: The hosts, by name or address, whose word counts for the address of who is behind
-            them: gateways (see `open_gateway`), and proxies in front of `websocket_port`, which have to set
-            ``X-Forwarded-For``.
-        drain: For how many seconds to wait at the end, at the most, until no request waits for its answer.
-        limits: What to put up with, see `Limits`.
+        key_file_password: The password of the private key, or a file with it in the first line.
+        in_memory: Whether there is no network: peers connect with ``transport=manager.dial``.
+        alone: Whether nothing else runs in this event loop. A Manager with a dedicated event loop is faster:
+            it may block the loop for up to three milliseconds while it waits for the next line.
+        trusted_gateways: The hosts, by name or address, that are trusted to state the address of the peers
+            behind them: gateways (see `open_gateway`), and proxies in front of `websocket_port`, which have
+            to set ``X-Forwarded-For``.
+        drain: Maximum seconds to wait at the end until no request is open.
+        limits: The limits, see `Limits`.
 
     Raises:
         OSError: The port is in use, the host is none of this computer, or a file cannot be used.
         AuthenticationError: Users have to log in, and there are none.
-        ValueError: An argument makes no sense.
+        ValueError: An argument is invalid.
     """
-    # So that a traceback with the values of variables, as crash reports have it, shows no secrets.
+    # Crash reports show the values of variables in tracebacks: these would be secrets.
     auth_password, key_file_password = hide(auth_password), hide(key_file_password)
     return ManagerOpening(
         ManagerSettings(

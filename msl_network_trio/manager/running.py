@@ -1,4 +1,7 @@
-"""A Manager as a program: from the start until a signal, or until its Services have ended."""
+"""The Manager as a program: it runs until a signal, or until its Services have ended.
+
+The functions block, and run Trio in the calling thread.
+"""
 
 from __future__ import annotations
 
@@ -54,44 +57,43 @@ def run_forever(
 ) -> None:
     """Run a Manager until SIGINT (Ctrl-C), SIGTERM, SIGHUP or, on Windows, CTRL_BREAK; a blocking function.
 
-    All connections are closed in the end. A second signal, while that is done, ends the process at once. Only
-    the main thread of a program receives signals: in another one this function does not return. A signal
-    that is ignored when this is called (``nohup``), or has a handler of the program, is left alone.
+    All connections are closed at the end. A second signal meanwhile ends the process at once. Only the main
+    thread of a program receives signals: in another one this function does not return. A signal that is
+    ignored when this is called (``nohup``), or has a handler of the program, is not changed.
 
     Args:
-        host: The host name or address at which to listen; None: at all addresses of this computer.
-        port: The port at which to listen; 0: any free one, which is in the line that is logged.
+        host: The host name or address to listen at; None: all addresses of this computer.
+        port: The port to listen at; 0: any free one, which is logged.
         websocket_port: The port for WebSocket, and for browsers; see `open_manager`.
         websocket_origins: The origins whose pages may connect; see `open_manager`.
-        auth_hostname: Whether only trusted hosts may connect: those in the database.
-        auth_login: Whether who connects has to log in as a user that is in the database.
-        auth_password: The password that every peer has to know, or the path of a file whose first line it
-            is; None: none. Without any of these three there is no authentication.
-        database: The file of the database, which is made if it does not exist; None: the one in the folder
+        auth_hostname: Whether only trusted hosts, those in the database, may connect.
+        auth_login: Whether peers have to log in as a user in the database.
+        auth_password: The password that every peer has to know, or the path of a file with it in the first
+            line; None: none. Without any of these three there is no authentication.
+        database: The file of the database, which is created if it does not exist; None: the one in the folder
             that is shared with msl-network.
-        disable_tls: Whether to do without TLS.
+        disable_tls: Whether connections are made without TLS.
         cert_file: The certificate (PEM). If neither it nor `key_file` is given, key and certificate are kept
-            in the folder that is shared with msl-network, and made there if they do not exist.
+            in the folder that is shared with msl-network, and created there if they do not exist.
         key_file: The private key (PEM) of the certificate.
-        key_file_password: What the private key is encrypted with, or the path of a file whose first line it
-            is.
-        log_level: From which level on to log, by name or number.
-        log_file: The file to log to as well; None: a new one in the folder that is shared with msl-network.
-        log_format: How to write the log: ``"text"``, or ``"json"``, one object a line.
-        log_rotate: When to begin the log file anew: from a size on, such as ``"10M"``, or ``"hourly"``,
-            ``"daily"``, ``"weekly"``; None: never.
-        log_keep: How many old log files to keep then.
-        trusted_gateways: The hosts whose word counts for the address of who is behind them; see
+        key_file_password: The password of the private key, or the path of a file with it in the first line.
+        log_level: The minimum level to log, by name or number.
+        log_file: The log file; None: a new one in the folder that is shared with msl-network.
+        log_format: The format of the log: ``"text"``, or ``"json"``, one object per line.
+        log_rotate: When to start a new log file: at a size, such as ``"10M"``, or ``"hourly"``, ``"daily"``,
+            ``"weekly"``; None: never.
+        log_keep: Number of old log files to keep.
+        trusted_gateways: The hosts that are trusted to state the address of the peers behind them; see
             `open_manager`.
-        drain: For how many seconds to wait after a signal, at the most, until no request is open any more.
-        limits: What to put up with, see `Limits`.
+        drain: Maximum seconds to wait after a signal until no request is open.
+        limits: The limits, see `Limits`.
 
     Raises:
         OSError: The port is in use, the host is none of this computer, or a file cannot be used.
         CertificateError: Key or certificate cannot be used.
         AuthenticationError: There is no password in the file of the password, or users have to log in and
             there are none.
-        ValueError: An argument makes no sense.
+        ValueError: An argument is invalid.
     """
     auth_password, key_file_password = hide(auth_password), hide(key_file_password)
     _run(
@@ -125,13 +127,13 @@ def run_services(*services: Service, **kwargs: Any) -> None:
 
     Args:
         services: The Services, not started.
-        kwargs: Keyword arguments of `run_forever` and of `Service.start`, each for whom it is for; others are
-            ignored. ``auth_password`` and ``password_manager`` are the same.
+        kwargs: Keyword arguments of `run_forever` and of `Service.start`; others are ignored.
+            ``auth_password`` and ``password_manager`` are the same.
 
     Raises:
-        TypeError: One of the services is none.
-        ValueError: There are no services, or an argument makes no sense.
-        Exception: See `run_forever`; and whatever ended a Service.
+        TypeError: One of the services is no Service.
+        ValueError: There are no services, or an argument is invalid.
+        Exception: See `run_forever`; or the error of a Service.
     """
     for service in services:
         if not isinstance(service, Service):
@@ -145,9 +147,9 @@ def run_services(*services: Service, **kwargs: Any) -> None:
 
 
 def filter_run_forever_kwargs(**kwargs: Any) -> dict[str, Any]:
-    """Return those of the keyword arguments that `run_forever` takes.
+    """Return the keyword arguments of `run_forever` among those given.
 
-    ``password_manager``, as a Service calls it, becomes ``auth_password``, as a Manager does.
+    ``password_manager``, the name in a Service, becomes ``auth_password``, the name in a Manager.
     """
     names = [*inspect.signature(run_forever).parameters, *Limits.__annotations__]
     known = {name: kwargs[name] for name in names if name in kwargs and name != "limits"}
@@ -207,7 +209,7 @@ async def _main(
             nursery.start_soon(_end_with_manager, manager, nursery.cancel_scope)
             signals.on_stop(partial(_stop, services, nursery.cancel_scope))
             if services:
-                # What is trusted is the Manager's own certificate; which names it is for does not matter.
+                # Only the Manager's own certificate is trusted; its names do not matter.
                 kwargs = {"assert_hostname": False, **service_kwargs, **manager.connect_kwargs()}
                 hide_secrets(kwargs)
                 failure = await _run_services(services, kwargs)
@@ -218,7 +220,7 @@ async def _main(
 
 
 def _stop(services: Sequence[Service], scope: trio.CancelScope) -> None:
-    """End Services in order, and with them the program; if there are none, end it."""
+    """Stop the Services, with which the program ends; without Services, end the program."""
     if not services:
         scope.cancel()
     for service in services:
@@ -226,16 +228,16 @@ def _stop(services: Sequence[Service], scope: trio.CancelScope) -> None:
 
 
 async def _run_services(services: Sequence[Service], kwargs: dict[str, Any]) -> Exception | None:
-    """Run Services until all have ended, or one has failed; return the exception of that one."""
+    """Run Services until all have ended or one has failed; return the exception of that one."""
     failure: Exception | None = None
 
     async def run(service: Service) -> None:
         nonlocal failure
         try:
-            # Not service.run(): a subclass may have a method of that name for something else.
+            # Not service.run(), since a subclass may have another method of that name.
             await Service.run(service, **kwargs)
         except ConnectionLost as error:
-            # Most likely the Manager has been shut down, which is no failure of the Service.
+            # Most likely the Manager was shut down, which is no failure of the Service.
             logger.warning("%s", error)
         except Exception as error:
             logger.exception("%r has failed", service)

@@ -1,4 +1,7 @@
-"""The Manager: a hub that Services and clients connect to."""
+"""The Manager: assembles protocol, peer loops and database, and runs their tasks until the shutdown.
+
+Runs in the Trio thread.
+"""
 
 from __future__ import annotations
 
@@ -36,22 +39,22 @@ from msl_network_trio.transport.listening import Listener
 from msl_network_trio.transport.memory import MemoryStream, memory_pair
 from msl_network_trio.web.http_server import HttpServer
 
-_LAST_WORDS = 0.5
-"""How many seconds peers have at the end of the Manager to read what it says last."""
+_FLUSH_TIMEOUT = 0.5
+"""Seconds for peers to read the last lines at the end of the Manager."""
 
 
 class Manager:
-    """A Manager that runs, as `open_manager` gives it.
+    """A running Manager, see `open_manager`.
 
     Attributes:
-        name: What it calls itself, ``"Manager[HOST:port]"``.
-        port: The number of its port; 0 if it runs in memory.
-        websocket_port: The number of its port for WebSocket and HTTP; None if it has none.
+        name: Its network name, ``"Manager[HOST:port]"``.
+        port: Its port; 0 if it is in memory.
+        websocket_port: Its port for WebSocket and HTTP; None if it has none.
         certificate: The file with the certificate that clients have to trust; None without TLS.
-        closed: Set when it has been shut down and nothing of it runs any more.
+        closed: Set when it is shut down and all its tasks have ended.
     """
 
-    def __init__(  # noqa: PLR0917 - nobody else makes one
+    def __init__(  # noqa: PLR0917 - called by ManagerOpening only
         self,
         settings: ManagerSettings,
         port: int,
@@ -66,8 +69,8 @@ class Manager:
         self.certificate = None if pair is None else pair.path
         self._settings = settings
         self._memory_ports = count(1)
-        # Shielded, since only shutdown() ends it: with what a cancellation from outside would raise here,
-        # what the block of `open_manager` itself raises would be lost.
+        # Shielded, since only shutdown() ends it: the exception of a cancellation from outside would replace
+        # that of the block of `open_manager`.
         self._scope = trio.CancelScope(shield=True)
         self._listening = trio.CancelScope()
         self._drain = settings.drain
@@ -140,38 +143,38 @@ class Manager:
 
     @property
     def host(self) -> str:
-        """The host at which it is reached from this computer."""
+        """The host to reach it from this computer."""
         host = self._settings.host
         return "localhost" if host in {None, "", "0.0.0.0", "::"} else str(host)
 
     def identity(self) -> dict[str, Any]:
-        """Who it is and who is connected to it, as it answers the ``identity`` request."""
+        """Return its identity with its clients and Services, as it answers the ``identity`` request."""
         return self._protocol.identity()
 
     def status(self) -> dict[str, Any]:
-        """How it is doing, as it answers the admin request ``status``."""
+        """Return its status, as it answers the admin request ``status``."""
         return self._status.tell()
 
     async def reload_certificate(self) -> dict[str, Any]:
         """Read key and certificate from their files again, and use them for new connections.
 
-        Connections that are open go on with what they have.
+        Open connections are not affected.
 
         Returns:
             The file of the ``certificate``, its SHA-256 ``fingerprint``, and when it ``expires`` (ISO 8601).
 
         Raises:
-            CertificateError: They cannot be used, and those that are in use stay so; or there is no TLS.
+            CertificateError: They cannot be used, and the previous ones stay in use; or there is no TLS.
         """
         if self._certificate is None:
             raise CertificateError(f"{self.name} does without TLS, and has no certificate to load")
         return await self._certificate.reload()
 
     def connect_kwargs(self, transport: Literal["tcp", "websocket"] = "tcp") -> dict[str, Any]:
-        """The arguments with which `connect` and `Service.run` reach it from this computer.
+        """Return the arguments of `connect` and `Service.run` to reach it from this computer.
 
         Args:
-            transport: By which of its ports.
+            transport: The kind of its port.
 
         Raises:
             ValueError: It has no port for WebSocket.
@@ -195,7 +198,7 @@ class Manager:
 
     @trio.lowlevel.enable_ki_protection
     async def dial(self) -> MemoryStream:
-        """Open a connection in memory; what ``connect(transport=manager.dial)`` calls.
+        """Open a connection in memory, as ``connect(transport=manager.dial)`` does.
 
         Raises:
             ConnectionLost: The Manager has been shut down.
@@ -210,11 +213,11 @@ class Manager:
         return theirs
 
     def shutdown(self, drain: float | None = None) -> None:
-        """End it: every peer is told so, and sees its connection closed. Calling it again does no harm.
+        """Shut the Manager down: every peer gets a last line, and its connection is closed. Idempotent.
 
         Args:
-            drain: For how many seconds to wait, at the most, until no request waits for its answer; new ones
-                are refused meanwhile. None: what `open_manager` was told.
+            drain: Maximum seconds to wait until no request is open; new ones are refused meanwhile. None: the
+                argument of `open_manager`.
         """
         if drain is not None:
             self._drain = drain
@@ -222,7 +225,7 @@ class Manager:
         self._listening.cancel()
 
     async def wait_closed(self) -> None:
-        """Wait until it has been shut down and nothing of it runs any more."""
+        """Wait until it is shut down and all its tasks have ended."""
         await self.closed.wait()
 
     def __repr__(self) -> str:
@@ -255,7 +258,7 @@ class Manager:
                             for listener, http_server in listeners:
                                 accept = partial(self._acceptor.accept, self._nursery, http_server)
                                 listening.start_soon(listener.serve, accept, self._nursery)
-                            await trio.sleep_forever()  # in memory there is nothing to listen to
+                            await trio.sleep_forever()  # in memory there are no listeners
                     await self._end()
                     self._nursery.cancel_scope.cancel()
         finally:
@@ -264,7 +267,7 @@ class Manager:
             self.closed.set()
 
     async def _end(self) -> None:
-        """Let requests that wait be answered, and say goodbye."""
+        """Wait for open requests, and close all connections."""
         protocol = self._protocol
         if self._drain and not protocol.is_quiet:
             emit(
@@ -283,11 +286,11 @@ class Manager:
         protocol.say_goodbye()
         self._unauthenticated.evict_all(f"{self.name} is shutting down")
         self._peer_loops.flush()
-        await self._peer_loops.wait_none_left(_LAST_WORDS)
+        await self._peer_loops.wait_none_left(_FLUSH_TIMEOUT)
 
 
 def make_context(settings: ManagerSettings) -> tuple[ssl.SSLContext, Path]:
-    """Load key and certificate; blocking."""
+    """Load key and certificate of a Manager; blocking."""
     return server_context(
         host=settings.host,
         cert_file=settings.cert_file,

@@ -1,4 +1,4 @@
-"""What a Manager can be told."""
+"""Settings of a Manager: the arguments of `open_manager`, checked. Pure data."""
 
 from __future__ import annotations
 
@@ -22,61 +22,62 @@ from msl_network_trio.validators import (
 
 
 class Limits(TypedDict, total=False):
-    """What a Manager puts up with, as keyword arguments of `open_manager` and `run_forever`.
+    """The limits of a Manager, as keyword arguments of `open_manager` and `run_forever`.
 
-    Those that can be None have no limit then. The defaults, in brackets, are far from what the peers of a
-    laboratory need, and near enough to protect the computer. Whoever exceeds one is told so, with its name.
+    None means that there is no limit, where that is allowed. The defaults, in brackets, are far above the needs
+    of the peers of a laboratory, and low enough to protect the computer. A peer that exceeds a limit gets an
+    error with the name of the limit.
     """
 
     read_limit: int | None
-    """The largest line to accept, in bytes (256 MiB). A peer that sends a longer one is dropped."""
+    """Maximum bytes of a line (256 MiB). A peer that sends a longer one is dropped."""
 
     max_backlog: int
-    """How many bytes may wait for a peer that does not read before it is dropped (256 MiB). For all together
-    four times as much may; then that one is dropped for whom most does."""
+    """Maximum bytes queued for a peer, which is dropped beyond that (256 MiB). For all peers
+    together the limit is four times as much; beyond that the peer with the largest backlog is dropped."""
 
     stalled_after: float
-    """For how many seconds a peer may take nothing of what waits for it before it is dropped (60)."""
+    """Seconds in which a peer accepts nothing of what is queued for it until it is dropped (60)."""
 
     max_connections: int | None
-    """How many clients and Services may be connected (5,000). More are rejected."""
+    """Maximum number of admitted clients and Services (5,000). More are rejected."""
 
     max_unauthenticated: int | None
-    """How many connections may owe an answer before they have said who they are (200). If there is one more,
-    the one that has owed it for longest has to go, of the host that has the most of them."""
+    """Maximum number of connections that owe an answer of the handshake (200). Beyond that, the one that has
+    owed it for longest is dropped, of the host that has the most."""
 
     handshake_timeout: float
-    """How many seconds a peer may take to say who it is; a person may have to type a password (300)."""
+    """Seconds for a peer to make the handshake, in which a person may have to type a password (300)."""
 
     tls_timeout: float
-    """How many seconds a TLS handshake may take, in which no person is asked anything (10)."""
+    """Seconds for a TLS handshake, in which no person is involved (10)."""
 
     max_links: int | None
-    """With how many Services a client may be linked (1,000). More links are refused."""
+    """Maximum number of Services with which a client is linked (1,000). More links are refused."""
 
     max_requests: int | None
-    """How many requests of a client may wait for their answers (100,000). More are refused."""
+    """Maximum number of open requests of a client (100,000). More are refused."""
 
     notification_rate: int | None
-    """How many notifications per second a Service may emit (100,000). More are dropped."""
+    """Maximum number of notifications per second of a Service (100,000). More are dropped."""
 
     replace_after: float | None
-    """For how many seconds after a probe nothing may be heard of a Service, not even by TCP, before one of
-    the same name, host and user takes its place (5); at least 30 where TCP does not tell. None: for ever."""
+    """Seconds of silence after a probe, even of TCP, until a Service may be replaced by one of the same name,
+    host and user (5); at least 30 where the system does not tell. None: it is never replaced."""
 
     login_attempts: int | None
-    """How many logins of one user from one host may fail within `login_memory` (10). Then more are refused.
-    After ten times as many of one host those are whose users have not logged in from there before."""
+    """Maximum number of failed logins of one user from one host within `login_memory` (10). More logins are
+    refused. After ten times as many of one host, so are those of users that have not logged in from it."""
 
     login_memory: float
-    """After how many seconds a failed login is forgotten (60)."""
+    """Seconds after which a failed login is forgotten (60)."""
 
     login_delay: float
-    """For how many seconds a login has to wait for each one of its user and host that has failed (0.5); 5 at
-    most. Nobody else waits."""
+    """Seconds by which each failed login of a user and host delays the next one (0.5); at most 5 in total.
+    Other logins are not delayed."""
 
     max_records: int | None
-    """How many rows the database keeps of who has connected (1,000,000). Then the oldest are removed."""
+    """Maximum number of rows in the table of connections (1,000,000). Beyond that the oldest are removed."""
 
 
 def _port(name: str, value: object) -> int:
@@ -99,7 +100,7 @@ def _is_password(settings: ManagerSettings, attribute: attrs.Attribute[Any], val
 
 @attrs.frozen(kw_only=True)
 class ManagerSettings:
-    """The arguments of `open_manager`, checked; see there for what they mean."""
+    """The arguments of `open_manager`, checked; see there."""
 
     host: str | None = None
     port: int = attrs.field(default=PORT, validator=converted(_port))
@@ -136,7 +137,7 @@ class ManagerSettings:
     max_records: int | None = attrs.field(default=1_000_000, validator=optional(_positive))
 
     def __attrs_post_init__(self) -> None:
-        _ = self.authentication  # which checks that it is one
+        _ = self.authentication  # checks that there is at most one
         if self.in_memory and self.websocket_port is not None:
             raise ValueError("A Manager in memory has no websocket_port")
         if isinstance(self.websocket_origins, str):
@@ -146,9 +147,9 @@ class ManagerSettings:
 
     @property
     def authentication(self) -> Authentication:
-        """What peers have to show.
+        """The authentication method.
 
         Raises:
-            ValueError: It is more than one thing.
+            ValueError: There is more than one.
         """
         return Authentication(self.auth_password, self.auth_hostname, self.auth_login)
