@@ -1,4 +1,4 @@
-"""How msl-network 1.0.0 and msl-network-trio behave when something goes wrong, side by side.
+"""A comparison of the failures of the clients of msl-network 1.0.0 and msl-network-trio.
 
 Run as ``python -m tests.failures``, with ``--markdown`` for a table in Markdown. Every case is played twice, once
 by the client of msl-network and once by ours, each in a process of its own and with a real msl-network 1.0.0
@@ -34,19 +34,19 @@ import trio
 from tests.interop.reference import Manager, Process, start_manager
 
 PATIENCE = 4.0
-"""After how many seconds without news a client counts as one that waits for ever."""
+"""Seconds without output after which a client counts as hanging."""
 
 PROMPT = 2.0
-"""How many seconds our client may take for what it has to do at once."""
+"""Maximum seconds for operations that our client must complete at once."""
 
 PROBE_AFTER = 1.0
-"""The ``probe_after`` of our client; its default of 5 s would only make this take longer."""
+"""The ``probe_after`` of our client, shorter than the default of 5 s to save time."""
 
 ROUNDS = 100
-"""How often requests are made at the same time, unless an answer is wrong before."""
+"""Maximum rounds of concurrent requests; the first wrong answer ends them."""
 
 LOGINS = 20
-"""The same, where every round needs a client of its own."""
+"""The same, for cases in which each round needs a new client."""
 
 USER = ("alice", "pw-a", True)
 
@@ -59,13 +59,13 @@ def shortened(text: str, length: int) -> str:
 
 
 def shown(result: Any) -> str:
-    if isinstance(result, dict) and "services" in result:  # the identities of everybody, which are long
+    if isinstance(result, dict) and "services" in result:  # identities are too long to show
         return f"{{..., 'services': {list(result['services'])}}}"
     return shortened(repr(result), 60)
 
 
 def described(error: BaseException) -> str:
-    """The class and the first line of an exception; of an answer that only introduces, also the last line."""
+    """Return the class and the first line of an exception, and its last line if the first only introduces it."""
     lines = str(error).splitlines() or [""]
     text = lines[0]
     if text.endswith("returned the following exception:"):
@@ -75,15 +75,15 @@ def described(error: BaseException) -> str:
 
 @attrs.define
 class Notes:
-    """What is observed: steps that begin, and what comes of them.
+    """The observations of a case: its steps and their outcomes.
 
     Args:
-        tell: Called with each piece of news.
+        tell: Called with each observation.
     """
 
     tell: Callable[[dict[str, Any]], None] = attrs.field(default=lambda _: None)
     outcomes: dict[str, str | None] = attrs.field(factory=dict)
-    """By the names of the steps; None: has not ended."""
+    """The outcomes by the names of the steps; None: the step has not ended."""
 
     def begin(self, step: str) -> None:
         self.outcomes[step] = None
@@ -97,7 +97,7 @@ class Notes:
         self.end(step, shown(result))
 
     def call(self, step: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function, and note what it returns or raises; return either."""
+        """Call a function, record its result or exception, and return it."""
         self.begin(step)
         try:
             result = function(*args, **kwargs)
@@ -108,13 +108,13 @@ class Notes:
         return result
 
     def call_in_thread(self, step: str, function: Callable[..., Any], *args: Any) -> None:
-        """Call a function that may never return, and look on for half a second."""
+        """Call a function that may hang in a thread, and wait half a second for it."""
         thread = threading.Thread(target=self.call, args=(step, function, *args), daemon=True)
         thread.start()
         thread.join(0.5)
 
     async def wait(self, step: str, awaitable: Awaitable[Any]) -> Any:
-        """Await something, and note what it returns or raises; return either."""
+        """Await something, record its result or exception, and return it."""
         self.begin(step)
         try:
             result = await awaitable
@@ -127,12 +127,12 @@ class Notes:
 
 @attrs.frozen
 class Scene:
-    """Where a case is played: a Manager, its Service Echo and an administrator called alice.
+    """The setting of a case: a Manager, its Service Echo, and the administrator alice.
 
     Args:
         arguments: Arguments of connect(), of either client.
-        kill_service: Ends the Service as a power cut does, and returns when it has ended.
-        notes: Where to write down what happens.
+        kill_service: Kills the Service, and returns when it has ended.
+        notes: The record of observations.
     """
 
     arguments: dict[str, Any]
@@ -140,13 +140,13 @@ class Scene:
     notes: Notes = attrs.field(factory=Notes)
 
     def until_gone(self, identities: Callable[[], Any]) -> None:
-        """Wait until the Manager has noticed that the Service is gone, as the other client sees it."""
+        """Wait until the Manager has noticed that the Service is gone, using another client."""
         while "Echo" in identities()["services"]:
             time.sleep(0.01)
 
     @contextlib.contextmanager
     def reference(self) -> Iterator[tuple[Any, Any]]:
-        """The client of msl-network and its link; a hang at the end is left to who started the process."""
+        """Return the client of msl-network and its link; the parent process ends a client that hangs at exit."""
         from msl.network import connect
 
         client = connect(**self.arguments)
@@ -154,7 +154,7 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def ours(self, **more: Any) -> Any:
-        """Our client and its link."""
+        """Return our client and its link."""
         from msl_network_trio import connect
 
         async with connect(**self.arguments, **more) as client, client.link("Echo") as link:
@@ -235,7 +235,7 @@ def raising_reference(scene: Scene) -> None:
 
 
 class Records(logging.Handler):
-    """Keeps what our package logs."""
+    """A log handler that stores the records of this package."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -310,14 +310,14 @@ REQUESTS: dict[str, Callable[[Any, Any], Any]] = {
     "identities()": lambda client, _: client.identities(),
     "link.add(1, 2)": lambda _, link: link.add(1, 2),
 }
-"""What to call with a client and its link, of either package."""
+"""The calls with a client and its link, of either package."""
 
 ADMIN_REQUESTS = ("admin_request('port')", "admin_request('users_table.usernames')")
 MIXED_REQUESTS = ("admin_request('port')", "identities()", "link.add(1, 2)")
 
 
 def is_right(name: str, scene: Scene, result: Any) -> bool:
-    """Whether this can be the answer to that request."""
+    """Return True if a value can be the answer to a request."""
     match name:
         case "admin_request('port')":
             return result == scene.arguments["port"]
@@ -330,7 +330,7 @@ def is_right(name: str, scene: Scene, result: Any) -> bool:
 
 
 def round_reference(scene: Scene, names: tuple[str, ...], client: Any, link: Any) -> bool:
-    """Make requests at the same time, in threads; note them and return False unless all answers are right."""
+    """Make concurrent requests in threads, record them, and return True if all answers are right."""
     outcomes: dict[str, Any] = {}
     barrier = threading.Barrier(len(names))
 
@@ -367,7 +367,7 @@ def rounds_reference(scene: Scene, names: tuple[str, ...], new_clients: bool = F
     while number < rounds:
         with scene.reference() as (client, link):
             if not new_clients:
-                client.admin_request("port")  # which logs in
+                client.admin_request("port")  # logs in
             while number < rounds:
                 number += 1
                 if not round_reference(scene, names, client, link):
@@ -469,7 +469,7 @@ async def unsendable_ours(scene: Scene) -> None:
 
 @attrs.frozen
 class Case:
-    """Something that goes wrong, and what either client does then."""
+    """A fault, and functions that play it with either client."""
 
     title: str
     reference: Callable[[Scene], None]
@@ -494,7 +494,7 @@ CASES = {
 
 @contextlib.contextmanager
 def started(home: Path) -> Iterator[tuple[Manager, Process]]:
-    """A Manager and its Service, on loopback addresses only."""
+    """Start a Manager and its Service on loopback addresses."""
     manager = start_manager(home, users=(USER,), host="localhost")
     try:
         yield manager, manager.start_service()
@@ -503,7 +503,7 @@ def started(home: Path) -> Iterator[tuple[Manager, Process]]:
 
 
 def arguments_of(manager: Manager) -> dict[str, Any]:
-    """The arguments of connect() with which cases are played."""
+    """Return the arguments of connect() for all cases."""
     return manager.arguments(username=USER[0], password=USER[1])
 
 
@@ -514,7 +514,7 @@ def leaf(error: BaseException) -> BaseException:
 
 
 def play(name: str, side: str, arguments: dict[str, Any]) -> None:
-    """Play one case in this process, and tell our parent what happens, as lines of JSON."""
+    """Play one case in this process, and report its steps to the parent as lines of JSON."""
     lock = threading.Lock()
 
     def tell(news: dict[str, Any]) -> None:
@@ -532,10 +532,10 @@ def play(name: str, side: str, arguments: dict[str, Any]) -> None:
 
         tell({"started": True})
         CASES[name].reference(scene)
-        while None in scene.notes.outcomes.values():  # our parent loses patience before we do
+        while None in scene.notes.outcomes.values():  # the parent has the shorter timeout
             time.sleep(0.1)
         tell({"done": True})
-        os._exit(0)  # the threads of a client that broke do not end
+        os._exit(0)  # the threads of a broken client do not end
     import msl_network_trio  # noqa: F401
 
     tell({"started": True})
@@ -551,7 +551,7 @@ def play(name: str, side: str, arguments: dict[str, Any]) -> None:
 
 @attrs.define
 class Seen:
-    """What was observed of one client in one case."""
+    """The observations of one client in one case."""
 
     steps: dict[str, str | None] = attrs.field(factory=dict)
     done: bool = False
@@ -566,7 +566,7 @@ class Seen:
 
 
 def watch(popen: subprocess.Popen[str], service: Process) -> Seen:
-    """Collect what a process that plays a case tells, until it ends or nothing comes any more; then end it."""
+    """Collect the reports of a process that plays a case until it ends or is silent; then kill it."""
     news: queue.Queue[str] = queue.Queue()
     assert popen.stdin is not None
     assert popen.stdout is not None
@@ -595,7 +595,7 @@ def watch(popen: subprocess.Popen[str], service: Process) -> Seen:
                     seen.done = True
             patience = PATIENCE
     except queue.Empty:
-        pass  # what has not come by now never will
+        pass  # the client hangs
     finally:
         popen.kill()
         popen.wait(10)
@@ -604,7 +604,7 @@ def watch(popen: subprocess.Popen[str], service: Process) -> Seen:
 
 
 def observe(name: str, side: str, home: Path) -> Seen:
-    """Play one case with one client, in a process of its own."""
+    """Play one case with one client, in a new process."""
     with started(home) as (manager, service), (home / "errors.txt").open("w") as errors:
         arguments = json.dumps(arguments_of(manager))
         with subprocess.Popen(
@@ -624,7 +624,7 @@ def observe(name: str, side: str, home: Path) -> Seen:
 
 
 def observe_all(names: list[str]) -> dict[tuple[str, str], Seen]:
-    """Play cases with both clients, a few at a time since most of them only wait."""
+    """Play cases with both clients, several at a time since most of them wait."""
     with (
         tempfile.TemporaryDirectory(prefix="msl-network-trio-failures-") as folder,
         ThreadPoolExecutor(max_workers=3) as pool,
@@ -672,7 +672,7 @@ def markdown(rows: list[tuple[list[str], list[str], list[str]]]) -> str:
 
 
 def main() -> None:
-    """Play all cases, show the table, and say whether our client kept its promises."""
+    """Play all cases, print the table, and return 1 if our client failed a case."""
     parser = argparse.ArgumentParser(description="Failures, as both clients handle them, side by side.")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--case", action="append", choices=tuple(CASES), help="only this case, or these")

@@ -1,4 +1,4 @@
-"""The layers: a module imports only from its own layer or those below, no modules import each other in a circle."""
+"""Tests of the architecture: modules import from their own layer or below only, and never in a circle."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ PURE = {"limits", "protocol", "protocol.manager"}
 
 @cache
 def modules() -> dict[str, Path]:
-    """All modules of the package but its own ``__init__``, by their names without that of the package."""
+    """Return all modules but the package's own ``__init__``, by their names without the package."""
     found = {}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    del found[""]  # which re-exports what the user needs, and may import all
+    del found[""]  # it re-exports the public names, and may import everything
     return found
 
 
 def layer(module: str) -> int:
-    """Return the number of a module's layer, counted from below."""
+    """Return the index of a module's layer in `LAYERS`."""
     folder = module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
     return LAYERS.index(folder or LAYERS_OF_MODULES.get(module, "base"))
 
 
 def imports(path: Path) -> Iterator[str]:
-    """The full names of what a file imports, wherever it does: in functions and for type checkers, too."""
+    """Yield the full names of all imports of a file, in functions and for type checkers too."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
@@ -71,7 +71,7 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def ours(module: str) -> set[str]:
-    """The modules of the package that a module imports."""
+    """Return the modules of the package that a module imports."""
     found = set()
     for name in imports(modules()[module]):
         package, _, rest = name.partition(".")
@@ -84,7 +84,7 @@ def ours(module: str) -> set[str]:
 
 
 def circles() -> list[list[str]]:
-    """The groups of modules that import each other, directly or through others."""
+    """Return the groups of modules that import each other, directly or indirectly."""
     reach = {module: ours(module) for module in modules()}
     for middle, beyond in reach.items():  # Warshall's algorithm
         for reached in reach.values():
@@ -138,7 +138,7 @@ def test_the_protocol_does_no_io(module):
 
 
 def test_no_module_has_a_lock_that_a_fork_would_leave_locked():
-    # The thread that holds it does not exist in a process that was forked.
+    # A fork copies the lock, but not the thread that holds it.
     for module, path in modules().items():
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
@@ -146,7 +146,7 @@ def test_no_module_has_a_lock_that_a_fork_would_leave_locked():
 
 
 CONFIGURE_LOGGING = {"logger", "manager.logs", "cli.demo", "service.logging_level", "ssh.connecting"}
-"""The modules that may ask `logging` for a logger: the first wraps it, the others configure it."""
+"""The modules that may use `logging.getLogger`: the first wraps it, the others configure it."""
 
 
 @pytest.mark.parametrize("module", sorted(modules().keys() - CONFIGURE_LOGGING))

@@ -1,4 +1,4 @@
-"""Numbers of NumPy are numbers for every public function that takes one; what is none raises an error that names it."""
+"""Tests of number arguments of all public functions: numbers of NumPy are accepted, errors name the argument."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ GATEWAY = {name: value for name, value in get_type_hints(open_gateway).items() i
 
 
 def settings_of(function: Any, name: str, value: Any) -> Any:
-    """Return an argument as the function has taken it."""
+    """Return the validated value of an argument."""
     return getattr(function(**{name: value})._settings, name)
 
 
@@ -212,7 +212,7 @@ def test_all_of_them_are_found():
 
 @pytest.fixture
 def closing():
-    """Close what was made and is not used."""
+    """Close an object that was created and is not used."""
     made: list[Any] = []
     yield made.append
     for each in made:
@@ -234,7 +234,7 @@ def test_a_number_of_numpy_is_taken_by(function, name, value, closing):
 @pytest.mark.parametrize("value", ["4", True, np.timedelta64(4, "s"), np.ma.masked, [4]], ids=repr)
 def test_what_is_no_number_is_refused_by(function, name, value):
     if isinstance(value, str) and "port" in name:
-        value = "4.0"  # a port may be text, but no fraction
+        value = "4.0"  # a port may be a string, but no fraction
     with pytest.raises(ValueError if value == "4.0" else TypeError, match=f"^{name} must be "):
         function(**{name: value})
 
@@ -313,7 +313,7 @@ def test_levels_of_the_log(caplog, tmp_path):
         logging_to("INFO", tmp_path / "x", keep="1"),
     ):
         pass
-    caplog.set_level("INFO", "msl_network_trio")  # which is taken back at the end of the test
+    caplog.set_level("INFO", "msl_network_trio")  # caplog restores it
     assert set_logging_level(np.int64(30))
     assert not set_logging_level(True)
 

@@ -1,4 +1,4 @@
-"""A Service knows whether its own program has closed the Manager."""
+"""Tests of `msl_network_trio.ended_managers`: a Service knows if its own program has closed the Manager."""
 
 from __future__ import annotations
 

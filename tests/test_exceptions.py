@@ -1,4 +1,4 @@
-"""The tree of errors: what they are, and that they travel."""
+"""Tests of the exceptions: their tree, and pickling."""
 
 from __future__ import annotations
 

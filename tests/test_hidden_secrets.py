@@ -1,4 +1,4 @@
-"""Secrets are in nothing that a crash report, a debugger or a variable viewer shows: values of variables, vars()."""
+"""Tests that crash reports, debuggers and variable viewers show no secrets."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def raised_by(call: Callable[[], object]) -> BaseException:
 
 def check(error: BaseException, *, after: str) -> None:
     shown = list(locals_of_ours(error))
-    assert any(text.startswith(after) for text in shown), shown  # else nothing has been looked at
+    assert any(text.startswith(after) for text in shown), shown  # the check has seen the variables
     assert [text for text in shown if SECRET in text] == []
 
 
@@ -79,7 +79,7 @@ FORMS: dict[str, Callable[..., object]] = {
 
 @pytest.fixture
 def dead_port() -> int:
-    """The number of a port that nobody listens on."""
+    """Return a port on which nothing listens."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -148,7 +148,7 @@ def test_a_login_for_an_admin_request_that_is_wrong(tmp_path):
 
 @pytest.fixture
 def taken_port() -> Iterator[int]:
-    """The number of a port that somebody listens on."""
+    """Return a port on which a socket listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
@@ -226,7 +226,7 @@ def test_vars_of_clients_show_no_secret():
                         assert vars(thing)
                         shown = [repr(thing), *inside(thing)]
                         assert [text for text in shown if SECRET in text] == []
-                    async with spawned:  # which has the same password all the same
+                    async with spawned:  # the password is the same
                         assert spawned.is_connected()
                 nursery.cancel_scope.cancel()
 

@@ -1,4 +1,4 @@
-"""Keyword arguments arrive, whatever they are called: settings come from files and other programs."""
+"""Tests of keyword arguments: any name arrives, since settings come from files and other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loggers of this package, whatever a program has made of logging."""
+"""Tests of the package's loggers, with any configuration of logging."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class BadText:
 
 @pytest.fixture
 def log():
-    """A logger of the program's, with its own handlers only."""
+    """A logger with its own handlers only."""
     log = logging.getLogger("msl_network_trio.test_logger")
     log.propagate = False
     log.setLevel(logging.DEBUG)

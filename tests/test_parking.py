@@ -1,4 +1,4 @@
-"""A parked task that is told to go on, by an object that can be used again."""
+"""Tests of `msl_network_trio.parking`: parked tasks are resumed, with a reusable outcome."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log that raises costs nothing: no reply, no thread, no connection, in client, Service and Manager alike."""
+"""Tests of log handlers that raise: client, Service and Manager lose no reply, thread or connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from msl_network_trio.manager.opening import open_manager
 
 
 class Raising(logging.Handler):
-    """Raises with every record, in one of the ways in which a handler can."""
+    """A handler that raises for every record, in one of several ways."""
 
     def __init__(self, where: str) -> None:
         super().__init__(logging.DEBUG)

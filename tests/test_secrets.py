@@ -1,4 +1,4 @@
-"""Nothing secret is ever logged, printed, or shown by errors and representations, whatever goes wrong."""
+"""Tests that no secret is logged, printed, or shown by errors and representations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.manager.wires import Wire
 from tests.protocol.network import request
 
 SECRET = "hunter2"
-"""A part of everything in these tests that is secret."""
+"""A substring of all secrets in these tests."""
 
 RIGHT, WRONG = f"right-{SECRET}", f"wrong-{SECRET}"
 
@@ -57,7 +57,7 @@ NOT_TO_BE_READ = [
     WRONG.encode(),
     b"two words %s" % WRONG.encode(),
 ]
-"""Answers to the question for a password, most of which are none."""
+"""Answers to the question for a password, most of them invalid."""
 
 
 class Vault(Service):
@@ -76,7 +76,7 @@ def database(tmp_path):
 
 @pytest.fixture(params=["text", "json"])
 def log(request, tmp_path, caplog):
-    """Log everything that there is, as the command does; give a function that returns it and checks it."""
+    """Log all levels, as the command does; return a function that checks and returns the log."""
     path = tmp_path / "manager.log"
     caplog.set_level(logging.DEBUG)
 

@@ -1,4 +1,4 @@
-"""Which signals are taken over, and what the first and the next one do."""
+"""Tests of `msl_network_trio.signals`: the signals that are handled, the first and the second one."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_signals_with_which_somebody_has_other_plans_are_left_alone(number):
 
 @pytest.fixture
 def raising():
-    """Have a handler of the program raise an exception."""
+    """Install a handler of the program that raises an exception."""
     before = signal.getsignal(signal.SIGTERM)
 
     def install(error):

@@ -1,4 +1,4 @@
-"""Whoever sends control characters, nothing that the package shows has them in another form than escaped."""
+"""Tests that control characters of peers are escaped wherever the package shows them."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from msl_network_trio.visible import VisibleFormatter, visible, visible_json, vi
 from tests.protocol.lines import ask, line
 
 BAD = "bad\x1b]0;owned\x07\x1b[2J\x7f\x9b31m\u202egpj\u2066\u2028\r\nServices [7]:\t\ud800"
-"""What somebody has chosen for a name or a text."""
+"""A name or text with control characters."""
 
 SENT = BAD.removesuffix("\ud800")
-"""The same as a Manager lets it pass."""
+"""The same, as a Manager passes it on."""
 
 FORBIDDEN = re.compile(
     r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -43,7 +43,7 @@ FORBIDDEN = re.compile(
 
 
 def check(text: str, *, lines: int = 1) -> None:
-    """Check that a text is harmless, has the bad one in it, and has so many lines."""
+    """Check that a text contains the bad one, escaped, and has a number of lines."""
     assert r"bad\x1b]0;owned\x07\x1b[2J\x7f\x9b31m\u202egpj\u2066\u2028" in text
     assert FORBIDDEN.search(text) is None
     assert len(text.split("\n")) == lines, text
@@ -219,7 +219,7 @@ def test_who_is_connected():
 
 
 class Bad(Service):
-    """A Service whose texts are bad."""
+    """A Service with control characters in its texts."""
 
     reading = SENT
 
@@ -252,7 +252,7 @@ async def test_names_and_texts_of_others_wherever_they_are_shown(caplog, tmp_pat
                         await call()
                     assert FORBIDDEN.search(str(caught.value)) is None
                     assert "Services [7]" in str(caught.value)
-                # Also what is sent to clients that show it as it is.
+                # Texts for clients of msl-network, which show them unescaped, are escaped too.
                 assert FORBIDDEN.search(caught.value.message.replace("\n", "")) is None
             nursery.cancel_scope.cancel()
     for record in caplog.records:

@@ -1,4 +1,4 @@
-"""A run that never took place, for what is made of one."""
+"""Made-up results of a run, for tests of reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every load, just a few calls of it, at our own Manager and at the fake one, within this process."""
+"""Tests of every load, with few calls, at a real and at the fake Manager in this process."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_a_wrong_result_is_an_error():
 
 
 class Calls:
-    """Adds, and knows how many calls there were at a time."""
+    """A link that adds numbers and records the maximum number of calls in flight."""
 
     def __init__(self):
         self.open = self.most = 0

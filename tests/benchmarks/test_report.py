@@ -1,4 +1,4 @@
-"""The page, its pictures and the README's figures, from a run that never took place."""
+"""Tests of the page of results, its plots and the figures of the README, from made-up results."""
 
 from __future__ import annotations
 

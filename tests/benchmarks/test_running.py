@@ -1,4 +1,4 @@
-"""Runs of the whole program, with processes of their own, just one round of a few calls."""
+"""Tests of whole runs in processes: one round of few calls."""
 
 from __future__ import annotations
 
@@ -171,16 +171,16 @@ def test_ctrl_c_ends_it_with_all_its_processes(tmp_path):
                 assert process.poll() is None
                 children = psutil.Process(process.pid).children(recursive=True)
             for _ in range(5):
-                # Python ignores a KeyboardInterrupt in a callback of its own, so a person may press again.
+                # Python ignores a KeyboardInterrupt in its own callbacks, so it may have to be repeated.
                 process.send_signal(signal.SIGINT)
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(20)  # a child that is just being started has some seconds to end by itself
+                    process.wait(20)  # a child that is still starting has some seconds to end
                     break
         finally:
             process.kill()
     assert process.returncode == 130
     assert log.read_text().endswith("interrupted\n")
-    # One that had just been started ends by itself, at the end of its input.
+    # A child that was still starting ends at the end of its input.
     assert psutil.wait_procs(children, timeout=20)[1] == []
     assert list(tmp_path.glob("benchmarks-*")) == []
 

@@ -1,4 +1,4 @@
-"""The walk of a call through the package."""
+"""Tests of `benchmarks walk`: the files that a call goes through."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Bytes for the Manager's protocol, guided by what they reach: ``python -m tests.fuzz SECONDS``."""
+"""A coverage-guided fuzzer for the Manager's protocol: ``python -m tests.fuzz SECONDS``."""

@@ -1,4 +1,4 @@
-"""Run the fuzzer for a minute, or for as many seconds as are given; it ends with an error if it finds something."""
+"""Run the fuzzer for 60 seconds or a given time; exit with an error at the first finding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ with atheris.instrument_imports(include=["msl_network_trio.protocol"]):
 
 
 def main() -> None:
-    """Hand over to libFuzzer, which ends the process."""
+    """Run libFuzzer, which ends the process."""
     seconds = sys.argv[1] if len(sys.argv) > 1 else "60"
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:

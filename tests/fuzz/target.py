@@ -1,4 +1,4 @@
-"""What is fuzzed: a Manager without I/O, of which hostile peers must not make its other peers notice anything."""
+"""The fuzz target: a Manager without I/O, whose hostile peers must not affect the other peers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SEEDS = [
         b'"__disconnect__"}\n'
     ),
 ]
-"""Conversations to begin with: bytes up to 3 end a chunk, see `fuzz`."""
+"""Initial inputs; bytes up to 3 end a chunk, see `fuzz`."""
 
 _AUTHENTICATIONS = [
     Authentication(),
@@ -46,10 +46,10 @@ _AUTHENTICATIONS = [
 
 
 class Network:
-    """A Manager with a Service and a client that behave, and hostile peers.
+    """A Manager with a correct Service, a correct client, and hostile peers.
 
     Args:
-        kind: Which authentication.
+        kind: The kind of authentication.
     """
 
     def __init__(self, kind: int) -> None:
@@ -87,7 +87,7 @@ class Network:
         return peer
 
     def connect(self) -> Peer:
-        """Connect one more hostile peer."""
+        """Connect a further hostile peer."""
         peer = Peer("vm", 3 + len(self.hostile))
         self.protocol.connect(peer)
         self._decide(peer)
@@ -95,7 +95,7 @@ class Network:
         return peer
 
     def send(self, peer: Peer, data: bytes) -> None:
-        """Have a peer send bytes."""
+        """Pass bytes of a peer to the Manager."""
         self.protocol.receive(peer, data, MAX_LINES)
         self._decide(peer)
         while peer.phase is Phase.YIELDING:
@@ -115,7 +115,7 @@ class Network:
             self.protocol.resolve(peer, verdict)
 
     def read(self, peer: Peer) -> list[dict]:
-        """Take what is to be written to a peer: whole lines of JSON."""
+        """Take the output for a peer, which must be whole lines of JSON."""
         queue = peer.route
         assert isinstance(queue, PeerQueue)
         data = b"".join(queue.pieces)
@@ -125,11 +125,11 @@ class Network:
         return [json.loads(line) for line in data.split(b"\n")[:-1]]
 
     def check(self) -> None:
-        """The two that behave are served as ever, and got nothing that is not theirs."""
+        """Check that the two correct peers are served, and have received nothing of others."""
         assert self.service.phase is not Phase.CLOSING
         assert self.client.phase is not Phase.CLOSING
         assert self.read(self.client) == []
-        for line in self.read(self.service):  # what others have asked for
+        for line in self.read(self.service):  # requests of others
             assert "requester" in line
             assert line["requester"] != self.client.name
         self._number += 1
@@ -153,7 +153,7 @@ class Network:
 
 
 def fuzz(data: bytes) -> None:
-    """Have hostile peers send bytes, and see that the others do not notice.
+    """Send bytes as hostile peers, and check that the other peers are not affected.
 
     Args:
         data: The first byte says which authentication. After that bytes from 4 on are what a peer sends, and

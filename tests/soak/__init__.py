@@ -1,1 +1,1 @@
-"""Mixed load on a Manager for as long as one likes: ``python -m tests.soak SECONDS``, or ``nox -s soak``."""
+"""A soak test: mixed load on a Manager for a given time, with ``python -m tests.soak SECONDS`` or ``nox -s soak``."""

@@ -1,4 +1,4 @@
-"""Run a soak: two Managers, with TLS and without, under load; then look at what is left of it."""
+"""Run a soak test: load two Managers, with and without TLS, and then check for leaks."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.soak.load import Load
 from tests.soak.process import Manager, Sample
 
 GROWTH = 0.10
-"""By which part the memory of a Manager may have grown at the end,"""
+"""Maximum relative growth of a Manager's memory at the end."""
 
 SLACK = 10 * 1024 * 1024
-"""and by how many bytes besides: what the allocator keeps varies that much from one minute to the next."""
+"""Further bytes by which the memory may grow: the allocator's reserve varies by that much."""
 
 SETTLE = 15.0
-"""How many seconds after the load to look at what is left of it; threads that have nothing to do end in 10."""
+"""Seconds from the end of the load to the check; idle threads end after 10."""
 
 
 async def watch(manager: Manager, samples: list[Sample]) -> None:
-    """Look at a Manager again and again."""
+    """Sample the process of a Manager periodically."""
     while True:
         sample = manager.sample()
         if sample is not None:
@@ -32,7 +32,7 @@ async def watch(manager: Manager, samples: list[Sample]) -> None:
 
 
 async def soak(managers: list[Manager], seconds: float) -> bool:
-    """Load the Managers, report, and return whether all was well."""
+    """Load the Managers, print a report, and return True if there was no error."""
     loads = [Load(manager) for manager in managers]
     samples: list[list[Sample]] = [[] for _ in managers]
     before = [manager.sample() for manager in managers]
@@ -85,7 +85,7 @@ def _faults(manager: Manager, taken: list[Sample], first: Sample | None) -> list
     )
     if late > bound:
         faults.append("the memory has grown")
-    # A file of the database, a pipe: what was not needed before the first connection.
+    # Files that are opened for the first connection, such as the database.
     if last.files > first.files + 4:
         faults.append("files were left open")
     if last.threads > first.threads + 2:

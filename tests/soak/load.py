@@ -1,4 +1,4 @@
-"""The load: peers that behave, come and go, die, read slowly, and send rubbish, all at the same time."""
+"""The load: correct peers, and peers that reconnect, die, read slowly or send garbage, all at the same time."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from msl_network_trio.transport.tls_handshake import open_tls
 from tests.soak.process import Manager
 
 HONEST = (ServiceLost, ConnectionLost, ConnectError)
-"""What a call may end with if a peer has been killed, and with nothing else."""
+"""The only errors with which a call may fail, if a peer has been killed."""
 
 _ANSWER = 60.0
-"""How many seconds an answer may take, on a computer that is busy with much else."""
+"""Maximum seconds for an answer, on a busy machine."""
 
 _LARGEST = 2_000_000
-"""The size of the largest values, in bytes."""
+"""Size of the largest values, in bytes."""
 
 
 class Steady(Service):
-    """Lives as long as the load."""
+    """A Service that runs as long as the load."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name)
@@ -67,8 +67,8 @@ class Load:
         manager: The Manager.
 
     Attributes:
-        counts: What has happened, and how often.
-        wrong: What must not happen, described.
+        counts: Number of each kind of event.
+        wrong: Descriptions of errors.
     """
 
     def __init__(self, manager: Manager) -> None:
@@ -78,7 +78,7 @@ class Load:
         self._random = random.Random(1875)
 
     async def run(self, seconds: float) -> None:
-        """Load the Manager for some time; afterwards no connection of ours is left."""
+        """Load the Manager for some seconds, then close all connections."""
         async with trio.open_nursery() as nursery:
 
             async def serve(name: str, task_status: trio.TaskStatus) -> None:
@@ -127,7 +127,7 @@ class Load:
         return [self._random.getrandbits(64), ("ü" if kind == 1 else "x") * (size // kind)]
 
     async def _check(self, link: Link, attribute: str = "echo", seconds: float = 0) -> None:
-        """Make a call: it has to have the answer that is its own, or an error that says why not."""
+        """Make a call, which must return its own answer or raise one of the errors allowed."""
         value = self._value()
         args = (value,) if attribute == "plain" else (value, seconds)
         try:
@@ -154,7 +154,7 @@ class Load:
             try:
                 link = await client.link("Mortal")
             except RemoteError:
-                await trio.sleep(0.2)  # it is dead just now
+                await trio.sleep(0.2)  # the Service has been killed
                 return
             while True:
                 await self._check(link, seconds=0.02)
@@ -171,7 +171,7 @@ class Load:
                 async with link.acquire_lock(shared=True):
                     await self._check(link)
                     self.counts["locks"] += 1
-                await trio.sleep(0.05)  # for others to link in between
+                await trio.sleep(0.05)  # so that others can link meanwhile
 
     async def _listen(self) -> None:
         async with connect(**self.manager.arguments) as client, client.link("Steady") as link:
@@ -186,7 +186,7 @@ class Load:
                         self.counts["notifications"] += 1
 
     async def _read_slowly(self) -> None:
-        """Ask for much and read little of it, then vanish."""
+        """Request large answers, read little of them, then disconnect."""
         transport = await self._dial()
         try:
             await transport.receive()
@@ -203,7 +203,7 @@ class Load:
             transport.close()
 
     async def _dial(self) -> Stream:
-        """Connect, and say nothing yet."""
+        """Open a connection without a handshake."""
         arguments = self.manager.arguments
         if not self.manager.tls:
             return await open_tcp(arguments["host"], arguments["port"])
@@ -225,7 +225,7 @@ class Load:
         await trio.sleep(0.2)
 
     async def _stall(self) -> None:
-        """Connect, and say nothing."""
+        """Hold connections without a handshake."""
         transport = await open_tcp(self.manager.arguments["host"], self.manager.arguments["port"])
         try:
             await trio.sleep(self._random.uniform(0, 15))

@@ -1,4 +1,4 @@
-"""A Service or a client in a process of its own, to be killed: ``python -m tests.soak.peer KIND ARGUMENTS``."""
+"""A Service or a client as a process that is killed: ``python -m tests.soak.peer KIND ARGUMENTS``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msl_network_trio.service.service import Service
 
 
 class Mortal(Service):
-    """Answers what it is given, at once or a little later."""
+    """A Service that returns its arguments, at once or after a delay."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name=name)
@@ -23,7 +23,7 @@ class Mortal(Service):
 
 
 async def make_calls(**kwargs: object) -> None:
-    """Make calls until somebody kills us."""
+    """Make calls until the process is killed."""
     async with connect(**kwargs) as client, client.link("Steady") as link, trio.open_nursery() as nursery:
 
         async def call(number: int) -> None:

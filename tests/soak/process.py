@@ -1,4 +1,4 @@
-"""The processes of a soak, and what the operating system says about the Manager's."""
+"""The processes of a soak test, and the resources of the Manager's process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import attrs
 
 RUNNING = re.compile(r"Network Manager running on \S+:(\d+) ")
 START = 60.0
-"""How many seconds a Manager may take to start."""
+"""Maximum seconds for a Manager to start."""
 
 
 @attrs.define
 class Sample:
-    """What one process has at one time."""
+    """The resources of a process at one time."""
 
     memory: int
     """Resident memory, in bytes."""
@@ -32,7 +32,7 @@ class Sample:
 
 
 class Manager:
-    """Our Manager, as the command starts it.
+    """Our Manager as a process, started by the command.
 
     Args:
         home: The home folder of msl-network, for it and for its peers.
@@ -72,7 +72,7 @@ class Manager:
         raise RuntimeError(f"the Manager has not started, see {self.log}")
 
     def start_peer(self, kind: str, **arguments: Any) -> subprocess.Popen[bytes]:
-        """Start a Service or a client that is to be killed."""
+        """Start a Service or a client, which the load kills later."""
         return subprocess.Popen(
             [sys.executable, "-m", "tests.soak.peer", kind, json.dumps({**self.arguments, **arguments})],
             env=self.environment,
@@ -80,7 +80,7 @@ class Manager:
         )
 
     def sample(self) -> Sample | None:
-        """Look at the process; None if this operating system has no ``/proc``."""
+        """Return the resources of the process; None if the system has no ``/proc``."""
         process = Path(f"/proc/{self.popen.pid}")
         if not process.exists():
             return None
@@ -91,7 +91,7 @@ class Manager:
         )
 
     def end(self) -> int:
-        """End it, and return its exit status."""
+        """Stop the process and return its exit status."""
         if self.popen.poll() is None:
             self.popen.terminate()
         try:
