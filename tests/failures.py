@@ -672,7 +672,7 @@ def markdown(rows: list[tuple[list[str], list[str], list[str]]]) -> str:
 
 
 def main() -> None:
-    """Play all cases, print the table, and return 1 if our client failed a case."""
+    """Play all cases and print the table; exit with status 1 if our client failed a case."""
     parser = argparse.ArgumentParser(description="Failures, as both clients handle them, side by side.")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--case", action="append", choices=tuple(CASES), help="only this case, or these")
