@@ -24,8 +24,8 @@ from msl_network_trio.validators import (
 class Limits(TypedDict, total=False):
     """The limits of a Manager, as keyword arguments of `open_manager` and `run_forever`.
 
-    None means that there is no limit, where that is allowed. The defaults, in brackets, are far above the needs
-    of the peers of a laboratory, and low enough to protect the computer. A peer that exceeds a limit gets an
+    None means that there is no limit, where that is allowed. The defaults, in brackets, are far above
+    the needs of a laboratory, and low enough to protect the computer. A peer that exceeds a limit gets an
     error with the name of the limit.
     """
 
