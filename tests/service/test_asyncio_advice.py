@@ -212,7 +212,7 @@ def names_the_way_out(text: str) -> bool:
 
 
 @pytest.mark.parametrize("name", USES)
-async def test_the_client_and_the_log_are_told_what_to_use(name, caplog):
+async def test_the_reply_and_the_log_name_the_replacement(name, caplog):
     service = Uses()
     service._bound_event = bound_event() if name == "other_loop" else None
     async with running(service) as peer:

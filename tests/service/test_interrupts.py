@@ -201,7 +201,7 @@ OPERATIONS = ["plain", "fail", "large", "emit", "emit_large", "passed_on", "valu
 # A coroutine that a method has returned when the exception arrives may be lost before it can be closed.
 @pytest.mark.filterwarnings("ignore:coroutine 'Instrument.later' was never awaited:RuntimeWarning")
 @pytest.mark.parametrize("attribute", OPERATIONS)
-async def test_an_exception_at_a_step_of_a_thread_costs_one_request_at_the_most(
+async def test_an_exception_at_a_step_of_a_thread_costs_at_most_one_request(
     attribute, carrier, inject, caplog
 ):
     looks_up = attribute in ("value", "found")

@@ -132,7 +132,7 @@ def test_what_is_for_the_program_is_refused_also_if_it_is_overridden():
             look_up(Overriding(), name)
 
 
-def test_names_that_the_reference_does_not_have_belong_to_who_defines_them():
+def test_names_that_the_reference_does_not_have_belong_to_a_subclass_that_defines_them():
     class Owner(Service):
         request = 5
 

@@ -111,7 +111,7 @@ async def test_without_a_connection_there_are_none(carrier, method):
         getattr(service, method)(1)
 
 
-async def test_the_trio_thread_is_told_when_too_much_waits(carrier):
+async def test_a_full_queue_is_an_error_in_the_trio_thread(carrier):
     service = Emitting()
     async with running(service, carrier, max_unsent=1_000_000) as peer:
         count = 0
@@ -142,7 +142,7 @@ async def test_a_thread_waits_before_answers_have_to_wait_long_behind_it(carrier
         assert numbers == list(range(50))
 
 
-async def test_a_thread_that_waits_is_told_of_the_end(carrier):
+async def test_the_end_is_an_error_in_a_thread_that_waits(carrier):
     service = Emitting()
 
     def emit():

@@ -138,7 +138,7 @@ async def test_while_requests_wait_for_a_thread_the_task_reads(readings):
         assert readings[-1].lease._called_back is None, "it was never lent"
 
 
-async def test_notifications_of_a_method_come_before_its_answer_whoever_has_read_the_request(readings):
+async def test_notifications_of_a_method_precede_its_reply_also_if_a_thread_has_read_the_request(readings):
     async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, _):
         for number in range(100):
             uid = await peer.request("emit", number)
@@ -281,7 +281,7 @@ async def test_the_end_of_the_stream_is_noticed_while_a_thread_reads(readings):
     assert isinstance(peer.error, ConnectionLost)
 
 
-async def test_a_mistake_of_ours_in_a_thread_leaves_nobody_waiting(readings, monkeypatch, caplog):
+async def test_a_defect_in_a_thread_ends_the_connection(readings, monkeypatch, caplog):
     async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, lease):
         assert lease.is_lent
 
@@ -299,7 +299,7 @@ async def test_a_mistake_of_ours_in_a_thread_leaves_nobody_waiting(readings, mon
     caplog.clear()
 
 
-async def test_a_request_that_is_too_long_is_refused_whoever_reads_it(readings):
+async def test_a_request_that_is_too_long_is_refused_also_by_a_thread(readings):
     async with running(Instrument(), "tcp", read_limit=10_000) as peer:
         lease = readings[-1].lease
         with trio.fail_after(LIMIT):
@@ -310,7 +310,7 @@ async def test_a_request_that_is_too_long_is_refused_whoever_reads_it(readings):
     assert "more than 10,000 bytes" in answer["message"]
 
 
-async def test_requests_are_logged_whoever_reads_them(readings, caplog):
+async def test_requests_that_a_thread_reads_are_logged(readings, caplog):
     async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, _):
         caplog.set_level(logging.DEBUG, logger="msl_network_trio")
         for _ in range(3):

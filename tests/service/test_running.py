@@ -343,7 +343,7 @@ async def test_a_client_can_shut_it_down(service_class):
     assert service.ended == 1
 
 
-async def test_who_does_not_define_it_cannot_be_shut_down(service):
+async def test_a_service_without_shutdown_service_cannot_be_shut_down(service):
     async with running(service) as peer:
         answer = await peer.fail("shutdown_service")
         assert answer["message"] == "AttributeError: 'Instrument' object has no attribute 'shutdown_service'"
@@ -594,7 +594,7 @@ async def test_a_connection_that_cannot_be_written_to_is_lost(service, autojump_
     assert "Broken pipe" in str(peer.error)
 
 
-async def test_a_mistake_of_ours_leaves_nobody_waiting(service, monkeypatch, caplog):
+async def test_a_defect_ends_the_connection(service, monkeypatch, caplog):
     async with running(service) as peer:
         monkeypatch.setattr(dispatcher, "look_up", None)
         monkeypatch.setattr(dispatcher, "error_reply", None)

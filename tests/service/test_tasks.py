@@ -373,14 +373,14 @@ async def test_what_a_method_emits_does_not_wait_for_what_the_method_waits_for(k
 
 
 @pytest.mark.parametrize("before", ["at_once", "fail"])
-async def test_what_is_emitted_outside_of_requests_is_sent_though_nobody_asks(before):
+async def test_notifications_that_no_request_causes_are_sent(before):
     async with running(Emits()) as peer:
         await send_together(peer, (before,), ("begin",))
         answers = [await peer.answer() for _ in range(3 + (before == "at_once"))]
         assert [answer["result"] for answer in answers if answer["uid"] == "notification"][-1] == [[3], {}]
 
 
-async def test_who_reads_a_request_carries_it_out_and_others_read_when_it_has_to_wait():
+async def test_the_leader_carries_out_what_it_reads_and_a_follower_reads_when_it_waits():
     receivers, tasks = [], []
 
     class Tells(Service):

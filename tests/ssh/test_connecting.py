@@ -128,7 +128,7 @@ def test_a_user_whose_key_is_not_accepted_is_refused(sshd, tmp_path, monkeypatch
     assert "secret" not in text
 
 
-def test_without_a_terminal_nobody_is_asked_for_a_user(monkeypatch):
+def test_without_a_terminal_there_is_no_question_for_a_user(monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
     assert "pass username= to connect()" in fails(ssh.SSHAuthenticationError, ssh.connect, "127.0.0.1")
 
@@ -152,7 +152,7 @@ def test_arguments_that_make_no_sense_are_refused(kwargs, text):
         ssh.start_manager("127.0.0.1", "script", as_sudo="no")
 
 
-def test_who_does_not_answer_is_named(home, silent):
+def test_a_server_that_does_not_answer_is_named(home, silent):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         closed = listener.getsockname()[1]
     assert f"Cannot connect with me@127.0.0.1:{closed} by SSH" in fails(

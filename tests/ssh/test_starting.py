@@ -154,7 +154,7 @@ def test_msl_network_starts_a_manager_of_ours(sshd, script):
         assert client.is_connected()
 
 
-def test_as_sudo_the_script_is_run_by_sudo_which_asks_nobody(sshd, script, tmp_path):
+def test_as_sudo_the_script_is_run_by_sudo_without_a_question(sshd, script, tmp_path):
     sudo = sshd.folder / "bin" / "sudo"
     sudo.write_text(f'#!/bin/sh\n[ "$1" = -n ] || exit 9\nshift\ntouch {str(tmp_path)!r}/sudone\nexec "$@"\n')
     sudo.chmod(0o755)
