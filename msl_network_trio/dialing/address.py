@@ -1,4 +1,4 @@
-"""URLs of Managers, and what an HTTP request to one may contain."""
+"""URLs of Managers, and the parts of an HTTP request that depend on them. Pure: without I/O."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ class Scheme:
 
     has_tls: bool
     """Whether connections use TLS."""
+
+    path: str | None = None
+    """The default path; None if the transport has no paths."""
 
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -106,7 +109,7 @@ def from_url(
         raise ValueError(f"host={shown!r} contradicts cert_file: write wss:// for TLS")
     if port not in {PORT, its_port or default_port}:
         raise ValueError(f"host={shown!r} contradicts port={port}")
-    its_path = (parts.path or DEFAULT_PATH) + (f"?{parts.query}" if parts.query else "")
+    its_path = (parts.path or scheme.path or "") + (f"?{parts.query}" if parts.query else "") or None
     if path is not None and path != its_path:
         raise ValueError(f"host={shown!r} contradicts path={_without_query(path)!r}")
     return {

@@ -1,4 +1,7 @@
-"""From settings to an open connection: dial, TLS, and the handshake with the Manager."""
+"""From settings to an open connection: dial, TLS, and the handshake with the Manager.
+
+Runs in the Trio thread.
+"""
 
 from __future__ import annotations
 

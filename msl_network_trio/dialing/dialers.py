@@ -1,6 +1,7 @@
 """The table of transports that a client or Service can connect by, and how each opens its stream.
 
-To add a transport, write its `~msl_network_trio.transport.base.Stream` and add a line to `DIALERS`.
+Runs in the Trio thread. To add a transport, write its `~msl_network_trio.transport.base.Stream` and add a
+line to `DIALERS`.
 """
 
 from __future__ import annotations
@@ -103,9 +104,19 @@ class Dialer:
     schemes: Mapping[str, address.Scheme] = attrs.field(factory=dict)
     """The schemes of URLs that select the transport."""
 
+    uses_http: bool = False
+    """Whether connections begin with an HTTP request, which has `Target.path` and `Target.headers`."""
+
 
 DIALERS: Final[Mapping[str, Dialer]] = {
     "tcp": Dialer(_open_tcp),
-    "websocket": Dialer(_open_websocket, {"ws": address.Scheme(80, False), "wss": address.Scheme(443, True)}),
+    "websocket": Dialer(
+        _open_websocket,
+        schemes={
+            "ws": address.Scheme(80, has_tls=False, path=address.DEFAULT_PATH),
+            "wss": address.Scheme(443, has_tls=True, path=address.DEFAULT_PATH),
+        },
+        uses_http=True,
+    ),
 }
 """The dialers by the values of the argument ``transport`` of `connect`."""

@@ -1,4 +1,4 @@
-"""The settings of a connection: the arguments of `connect`, checked."""
+"""The settings of a connection: the arguments of `connect`, checked. Immutable, so usable in any thread."""
 
 from __future__ import annotations
 
@@ -119,7 +119,8 @@ class Settings(Target):
             )
             for name, value in from_url.items():
                 object.__setattr__(self, name, value)  # as attrs itself initialises a frozen class
-        if self.transport != "websocket":
+        dialer = DIALERS.get(self.transport) if isinstance(self.transport, str) else None
+        if dialer is None or not dialer.uses_http:
             for name in ("path", "headers"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is for transport='websocket'")

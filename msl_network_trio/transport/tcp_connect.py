@@ -1,4 +1,4 @@
-"""Connecting by TCP: host names, sockets and the texts of their errors."""
+"""Connecting by TCP: host names, sockets and the texts of their errors. Runs in the Trio thread."""
 
 from __future__ import annotations
 

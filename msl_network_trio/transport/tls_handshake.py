@@ -1,4 +1,4 @@
-"""TLS handshakes of clients and servers: from a socket to a `TlsStream`."""
+"""TLS handshakes of clients and servers: from a socket to a `TlsStream`. Runs in the Trio thread."""
 
 from __future__ import annotations
 

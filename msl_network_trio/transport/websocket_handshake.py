@@ -1,4 +1,7 @@
-"""The opening handshake of WebSocket, by trio-websocket: from a stream to a `WebSocketStream`."""
+"""The opening handshake of WebSocket, by trio-websocket: from a stream to a `WebSocketStream`.
+
+Runs in the Trio thread.
+"""
 
 from __future__ import annotations
 
