@@ -27,6 +27,7 @@ class Acknowledged:
 
     Attributes:
         abandoned: The abandoned requests that may not have been read, by uid, in the order of abandoning.
+            None before the first one, since an empty dictionary takes 8 % of the memory of the protocol.
         watermark: The `Line.sequence` up to which all lines are known to have been read.
     """
 
@@ -35,25 +36,29 @@ class Acknowledged:
     def __init__(self, open_requests: Mapping[str | None, Request]) -> None:
         self.watermark = 0
         self._open = open_requests
-        self.abandoned: OrderedDict[str, Request] = OrderedDict()
+        self.abandoned: OrderedDict[str, Request] | None = None
 
     def __iter__(self) -> Iterator[Request]:
         """Iterate over the requests to Services above the watermark, open or abandoned."""
         return (
             request
-            for request in chain(self._open.values(), self.abandoned.values())
+            for request in self._unanswered()
             if request.sequence > self.watermark and request.service != MANAGER
         )
 
     @property
     def services(self) -> set[str]:
         """The Services of all requests that are open, or abandoned above the watermark."""
-        return {request.service for request in chain(self._open.values(), self.abandoned.values())}
+        return {request.service for request in self._unanswered()}
+
+    def _unanswered(self) -> Iterator[Request]:
+        """Iterate over the open requests, and then over the abandoned ones."""
+        return chain(self._open.values(), self.abandoned.values() if self.abandoned else ())
 
     @property
     def needs_ping(self) -> bool:
         """Whether so many requests are in `abandoned` that a request should advance the watermark."""
-        return len(self.abandoned) >= _MANY
+        return self.abandoned is not None and len(self.abandoned) >= _MANY
 
     def advance(self, sequence: int) -> None:
         """Raise the watermark to the `Line.sequence` of a request that was read."""
@@ -62,11 +67,13 @@ class Acknowledged:
     def abandon(self, request: Request) -> None:
         """Keep a request that is no longer open, if it is above the watermark."""
         if request.sequence > self.watermark:
+            if self.abandoned is None:
+                self.abandoned = OrderedDict()
             self.abandoned[request.uid] = request
 
     def forget(self, uid: str) -> Request | None:
         """Remove and return an abandoned request; None if there is none of that uid."""
-        return self.abandoned.pop(uid, None)
+        return self.abandoned.pop(uid, None) if self.abandoned else None
 
     def prune(self) -> None:
         """Remove the abandoned requests up to the watermark, since no line can refer to them any more."""
@@ -78,4 +85,4 @@ class Acknowledged:
 
     def clear(self) -> None:
         """Remove all abandoned requests."""
-        self.abandoned.clear()
+        self.abandoned = None

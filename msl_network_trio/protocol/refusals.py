@@ -44,6 +44,8 @@ class Refusals:
         barriers: The barriers without an answer, by Service.
     """
 
+    __slots__ = ("_acknowledged", "_deferred", "_factory", "_open", "_outbox", "barriers")
+
     def __init__(self, outbox: Outbox, acknowledged: Acknowledged, factory: RequestFactory) -> None:
         self.barriers: dict[str | None, Barrier] = {}
         self._outbox = outbox

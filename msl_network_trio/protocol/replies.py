@@ -28,6 +28,8 @@ class Replies:
         manager_name: The Manager's name for itself; to be set when it is received.
     """
 
+    __slots__ = ("_acknowledged", "_manager", "_open", "manager_name")
+
     def __init__(
         self, open_requests: dict[str | None, Request], acknowledged: Acknowledged, manager: str
     ) -> None:

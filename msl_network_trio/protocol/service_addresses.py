@@ -29,6 +29,8 @@ class ServiceAddresses:
         linking: The Services that open link requests name, by uid of the request.
     """
 
+    __slots__ = ("_addresses", "_open", "linking")
+
     def __init__(self, open_requests: dict[str | None, Request]) -> None:
         self.linking: dict[str, str] = {}
         self._open = open_requests
