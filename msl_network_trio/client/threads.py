@@ -1,34 +1,28 @@
-"""The part of a connection that threads use, with its lock held; tasks use `Connection`.
+"""The access of threads to a connection; tasks use `Connection`.
 
-A thread that makes a request sends it, if nothing else is being sent, and reads the reply if it is granted
-the read lease (see `ReadLease`). Everything else is left to the Trio thread, for `Threads.flush`: most
-methods return whether that has to be called there.
+A thread that makes a request sends it, if nothing else is being sent, and reads the reply if it can take the
+read lease (see `ReplyLease`). Everything else is left to the Trio thread, in `Threads.flush`: most methods
+return True if it has to be called. The methods need the lock of the connection, unless they say otherwise.
 
 **Exceptions in threads.** A signal handler, or another thread, may raise an exception in a thread between any
-two steps of the interpreter. So threads change nothing that cannot be done again. Before a thread sends, it
-puts the requests into `_leaving`; `finish` does all that is left to do with these, once or several times.
-Received bytes stay in `_received` until they have been processed, and the Trio thread takes the rest.
+two instructions. So every change can be completed or repeated: that of the send queue by `Threads.finish`,
+and received data stays in `_received` until it is processed, if need be by the Trio thread.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from msl_network_trio.client.idle_probe import IdleProbe
 from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.reply_lease import MAX_LEASE, ReplyLease
 from msl_network_trio.client.request_queue import RequestQueue
-from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import NotificationBatch
-from msl_network_trio.protocol.requests import MADE, SETTLED, Request
+from msl_network_trio.protocol.requests import SETTLED, Request
 from msl_network_trio.transport.base import Stream
 
 _LINE_END = ord("\n")
-
-_CHUNK = 262_144
-"""Bytes of requests that are sent together, if there are as many."""
 
 
 class ThreadRequest(Request):
@@ -36,8 +30,8 @@ class ThreadRequest(Request):
 
     Attributes:
         is_unawaited: Whether no thread waits for the reply at the moment.
-        preceding: The number of the last notification of its Service that was received before the reply;
-            0: there was none, or it is known to be handled. To be set to 0 by what makes the request.
+        preceding: The number of the last notification of its Service that was received before the reply, for
+            handlers that are behind; 0: there is none. Its maker sets it to 0.
     """
 
     __slots__ = ("preceding",)
@@ -46,7 +40,7 @@ class ThreadRequest(Request):
     preceding: int
 
     def wake_in_thread(self) -> bool:
-        """Do what `wake` does, in another thread than that of Trio, and return whether that is possible.
+        """Do what `wake` does, in a thread other than Trio's; return False if only the Trio thread can.
 
         An exception may interrupt the thread. So a second call, or a call of `wake`, must change nothing.
         """
@@ -54,85 +48,74 @@ class ThreadRequest(Request):
 
 
 class Threads:
-    """A connection, as threads see it.
+    """The access of threads to a connection.
 
     Args:
-        transport: The carrier.
+        stream: The stream.
         protocol: The protocol.
-        writer: Writes.
-        idle_probe: Looks after open requests.
-        mailboxes: Numbers notifications.
-        deliver: Takes, in the Trio thread, what a thread has received.
+        requests: The send queue.
+        idle_probe: The probe that is to run while requests are open.
+        mailboxes: Number the notifications.
+        deliver: Processes received data in the Trio thread.
 
     Attributes:
         is_shared: Whether threads use the connection.
-        turn: Whose turn it is to read.
+        lease: The read lease.
     """
 
     def __init__(
         self,
-        transport: Stream,
+        stream: Stream,
         protocol: ClientProtocol,
-        writer: RequestQueue,
+        requests: RequestQueue,
         idle_probe: IdleProbe,
         *,
         mailboxes: Mailboxes,
         deliver: Callable[[bytes], object],
     ) -> None:
         self.is_shared = False
-        self._transport = transport
+        self._stream = stream
         self._protocol = protocol
-        self._requests = writer
+        self._requests = requests
         self._idle_probe = idle_probe
         self._mailboxes = mailboxes
         self._deliver = deliver
-        self._io = io = transport.thread_io
-        self.lease = ReplyLease(transport.lock, threads_may_receive=io is not None and io.threads_may_receive)
-        self._gathered: deque[Request] | None = None
-        """What waits for other requests; made for threads: empty, it would be a tenth of a connection."""
-        self._gathered_bytes = 0
-        self._leaving: list[Request] = []
-        """Requests that a thread is about to send; cleared before it sends them."""
-        self._after = 0
-        """The `Outbox.last_sequence` before them."""
+        self._io = io = stream.thread_io
+        self.lease = ReplyLease(stream.lock, threads_may_receive=io is not None and io.threads_may_receive)
         self._received: list[bytes] = []
-        """What threads have received and is not processed yet."""
+        """Data that threads have received and that is not processed."""
 
-    def come(self) -> None:
-        """From now on threads use the connection; to be called in the Trio thread by what lets them."""
+    def share(self) -> None:
+        """Let threads use the connection from now on; in the Trio thread."""
         if not self.is_shared:
-            self.is_shared = self._mailboxes.is_shared = True
-            self._gathered = deque()
+            self._mailboxes.is_shared = True
             self._requests.share()
+            self.is_shared = True
 
-    # ---- for threads ----
+    # ---- requests ----
 
     def put(self, request: Request) -> bool:
-        """Take a request that nobody waits for yet, without the lock; it goes with the next one or `flush`.
+        """Queue a request that is sent with the next one, or by `flush`; without the lock.
 
         Returns:
-            Whether there was room for it.
+            Whether there was room.
 
         Raises:
             ConnectionLost: The connection has ended.
         """
-        size = len(request.data)
-        if not self._requests.has_room(self._gathered_bytes + size):
+        if not self._requests.has_room_in_thread(len(request.data)):
             return False
         self._protocol.check_open(request.service)
-        assert self._gathered is not None  # threads have come
-        # Two threads may count but one request here; it counts when it is queued.
-        self._gathered_bytes += size
-        self._gathered.append(request)
+        self._requests.gather(request)
         return True
 
     @property
     def is_idle(self) -> bool:
-        """Whether a request would be alone, and need not wait for others; also without the lock."""
-        return not self._gathered and self._protocol.in_flight == 0
+        """Whether no request waits to be sent or answered; also without the lock."""
+        return not self._requests.has_gathered and self._protocol.in_flight == 0
 
     def queue(self, request: ThreadRequest) -> bool | None:
-        """Queue a request, and send it if it can be sent.
+        """Queue a request, send it if nothing else is being sent, and take the read lease if it is free.
 
         Returns:
             Whether `flush` has to be called; None: there is no room, and the request was not queued.
@@ -140,99 +123,51 @@ class Threads:
         Raises:
             ConnectionLost: The connection has ended.
         """
-        self.finish()
+        requests = self._requests
+        requests.finish()
         self._protocol.check_open(request.service)
-        gathered = self._gathered
-        assert gathered is not None  # threads have come
-        size = len(request.data)
-        if not self._requests.has_room(self._gathered_bytes + size):
+        if not requests.has_room_in_thread(len(request.data)):
             return None
-        can_send = self._requests.is_clear
-        if can_send and not request.is_unawaited:
+        if requests.put_in_thread(request) or self._idle_probe.is_asleep:
+            return True
+        if not request.is_unawaited:
             self.lease.take(request)
-        if can_send and not gathered:
-            self._begin()
-            self._leaving.append(request)
-            return self._send()
-        self._gathered_bytes += size
-        gathered.append(request)
-        return self._send_gathered() if can_send else True
+        return False
 
     def send(self, request: ThreadRequest) -> bool:
-        """Send what waits, and take the turn to read if somebody waits for this request.
+        """Send the requests that wait to be sent, and take the read lease for a thread that awaits this one.
 
         Returns:
             Whether `flush` has to be called.
         """
-        self.finish()
-        if not self._requests.is_clear:
+        self._requests.finish()
+        if self._requests.send_gathered() or self._idle_probe.is_asleep:
             return True
         if not request.is_unawaited:
             self.lease.take(request)
-        return self._send_gathered() if self._gathered else self._idle_probe.is_asleep
-
-    def _send_gathered(self) -> bool:
-        """Send what waits for other requests; returns as `send` does."""
-        leaving, gathered = self._leaving, self._gathered
-        assert gathered is not None  # threads have come
-        self._begin()
-        size = 0
-        while gathered and size < _CHUNK:
-            request = gathered[0]
-            if request.phase is MADE:
-                leaving.append(request)
-                size += len(request.data)
-            gathered.popleft()  # interrupted before this, the request is passed over later
-        if not gathered:
-            self._gathered_bytes = 0
-        return self._send() if leaving else self._idle_probe.is_asleep
-
-    def _begin(self) -> None:
-        self._after = self._protocol.outbox.last_sequence
-
-    def _send(self) -> bool:
-        """Send the requests in `_leaving`; returns as `send` does."""
-        requests = self._requests
-        leaving = self._leaving
-        requests.begin(leaving[0].data if len(leaving) == 1 else b"".join([r.data for r in leaving]))
-        self._mark_written()
-        if not requests.send_in_thread():
-            requests.leave_unsent()
-            return True
-        return bool(self._gathered) or self._idle_probe.is_asleep
-
-    def _mark_written(self) -> None:
-        leaving = self._leaving
-        if not leaving:
-            return
-        self._protocol.outbox.mark_written(leaving, self._after)
-        for request in leaving:
-            request.data = b""
-        leaving.clear()
+        return False
 
     def finish(self) -> None:
-        """Complete what a thread was doing when an exception interrupted it; may be repeated.
+        """Complete what a thread was doing when an exception interrupted it; see `RequestQueue.finish`."""
+        self._requests.finish()
 
-        Its requests count as written. What was not sent of them is left to the task, for `flush`.
-        """
-        requests = self._requests
-        if self._leaving and requests.is_idle:
-            requests.begin(b"".join([request.data for request in self._leaving]))
-        if requests.is_in_thread:
-            self._mark_written()
-            requests.leave_unsent()
+    # ---- replies ----
 
     def reads(self, request: Request) -> bool:
-        """Return whether the thread that waits for this request is to read; also without the lock."""
+        """Return whether the thread that awaits this request holds the read lease; also without the lock."""
         return self.lease.holder is request
 
     def wait(self, seconds: float) -> bool:
-        """Wait until there is something to read, without the lock; see `ThreadIO.wait_in_thread`."""
+        """Wait for data, at most `MAX_LEASE`, without the lock; see `ThreadIO.wait_in_thread`."""
         assert self._io is not None  # else no thread reads
         return self._io.wait_in_thread(min(seconds, MAX_LEASE))
 
     def read(self, request: Request) -> bool:
-        """Read, if that is the turn of the thread that waits for this request; returns as `send` does."""
+        """Receive and settle replies, if the thread that awaits this request holds the read lease.
+
+        Returns:
+            Whether `flush` has to be called.
+        """
         if self.lease.holder is not request:
             return False
         received = self._received
@@ -243,7 +178,7 @@ class Threads:
         self._idle_probe.note_activity()
         last = received[-1]
         if last and last[-1] != _LINE_END and not self._protocol.has_limit:
-            return False  # the rest of a large line is still to come
+            return False  # a large line is not complete
         if not (last and self._take_replies(last if len(received) == 1 else b"".join(received))):
             self.lease.give_back(request)
             return True
@@ -263,20 +198,24 @@ class Threads:
         return True
 
     def stop_reading(self, request: Request) -> bool:
-        """Leave reading to others; returns as `send` does."""
+        """Release the read lease if the thread that awaits this request holds it.
+
+        Returns:
+            Whether `flush` has to be called, since a thread waits for a reply that nobody reads.
+        """
         if self.lease.holder is not request:
             return False
         self.lease.release(request)
-        # If nobody waits for those that are open, somebody soon may, and will read then.
-        # In a list: an exception that interrupts a generator may be lost.
+        # If no thread waits for the open requests, one soon may, and takes the lease then.
+        # A list, since an exception that interrupts a generator may be lost.
         return False in [
             isinstance(other, ThreadRequest) and other.is_unawaited for other in self._protocol.open.values()
         ]
 
     def number(self, events: Sequence[Event]) -> None:
-        """Number the notifications that were received, and note which of them precede an answer.
+        """Number received notifications, and note the last one before each reply.
 
-        In the order of the wire, and before any thread is woken: it may have to wait for handlers.
+        In the order of the wire, and before a thread is woken, which may have to wait for handlers.
         """
         mailboxes = self._mailboxes
         for event in events:
@@ -288,13 +227,13 @@ class Threads:
             elif isinstance(event, NotificationBatch):
                 mailboxes.number(event)
 
-    # ---- for the Trio thread, with the lock held ----
+    # ---- in the Trio thread ----
 
     def flush(self, *, read: bool = True) -> None:
-        """Do what threads have left to do.
+        """Do what threads leave to the Trio thread: send, and let the task read.
 
         Args:
-            read: Whether to read as well.
+            read: Whether to call the read lease back.
         """
         self.queue_gathered()
         self._requests.schedule_flush()
@@ -303,27 +242,18 @@ class Threads:
             self.lease.call_back()
 
     def abandon(self, request: Request) -> None:
-        """Give up on a request."""
+        """Abandon a request, and release the read lease if its thread holds it."""
         self.lease.release(request)
         self._protocol.abandon(request)
 
     def queue_gathered(self) -> None:
-        """Queue what was taken by `put`."""
-        self._gathered_bytes = 0
-        while self._gathered:
-            request = self._gathered.popleft()
-            if request.phase is not MADE:
-                continue  # it was abandoned, or written by a thread that an exception has interrupted
-            try:
-                self._protocol.request(request)
-            except ConnectionLost as error:
-                request.fail(error)
-                request.wake()
+        """Queue the requests of `put`; see `RequestQueue.queue_gathered`."""
+        self._requests.queue_gathered()
 
-    # ---- for the task that reads ----
+    # ---- for the reader task ----
 
     def is_worth_lending(self, events: list[Event]) -> bool:
-        """Return whether to leave to threads what comes next, now that this has come; with the lock held."""
+        """Return whether to lend the read lease, now that these events have been received."""
         requests = [event for event in events if isinstance(event, ThreadRequest)]
         return (
             len(requests) == len(events)
@@ -335,8 +265,11 @@ class Threads:
         )
 
     async def lend(self) -> None:
-        """Lend the read lease to threads until it is not used any more, and process what they leave."""
-        with self._transport.lock:
+        """Lend the read lease until it is not used any more, then process what threads have left.
+
+        Without the lock.
+        """
+        with self._stream.lock:
             self.lease.lend()
         try:
             await self.lease.wait()

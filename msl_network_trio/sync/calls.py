@@ -96,7 +96,7 @@ class Calls:
         self._threads = connection.threads
         self._signals_lose_bytes = connection.signals_lose_bytes
         if not self._threads.is_shared:
-            self._portal.do(self._threads.come)
+            self._portal.do(self._threads.share)
 
     def request(
         self,
