@@ -280,11 +280,7 @@ class RequestQueue(SendQueue):
         leaving = self._leaving
         data = leaving[0].data if len(leaving) == 1 else b"".join([request.data for request in leaving])
         sent: list[int] = []
-        self._batch = (
-            _THREAD,
-            data,
-            sent,
-        )  # from here on, `finish` can complete what an exception interrupts
+        self._batch = (_THREAD, data, sent)  # `finish` can complete everything that follows
         self._mark_leaving_written()
         assert self._io is not None  # see `_is_clear`
         self._io.send_in_thread(data, sent)
