@@ -70,10 +70,10 @@ def _show(status: dict[str, Any]) -> None:
             ["running since", f"{status['started']} ({dt.timedelta(seconds=round(status['uptime']))})"],
             ["clients", f"{peers['clients']:,}"],
             ["services", f"{peers['services']:,}"],
-            ["not known yet", f"{peers['unauthenticated']:,}"],
-            ["peers at most", f"{peers['most']:,}"],
+            ["unauthenticated", f"{peers['unauthenticated']:,}"],
+            ["peak of peers", f"{peers['most']:,}"],
             ["open requests", f"{status['open_requests']:,}"],
-            ["to be written", longest],
+            ["queued", longest],
         ],
     )
     sys.stdout.write("\n")
@@ -84,7 +84,7 @@ def _show(status: dict[str, Any]) -> None:
     sys.stdout.write("\n")
     if status["services"]:
         print_table(
-            ["Service", "up", "links", "locks", "to be written"],
+            ["Service", "uptime", "links", "locks", "queued bytes"],
             [
                 [
                     name,
@@ -98,7 +98,7 @@ def _show(status: dict[str, Any]) -> None:
         )
         sys.stdout.write("\n")
     print_table(
-        ["Limit", "is", "was met"],
+        ["Limit", "value", "hits"],
         [
             [name, "none" if limit["limit"] is None else f"{limit['limit']:,}", f"{limit['hits']:,}"]
             for name, limit in status["limits"].items()
