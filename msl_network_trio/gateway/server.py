@@ -95,7 +95,7 @@ class Gateway:
         self._logins = LoginThrottle(_LOGIN_ATTEMPTS, _LOGIN_MEMORY, 0, trio.current_time)
         self._connected = 0
         self._may_ask = True
-        # Shielded, as in Manager.
+        # Shielded, as in Manager: only shutdown() ends it.
         self._scope = trio.CancelScope(shield=True)
         self._nursery: trio.Nursery
 
@@ -132,8 +132,8 @@ class Gateway:
             upstream.close()
         if b'"identity"' in received:
             logger.warning(
-                "Manager[%s] asks this computer for no password. If it was started with --auth-hostname, "
-                "everybody who reaches this gateway is trusted: to it, all of them are this computer.",
+                "Manager[%s] asks this computer for no password. If it was started with --auth-hostname, it "
+                "trusts all peers behind this gateway, since all of them have the address of this computer.",
                 self.manager,
             )
 
