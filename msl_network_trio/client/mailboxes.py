@@ -211,7 +211,7 @@ class Mailbox:
     # ---- for threads that wait for the handler ----
 
     def may_hold(self, last: int) -> bool:
-        """Return whether notifications may be mailboxes up to this number; lock-free."""
+        """Return whether notifications up to this number may not have been handled yet; lock-free."""
         # In this order: notifications are queued before they count, and `at_work` is set before they are
         # taken.
         return self._received < last or bool(self.queue) or self.at_work

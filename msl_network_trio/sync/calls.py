@@ -358,7 +358,7 @@ class Calls:
         try:
             trio.lowlevel.spawn_system_task(self._flush_after_a_while, request)
         except RuntimeError:
-            pass  # the Trio run is ending, and so does every request
+            pass  # the Trio run is ending, which ends every request
 
     async def _flush_after_a_while(self, first: Request) -> None:
         await trio.sleep(self._flush_delay)
@@ -376,7 +376,7 @@ class Calls:
         try:
             trio.lowlevel.spawn_system_task(self._expire, request, seconds)
         except RuntimeError:
-            pass  # the Trio run is ending, and so does every request
+            pass  # the Trio run is ending, which ends every request
 
     async def _expire(self, request: FutureRequest, seconds: float) -> None:
         with trio.move_on_after(seconds):
