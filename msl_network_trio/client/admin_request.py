@@ -8,9 +8,8 @@ from typing import Any
 
 import trio
 
-from msl_network_trio.client.connection import Connection
-from msl_network_trio.client.reply import ParkedRequest, timed_out
-from msl_network_trio.constants import MANAGER
+from msl_network_trio.client.reply import timed_out
+from msl_network_trio.client.task_requests import TaskRequests
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.hidden import hide
 from msl_network_trio.protocol.messages import Question
@@ -18,7 +17,7 @@ from msl_network_trio.protocol.messages import Question
 
 @trio.lowlevel.enable_ki_protection
 async def admin_request(
-    connection: Connection,
+    requests: TaskRequests,
     attribute: str,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
@@ -26,22 +25,21 @@ async def admin_request(
     *,
     answer: Callable[[Question], Awaitable[str]],
 ) -> Any:
-    """Make a request that only an administrator may make; see `Connection.request` for what it raises.
+    """Make a request that only an administrator may make; see `TaskRequests.request` for what it raises.
 
     Args:
-        connection: The connection to the Manager.
+        requests: Makes the requests over the connection.
         attribute: Attribute of the Manager, dots included.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
         timeout: Maximum seconds to wait for the reply, without those that `answer` takes.
         answer: Answers the Manager's questions; called in the task of the caller.
     """
-    seconds = connection.seconds(timeout)
-    request = connection.protocol.make(ParkedRequest, MANAGER, attribute, args, kwargs)
-    request.admin = True
+    seconds = requests.seconds(timeout)
+    request = requests.make_admin(attribute, args, kwargs)
     with trio.move_on_after(seconds) as scope:
         try:
-            await connection.exchange(request)
+            await requests.exchange(request)
             while not request.settled:
                 question = request.question
                 assert question is not None  # the only other reason to be woken
@@ -50,13 +48,13 @@ async def admin_request(
                 text = hide(await answer(question))
                 scope.deadline = trio.current_time() + left
                 if not request.settled:  # the connection may have ended in the meantime
-                    connection.answer(text)
+                    requests.answer(text)
                     await request.wait()
         except ConnectionLost:
             await trio.lowlevel.checkpoint()
             raise
         except BaseException:
-            connection.abandon(request)
+            requests.abandon(request)
             raise
     if not request.settled:
         raise timed_out(request, seconds)

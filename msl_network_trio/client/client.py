@@ -13,10 +13,10 @@ from msl_network_trio import arguments
 from msl_network_trio.client import views
 from msl_network_trio.client.admin_request import admin_request
 from msl_network_trio.client.awaitable_context import AwaitableContext
-from msl_network_trio.client.connection import GOODBYE_TIMEOUT
 from msl_network_trio.client.identities import describe
 from msl_network_trio.client.link import Link, link_state
 from msl_network_trio.client.session import Session, open_session
+from msl_network_trio.client.task_requests import GOODBYE_TIMEOUT
 from msl_network_trio.constants import MANAGER, MAX_UNHANDLED, PORT
 from msl_network_trio.dialing.local_identity import own_hostname
 from msl_network_trio.dialing.prompts import Prompts
@@ -138,7 +138,7 @@ class Client(trio.abc.AsyncResource):
             The identities of the Manager, its clients and its Services.
         """
         is_text = arguments.flag("as_string", as_string)
-        identity = await self._session.connection.request(MANAGER, "identity", timeout=timeout)
+        identity = await self._session.connection.requests.request(MANAGER, "identity", timeout=timeout)
         return describe(identity, indent) if is_text else identity
 
     @trio.lowlevel.enable_ki_protection
@@ -166,7 +166,7 @@ class Client(trio.abc.AsyncResource):
         credentials = self._session.credentials
         try:
             return await admin_request(
-                self._session.connection, attrib, args, kwargs, timeout, answer=credentials.answer
+                self._session.connection.requests, attrib, args, kwargs, timeout, answer=credentials.answer
             )
         except ManagerError as error:
             if error.message.startswith(LOGIN_REFUSALS):

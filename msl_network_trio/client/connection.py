@@ -1,47 +1,40 @@
-"""Connection of a client: the tasks that move its bytes, and the requests of tasks.
+"""Connection of a client: its parts, its tasks and its end.
 
-An idle connection has one task, which reads. The path of a request: `Connection.request` encodes it and puts
-it into the request queue, which sends it at once if nothing else waits to be written; the reader hands what
-it receives to the protocol, and wakes the task that an event belongs to. Only the reader ends the connection,
-so that there is one reason for the end, which every caller gets.
+An idle connection has one task, which reads. The reader hands what it receives to the protocol, and wakes the
+task that an event belongs to. Only the reader ends the connection, so that there is one reason for the end,
+which every caller gets. Requests are made by `TaskRequests` in tasks, and by way of `Threads` in threads.
 
 Everything here runs in the Trio thread. `Connection.lock` is held around changes of the protocol once other
-threads share the connection; their side of it is `Threads`.
+threads share the connection.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import trio
-from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import reschedule
 
-from msl_network_trio import arguments
 from msl_network_trio.callbacks import CallbackTasks
 from msl_network_trio.client.end_reason import EndReason
 from msl_network_trio.client.idle_probe import IdleProbe
 from msl_network_trio.client.mailboxes import Mailboxes
-from msl_network_trio.client.reply import ParkedRequest, Reply, timed_out
+from msl_network_trio.client.reply import ParkedRequest, Reply
 from msl_network_trio.client.request_queue import RequestQueue
+from msl_network_trio.client.task_requests import TaskRequests
 from msl_network_trio.client.threads import Threads
-from msl_network_trio.constants import MANAGER
-from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
-from msl_network_trio.hidden import Hidden
+from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.logger import get_logger
 from msl_network_trio.parking import RESUME
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.messages import NotificationBatch
-from msl_network_trio.protocol.requests import ABANDONED, NO_WAITER, Request
+from msl_network_trio.protocol.requests import Request
 from msl_network_trio.transport.base import Stream
 
 logger = get_logger(__name__)
-
-GOODBYE_TIMEOUT = 2.0
-"""Seconds to wait for the Manager to close the connection, at the end of a scope or of the program."""
 
 _READ_REASON_TIMEOUT = 1.0
 """Seconds to go on reading after a failure to write: the Manager's reason may still arrive."""
@@ -85,6 +78,7 @@ class Connection:
         threads: The side of other threads.
         protocol: The protocol.
         mailboxes: The notifications that are not handled yet.
+        requests: Makes the requests of tasks.
     """
 
     def __init__(
@@ -110,7 +104,6 @@ class Connection:
         self.mailboxes = owner.mailboxes
         self._owner = owner
         self._transport = transport
-        self._request_timeout = math.inf if request_timeout is None else request_timeout
         self._reason = EndReason(protocol.manager)
         self._nursery: trio.Nursery | None = None
         self._to_start: list[Callable[[], Awaitable[None]]] = []
@@ -121,13 +114,13 @@ class Connection:
             protocol,
             transport.lock,
             self._start_task,
-            partial(self.post, "identity"),
+            self._probe,
             self._give_up,
             first=math.inf if probe_after is None else probe_after,
             at_most_every=probe_every,
             unresponsive_after=math.inf if unresponsive_after is None else unresponsive_after,
         )
-        self._requests = RequestQueue(
+        self._queue = RequestQueue(
             protocol,
             transport,
             max_unsent,
@@ -138,161 +131,25 @@ class Connection:
         self.threads = Threads(
             transport,
             protocol,
-            self._requests,
+            self._queue,
             self._idle_probe,
             mailboxes=self.mailboxes,
             deliver=self._deliver,
         )
-
-    # ---- for callers ----
+        self.requests = TaskRequests(
+            protocol,
+            self._queue,
+            transport.lock,
+            idle_probe=self._idle_probe,
+            lease=self.threads.lease,
+            timeout=request_timeout,
+        )
 
     @property
     def is_open(self) -> bool:
         """Whether requests can be made."""
         reason = self._reason
         return reason.error is None and reason.write_error is None and self.protocol.lost is None
-
-    @trio.lowlevel.enable_ki_protection
-    async def request(
-        self,
-        service: str,
-        attribute: str,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        *,
-        linking: str = "",
-    ) -> Any:
-        """Make a request and wait for its reply.
-
-        Args:
-            service: Name of the Service, or ``"Manager"``.
-            attribute: Name of the method to call or of the property to read.
-            args: Positional arguments.
-            kwargs: Keyword arguments.
-            timeout: Seconds to wait for the reply; None: the connection's default; ``math.inf``: no limit.
-            linking: Name of the Service that a link request is for.
-
-        Raises:
-            TypeError: An argument has no JSON form; nothing was written.
-            ValueError: An argument cannot be sent; nothing was written.
-            RemoteError: The Service, or as `ManagerError` the Manager, answered with an error.
-            ServiceLost: The Service is not connected.
-            ReplyTimeout: No reply in time.
-            ConnectionLost: The connection has ended.
-        """
-        seconds = self._request_timeout if timeout is None else self.seconds(timeout)
-        request = self.protocol.make(ParkedRequest, service, attribute, args, kwargs)
-        # Before anything is queued: a call in a cancelled scope must not be executed.
-        await checkpoint_if_cancelled()
-        try:
-            if linking:
-                self.protocol.note_link(request, linking)
-            if seconds == math.inf and self._requests.put(request):
-                if self._idle_probe.is_asleep or self.threads.lease.is_lent:
-                    self._look_after_requests()
-                request.waiter = current_task()  # what request.wait() does, without the call
-                await wait_task_rescheduled(request.forget_waiter)
-            else:
-                with trio.move_on_after(seconds):
-                    await self.exchange(request)
-                if not request.settled:
-                    raise timed_out(request, seconds)
-        except ConnectionLost:
-            # A loop that retries must not starve other tasks.
-            await trio.lowlevel.checkpoint()
-            raise
-        except BaseException:
-            self.abandon(request)
-            raise
-        return request.result if request.error is None else request.outcome()
-
-    @trio.lowlevel.enable_ki_protection
-    async def exchange(self, request: ParkedRequest) -> None:
-        """Queue a request when there is room for it, and park until it is settled or has a question."""
-        await checkpoint_if_cancelled()  # also if its timeout is 0
-        if not self._requests.put(request):
-            await self._requests.put_when_there_is_room(request)
-        self._look_after_requests()
-        await request.wait()
-
-    @trio.lowlevel.enable_ki_protection
-    def start(
-        self,
-        service: str,
-        attribute: str,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-    ) -> Reply:
-        """Make a request without waiting for anything; arguments as in `request`.
-
-        The timeout counts from now, but takes effect only where the reply is awaited.
-
-        Raises:
-            TypeError: An argument has no JSON form; nothing was written.
-            ValueError: An argument cannot be sent; nothing was written.
-            BacklogFull: Too many bytes wait to be written.
-            ConnectionLost: The connection has ended.
-        """
-        seconds = self._request_timeout if timeout is None else self.seconds(timeout)
-        request = self.protocol.make(Reply, service, attribute, args, kwargs)
-        request.owner = self
-        request.waiter = NO_WAITER
-        if seconds != math.inf:
-            request.limit(seconds)
-        for _ in checkpoint_if_cancelled().__await__():  # noqa: ASYNC105 - it must not wait
-            # It was about to wait for the delivery of a cancellation. (The effective deadline would tell,
-            # too, but finding it takes the longer the more scopes the task is in.)
-            request.phase = ABANDONED  # the request of a cancelled task must not be executed
-            return request
-        if not self._requests.put(request):
-            raise self.backlog_full(request)
-        self._look_after_requests()
-        return request
-
-    @trio.lowlevel.enable_ki_protection
-    def post(self, attribute: str, *args: Any) -> Reply:
-        """Send a small request to the Manager, regardless of the backlog and of cancellation.
-
-        The reply need not be awaited. If the connection has ended, nothing is sent.
-        """
-        request = self.protocol.make(Reply, MANAGER, attribute, args, None)
-        request.owner = self
-        request.waiter = trio.Event()  # as if a task waited, so that an error is not logged as unseen
-        try:
-            self._requests.put_in_any_case(request)
-            self._look_after_requests()
-        except ConnectionLost as error:
-            request.fail(error)
-        return request
-
-    @trio.lowlevel.enable_ki_protection
-    async def post_and_wait(self, attribute: str, *args: Any) -> None:
-        """Send a small request to the Manager at the end of a scope, and wait a little for its reply.
-
-        Waits at most `GOODBYE_TIMEOUT`, shielded from cancellation. An error is logged and not raised.
-        """
-        reply = self.post(attribute, *args)
-        with trio.move_on_after(GOODBYE_TIMEOUT, shield=True):
-            try:
-                await reply
-            except NetworkError as error:
-                logger.debug("%s%r failed: %s", attribute, args, error)
-
-    @trio.lowlevel.enable_ki_protection
-    def answer(self, text: Hidden) -> None:
-        """Answer the Manager's question about the open admin request."""
-        with self.lock:
-            self.protocol.answer(text.reveal())
-            self._requests.schedule_flush()
-
-    @trio.lowlevel.enable_ki_protection
-    def abandon(self, request: Request) -> None:
-        """Abandon a request; see `ClientProtocol.abandon`."""
-        with self.lock:
-            self.protocol.abandon(request)
-            self._requests.schedule_flush()
 
     @trio.lowlevel.enable_ki_protection
     async def disconnect(self, seconds: float) -> None:
@@ -311,10 +168,10 @@ class Connection:
                     with self.lock:
                         self.threads.queue_gathered()
                         is_sent = self.protocol.say_goodbye()
-                        self._requests.schedule_flush()
+                        self._queue.schedule_flush()
                     self.threads.lease.call_back()
                     if not is_sent:
-                        await self._requests.drain()
+                        await self._queue.drain()
                         return
                 await self.closed.wait()
         finally:
@@ -325,25 +182,6 @@ class Connection:
     def close(self) -> None:
         """Close a connection whose task was never started."""
         self._end()
-
-    def seconds(self, timeout: float | None) -> float:
-        """Return the timeout of a call in seconds, with the default filled in.
-
-        Raises:
-            TypeError: It is not a number.
-            ValueError: It is negative or not a number.
-        """
-        if timeout is None:
-            return self._request_timeout
-        return arguments.seconds("timeout", timeout)
-
-    def backlog_full(self, request: Request) -> BacklogFull:
-        """Return the error of a request for which there is no room, and that cannot wait for room."""
-        return BacklogFull(
-            f"{self._requests.unsent:,} bytes wait to be written (max_unsent is "
-            f"{self._requests.max_unsent:,}), so {request.service}.{request.attribute} was not sent; await "
-            "replies before making more requests"
-        )
 
     # ---- the reader, which is the connection's task ----
 
@@ -382,7 +220,7 @@ class Connection:
         Raises:
             ConnectionLost: The stream cannot be read any more.
         """
-        protocol, threads, requests = self.protocol, self.threads, self._requests
+        protocol, threads, queue = self.protocol, self.threads, self._queue
         receive = self._transport.receive
         event: Event | None
         while data := await receive():
@@ -400,8 +238,8 @@ class Connection:
                     else:
                         self._dispatch_notifications(event)
                 event = None  # a reply must not be kept alive while nothing is received
-            if protocol.outbox.unsent or requests.waiting:
-                requests.schedule_flush()
+            if protocol.outbox.unsent or queue.waiting:
+                queue.schedule_flush()
             if protocol.broken is not None:
                 self._reason.set(protocol.broken)
                 return
@@ -410,8 +248,8 @@ class Connection:
     async def _read_shared(self, data: bytes) -> None:
         """Dispatch what was received, and lend the stream to threads that wait for replies, if that pays."""
         if self._deliver(data) and self.protocol.broken is None:
-            if self.protocol.outbox.unsent or self._requests.waiting:
-                self._requests.schedule_flush()
+            if self.protocol.outbox.unsent or self._queue.waiting:
+                self._queue.schedule_flush()
             await self.threads.lend()
 
     def _deliver(self, data: bytes) -> bool:
@@ -441,9 +279,9 @@ class Connection:
         """Settle all requests, close the stream, and notify the owner."""
         reason = self._reason.final()
         with self.lock:
-            cut_off = self._requests.rest_size > 0
+            cut_off = self._queue.rest_size > 0
             requests = self.protocol.connection_lost(reason, cut_off=cut_off)
-            self._requests.discard()
+            self._queue.discard()
             self.threads.queue_gathered()  # it finds the connection ended, and fails what threads have queued
         for request in requests:
             request.wake()
@@ -472,13 +310,6 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - it is logged
             self._fail(error)
 
-    def _look_after_requests(self) -> None:
-        """Make sure that there is a reader and an idle probe for requests that were queued."""
-        if self._idle_probe.is_asleep:
-            self._idle_probe.wake()
-        if self.threads.lease.is_lent:
-            self.threads.lease.call_back()
-
     def _cannot_send(self, error: ConnectionLost) -> None:
         """Note why nothing can be sent, and read on for a moment: the Manager may have sent the reason."""
         self._reason.set_write_error(error)
@@ -495,6 +326,9 @@ class Connection:
         logger.error("the connection to Manager[%s] failed", self.protocol.manager, exc_info=error)
         self._reason.set_failed(error)
         self._end_before(-math.inf)
+
+    def _probe(self) -> Reply:
+        return self.requests.post("identity")
 
     def _give_up(self, seconds: float) -> None:
         """End a connection to a Manager that does not answer."""

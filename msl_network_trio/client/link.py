@@ -99,8 +99,8 @@ class Link(MethodCache):
             ValueError: An argument cannot be sent; nothing was sent.
         """
         state = self._state
-        connection = state.require_session(attribute).connection
-        return await connection.request(state.service_name, attribute, checked_args(args), kwargs, timeout)
+        requests = state.require_session(attribute).connection.requests
+        return await requests.request(state.service_name, attribute, checked_args(args), kwargs, timeout)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -13,16 +12,14 @@ import trio
 from msl_network_trio import callbacks
 from msl_network_trio.client import views
 from msl_network_trio.client.awaitable_context import AwaitableContext
-from msl_network_trio.client.client import Client, ClientContext, client_session
+from msl_network_trio.client.client import Client
 from msl_network_trio.client.connect_arguments import filter_client_connect_kwargs, warn_of_ignored
-from msl_network_trio.client.identities import checked_registry
 from msl_network_trio.client.link import Link, link_state
+from msl_network_trio.client.linked_opening import GuardedMethod, LinkedClientContext
 from msl_network_trio.client.linked_state import LinkedState
 from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.client.remote_method import RemoteMethod, check_assignable, private_attribute
-from msl_network_trio.client.session import LinkState
 from msl_network_trio.dialing.settings import Settings
-from msl_network_trio.exceptions import ConnectTimeout, ManagerError
 from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.logger import get_logger
 
@@ -30,18 +27,6 @@ if TYPE_CHECKING:
     import msl_network_trio
 
 logger = get_logger(__name__)
-
-_POLL_INTERVAL = 0.1
-"""Seconds between requests for the identity of the Manager, while the Service is not there."""
-
-_DISCONNECT_TIMEOUT = 10.0
-"""Maximum seconds that an overridden `LinkedClient.disconnect` may take at the end of a scope."""
-
-Guard = Callable[
-    [Callable[..., Awaitable[Any]], tuple[Any, ...], dict[str, Any]],
-    Awaitable[Any],
-]
-"""Calls a function with arguments, and the ``service_error_handler`` if it fails."""
 
 
 class _CoroutineMethod:
@@ -59,24 +44,6 @@ class _CoroutineMethod:
         if linked_state(client).last_link is None:
             return getattr(client._linked_context, self._name)  # noqa: SLF001 - a part of its class
         return client.__getattr__(self._name)
-
-
-class _GuardedMethod(RemoteMethod):
-    """A method of a Service that calls the ``service_error_handler`` if it fails."""
-
-    __slots__ = ("_guard",)
-
-    def __init__(self, guard: Guard, link: LinkState, name: str) -> None:
-        super().__init__(link, name)
-        self._guard = guard
-
-    @trio.lowlevel.enable_ki_protection
-    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """Request it; if an awaited call fails, the `service_error_handler` is called first."""
-        if kwargs.get("asynchronous"):
-            return super().__call__(*args, **kwargs)
-        self._link.require_session(self._name)
-        return self._guard(super().__call__, args, kwargs)
 
 
 class LinkedClient:
@@ -106,7 +73,12 @@ class LinkedClient:
         self._early_notification_handler: Callable[..., Any] | None = None
         """The notification handler that was assigned before there was a link."""
         self._sync: msl_network_trio.sync.LinkedClient | None = None
-        self._linked_context = _LinkedClientContext(self, self._linked_state, self._attach)
+        self._linked_context = LinkedClientContext(
+            self,
+            self._linked_state,
+            self._attach,
+            overrides_disconnect=type(self).disconnect is not LinkedClient.disconnect,
+        )
 
     # ---- opening ----
 
@@ -115,7 +87,7 @@ class LinkedClient:
     close = _CoroutineMethod()
 
     def __await__(self) -> Generator[Any, Any, Self]:
-        return self._linked_context.__await__()  # type: ignore[return-value]
+        return self._linked_context.__await__()
 
     @trio.lowlevel.enable_ki_protection
     async def __aenter__(self) -> Self:
@@ -131,37 +103,14 @@ class LinkedClient:
     ) -> None:
         await self._linked_context.__aexit__(exception_type, exception, traceback)
 
-    @trio.lowlevel.enable_ki_protection
-    async def _attach(self, client: Client) -> None:
-        """Link with the Service, in what connecting has left of the timeout."""
-        session = client_session(client)
-        timeout = session.settings.timeout
-        seconds = math.inf if timeout is None else timeout - session.connect_seconds
-        link = None
-        with trio.move_on_after(max(0, seconds)):
-            link = await self._wait_for_link(client)
-        if link is None:
-            raise ConnectTimeout(f"The {self._linked_state.service_name!r} service is not available")
+    def _attach(self, client: Client, link: Link) -> None:
+        """Take the client and the link of a LinkedClient that was opened."""
         self._linked_state.opened(client, link)
         if self._early_notification_handler is not None:
             link.notification_handler = self._early_notification_handler
         elif type(self).notification_handler is not LinkedClient.notification_handler:
             link.notification_handler = self.notification_handler
-
         self._warn_of_hidden_names(link)
-
-    async def _wait_for_link(self, client: Client) -> Link:
-        """Wait until the Service is there, and link with it."""
-        service_name = self._linked_state.service_name
-        while True:
-            registry = checked_registry(await client.identities(timeout=math.inf))
-            if service_name in registry["services"]:
-                try:
-                    return await client.link(service_name, timeout=math.inf)
-                except ManagerError as error:
-                    if error.type_name != "KeyError":  # else the Service has disconnected again
-                        raise
-            await trio.sleep(_POLL_INTERVAL)
 
     def _warn_of_hidden_names(self, link: Link) -> None:
         """Log the attributes of the Service that this class hides, except those that `Link` hides as well."""
@@ -180,7 +129,7 @@ class LinkedClient:
     def __getattr__(self, name: str) -> RemoteMethod:
         if name.startswith("_"):
             raise private_attribute(self, name)
-        return _GuardedMethod(self._guarded, self._linked_state.require_link_state(name), name)
+        return GuardedMethod(self._guarded, self._linked_state.require_link_state(name), name)
 
     @trio.lowlevel.enable_ki_protection
     async def request(
@@ -410,54 +359,3 @@ def dropped(link: Link | LinkedClient) -> int:
     """
     link = link if isinstance(link, Link) else linked_state(link).require_opened_link()
     return link_state(link).mailboxes.dropped[link.service_name]
-
-
-class _LinkedClientContext(AwaitableContext[LinkedClient]):
-    """Opens a `LinkedClient`.
-
-    Args:
-        owner: The linked client.
-        state: Its state.
-        attach: Links a client that is connected with the Service.
-    """
-
-    def __init__(
-        self, owner: LinkedClient, state: LinkedState, attach: Callable[[Client], Awaitable[None]]
-    ) -> None:
-        self._owner = owner
-        self._state = state
-        self._attach = attach
-        super().__init__(type(owner).__name__)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _open(self) -> LinkedClient:
-        client = await ClientContext(self._state.settings)
-        try:
-            await self._attach(client)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await client.disconnect()
-            raise
-        return self._owner
-
-    @trio.lowlevel.enable_ki_protection
-    async def _enter(self) -> LinkedClient:
-        self._scope = ClientContext(self._state.settings)
-        client = await self._scope.__aenter__()
-        try:
-            await self._attach(client)
-        except BaseException:
-            await self._scope.__aexit__(None, None, None)
-            raise
-        return self._owner
-
-    @trio.lowlevel.enable_ki_protection
-    async def _exit(self) -> None:
-        owner = self._owner
-        try:
-            if type(owner).disconnect is not LinkedClient.disconnect:
-                with trio.move_on_after(_DISCONNECT_TIMEOUT, shield=True):
-                    await callbacks.call(owner.disconnect, (), {}, "the method")
-        finally:
-            self._state.closed()
-            await self._scope.__aexit__(None, None, None)

@@ -40,7 +40,7 @@ class Locks:
     @trio.lowlevel.enable_ki_protection
     async def acquire(self, service: str, shared: bool, timeout: float | None, wait: bool) -> list[str]:
         """Acquire a lock; see `Link.acquire_lock`."""
-        seconds = self._owner.connection.seconds(timeout)
+        seconds = self._owner.connection.requests.seconds(timeout)
         refusal: ManagerError | None = None
         delay = _RETRY_DELAY
         is_asked = False
@@ -68,7 +68,7 @@ class Locks:
     async def release(self, service: str, timeout: float | None) -> list[str]:
         """Release a lock at once, also for scopes that hold it; see `Link.release_lock`."""
         try:
-            names: list[str] = await self._owner.connection.request(
+            names: list[str] = await self._owner.connection.requests.request(
                 MANAGER, "release_lock", (service,), timeout=timeout
             )
         except (trio.Cancelled, KeyboardInterrupt, ReplyTimeout) as error:
@@ -82,7 +82,7 @@ class Locks:
     async def leave(self, service: str) -> None:
         """End a scope that holds a lock. Shielded from cancellation, and raises nothing."""
         if not self._decrement(service):
-            await self._owner.connection.post_and_wait("release_lock", service)
+            await self._owner.connection.requests.post_and_wait("release_lock", service)
 
     @trio.lowlevel.enable_ki_protection
     def forget(self, service: str) -> None:
@@ -92,15 +92,15 @@ class Locks:
     @trio.lowlevel.enable_ki_protection
     async def _request(self, service: str, shared: bool, timeout: float | None) -> list[str]:
         self._held[service] += 1
-        connection = self._owner.connection
+        requests = self._owner.connection.requests
         try:
-            names: list[str] = await connection.request(
+            names: list[str] = await requests.request(
                 MANAGER, "acquire_lock", (service,), {"shared": shared}, timeout
             )
         except BaseException as error:
             if not self._decrement(service) and not isinstance(error, ManagerError):
                 # The Manager may have granted the lock all the same, and no scope would release it.
-                connection.post("release_lock", service)
+                requests.post("release_lock", service)
             raise
         return names
 

@@ -54,8 +54,8 @@ class RemoteMethod:
         session = link.session or link.require_session(self._name)
         if asynchronous:
             arguments.flag("asynchronous", asynchronous)
-            return session.connection.start(link.service_name, self._name, args, kwargs, timeout)
-        return session.connection.request(link.service_name, self._name, args, kwargs, timeout)
+            return session.connection.requests.start(link.service_name, self._name, args, kwargs, timeout)
+        return session.connection.requests.request(link.service_name, self._name, args, kwargs, timeout)
 
     @property
     def __signature__(self) -> inspect.Signature:

@@ -19,10 +19,11 @@ import trio
 
 from msl_network_trio import callbacks
 from msl_network_trio.callbacks import CallbackTasks
-from msl_network_trio.client.connection import GOODBYE_TIMEOUT, Connection
+from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.locks import Locks
 from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.notifications import HandlerRunner, NotificationStream, StartTask
+from msl_network_trio.client.task_requests import GOODBYE_TIMEOUT
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.dialing.connect import dial
 from msl_network_trio.dialing.prompts import Credentials
@@ -53,7 +54,7 @@ class ThreadCalls(Protocol):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> Any:
-        """Make a request and wait for its reply; see `Connection.request`."""
+        """Make a request and wait for its reply; see `TaskRequests.request`."""
 
     def start(
         self,
@@ -63,7 +64,7 @@ class ThreadCalls(Protocol):
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> Any:
-        """Make a request without waiting for its reply; see `Connection.start`."""
+        """Make a request without waiting for its reply; see `TaskRequests.start`."""
 
 
 class LinkState:
@@ -260,7 +261,7 @@ class Session:
 
         The calling task is not cancelled, should it be a callback task.
         """
-        seconds = GOODBYE_TIMEOUT if timeout is None else self.connection.seconds(timeout)
+        seconds = GOODBYE_TIMEOUT if timeout is None else self.connection.requests.seconds(timeout)
         try:
             await self.connection.disconnect(seconds)
         finally:
@@ -296,14 +297,14 @@ class Session:
         """Link with a Service; see `Client.link`."""
         self.linked[service] += 1
         try:
-            answer = await self.connection.request(
+            answer = await self.connection.requests.request(
                 MANAGER, "link", (service,), timeout=timeout, linking=service
             )
             link = LinkState(self, service, _service_identity(service, answer))
         except BaseException as error:
             if not self._release(service) and not isinstance(error, ManagerError):
                 # The Manager may have made the link all the same, and would keep the place occupied.
-                self.connection.post("unlink", service)
+                self.connection.requests.post("unlink", service)
             raise
         if any(
             other.service_name == service and other.service_address != link.service_address
@@ -318,14 +319,14 @@ class Session:
         """Unlink from a Service; see `Client.unlink`."""
         self._unlinking[link] += 1
         try:
-            await self.connection.request(MANAGER, "unlink", (link.service_name,), timeout=timeout)
+            await self.connection.requests.request(MANAGER, "unlink", (link.service_name,), timeout=timeout)
         except ManagerError:
             if self._unlinking[link] == 1 and link in self.links:
                 raise  # else another task is unlinking it, or has done so
         except (trio.Cancelled, KeyboardInterrupt, ReplyTimeout) as error:
             # The Manager may have unlinked, so the link is broken. In case it has not, ask it again.
             if getattr(error, "may_have_run", True) and not self.forget(link):
-                self.connection.post("unlink", link.service_name)
+                self.connection.requests.post("unlink", link.service_name)
             raise
         finally:
             self._unlinking -= Counter([link])
@@ -344,7 +345,7 @@ class Session:
     async def leave(self, link: LinkState) -> None:
         """End the scope of a link; the last scope unlinks. Shielded from cancellation, and raises nothing."""
         if not self.forget(link):
-            await self.connection.post_and_wait("unlink", link.service_name)
+            await self.connection.requests.post_and_wait("unlink", link.service_name)
 
     @trio.lowlevel.enable_ki_protection
     def _release(self, service: str) -> bool:

@@ -79,7 +79,7 @@ class BlockingRequest(ThreadRequest):
 class Calls:
     """The requests of threads over one connection.
 
-    It is for threads what `Connection` is for tasks, and has methods of the same names.
+    It is for threads what `TaskRequests` is for tasks, and has methods of the same names.
 
     Args:
         connection: The connection.
@@ -106,7 +106,7 @@ class Calls:
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> Any:
-        """Make a request and wait for its reply, and for notification handlers; see `Connection.request`.
+        """Make a request and wait for its reply, and for notification handlers; see `TaskRequests.request`.
 
         Raises:
             RuntimeError: This is a Trio thread.
@@ -116,7 +116,7 @@ class Calls:
         """
         check_may_wait(f"Link.{attribute}")
         connection = self.connection
-        seconds = connection.seconds(timeout)
+        seconds = connection.requests.seconds(timeout)
         request = connection.protocol.make(BlockingRequest, service, attribute, args, kwargs)
         deadline = math.inf if seconds == math.inf else monotonic() + seconds
         try:
@@ -139,7 +139,7 @@ class Calls:
         """Make a request that has to wait for room, in a task."""
         received = self.connection.mailboxes.numbers
         try:
-            result = self._portal.call(self.connection.request, service, *arguments)
+            result = self._portal.call(self.connection.requests.request, service, *arguments)
         except NetworkError:
             self.wait_for_handlers(service, received.get(service, 0), deadline - monotonic())
             raise
@@ -154,14 +154,14 @@ class Calls:
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
     ) -> Future:
-        """Make a request without waiting for anything; see `Connection.start`.
+        """Make a request without waiting for anything; see `TaskRequests.start`.
 
         The timeout counts from now, and ends the Future.
         """
         if not is_main_thread():
             check_cancelled()
         connection = self.connection
-        seconds = connection.seconds(timeout)
+        seconds = connection.requests.seconds(timeout)
         request = connection.protocol.make(FutureRequest, service, attribute, args, kwargs)
         request.is_unawaited = True
         request.preceding = 0
@@ -176,7 +176,7 @@ class Calls:
                     self._flush_is_scheduled = True
                     self._portal.post(self._flush_later, request)
             if not has_room:
-                raise connection.backlog_full(request)
+                raise connection.requests.backlog_full(request)
             if seconds != math.inf:
                 future.deadline = monotonic() + seconds
                 self._portal.post(self._end_later, request, seconds)
@@ -258,7 +258,7 @@ class Calls:
             uninterrupted(handler.remove_waiter, waiter)
 
     def abandon(self, request: Request) -> None:
-        """Abandon a request, and wait until that is done; see `Connection.abandon`."""
+        """Abandon a request, and wait until that is done; see `TaskRequests.abandon`."""
         if request.phase >= SETTLED or self._portal.is_inherited:
             return
         try:
@@ -382,6 +382,6 @@ class Calls:
         with trio.move_on_after(seconds):
             await self.connection.closed.wait()
         if request.phase < SETTLED:
-            self.connection.abandon(request)
+            self.connection.requests.abandon(request)
             request.error = timed_out(request, seconds)
             request.wake()

@@ -173,7 +173,9 @@ async def call_in_the_backlog(scene: Scene) -> None:
     await scene.connect(max_unsent=5000)
     give_little_room(scene)
     await scene.also(lambda: scene.link.first("x" * 10_000))  # it is being written, and needs no room
-    await scene.also(lambda: scene.client._session.connection.request("Other", "first", ("x" * 4500,)))
+    await scene.also(
+        lambda: scene.client._session.connection.requests.request("Other", "first", ("x" * 4500,))
+    )
     unsent = scene.client._session.connection.protocol.outbox.unsent
     await scene.wait_in(lambda: scene.link.wait("x" * 1000, timeout=scene.timeout), is_the_answer)
     assert scene.client._session.connection.protocol.outbox.unsent == unsent > 4500  # not even queued
@@ -186,7 +188,7 @@ async def call_half_written(scene: Scene) -> None:
     await scene.wait_in(
         lambda: scene.link.size("x" * 10_000, timeout=scene.timeout), lambda value: value == 10_000
     )
-    assert scene.client._session.connection._requests.rest_size
+    assert scene.client._session.connection._queue.rest_size
 
 
 async def call_held_by_an_admin(scene: Scene) -> None:
@@ -695,7 +697,7 @@ def check_that_nothing_is_open(client: Client) -> None:
         protocol._refusals.barriers,
     ):
         assert not queue
-    assert not client._session.connection._requests.rest_size
+    assert not client._session.connection._queue.rest_size
 
 
 async def check_that_it_is_of_use(scene: Scene) -> None:

@@ -109,7 +109,7 @@ async def with_a_lock(client, link):
 )
 async def test_half_a_line_is_followed_by_a_reset(scene, end, monkeypatch):
     monkeypatch.setattr("msl_network_trio.client.client.GOODBYE_TIMEOUT", 0.05)
-    monkeypatch.setattr("msl_network_trio.client.connection.GOODBYE_TIMEOUT", 0.05)
+    monkeypatch.setattr("msl_network_trio.client.session.GOODBYE_TIMEOUT", 0.05)
     await use(scene, end)
     lines, how = await scene.read_all()
     assert how == "lost"
@@ -119,7 +119,7 @@ async def test_half_a_line_is_followed_by_a_reset(scene, end, monkeypatch):
 @pytest.mark.parametrize("end", [cancelled, with_a_lock])
 async def test_the_line_is_finished_and_the_goodbye_follows_if_there_is_time(scene, end, monkeypatch):
     monkeypatch.setattr("msl_network_trio.client.client.GOODBYE_TIMEOUT", 30)
-    monkeypatch.setattr("msl_network_trio.client.connection.GOODBYE_TIMEOUT", 30)
+    monkeypatch.setattr("msl_network_trio.client.session.GOODBYE_TIMEOUT", 30)
     over = trio.Event()
 
     async def run():

@@ -87,7 +87,7 @@ async def reply(scene: Scene) -> None:
 async def large_send(scene: Scene) -> None:
     scene.manager.process.pause()
     await scene.wait_in(lambda: scene.echo.size("x" * 20_000_000))
-    assert scene.client._session.connection._requests.rest_size
+    assert scene.client._session.connection._queue.rest_size
 
 
 async def admin_request_asked(scene: Scene) -> None:

@@ -86,7 +86,7 @@ async def test_an_attribute_that_the_identity_leaves_out_may_be_called(echo: Lin
 
 
 async def test_any_client_may_call_any_service_by_name(client: Client):
-    assert await client._session.connection.request("Echo", "add", (1, 2)) == 3
+    assert await client._session.connection.requests.request("Echo", "add", (1, 2)) == 3
 
 
 async def test_results_that_are_not_plain_json(echo: Link):
@@ -202,7 +202,7 @@ async def test_linking_again_is_fine(client: Client, echo: Link):
 
 
 async def test_unlinking_from_a_service_that_is_not_there_is_fine(client: Client):
-    assert await client._session.connection.request("Manager", "unlink", ("nobody",)) is True
+    assert await client._session.connection.requests.request("Manager", "unlink", ("nobody",)) is True
 
 
 async def test_a_service_takes_as_many_clients_as_it_says(client: Client):
@@ -217,7 +217,7 @@ async def test_a_service_takes_as_many_clients_as_it_says(client: Client):
 
 
 async def test_a_locked_service_cannot_be_linked_with_but_by_who_locked_it(client: Client, echo: Link):
-    request = client._session.connection.request
+    request = client._session.connection.requests.request
     assert await request("Manager", "acquire_lock", ("Echo",), {"shared": False}) == [str(client)]
     async with client.spawn("Second") as second:
         with pytest.raises(ManagerError, match="'Echo' service is locked"):
@@ -240,7 +240,7 @@ async def test_a_locked_service_cannot_be_linked_with_but_by_who_locked_it(clien
 
 async def test_a_service_that_is_not_there_is_service_lost_and_surely_did_not_run(client: Client):
     with pytest.raises(ServiceLost, match="'Gone' Service is not connected") as caught:
-        await client._session.connection.request("Gone", "add", (1, 2))
+        await client._session.connection.requests.request("Gone", "add", (1, 2))
     assert caught.value.may_have_run is False
 
 
@@ -248,7 +248,7 @@ async def test_many_requests_to_a_service_that_is_not_there_all_fail_and_no_othe
     async with trio.open_nursery() as nursery:
         lost, kept = [Outcome() for _ in range(20)], [Outcome() for _ in range(20)]
         for number in range(20):
-            nursery.start_soon(lost[number].capture, client._session.connection.request, "Gone", "x")
+            nursery.start_soon(lost[number].capture, client._session.connection.requests.request, "Gone", "x")
             nursery.start_soon(kept[number].capture, echo.add, number, 1)
     assert all(isinstance(call.error, ServiceLost) for call in lost)
     assert [call.value for call in kept] == [number + 1 for number in range(20)]

@@ -167,10 +167,10 @@ def test_a_call_waits_for_room_and_a_future_does_not(manager: FakeManager):
             while True:
                 link.size("x" * 900_000, asynchronous=True)
         waiting = Background(link.size, "y" * 800_000)
-        trio_statistics = to_async(client)._session.connection._requests._turns.statistics
+        trio_statistics = to_async(client)._session.connection._queue._turns.statistics
         while (
             trio_statistics().tasks_waiting == 0
-            and not to_async(client)._session.connection._requests._turns.locked()
+            and not to_async(client)._session.connection._queue._turns.locked()
         ):
             time.sleep(0.001)
         go_on.set()

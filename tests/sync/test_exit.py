@@ -284,7 +284,7 @@ def test_a_program_that_ctrl_c_ends_says_goodbye(manager: FakeManager):
 # ---- in the middle of a line ----
 
 ENDS = {
-    "in order": ("from msl_network_trio.client import connection; connection.GOODBYE_TIMEOUT = 0.2", 0),
+    "in order": ("from msl_network_trio.client import session; session.GOODBYE_TIMEOUT = 0.2", 0),
     "disconnect(timeout=0)": ("cxn.disconnect(timeout=0)", 0),
     "SIGTERM": ("os.kill(os.getpid(), signal.SIGTERM)", -signal.SIGTERM),
     # during the goodbye, which takes two seconds, since the Manager does not read

@@ -275,7 +275,7 @@ def test_a_call_that_has_to_wait_for_room_waits_for_the_handler(manager: FakeMan
             while True:
                 link.size("x" * 900_000, asynchronous=True)
         waiting = Background(lambda: (link.notify("y" * 800_000), got[:]))
-        queue = to_async(client)._session.connection._requests._turns
+        queue = to_async(client)._session.connection._queue._turns
         wait_until(queue.locked)
         go_on.set()
         assert waiting.result() == ("notified", [1])
