@@ -43,5 +43,5 @@ def execute(options: argparse.Namespace) -> int:
         for name in names:
             print(visible(f"Released the lock of {name} on {options.service}"))
         if not names:
-            print(visible(f"Nobody holds a lock on {options.service}"))
+            print(visible(f"There is no lock on {options.service}"))
     return 0

@@ -52,7 +52,7 @@ _UNAUTHENTICATED_LIMIT = 200
 """Maximum connections without a WebSocket yet, as in a Manager."""
 
 _CONNECTION_LIMIT = 5_000
-"""Maximum connections to the Manager, as many as a Manager accepts."""
+"""Maximum connections to the Manager, equal to the default ``max_connections`` of a Manager."""
 
 _LOGIN_ATTEMPTS = 10
 """Maximum failed logins per user and host, as in a Manager."""

@@ -227,7 +227,7 @@ class HttpServer:
         if request.method != "GET" or not request.is_1_1:
             raise _text_response(HTTPStatus.BAD_REQUEST, "A WebSocket is opened by GET, with HTTP/1.1.")
         if request.path not in ENDPOINTS:
-            raise _text_response(HTTPStatus.NOT_FOUND, f"There is no WebSocket here, but at {_endpoints()}.")
+            raise _text_response(HTTPStatus.NOT_FOUND, f"WebSockets are opened at {_endpoints()}.")
         if not request.has_token(b"connection", "upgrade"):
             raise _text_response(HTTPStatus.BAD_REQUEST, "The header 'Connection: Upgrade' is missing.")
         if request.values(b"sec-websocket-version") != ["13"]:
@@ -235,7 +235,7 @@ class HttpServer:
             raise _text_response(HTTPStatus.UPGRADE_REQUIRED, text, Sec_WebSocket_Version="13")
         keys = request.values(b"sec-websocket-key")
         if len(keys) != 1 or not _is_websocket_key(keys[0]):
-            raise _text_response(HTTPStatus.BAD_REQUEST, "The header 'Sec-WebSocket-Key' makes no sense.")
+            raise _text_response(HTTPStatus.BAD_REQUEST, "The header 'Sec-WebSocket-Key' is invalid.")
         if not request.is_last:
             raise _text_response(HTTPStatus.BAD_REQUEST, "Nothing may be sent before the WebSocket is open.")
         self._check_origin(request)
@@ -306,14 +306,16 @@ async def _send_response(carrier: Stream, response: Response, method: str) -> No
 def _page_response(request: HttpRequest) -> Response:
     """Return the response to a request for a page."""
     if request.method not in {"GET", "HEAD"}:
-        return _text_response(HTTPStatus.METHOD_NOT_ALLOWED, "There are just pages here.", Allow="GET, HEAD")
+        return _text_response(
+            HTTPStatus.METHOD_NOT_ALLOWED, "Pages are read by GET or HEAD.", Allow="GET, HEAD"
+        )
     page = find_page(request.target)
     if page is not None:
         return Response(HTTPStatus.OK, page.body, {"Content-Type": page.content_type, **page.headers})
     if request.path in ENDPOINTS:
-        text = "Here a WebSocket of MSL-Network is opened. A page is at /."
+        text = "This is a WebSocket endpoint of MSL-Network. A page is at /."
         return _text_response(HTTPStatus.UPGRADE_REQUIRED, text, Upgrade="websocket")
-    return _text_response(HTTPStatus.NOT_FOUND, "There is no such page. One is at /.")
+    return _text_response(HTTPStatus.NOT_FOUND, "Page not found. There is one at /.")
 
 
 def _endpoints() -> str:
