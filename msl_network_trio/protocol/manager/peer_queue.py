@@ -14,6 +14,7 @@ from msl_network_trio.protocol.manager import answers
 from msl_network_trio.protocol.manager.event_log import EventLog
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.phase import Phase
+from msl_network_trio.protocol.manager.route import Route
 from msl_network_trio.visible import visible
 
 _HEAVY: Final = 65_536
@@ -110,9 +111,9 @@ class BacklogLimit:
         self._event_log = event_log
         self._hits = hits
 
-    def forget(self, queue: PeerQueue) -> None:
-        """Remove the queue of a peer that has disconnected; further calls have no effect."""
-        self._heavy.discard(queue)
+    def forget(self, route: Route) -> None:
+        """Remove the route of a peer that has disconnected; further calls have no effect."""
+        self._heavy -= {route}
 
     def check(self, queue: PeerQueue, size: int) -> None:
         """Drop the peer of a queue, or other peers, if too many bytes are queued.

@@ -297,8 +297,7 @@ class ManagerProtocol:
         self.registry.remove(peer)
         self._incomplete.release(peer)
         peer.lines.clear()
-        if isinstance(peer.route, PeerQueue):
-            self.backlog.forget(peer.route)
+        self.backlog.forget(peer.route)
         self._router.forget(peer)
         if self._on_quiet is not None:
             self._check_quiet()

@@ -472,6 +472,26 @@ def test_when_the_manager_is_about_to_end_no_request_is_passed_on(uid):
     assert network.protocol.is_quiet
 
 
+@pytest.mark.parametrize("how", ["reply", "reply in a later turn", "the Service disconnects"])
+def test_the_end_of_the_last_open_request_is_reported_while_the_manager_drains(how):
+    network = Network()
+    quiet: list[bool] = []
+    echo, client = network.peer("Echo", "service"), network.peer()
+    network.send(client, request("Echo", "e", uid="1"))
+    answer = reply(read(echo)[0], 1)
+    network.protocol.refuse_requests(lambda: quiet.append(True))
+    assert quiet == []
+    if how == "reply":
+        network.send(echo, answer)
+    elif how == "reply in a later turn":
+        network.protocol.receive(echo, b"\n" + encoded(answer) + b"\n", 1)
+        assert quiet == []
+        network.protocol.receive_more(echo)
+    else:
+        network.protocol.disconnect(echo)
+    assert quiet
+
+
 def test_when_the_manager_ends_each_peer_is_told_in_a_way_that_it_puts_up_with():
     network = Network()
     service, client = network.peer("Echo", "service"), network.peer()

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from msl_network_trio.protocol.manager.peer import Peer
+from msl_network_trio.protocol.manager.peer_queue import PeerQueue
 from msl_network_trio.protocol.manager.route import LARGE
 from tests.protocol.network import Network, notification, queue_of, raw, read, reply, request
 
@@ -102,3 +104,11 @@ def test_what_phase_many_is_kept_once_and_counted_once():
             queue.pieces = []
     assert sum(client.route.backlog for client in clients) > 20_000_000
     assert not any(client.close_reason for client in clients)
+
+
+def test_a_peer_keeps_the_route_that_it_has_before_it_connects(network):
+    peer = Peer("vm", 99)
+    route = PeerQueue(peer, network.protocol.backlog)
+    network.protocol.connect(peer)
+    assert peer.route is route
+    assert network.protocol.touched[-1] is route
