@@ -51,6 +51,16 @@ def default_max_workers() -> int:
 class WorkerThread:
     """The state of one worker thread. Only the thread itself changes it.
 
+    The progress of a job, and how `WorkerThreads._recover` continues after an exception:
+
+    | progress | `job` | `started` | `reply`, `handoff` | `request` | `_recover`                         |
+    |----------|-------|-----------|--------------------|-----------|------------------------------------|
+    | waiting  | empty | None      | None               | None      | returns the read lease             |
+    | fetched  | a job | None      | None               | any       | nothing; the loop starts the job   |
+    | started  | a job | the job   | None               | set       | replies with the exception         |
+    | done     | a job | the job   | one is set         | set       | sends the reply, or hands off      |
+    | replied  | a job | the job   | one is set         | None      | clears the job                     |
+
     Attributes:
         looks_up: Whether it looks attributes up and calls nothing.
         job: The present job, at most one; None in it: end the thread. It stays until it is finished.
