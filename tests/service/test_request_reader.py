@@ -129,7 +129,17 @@ async def test_with_tls_threads_and_the_task_take_turns_as_well(readings, monkey
                 assert await peer.call("at_once", size) == size
 
 
-async def test_while_requests_wait_for_a_thread_the_task_reads(readings):
+async def test_for_a_method_that_is_not_prompt_the_task_reads(readings, monkeypatch):
+    monkeypatch.setattr("msl_network_trio.service.threads.PROMPT", -1.0)
+    async with running(Instrument(), "tcp") as peer:
+        for _ in range(50):
+            assert await peer.call("add", 1, 2) == 3
+        assert not readings[-1]._profiles["add"].is_prompt
+        assert readings[-1].lease._called_back is None, "it was never lent"
+
+
+async def test_while_requests_wait_for_a_thread_the_task_reads(readings, monkeypatch):
+    monkeypatch.setattr("msl_network_trio.service.threads.PROMPT", 1000.0)
     async with running(Instrument(), "tcp") as peer:
         readings[-1]._is_idle = lambda: False
         for _ in range(50):
