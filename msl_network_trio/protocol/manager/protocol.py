@@ -165,7 +165,11 @@ class ManagerProtocol:
             data = self._shake_hands(peer, data)
         if peer.phase is _CLOSING:
             return
-        lines = peer.lines.feed(data)
+        buffer, end = peer.lines, len(data) - 1
+        is_one_line = not buffer.size and end >= 0 and data.find(b"\n") == end
+        is_valid = buffer.overflow is None and (buffer.limit is None or end <= buffer.limit)
+        # A single line is what feed() returns in most cases; this saves the call.
+        lines = [data[:end]] if is_one_line and is_valid else buffer.feed(data)
         if peer.lines.size != peer.partial_size:
             peer.partial_size = peer.lines.size
             self._incomplete.update(peer, peer.partial_size)
