@@ -107,11 +107,8 @@ class RequestQueue(SendQueue):
         """Bytes that wait to be sent."""
         return self._outbox.unsent + self.rest_size
 
-    def has_room(self, size: int) -> bool:
-        """Return whether a request of this size can be queued now, and no other waits for room."""
-        return self.waiting == 0 and self._fits(size)
-
     def _fits(self, size: int) -> bool:
+        """Return whether there is room for a request of this size, if no other waits for room."""
         # Without the rest of the batch that is being sent: it may be larger than all room.
         unsent = self._outbox.unsent
         return unsent == 0 or unsent + size <= self.max_unsent
@@ -221,26 +218,33 @@ class RequestQueue(SendQueue):
         """Whether requests wait to be sent with others; also without the lock."""
         return bool(self._gathered)
 
-    def has_room_in_thread(self, size: int) -> bool:
-        """Return whether a thread can queue a request of this size; also without the lock."""
-        return self.has_room(self._gathered_bytes + size)
+    def gather(self, request: Request) -> bool:
+        """Queue a request that is sent with the next one, or by `queue_gathered`; also without the lock.
 
-    def gather(self, request: Request) -> None:
-        """Keep a request that is sent with the next one, or by `queue_gathered`; also without the lock."""
+        Returns:
+            Whether there was room.
+        """
         assert self._gathered is not None  # it is shared
+        unsent = self._outbox.unsent
         # The count is not exact if several threads add, and is corrected when the requests are taken.
-        self._gathered_bytes += len(request.data)
+        gathered = self._gathered_bytes + len(request.data)
+        if self.waiting or (unsent and unsent + gathered > self.max_unsent):
+            return False
+        self._gathered_bytes = gathered
         self._gathered.append(request)
+        return True
 
-    def put_in_thread(self, request: Request) -> bool:
+    def put_in_thread(self, request: Request) -> bool | None:
         """Queue a request, and send it with those that wait, if nothing is being sent; with the lock held.
 
         Returns:
-            Whether something is left to `schedule_flush` in the Trio thread.
+            Whether something is left to `schedule_flush` in the Trio thread; None: there is no room, and the
+            request was not queued.
         """
         if self._gathered or not self._is_clear:
-            self.gather(request)
-            return self.send_gathered()
+            return self.send_gathered() if self.gather(request) else None
+        if self.waiting:
+            return None
         self._begin()
         self._leaving.append(request)
         self._send_leaving()

@@ -103,11 +103,8 @@ class Threads:
         Raises:
             ConnectionLost: The connection has ended.
         """
-        if not self._requests.has_room_in_thread(len(request.data)):
-            return False
         self._protocol.check_open(request.service)
-        self._requests.gather(request)
-        return True
+        return self._requests.gather(request)
 
     @property
     def is_idle(self) -> bool:
@@ -126,9 +123,10 @@ class Threads:
         requests = self._requests
         requests.finish()
         self._protocol.check_open(request.service)
-        if not requests.has_room_in_thread(len(request.data)):
+        needs_flush = requests.put_in_thread(request)
+        if needs_flush is None:
             return None
-        if requests.put_in_thread(request) or self._idle_probe.is_asleep:
+        if needs_flush or self._idle_probe.is_asleep:
             return True
         if not request.is_unawaited:
             self.lease.take(request)
