@@ -1,4 +1,4 @@
-"""The tests of connecting use the network of the client's tests."""
+"""Fixtures of the client's tests, for the tests of connecting."""
 
 from tests.client.conftest import network, pytest_generate_tests
 

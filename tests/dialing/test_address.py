@@ -1,4 +1,4 @@
-"""What a URL as host says, what contradicts it, and what can be sent by HTTP."""
+"""URLs as hosts, arguments that contradict them, and valid paths and headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The handshake, its questions, its time limit, and how it fails; admin requests and who is asked."""
+"""The handshake: questions, time limit, failures; admin requests and prompts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def run_manager(nursery: trio.Nursery, network: Network, talk) -> None:
 
 @attrs.define
 class Answers:
-    """Prompts that answer what they were told to, and remember what they were asked."""
+    """Prompts with fixed answers, which record the questions."""
 
     answers: dict[str, object]
     asked: list[tuple[str, str]] = attrs.field(factory=list)
@@ -74,7 +74,7 @@ class AsyncAnswers(Answers):
 
 
 async def login(peer: Peer) -> None:
-    """Ask for a login, note the answers, and be content."""
+    """Ask for a login, record the answers and accept them."""
     peer.ask("username", MANAGER)
     await peer.line()
     peer.ask("password", "alice")
@@ -340,7 +340,7 @@ async def test_a_server_that_shows_no_certificate_in_time_is_told_as_if_it_was_n
     mock_clock, monkeypatch
 ):
     async def fetch_forever(*args: object) -> object:
-        mock_clock.jump(3)  # only now: what is done in threads before takes no time by this clock
+        mock_clock.jump(3)  # here, as the threads before take no time by this clock
         await trio.sleep_forever()
 
     monkeypatch.setattr(dialers, "fetch_certificate", fetch_forever)
@@ -373,7 +373,7 @@ async def test_a_cancelled_connect_leaves_nothing_open(network, nursery):
     network.assert_all_closed()
 
 
-# ---- what is no Manager ----
+# ---- servers that are no Manager ----
 
 
 async def test_the_end_in_the_handshake_is_a_connect_error(network, nursery):

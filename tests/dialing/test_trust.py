@@ -1,4 +1,4 @@
-"""What must hold for trust: on first use, kept in the folder of msl-network, and never changed by itself."""
+"""Trusted certificates: first use, files shared with msl-network, changes, host names, `cert_file`."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ async def greet(stream):
 
 
 def manager(identity: Identity, **options):
-    """Run a server that identifies itself in this way and greets."""
+    """Run a server with a certificate that sends a greeting."""
     return serving(greet, context=identity.server_context(), **options)
 
 
 class Asked:
-    """Answers the question whether to trust, and remembers what was asked."""
+    """A prompt for trust with a fixed answer, which records the certificates."""
 
     def __init__(self, answer: bool) -> None:
         self.answer = answer
@@ -67,7 +67,7 @@ async def not_asked(certificate: Certificate) -> bool:
 
 
 async def connect(server: Server, host: str = "localhost", **options) -> None:
-    """Connect, see that bytes come through, and close."""
+    """Connect, receive the greeting, and close."""
     arguments = {
         "cert_file": None,
         "assert_hostname": True,
@@ -84,7 +84,7 @@ async def connect(server: Server, host: str = "localhost", **options) -> None:
 
 
 async def refused(server: Server, host: str = "localhost", **options) -> str:
-    """Try to connect, which must fail because of the certificate; return the text of the error."""
+    """Return the text of the `CertificateError` of a connection."""
     with pytest.raises(CertificateError) as raised:
         await connect(server, host, **options)
     assert not isinstance(raised.value, CertificateDeclined)
@@ -92,7 +92,7 @@ async def refused(server: Server, host: str = "localhost", **options) -> str:
 
 
 def save(identity: Identity, host: str = "localhost") -> Path:
-    """Trust a certificate, as an earlier connect did."""
+    """Save a certificate as trusted."""
     path = certificate_folder() / f"{host}.crt"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(identity.pem)
@@ -153,7 +153,7 @@ async def test_an_error_of_the_question_comes_out_and_saves_nothing(home):
 
 
 async def test_nothing_is_sent_to_a_manager_before_it_is_trusted():
-    """The connection that the certificate is fetched with is closed before the question."""
+    """The connection that fetches the certificate is closed before the question."""
     ended = trio.Event()
 
     async def listen(stream):
@@ -186,7 +186,7 @@ async def test_an_ipv6_address_is_verified_and_saved_without_brackets(host, home
 
 
 async def test_a_certificate_that_another_process_saves_during_the_question_counts(home):
-    """It is not overwritten, and if it is the right one nobody has to be asked again."""
+    """The file is not overwritten, and used if it is the right certificate."""
 
     async def ask(certificate):
         save(ordinary()).write_text("# by another process\n" + certificate.pem)
@@ -216,7 +216,7 @@ async def test_a_manager_that_changes_its_certificate_after_the_question_is_not_
 
 
 async def test_a_manager_that_shows_one_signed_by_the_trusted_one_after_the_question_is_not_trusted(home):
-    """The question was about a certificate, not about all that it may have signed."""
+    """Trust is in one certificate, not in those that it has signed."""
     authority = trustme.CA()
     first = signed_by(authority)
     first = Identity(authority.cert_pem.bytes().decode(), first.key)
@@ -314,7 +314,7 @@ async def test_a_changed_certificate_is_told_even_if_it_cannot_be_shown():
         pytest.fail("the certificate should not have been accepted")
 
     async with serving(no_second_time, context=new.server_context()) as server:
-        # A context without a certificate can offer no cipher: the second handshake fails.
+        # A context without a certificate has no cipher to offer, so that the second handshake fails.
         new_context = server.context
         empty = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
@@ -355,7 +355,7 @@ async def test_a_trusted_certificate_out_of_its_time_is_an_error(identity, reaso
 @pytest.mark.parametrize("how", [{"auto_save": True}, {"ask": "yes"}], ids=["auto_save", "yes"])
 @pytest.mark.parametrize("what", ["expired", "not yet valid", "another host"])
 async def test_what_is_refused_on_first_use_is_not_saved(how, what, home):
-    """Else the next connect would not see that the Manager has got a better one."""
+    """Otherwise the next connect would not see a new certificate of the Manager."""
     bad, text = {
         "expired": (self_signed(valid_from=-3, valid_to=-1), "certificate has expired"),
         "not yet valid": (self_signed(valid_from=1, valid_to=3), "certificate is not yet valid"),
@@ -396,9 +396,7 @@ async def test_a_certificate_with_ipv4_only_is_not_one_for_ipv6():
     async with manager(self_signed("localhost", "127.0.0.1"), host="::1") as server:
         assert HOSTNAME_HINT in await refused(server, "::1", auto_save=True)
         await connect(server, "::1", assert_hostname=False, auto_save=True)
-        assert HOSTNAME_HINT in await refused(
-            server, "::1"
-        )  # it is not trusted for more, now that it is saved
+        assert HOSTNAME_HINT in await refused(server, "::1")  # once saved, it is trusted for nothing more
 
 
 # ---- cert_file ----
@@ -426,7 +424,7 @@ async def test_cert_file_of_a_private_ca_vouches_for_its_managers(tmp_path, home
 
 
 async def test_cert_file_of_a_ca_made_without_modern_extensions_is_good_enough(tmp_path):
-    """As one made with the openssl command of ten years ago is, which strict verification refuses."""
+    """Strict verification would reject it; the openssl command of ten years ago made such certificates."""
     ca, leaf = signed_the_old_way()
     path = tmp_path / "ca.pem"
     path.write_text(ca)
@@ -560,7 +558,7 @@ async def test_a_cert_file_that_is_a_folder_cannot_be_read(tmp_path):
 async def test_a_file_that_the_system_does_not_let_us_read_is_an_error(home):
     path = save(ordinary())
     path.unlink()
-    path.symlink_to(path)  # which stops root as well
+    path.symlink_to(path)  # which applies to root as well
     async with manager(ordinary()) as server:
         text = await refused(server, auto_save=True)
         assert server.accepted == 0

@@ -1,4 +1,4 @@
-"""Trust in a server for WebSocket: the system's CAs, the saved certificate, trust on first use; on real sockets."""
+"""Trust in WebSocket servers: the system's CAs, the saved certificate, trust on first use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.transport.peers import serving
 
 @pytest.fixture
 def system_ca(tmp_path, home, monkeypatch):
-    """A CA that this computer trusts, as one in the system's store."""
+    """A CA that the system trusts."""
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "system.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "system.pem"))
@@ -28,7 +28,7 @@ def save(identity) -> None:
 
 
 async def dial(port, open_=open_trusted_as_browsers, *, answer=None, **kwargs):
-    """Connect; who is asked without an answer fails the test."""
+    """Connect and return the certificates of the prompts; a prompt without an answer fails the test."""
     asked = []
 
     async def ask(certificate):

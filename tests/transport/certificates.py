@@ -1,4 +1,4 @@
-"""Certificates of every kind that a Manager may show, made for one test run."""
+"""Certificates of all kinds for servers, made once per test run."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ generate_certificate(path=sys.argv[1], key_path=sys.argv[2])
 
 @attrs.frozen
 class Identity:
-    """What a server needs to identify itself."""
+    """A certificate and its key, for a server."""
 
     pem: str
-    """Its certificate."""
+    """The certificate."""
 
     key: str = attrs.field(repr=False)
-    """Its private key, as PEM."""
+    """The private key in PEM."""
 
     @property
     def der(self) -> bytes:
@@ -47,14 +47,14 @@ class Identity:
 
     @property
     def fingerprint(self) -> str:
-        """The SHA-256 fingerprint, computed in another way than the package does."""
+        """The SHA-256 fingerprint, not computed by the package."""
         return hashlib.sha256(self.der).digest().hex(":")
 
     def server_context(self, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
         """Return a context for a server.
 
         Args:
-            version: The only version of TLS that it speaks; None: any.
+            version: The only TLS version; None: any.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         if version is not None:
@@ -69,13 +69,13 @@ class Identity:
 def self_signed(
     *names: str, valid_from: float = -1, valid_to: float = 30, common_name: str = "a Manager"
 ) -> Identity:
-    """Make a certificate without BasicConstraints, as the reference's is, with a small key.
+    """Return a self-signed certificate without BasicConstraints, as that of the reference, with a small key.
 
     Args:
-        names: Host names and addresses; `LOCAL_NAMES` if there is none.
-        valid_from: From how many days after now it is valid.
-        valid_to: Until how many days after now it is valid.
-        common_name: Its CN.
+        names: Host names and addresses; `LOCAL_NAMES` if empty.
+        valid_from: The beginning of validity in days from now.
+        valid_to: The end of validity in days from now.
+        common_name: The common name.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     builder = _builder(common_name, common_name, key, valid_from, valid_to)
@@ -84,7 +84,7 @@ def self_signed(
 
 
 def signed_the_old_way() -> tuple[str, Identity]:
-    """Make a CA without key identifiers and key usage; return its certificate and one that it signed."""
+    """Return the certificate of a CA without key identifiers and key usage, and one that it has signed."""
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     is_ca = x509.BasicConstraints(ca=True, path_length=None)
     ca = _builder("old CA", "old CA", ca_key).add_extension(is_ca, critical=False)
@@ -132,7 +132,7 @@ def _general_name(name: str) -> x509.GeneralName:
 
 
 def signed_by(ca: trustme.CA, *names: str) -> Identity:
-    """Make a certificate that a private CA has signed."""
+    """Return a certificate signed by a private CA."""
     leaf = ca.issue_cert(*(names or LOCAL_NAMES))
     (pem,) = leaf.cert_chain_pems
     return Identity(pem.bytes().decode(), leaf.private_key_pem.bytes().decode())
@@ -140,13 +140,13 @@ def signed_by(ca: trustme.CA, *names: str) -> Identity:
 
 @cache
 def ordinary() -> Identity:
-    """A self-signed certificate of this computer, the same one in all tests."""
+    """Return a self-signed certificate of this computer, the same in all tests."""
     return self_signed()
 
 
 @cache
 def reference_default() -> Identity:
-    """A certificate that msl-network 1.0.0 has made, just as its Manager makes its own."""
+    """Return a certificate made by msl-network 1.0.0 as for its Manager."""
     with tempfile.TemporaryDirectory() as folder:
         certificate, key = Path(folder, "localhost.crt"), Path(folder, "localhost.key")
         subprocess.run(

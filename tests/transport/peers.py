@@ -1,4 +1,4 @@
-"""The other end of the line: servers on real sockets, plain or with TLS, that do what a test wants."""
+"""Servers on real sockets, plain or with TLS, with a handler of the test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.patience import PATIENCE
 from tests.transport.certificates import ordinary
 
 LIMIT = PATIENCE
-"""How many seconds a step may take before the test has failed."""
+"""Seconds after which a step has failed."""
 
 PLAIN = "plain"
 WIRES = {PLAIN: None, "TLS 1.2": ssl.TLSVersion.TLSv1_2, "TLS 1.3": ssl.TLSVersion.TLSv1_3}
@@ -35,14 +35,14 @@ class Server:
 
     port: int
     context: ssl.SSLContext | None
-    """Its TLS, which may be changed between two connections; None: plain TCP."""
+    """The TLS context, which may be replaced between connections; None: plain TCP."""
 
     accepted: int = 0
-    """How many connections it has seen."""
+    """The number of connections so far."""
 
 
 async def stay(stream: PeerStream) -> None:
-    """Handle a connection by keeping it open, in silence."""
+    """Keep a connection open without sending."""
     await trio.sleep_forever()
 
 
@@ -50,7 +50,7 @@ async def stay(stream: PeerStream) -> None:
 async def serving(
     handler: Handler = stay, *, context: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> AsyncGenerator[Server]:
-    """Run a server that gives each connection to a handler, after the TLS handshake if there is one."""
+    """Run a server that calls a handler for each connection, after its TLS handshake."""
     (listener,) = await trio.open_tcp_listeners(0, host=host)
     server = Server(listener.socket.getsockname()[1], context)
 
@@ -62,7 +62,7 @@ async def serving(
             try:
                 await stream.do_handshake()
             except trio.BrokenResourceError:
-                return  # the client did not want this certificate
+                return  # the client has rejected the certificate
         await handler(stream)
 
     async with trio.open_nursery() as nursery:
@@ -75,11 +75,11 @@ async def serving(
 
 @contextlib.asynccontextmanager
 async def connected(wire: str, *, buffers: int | None = None) -> AsyncGenerator[tuple[TcpStream, PeerStream]]:
-    """A transport of ours and the stream of its peer.
+    """Yield a `TcpStream` and the stream of its peer.
 
     Args:
         wire: One of `WIRES`.
-        buffers: How many bytes the buffers of the two sockets should have, None: as the system wants.
+        buffers: Size of the socket buffers in bytes; None: the default of the system.
     """
     put, take = trio.open_memory_channel[PeerStream](1)
 
@@ -114,7 +114,7 @@ def socket_of(stream: PeerStream) -> trio.socket.SocketType:
 
 
 def reset(stream: PeerStream) -> None:
-    """Break a connection with a RST, as a dying process with unread input does."""
+    """Reset a connection, as the end of a process with unread data does."""
     sock = socket_of(stream)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()

@@ -1,4 +1,4 @@
-"""Peers that are gone without a word, and those that only seem so: what is asked of the system, on each one."""
+"""Dead and stalled peers: socket options and timeouts on each platform."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ TWO_MINUTES = 120
 
 
 class FakeSocket:
-    """Notes the options that are set, and tells what a test wants of a connection.
+    """A socket that records its options and returns a `tcp_info` of the test.
 
     Args:
-        fails: The number of an option that this system does not have.
+        fails: The number of an option that raises an error.
     """
 
     def __init__(self, fails: int | None = None) -> None:
@@ -43,7 +43,7 @@ class FakeSocket:
 
     def setsockopt(self, level: int, option: int, value: object) -> None:
         assert level in {socket.SOL_SOCKET, socket.IPPROTO_TCP}
-        if option == self._fails and value != 10:  # which is the interval of keepalive: 5 has two meanings
+        if option == self._fails and value != 10:  # the number 5 is also the interval of keepalive
             raise OSError("there is no such option")
         self.options[option] = value
 
@@ -53,7 +53,7 @@ class FakeSocket:
         return self.info[:size]
 
     def is_at(self, *, probes: int = 0, owed: int = 0, unsent: int = 0, data: int = 0, ack: int = 0) -> None:
-        """Set what the system tells of the connection; times in milliseconds."""
+        """Set the fields of `tcp_info`; times in milliseconds."""
         words = [0] * 24
         words[4], words[11], words[12] = owed, data, ack
         self.info = struct.pack("=8B24I4Q3I", 0, 0, 0, probes, 0, 0, 0, 0, *words, *[0] * 6, unsent)
@@ -122,7 +122,7 @@ async def test_where_the_system_gives_up_the_program_does_not(wire, autojump_clo
         assert scope.cancelled_caught
 
 
-# ---- a peer that does not read ----
+# ---- a stalled peer ----
 
 
 @linux_only
@@ -135,13 +135,13 @@ def test_a_peer_that_takes_nothing_is_spared_as_long_as_its_system_answers():
         assert since == 1000.0
         left = sock.options[18] / 1000 - (now - since)
         now += STALL_CHECK_INTERVAL
-        # The window may have been closed since the look before the first one.
+        # The window may have been closed since the check before the first one.
         assert left > 2 * STALL_CHECK_INTERVAL
         assert left <= SEND_TIMEOUT
     sock.is_at(unsent=5, probes=1)
     before = dict(sock.options)
     assert liveness.extend_send_timeout(sock, now, since) == since
-    assert sock.options == before  # and so it is given up if it goes on like that
+    assert sock.options == before  # the timeout applies if the probe stays unanswered
     sock.is_at(unsent=5, owed=1)
     assert liveness.extend_send_timeout(sock, now, since) is None
     assert sock.options[18] == SEND_TIMEOUT * 1000
@@ -187,7 +187,7 @@ async def test_a_manager_looks_after_its_peers(monkeypatch):
         wire.transport.close()
 
 
-# ---- what TCP has heard ----
+# ---- activity of the peer ----
 
 
 @linux_only
@@ -213,7 +213,7 @@ def test_what_is_known_of_a_peer(state, expected):
 @linux_only
 @pytest.mark.parametrize("wire", WIRES)
 async def test_a_peer_that_is_there_is_heard_of(wire):
-    """Also if its program does nothing at all: its system answers."""
+    """The system of a peer answers, also if its program is blocked."""
     async with connected(wire) as (transport, _):
         with trio.fail_after(LIMIT):
             assert transport.start_probe()

@@ -1,4 +1,4 @@
-"""What must hold for a pair of transports in memory, which stands in for a network in other tests."""
+"""Streams in memory, which replace a network in other tests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_no_more_than_the_capacity_is_on_its_way(autojump_clock):
     assert near.send_nowait(b"0123456") == 7
     assert near.send_nowait(memoryview(b"789abc")) == 3
     assert near.send_nowait(b"abc") == 0
-    assert far.send_nowait(b"0123456789+") == 10  # the other direction has its own
+    assert far.send_nowait(b"0123456789+") == 10  # each direction has its own capacity
     assert await far.receive() == b"0123456789"
     assert near.send_nowait(b"abc") == 3
 

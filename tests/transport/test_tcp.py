@@ -1,4 +1,4 @@
-"""What must hold for TCP and TLS: real sockets, real certificates, peers that misbehave."""
+"""TCP and TLS streams on real sockets: data, cancellation, the end, connecting, accepting."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from tests.transport.peers import LIMIT, PLAIN, WIRES, connected, reset, serving
 SECURE = [wire for wire in WIRES if wire != PLAIN]
 RECORD = 16_384
 BLOCK = random.Random(1875).randbytes(1_000_003)
-"""Its length is a prime number, so that no piece of any size repeats at its own distance."""
+"""Data whose length is a prime number, so that pieces of any size differ."""
 
 RESET_IS_SEEN_BY_SSL = sys.version_info >= (3, 13) or sys.version_info >= (3, 12, 3)
-"""Before, `ssl` took a connection reset for an end of the stream (gh-115627; 3.11 has it since 3.11.9)."""
+"""Whether `ssl` reports a reset as an error; earlier versions report the end of the stream (gh-115627; 3.11 has it since 3.11.9)."""
 if sys.version_info[:2] == (3, 11):
     RESET_IS_SEEN_BY_SSL = sys.version_info >= (3, 11, 9)
 
@@ -69,7 +69,7 @@ async def secure_pair(request):
 
 @contextlib.asynccontextmanager
 async def accepted(wire):
-    """A transport of ours whose peer has opened the connection, and the stream of the peer."""
+    """Yield an accepted stream, and the stream of its peer."""
     put, take = trio.open_memory_channel(1)
     version = WIRES[wire]
 
@@ -91,7 +91,7 @@ async def accepted(wire):
 
 @pytest.fixture(params=[f"{who} {wire}" for who in ("connected", "accepted") for wire in WIRES])
 async def any_pair(request):
-    """A transport of ours, whoever has opened the connection."""
+    """A stream that was opened, or accepted."""
     who, wire = request.param.split(" ", 1)
     async with {"connected": connected, "accepted": accepted}[who](wire) as pair:
         yield pair
@@ -137,7 +137,7 @@ async def test_50_mb_arrive_in_order_both_ways_at_once_however_slow_the_peer(wir
             async def peer_reads():
                 position = stop = 0
                 while position < size:
-                    if position >= stop:  # be slow: everybody else has to wait
+                    if position >= stop:  # block the event loop
                         await wait_all_tasks_blocked()
                         stop += size // 8
                     part = await peer.receive_some(100_000)
@@ -153,7 +153,7 @@ async def test_50_mb_arrive_in_order_both_ways_at_once_however_slow_the_peer(wir
             nursery.start_soon(write)
             nursery.start_soon(read)
             await wait_all_tasks_blocked()
-            assert receiving  # both are blocked now, on the same socket
+            assert receiving  # both tasks wait for the same socket now
             assert waiting
             nursery.start_soon(peer_reads)
             nursery.start_soon(peer_writes)
@@ -169,7 +169,7 @@ async def test_50_mb_arrive_in_order_both_ways_at_once_however_slow_the_peer(wir
 async def test_messages_of_any_size_arrive_whole_and_in_order(wire, sizes, reads):
     whole = noise(sum(sizes))
     with trio.fail_after(LIMIT):
-        # With 20,000 bytes Linux can drop the segments of both ends again and again, for a minute and more.
+        # With 20,000 bytes Linux may drop segments of both ends repeatedly for more than a minute.
         async with connected(wire, buffers=100_000) as (transport, peer), trio.open_nursery() as nursery:
 
             async def write():
@@ -199,7 +199,7 @@ async def test_tls_goes_on_after_want_write_with_the_rest(wire, piece):
             rest = memoryview(data)
             while count := transport.send_nowait(rest[:piece]):
                 rest = rest[count:]
-            assert transport.send_nowait(rest[:piece]) == 0  # asking again does no harm
+            assert transport.send_nowait(rest[:piece]) == 0  # idempotent
             assert rest
 
             async with trio.open_nursery() as nursery:
@@ -250,7 +250,7 @@ async def test_many_small_tls_records_take_few_receives(secure_pair):
             received += await transport.receive()
             times += 1
     assert received == b"".join(b"%03d" % number for number in range(200))
-    assert times < 40  # one by one only until it is known that they come together
+    assert times < 40  # single records until two have arrived together
 
 
 async def test_records_that_have_come_together_are_received_together(secure_pair):
@@ -278,7 +278,7 @@ async def test_bytes_that_are_left_in_the_tls_layer_are_received_without_waiting
     with trio.fail_after(LIMIT):
         assert await transport.receive() == data[:1000]
         assert transport._sock.pending() == 1500
-        with trio.CancelScope() as scope:  # left there, they are not lost by cancellation either
+        with trio.CancelScope() as scope:  # data left in the socket is not lost by cancellation
             scope.cancel()
             await transport.receive()
         assert scope.cancelled_caught
@@ -294,7 +294,7 @@ async def test_the_end_behind_a_full_record_is_seen(secure_pair, size):
     await peer.send_all(data)
     received = b""
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.unwrap)  # says goodbye in TLS, and leaves the connection open
+        nursery.start_soon(peer.unwrap)  # sends close_notify and keeps the connection open
         with trio.fail_after(LIMIT):
             while more := await transport.receive():
                 received += more
@@ -456,7 +456,7 @@ async def test_when_the_second_of_two_waiting_tasks_is_cancelled_the_first_goes_
 
 
 class WantsToRead(socket.socket):
-    """A socket whose TLS has to read before it can send, as in a renegotiation."""
+    """A TLS socket that has to read before it can send, as in a renegotiation."""
 
     wants = 0
 
@@ -476,7 +476,7 @@ def wants_to_read():
     with far, WantsToRead(near.family, near.type, near.proto, fileno=near.detach()) as near:
         near.setblocking(False)
         near.wants = 1
-        near.getsockname = lambda: ("", 0)  # which a socket pair has not
+        near.getsockname = lambda: ("", 0)  # an option of TCP that a socket pair does not have
         yield near, far
 
 
@@ -516,13 +516,13 @@ async def test_after_a_send_that_had_to_read_the_next_one_waits_for_room_again()
             await transport.wait_send()
             assert await transport.receive() == b"x"
             sent = transport.send_nowait(bytes(200_000))
-            assert 0 < sent < 200_000  # the kernel took a part, so nothing says "want write"
+            assert 0 < sent < 200_000  # a part was sent, so there is no "want write"
             assert len(far.recv(1_000_000)) > 0
             far.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 while far.recv(1_000_000):
                     pass
-            await transport.wait_send()  # there is room, although there is nothing to read
+            await transport.wait_send()  # writable, but not readable
 
 
 async def test_a_receive_that_has_to_write_first_waits_for_room():
@@ -546,7 +546,7 @@ async def test_a_receive_that_has_to_write_first_waits_for_room():
         with trio.fail_after(LIMIT):
             assert await TlsStream(near).receive() == b"x"
             assert near.wants == 0
-            # Without waiting, too, and then it is for receive() to wait for room.
+            # receive_nowait() does not wait; receive() then waits to write.
             near.wants = 2
             far.send(b"y")
             transport = TlsStream(near)
@@ -560,7 +560,7 @@ async def test_a_receive_that_has_to_write_first_waits_for_room():
 
 async def test_what_tls_has_decrypted_is_received_although_the_socket_has_nothing(secure_pair, monkeypatch):
     near, far = secure_pair
-    monkeypatch.setattr(tls, "_RECEIVE", RECORD)  # else they all come at once
+    monkeypatch.setattr(tls, "_RECEIVE", RECORD)  # else all records arrive at once
     with trio.fail_after(LIMIT):
         await far.send_all(noise(3 * RECORD))
         data = b""
@@ -609,7 +609,7 @@ async def test_a_peer_that_vanishes_without_a_tls_goodbye_is_an_end_too(secure_p
 
 
 def readable(error: ConnectionLost) -> bool:
-    """Whether a text is one for people: an errno, or a line of OpenSSL's source, is none."""
+    """Return whether an error text is readable: without an errno or a line of OpenSSL's source."""
     return bool(re.fullmatch(r"(Connection reset by peer|Broken pipe|The peer closed .*)", str(error)))
 
 
@@ -679,7 +679,7 @@ async def test_to_send_to_a_peer_that_closed_is_a_loss(pair):
     transport, peer = pair
     socket_of(peer).close()
     with trio.fail_after(LIMIT), pytest.raises(ConnectionLost) as raised:
-        while True:  # the kernel takes bytes until it hears that nobody wants them
+        while True:  # the kernel accepts data until the reset arrives
             transport.send_nowait(b"x")
             await transport.wait_send()
     assert readable(raised.value), str(raised.value)
@@ -703,7 +703,7 @@ async def test_after_send_eof_the_peer_receives_what_was_sent_then_the_end_and_c
     data = noise(100_000)
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
-            # Which also takes what a TLS server sends of its own behind the handshake.
+            # It also reads the session tickets that a TLS server sends after the handshake.
             nursery.start_soon(transport.receive)
             await peer.send_all(b"x")
         await transport.send_all(data)
@@ -756,7 +756,7 @@ async def test_send_eof_never_fails(any_pair):
     with trio.fail_after(LIMIT):
         while transport.send_nowait(noise(1_000_000)):
             pass
-    transport.send_eof()  # in the middle of what is being sent
+    transport.send_eof()  # in the middle of a message
     transport.send_eof()
     reset(peer)
     await wait_all_tasks_blocked(0.01)
@@ -774,7 +774,7 @@ async def test_close_twice_is_harmless_and_the_peer_sees_the_end(pair):
 
 
 async def read_to_the_end(peer) -> tuple[int, str]:
-    """Return how many bytes a peer receives, and how it learns that there are no more."""
+    """Return the number of bytes that a peer receives, and the kind of end."""
     size = 0
     while True:
         try:
@@ -808,7 +808,7 @@ async def test_a_connection_is_reset_in_the_middle_of_a_line(any_pair, how):
 
 
 def lingers(transport) -> bool:
-    """Whether the connection is reset when the program ends."""
+    """Return whether the connection is reset when the program ends."""
     data = transport._sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, tcp._LINGER.size)
     return tcp._LINGER.unpack(data) == (1, 0)
 
@@ -818,7 +818,7 @@ async def test_a_program_that_ends_while_it_waits_to_send_the_rest_resets_the_co
     assert not lingers(transport)
     while transport.send_nowait(BLOCK):
         pass
-    transport._mark_complete()  # as if the last one had been sent whole
+    transport._mark_complete()  # as if the last message had been sent completely
     assert not lingers(transport)
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
@@ -929,12 +929,12 @@ def test_a_transport_can_be_closed_when_trio_has_ended():
     assert transport._sock.fileno() == -1
 
 
-# ---- dialling ----
+# ---- connecting ----
 
 
 @pytest.fixture
 def dead_port():
-    """A port of all addresses of this computer that nobody listens on, and that nobody else can take."""
+    """Yield a port number, reserved at all addresses of this computer, without a listener."""
     with socket.socket(socket.AF_INET6) as sock:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         sock.bind(("::", 0))
@@ -1059,7 +1059,7 @@ async def test_a_socket_is_open_and_does_not_block():
             assert sock.getpeername()[1] == server.port
 
 
-# ---- TLS that does not come about ----
+# ---- failed TLS handshakes ----
 
 
 async def test_open_tls_relock_the_certificate_that_the_peer_showed():
@@ -1167,11 +1167,11 @@ async def test_to_give_up_on_a_peer_that_says_nothing_closes_the_socket():
 
 @contextlib.asynccontextmanager
 async def tls_by_hand(send, respond):
-    """A TLS server that sends its bytes in a way of its own.
+    """Run a TLS server that splits or delays its bytes.
 
     Args:
-        send: Sends what TLS wants to send in the handshake to a stream.
-        respond: Sends a reply, as the bytes of TLS.
+        send: Sends the bytes of the handshake to a stream.
+        respond: Sends the TLS bytes of a reply.
     """
     context = ordinary().server_context()
 
@@ -1209,7 +1209,7 @@ async def one_by_one(stream, data):
 async def in_two_halves(stream, data):
     middle = len(data) // 2
     await stream.send_all(data[:middle])
-    await wait_all_tasks_blocked(0.01)  # now the client has seen that there is something, but not enough
+    await wait_all_tasks_blocked(0.01)  # the client has received a part of a record now
     await stream.send_all(data[middle:])
 
 
@@ -1258,12 +1258,12 @@ async def test_ctrl_c_between_dialling_and_tls_closes_the_socket():
     assert context.sock.fileno() == -1
 
 
-# ---- being dialled ----
+# ---- accepting ----
 
 
 @contextlib.asynccontextmanager
 async def waiting_to_accept():
-    """The socket of a peer that has opened a connection, and our end of it, before TLS."""
+    """Yield an accepted socket before TLS, and the stream of its peer."""
     put, take = trio.open_memory_channel(1)
 
     async def accept(stream):
@@ -1310,7 +1310,7 @@ async def test_a_peer_that_does_not_trust_our_certificate_is_lost():
 
             nursery.start_soon(handshake)
             with pytest.raises(ConnectionLost):
-                # With TLS 1.3 the handshake is over for the server before the client has looked at it.
+                # With TLS 1.3, the server completes the handshake before the client has verified it.
                 transport = await accept_tls(sock, ordinary().server_context(ssl.TLSVersion.TLSv1_2))
                 pytest.fail(f"{transport}")
 
@@ -1336,7 +1336,7 @@ async def test_of_many_handshakes_few_steps_are_done_in_each_turn_of_the_loop():
     steps = []
 
     class Step:
-        """The handshake of a peer that has sent its first line."""
+        """A socket whose peer has sent its first TLS message."""
 
         def __init__(self, sock):
             self.fileno = sock.fileno
@@ -1354,7 +1354,7 @@ async def test_of_many_handshakes_few_steps_are_done_in_each_turn_of_the_loop():
     with contextlib.ExitStack() as stack:
         stack.enter_context(theirs)
         theirs.send(b"hello")
-        # Trio lets one task wait for a descriptor.
+        # In Trio, one task may wait for a descriptor.
         peers = [stack.enter_context(sock) for sock in (ours, *(ours.dup() for _ in range(19)))]
         lock = trio.Lock()
         with trio.fail_after(LIMIT):
@@ -1365,5 +1365,5 @@ async def test_of_many_handshakes_few_steps_are_done_in_each_turn_of_the_loop():
                         handshakes.start_soon(tls_handshake._do_handshake, Step(peer), lock)
                 nursery.cancel_scope.cancel()
     assert len(steps) == 20
-    # Trio mixes the tasks of a turn, so the counter may come before one step and behind the next.
+    # Trio shuffles the tasks of a turn: the counter may run before one step and after the next.
     assert max(map(steps.count, steps)) <= 2

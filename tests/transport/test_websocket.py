@@ -1,4 +1,4 @@
-"""The WebSocket transport, in memory: messages, back pressure, pings, every way to end."""
+"""WebSocket streams in memory: messages, backpressure, pings, closing."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ __all__ = ["one_end", "opened", "websocket_pair"]
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
 MESSAGE = b"x" * SHORT
-"""A message that counts as one frame of a turn."""
+"""A message that is not a short frame."""
 
 
 @pytest.fixture(params=["client", "server"])
 def direction(request):
-    """Which end sends."""
+    """The index of the sending end."""
     return slice(None, None, 1 if request.param == "client" else -1)
 
 
@@ -99,7 +99,7 @@ async def test_bytes_may_arrive_one_by_one(websocket_pair):
     assert await server.receive() == b"x" * 200 + b"\n"
 
 
-# ---- back pressure, cancellation ----
+# ---- backpressure and cancellation ----
 
 
 async def test_a_peer_that_does_not_read_holds_the_sender_up(websocket_pair, direction):
@@ -159,7 +159,7 @@ async def test_who_is_cancelled_while_receiving_has_lost_nothing(websocket_pair)
 
 
 async def test_both_ends_may_send_without_reading_first(websocket_pair):
-    """Neither waits for the other to read its pongs or messages, as long as both read at last."""
+    """Neither end waits for the other to receive its pongs or messages."""
     ends = (await websocket_pair())[:2]
     lines = b"x" * 999_999 + b"\n"
 
@@ -179,7 +179,7 @@ async def test_the_end_comes_behind_what_was_sent(websocket_pair, direction):
         sender.send_nowait(b"%d\n" % n)
     sender.send_eof()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(sender.receive)  # waits for the goodbye of the other end
+        nursery.start_soon(sender.receive)  # waits for the close frame of the other end
         assert await receive_lines(receiver, 100) == [b"%d" % n for n in range(100)]
         assert await receiver.receive() == b""
         assert receiver.close_reason == "the WebSocket was closed with code 1000 (normal closure)"
@@ -247,7 +247,7 @@ async def test_an_end_without_goodbye_is_an_error(websocket_pair, how, direction
 
 
 async def test_why_a_peer_ends_is_heard_also_by_who_cannot_write_any_more(websocket_pair, direction):
-    """What the peer said last must not be lost."""
+    """The last data of the peer must not be lost."""
     client, server, ours, theirs = await websocket_pair()
     end, other = (client, server)[direction]
     carrier = (ours, theirs)[direction][0]
@@ -321,11 +321,11 @@ async def test_who_waits_to_send_is_told_when_nobody_will_any_more(autojump_cloc
     assert 4 < trio.current_time() < 6
 
 
-# ---- what is not allowed ----
+# ---- violations of the protocol ----
 
 
 async def until_goodbye(carrier) -> tuple[int, bytes]:
-    """Read frames, none of which is masked by chance like a goodbye; the last one must say goodbye."""
+    """Receive until a close frame, and return its code and reason."""
     received = b""
     while data := await carrier.receive():
         received += data
@@ -377,7 +377,7 @@ async def test_who_breaks_the_rules_is_told_the_code_and_dropped(name, one_end):
     assert await end.receive() == b"before\n"
     with pytest.raises(ConnectionLost):
         await end.receive()
-    end.send_eof()  # what the Manager does then
+    end.send_eof()  # as the Manager does then
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end.receive)
         assert (await until_goodbye(carrier))[0] == code
@@ -404,7 +404,7 @@ async def test_why_is_told_also_to_who_is_in_the_midst_of_a_message_that_is_too_
     end.send_eof()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end.receive)
-        await carrier.send_all(b"x" * 1_000_000)  # it goes on, without looking
+        await carrier.send_all(b"x" * 1_000_000)  # it goes on without receiving
         assert (await until_goodbye(carrier))[0] == 1009
         carrier.close()
 
@@ -422,7 +422,7 @@ async def test_pings_are_answered_and_pongs_that_nobody_asked_for_are_not(one_en
 
 
 async def test_pings_of_a_peer_that_takes_no_answers_do_not_pile_up(one_end):
-    """Only the one that came last need be answered, when there is room."""
+    """Only the last ping is answered, when that is possible."""
     end, carrier = await one_end(1000)
     masked = not end._is_client
     assert end.send_nowait(b"x" * 5000 + b"\n") == 5000
@@ -441,7 +441,7 @@ async def test_pings_of_a_peer_that_takes_no_answers_do_not_pile_up(one_end):
 
 
 async def test_pings_behind_a_goodbye_do_no_harm(one_end):
-    """For a pong it is too late: nothing may follow a goodbye."""
+    """No pong may follow a close frame."""
     end, carrier = await one_end()
     masked = not end._is_client
     end.send_eof()
@@ -564,7 +564,7 @@ async def test_a_large_message_that_is_slow_is_no_missing_answer(websocket_pair,
     line = b"x" * 50_000 + b"\n"
     client.send_nowait(line)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(client.receive)  # who does not read would not notice
+        nursery.start_soon(client.receive)  # without a receive(), a missing pong is not noticed
         assert await server.receive() == line
         assert trio.current_time() > 100
         server.send_nowait(b"done\n")
@@ -574,7 +574,7 @@ async def test_a_large_message_that_is_slow_is_no_missing_answer(websocket_pair,
 
 
 async def answered(answer: bytes, *, then_close: bool = True, **kwargs):
-    """Open a WebSocket at a server that answers with this."""
+    """Open a WebSocket at a server with a given answer, and return the result."""
     ours, theirs = memory_pair()
 
     async def serve():
@@ -669,7 +669,7 @@ async def test_a_client_that_is_gone_before_the_answer_is_lost():
 @pytest.mark.parametrize("size", [8, 300_000])
 async def test_who_aborts_says_nothing_and_breaks_the_connection(one_end, size):
     end, carrier = await one_end()
-    end.send_nowait(b"x" * size)  # a part of a line, of which no frame is made yet
+    end.send_nowait(b"x" * size)  # a part of a line, not packed into a frame yet
     end.end(cut_off=True)
     with pytest.raises(ConnectionLost, match="Connection reset by peer"):
         await carrier.receive()
@@ -713,7 +713,7 @@ async def test_the_peer_of_who_aborts_is_told_of_an_abnormal_closure(websocket_p
         await server.receive()
 
 
-# ---- what many hold together ----
+# ---- the quota ----
 
 
 async def test_who_has_sent_most_is_cut_off_when_all_together_have_sent_too_much(websocket_pair, nursery):
@@ -735,7 +735,7 @@ async def test_who_has_sent_most_is_cut_off_when_all_together_have_sent_too_much
     await announce(2, 400_000, 0)
     with pytest.raises(ConnectionLost, match="It has sent most, and all connections together"):
         results.pop(1).unwrap()
-    # The others go on, and what has been taken does not count any more.
+    # The others go on, and received messages no longer count.
     for number, size in ((0, 1_000_002), (2, 800_002)):
         await announce(number, 1, 0, final=True)
         assert len(results.pop(number).unwrap()) == size

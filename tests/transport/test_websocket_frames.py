@@ -1,4 +1,4 @@
-"""Lines to frames and back, without any connection: whatever comes, in whatever pieces."""
+"""Conversion between lines and frames, without a connection: any data in any pieces."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LINES = st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_catego
 
 
 def feed_all(frames: Frames, data: bytes) -> bytes:
-    """Feed in as many turns as it takes."""
+    """Feed data in as many turns as needed."""
     lines = frames.feed(data)
     while frames.has_more:
         lines += frames.feed(b"")
@@ -183,6 +183,8 @@ def test_the_usual_number_of_pings_and_pongs_goes_on_for_ever(repeated):
 def test_parts_of_messages_are_not_counted_however_small_they_are():
     frames = Frames(is_client=False, clock=lambda: 0.0)
     count = 2 * IDLE_AT_ONCE
-    data = frame(TEXT, b"x", final=False) + frame(0, b"y", final=False) + frame(0)  # which may be empty
+    data = (
+        frame(TEXT, b"x", final=False) + frame(0, b"y", final=False) + frame(0)
+    )  # the last fragment may be empty
     assert feed_all(frames, data * count) == b"xy\n" * count
     assert frames.ending is None

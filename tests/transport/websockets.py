@@ -1,4 +1,4 @@
-"""WebSockets of ours in memory, both ends."""
+"""Pairs of WebSockets in memory, and frames of other peers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from msl_network_trio.transport.websocket_handshake import accept_websocket, ope
 
 
 async def read_head(carrier: Stream) -> tuple[str, dict[str, str], bytes]:
-    """Read the head of a request; return its first line, its headers and what came behind it."""
+    """Receive the head of a request; return its first line, its headers and the data after it."""
     received = b""
     while b"\r\n\r\n" not in received:
         data = await carrier.receive()
@@ -32,7 +32,7 @@ async def read_head(carrier: Stream) -> tuple[str, dict[str, str], bytes]:
 
 
 async def receive_lines(end: Stream, count: int) -> list[bytes]:
-    """Receive until there are so many lines, and return them without their ends; there must be no more."""
+    """Receive exactly this number of lines, and return them without their ends."""
     received = b""
     while received.count(b"\n") < count:
         data = await end.receive()
@@ -49,7 +49,7 @@ Pair = tuple[WebSocketStream, WebSocketStream, MemoryStream, MemoryStream]
 
 @pytest.fixture
 async def opened() -> AsyncIterator[list[Stream]]:
-    """What is put in here is closed in the end; then no task may be left."""
+    """A list of streams that are closed after the test; no task may be left then."""
     before = trio.lowlevel.current_statistics().tasks_living
     transports: list[Stream] = []
     yield transports
@@ -75,7 +75,7 @@ def websocket_pair(opened: list[Stream]) -> Callable[..., Awaitable[Pair]]:
 def one_end(
     request: pytest.FixtureRequest, opened: list[Stream]
 ) -> Callable[..., Awaitable[tuple[WebSocketStream, MemoryStream]]]:
-    """Open one end, client or server; at the other one is just what carries it."""
+    """Open one end, client or server, with the bare carrier at the other end."""
 
     async def open_end(capacity: int = 65_536, **kwargs: Any) -> tuple[WebSocketStream, MemoryStream]:
         ours, theirs = memory_pair(capacity)
@@ -116,7 +116,7 @@ def accepted(key: str) -> bytes:
 async def open_websocket_pair(
     capacity: int = 65_536, *, client: dict[str, Any] | None = None, server: dict[str, Any] | None = None
 ) -> Pair:
-    """Return a client's and a server's end, and what carries each of them.
+    """Return the ends of a client and a server, and their carriers.
 
     Args:
         capacity: See `memory_pair`.
@@ -143,7 +143,7 @@ async def open_websocket_pair(
 
 
 def frame(opcode: int, payload: bytes = b"", *, final: bool = True, masked: bool = True) -> bytes:
-    """Return a frame as a peer that was not written by us would send it."""
+    """Return a frame, made without the package."""
     first = opcode | (0x80 if final else 0)
     size = len(payload)
     if size < 126:
@@ -160,7 +160,7 @@ def frame(opcode: int, payload: bytes = b"", *, final: bool = True, masked: bool
 
 
 def upgrade_request(path: str = "/", **headers: str | None) -> bytes:
-    """Return the head of a request for a WebSocket; a header that is None is left out."""
+    """Return the head of a request for a WebSocket, without the headers that are None."""
     fields: dict[str, str | None] = {
         "Host": "localhost:8875",
         "Upgrade": "websocket",
