@@ -24,7 +24,7 @@ from msl_network_trio.exceptions import ConnectError
         ("wss://[::1]:8875/msl", "[::1]", 8875, False, "/msl"),
     ],
 )
-def test_a_url_says_it_all(url, host, port, disable_tls, path):
+def test_a_url_sets_transport_tls_host_port_and_path(url, host, port, disable_tls, path):
     settings = Settings(host=url)
     assert (settings.host, settings.port, settings.disable_tls, settings.path) == (
         host,
@@ -48,7 +48,7 @@ def test_a_url_says_it_all(url, host, port, disable_tls, path):
     ],
     ids=str,
 )
-def test_what_says_the_same_is_no_contradiction(same):
+def test_an_argument_equal_to_the_url_is_no_contradiction(same):
     assert Settings(host="ws://lab:8875/msl", **same).port == 8875
 
 
@@ -88,13 +88,13 @@ async def test_a_function_that_connects_contradicts_a_url():
         "://",
     ],
 )
-def test_what_is_no_url_of_a_websocket(url):
+def test_invalid_urls_raise_value_error(url):
     with pytest.raises(ValueError, match="URL"):
         connect(host=url)
 
 
 @pytest.mark.parametrize("path", ["", "msl", "/a b", "/\n", "/é", "/#x", "/\r\nX: y"])
-def test_what_is_no_path(path):
+def test_invalid_paths_raise_value_error(path):
     with pytest.raises(ValueError, match="path must"):
         connect(transport="websocket", path=path)
 
@@ -114,7 +114,7 @@ def test_what_is_no_path(path):
     ],
     ids=str,
 )
-def test_what_is_no_header(headers):
+def test_invalid_headers_raise_an_error(headers):
     with pytest.raises(ValueError, match="header"):
         connect(transport="websocket", headers=headers)
 
@@ -131,7 +131,7 @@ def test_headers_that_can_be_sent(headers):
 
 
 @pytest.mark.parametrize(("name", "value"), [("path", "/msl"), ("headers", {"X": "y"})])
-def test_what_is_for_websocket_only(name, value):
+def test_path_and_headers_need_a_websocket(name, value):
     with pytest.raises(ValueError, match=f"{name} is for transport='websocket'"):
         connect(**{name: value})
 

@@ -113,7 +113,7 @@ async def test_the_managers_password_is_another_one(network: Network, nursery: t
 
 
 @pytest.mark.parametrize("kind", [Answers, AsyncAnswers])
-async def test_what_the_arguments_leave_open_is_asked_and_the_clock_stands_still(
+async def test_prompts_answer_what_the_arguments_do_not_and_pause_the_timer(
     network, nursery, autojump_clock, kind
 ):
     peers = []
@@ -152,7 +152,7 @@ async def test_a_plain_prompt_runs_in_a_worker_thread(network: Network, nursery:
         ({"prompts": Answers({"username": ""})}, AuthenticationError, "empty"),
     ],
 )
-async def test_what_would_silence_the_manager_is_refused(network, nursery, arguments, error, text):
+async def test_answers_that_would_block_the_manager_are_rejected(network, nursery, arguments, error, text):
     async def talk(peer: Peer) -> None:
         peer.ask("username", MANAGER)
         assert await peer.line() is None
@@ -173,7 +173,7 @@ async def test_a_rejection_is_an_authentication_error(network, nursery, text):
         await connect()
 
 
-async def test_without_a_terminal_nobody_waits_for_one(network, nursery, monkeypatch):
+async def test_without_a_terminal_prompts_raise_an_error_at_once(network, nursery, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("alice\n"))
 
     async def talk(peer: Peer) -> None:
@@ -223,7 +223,7 @@ async def test_the_terminal_is_asked_on_standard_error(monkeypatch, capsys):
         await terminal.trust(certificate)
 
 
-async def test_saying_no_is_no(monkeypatch):
+async def test_the_answer_no_declines_the_certificate(monkeypatch):
     monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
     assert await msl_network_trio.TerminalPrompts().trust(Certificate("h", 1, b"")) is False
 
@@ -336,7 +336,7 @@ async def test_a_dial_that_takes_too_long_is_a_timeout(autojump_clock, monkeypat
         await connect()
 
 
-async def test_a_server_that_shows_no_certificate_in_time_is_told_as_if_it_was_not_there(
+async def test_a_server_without_a_certificate_in_time_has_the_error_of_a_missing_manager(
     mock_clock, monkeypatch
 ):
     async def fetch_forever(*args: object) -> object:
@@ -394,7 +394,7 @@ async def test_a_broken_connection_in_the_handshake_is_a_connect_error(network, 
         await connect()
 
 
-async def test_garbage_behind_the_handshake_is_a_connect_error(network, nursery):
+async def test_garbage_after_the_handshake_is_a_connect_error(network, nursery):
     async def talk(peer: Peer) -> None:
         peer.transport.send_nowait(
             b'{"args":[],"attribute":"identity","error":false,"kwargs":{},"uid":""}\ngarbage\n'
@@ -417,7 +417,7 @@ async def test_another_server_is_a_handshake_error(network, nursery, data):
         await connect()
 
 
-async def test_a_manager_that_closes_straight_after_the_identity_is_told_to_the_next_call(network, nursery):
+async def test_the_next_call_raises_the_error_of_a_manager_that_closes_after_the_identity(network, nursery):
     async def talk(peer: Peer) -> None:
         await peer.shake_hands()
         peer.fail("", "TypeError: no more clients", requester=MANAGER)
@@ -520,9 +520,7 @@ async def test_a_login_cancelled_half_way_leaves_the_connection_usable(network, 
         assert client.is_connected()
 
 
-async def test_if_nobody_can_answer_the_caller_is_told_and_the_connection_lives(
-    network, nursery, monkeypatch
-):
+async def test_a_failing_prompt_raises_an_error_and_keeps_the_connection(network, nursery, monkeypatch):
     monkeypatch.setattr(sys, "stdin", None)
     async for client, peer in admin_session(network, nursery):
         async with trio.open_nursery() as inner:
@@ -637,7 +635,7 @@ async def test_a_name_that_cannot_be_sent_raises(network):
         await connect(name="\ud800")
 
 
-def test_a_port_may_be_text_as_it_comes_from_a_configuration_file():
+def test_a_port_may_be_text_as_in_a_configuration_file():
     assert Settings(port="1875").manager == "localhost:1875"
 
 

@@ -142,7 +142,7 @@ async def test_a_declined_certificate_is_a_refused_connection_and_saves_nothing(
     assert not home.exists()
 
 
-async def test_an_error_of_the_question_comes_out_and_saves_nothing(home):
+async def test_an_error_of_the_prompt_is_raised_and_saves_nothing(home):
     async def no_terminal(certificate):
         raise EOFError("no terminal")
 
@@ -306,7 +306,7 @@ async def test_assert_hostname_false_does_not_excuse_a_changed_certificate():
         assert NEW_CERTIFICATE in await refused(server, assert_hostname=False)
 
 
-async def test_a_changed_certificate_is_told_even_if_it_cannot_be_shown():
+async def test_a_changed_certificate_is_an_error_also_if_it_cannot_be_fetched():
     old, new = self_signed(), self_signed()
     save(old)
 
@@ -354,7 +354,7 @@ async def test_a_trusted_certificate_out_of_its_time_is_an_error(identity, reaso
 
 @pytest.mark.parametrize("how", [{"auto_save": True}, {"ask": "yes"}], ids=["auto_save", "yes"])
 @pytest.mark.parametrize("what", ["expired", "not yet valid", "another host"])
-async def test_what_is_refused_on_first_use_is_not_saved(how, what, home):
+async def test_a_certificate_rejected_on_first_use_is_not_saved(how, what, home):
     """Otherwise the next connect would not see a new certificate of the Manager."""
     bad, text = {
         "expired": (self_signed(valid_from=-3, valid_to=-1), "certificate has expired"),
@@ -454,7 +454,7 @@ async def test_a_certificate_file_may_hold_words_in_any_alphabet(text, tmp_path)
 
 
 @pytest.mark.parametrize("newline", ["\r\n", "\n"])
-async def test_a_certificate_file_may_come_from_windows(newline, tmp_path):
+async def test_a_certificate_file_may_have_windows_line_ends(newline, tmp_path):
     path = tmp_path / "manager.pem"
     path.write_bytes(ordinary().pem.replace("\n", newline).encode())
     async with manager(ordinary()) as server:
@@ -500,7 +500,7 @@ async def test_no_fingerprint_is_made_up_for_a_wrong_cert_file_with_several_cert
         assert "trusted (several certificates)\n" in await refused(server, cert_file=path)
 
 
-async def test_a_cert_file_that_does_not_exist_is_named_and_nobody_is_dialled(tmp_path, home):
+async def test_a_missing_cert_file_is_an_error_before_any_connection(tmp_path, home):
     path = tmp_path / "no" / "such.pem"
     async with manager(ordinary()) as server:
         text = await refused(server, cert_file=path, auto_save=True)
@@ -538,7 +538,7 @@ async def test_a_cert_file_that_does_not_exist_is_named_and_nobody_is_dialled(tm
     ],
 )
 @pytest.mark.parametrize("own", [True, False], ids=["cert_file", "saved"])
-async def test_a_file_without_a_certificate_is_named_with_what_mends_it(content, own, tmp_path):
+async def test_a_file_without_a_certificate_is_an_error_with_the_remedy(content, own, tmp_path):
     path = tmp_path / "bad.pem" if own else save(ordinary())
     path.write_bytes(content)
     async with manager(ordinary()) as server:
@@ -651,7 +651,7 @@ async def test_another_program_that_has_saved_another_certificate_meanwhile_coun
     assert (home / "certs" / "localhost.crt").read_text() == other.pem
 
 
-async def test_two_managers_on_one_host_are_told_apart_by_cert_file(tmp_path):
+async def test_cert_file_distinguishes_two_managers_on_one_host(tmp_path):
     save(self_signed())
     path = tmp_path / "second.crt"
     path.write_text(ordinary().pem)
@@ -711,7 +711,7 @@ def test_the_home_variable_goes_before_the_user_of_sudo(home, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no sudo on Windows")
-def test_under_sudo_the_folder_is_that_of_the_user_who_called_it(monkeypatch):
+def test_under_sudo_the_folder_is_that_of_the_calling_user(monkeypatch):
     import pwd
 
     user = pwd.getpwall()[1]
@@ -744,7 +744,7 @@ async def test_the_default_certificate_of_the_reference_is_not_one_for_ipv6():
         assert HOSTNAME_HINT in await refused(server, "::1", auto_save=True)
 
 
-def test_a_context_speaks_no_tls_before_1_2_and_trusts_nobody_else():
+def test_a_context_requires_tls_1_2_and_trusts_only_its_certificates():
     context = client_context(ordinary().pem, check_hostname=True)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert context.verify_mode == ssl.CERT_REQUIRED
@@ -772,7 +772,7 @@ async def test_to_fetch_a_certificate_from_a_plain_manager_names_both_purposes()
     assert f"Cannot connect to localhost:{server.port} to get the certificate" in text
 
 
-async def test_to_fetch_a_certificate_where_nobody_listens_names_what_to_start(home):
+async def test_fetching_a_certificate_without_a_listener_suggests_to_start_a_manager(home):
     async with serving() as server:
         port = server.port
     with trio.fail_after(LIMIT), pytest.raises(ConnectError) as raised:
@@ -787,7 +787,7 @@ async def test_to_fetch_a_certificate_where_nobody_listens_names_what_to_start(h
     assert not home.exists()
 
 
-async def test_a_plain_manager_is_told_from_one_with_another_certificate():
+async def test_a_manager_without_tls_is_distinguished_from_another_certificate():
     save(ordinary())
     async with serving(greet) as server:
         with pytest.raises(ConnectError, match="Try setting disable_tls=True") as raised:

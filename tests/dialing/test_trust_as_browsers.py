@@ -80,7 +80,7 @@ async def test_or_saved_without_a_question(system_ca):
     assert certificate_file("localhost").read_text() == ordinary().pem
 
 
-async def test_one_of_a_ca_of_nobody_is_asked_about(system_ca):
+async def test_a_certificate_of_an_unknown_ca_is_prompted_for(system_ca):
     async with serving(context=signed_by(trustme.CA()).server_context()) as server:
         with pytest.raises(CertificateDeclined):
             await dial(server.port, answer=False)

@@ -149,7 +149,7 @@ def test_a_peer_that_takes_nothing_is_spared_as_long_as_its_system_answers():
 
 @linux_only
 @pytest.mark.parametrize("state", [{}, {"owed": 3}, {"owed": 3, "unsent": 9}])
-def test_a_peer_that_takes_what_it_is_sent_needs_not_be_spared(state):
+def test_the_send_timeout_of_a_peer_that_accepts_data_is_not_extended(state):
     sock = FakeSocket()
     sock.is_at(**state)
     assert liveness.extend_send_timeout(sock, 5.0, None) is None
@@ -158,7 +158,7 @@ def test_a_peer_that_takes_what_it_is_sent_needs_not_be_spared(state):
 
 @linux_only
 @pytest.mark.parametrize("wire", WIRES)
-async def test_who_waits_to_send_looks_after_the_peer(wire, autojump_clock, monkeypatch):
+async def test_wait_send_extends_the_send_timeout(wire, autojump_clock, monkeypatch):
     async with connected(wire) as (transport, _):
         looks = []
 
@@ -200,7 +200,7 @@ async def test_a_manager_looks_after_its_peers(monkeypatch):
         ({"data": 9000, "ack": 9000, "probes": 2}, PeerActivity(9.0, True)),
     ],
 )
-def test_what_is_known_of_a_peer(state, expected):
+def test_peer_activity_from_tcp_info(state, expected):
     sock = FakeSocket()
     sock.is_at(**state)
     assert liveness.peer_activity(sock) == expected

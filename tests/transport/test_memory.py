@@ -76,7 +76,7 @@ async def test_a_long_message_passes_a_small_capacity_while_the_other_side_does_
     assert received == {far: there, near: back}
 
 
-async def test_nobody_waits_for_ever_when_nobody_receives(autojump_clock):
+async def test_a_time_limit_ends_the_wait_for_a_full_pipe(autojump_clock):
     near, _ = memory_pair(capacity=3)
     with pytest.raises(trio.TooSlowError), trio.fail_after(5):
         await near.send_all(b"four")
@@ -227,7 +227,7 @@ async def test_after_send_eof_nothing_can_be_sent(autojump_clock):
         await near.wait_send()
 
 
-async def test_send_eof_wakes_a_peer_that_is_receiving_and_whoever_waits_to_send(autojump_clock, nursery):
+async def test_send_eof_wakes_a_receiving_peer_and_waiting_senders(autojump_clock, nursery):
     near, far = memory_pair(capacity=1)
     received, woken = [], trio.Event()
 
@@ -261,7 +261,7 @@ async def test_send_eof_to_a_peer_that_is_gone_or_after_close_is_harmless(autoju
 
 
 @pytest.mark.parametrize("who", [0, 1])
-async def test_reset_is_an_error_at_both_ends_and_loses_what_was_on_its_way(who, autojump_clock):
+async def test_reset_is_an_error_at_both_ends_and_loses_data_in_transit(who, autojump_clock):
     pair = memory_pair(capacity=4)
     for transport in pair:
         transport.send_nowait(b"lost")
@@ -276,7 +276,7 @@ async def test_reset_is_an_error_at_both_ends_and_loses_what_was_on_its_way(who,
 
 
 @pytest.mark.parametrize("who", [0, 1])
-async def test_reset_wakes_whoever_waits_with_an_error(who, autojump_clock):
+async def test_reset_wakes_waiting_tasks_with_an_error(who, autojump_clock):
     pair = memory_pair(capacity=1)
     near, _ = pair
     near.send_nowait(b"x")
@@ -306,7 +306,7 @@ async def test_it_has_no_port(autojump_clock):
     assert [transport.port for transport in memory_pair()] == [0, 0]
 
 
-async def test_abort_is_an_error_at_both_ends_but_not_behind_close(autojump_clock):
+async def test_abort_is_an_error_at_both_ends_but_not_after_close(autojump_clock):
     near, far = memory_pair()
     near.send_nowait(b"half a li")
     near.abort()

@@ -253,7 +253,7 @@ async def test_many_small_tls_records_take_few_receives(secure_pair):
     assert times < 40  # single records until two have arrived together
 
 
-async def test_records_that_have_come_together_are_received_together(secure_pair):
+async def test_records_that_arrived_together_are_received_together(secure_pair):
     transport, peer = secure_pair
     data = noise(3 * RECORD + 1000)
     await peer.send_all(data)
@@ -288,7 +288,7 @@ async def test_bytes_that_are_left_in_the_tls_layer_are_received_without_waiting
 
 
 @pytest.mark.parametrize("size", [16_383, 16_384, 16_385, 32_768])
-async def test_the_end_behind_a_full_record_is_seen(secure_pair, size):
+async def test_the_end_after_a_full_record_is_received(secure_pair, size):
     transport, peer = secure_pair
     data = noise(size)
     await peer.send_all(data)
@@ -558,7 +558,7 @@ async def test_a_receive_that_has_to_write_first_waits_for_room():
         assert near.wants == 0
 
 
-async def test_what_tls_has_decrypted_is_received_although_the_socket_has_nothing(secure_pair, monkeypatch):
+async def test_decrypted_data_is_received_although_the_socket_is_not_readable(secure_pair, monkeypatch):
     near, far = secure_pair
     monkeypatch.setattr(tls, "_RECEIVE", RECORD)  # else all records arrive at once
     with trio.fail_after(LIMIT):
@@ -586,7 +586,7 @@ async def test_the_end_of_a_stream_is_there_to_be_received_again(pair):
 # ---- the end ----
 
 
-async def test_the_end_of_the_stream_comes_after_the_last_bytes_and_stays(pair):
+async def test_the_end_of_the_stream_follows_the_last_bytes_and_is_permanent(pair):
     transport, peer = pair
     data = noise(3 * RECORD)
     await peer.send_all(data)
@@ -597,7 +597,7 @@ async def test_the_end_of_the_stream_comes_after_the_last_bytes_and_stays(pair):
         assert await transport.receive() == b""
 
 
-async def test_a_peer_that_vanishes_without_a_tls_goodbye_is_an_end_too(secure_pair):
+async def test_the_end_without_close_notify_is_the_end_of_the_stream(secure_pair):
     transport, peer = secure_pair
     data = noise(3 * RECORD)
     await peer.send_all(data)
@@ -630,7 +630,7 @@ async def test_a_reset_is_a_loss_with_a_readable_text(pair):
 
 
 @pytest.mark.skipif(not RESET_IS_SEEN_BY_SSL, reason="this Python takes a reset of TLS for an end")
-async def test_a_reset_behind_full_tls_records_is_a_loss_and_not_the_end(secure_pair):
+async def test_a_reset_after_full_tls_records_is_an_error_and_not_the_end(secure_pair):
     transport, peer = secure_pair
     data = noise(2 * RECORD)
     await peer.send_all(data)
@@ -642,7 +642,7 @@ async def test_a_reset_behind_full_tls_records_is_a_loss_and_not_the_end(secure_
             await transport.receive()
 
 
-async def test_an_error_behind_full_records_comes_after_their_bytes(secure_pair, monkeypatch):
+async def test_an_error_after_full_records_is_raised_after_their_bytes(secure_pair, monkeypatch):
     transport, peer = secure_pair
     data = noise(2 * RECORD)
     await peer.send_all(data)
@@ -685,7 +685,7 @@ async def test_to_send_to_a_peer_that_closed_is_a_loss(pair):
     assert readable(raised.value), str(raised.value)
 
 
-async def test_a_sender_that_waits_learns_that_the_peer_is_gone(pair):
+async def test_a_waiting_sender_gets_an_error_when_the_connection_breaks(pair):
     transport, peer = pair
     async with trio.open_nursery() as nursery:
 
@@ -718,7 +718,7 @@ async def test_after_send_eof_the_peer_receives_what_was_sent_then_the_end_and_c
 
 
 @pytest.mark.parametrize("size", [1, 1000, RECORD, 200_000])
-async def test_what_a_peer_has_sent_before_it_receives_the_end_is_not_lost(any_pair, size):
+async def test_data_that_a_peer_sent_before_it_received_the_end_is_not_lost(any_pair, size):
     transport, peer = any_pair
     data = noise(size)
     with trio.fail_after(LIMIT):
@@ -732,7 +732,7 @@ async def test_what_a_peer_has_sent_before_it_receives_the_end_is_not_lost(any_p
         assert await peer.receive_some() == b""
 
 
-async def test_what_is_left_in_the_tls_layer_is_not_lost_by_send_eof(secure_pair):
+async def test_decrypted_data_is_not_lost_by_send_eof(secure_pair):
     transport, peer = secure_pair
     transport._size = 1000  # less than a record
     data = noise(2500)
@@ -862,7 +862,7 @@ async def test_a_program_that_ends_when_it_has_sent_a_part_resets_the_connection
         assert (await read_to_the_end(peer))[1] == "end"
 
 
-async def test_a_connection_is_closed_in_order_behind_a_line(any_pair):
+async def test_a_connection_is_closed_normally_after_a_complete_line(any_pair):
     transport, peer = any_pair
     await transport.send_all(b"line\n")
     transport.end(cut_off=False)
@@ -877,7 +877,7 @@ async def test_a_connection_that_the_peer_has_reset_can_be_aborted(pair):
     transport.abort()
 
 
-async def test_a_closed_transport_says_that_the_connection_is_lost(pair):
+async def test_a_closed_stream_raises_connection_lost(pair):
     transport, _ = pair
     transport.close()
     with trio.fail_after(LIMIT):
@@ -902,7 +902,7 @@ async def test_a_closed_transport_does_not_touch_the_socket_that_has_its_number_
             await transport.receive()
 
 
-async def test_close_wakes_whoever_waits_with_a_loss(pair):
+async def test_close_wakes_waiting_tasks_with_connection_lost(pair):
     transport, _ = pair
     while transport.send_nowait(bytes(1_000_000)):
         pass
@@ -942,7 +942,7 @@ def dead_port():
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1", "[::1]", "LocalHost"])
-async def test_refused_on_this_computer_says_so_and_that_a_manager_must_run(host, dead_port):
+async def test_a_refused_connection_to_this_computer_suggests_to_start_a_manager(host, dead_port):
     with trio.fail_after(LIMIT), pytest.raises(ConnectError) as raised:
         await open_socket(host, dead_port)
     reason, hint, where = str(raised.value).split("\n")
@@ -951,7 +951,7 @@ async def test_refused_on_this_computer_says_so_and_that_a_manager_must_run(host
     assert hint == "Make sure a Manager is running on this computer"
 
 
-async def test_refused_under_the_own_name_says_that_a_manager_must_run(dead_port, monkeypatch):
+async def test_a_refused_connection_to_the_own_hostname_suggests_to_start_a_manager(dead_port, monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "127.0.0.5")
     with pytest.raises(ConnectError, match="\nMake sure a Manager is running on this computer\n"):
         await open_socket("127.0.0.5", dead_port)
@@ -992,14 +992,14 @@ def test_an_address_of_this_computer_is_here(monkeypatch):
     assert [family for family, _ in bound] == [socket.AF_INET, socket.AF_INET6] * 2
 
 
-async def test_refused_elsewhere_says_nothing_of_this_computer(dead_port):
+async def test_a_refused_connection_to_another_computer_has_no_hint_about_this_one(dead_port):
     with pytest.raises(ConnectError) as raised:
         await open_socket("127.0.0.5", dead_port)
     assert "Connection refused" in str(raised.value)
     assert str(raised.value).endswith(f"\nCannot connect to 127.0.0.5:{dead_port}")
 
 
-async def test_refused_under_tls_is_told_like_without(dead_port):
+async def test_a_refused_connection_has_the_same_error_with_tls(dead_port):
     with pytest.raises(ConnectError, match="Connection refused(.|\n)*Make sure a Manager") as raised:
         await open_tls("127.0.0.1", dead_port, trust())
     assert "disable_tls" not in str(raised.value)
@@ -1143,7 +1143,7 @@ async def test_a_certificate_that_is_not_trusted_is_left_to_the_caller():
             await open_tls("127.0.0.1", server.port, ssl.create_default_context())
 
 
-async def test_to_give_up_on_a_peer_that_says_nothing_closes_the_socket():
+async def test_cancelling_the_handshake_of_a_client_closes_the_socket():
     hello, ended = trio.Event(), trio.Event()
 
     async def listen(stream):
@@ -1216,7 +1216,7 @@ async def in_two_halves(stream, data):
 @pytest.mark.parametrize(
     ("send", "respond"), [(one_by_one, at_once), (at_once, one_by_one), (in_two_halves, in_two_halves)]
 )
-async def test_tls_waits_for_the_rest_of_what_comes_in_parts(send, respond):
+async def test_tls_waits_for_the_rest_of_a_partial_record(send, respond):
     with trio.fail_after(LIMIT):
         async with tls_by_hand(send, respond) as server:
             transport, _ = await open_tls("127.0.0.1", server.port, trust())
@@ -1324,7 +1324,7 @@ async def test_a_peer_that_has_reset_the_connection_before_tls_is_lost():
                 await accept_tls(sock, ordinary().server_context())
 
 
-async def test_to_give_up_on_a_peer_that_opens_a_connection_and_says_nothing_closes_the_socket():
+async def test_cancelling_the_handshake_of_a_server_closes_the_socket():
     async with waiting_to_accept() as (sock, _):
         with trio.move_on_after(0.05) as scope:
             await accept_tls(sock, ordinary().server_context())

@@ -57,7 +57,7 @@ async def test_lines_become_messages_and_messages_lines(websocket_pair, directio
     assert await receiver.receive() == b'{"c": 3}\n'
 
 
-async def test_what_cannot_be_seen_arrives_as_it_was(websocket_pair, direction):
+async def test_invisible_characters_arrive_unchanged(websocket_pair, direction):
     ends = (await websocket_pair())[:2]
     sender, receiver = ends[direction]
     for line in ("", "\u2028é漢😀", "\0", " x "):
@@ -131,7 +131,7 @@ async def test_the_last_byte_of_a_line_is_taken_when_its_frame_has_been_sent(web
     assert await receiver.receive() == b"y\n"
 
 
-async def test_who_is_cancelled_while_sending_leaves_no_half_message(websocket_pair, direction):
+async def test_cancellation_while_sending_leaves_no_partial_message(websocket_pair, direction):
     ends = (await websocket_pair())[:2]
     sender, receiver = ends[direction]
     lines = b"".join(b"%06d" % n * 100 + b"\n" for n in range(2000))
@@ -145,7 +145,7 @@ async def test_who_is_cancelled_while_sending_leaves_no_half_message(websocket_p
                 assert len({line[i : i + 6] for i in range(0, 600, 6)}) == 1
 
 
-async def test_who_is_cancelled_while_receiving_has_lost_nothing(websocket_pair):
+async def test_cancellation_while_receiving_loses_nothing(websocket_pair):
     client, server, *_ = await websocket_pair()
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -172,7 +172,7 @@ async def test_both_ends_may_send_without_reading_first(websocket_pair):
 # ---- the end ----
 
 
-async def test_the_end_comes_behind_what_was_sent(websocket_pair, direction):
+async def test_the_end_follows_the_sent_messages(websocket_pair, direction):
     ends = (await websocket_pair())[:2]
     sender, receiver = ends[direction]
     for n in range(100):
@@ -191,7 +191,7 @@ async def test_the_end_comes_behind_what_was_sent(websocket_pair, direction):
         receiver.send_nowait(b"x\n")
 
 
-async def test_a_reason_is_told(websocket_pair, direction):
+async def test_the_reason_of_a_close_frame_is_received(websocket_pair, direction):
     ends = (await websocket_pair())[:2]
     sender, receiver = ends[direction]
     sender.send_close(1008, "the password is wrong")
@@ -234,7 +234,7 @@ async def test_any_other_end_is_an_error_with_code_and_reason(websocket_pair, co
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-async def test_an_end_without_goodbye_is_an_error(websocket_pair, how, direction):
+async def test_an_end_without_a_close_frame_is_an_error(websocket_pair, how, direction):
     client, server, ours, theirs = await websocket_pair()
     (end, _), (_, carrier) = (client, server)[direction], (ours, theirs)[direction]
     getattr(carrier, how)()
@@ -246,7 +246,7 @@ async def test_an_end_without_goodbye_is_an_error(websocket_pair, how, direction
             await trio.testing.wait_all_tasks_blocked()
 
 
-async def test_why_a_peer_ends_is_heard_also_by_who_cannot_write_any_more(websocket_pair, direction):
+async def test_the_close_reason_is_received_also_after_an_error_of_sending(websocket_pair, direction):
     """The last data of the peer must not be lost."""
     client, server, ours, theirs = await websocket_pair()
     end, other = (client, server)[direction]
@@ -266,7 +266,7 @@ async def test_why_a_peer_ends_is_heard_also_by_who_cannot_write_any_more(websoc
     assert await end.receive() == b"because\n"
 
 
-async def test_who_waits_is_told_when_it_is_closed(websocket_pair, direction):
+async def test_close_wakes_waiting_senders_and_receivers(websocket_pair, direction):
     ends = (await websocket_pair())[:2]
     end, _ = ends[direction]
     while end.send_nowait(b"x" * 999 + b"\n"):
@@ -285,7 +285,7 @@ async def test_who_waits_is_told_when_it_is_closed(websocket_pair, direction):
         end.send_nowait(b"x\n")
 
 
-async def test_to_close_at_once_still_says_so(websocket_pair, direction):
+async def test_close_without_send_eof_sends_a_close_frame(websocket_pair, direction):
     ends = (await websocket_pair())[:2]
     end, other = ends[direction]
     end.close()
@@ -294,7 +294,7 @@ async def test_to_close_at_once_still_says_so(websocket_pair, direction):
     assert "code 1001" in other.close_reason
 
 
-async def test_a_goodbye_that_nobody_answers_can_be_waited_for_as_long_as_one_wants(one_end):
+async def test_receive_after_send_eof_waits_for_the_close_frame_without_a_limit(one_end):
     end, _ = await one_end()
     end.send_eof()
     with trio.move_on_after(0.05) as scope:
@@ -302,7 +302,7 @@ async def test_a_goodbye_that_nobody_answers_can_be_waited_for_as_long_as_one_wa
     assert scope.cancelled_caught
 
 
-async def test_who_waits_to_send_is_told_when_nobody_will_any_more(autojump_clock, opened):
+async def test_waiting_senders_are_woken_when_the_task_has_ended(autojump_clock, opened):
     _, theirs = memory_pair(1000)
     async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
         end = await accept_websocket(theirs, KEY, None, nursery.start_soon)
@@ -366,7 +366,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-async def test_who_breaks_the_rules_is_told_the_code_and_dropped(name, one_end):
+async def test_a_peer_that_violates_the_protocol_receives_the_code_and_is_dropped(name, one_end):
     frames, code = BAD[name]
     end, carrier = await one_end(read_limit=1000)
     masked = not end._is_client
@@ -385,7 +385,7 @@ async def test_who_breaks_the_rules_is_told_the_code_and_dropped(name, one_end):
         carrier.close()
 
 
-async def test_who_masks_as_the_other_end_does_breaks_the_rules(one_end):
+async def test_frames_masked_like_those_of_the_other_end_violate_the_protocol(one_end):
     end, carrier = await one_end()
     carrier.send_nowait(frame(TEXT, b"{}", masked=end._is_client))
     with pytest.raises(ConnectionLost, match="code 1002"):
@@ -393,7 +393,7 @@ async def test_who_masks_as_the_other_end_does_breaks_the_rules(one_end):
     assert (await until_goodbye(carrier))[0] == 1002
 
 
-async def test_why_is_told_also_to_who_is_in_the_midst_of_a_message_that_is_too_large(one_end):
+async def test_a_peer_in_the_middle_of_a_message_that_is_too_large_receives_the_code(one_end):
     end, carrier = await one_end(read_limit=1000)
     mask = b"" if end._is_client else b"mask"
     carrier.send_nowait(
@@ -409,7 +409,7 @@ async def test_why_is_told_also_to_who_is_in_the_midst_of_a_message_that_is_too_
         carrier.close()
 
 
-async def test_pings_are_answered_and_pongs_that_nobody_asked_for_are_not(one_end):
+async def test_pings_are_answered_and_unsolicited_pongs_are_not(one_end):
     end, carrier = await one_end()
     masked = not end._is_client
     carrier.send_nowait(frame(PONG, b"?", masked=masked) + frame(PING, b"!", masked=masked))
@@ -440,7 +440,7 @@ async def test_pings_of_a_peer_that_takes_no_answers_do_not_pile_up(one_end):
     assert unmasked(received[5004 + (4 if end._is_client else 0) :]) == b"999"
 
 
-async def test_pings_behind_a_goodbye_do_no_harm(one_end):
+async def test_pings_after_a_close_frame_are_not_answered(one_end):
     """No pong may follow a close frame."""
     end, carrier = await one_end()
     masked = not end._is_client
@@ -486,7 +486,7 @@ async def test_others_have_their_turn_while_many_frames_are_read(one_end):
         nursery.cancel_scope.cancel()
 
 
-async def test_who_is_cancelled_between_two_turns_has_lost_nothing(one_end):
+async def test_cancellation_between_two_turns_loses_nothing(one_end):
     end, carrier = await one_end()
     carrier.send_nowait(frame(TEXT, MESSAGE, masked=not end._is_client) * (TURN + 1))
     assert await end.receive() == (MESSAGE + b"\n") * TURN
@@ -497,7 +497,7 @@ async def test_who_is_cancelled_between_two_turns_has_lost_nothing(one_end):
     assert await end.receive() == MESSAGE + b"\n"
 
 
-async def test_who_sends_pongs_without_end_is_told_the_code_and_dropped(one_end):
+async def test_a_peer_that_sends_endless_pongs_receives_the_code_and_is_dropped(one_end):
     end, carrier = await one_end()
     masked = not end._is_client
     carrier.send_nowait(frame(TEXT, b"before", masked=masked) + frame(PONG, masked=masked) * 3000)
@@ -507,7 +507,7 @@ async def test_who_sends_pongs_without_end_is_told_the_code_and_dropped(one_end)
     assert (await until_goodbye(carrier))[0] == 1008
 
 
-async def test_a_goodbye_is_not_looked_for_in_frames_without_end(one_end):
+async def test_the_wait_for_a_close_frame_ends_after_a_number_of_frames(one_end):
     end, carrier = await one_end()
     masked = not end._is_client
     end.send_eof()
@@ -615,7 +615,7 @@ async def test_a_server_that_does_not_open_one_is_quoted(answer, text):
     assert len(str(caught.value)) < 1000
 
 
-async def test_a_server_that_says_nothing_can_be_given_up():
+async def test_opening_at_a_silent_server_can_be_cancelled():
     before = trio.lowlevel.current_statistics().tasks_living
     ours, _ = memory_pair()
     with trio.move_on_after(0.05) as scope:
@@ -626,7 +626,7 @@ async def test_a_server_that_says_nothing_can_be_given_up():
     assert trio.lowlevel.current_statistics().tasks_living == before
 
 
-async def test_what_is_asked_for():
+async def test_the_request_of_the_opening_handshake():
     ours, theirs = memory_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(
@@ -641,7 +641,7 @@ async def test_what_is_asked_for():
     assert rest == b""
 
 
-async def test_what_comes_with_the_answer_is_received():
+async def test_frames_that_arrive_with_the_answer_are_received():
     ours, theirs = memory_pair()
 
     async def accept():
@@ -667,7 +667,7 @@ async def test_a_client_that_is_gone_before_the_answer_is_lost():
 
 
 @pytest.mark.parametrize("size", [8, 300_000])
-async def test_who_aborts_says_nothing_and_breaks_the_connection(one_end, size):
+async def test_abort_sends_no_close_frame_and_breaks_the_connection(one_end, size):
     end, carrier = await one_end()
     end.send_nowait(b"x" * size)  # a part of a line, not packed into a frame yet
     end.end(cut_off=True)
@@ -677,7 +677,9 @@ async def test_who_aborts_says_nothing_and_breaks_the_connection(one_end, size):
         await end.receive()
 
 
-async def test_who_does_not_answer_a_ping_in_the_middle_of_a_frame_is_reset(one_end, nursery, autojump_clock):
+async def test_a_missing_pong_in_the_middle_of_a_frame_resets_the_connection(
+    one_end, nursery, autojump_clock
+):
     end, carrier = await one_end(capacity=1000, ping_interval=20)
     end.send_nowait(b"x" * 5000 + b"\n")
     with pytest.raises(ConnectionLost, match="has not answered a ping"):
@@ -687,7 +689,7 @@ async def test_who_does_not_answer_a_ping_in_the_middle_of_a_frame_is_reset(one_
     end.close()
 
 
-async def test_who_closes_in_the_middle_of_a_frame_breaks_the_connection(one_end):
+async def test_close_in_the_middle_of_a_frame_breaks_the_connection(one_end):
     end, carrier = await one_end(capacity=1000)
     end.send_nowait(b"x" * 5000 + b"\n")
     end.close()
@@ -695,7 +697,7 @@ async def test_who_closes_in_the_middle_of_a_frame_breaks_the_connection(one_end
         await carrier.receive()
 
 
-async def test_a_goodbye_in_the_middle_of_a_message_is_no_orderly_end(one_end):
+async def test_a_close_frame_in_the_middle_of_a_message_is_an_error(one_end):
     end, carrier = await one_end()
     masked = not end._is_client
     carrier.send_nowait(frame(TEXT, b"one", masked=masked) + frame(TEXT, b"half", final=False, masked=masked))
@@ -705,7 +707,7 @@ async def test_a_goodbye_in_the_middle_of_a_message_is_no_orderly_end(one_end):
         await end.receive()
 
 
-async def test_the_peer_of_who_aborts_is_told_of_an_abnormal_closure(websocket_pair):
+async def test_the_peer_receives_an_abnormal_closure_after_abort(websocket_pair):
     client, server, *_ = await websocket_pair()
     client.send_nowait(b"half a li")
     client.abort()
@@ -716,7 +718,7 @@ async def test_the_peer_of_who_aborts_is_told_of_an_abnormal_closure(websocket_p
 # ---- the quota ----
 
 
-async def test_who_has_sent_most_is_cut_off_when_all_together_have_sent_too_much(websocket_pair, nursery):
+async def test_the_quota_drops_the_largest_sender(websocket_pair, nursery):
     quota = input_quota(3_000_000)
     pairs = [await websocket_pair(server={"quota": quota}) for _ in range(3)]
     carriers = [pair[2] for pair in pairs]
@@ -747,7 +749,7 @@ async def test_who_has_sent_most_is_cut_off_when_all_together_have_sent_too_much
     assert len(results.pop(2).unwrap()) == 2_900_002
 
 
-async def test_who_has_sent_most_is_looked_for_among_those_of_the_host_that_has(websocket_pair, nursery):
+async def test_the_quota_drops_the_largest_sender_of_the_busiest_host(websocket_pair, nursery):
     quota = input_quota(3_000_000)
     addresses = ("10.0.0.1", "2001:db8::1", "2001:db8::2", "2001:db8::3")
     pairs = [await websocket_pair(server={"quota": quota, "address": address}) for address in addresses]
@@ -766,14 +768,14 @@ async def test_who_has_sent_most_is_looked_for_among_those_of_the_host_that_has(
     nursery.cancel_scope.cancel()
 
 
-async def test_without_a_limit_nobody_is_cut_off(websocket_pair):
+async def test_a_quota_without_a_limit_drops_no_connection(websocket_pair):
     client, server, *_ = await websocket_pair(server={"quota": input_quota(None)})
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.send_all, b"x" * 1_000_000 + b"\n")
         assert len(await server.receive()) == 1_000_001
 
 
-async def test_so_much_may_come_before_there_is_a_message(websocket_pair, nursery):
+async def test_limit_buffer_drops_a_connection_with_a_larger_incomplete_message(websocket_pair, nursery):
     _, server, carrier, _ = await websocket_pair()
 
     async def sent(size):

@@ -35,7 +35,7 @@ def in_pieces(data: bytes, sizes: list[int]) -> list[bytes]:
 
 
 @given(LINES, st.lists(st.integers(1, 200), max_size=20), st.booleans())
-def test_lines_come_out_as_they_went_in(lines, sizes, is_client):
+def test_lines_are_unchanged_by_frames(lines, sizes, is_client):
     sender, receiver = Frames(is_client=is_client), Frames(is_client=not is_client)
     data = bytes(sender.pack([line.encode() for line in lines])) if lines else b""
     received = b"".join(map(partial(feed_all, receiver), in_pieces(data, sizes)))
@@ -45,7 +45,7 @@ def test_lines_come_out_as_they_went_in(lines, sizes, is_client):
 
 
 @given(st.lists(st.binary(max_size=300), max_size=10), st.booleans(), st.sampled_from([None, 50]))
-def test_whatever_comes_is_a_line_or_the_end(chunks, is_client, read_limit):
+def test_any_data_becomes_lines_or_the_end(chunks, is_client, read_limit):
     frames = Frames(is_client=is_client, read_limit=read_limit)
     for chunk in chunks:
         had_ended = frames.ending is not None
@@ -55,7 +55,7 @@ def test_whatever_comes_is_a_line_or_the_end(chunks, is_client, read_limit):
 
 
 @given(st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=200), st.booleans()), max_size=10))
-def test_whatever_frames_come_they_are_lines_or_the_end(parts):
+def test_any_frames_become_lines_or_the_end(parts):
     frames = Frames(is_client=False, read_limit=100)
     for first, payload, masked in parts:
         lines = frames.feed(frame(first & 0x7F, payload, final=first > 127, masked=masked))
@@ -85,7 +85,7 @@ def test_of_many_pings_the_last_one_is_to_be_answered():
     assert frames.ping == b"2"
 
 
-def test_nothing_is_read_behind_the_end():
+def test_data_after_the_end_is_ignored():
     frames = Frames(is_client=False)
     data = frame(TEXT, b"before") + frame(CLOSE, (1000).to_bytes(2, "big")) + frame(TEXT, b"behind")
     assert frames.feed(data) == b"before\n"
@@ -159,7 +159,7 @@ def test_a_turn_has_a_bounded_number_of_frames(repeated, most, monkeypatch):
         "mixed",
     ],
 )
-def test_who_sends_too_many_frames_without_a_part_of_a_message_is_given_up(first, repeated, count):
+def test_too_many_frames_without_content_reject_the_peer(first, repeated, count):
     now = 0.0
     frames = Frames(is_client=False, clock=lambda: now)
     feed_all(frames, first)
