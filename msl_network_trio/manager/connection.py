@@ -35,7 +35,7 @@ class Poller(Protocol):
     """Receives for peers that have no task."""
 
     def wake(self, connection: PeerConnection) -> None:
-        """Have a task serve a peer from now on."""
+        """Start a task that serves a peer from now on."""
 
 
 class PeerConnection(PeerQueue):
@@ -152,7 +152,7 @@ class PeerConnection(PeerQueue):
     # ---- the end ----
 
     async def finish(self, linger: float = _LINGER) -> None:
-        """Have the peer read the last lines, within the time limits.
+        """Wait until the peer has read the last lines, within the time limits.
 
         Args:
             linger: Maximum seconds to wait for the peer to close its end.
@@ -198,7 +198,7 @@ class PeerConnection(PeerQueue):
             self._sender.discard()
 
     def _stop_receiving(self) -> None:
-        """Have a task see to the end of the peer, and wake those that wait to send to it."""
+        """Let a task disconnect the peer, and wake the tasks that wait for room in its queue."""
         if self._sender is not None:
             self._sender.wake_waiting()
         if self.scope is not None:
@@ -265,7 +265,7 @@ class _Sender(SendQueue):
 
 
 def flush_all(touched: list[PeerQueue]) -> None:
-    """Flush queues and empty their list. Each peer gets at once what one peer has sent to it at a time."""
+    """Flush queues and empty their list, so that lines received together are also sent together."""
     for queue in touched:
         queue.flush()
     touched.clear()

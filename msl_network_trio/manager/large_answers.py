@@ -31,7 +31,7 @@ _SMALL: Final = 1000
 class Spool:
     """Buffer for an encoded value: in memory, or in a temporary file if it is large.
 
-    Used by one thread at a time.
+    Not thread-safe.
     """
 
     def __init__(self) -> None:

@@ -33,8 +33,11 @@ class Limits(TypedDict, total=False):
     """Maximum bytes of a line (256 MiB). A peer that sends a longer one is dropped."""
 
     max_backlog: int
-    """Maximum bytes queued for a peer, which is dropped beyond that (256 MiB). For all peers
-    together the limit is four times as much; beyond that the peer with the largest backlog is dropped."""
+    """Maximum bytes queued for a peer, which is dropped beyond that (256 MiB).
+
+    For all peers together the limit is four times as much; beyond that the peer with the largest backlog is
+    dropped.
+    """
 
     stalled_after: float
     """Seconds in which a peer accepts nothing of what is queued for it until it is dropped (60)."""
@@ -43,8 +46,8 @@ class Limits(TypedDict, total=False):
     """Maximum number of admitted clients and Services (5,000). More are rejected."""
 
     max_unauthenticated: int | None
-    """Maximum number of connections that owe an answer of the handshake (200). Beyond that, the one that has
-    owed it for longest is dropped, of the host that has the most."""
+    """Maximum number of connections in the handshake from which the Manager waits for an answer (200). Beyond
+    that, the one that takes longest is dropped, of the host that has the most."""
 
     handshake_timeout: float
     """Seconds for a peer to make the handshake, in which a person may have to type a password (300)."""

@@ -1,11 +1,11 @@
 """Pool of unauthenticated connections: a bounded number, of which each may send little.
 
-Runs in the Trio thread. Anybody can open a connection, so this is what must not be exhausted. Only
-connections that owe the Manager an answer hold one of the slots. The others wait for the Manager: for TLS,
-for the name of their host, for a slot, for a database or the hash of a password. Of all together there may be
-`_WAITING_FACTOR` times as many, and only what exceeds that is evicted.
+Runs in the Trio thread. To open a connection takes no password, so this is what must not be exhausted. Only
+connections from which the Manager waits for an answer hold one of the slots. The others wait for the Manager:
+for TLS, for the name of their host, for a slot, for a database or the hash of a password. Of all together
+there may be `_WAITING_FACTOR` times as many, and only what exceeds that is evicted.
 
-If all slots are taken, the connection that has owed its answer for longest is evicted, of the host that holds
+If all slots are taken, the connection that has held its slot for longest is evicted, of the host that holds
 the most slots. A host that holds fewer slots than another one gets one at once; else the new connection waits
 until the answer is `GRACE` seconds late, so that after a storm of reconnections all peers are admitted.
 """
@@ -32,7 +32,7 @@ _OPEN_FILES: Final = 0.75
 """Maximum share of the open files of the process."""
 
 GRACE: Final = 1.0
-"""Seconds in which a connection that owes an answer is not evicted in favour of one of the same host."""
+"""Seconds in which a connection with a slot is not evicted in favour of one of the same host."""
 
 
 class PoolEntry:
@@ -109,7 +109,7 @@ class UnauthenticatedPool:
     """The connections that are not admitted yet.
 
     Args:
-        capacity: Number of slots, which are for connections that owe an answer; None: no limit.
+        capacity: Number of slots; None: no limit.
 
     Attributes:
         evicted: Number of connections that were evicted.
@@ -146,7 +146,7 @@ class UnauthenticatedPool:
         return entry
 
     async def acquire_slot(self, entry: PoolEntry) -> None:
-        """Wait for a slot for a connection that owes the Manager an answer now.
+        """Wait for a slot for a connection from which the Manager waits for an answer now.
 
         Returns at once if it holds one already, and when it is evicted.
         """

@@ -1,4 +1,4 @@
-"""What a Manager requires of peers before they may identify themselves. Pure data."""
+"""Authentication methods: the requirements of a Manager for new peers. Pure data."""
 
 from __future__ import annotations
 

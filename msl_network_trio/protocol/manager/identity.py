@@ -35,7 +35,7 @@ class Identity:
     """``"name[HOST:port]"``."""
 
     info: dict[str, Any]
-    """What the Manager's identity says about the peer."""
+    """The entry of the peer in the Manager's identity."""
 
     size: int
     """Bytes of `info`, encoded."""

@@ -17,7 +17,7 @@ _FREE = 100
 """Open requests that each peer may have without using the shared credit."""
 
 _GRANT = 1000
-"""Credit that a peer gets at a time."""
+"""Credit that a peer gets per call of `OpenRequests.allow_more`."""
 
 _SHARED = 1_000_000
 """Credit of all peers together, beyond `_FREE`."""

@@ -1,4 +1,4 @@
-"""The peers of one Manager: what is known of each connection and of the host at its other end.
+"""The peers of one Manager: their state and their hosts.
 
 Pure state, used in the Trio thread.
 """
@@ -57,7 +57,7 @@ class Host:
 
 
 class Peer:
-    """What a Manager knows of one client or Service.
+    """The state of one client or Service in the Manager's protocol.
 
     Args:
         host: The host at the other end, or just its name.
@@ -70,7 +70,7 @@ class Peer:
         name: The network name, ``"name[HOST:port]"``; ``"<Unknown>[HOST:port]"`` until it is admitted.
         kind: ``"client"`` or ``"service"``; empty until it is admitted.
         service: The name of the Service; empty if the peer is none.
-        info: What the Manager's identity says about it.
+        info: Its entry in the Manager's identity.
         info_size: Bytes of `info`, encoded.
         encoded_info: `info`, encoded; empty until it is needed.
         phase: The phase of the connection; see `Phase`.
@@ -86,7 +86,7 @@ class Peer:
         locks: If it is a Service, the peers that hold a lock, and since when.
         link_count: Number of Services with which it is linked.
         open: The Services that have yet to answer a request of this peer, by the uid of the request; if there
-            are several requests of one uid, a dictionary with the number of answers that each Service owes.
+            are several requests of one uid, a dictionary with the number of open requests of each Service.
         request_credit: Maximum number of open requests until `OpenRequests.allow_more` is called.
         last_service: The Service to which the peer has sent its latest request.
         requesters: If it is a Service, the peers that have sent requests to it.

@@ -24,7 +24,7 @@ _SHARES: Final = 4
 """Limit for all peers together, as a multiple of the limit for one."""
 
 _CHECKS_PER_LIMIT: Final = 16
-"""How often the sum is computed, at most, while as many bytes as the limit are queued."""
+"""Maximum number of checks of the sum while as many bytes as its limit are queued."""
 
 _RECONNECT_AFTER: Final = 1.0
 """Seconds after which a peer may connect again that was dropped because it did not read."""

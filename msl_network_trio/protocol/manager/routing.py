@@ -1,7 +1,7 @@
 """Routing of lines of admitted peers: requests, replies and notifications. Pure state.
 
 A line is forwarded as it is, but for the end of a request, which is replaced to add the requester. Every
-request is answered, even if its Service is missing or disconnects. A reply is forwarded only if it comes from
+request is answered, even if its Service is missing or disconnects. A reply is forwarded only if its sender is
 the Service of the request. A line that cannot be decoded costs its sender an error, and other peers nothing.
 """
 
