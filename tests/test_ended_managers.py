@@ -75,6 +75,6 @@ async def test_a_connection_that_is_lost_in_another_way_is_no_such_end(home):
             await nursery.start(partial(service.run, **manager.connect_kwargs()))
             for peer in manager._protocol.registry.peers.values():
                 manager._protocol.reject(peer, ValueError("out"))
-            manager._conversations.flush()
+            manager._peer_loops.flush()
             await trio.sleep_forever()
     assert caught.group_contains(ConnectionLost)
