@@ -59,6 +59,14 @@ def test_a_call_is_followed_through_all_programs_and_back(kind):
     assert sys.getprofile() is threading.getprofile() is None
 
 
+def test_a_call_crosses_at_most_half_as_many_files_as_at_the_baseline():
+    limit = BASELINE["async"]["switches"] // 2
+    # The scheduler orders tasks at random, and what runs beside the call may add a step.
+    assert any(walk(METHODS["async"]).switches <= limit for _ in range(5)), (
+        "see python -m benchmarks walk --steps"
+    )
+
+
 def test_it_is_compared_with_an_earlier_commit_and_the_steps_are_listed(capsys):
     assert program.main(["walk", "--method", "async", "--steps"]) == 0
     steps, counts = capsys.readouterr().out.split("\n\n")
