@@ -21,6 +21,7 @@ from msl_network_trio.service.threads import WorkerThread, WorkerThreads
 from msl_network_trio.transport import tcp_connect
 from msl_network_trio.transport.tls_handshake import accept_tls, open_tls
 from tests.injector import EVERY_STEP, Injector, numbers
+from tests.patience import PATIENCE
 from tests.transport.certificates import ordinary
 from tests.transport.peers import serving
 
@@ -34,8 +35,6 @@ pytestmark = [
 ]
 
 SAMPLE = 6
-LIMIT = 30.0
-"""Maximum seconds of a step that takes a moment on an idle machine."""
 
 LARGE = 700_000
 """Bytes of a result that the kernel does not take at once."""
@@ -147,7 +146,7 @@ async def answered(peer: Peer, attribute: str, numbers: list[int]) -> int:
 
 
 async def go_through(peer: Peer, service: Instrument, attribute: str) -> None:
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         # The first requests are submitted to the thread, which then reads the next ones itself.
         hit = await answered(peer, attribute, list(range(6)) if attribute != "value" else [0] * 6)
         hit += await answered(peer, "plain", list(range(100, 105)))
@@ -246,7 +245,7 @@ async def test_exceptions_injected_by_chance_cost_no_thread_and_no_connection(th
     wanted = 10_000 if EVERY_STEP else 200
     injected = 0
     async with running(service, "tcp") as peer:
-        with trio.fail_after(10 * LIMIT if EVERY_STEP else LIMIT):
+        with trio.fail_after(10 * PATIENCE if EVERY_STEP else PATIENCE):
             number = 0
             while injected < wanted:
                 attribute = ("plain", "emit", "passed_on", "fail", "plain", "found")[number % 6]
@@ -285,7 +284,7 @@ async def test_a_thread_of_the_program_that_is_interrupted_while_it_emits_leaves
 
         async with running(service, kind) as peer, trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, emit)
-            with trio.fail_after(LIMIT):
+            with trio.fail_after(PATIENCE):
                 assert await _result(peer, await peer.request("plain", 1)) == 1
                 uid = await peer.request("emit", 2)
                 assert await _result(peer, uid) == 2
@@ -313,7 +312,7 @@ async def test_a_thread_that_cannot_be_started_costs_no_answer_and_repeats_no_re
             self.gate = threading.Event()
 
         def wait(self) -> str:
-            assert self.gate.wait(LIMIT)
+            assert self.gate.wait(PATIENCE)
             return "waited"
 
     service = Two()
@@ -325,7 +324,7 @@ async def test_a_thread_that_cannot_be_started_costs_no_answer_and_repeats_no_re
         start(thread)
 
     async with running(service, "tcp") as peer:
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             if others:
                 first = await peer.request("wait")
                 while not state_of(service).connection._dispatcher._methods.running:
@@ -361,6 +360,6 @@ async def test_an_exception_whose_text_raises_costs_no_answer_and_no_thread():
             raise Worst
 
     async with running(Hopeless(), "tcp") as peer:
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             assert "Worst" in (await peer.fail("worst"))["message"]
             assert await peer.call("plain", 1) == 1

@@ -16,6 +16,7 @@ from msl_network_trio.service.request_reader import RequestReader
 from msl_network_trio.service.state import state_of
 from msl_network_trio.transport import tcp, tcp_connect
 from msl_network_trio.transport.tls_handshake import accept_tls, open_tls
+from tests.patience import PATIENCE
 from tests.transport.certificates import ordinary
 from tests.transport.peers import serving
 
@@ -24,9 +25,6 @@ from .peer import running
 pytestmark = pytest.mark.skipif(
     not tcp.TcpStream.threads_may_receive, reason="threads do not read on this platform"
 )
-
-LIMIT = 20
-"""Maximum seconds of a step that takes a moment on an idle machine."""
 
 
 class Instrument(Service):
@@ -45,12 +43,12 @@ class Instrument(Service):
 
     def wait(self, seriously):
         if seriously:
-            assert self.gate.wait(LIMIT)
+            assert self.gate.wait(PATIENCE)
         return seriously
 
     def meet(self, seriously):
         if seriously:
-            self.meeting.wait(LIMIT)
+            self.meeting.wait(PATIENCE)
         return seriously
 
     def emit(self, number):
@@ -89,7 +87,7 @@ async def read_by_a_thread(service, readings, attribute, *args):
     """Run a Service, and call a method until a thread reads the requests."""
     async with running(service, "tcp") as peer:
         lease = readings[-1].lease
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             while lease._uses - lease._uses_before < 10 or not lease.is_lent:
                 await peer.call(attribute, *args)
         yield peer, lease
@@ -118,7 +116,7 @@ async def test_with_tls_threads_and_the_task_take_turns_as_well(readings, monkey
         theirs = await take.receive()
     monkeypatch.setattr("tests.service.peer.tcp_pair", lambda: (ours, theirs))
     async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, _):
-        with trio.fail_after(3 * LIMIT):
+        with trio.fail_after(PATIENCE):
             for size in (1, 16_300, 16_384, 100_000, 5):  # around the size of a TLS record
                 text = "x" * size
                 for number in range(20):
@@ -160,7 +158,7 @@ async def test_a_method_that_was_prompt_and_goes_on_does_not_hold_up_others(read
     service = Instrument()
     async with read_by_a_thread(service, readings, "wait", False) as (peer, _):
         slow = await peer.request("wait", True)
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             assert await peer.call("add", 1, 2) == 3
             assert await peer.call("at_once", 4) == 4
         assert not readings[-1]._profiles["at_once"].is_prompt
@@ -170,7 +168,7 @@ async def test_a_method_that_was_prompt_and_goes_on_does_not_hold_up_others(read
 
 async def test_what_comes_together_is_carried_out_side_by_side(readings):
     async with read_by_a_thread(Instrument(), readings, "meet", False) as (peer, _):
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             uids = {await peer.request("meet", True) for _ in range(3)}
             assert {(await peer.answer())["uid"] for _ in range(3)} == uids
 
@@ -204,12 +202,28 @@ async def test_a_method_that_has_become_another_one_is_looked_up_again(readings)
         assert await peer.call("replaced") == 5
 
 
+async def test_a_prompt_method_that_is_deleted_is_an_error(readings, monkeypatch):
+    monkeypatch.setattr("msl_network_trio.service.threads.PROMPT", 1000.0)
+
+    class Changing(Instrument):
+        def temporary(self):
+            return 5
+
+    async with read_by_a_thread(Changing(), readings, "temporary") as (peer, lease):
+        with trio.fail_after(PATIENCE):
+            while lease.holder is None:
+                await peer.call("add", 1, 2)
+            del Changing.temporary
+            assert (await peer.fail("temporary"))["message"].startswith("AttributeError")
+            assert await peer.call("add", 1, 2) == 3
+
+
 async def test_a_method_that_becomes_the_one_that_ends_the_service_does_so(readings):
     class Changing(Instrument):
         shutdown_service = property(lambda self: "not yet")
 
     async with read_by_a_thread(Changing(), readings, "add", 1, 2) as (peer, lease):
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             while not readings[-1]._profiles["shutdown_service"].is_prompt:
                 assert await peer.call("shutdown_service") == "not yet"
             while lease.holder is None:
@@ -226,7 +240,7 @@ async def test_a_thread_reads_no_more_than_there_is_room_for(readings, monkeypat
         answers = readings[-1]._send_queue
         service.calls = 0
         asked = 0
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             while not answers.is_full:
                 await peer.request("large", 1_000_000)
                 asked += 1
@@ -249,7 +263,7 @@ def _threads(service):
 
 async def test_it_ends_in_order_while_a_thread_reads(readings):
     async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, lease):
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             peer.scope.cancel()
             await peer.expect_goodbye()
             await peer.ended.wait()
@@ -259,7 +273,7 @@ async def test_it_ends_in_order_while_a_thread_reads(readings):
 
 async def test_a_client_can_shut_it_down_while_a_thread_reads(readings):
     async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, _):
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             assert await peer.call("shutdown_service") == "bye"
             await peer.expect_goodbye()
             await peer.ended.wait()
@@ -270,7 +284,7 @@ async def test_once_it_is_about_to_end_no_thread_reads_on(readings):
     service = Instrument()
     async with read_by_a_thread(service, readings, "wait", False) as (peer, lease):
         slow = await peer.request("wait", True)
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             while not any(each.request for each in _threads(service)):
                 await trio.sleep(0.001)
             peer.scope.cancel()
@@ -286,7 +300,7 @@ async def test_once_it_is_about_to_end_no_thread_reads_on(readings):
 async def test_the_end_of_the_stream_is_noticed_while_a_thread_reads(readings):
     async with read_by_a_thread(Instrument(), readings, "add", 1, 2) as (peer, _):
         peer.transport.close()
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             await peer.ended.wait()
     assert isinstance(peer.error, ConnectionLost)
 
@@ -301,7 +315,7 @@ async def test_a_defect_in_a_thread_ends_the_connection(readings, monkeypatch, c
         monkeypatch.setattr(readings[-1].protocol, "only_request", receive)
         monkeypatch.setattr(readings[-1].protocol, "receive", receive)
         await peer.request("add", 1, 2)
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             await peer.expect_goodbye_or_end()
             await peer.ended.wait()
     assert isinstance(peer.error, ConnectionLost)
@@ -312,7 +326,7 @@ async def test_a_defect_in_a_thread_ends_the_connection(readings, monkeypatch, c
 async def test_a_request_that_is_too_long_is_refused_also_by_a_thread(readings):
     async with running(Instrument(), "tcp", read_limit=10_000) as peer:
         lease = readings[-1].lease
-        with trio.fail_after(LIMIT):
+        with trio.fail_after(PATIENCE):
             while lease._uses - lease._uses_before < 10 or not lease.is_lent:
                 await peer.call("add", 1, 2)
             answer = await peer.fail("add", "x" * 20_000)
@@ -429,11 +443,11 @@ async def test_the_task_waits_while_a_thread_reads_and_not_while_one_works_for_l
         await lease.wait()
     assert scope.cancelled_caught, "it has just begun"
     clock.now += 0.006
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         await lease.wait()
 
 
 async def test_the_task_does_not_wait_for_a_thread_that_never_reads(lease):
     lease.lend()
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         await lease.wait()

@@ -453,6 +453,28 @@ async def test_what_a_thread_hands_over_too_late_is_refused(service):
         await peer.expect_goodbye()
 
 
+async def test_a_callable_that_a_thread_finds_too_late_is_refused():
+    class Computed(Instrument):
+        @property
+        def found(self):
+            self.entered.release()
+            self.gate.wait()
+            return self.plain
+
+    service = Computed()
+    service.ignore_attributes("found")  # which would wait in the identity
+    async with running(service) as peer:
+        uid = await peer.request("found", 5)
+        await entered(service)
+        peer.scope.cancel()
+        await wait_all_tasks_blocked()
+        service.gate.set()
+        answer = await peer.answer()
+        assert answer["uid"] == uid
+        assert "has ended before 'found' did" in answer["message"]
+        await peer.expect_goodbye()
+
+
 def test_what_a_thread_hands_over_when_trio_has_ended_is_dropped(service, brief):
     handed_over = threading.Event()
 
