@@ -292,7 +292,7 @@ class ClientProtocol(ClientOutput):
         elif admin is not None and admin.may_have_run:
             self._take_admin_answer(admin, message, events)
         else:
-            logger.warning("Manager[%s] sent a result that nobody asked for, dropped", self.manager)
+            logger.warning("Manager[%s] sent an unexpected result, dropped", self.manager)
 
     def _take_unaddressed_error(self, message: ReceivedLine, events: list[Event]) -> None:
         service = self._refusals.refused_service(message.message, self.manager_name)

@@ -238,7 +238,7 @@ class ServiceProtocol:
             self.network_name = sendable(fields["requester"])
             events.append(Connected(self._handshake.manager_name))
         else:
-            logger.warning("Manager[%s] sent something that nobody asked for, dropped", self.manager)
+            logger.warning("Manager[%s] sent an unexpected line, dropped", self.manager)
 
     # ---- refusals ----
 
@@ -246,7 +246,7 @@ class ServiceProtocol:
         request = envelope_of_undecodable(line, error)
         if request is None:
             logger.error(
-                "Manager[%s] sent a line that nobody can read: %s (%s)",
+                "Manager[%s] sent an unreadable line: %s (%s)",
                 self.manager,
                 quote(line),
                 visible(str(error)),
