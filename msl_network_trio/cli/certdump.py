@@ -22,13 +22,13 @@ Examples:
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     parser.add_argument("certfile", metavar="FILE", help="the certificate, in PEM")
     parser.add_argument("-o", "--out", metavar="FILE", help="the file to write to (default: the terminal)")
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     from msl_network_trio.manager.certificate_text import NotACertificate, describe
 
     try:

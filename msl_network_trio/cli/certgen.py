@@ -29,7 +29,7 @@ _YEARS = 100 if sys.maxsize > 2**32 else 15
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     parser.add_argument(
         "out",
         nargs="?",
@@ -69,7 +69,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     from msl_network_trio.exceptions import CertificateError
     from msl_network_trio.manager.certificate_text import describe
     from msl_network_trio.manager.generating import generate_certificate

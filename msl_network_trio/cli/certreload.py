@@ -26,12 +26,12 @@ says why, and the Manager keeps its certificate.
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     add_connection(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     with connected(options, "certreload") as client:
         loaded = client.admin_request("reload_certificate")
     sys.stdout.write(

@@ -46,7 +46,7 @@ PowerShell:
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     parser.add_argument(
         "shell",
         nargs="?",
@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     if options.shell is None:
         print_help(_HOW, sys.stdout)
         return 0

@@ -36,7 +36,7 @@ _KINDS: Final = {
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     add = parser.add_argument
     add("-a", "--all", action="store_true", help="delete all of the following")
     add("-c", "--certs", action="store_true", help="delete all certificates")
@@ -49,7 +49,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     kinds = [kind for kind in _KINDS if options.all or getattr(options, kind)]
     if not kinds:
         raise CommandError("The files to delete are missing, for example: delete --logs")

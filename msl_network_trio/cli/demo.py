@@ -24,7 +24,7 @@ The demo listens on loopback only, and writes to a temporary folder.
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     parser.add_argument(
         "-k",
         "--keep",
@@ -41,7 +41,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     import logging
 
     import trio

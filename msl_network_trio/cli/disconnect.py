@@ -24,7 +24,7 @@ not answered fail, its locks are released, and its name is free. It may reconnec
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     parser.add_argument(
         "peer", help="the name of a Service, or the name[HOST:port] or\nHOST:port of a Client or Service"
     )
@@ -32,7 +32,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     from msl_network_trio.visible import visible
 
     with connected(options, "disconnect") as client:

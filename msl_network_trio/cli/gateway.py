@@ -32,7 +32,7 @@ them.
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     parser.add_argument(
         "-m",
         "--manager",
@@ -99,7 +99,7 @@ def _add_manager_tls_arguments(parser: Parser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     from msl_network_trio.gateway.running import run_forever
     from msl_network_trio.gateway.settings import split_address
 

@@ -34,7 +34,7 @@ access control, use --auth-login.
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     parser.add_argument(
         "action",
         choices=["add", "insert", "remove", "delete", "list"],
@@ -51,7 +51,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     from msl_network_trio.manager.tables import Database
 
     if options.action != "list" and not options.names:

@@ -27,7 +27,7 @@ certgen; clients must trust the new certificate.
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     parser.add_argument(
         "algorithm",
         nargs="?",
@@ -66,7 +66,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     password = None
     if options.password is not None:
         password = passwords.password_of(options.password, "The password of the private key")

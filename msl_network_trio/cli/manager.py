@@ -49,7 +49,7 @@ exist, in ~/.msl/network or the folder of the environment variable MSL_NETWORK_H
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     parser.add_argument(
         "-p",
         "--port",
@@ -164,7 +164,7 @@ def _add_log_arguments(parser: Parser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     from msl_network_trio.manager.running import filter_run_forever_kwargs, run_forever
 
     run_forever(**filter_run_forever_kwargs(**vars(options)))

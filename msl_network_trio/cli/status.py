@@ -31,7 +31,7 @@ docs/operation.md.
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     add_connection(parser)
     add = parser.add_argument
     add("-j", "--json", action="store_true", help="print JSON")
@@ -46,7 +46,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     with connected(options, "status") as client:
         status = client.admin_request("status")
         if options.interval:

@@ -24,7 +24,7 @@ and linked, and get no message.
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     parser.add_argument("service", help="the name of the Service")
     parser.add_argument(
         "--holder",
@@ -35,7 +35,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     from msl_network_trio.visible import visible
 
     with connected(options, "unlock") as client:

@@ -46,7 +46,7 @@ a login for admin requests. Passwords are stored as msl-network stores them
 
 
 def add_arguments(parser: Parser) -> None:
-    """See `Command`."""
+    """Declare the arguments; see `Command`."""
     parser.add_argument(
         "action",
         choices=["add", "insert", "update", "remove", "delete", "list"],
@@ -77,7 +77,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """See `Command`."""
+    """Run the command; see `Command`."""
     from msl_network_trio.manager.tables import Database
 
     if options.action != "list" and not options.username:
