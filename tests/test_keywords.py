@@ -307,7 +307,9 @@ async def open_blocking(**kwargs: Any) -> None:
 async def test_a_misspelt_argument_is_told_once(meter, caplog, opened, misspelt, hint):
     await opened(**meter, **{misspelt: "secret value"})
     warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert warnings == [f"LinkedClient ignores the argument {misspelt!r}, which connect() has not{hint}"]
+    assert warnings == [
+        f"LinkedClient ignores the argument {misspelt!r}, which connect() does not have{hint}"
+    ]
 
 
 @pytest.mark.parametrize("opened", [open_async, open_blocking])

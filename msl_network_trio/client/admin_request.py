@@ -1,4 +1,4 @@
-"""Request for an administrator: the Manager may ask the client to log in before it goes on."""
+"""Request for an administrator: the Manager may ask the client to log in before it answers."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class AwaitableContext(Coroutine[Any, Any, T], Generic[T]):
-    """What `connect`, `Client.link` and similar functions return; to be used once, in one of two ways.
+    """An operation to be awaited or entered, once; `connect`, `Client.link` and others return it.
 
     ``thing = await context`` opens the thing, to be closed by the caller. ``async with context as thing``
     closes it at the end of the block, in any case. For Trio the object is a coroutine, so that

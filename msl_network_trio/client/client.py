@@ -231,7 +231,7 @@ def client_session(client: Client) -> Session:
 
 
 class LinkContext(AwaitableContext[Link]):
-    """What `Client.link` returns."""
+    """Awaitable and context manager that links with a Service; `Client.link` returns it."""
 
     def __init__(self, session: Session, name: str, service: str, timeout: float | None) -> None:
         self._session = session
@@ -255,7 +255,7 @@ class LinkContext(AwaitableContext[Link]):
 
 
 class ClientContext(AwaitableContext[Client]):
-    """What `connect` returns."""
+    """Awaitable and context manager that connects a client; `connect` returns it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -55,4 +55,4 @@ def warn_of_ignored(what: str, kwargs: Mapping[str, Any]) -> None:
     for name in sorted(kwargs.keys() - {*accepted, *_MANAGER_ARGUMENTS}):
         similar = difflib.get_close_matches(name, accepted, 1)
         hint = f"; did you mean {similar[0]!r}?" if similar else ""
-        logger.warning("%s ignores the argument %r, which connect() has not%s", what, name, hint)
+        logger.warning("%s ignores the argument %r, which connect() does not have%s", what, name, hint)

@@ -44,8 +44,8 @@ class EndReason:
         self.set(ConnectionLost(f"The connection to Manager[{self._manager}] failed: {error!r}"))
 
     def set_silent(self, seconds: float) -> None:
-        """Set as the reason that the Manager has not answered for so many seconds."""
-        self.set(ConnectionLost(f"Manager[{self._manager}] has said nothing for {seconds:g} seconds"))
+        """Set as the reason that the Manager has been silent for these seconds."""
+        self.set(ConnectionLost(f"Manager[{self._manager}] has sent nothing for {seconds:g} seconds"))
 
     def set_disconnected(self) -> None:
         """Set as the reason that the user has disconnected."""

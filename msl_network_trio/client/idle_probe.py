@@ -30,7 +30,7 @@ class IdleProbe:
         give_up: Called with `unresponsive_after` if the Manager does not answer.
         first: Seconds that a request is open before the first probe; infinity: no probes.
         at_most_every: Maximum seconds between probes. The interval starts at `first` and doubles.
-        unresponsive_after: Seconds to wait for a Manager that owes an answer and sends nothing.
+        unresponsive_after: Seconds to wait for a Manager that sends nothing while a probe is unanswered.
 
     Attributes:
         is_asleep: Whether `wake` must be called when a request is made; read with the lock held.

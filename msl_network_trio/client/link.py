@@ -295,7 +295,7 @@ def link_state(link: Link) -> LinkState:
 
 
 class LockContext(AwaitableContext[list[str]]):
-    """What `Link.acquire_lock` returns."""
+    """Awaitable and context manager that acquires a lock; `Link.acquire_lock` returns it."""
 
     def __init__(self, link: LinkState, name: str, shared: bool, timeout: float | None, wait: bool) -> None:
         self._link = link

@@ -159,7 +159,7 @@ class HandlerRunner:
         if mailbox.dropped > 2 * self._logged:  # at 1, 3, 7, 15, ...
             self._logged = mailbox.dropped
             logger.warning(
-                "the notification handler for %r is too slow: %d notifications dropped so far",
+                "the notification handler for %r falls behind: %d notifications dropped so far",
                 self._service,
                 self._logged,
             )

@@ -173,7 +173,7 @@ class _UnseenError:
 
     def __del__(self) -> None:
         if self._error is not None:
-            logger.error("nobody awaited the reply to %s, which was an error: %s", self._what, self._error)
+            logger.error("the reply to %s was never awaited, and was an error: %s", self._what, self._error)
 
 
 def timed_out(request: Request, seconds: float) -> ReplyTimeout:

@@ -62,7 +62,7 @@ class Portal:
             ConnectionLost: It belongs to the parent of this forked process.
         """
         if self._process is not process.this:
-            raise ConnectionLost("The connection belongs to the process that this one was forked from")
+            raise ConnectionLost("The connection belongs to the parent of this forked process")
 
     def post(self, function: Callable[..., object], *args: Any) -> None:
         """Schedule a call of a plain function in the Trio thread. An exception in it is logged.

@@ -153,7 +153,7 @@ async def test_nothing_is_asked_while_nothing_is_open(session, autojump_clock):
 
 async def test_a_manager_that_says_nothing_is_given_up(session, autojump_clock):
     began = trio.current_time()
-    with pytest.raises(ConnectionLost, match=r"Manager\[localhost:1875\] has said nothing for 60 seconds"):
+    with pytest.raises(ConnectionLost, match=r"Manager\[localhost:1875\] has sent nothing for 60 seconds"):
         await session.link.slow()
     assert trio.current_time() - began == pytest.approx(65)
     assert not session.client.is_connected()
@@ -162,7 +162,7 @@ async def test_a_manager_that_says_nothing_is_given_up(session, autojump_clock):
 async def test_the_very_first_request_is_looked_after_too(network, nursery, autojump_clock):
     nursery.start_soon(silent, network)
     async with connect() as client:
-        with pytest.raises(ConnectionLost, match="has said nothing for 60 seconds"):
+        with pytest.raises(ConnectionLost, match="has sent nothing for 60 seconds"):
             await client.link("Echo")  # before any other task has run
 
 
@@ -220,7 +220,7 @@ async def test_a_person_may_take_any_time_to_answer(network, nursery, autojump_c
 
 
 async def test_a_manager_that_owes_the_answer_to_an_admin_request_is_given_up_too(session, autojump_clock):
-    with pytest.raises(ConnectionLost, match="has said nothing for 60 seconds"):
+    with pytest.raises(ConnectionLost, match="has sent nothing for 60 seconds"):
         await session.client.admin_request("port")
 
 
@@ -266,7 +266,7 @@ async def test_a_manager_that_takes_nothing_is_given_up_though_nothing_is_in_fli
             began = trio.current_time()
             call = await start(inner, session.link.add)
         assert isinstance(call.error, ConnectionLost)
-        assert "has said nothing for 60 seconds" in str(call.error)
+        assert "has sent nothing for 60 seconds" in str(call.error)
         assert call.error.may_have_run is False
         assert trio.current_time() - began < 80
 

@@ -59,7 +59,7 @@ async def test_a_thread_that_asks_for_a_task_in_the_last_moment_of_a_connection_
     async with trio.open_nursery() as closed:
         pass
     connection._nursery = closed  # its state for a moment before it is None
-    connection.threads.come()
+    connection.threads.share()
     with connection.lock:
         connection.threads.flush()
     assert connection._to_start == []
