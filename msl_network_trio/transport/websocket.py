@@ -368,5 +368,5 @@ def input_quota(limit: int | None) -> Quota[WebSocketStream]:
     Args:
         limit: Maximum bytes in total; None: no limit.
     """
-    text = "It has sent most, and all connections together have sent too much"
+    text = "The quota for incomplete messages is exceeded, and this connection holds most of them"
     return Quota(limit, lambda websocket: websocket.address, lambda websocket: websocket.drop(text))

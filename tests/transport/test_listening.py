@@ -15,7 +15,7 @@ from msl_network_trio.manager.database import ManagerDatabase
 from msl_network_trio.manager.server import Manager
 from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.tables import IN_MEMORY
-from msl_network_trio.transport import listening
+from msl_network_trio.transport import base, listening
 from msl_network_trio.transport.listening import IncomingConnection, Listener, listen_tcp
 from msl_network_trio.transport.memory import MemoryStream, memory_pair
 from tests.transport.peers import LIMIT
@@ -97,3 +97,7 @@ async def test_a_listener_that_is_closed_frees_its_port():
     again = await listen_tcp("127.0.0.1", listener.port)
     assert again.port == listener.port
     again.close()
+
+
+def test_the_earlier_name_of_stream_remains_for_transports_of_users():
+    assert base.Transport is base.Stream
