@@ -1,4 +1,8 @@
-"""The send queue of a client: its source is the outbox of the protocol."""
+"""The send queue of a client: its source is the outbox of the protocol.
+
+It owns the requests of a connection from when they are queued until they are sent, those of threads included.
+It runs in the Trio thread, and in threads with the lock of the stream held.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ for one, again and again, these two switches between threads take longer than ev
 lends the lease: a thread that waits takes it, reads, and keeps it or releases it. The task checks at
 intervals whether the lease is used, and takes it back otherwise, or at once if it is called back.
 
-| state     | `is_lent` | `holder` | who reads                                      |
+| state     | `is_lent` | `holder` | reader                                         |
 |-----------|-----------|----------|------------------------------------------------|
 | not lent  | False     | None     | the task                                       |
 | free      | True      | None     | nobody: the next thread that waits may take it |
@@ -13,7 +13,7 @@ intervals whether the lease is used, and takes it back otherwise, or at once if 
 | returned  | True      | None     | nobody, until the task has taken it back       |
 
 The lease changes hands with the lock of the stream held, and its holder holds the lock while it receives.
-It is a hint about who reads: the data is processed in the same order whoever receives it.
+It decides only which thread receives data; the data is processed in the same order in any case.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""A send queue to which any thread may add, and from which any thread may send."""
+"""A send queue to which any thread may add, and from which any thread may send.
+
+It owns the lines that wait and the record of who sends. Its mutex protects both, and is not held while data
+is sent; the lock of the stream is acquired for that.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The read lease of a client: who reads, and when the task takes the lease back."""
+"""The read lease of a client: its holder, and when the task takes it back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from msl_network_trio.transport import read_lease
 
 
 class Clock:
-    """Time that passes as told."""
+    """A clock that a test sets."""
 
     now = 1000.0
 

@@ -1,4 +1,4 @@
-"""The way out: what goes out together, when, and what becomes of it if the peer takes no more."""
+"""The send queue of a client: batches, the rest that the kernel does not take, and errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHO = b'{"args":[],"attribute":"identity","error":false,"kwargs":{},"requester":
 
 
 class Recorder(Stream, ThreadIO):
-    """Takes what is sent, for as long as there is room, and notes who sends it."""
+    """Takes data while there is room, and notes the names of the tasks that send it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ def _who() -> str:
 
 
 class Rig:
-    """A writer with its protocol, and what it asks others to do."""
+    """A request queue with its protocol, and a record of what it has called."""
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self.transport = Recorder()
@@ -110,7 +110,7 @@ class Rig:
 
     @property
     def lines(self) -> int:
-        """How many whole lines were sent."""
+        """The number of whole lines that were sent."""
         return b"".join(self.transport.sent).count(b"\n")
 
 
@@ -187,7 +187,7 @@ async def test_a_peer_that_accepts_what_had_to_wait_is_noticed(rig: Rig):
     assert rig.accepted == 1
 
 
-async def test_who_drains_is_told_when_all_is_sent(rig: Rig, nursery: trio.Nursery):
+async def test_drain_returns_when_all_is_sent(rig: Rig, nursery: trio.Nursery):
     rig.put()
     rig.put()
     with trio.fail_after(5):

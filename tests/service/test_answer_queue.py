@@ -1,4 +1,4 @@
-"""The way out, where it cannot be seen from outside."""
+"""The send queue of a Service: order, room, errors, and notifications that wait for their answer."""
 
 from __future__ import annotations
 
@@ -15,62 +15,16 @@ from msl_network_trio.service import coalescing as coalescing_module
 from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.coalescing import Coalescing
 from msl_network_trio.service.method_profile import MethodProfiles
-from msl_network_trio.transport.base import Stream, ThreadIO
 from tests.patience import PATIENCE
+from tests.transport.kernel import Kernel
 
 LIMIT = 30.0
-"""How many seconds something may take that takes none."""
+"""Seconds after which a test has failed that takes none."""
 
 
 class Worker:
     request = "a request"
     emitted = 0.0
-
-
-class Scripted(Stream, ThreadIO):
-    """Takes as many bytes at a time as it is told to, and keeps them."""
-
-    def __init__(self, *takes):
-        super().__init__()
-        self.takes = list(takes)
-        self.taken = b""
-        self.sends = []
-        self.sending = threading.Event()
-        self.gate = threading.Event()
-        self.gate.set()
-        self.may_send = trio.Event()
-
-    def send_nowait(self, data):
-        self.sending.set()
-        self.gate.wait()
-        take = self.takes.pop(0) if self.takes else len(data)
-        if isinstance(take, Exception):
-            raise take
-        self.sends.append(len(data))
-        self.taken += data[:take]
-        return min(take, len(data))
-
-    @property
-    def thread_io(self):
-        return self
-
-    def send_in_thread(self, data, sent):
-        try:
-            sent.append(self.send_nowait(data))
-        except ConnectionLost:
-            pass  # send_nowait() will tell the task
-
-    async def wait_send(self):
-        await self.may_send.wait()
-
-    async def receive(self):
-        raise NotImplementedError
-
-    def send_eof(self):
-        raise NotImplementedError
-
-    def close(self):
-        raise NotImplementedError
 
 
 @pytest.fixture
@@ -83,12 +37,12 @@ def test_a_thread_that_fails_to_send_when_trio_has_ended_disturbs_nobody(errors)
 
     async def main():
         nonlocal transport
-        transport = Scripted(ConnectionLost("gone"))
+        transport = Kernel(ConnectionLost("gone"))
         transport.gate.clear()
         answers = AnswerQueue(transport, 1000, errors.append)
         thread = threading.Thread(target=answers.send, args=(b"x", Worker()))
         thread.start()
-        await trio.to_thread.run_sync(transport.sending.wait)
+        await trio.to_thread.run_sync(transport.is_in_thread.wait)
         return thread
 
     thread = trio.run(main)
@@ -99,12 +53,12 @@ def test_a_thread_that_fails_to_send_when_trio_has_ended_disturbs_nobody(errors)
 
 
 async def test_what_is_added_while_a_thread_sends_is_sent_by_that_thread(errors):
-    transport = Scripted()
+    transport = Kernel()
     transport.gate.clear()
     answers = AnswerQueue(transport, 1000, errors.append)
     threads = [threading.Thread(target=answers.send, args=(b"1", Worker()))]
     threads[0].start()
-    await trio.to_thread.run_sync(transport.sending.wait)
+    await trio.to_thread.run_sync(transport.is_in_thread.wait)
     answers.add(b"2")
     answers.flush()
     answers.send(b"3", Worker())
@@ -112,23 +66,23 @@ async def test_what_is_added_while_a_thread_sends_is_sent_by_that_thread(errors)
     transport.gate.set()
     await trio.to_thread.run_sync(threads[0].join)
     assert transport.taken == b"1234"
-    assert transport.sends == [1, 3]
+    assert transport.sizes == [1, 3]
     assert answers.unsent == 0
 
 
 async def test_small_lines_are_sent_together_and_large_ones_alone(errors):
-    transport = Scripted()
+    transport = Kernel()
     answers = AnswerQueue(transport, 10**9, errors.append)
     large = b"x" * 300_000
     for line in (b"1", b"2", (b"(", large, b")"), b"3", b"4" * 262_143, b"5"):
         answers.add(line)
     answers.flush()
-    assert transport.sends == [3, 300_000, 2, 262_144]
-    assert len(transport.taken) == sum(transport.sends)
+    assert transport.sizes == [3, 300_000, 2, 262_144]
+    assert len(transport.taken) == sum(transport.sizes)
 
 
 async def test_what_was_not_taken_is_sent_by_the_task_before_anything_else(errors, nursery):
-    transport = Scripted(3, 2, 0, 1)
+    transport = Kernel(3, 2, 0, 1)
     answers = AnswerQueue(transport, 1000, errors.append)
     nursery.start_soon(answers.run)
     answers.add(b"12345678")
@@ -139,30 +93,30 @@ async def test_what_was_not_taken_is_sent_by_the_task_before_anything_else(error
     await wait_all_tasks_blocked()
     assert transport.taken == b"123"
     assert answers.unsent == 7
-    transport.may_send.set()
+    transport.has_room.set()
     await answers.drain()
     assert transport.taken == b"123456789a"
     assert answers.unsent == 0
 
 
 async def test_a_lot_is_not_sent_without_letting_others_run(errors, nursery):
-    transport = Scripted()
+    transport = Kernel()
     answers = AnswerQueue(transport, 10**9, errors.append)
     nursery.start_soon(answers.run)
     for _ in range(20):
         answers.add(b"x" * 262_144)
     answers.flush()
     assert len(transport.taken) == 1_048_576
-    transport.may_send.set()
+    transport.has_room.set()
     await answers.drain()
     assert len(transport.taken) == 20 * 262_144
 
 
 @pytest.mark.parametrize("where", ["at once", "in the task"])
-async def test_a_failure_is_told_and_ends_it(errors, nursery, where):
+async def test_an_error_is_passed_on_and_ends_it(errors, nursery, where):
     error = ConnectionLost("gone")
-    transport = Scripted(*([error] if where == "at once" else [1, error]))
-    transport.may_send.set()
+    transport = Kernel(*([error] if where == "at once" else [1, error]))
+    transport.has_room.set()
     answers = AnswerQueue(transport, 1000, errors.append)
     nursery.start_soon(answers.run)
     answers.add(b"123")
@@ -181,7 +135,7 @@ async def test_a_failure_is_told_and_ends_it(errors, nursery, where):
 
 
 async def test_the_last_lines_are_sent_and_nothing_after_them(errors):
-    transport = Scripted()
+    transport = Kernel()
     answers = AnswerQueue(transport, 1000, errors.append)
     answers.add(b"1")
     answers.close(lambda: [b"2", b"3"])
@@ -192,8 +146,8 @@ async def test_the_last_lines_are_sent_and_nothing_after_them(errors):
     assert transport.taken == b"123"
 
 
-async def test_a_full_outlet_refuses_in_the_trio_thread(errors):
-    transport = Scripted(0)
+async def test_a_full_queue_refuses_in_the_trio_thread(errors):
+    transport = Kernel(0)
     answers = AnswerQueue(transport, 3, errors.append)
     answers.add(b"1234")
     assert answers.is_full
@@ -240,7 +194,7 @@ def looked_after(nursery, errors, monkeypatch, profiles):
         monkeypatch.setattr(queue_module, "MAX_DELAY", held_for)
         # What is prompt on a loaded computer is not for a test to know.
         monkeypatch.setattr(coalescing_module, "MAX_DELAY", LIMIT)
-        transport = Scripted()
+        transport = Kernel()
         answers = AnswerQueue(transport, 1000, errors.append)
         nursery.start_soon(answers.run)
         nursery.start_soon(answers.flush_delayed)
@@ -249,7 +203,7 @@ def looked_after(nursery, errors, monkeypatch, profiles):
             await trio.to_thread.run_sync(requested, answers, profiles["tick"], b"first")
             await wait_all_tasks_blocked()
         transport.taken = b""
-        transport.sends.clear()
+        transport.sizes.clear()
         return answers, transport
 
     return learn
@@ -259,7 +213,7 @@ async def test_a_notification_leaves_with_the_answer_of_a_method_that_has_been_p
     answers, transport = await looked_after(held_for=LIMIT)
     for _ in range(3):
         await trio.to_thread.run_sync(requested, answers, profiles["tick"], b"12", b"3")
-    assert transport.sends == [9, 9, 9]
+    assert transport.sizes == [9, 9, 9]
 
 
 async def test_a_notification_of_a_method_that_goes_on_waits_for_a_moment_only(looked_after, profiles):

@@ -11,7 +11,7 @@ from msl_network_trio.transport.base import Stream, ThreadIO
 
 
 class Kernel(Stream, ThreadIO):
-    """Takes as many bytes at a time as it is told to, and keeps them.
+    """Takes a given number of bytes at a time, and keeps them.
 
     Args:
         takes: The maximum of each `send_nowait`, or the exception that it raises; any number afterwards.
