@@ -1,7 +1,7 @@
 """The send queue of a Service: answers and notifications, added in any thread.
 
-It owns the encoded answers of a connection, the limits of what may wait, and the waiting for room. Its methods
-run in the threads that the headings name, and acquire the mutex themselves.
+It owns the encoded answers of a connection, the limits of what may wait, and the waiting for room. Its
+methods run in the threads that the headings name, and acquire the mutex themselves.
 """
 
 from __future__ import annotations
