@@ -104,15 +104,15 @@ class Network:
 
     def _decide(self, peer: Peer) -> None:
         while peer.phase is Phase.CHECK:
-            question = self.protocol.pending_check(peer)
-            match question:
+            check = self.protocol.pending_check(peer)
+            match check:
                 case HostCheck() | UserCheck():
-                    verdict: object = True
+                    result: object = True
                 case LoginCheck():
-                    verdict = question.password == "alice" or None
+                    result = check.password == "alice" or None
                 case AdminRequest():
-                    verdict = question.attribute
-            self.protocol.resolve(peer, verdict)
+                    result = check.attribute
+            self.protocol.resolve(peer, result)
 
     def read(self, peer: Peer) -> list[dict]:
         """Take the output for a peer, which must be whole lines of JSON."""

@@ -24,16 +24,16 @@ def users(tmp_path):
     return path
 
 
-@pytest.fixture(params=["plain", "TLS", "alone", "by a selector", "without a watch"])
+@pytest.fixture(params=["plain", "TLS", "alone", "by a selector", "without a poll set"])
 def tls(request, monkeypatch):
-    """Whether there is TLS; without it also as on other systems, of which some have no watch."""
+    """Whether there is TLS; without it also as on other systems, of which some have no poll set."""
     if request.param == "by a selector":
         if not hasattr(selectors.DefaultSelector, "fileno"):
             pytest.skip("this system cannot wait for a set of sockets as if it were one")
         monkeypatch.setattr(
             idle_poller, "_make_poll_set", lambda: idle_poller._SelectorPollSet(selectors.DefaultSelector())
         )
-    if request.param == "without a watch":
+    if request.param == "without a poll set":
         monkeypatch.setattr(idle_poller, "_make_poll_set", lambda: None)
     return request.param == "TLS"
 

@@ -27,24 +27,24 @@ def living_tasks() -> int:
 
 
 @pytest.fixture
-def watches(tls):
-    """Whether peers are watched."""
+def polls(tls):
+    """Whether idle peers are polled."""
     sockets = module._make_poll_set()
     if sockets is not None:
         sockets.close()
     return sockets is not None
 
 
-async def test_idle_peers_have_no_tasks_and_are_served_all_the_same(open_here, watches):
+async def test_idle_peers_have_no_tasks_and_are_served_all_the_same(open_here, polls):
     async with open_here() as manager, others_are_served(manager):
         await wait_all_tasks_blocked(0.01)
         before = living_tasks()
         wires = [await dial(manager, f"C{number}") for number in range(10)]
         for wire in wires:
             await wire.ask(MANAGER, "link", "Echo")
-        while watches and living_tasks() != before:
+        while polls and living_tasks() != before:
             await trio.sleep(0.01)
-        assert living_tasks() - before == (0 if watches else 10)
+        assert living_tasks() - before == (0 if polls else 10)
         for wire in wires:
             assert (await wire.ask(MANAGER, "unlink", "Echo"))["result"] is True
         for wire in wires:
@@ -139,7 +139,7 @@ async def test_peers_that_leave_their_connections_half_open_are_forgotten(open_h
 
 
 async def test_busy_peers_let_others_have_their_turn(open_here):
-    """The watch looks for more a few times only before other tasks run."""
+    """The poller polls a limited time only before other tasks run."""
     async with open_here() as manager:
         with trio.fail_after(LIMIT):
             busy, other = await dial(manager, "Busy"), await reach(manager)
@@ -356,8 +356,8 @@ async def until(condition):
 
 
 @pytest.mark.parametrize("tls", ["plain"], indirect=True)
-async def test_it_may_wait_only_if_it_is_alone_and_nobody_else_has_anything_to_do(open_here, watches):
-    if not watches:
+async def test_it_may_wait_only_if_it_is_alone_and_nobody_else_has_anything_to_do(open_here, polls):
+    if not polls:
         pytest.skip("this system cannot wait for a set of sockets as if it were one")
     async with open_here(alone=True) as manager, others_are_served(manager):
         loops = manager._peer_loops

@@ -12,8 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio import ConnectionLost, RemoteError, connect
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.manager import hostnames, unauthenticated
-from msl_network_trio.manager import peer_loop as conversations
+from msl_network_trio.manager import hostnames, peer_loop, unauthenticated
 from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.manager.unauthenticated import UnauthenticatedPool
@@ -221,7 +220,7 @@ def test_who_sends_much_from_many_connections_is_in_his_own_way_only(monkeypatch
 async def test_not_any_number_of_connections_is_kept_until_their_peers_have_read_why_they_end(
     autojump_clock, monkeypatch
 ):
-    monkeypatch.setattr(conversations, "_MAX_LINGERING", 2)
+    monkeypatch.setattr(peer_loop, "_MAX_LINGERING", 2)
     async with open_manager(in_memory=True) as manager:
         wires = []
         for _ in range(5):

@@ -48,38 +48,38 @@ class Lab(Network):
         """Return the state of the admission of a peer."""
         return self.protocol._admission.state(peer)
 
-    def decide(self, peer: Peer, verdict: Any = ...) -> Any:
-        """Decide what a peer waits for, by the users unless told otherwise, and return what it was."""
-        question = self.protocol.pending_check(peer)
-        assert question is not None
-        if verdict is ...:
-            match question:
+    def resolve(self, peer: Peer, result: Any = ...) -> Any:
+        """Make the check of a peer, by the users unless a result is given, and return the check."""
+        check = self.protocol.pending_check(peer)
+        assert check is not None
+        if result is ...:
+            match check:
                 case UserCheck(username):
-                    verdict = username in USERS
+                    result = username in USERS
                 case LoginCheck(username, password):
                     right, is_admin = USERS[username]
-                    verdict = is_admin if password == right else None
+                    result = is_admin if password == right else None
                 case AdminRequest():
-                    verdict = [question.attribute, question.args, question.kwargs]
-        self.protocol.resolve(peer, verdict)
-        return question
+                    result = [check.attribute, check.args, check.kwargs]
+        self.protocol.resolve(peer, result)
+        return check
 
     def log_in(self, peer: Peer, username: str, password: str) -> None:
         """Answer the questions of a login."""
         assert [line["attribute"] for line in read(peer)] == ["username"]
         self.send(peer, answer(username))
-        assert self.decide(peer) == UserCheck(username)
+        assert self.resolve(peer) == UserCheck(username)
         [question] = read(peer)
         assert (question["attribute"], question["args"], question["uid"]) == ("password", [username], "")
         self.send(peer, answer(password))
-        assert self.decide(peer) == LoginCheck(username, password)
+        assert self.resolve(peer) == LoginCheck(username, password)
 
     def admin(self) -> Peer:
         """Connect a client that has logged in as an administrator."""
         peer = self.peer()
         self.send(peer, request("Manager", "port"))
         self.log_in(peer, "alice", "pw-a")
-        self.decide(peer)
+        self.resolve(peer)
         raw(peer)
         assert peer.is_admin
         return peer
@@ -128,7 +128,7 @@ def test_a_host_that_is_trusted_is_asked_who_is_there():
     lab.protocol.connect(peer)
     assert peer.phase is Phase.CHECK
     assert read(peer) == []
-    assert lab.decide(peer, verdict=True) == HostCheck("lab-5")
+    assert lab.resolve(peer, result=True) == HostCheck("lab-5")
     assert [line["attribute"] for line in read(peer)] == ["identity"]
     lab.send(peer, hello())
     assert peer.name == "C[vm:5]"
@@ -139,7 +139,7 @@ def test_a_host_that_is_trusted_is_asked_who_is_there():
 def test_a_host_that_is_not_trusted_is_told_so_first():
     lab = Lab(hostname=True)
     peer = lab.connect()
-    lab.decide(peer, verdict=False)
+    lab.resolve(peer, result=False)
     [line] = read(peer)
     assert (line["message"], line["requester"]) == ("ValueError: 'vm' is not a trusted hostname", NAME)
     assert peer.close_reason
@@ -157,7 +157,7 @@ def test_a_user_logs_in_and_then_says_who_is_there(username, is_admin):
     assert (peer.kind, peer.is_admin) == ("client", is_admin)
     lab.send(peer, request("Manager", "port", uid="7"))
     if is_admin:
-        lab.decide(peer)
+        lab.resolve(peer)
         assert [line["uid"] for line in read(peer)] == ["7"]
     else:
         assert [line["attribute"] for line in read(peer)] == ["username"]
@@ -175,7 +175,7 @@ def test_the_whole_login_and_the_first_requests_may_come_at_once():
     ]
     lab.send(peer, *lines)
     for kind in (UserCheck, LoginCheck, AdminRequest):
-        assert isinstance(lab.decide(peer), kind)
+        assert isinstance(lab.resolve(peer), kind)
     told = read(peer)
     assert [line.get("attribute") for line in told[:3]] == ["username", "password", "identity"]
     assert told[3]["result"] == ["port", [], {}]
@@ -192,7 +192,7 @@ def test_the_whole_login_in_pieces(pieces):
     for start in range(0, len(data), pieces):
         lab.protocol.receive(peer, data[start : start + pieces])
         while lab.protocol.pending_check(peer) is not None:
-            lab.decide(peer)
+            lab.resolve(peer)
     assert read(peer)[3]["result"] == ["port", [], {}]
 
 
@@ -212,10 +212,10 @@ def test_who_cannot_log_in_is_told_and_sent_away(username, password, message, re
     lab = Lab(login=True)
     peer = lab.connect()
     lab.send(peer, answer(username))
-    lab.decide(peer)
+    lab.resolve(peer)
     if password is not None:
         lab.send(peer, answer(password))
-        lab.decide(peer)
+        lab.resolve(peer)
     line = read(peer)[-1]
     assert (line["message"], line["requester"], line["uid"]) == (message, NAME, "")
     assert peer.close_reason
@@ -240,7 +240,7 @@ def test_if_the_database_cannot_be_used_a_new_peer_is_told(authentication):
     peer = lab.connect()
     if "login" in authentication:
         lab.send(peer, answer("alice"))
-    lab.decide(peer, verdict=OSError("database is locked"))
+    lab.resolve(peer, result=OSError("database is locked"))
     line = read(peer)[-1]
     assert line["message"] == "RuntimeError: The Manager cannot check who you are: database is locked"
     assert line["again"] == 5
@@ -261,7 +261,7 @@ def test_who_goes_before_an_answer_is_recorded(authentication, said, record):
     peer = lab.connect()
     for line in said:
         lab.send(peer, line)
-        lab.decide(peer)
+        lab.resolve(peer)
     lab.protocol.disconnect(peer)
     assert lab.records == ["new connection request", record]
 
@@ -290,7 +290,7 @@ def test_an_administrator_logs_in_once(lab, client):
     lab.send(client, request("Manager", "users_table.is_admin", "bob", uid="7"))
     lab.log_in(client, "alice", "pw-a")
     assert read(client) == []
-    assert lab.decide(client) == AdminRequest("users_table.is_admin", ["bob"], {}, "7")
+    assert lab.resolve(client) == AdminRequest("users_table.is_admin", ["bob"], {}, "7")
     assert read(client) == [
         {
             "error": False,
@@ -300,7 +300,7 @@ def test_an_administrator_logs_in_once(lab, client):
         }
     ]
     lab.send(client, request("Manager", "port", uid="8", x=1))
-    assert lab.decide(client) == AdminRequest("port", [], {"x": 1}, "8")
+    assert lab.resolve(client) == AdminRequest("port", [], {"x": 1}, "8")
     assert [line["uid"] for line in read(client)] == ["8"]
     assert (client.phase, lab.state(client)) == (Phase.READY, None)
 
@@ -321,7 +321,7 @@ def test_who_does_not_answer_is_no_administrator_and_stays_connected(lab, client
     lab.send(client, request("Manager", "port", uid="7"))
     if at == "password":
         lab.send(client, answer("alice"))
-        lab.decide(client)
+        lab.resolve(client)
     raw(client)
     lab.send(client, answer(nothing))
     [line] = read(client)
@@ -336,17 +336,17 @@ def test_who_does_not_answer_is_no_administrator_and_stays_connected(lab, client
 def test_who_cannot_log_in_gets_the_answer_to_the_request_and_stays_connected(lab, client, username, message):
     lab.send(client, request("Manager", "port", uid="7"))
     lab.send(client, answer(username))
-    lab.decide(client)
+    lab.resolve(client)
     if username == "alice":
         lab.send(client, answer("guess"))
-        lab.decide(client)
+        lab.resolve(client)
     line = read(client)[-1]
     assert (line["message"], line["uid"], line["requester"]) == (message, "7", client.name)
     assert (client.close_reason, client.phase, lab.state(client)) == ("", Phase.READY, None)
     assert lab.records[-1] == f"rejected: {message.removeprefix('ValueError: ').lower()}"
     lab.send(client, request("Manager", "port", uid="8"))
     lab.log_in(client, "alice", "pw-a")
-    lab.decide(client)
+    lab.resolve(client)
     assert read(client)[-1]["uid"] == "8"
 
 
@@ -360,7 +360,7 @@ def test_an_answer_to_a_connected_client_that_makes_no_sense_refuses_its_request
 def test_a_client_that_logs_in_too_often_is_told_when_to_try_again_and_stays_connected(lab, client):
     lab.send(client, request("Manager", "port", uid="7"))
     lab.send(client, answer("alice"))
-    lab.decide(client, verdict=Throttled("vm", 33))
+    lab.resolve(client, result=Throttled("vm", 33))
     line = read(client)[-1]
     text = "ValueError: Too many logins from vm have failed, the next one may begin in 33 s"
     assert (line["message"], line["uid"], line["again"]) == (text, "7", 33)
@@ -371,16 +371,16 @@ def test_a_client_that_logs_in_too_often_is_told_when_to_try_again_and_stays_con
 def test_an_administrator_who_is_none_any_more_is_told_and_may_log_in_again(lab):
     client = lab.admin()
     lab.send(client, request("Manager", "port", uid="7"), request("Manager", "port", uid="8"))
-    lab.decide(client, verdict=Revoked("the user 'alice' was deleted"))
+    lab.resolve(client, result=Revoked("the user 'alice' was deleted"))
     refused, question = read(client)
     assert (refused["message"], refused["uid"]) == (f"{NO_ADMIN}: the user 'alice' was deleted", "7")
     assert not client.is_admin
     assert question["attribute"] == "username"
     lab.send(client, answer("alice"))
-    lab.decide(client)
+    lab.resolve(client)
     lab.send(client, answer("pw-a"))
-    lab.decide(client)
-    lab.decide(client)
+    lab.resolve(client)
+    lab.resolve(client)
     assert read(client)[-1]["uid"] == "8"
 
 
@@ -397,12 +397,12 @@ def test_other_requests_go_on_while_somebody_types(lab, client):
     lab.send(echo, reply(read(echo)[0], "ok"))
     assert [line["uid"] for line in read(client)] == ["2"]
     lab.send(client, answer("alice"))
-    lab.decide(client)
+    lab.resolve(client)
     lab.send(client, request("Echo", "e", uid="4"))
     assert [line["uid"] for line in read(echo)] == ["4"]
     lab.send(client, answer("pw-a"))
-    lab.decide(client)
-    lab.decide(client)
+    lab.resolve(client)
+    lab.resolve(client)
     assert [line["uid"] for line in read(client)] == ["", "1"]
 
 
@@ -419,13 +419,13 @@ def test_what_comes_while_something_is_decided_waits_in_order(lab):
         client, encoded(request("Echo", "f", uid="4")) + b"\n" + encoded(request("Manager", "c", uid="5"))
     )
     assert (read(client), read(echo)) == ([], [])
-    assert lab.decide(client).attribute == "a"
+    assert lab.resolve(client).attribute == "a"
     assert [line["uid"] for line in read(client)] == ["1"]
     assert [line["uid"] for line in read(echo)] == ["2"]
-    assert lab.decide(client).attribute == "b"
+    assert lab.resolve(client).attribute == "b"
     assert [line["uid"] for line in read(echo)] == ["4"]
     lab.protocol.receive(client, b"\r\n")
-    assert lab.decide(client).attribute == "c"
+    assert lab.resolve(client).attribute == "c"
     assert [line["uid"] for line in read(client)] == ["3", "5"]
 
 
@@ -433,7 +433,7 @@ def test_further_admin_requests_wait_for_the_login_and_are_answered_in_order(lab
     lab.send(client, *[request("Manager", "port", uid=str(uid)) for uid in range(3)])
     lab.log_in(client, "alice", "pw-a")
     for _ in range(3):
-        lab.decide(client)
+        lab.resolve(client)
     assert [line["uid"] for line in read(client)] == ["0", "1", "2"]
     assert lab.state(client) is None
 
@@ -463,13 +463,13 @@ def test_the_end_of_the_connection_may_come_in_the_middle(lab, client):
     assert lab.protocol.identity()["clients"] == {}
 
 
-def test_goodbye_may_wait_behind_a_verdict(lab):
+def test_goodbye_may_wait_behind_a_check(lab):
     client = lab.admin()
     lab.send(
         client, request("Manager", "port"), request(client.name, "__disconnect__"), request("Manager", "port")
     )
     assert not client.close_reason
-    lab.decide(client)
+    lab.resolve(client)
     assert client.close_reason
     assert len(read(client)) == 1
 
@@ -521,7 +521,7 @@ def test_replies_of_a_service_that_logs_in_are_no_answers(lab, client):
 def test_an_error_of_a_request_is_its_answer(lab):
     client = lab.admin()
     lab.send(client, request("Manager", "nope", uid="7"))
-    lab.decide(client, verdict=AttributeError("'Manager' object has no attribute 'nope'"))
+    lab.resolve(client, result=AttributeError("'Manager' object has no attribute 'nope'"))
     [line] = read(client)
     assert line["message"] == "AttributeError: 'Manager' object has no attribute 'nope'"
     assert (line["uid"], line["traceback"], client.close_reason) == ("7", [], "")
@@ -531,7 +531,7 @@ def test_an_error_of_a_request_is_its_answer(lab):
 def test_a_result_that_cannot_be_sent_is_an_error(lab, result):
     client = lab.admin()
     lab.send(client, request("Manager", "x", uid="7"))
-    lab.decide(client, verdict=result)
+    lab.resolve(client, result=result)
     [line] = read(client)
     assert (line["error"], line["uid"]) == (True, "7")
 
@@ -539,13 +539,13 @@ def test_a_result_that_cannot_be_sent_is_an_error(lab, result):
 def test_tuples_are_lists(lab):
     client = lab.admin()
     lab.send(client, request("Manager", "users_table.users"))
-    lab.decide(client, verdict=[("alice", True)])
+    lab.resolve(client, result=[("alice", True)])
     assert read(client)[0]["result"] == [["alice", True]]
 
 
 def test_if_the_database_cannot_be_used_who_logs_in_is_told_and_stays_connected(lab, client):
     lab.send(client, request("Manager", "port", uid="7"), answer("alice"))
-    lab.decide(client, verdict=OSError("database is locked"))
+    lab.resolve(client, result=OSError("database is locked"))
     line = read(client)[-1]
     assert line["message"] == "RuntimeError: The Manager cannot check who you are: database is locked"
     assert (line["uid"], line["again"], client.close_reason, client.phase) == ("7", 5, "", Phase.READY)
@@ -581,11 +581,11 @@ def test_a_person_at_a_terminal_logs_in(lab):
     lab.send(person, b"Manager users_table.usernames")
     assert read(person)[0]["attribute"] == "username"
     lab.send(person, b"alice")
-    lab.decide(person)
+    lab.resolve(person)
     assert read(person)[0]["args"] == ["alice"]
     lab.send(person, b"pw-a\r")
-    lab.decide(person)
-    lab.decide(person)
+    lab.resolve(person)
+    lab.resolve(person)
     [line] = read(person)
     assert (line["result"], line["uid"]) == (["users_table.usernames", [], {}], "")
 
@@ -605,7 +605,7 @@ def test_of_who_is_no_administrator_yet_little_is_kept(lab, client):
 def test_an_administrator_may_send_more(lab):
     client = lab.admin()
     lab.send(client, request("Manager", "x", "y" * 60_000, uid="1"))
-    lab.decide(client)
+    lab.resolve(client)
     assert [line["uid"] for line in read(client)] == ["1"]
 
 

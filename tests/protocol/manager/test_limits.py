@@ -301,7 +301,7 @@ def test_lines_that_come_at_once_are_handled_in_turns():
 
 
 @pytest.mark.parametrize("is_let_in", [False, True])
-def test_lines_that_wait_for_a_verdict_are_handled_in_turns_when_it_has_come(is_let_in):
+def test_lines_that_wait_for_a_check_are_handled_in_turns_after_it(is_let_in):
     network = Network(authentication=Authentication(hostname=not is_let_in))
     echo = network.connect()
     if not is_let_in:
@@ -324,7 +324,7 @@ def test_lines_that_wait_for_a_verdict_are_handled_in_turns_when_it_has_come(is_
     assert sum(counts) == 2 * MAX_LINES + 5
 
 
-def test_what_comes_behind_the_end_of_a_conversation_is_not_looked_at_in_a_later_turn():
+def test_lines_after_the_end_of_a_connection_are_not_handled_in_a_later_turn():
     network = Network()
     echo, client = network.peer("Echo", "service"), network.peer()
     lines = [request("Echo", "e", uid="1"), request("", "__disconnect__"), request("Echo", "e", uid="2")]

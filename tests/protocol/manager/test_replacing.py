@@ -226,7 +226,7 @@ def test_who_was_dropped_since_it_did_not_read_may_come_again():
     assert read(client)[-1]["again"] == 1.0
 
 
-def test_a_verdict_on_the_peer_has_no_such_field():
+def test_a_rejection_because_of_the_peer_has_no_such_field():
     network = Network("secret")
     peer = network.connect()
     network.send(peer, {"result": "guess"})

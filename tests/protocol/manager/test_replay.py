@@ -195,7 +195,7 @@ class Replay:
         self.client = Peer(Host(host, "127.0.0.1", "localhost", "localhost"), port)
         self.protocol.connect(self.client)
         if authentication(recording).hostname:
-            self.protocol.resolve(self.client, self._verdict(HostCheck("vm")))
+            self.protocol.resolve(self.client, self._result(HostCheck("vm")))
         for number, step in enumerate(recording.conversation):
             for deed in MEANWHILE.get((recording.name, number), []):
                 deed(self)
@@ -212,11 +212,11 @@ class Replay:
             while (question := self.protocol.pending_check(peer)) is not None:
                 if getattr(question, "attribute", "") == "shutdown_manager":
                     break  # this is not answered
-                self.protocol.resolve(peer, self._verdict(question))
+                self.protocol.resolve(peer, self._result(question))
 
-    def _verdict(self, question: PendingCheck) -> Any:
+    def _result(self, check: PendingCheck) -> Any:
         """What the database of the recorded Manager said."""
-        match question:
+        match check:
             case HostCheck():
                 return self.recording.name == "hostname_trusted"
             case UserCheck():
@@ -224,8 +224,8 @@ class Replay:
             case LoginCheck() if "ValueError: Wrong login password" in errors(self.recording):
                 return None
             case LoginCheck():
-                return question.username == "alice"
-        (line,) = (step.fields for step in self.recording.steps if step.answers == question.uid)
+                return check.username == "alice"
+        (line,) = (step.fields for step in self.recording.steps if step.answers == check.uid)
         if not line["error"]:
             return line["result"]
         name, text = line["message"].split(": ", 1)
