@@ -25,7 +25,7 @@ from msl_network_trio import (
 )
 from msl_network_trio import connect as async_connect
 from msl_network_trio.portal import loop_call as call
-from msl_network_trio.portal import waiting
+from msl_network_trio.portal import process, waiting
 from msl_network_trio.portal.background_thread import current_portal
 from msl_network_trio.portal.interrupts import uninterrupted
 from msl_network_trio.portal.loop_call import in_calling_thread
@@ -63,6 +63,17 @@ async def test_a_thread_that_asks_for_a_task_in_the_last_moment_of_a_connection_
     with connection.lock:
         connection.threads.flush()
     assert connection._to_start == []
+
+
+def test_a_fork_replaces_the_process_and_then_calls_the_callbacks(monkeypatch: pytest.MonkeyPatch):
+    called: list[process.Process] = []
+    before = process.this
+    monkeypatch.setattr(process, "this", before)
+    monkeypatch.setattr(process.Process, "fork_callbacks", [])
+    process.on_fork(lambda: called.append(process.this))
+    process._reset()  # what the hook of a fork does
+    assert called == [process.this]
+    assert process.this is not before
 
 
 # ---- calls ----
