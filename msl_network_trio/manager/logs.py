@@ -77,7 +77,7 @@ def default_log_file() -> Path:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats each record as a JSON object on one line.
+    """Formatter of records as JSON objects, one per line.
 
     Fields: ``time`` (UTC), ``level``, ``logger``, ``message``, and ``exception`` for a traceback. Records
     about a peer have an ``event`` and its fields, see ``docs/operation.md``.
@@ -151,7 +151,7 @@ class _Robust(logging.Handler):
 
 
 class ConsoleHandler(_Robust, logging.StreamHandler[TextIO]):
-    """Writes to the console."""
+    """Handler for the console."""
 
 
 class _LineFile(io.FileIO):
@@ -179,7 +179,7 @@ class _LineFile(io.FileIO):
 
 
 class _FileHandler(_Robust, logging.FileHandler):
-    """Writes to a file."""
+    """Handler for a file."""
 
     def _open(self) -> io.TextIOWrapper:
         # Unbuffered: data that cannot be written must not be kept in a buffer and precede the next record.
@@ -188,7 +188,7 @@ class _FileHandler(_Robust, logging.FileHandler):
 
 
 class _RotatingHandler(_FileHandler, logging.handlers.BaseRotatingHandler):
-    """Writes to a rotated file; after a failed rotation the current one is used for at least a minute."""
+    """Handler for a rotated file; after a failed rotation it keeps the file for at least a minute."""
 
     _rollover_after = -math.inf
 
@@ -210,7 +210,7 @@ class _RotatingHandler(_FileHandler, logging.handlers.BaseRotatingHandler):
 
 
 class _SizeHandler(_RotatingHandler, logging.handlers.RotatingFileHandler):
-    """Writes to a file that is rotated at a size."""
+    """Handler for a file that is rotated at a size."""
 
     def _rotate(self) -> None:
         # The base class would rename all old files at each failed attempt, and so delete them one by one.
@@ -227,7 +227,7 @@ class _SizeHandler(_RotatingHandler, logging.handlers.RotatingFileHandler):
 
 
 class _TimeHandler(_RotatingHandler, logging.handlers.TimedRotatingFileHandler):
-    """Writes to a file that is rotated at fixed times."""
+    """Handler for a file that is rotated at fixed times."""
 
     def _rotate(self) -> None:
         try:

@@ -52,7 +52,7 @@ class _Check:
 
 
 class PasswordChecks:
-    """Checks passwords of users."""
+    """Queue and cache of the password checks of a Manager."""
 
     def __init__(self) -> None:
         self._secret = os.urandom(32)

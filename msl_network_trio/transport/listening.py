@@ -49,7 +49,7 @@ ConnectionHandler = Callable[[IncomingConnection], Awaitable[object]]
 
 
 class Listener(Protocol):
-    """Accepts the connections of peers."""
+    """A source of incoming connections."""
 
     @property
     def port(self) -> int:

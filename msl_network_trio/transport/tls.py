@@ -30,7 +30,7 @@ A look costs as much as a record; without any, each of many small records would 
 
 
 class _Readiness:
-    """Waits for one event of a socket in any number of tasks, of which Trio allows one.
+    """A wait for one event of a socket by any number of tasks, of which Trio allows only one.
 
     TLS may have to read in order to send, and to write in order to receive.
     """

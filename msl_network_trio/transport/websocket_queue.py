@@ -9,7 +9,7 @@ from msl_network_trio.transport.websocket_frames import Frames
 
 
 class FrameQueue(SendQueue):
-    """Sends the frames of a WebSocket over its carrier.
+    """The send queue of the frames of a WebSocket, over its carrier.
 
     Args:
         carrier: The stream that carries the frames.
