@@ -299,7 +299,7 @@ async def test_a_prompt_that_gives_no_text(log):
 
     async with lab(auth_password=RIGHT) as manager:
         kwargs = {**manager.connect_kwargs(), "password_manager": None, "prompts": Prompts()}
-        with pytest.raises(AuthenticationError, match="gave no text, but bytes") as raised:
+        with pytest.raises(AuthenticationError, match="must return text, not bytes") as raised:
             await connect(**kwargs)
         assert SECRET not in shown(raised.value)
 

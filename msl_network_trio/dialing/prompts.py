@@ -191,9 +191,8 @@ class Credentials:
         answer = await call(prompt, question.about)
         if not isinstance(answer, str):
             kind = type(answer).__name__  # the value itself is secret
-            raise AuthenticationError(
-                f"The prompt for the {question.kind} of {visible(question.about)} gave no text, but {kind}"
-            )
+            prompted = f"the {question.kind} of {visible(question.about)}"
+            raise AuthenticationError(f"The prompt for {prompted} must return text, not {kind}")
         return answer
 
 

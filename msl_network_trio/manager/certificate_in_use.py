@@ -116,7 +116,7 @@ class CertificateInUse:
                 raise CertificateError(f"Clients would not accept the certificate {loaded.path}: {why}.")
         except CertificateError as error:
             text = str(error).removesuffix(".")
-            raise CertificateError(f"{text}. The certificate that is in use stays so.") from error
+            raise CertificateError(f"{text}. The certificate in use remains.") from error
         return loaded
 
     async def report_expiry(self) -> None:

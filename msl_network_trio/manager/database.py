@@ -84,7 +84,7 @@ class ManagerDatabase:
         logger.info("loaded the database %s", path)
         if await self.call(lambda database: is_readable_by_others(database.path)):
             logger.warning(
-                "other users of this computer may read the database %s, with all that it has of passwords. "
+                "other users of this computer may read the database %s, including the hashes of passwords. "
                 "To change that: chmod 600 %s",
                 path,
                 shlex.quote(path),

@@ -101,7 +101,7 @@ def _curve(name: str) -> ec.EllipticCurve:
     }
     if name.upper() not in curves:
         known = ", ".join(sorted(curves))
-        raise KeyNotUsable(f"{name!r} is no elliptic curve. There are {known}")
+        raise KeyNotUsable(f"{name!r} is not an elliptic curve. Use one of {known}")
     return curves[name.upper()]()
 
 
@@ -134,14 +134,14 @@ def make_certificate(
     """
     key = _load_key(key_pem, password)
     if algorithm.upper() not in HASHES:
-        raise KeyNotUsable(f"{algorithm!r} is no algorithm to sign with. There are {', '.join(HASHES)}")
+        raise KeyNotUsable(f"{algorithm!r} is not a hash algorithm. Use one of {', '.join(HASHES)}")
     hostname = socket.gethostname()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hostname[:_COMMON_NAME_LIMIT] or "localhost")])
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     try:
         until = now + years * 365.25 * _DAY
     except OverflowError:
-        raise KeyNotUsable(f"no calendar goes on for {years:g} years") from None
+        raise KeyNotUsable(f"{years:g} years are too many") from None
     public_key = key.public_key()
     identifier = x509.SubjectKeyIdentifier.from_public_key(public_key)
     certificate = (
@@ -191,7 +191,7 @@ def _load_key(pem: bytes, password: str | None) -> CertificateIssuerPrivateKeyTy
         | ed448.Ed448PrivateKey
         | dsa.DSAPrivateKey,
     ):
-        raise KeyNotUsable("it is of a kind that cannot sign")
+        raise KeyNotUsable("keys of this kind cannot sign")
     return key
 
 

@@ -161,7 +161,9 @@ class TcpStream(Stream, ThreadIO, Pollable):
                     return
                 self.extend_send_timeout()
                 if not liveness.HAS_SEND_TIMEOUT and trio.current_time() - began >= liveness.SEND_TIMEOUT:
-                    raise ConnectionLost(f"The peer has taken nothing for {liveness.SEND_TIMEOUT:g} seconds")
+                    raise ConnectionLost(
+                        f"The peer has accepted no data for {liveness.SEND_TIMEOUT:g} seconds"
+                    )
         finally:
             if not was_partial:
                 self._mark_complete()

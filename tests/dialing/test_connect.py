@@ -148,7 +148,7 @@ async def test_a_plain_prompt_runs_in_a_worker_thread(network: Network, nursery:
     ("arguments", "error", "text"),
     [
         ({"username": ""}, AuthenticationError, "empty"),
-        ({"prompts": Answers({"username": None})}, AuthenticationError, "gave no text, but NoneType"),
+        ({"prompts": Answers({"username": None})}, AuthenticationError, "must return text, not NoneType"),
         ({"prompts": Answers({"username": ""})}, AuthenticationError, "empty"),
     ],
 )

@@ -214,7 +214,7 @@ async def test_a_pair_that_cannot_be_used_is_refused_and_the_old_one_stays(lab, 
             with pytest.raises(ManagerError, match=why) as caught:
                 await client.admin_request("reload_certificate")
             assert caught.value.type_name == "CertificateError"
-            assert caught.value.message.endswith(". The certificate that is in use stays so.")
+            assert caught.value.message.endswith(". The certificate in use remains.")
             async with admin(manager, trusted) as other:
                 assert await other.admin_request("port") == manager.port
             save(tmp_path, ordinary())
