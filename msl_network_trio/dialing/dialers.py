@@ -96,7 +96,7 @@ async def _open_tcp_or_tls(
 
 @attrs.frozen
 class Dialer:
-    """How to connect by one transport."""
+    """Opens the streams of one transport."""
 
     open: Callable[[Target, AskTrust, ConnectTimer], Awaitable[Stream]]
     """Opens the stream."""

@@ -1,4 +1,4 @@
-"""What an identity states about this computer and its Python."""
+"""The parts of an identity that describe this computer and its Python."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Emitter(Protocol):
     """The profile of the requested method."""
 
     emitted: float
-    """When the request emitted its first notification, by `time.perf_counter`; 0: it has emitted none."""
+    """Time of the first notification of the request, by `time.perf_counter`; 0: it has emitted none."""
 
 
 class Coalescing:

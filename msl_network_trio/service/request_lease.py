@@ -33,7 +33,7 @@ class Reader(Protocol):
     """A thread that carries out requests."""
 
     started_at: float
-    """When it started the request that it carries out, by `time.perf_counter`; 0: it carries out none."""
+    """Start time of the request that it carries out, by `time.perf_counter`; 0: it carries out none."""
 
 
 class RequestLease(ReadLease):

@@ -105,7 +105,7 @@ def _set_keepalive(sock: socket.socket, name: str, value: int) -> None:
 
 @attrs.frozen
 class PeerActivity:
-    """What TCP knows about the peer at one moment."""
+    """The information of TCP about a peer at one moment."""
 
     silence: float
     """Seconds since TCP last received data or an acknowledgement from the peer."""

@@ -138,6 +138,6 @@ class ReadLease(ABC):
             self._backoff = min(2 * self._backoff, _MAX_BACKOFF)
 
     def call_back(self) -> None:
-        """Have the task take the lease back at once; in the Trio thread."""
+        """Wake the task to take the lease back at once; in the Trio thread."""
         if self._called_back is not None:
             self._called_back.set()

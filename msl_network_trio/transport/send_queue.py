@@ -157,7 +157,7 @@ class SendQueue(ABC):
                 self._block(b"")
 
     def flush_soon(self) -> bool:
-        """Have the task send what waits when all tasks that are ready now have run.
+        """Wake the task to send the queued data, after all tasks that are ready now have run.
 
         Returns:
             Whether the task was idle.
@@ -267,6 +267,6 @@ class SendQueue(ABC):
         await self._progress.park()
 
     def wake_waiting(self) -> None:
-        """Have tasks in `wait_progress` check again what they wait for."""
+        """Wake the tasks in `wait_progress`, which check their conditions again."""
         if self._progress:
             self._progress.unpark_all()
