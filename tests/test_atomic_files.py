@@ -137,7 +137,7 @@ class FullDisk:
 
 
 def break_down(monkeypatch, step):
-    """Have one of the steps in which a file is written fail."""
+    """Let one of the steps of writing a file fail."""
 
     def fail(*_, **__):
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -50,7 +50,7 @@ HANDSHAKES = {
 
 
 class Terminal:
-    """A connection at which somebody types.
+    """A connection at which lines are typed.
 
     Args:
         manager: The Manager.

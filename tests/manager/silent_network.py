@@ -1,4 +1,4 @@
-"""A program in a network of its own: a Service whose packets are lost comes back, and so does one that is there.
+"""A program in a network namespace: a Service whose packets are lost reconnects, and so does one that is alive.
 
 Exit status 0: all is right; 77: the packets of a connection cannot be dropped here.
 """

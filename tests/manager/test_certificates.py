@@ -1,4 +1,4 @@
-"""What must hold for the key and the certificate of a Manager: made once, kept, fitting, and nobody else's."""
+"""Tests of the key and the certificate of a Manager: created once, kept, matching, and private."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def some_key() -> bytes:
 
 @pytest.fixture
 def fast(monkeypatch):
-    """Have keys made at once, for tests of which they are not the subject."""
+    """Replace the generation of keys by a fast one."""
     monkeypatch.setattr(making, "make_key", lambda password: some_key())
 
 
@@ -62,7 +62,7 @@ def save(identity: Identity, home: Path, name: str = "localhost") -> tuple[Path,
 
 
 def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> None:
-    """Have a client and a server talk in memory; raise what the client has against the server."""
+    """Run a TLS handshake in memory; raise the client's error."""
     to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = (
         client.wrap_bio(to_client, to_server, server_hostname=name),

@@ -1,4 +1,4 @@
-"""One connection of a Manager: nobody waits for what is to be written, and no peer can make it wait for ever."""
+"""Tests of one connection of a Manager: queued output blocks nothing, and every wait for the peer is bounded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def new_connection(stream, nursery):
 
 
 def put(connection, *pieces, large=False):
-    """Have pieces written, as the protocol does."""
+    """Queue pieces of output, as the protocol does."""
     connection.pieces += pieces
     connection.backlog += sum(map(len, pieces))
     connection.has_large = connection.has_large or large

@@ -1,4 +1,4 @@
-"""What the computers are called that connect, and that no resolver keeps anybody waiting."""
+"""Tests of the names of hosts, and of resolvers that do not answer."""
 
 from __future__ import annotations
 

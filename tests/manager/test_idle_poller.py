@@ -155,7 +155,7 @@ async def test_busy_peers_let_others_have_their_turn(open_here):
 
 
 class Idle:
-    """What a poller uses of a connection."""
+    """The part of a connection that a poller uses."""
 
     def __init__(self, sock):
         self.peer = Peer("vm", 7)
@@ -166,7 +166,7 @@ class Idle:
 
 
 class Receiving:
-    """What a poller uses of the Manager's protocol."""
+    """The part of the Manager's protocol that a poller uses."""
 
     def __init__(self, receive=lambda _peer: None):
         self.touched = []
@@ -279,7 +279,7 @@ async def test_a_peer_has_a_task_when_it_waits_for_something_else_than_its_next_
 
 
 class Looks:
-    """A set of sockets that notes how long somebody would wait for it, and does not."""
+    """A set of sockets that records the timeouts of polls, and does not wait."""
 
     def __init__(self, sockets):
         self.seconds = []

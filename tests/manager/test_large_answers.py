@@ -1,4 +1,4 @@
-"""Answers to administrators that are large: they are right, and hold nobody up."""
+"""Tests of large answers to administrators: they are correct, and block no other peer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMIT = 60
 
 @pytest.fixture
 def in_memory_limit(monkeypatch):
-    """How many bytes of an answer are kept in memory: few, so that there is a file."""
+    """Limit the bytes of an answer in memory, so that a file is used."""
     monkeypatch.setattr(large_answers, "_IN_MEMORY", 100)
 
 
@@ -200,7 +200,7 @@ async def test_a_full_disk_costs_the_answer_and_nothing_else(tmp_path, monkeypat
 
 
 async def test_requests_behind_a_large_answer_wait_until_it_is_taken(tmp_path, monkeypatch):
-    """Else a hundred of them could be made at once, each for a line of many bytes."""
+    """Otherwise a hundred of them could be created at once, each for a large line."""
     monkeypatch.setattr(large_answers, "_REST", 0)
     made = []
     with trio.fail_after(LIMIT):

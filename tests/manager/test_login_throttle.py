@@ -22,7 +22,7 @@ from tests.protocol.network import request
 
 @pytest.fixture
 def hashed(monkeypatch):
-    """Which passwords have been hashed, by hashes that are fast."""
+    """Replace the hashes by fast ones, and return the passwords hashed."""
     monkeypatch.setattr(passwords, "_ITERATIONS", 10)
     found: list[str] = []
     lock, real = threading.Lock(), password_checks.is_password

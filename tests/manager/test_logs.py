@@ -1,4 +1,4 @@
-"""What must hold for the logging of a Manager that is a program."""
+"""Tests of the logging of a Manager program."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many files, and so connections, a Manager may have open."""
+"""Tests of the limit of open files, and so of connections."""
 
 from __future__ import annotations
 

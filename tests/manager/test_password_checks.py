@@ -56,7 +56,7 @@ async def checks(nursery):
 
 
 class Asked:
-    """A check that somebody waits for."""
+    """A check with a waiting task."""
 
     def __init__(self, nursery, checks, password, host="A", user="alice", record=RIGHT):
         self.scope = trio.CancelScope()

@@ -1,4 +1,4 @@
-"""A Service comes back while the Manager still holds its old connection, which may be gone or not."""
+"""Tests of a Service that reconnects while the Manager still has its old connection, dead or alive."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ AFTER = 5.0
 
 
 class Cable:
-    """What TCP would know of the peer of every connection in memory.
+    """The state of TCP, faked for every connection in memory.
 
     Attributes:
         heard: When it has heard of the peer last.
@@ -231,7 +231,7 @@ async def reach(manager) -> Wire:
 
 
 async def test_one_that_is_stopped_keeps_its_name_as_its_system_answers():
-    """Nobody reads at the other end, as in a debugger; and its buffers are full."""
+    """The peer does not read, as in a debugger, and its buffers are full."""
     with trio.fail_after(30):
         async with on_sockets(replace_after=0.5) as manager:
             old = await reach(manager)

@@ -1,4 +1,4 @@
-"""What is taken away of users and hosts takes effect on the connections that are open."""
+"""Tests of rights that are revoked from users and hosts with open connections."""
 
 from __future__ import annotations
 

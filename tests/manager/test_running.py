@@ -1,4 +1,4 @@
-"""What must hold for a Manager that is a program, as far as it needs no process of its own."""
+"""Tests of a Manager program, as far as they need no process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Other(Service):
 
 @pytest.fixture
 def runs(monkeypatch):
-    """Have Services end as soon as they are run, and note how."""
+    """Replace the run of Services by one that ends at once and is recorded."""
     noted = []
 
     async def run(service, **kwargs):

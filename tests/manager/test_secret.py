@@ -1,4 +1,4 @@
-"""What must hold for passwords that are given as such or in a file."""
+"""Tests of passwords, given directly or in a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Manager among peers that do not read, do not answer, break off or are many: nobody else notices."""
+"""Tests of a Manager with peers that do not read, do not answer, disconnect or are many: others are not affected."""
 
 from __future__ import annotations
 
@@ -492,7 +492,7 @@ async def test_lines_of_several_peers_to_one_that_reads_slowly_do_not_mix(autoju
 
 @pytest.fixture
 def mistake(monkeypatch):
-    """Have the protocol fail at a line that says so, after it has written to somebody."""
+    """Let the protocol fail at a marked line, after it has queued output for a peer."""
     receive = ManagerProtocol.receive
 
     def fail(self, peer, data, *more):

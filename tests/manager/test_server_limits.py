@@ -1,4 +1,4 @@
-"""What a Manager puts up with, and how it ends: as its peers see it."""
+"""Tests of the limits of a Manager and of its end, as its peers see them."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def test_who_does_not_say_who_it_is_makes_room_for_those_who_may(autojump_
 
 
 async def owing(room, host, name, gone):
-    """Have somebody enter the pool and wait for a slot."""
+    """Add a connection to the pool and wait for a slot."""
     entry = room.add(host, lambda _: gone.append(name))
     await room.acquire_slot(entry)
     return entry
@@ -382,7 +382,7 @@ async def test_a_chunk_with_many_lines_does_not_keep_others_waiting(autojump_clo
 
 
 class Slow(Service):
-    """Answers when it is told to."""
+    """A Service that answers when the test lets it."""
 
     def __init__(self) -> None:
         super().__init__(name="Slow")

@@ -71,7 +71,7 @@ async def test_any_free_port_is_the_same_one_for_ipv4_and_ipv6():
 
 
 async def test_a_port_that_is_not_free_at_all_addresses_is_not_taken(monkeypatch):
-    """If port 0 gives two numbers, one of them is tried for all; if that is taken, it begins again."""
+    """If port 0 gives different ports, one is tried for all addresses, and if it is in use, another one."""
     real, calls, opened = trio.open_tcp_listeners, [], []
 
     async def open_tcp_listeners(port, *, host):

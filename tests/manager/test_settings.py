@@ -1,4 +1,4 @@
-"""What a Manager can be told, and what makes no sense."""
+"""Tests of the settings of a Manager, and of invalid ones."""
 
 from __future__ import annotations
 

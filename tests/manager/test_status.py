@@ -1,4 +1,4 @@
-"""What a Manager tells its administrators about how it is doing."""
+"""Tests of the status that a Manager reports to administrators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Manager's port for WebSocket: who connects there is one like all others, and harms nobody."""
+"""Tests of a Manager's WebSocket port: its peers are like all others, and affect no others."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ async def test_a_browser_is_shown_the_page(open_here):
 
 
 async def test_many_that_do_nothing_keep_nobody_out(open_here):
-    """Who came first has to go; a handshake takes milliseconds."""
+    """The oldest connection is evicted; a handshake takes milliseconds."""
     async with open_here(max_unauthenticated=20) as manager, others_are_served(manager):
         idle = []
         for _ in range(HALF_OPEN):

@@ -9,5 +9,5 @@ from tests.protocol.network import Network
 
 @pytest.fixture
 def network() -> Network:
-    """A Manager with the default settings, and nobody connected."""
+    """A Manager with the default settings and no peers."""
     return Network()

@@ -61,13 +61,13 @@ class Network:
         return peer
 
     def send(self, peer: Peer, *lines: Any) -> None:
-        """Have a peer send lines, all at once: bytes, or fields to be encoded; it has as many turns as it needs."""
+        """Send lines of a peer at once, as bytes or fields to encode, with as many turns as needed."""
         self.protocol.receive(peer, b"".join(encoded(line) + b"\r\n" for line in lines))
         while peer.phase is Phase.YIELDING:
             self.protocol.receive_more(peer)
 
     def send_in_pieces(self, peer: Peer, data: bytes, sizes: Iterable[int]) -> None:
-        """Have a peer send bytes, so many at a time, and then the rest."""
+        """Send bytes of a peer in pieces of the given sizes, and then the rest."""
         for size in sizes:
             self.protocol.receive(peer, data[:size])
             data = data[size:]

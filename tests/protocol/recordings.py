@@ -55,7 +55,7 @@ class Recording:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Who the client said it is; anybody if it was rejected before it could say so."""
+        """The identity of the client; a made-up one if it was rejected before."""
         results = [step.fields.get("result") for step in self.steps if step.kind == "to_manager"]
         return next((r for r in results if isinstance(r, dict)), {"type": "client", "name": "C"})
 
@@ -78,7 +78,7 @@ class Recording:
 
 @dataclass
 class Seen:
-    """What can be seen of a client in a group of steps."""
+    """The visible results of a client in a group of steps."""
 
     written: list[str] = field(default_factory=list)
     events: list[tuple[str, ...]] = field(default_factory=list)
@@ -120,7 +120,7 @@ def is_goodbye(line: dict[str, Any]) -> bool:
 
 
 class Expected:
-    """What a recording says must happen.
+    """The results that a recording requires.
 
     Args:
         recording: The recording.

@@ -131,7 +131,7 @@ def test_a_limit_that_is_lifted_counts_from_then_on(feed):
 
 
 def test_what_comes_in_small_pieces_is_kept_in_few():
-    """Each piece has a cost of its own: a line that comes byte by byte must not take forty times its length."""
+    """Each piece has a fixed cost: a line in single bytes must not take forty times its length."""
     buffer = BlockBuffer()
     for number in range(300_000):
         assert buffer.feed(b"%d" % (number % 10)) == []

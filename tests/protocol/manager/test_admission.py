@@ -1,4 +1,4 @@
-"""Who is let in, and who is an administrator: the dialogue, and what else is said meanwhile."""
+"""Tests of admission: the dialogue of authentication, administrators, and other lines meanwhile."""
 
 from __future__ import annotations
 

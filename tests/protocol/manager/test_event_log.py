@@ -1,4 +1,4 @@
-"""What a Manager writes into its log about its peers."""
+"""Tests of the events that a Manager logs about its peers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever peers send, in whatever pieces: nobody else notices, and no value changes on its way."""
+"""Tests of arbitrary bytes, in arbitrary pieces: other peers are not affected, and no value changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much one peer may want of a Manager: what is too much is refused, and costs nobody else anything."""
+"""Tests of the limits of one peer: what exceeds them is refused, at no cost for others."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_reply_is_for_the_client_that_asked_and_no_other_with_the_same_uid():
 
 
 def test_of_fields_that_come_twice_all_see_the_last():
-    """What the Manager decides by is what the receiver reads: the same parser's rule for both."""
+    """The Manager decides by the value that the receiver reads: both use the same rule."""
     network = Network()
     echo, client = network.peer("Echo", "service"), network.peer()
     network.send(client, request("Manager", "link", "Echo"), request("Echo", "e", uid="1"))
@@ -398,7 +398,7 @@ def test_what_was_incomplete_counts_no_more_when_it_is_complete_or_its_peer_has_
 
 
 class Untouched(dict):
-    """Open requests that nobody has a reason to look through."""
+    """Open requests that fail the test if they are iterated."""
 
     def items(self):
         raise AssertionError("looked through")

@@ -1,4 +1,4 @@
-"""What waits for those who do not read, and how much that may be."""
+"""Tests of the output queue of a peer, and its limits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_who_does_not_read_is_bounded_told_and_dropped_while_others_go_on():
 
 
 def test_a_peer_that_overflows_loses_what_waits_but_no_part_of_a_line(network):
-    """What the I/O layer has taken may be half written; the last word comes behind that."""
+    """A batch that the I/O layer has taken may be half written; the last line follows it."""
     network = Network(max_backlog=10_000)
     service, lazy = network.peer("Echo", "service"), network.peer()
     network.send(lazy, request("Manager", "link", "Echo"))

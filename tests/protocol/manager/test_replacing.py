@@ -1,4 +1,4 @@
-"""Which peers may be replaced, and what becomes of both; and what else administrators do to peers."""
+"""Tests of peers that replace others, and of administrators' requests about peers."""
 
 from __future__ import annotations
 

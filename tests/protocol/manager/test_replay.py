@@ -106,7 +106,7 @@ def errors(recording: Recording) -> set[str]:
 
 
 def authentication(recording: Recording) -> Authentication:
-    """What the Manager of a recording wants to be shown."""
+    """The authentication that the Manager of a recording requires."""
     first = from_manager(recording)[0]
     return Authentication(
         password=PASSWORD if first.get("attribute") == "password" else None,
@@ -125,14 +125,14 @@ def address(name: str) -> tuple[str, int]:
 
 
 def identity_of_the_manager(recording: Recording) -> dict[str, Any]:
-    """What the Manager said about itself, empty if it was not asked."""
+    """The identity of the Manager in the recording; empty: it was not requested."""
     results = [line["result"] for line in from_manager(recording) if "result" in line]
     told = next((result for result in results if isinstance(result, dict) and "clients" in result), {})
     return {key: value for key, value in told.items() if key not in {"clients", "services"}}
 
 
 def identities_of_services(recording: Recording) -> dict[str, deque[dict[str, Any]]]:
-    """What each Service said about itself, for each time that it joined."""
+    """The identities of each Service, one for each connection."""
     if recording.name == "links_and_locks_of_another_client":
         recording = RECORDINGS["links_and_locks"]  # where it could be linked with both Services
     asked = {step.fields["uid"]: step.fields for step in recording.steps if step.kind == "to_manager"}
@@ -204,7 +204,7 @@ class Replay:
         self.differences += [(line, "nothing") for line in self._heard]
 
     def send(self, peer: Peer, line: bytes) -> None:
-        """Have a peer send a line."""
+        """Pass a line of a peer to the Manager."""
         data = line + b"\r\n"
         size = 1 if self._split else len(data)
         for start in range(0, len(data), size):
@@ -215,7 +215,7 @@ class Replay:
                 self.protocol.resolve(peer, self._result(question))
 
     def _result(self, check: PendingCheck) -> Any:
-        """What the database of the recorded Manager said."""
+        """The answers of the recorded Manager's database."""
         match check:
             case HostCheck():
                 return self.recording.name == "hostname_trusted"
@@ -245,14 +245,14 @@ class Replay:
         return peer
 
     def join(self, name: str) -> None:
-        """Have a Service connect."""
+        """Connect a Service."""
         info = self._identities[name].popleft()
         self.services[name] = self._connect(
             {"name": name, "type": "service", **info}, address(info["address"])[1]
         )
 
     def die(self, name: str) -> None:
-        """Have a Service vanish, of which our Manager tells who waits for it."""
+        """Disconnect a Service; our Manager reports it to clients with open requests."""
         self._listen()
         assert not self._heard
         self.protocol.disconnect(self.services.pop(name))
@@ -261,7 +261,7 @@ class Replay:
         assert told == [(uid, departure(name, self.protocol.name)) for uid in waiting]
 
     def other_client_asks(self, line: dict[str, Any]) -> None:
-        """Have the other client ask the Manager for something, which is granted."""
+        """Send a request of the other client to the Manager, which must succeed."""
         self.send(self._other_client, encoded(line))
         assert [answer["error"] for answer in read(self._other_client)] == [False]
 

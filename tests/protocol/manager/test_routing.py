@@ -1,4 +1,4 @@
-"""Where the lines of peers go: requests, replies, notifications, and what is refused."""
+"""Tests of routing: requests, replies, notifications, and refused lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people type, compared with what msl-network 1.0.0 makes of it."""
+"""Tests of typed lines, compared with msl-network 1.0.0."""
 
 from __future__ import annotations
 
