@@ -206,12 +206,14 @@ def test_callbacks_run_in_a_thread_of_their_own_and_may_call_the_link(
     assert thread.daemon
 
 
-def test_a_callback_of_a_future_that_a_thread_has_read_runs_elsewhere_too(link: Link):
+def test_a_callback_of_a_future_that_a_thread_has_read_runs_elsewhere_too(link: Link, manager: FakeManager):
     for _ in range(100):
         link.add(1, 2)
     called: Any = concurrent.futures.Future()
-    future = link.add(1, 2, asynchronous=True)
+    future = link.hold(asynchronous=True)
     future.add_done_callback(lambda _: called.set_result(threading.current_thread()))
+    session, line = manager.next_held()  # so that the reply comes after the callback was added
+    session.reply(line, 3)
     assert future.result(PATIENCE) == 3
     assert called.result(PATIENCE) is not threading.main_thread()
 
