@@ -13,8 +13,8 @@ R = TypeVar("R")
 class _Resume(outcome.Outcome[None]):
     """The value None, to be used any number of times.
 
-    `outcome.Value`, which Trio makes by default, can be used once. To make one for each request, and to note
-    that it was used, takes a tenth of the request.
+    `outcome.Value`, which Trio makes by default, can be used once. With one for each request, a call takes
+    1.05 to 1.22 times the CPU time.
     """
 
     unwrap = {}.clear  # returns None; a function in C, since this is called once for each request

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import trio
 
-from benchmarks.clients.idle import Holdings, opened_first
+from benchmarks.clients.idle import Footprint, opened_first
 from benchmarks.clients.ours import connect_arguments
 from benchmarks.clients.raw import PATIENCE, Connection, context_of
 from benchmarks.tasks import SERVICE, Run, Task, sum_of
@@ -95,7 +95,7 @@ async def _measure(task: Task) -> dict[str, float]:
     with ExitStack() as stack:
         clients = _Clients(task, stack)
         await trio.to_thread.run_sync(clients.open, opened_first(task.size))
-        before = Holdings(task.address.pids[0])
+        before = Footprint(task.address.pids[0])
         await trio.to_thread.run_sync(clients.open, task.size)
         held = before.grown(task.size)
         async with connect(**connect_arguments(task)) as client, client.link(SERVICE) as link:

@@ -7,7 +7,7 @@ import gc
 import psutil
 
 
-class Holdings:
+class Footprint:
     """Memory and threads of a process, since this object was created.
 
     Args:

@@ -12,7 +12,7 @@ import trio
 
 from benchmarks.cases import WEBSOCKET
 from benchmarks.clients import asynchronous, blocking
-from benchmarks.clients.idle import Holdings, opened_first
+from benchmarks.clients.idle import Footprint, opened_first
 from benchmarks.tasks import (
     HOST,
     SERVICE,
@@ -257,7 +257,7 @@ async def _measure_idle(task: Task) -> dict[str, float]:
     async with AsyncExitStack() as stack:
         for _ in range(opened_first(task.calls)):
             await stack.enter_async_context(connect(**connect_arguments(task)))
-        before = Holdings()
+        before = Footprint()
         with Stopwatch(task, task.run) as watch:
             for _ in range(task.calls):
                 await stack.enter_async_context(connect(**connect_arguments(task)))

@@ -15,7 +15,7 @@ from typing import Any, Final
 from msl.network import connect
 
 from benchmarks.clients import blocking
-from benchmarks.clients.idle import Holdings, opened_first
+from benchmarks.clients.idle import Footprint, opened_first
 from benchmarks.tasks import HOST, SERVICE, Run, Stopwatch, Task, measure_blocking, sum_of
 
 
@@ -119,7 +119,7 @@ def _measure_idle(task: Task) -> dict[str, float]:
     with ExitStack() as stack:
         for _ in range(opened_first(task.calls)):
             stack.enter_context(_connected(task))
-        before = Holdings()
+        before = Footprint()
         with Stopwatch(task, task.run) as watch:
             for _ in range(task.calls):
                 stack.enter_context(_connected(task))

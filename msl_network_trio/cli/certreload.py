@@ -21,7 +21,7 @@ Examples:
 
 Only an administrator may do this; see the command user. Open connections are not
 affected, new ones get the new certificate. If the files cannot be used, the error
-says why, and the Manager keeps its certificate.
+states the reason, and the Manager keeps its certificate.
 """
 
 

@@ -29,7 +29,7 @@ class Command(Protocol):
 
     @property
     def HELP(self) -> str:  # noqa: N802 - a constant of the module
-        """One line that says what the command does."""
+        """The purpose of the command in one line."""
 
     @property
     def EPILOG(self) -> str:  # noqa: N802

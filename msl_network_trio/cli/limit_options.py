@@ -46,7 +46,7 @@ _OPTIONS: Final[list[tuple[str, Callable[[str], Any], str, str]]] = [
         "max_unauthenticated",
         or_none(count),
         "NUMBER",
-        "maximum number of connections that owe an answer before\nauthentication (default: 200), or none",
+        "maximum number of connections in the handshake that the Manager\nwaits for (default: 200), or none",
     ),
     (
         "handshake_timeout",

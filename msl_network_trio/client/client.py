@@ -60,7 +60,7 @@ class Client(trio.abc.AsyncResource):
         return self._session.connection.port
 
     def __str__(self) -> str:
-        # As the Manager says it, once it has; it may know this computer under another name.
+        # The name in the Manager's lines, once one has arrived: the Manager may use another host name.
         network_name = self._session.connection.protocol.network_name
         return visible(network_name or f"{self.name}[{own_hostname()}:{self.port}]")
 
@@ -203,7 +203,7 @@ class Client(trio.abc.AsyncResource):
         Args:
             timeout: Maximum seconds to wait for the Manager to close the connection, which is then closed in
                 any case; None: two. If a request has been written in part by then, the connection is reset,
-                so that the Manager can tell.
+                so that the Manager does not take the part for a whole line.
         """
         await self._session.disconnect(timeout)
 

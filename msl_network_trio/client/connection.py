@@ -37,7 +37,7 @@ from msl_network_trio.transport.base import Stream
 logger = get_logger(__name__)
 
 _READ_REASON_TIMEOUT = 1.0
-"""Seconds to go on reading after a failure to write: the Manager's reason may still arrive."""
+"""Seconds to continue reading after a failure to write: the Manager's reason may still arrive."""
 
 
 class ConnectionOwner(Protocol):
@@ -270,7 +270,7 @@ class Connection:
         return lend
 
     def _dispatch_notifications(self, event: Event) -> None:
-        """Number notifications, which on a shared connection happens under the lock, and hand them on."""
+        """Number notifications, which on a shared connection happens under the lock, and pass them on."""
         if isinstance(event, NotificationBatch):
             self.mailboxes.number(event)
             self._owner.take_notifications(event)

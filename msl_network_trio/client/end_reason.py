@@ -8,7 +8,7 @@ from msl_network_trio.exceptions import ConnectionLost, NetworkError
 class EndReason:
     """The reason for the end of a connection: the first one that the reader or the user gives.
 
-    A failure to write counts only if there is no such reason: what the Manager said before it closed the
+    A failure to write counts only if there is no such reason: a line of the Manager from before it closed the
     connection explains more.
 
     Args:
@@ -44,11 +44,11 @@ class EndReason:
         self.set(ConnectionLost(f"The connection to Manager[{self._manager}] failed: {error!r}"))
 
     def set_silent(self, seconds: float) -> None:
-        """Set as the reason that the Manager has been silent for these seconds."""
+        """Set the silence of the Manager, in seconds, as the reason."""
         self.set(ConnectionLost(f"Manager[{self._manager}] has sent nothing for {seconds:g} seconds"))
 
     def set_disconnected(self) -> None:
-        """Set as the reason that the user has disconnected."""
+        """Set the disconnection by the user as the reason."""
         self.set(self._disconnected())
 
     def final(self) -> ConnectionLost:

@@ -74,5 +74,5 @@ def _lines(identity: dict[str, Any]) -> Iterator[tuple[int, str]]:
 
 
 def _signature(value: Any) -> str:
-    """Return how an attribute is listed: a method by its signature, a constant or property by its value."""
+    """Return the text that lists an attribute: the signature of a method, the value of any other."""
     return value if isinstance(value, str) and value.startswith("(") else f"() -> {value}"

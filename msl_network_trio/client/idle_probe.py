@@ -1,7 +1,7 @@
 """Idle probe: asks the Manager for its identity while requests stay open.
 
 Neither a Service that died nor a Manager whose computer lost its power is announced by msl-network. The
-answer to a probe tells `ClientProtocol` which Services are gone; its absence tells that the Manager is. The
+answer to a probe lists the Services that are connected; if there is no answer, the Manager is dead. The
 probe is a task in the Trio thread that ends when no request is open. `IdleProbe.is_asleep` needs the lock of
 the connection once other threads share it.
 """

@@ -77,7 +77,7 @@ class Link(MethodCache):
         *,
         timeout: float | None = None,
     ) -> Any:
-        """Request an attribute of the Service, whatever its name and its arguments are called.
+        """Request an attribute of the Service, of any name and with arguments of any names.
 
         Args:
             attribute: Name of the method to call or of the property to read.
@@ -108,7 +108,7 @@ class Link(MethodCache):
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> RemoteMethod:
-        # Only for names that are not ours. Those of Python's own protocols, and our private ones on a
+        # Only for names without an underscore. Those of Python's own protocols, and private ones on a
         # half-built object, must fail here: copying a link must not call the Service.
         if name.startswith("_"):
             raise private_attribute(self, name)

@@ -157,7 +157,7 @@ class LinkedClient:
     def service_error_handler(self) -> Any:
         """Do nothing; called when an awaited call of the Service has failed, before the exception is raised.
 
-        Override it, with a plain or an async method, to clean up on this side; the Service goes on. An
+        Override it, with a plain or an async method, to clean up on this side; the Service continues. An
         exception in it is logged, and does not replace the one of the call.
         """
 

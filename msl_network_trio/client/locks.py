@@ -29,7 +29,7 @@ class Locks:
     scopes that hold it. Hence the scopes are counted here, and only the last one sends the release.
 
     Args:
-        owner: Has the current connection.
+        owner: Holds the current connection.
     """
 
     def __init__(self, owner: HasConnection) -> None:
@@ -105,9 +105,10 @@ class Locks:
         return names
 
     def _decrement(self, service: str) -> bool:
-        """Count one lock less, and return whether the Manager must not release it.
+        """Decrement the number of scopes that hold a lock.
 
-        That is so if others hold it, or if it was released already.
+        Returns:
+            Whether to send no release: other scopes hold the lock, or it was released already.
         """
         if service not in self._held:
             return True

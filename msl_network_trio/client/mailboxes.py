@@ -140,14 +140,14 @@ class Mailbox:
             self.release_waiters()
 
     def size(self) -> int:
-        """Return the bytes that wait; 0 if the number of notifications is limited instead."""
+        """Return the queued bytes; 0 if the number of notifications is limited instead."""
         if self._max_count is not None:
             return 0
         with self._lock:
             return self._exact_size()
 
     def shrink(self, size: float) -> None:
-        """Drop the oldest notifications until no more bytes than these wait, or just one notification."""
+        """Drop the oldest notifications until at most this many bytes, or one notification, are queued."""
         while len(self.queue) > 1:
             with self._lock:
                 excess = self._exact_size() - size

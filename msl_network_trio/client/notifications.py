@@ -102,7 +102,7 @@ class NotificationStream:
 
 
 class BatchHandler(ABC):
-    """A notification handler that takes the notifications itself, all that there are."""
+    """A notification handler that takes all queued notifications itself."""
 
     @abstractmethod
     async def handle(self, runner: HandlerRunner) -> None:

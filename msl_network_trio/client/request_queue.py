@@ -157,7 +157,7 @@ class RequestQueue(SendQueue):
 
     @trio.lowlevel.enable_ki_protection
     async def put_when_there_is_room(self, request: Request) -> None:
-        """Queue a request when there is room for it, first come, first served. See `put`."""
+        """Queue a request when there is room for it, in the order of the calls. See `put`."""
         size = len(request.data)
         self.waiting += 1
         try:

@@ -271,7 +271,7 @@ class Session:
 
     @trio.lowlevel.enable_ki_protection
     def take_notifications(self, batch: NotificationBatch) -> None:
-        """Give the notifications of a Service to the links with it."""
+        """Pass the notifications of a Service to the links with it."""
         service = batch[0].service
         for link in self.links:
             if link.service_name == service:
@@ -349,7 +349,7 @@ class Session:
 
     @trio.lowlevel.enable_ki_protection
     def _release(self, service: str) -> bool:
-        """Count one link less, and return whether others remain."""
+        """Decrement the number of links with a Service, and return whether others remain."""
         self.linked[service] -= 1
         if self.linked[service] > 0:
             return True

@@ -199,7 +199,7 @@ class Threads:
         """Release the read lease if the thread that awaits this request holds it.
 
         Returns:
-            Whether `flush` has to be called, since a thread waits for a reply that nobody reads.
+            Whether `flush` has to be called, since no thread reads, and one waits for a reply.
         """
         if self.lease.holder is not request:
             return False

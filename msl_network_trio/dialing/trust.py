@@ -371,7 +371,7 @@ async def _explain(
 
 
 def _remedy(host: str, port: int, path: Path, *, own_file: bool) -> str:
-    """Return how to trust a new certificate; for the shared folder as in msl-network, which users match."""
+    """Return the steps to trust a new certificate; for the shared folder those of msl-network."""
     if not own_file:
         return "Check that cert_file is the certificate of this Manager, or of the CA that signed it."
     return (

@@ -218,7 +218,7 @@ def _load(certificate: Path, key: Path, password: Hidden | None, remedy: str) ->
 
 
 def _replacement_hint(path: Path) -> str:
-    """Return how to replace a damaged file in the home folder; empty for other files."""
+    """Return the remedy for a damaged file in the home folder; empty for other files."""
     if home_folder() not in path.parents:
         return ""
     key = key_folder() / path.with_suffix(".key").name
@@ -274,7 +274,7 @@ def _warn_of_refusal(context: ssl.SSLContext, certificate: Path) -> None:
 
 
 def refusal(context: ssl.SSLContext, path: Path) -> str:
-    """Return why a client that trusts the certificate would not accept it; empty if it would.
+    """Return the reason why a client that trusts the certificate rejects it; empty if it does not.
 
     Logs a warning if the certificate expires soon.
     """

@@ -89,7 +89,8 @@ class Checks:
         except (TryAgain, Revoked) as error:
             return error
         except DatabaseError as error:
-            logger.error("%s waits for the database in vain: %s", visible(peer.name), error)  # noqa: TRY400 - no error of this program
+            text = "a check of %s was not made, since the database is not available: %s"
+            logger.error(text, visible(peer.name), error)  # noqa: TRY400 - no error of this program
             return error if isinstance(check, AdminRequest) else RuntimeError(reason(error))
         except (
             ArithmeticError,

@@ -91,7 +91,7 @@ class PeerConnection(PeerQueue):
     # ---- sending ----
 
     def flush(self) -> None:
-        """Send what is queued, without waiting; of a peer that is closing nothing more is received.
+        """Send queued lines without waiting, and stop receiving from a peer that is closing.
 
         Most of the time the peer accepts all lines in one call. Only if it does not is there a `_Sender`.
         """
@@ -122,7 +122,7 @@ class PeerConnection(PeerQueue):
         self._start_soon(send)
 
     def end_sender(self) -> None:
-        """Go on without a sender, unless it has something left to send or has failed."""
+        """Remove the sender, unless it has data left to send or has failed."""
         if self._sender is not None and not self._sender.is_blocked:
             self._sender = None
 
@@ -168,7 +168,7 @@ class PeerConnection(PeerQueue):
                 while await self.stream.receive():
                     pass
         except ConnectionLost:
-            pass  # it has read as much as it wanted
+            pass  # the peer does not read the rest
 
     def close(self) -> None:
         """Close the connection at once; it is reset if something is still queued."""
@@ -186,7 +186,7 @@ class PeerConnection(PeerQueue):
         self.stream.abort()
 
     def _lose(self, reason: str) -> None:
-        """Send and receive nothing any more: the connection is broken."""
+        """Stop sending and receiving: the connection is broken."""
         self.peer.close(reason)
         self._drop_queued()
         self._stop_receiving()
@@ -247,7 +247,7 @@ class _Sender(SendQueue):
         self._connection.sent += count
 
     def on_progress(self) -> None:
-        """See `SendQueue.on_progress`. Waiters go on at half the limit, so as not to wait again at once."""
+        """See `SendQueue.on_progress`; waiters continue at half the limit, to avoid the next wait at once."""
         if self._connection.backlog <= CONGESTED // 2:
             self.wake_waiting()
 

@@ -254,7 +254,7 @@ def _file_handler(path: Path, rotate: str | None, keep: int) -> logging.FileHand
 
 
 def read_rotation(rotate: str) -> str | int:
-    """Return when to rotate a log file.
+    """Return the size or the time at which to rotate a log file.
 
     Args:
         rotate: The argument of the user, see `logging_to`.

@@ -273,7 +273,7 @@ class Manager:
             emit(
                 logging.INFO,
                 "draining",
-                "waiting for open requests to be answered, for %g s at the most",
+                "waiting at most %g s for the replies to open requests",
                 self._drain,
                 seconds=self._drain,
             )

@@ -47,7 +47,7 @@ class Limits(TypedDict, total=False):
 
     max_unauthenticated: int | None
     """Maximum number of connections in the handshake from which the Manager waits for an answer (200). Beyond
-    that, the one that takes longest is dropped, of the host that has the most."""
+    that, the oldest one of the host with the most is dropped."""
 
     handshake_timeout: float
     """Seconds for a peer to make the handshake, in which a person may have to type a password (300)."""
@@ -66,7 +66,7 @@ class Limits(TypedDict, total=False):
 
     replace_after: float | None
     """Seconds of silence after a probe, even of TCP, until a Service may be replaced by one of the same name,
-    host and user (5); at least 30 where the system does not tell. None: it is never replaced."""
+    host and user (5); at least 30 where the system does not report acknowledgements. None: never."""
 
     login_attempts: int | None
     """Maximum number of failed logins of one user from one host within `login_memory` (10). More logins are

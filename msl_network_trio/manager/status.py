@@ -103,7 +103,7 @@ class Status:
         return {name: totals[name] for name in _TOTALS}
 
     def _limits(self) -> dict[str, dict[str, Any]]:
-        """Return each limit, and how often it was met."""
+        """Return each limit, and the number of times that it was met."""
         protocol = self._protocol
         hits = {
             **protocol.hits,

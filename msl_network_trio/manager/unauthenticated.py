@@ -222,7 +222,7 @@ class UnauthenticatedPool:
         evict = entry.evict
         self.remove(entry)
         self.evicted += 1
-        evict(f"Too many connections have not said yet who they are ({why})")
+        evict(f"Too many connections have not completed the handshake ({why})")
 
 
 def _ignore(_reason: str) -> None:

@@ -57,7 +57,7 @@ class Acknowledged:
 
     @property
     def needs_ping(self) -> bool:
-        """Whether so many requests are in `abandoned` that a request should advance the watermark."""
+        """Whether a request should advance the watermark, since `abandoned` holds many requests."""
         return self.abandoned is not None and len(self.abandoned) >= _MANY
 
     def advance(self, sequence: int) -> None:

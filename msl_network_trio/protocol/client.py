@@ -80,7 +80,7 @@ Event = Request | Question | Connected | NotificationBatch
 
 
 class ClientProtocol(ClientOutput):
-    """The conversation of one client with one Manager.
+    """The state of the protocol between one client and one Manager.
 
     Args:
         identity: See `ClientOutput`.
@@ -305,7 +305,7 @@ class ClientProtocol(ClientOutput):
             logger.debug("dropped a refusal that no open request can mean: %r", message.message)
         elif message.requester == self.manager_name:
             self._rejection = visible(message.message)
-        else:  # a line of ours is nested deeper than the Manager can parse, for example
+        else:  # a line of this client is nested deeper than the Manager can parse, for example
             text = "Manager[%s] could not read a request (one of %d): %s"
             count, failed = self._refusals.fail_unreadable(message, self.manager)
             logger.error(text, self.manager, count, visible(message.message))
@@ -317,7 +317,7 @@ class ClientProtocol(ClientOutput):
             logger.warning("Manager[%s] asked for %r out of turn", self.manager, message.attribute)
         elif admin.phase is ABANDONED or message.attribute not in QUESTIONS:
             # Without an answer the gate would stay shut. An empty one makes the Manager refuse the admin
-            # request and go on.
+            # request.
             self.answer("")
         else:
             admin.question = question(message)

@@ -52,7 +52,7 @@ class Phase(IntEnum):
     """It has a result or an error."""
 
     ABANDONED = 4
-    """Its caller has given up on it."""
+    """Its caller does not wait for it any more."""
 
 
 MADE: Final = Phase.MADE

@@ -62,7 +62,7 @@ Event = Question | Connected | IncomingRequest | Refused
 
 
 class ServiceProtocol:
-    """The conversation of one Service with one Manager.
+    """The state of the protocol between one Service and one Manager.
 
     Args:
         identity: The identity of the Service, with ``attributes`` and ``max_clients``.

@@ -4,8 +4,8 @@ A plain method that emits a notification usually returns at once. To have the Tr
 notification would then cost more than the request itself, and the answer would mostly have taken it along
 before. Without coalescing, a Service whose methods emit needs 1.69 times the CPU time.
 
-A method may also emit something and go on for long. So a notification is delayed only if the method returned
-promptly the last time (`MethodProfile.replies_at_once`), and only while the task
+A method may also emit something and then run for long. So a notification is delayed only if the method
+returned promptly the last time (`MethodProfile.replies_at_once`), and only while the task
 `AnswerQueue.flush_delayed` sends what is left behind, every `MAX_DELAY` seconds.
 """
 

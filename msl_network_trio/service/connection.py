@@ -230,7 +230,7 @@ class ServiceConnection:
 
     def _sending_failed(self, error: ConnectionLost) -> None:
         self._fail(self._lost(error))
-        # The reason may be on its way: what the Manager said before it closed the connection.
+        # The reason may be on its way: the last line of the Manager before it closed the connection.
         self._reading.deadline = trio.current_time() + _DRAIN
 
     def _reading_ended(self, error: Exception | None) -> None:

@@ -69,7 +69,7 @@ _THREAD: Final = How.THREAD
 
 
 def look_up(service: object, name: str) -> tuple[How, Any]:
-    """Return how to carry out a request, and the value or the function.
+    """Return the way to carry out a request, and the value or the function.
 
     Args:
         service: The Service.

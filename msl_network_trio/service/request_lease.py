@@ -1,16 +1,16 @@
 """The read lease of a Service: lets the thread that has answered a request read the next one.
 
-To pass a request to a thread takes longer than most plain methods. So while requests for plain methods come
+To pass a request to a thread takes longer than most plain methods. So while requests for plain methods arrive
 one at a time, as from a program that makes one call after the other, the thread that has answered a request
 reads the next one and carries it out. Without it, the Service needs 1.53 to 1.59 times the CPU time.
 
-Nobody reads while that thread carries out a request. Therefore:
+No thread reads while that thread carries out a request. Therefore:
 
 - It does so only for methods that returned promptly the last time (`MethodProfile.is_prompt`).
 - The task checks every `MAX_BLOCKED` seconds, and takes the lease back if a method takes longer nevertheless.
   That is as long as Python lets a thread compute before it switches to another.
 - Anything but a single such request is left to the task, which then keeps the lease for a while: requests
-  that come several at a time are carried out side by side.
+  that arrive several at a time are carried out concurrently.
 """
 
 from __future__ import annotations

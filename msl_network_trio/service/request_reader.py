@@ -164,7 +164,7 @@ class RequestReader:
         """Wait for the next request, and make it the job of the thread if that may carry it out at once.
 
         Returns:
-            False: another thread or the leader has to read. What was received is left to the leader.
+            False: another thread or the leader has to read; the leader processes the received data.
         """
         lease, lock, io, unprocessed = self.lease, self.transport.lock, self._io, self._unprocessed
         if not lease.take(thread, self._is_idle):

@@ -42,11 +42,9 @@ class Service:
     not have, belong to a subclass that defines them for something else; `start` still works then.)
 
     Properties are read in threads of their own, at most `max_workers`, beside plain methods, and never wait
-    for
-    one: so a client can ask how far a measurement is. Therefore a property must be safe to read while a
-        method
-    runs. Reading an attribute that methods set is safe; communication with an instrument is not, unless both
-    hold a `threading.Lock`, for which the property then waits.
+    for one: a client can request the progress of a measurement. Therefore a property must be safe to read
+    while a method runs. Reading an attribute that methods set is safe; communication with an instrument is
+    not, unless both hold a `threading.Lock`, for which the property then waits.
 
     A subclass may use any private names; see `msl_network_trio.service.private_names` for those of
     msl-network that can be read.

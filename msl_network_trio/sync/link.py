@@ -254,7 +254,7 @@ def request(
     *,
     timeout: float | None = None,
 ) -> Any:
-    """Request an attribute of a Service, whatever its name and its arguments are called.
+    """Request an attribute of a Service, of any name and with arguments of any names.
 
     This is a function, since a method would hide one of the Service. It returns and raises what
     `msl_network_trio.Link.request` does.

@@ -107,7 +107,7 @@ class LinkedClient(ServiceProperties):
     def service_error_handler(self) -> Any:
         """Do nothing; called when a call of the Service has failed, before the exception is raised.
 
-        Override it to clean up on this side; the Service goes on. It may disconnect.
+        Override it to clean up on this side; the Service continues. It may disconnect.
         """
 
     def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:

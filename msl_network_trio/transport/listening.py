@@ -114,7 +114,7 @@ async def listen_tcp(host: str | None, port: int) -> TcpListener:
         port: The port; 0: any free one.
 
     Raises:
-        OSError: The port is in use, or the host is not this computer; the text says what to do.
+        OSError: The port is in use, or the host is not this computer; the text states the remedy.
     """
     for _ in range(_ANY_PORT_ATTEMPTS):
         try:
@@ -135,7 +135,7 @@ async def listen_tcp(host: str | None, port: int) -> TcpListener:
 
 
 def _explain(error: OSError, host: str | None, port: int) -> OSError:
-    """Return an error of the same class that says what to do."""
+    """Return an error of the same class whose text states the remedy."""
     if error.errno == errno.EADDRINUSE:
         text = f"Port {port} is in use, perhaps by another Manager. End that one, or choose another port."
     elif error.errno == errno.EACCES:

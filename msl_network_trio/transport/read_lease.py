@@ -8,9 +8,9 @@ intervals whether the lease is used, and takes it back otherwise, or at once if 
 | state     | `is_lent` | `holder` | reader                                         |
 |-----------|-----------|----------|------------------------------------------------|
 | not lent  | False     | None     | the task                                       |
-| free      | True      | None     | nobody: the next thread that waits may take it |
+| free      | True      | None     | none: the next thread that waits may take it   |
 | taken     | True      | a thread | that thread                                    |
-| returned  | True      | None     | nobody, until the task has taken it back       |
+| returned  | True      | None     | none, until the task has taken it back         |
 
 The lease changes hands with the lock of the stream held, and its holder holds the lock while it receives.
 It decides only which thread receives data; the data is processed in the same order in any case.
@@ -86,7 +86,7 @@ class ReadLease(ABC):
     # ---- for the task ----
 
     def is_worth_lending(self) -> bool:
-        """Return whether to lend the lease, now that a message for a thread has come."""
+        """Return whether to lend the lease, now that a message for a thread has arrived."""
         if not self._threads_may_receive:
             return False
         now = perf_counter()

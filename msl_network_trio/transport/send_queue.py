@@ -5,9 +5,9 @@ owns the data that waits, and is asked for the next piece (`SendQueue.take`) whe
 
 | state   | `_batch`             | meaning                                                                  |
 |---------|----------------------|--------------------------------------------------------------------------|
-| idle    | None                 | Nobody sends; `flush` begins.                                            |
+| idle    | None                 | Nothing is being sent; `flush` begins.                                   |
 | sending | (sender, data, sent) | A thread sends, and checks for more before it stops; others only add.    |
-| blocked | (`TASK`, rest, [])   | The kernel takes no more; the task waits, sends the rest, and goes on.   |
+| blocked | (`TASK`, rest, [])   | The kernel takes no more; the task waits, and sends the rest.            |
 | failed  | (`TASK`, rest, [])   | The stream is broken or `discard` was called; nothing is sent any more.  |
 
 `SendQueue` needs no lock: it is used in the Trio thread, or, if threads send as well, with a lock of its user
@@ -113,7 +113,7 @@ class SendQueue(ABC):
         """Return the next data to send, and remove it from the source; empty if none waits."""
 
     def on_sent(self, count: int) -> None:  # noqa: B027 - a source need not count
-        """Note that the kernel has taken so many bytes; 0 if it takes none now."""
+        """Note the number of bytes that the kernel has taken; 0 if it takes none now."""
 
     def on_progress(self) -> None:
         """Note that the peer has accepted data again for which the task had to wait."""

@@ -29,9 +29,9 @@ class SharedSendQueue(SendQueue):
     more, it leaves the rest to the task. The mutex is held for bookkeeping only, never while data is sent.
 
     **Exceptions in threads.** Another thread, or a signal handler, may raise an exception in a thread between
-    any two instructions. So `_batch`, one attribute, tells at any moment who sends what, the stream appends
-    to its list what was sent in the instruction that sends, and lines are added and taken as a whole. `mend`
-    leaves the rest to the task, and may be repeated.
+    any two instructions. So `_batch`, one attribute, holds the sender and its data at any moment, the stream
+    appends to its list what was sent in the instruction that sends, and lines are added and taken as a whole.
+    `mend` leaves the rest to the task, and may be repeated.
 
     Args:
         stream: The stream, which nothing else sends over.
@@ -210,7 +210,7 @@ class SharedSendQueue(SendQueue):
         self.call_soon(self._go_on)
 
     def _go_on(self) -> None:
-        """Go on after an exception in a thread; in the Trio thread."""
+        """Complete the work of a thread that an exception has interrupted; in the Trio thread."""
         with self._mutex:
             if not self.failed:
                 in_hand = 0 if self._batch is None else len(self._batch[1])

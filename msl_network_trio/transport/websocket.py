@@ -34,7 +34,7 @@ _CLOSING_TURNS = 32
 """Maximum turns of parsing frames that the peer sent before it received the close frame."""
 
 _SHUTDOWN_TIMEOUT = 5.0
-"""Seconds that the task goes on after a cancellation at the end of the program, for the close frames."""
+"""Seconds that the task continues after a cancellation at the end of the program, for the close frames."""
 
 SpawnTask = Callable[..., object]
 """Starts a task: the ``start_soon`` of a nursery, or `trio.lowlevel.spawn_system_task`."""
@@ -259,7 +259,7 @@ class WebSocketStream(Stream):
         """Receive and discard data until the peer's close frame or the end of the carrier.
 
         Data of a rejected peer is received as well: a reset of the connection could destroy the close frame
-        that tells it why.
+        with the reason.
         """
         await trio.lowlevel.checkpoint()
         discarded = turns = 0
@@ -267,7 +267,7 @@ class WebSocketStream(Stream):
             if self._frames.has_more:
                 turns += 1
                 if turns > _CLOSING_TURNS:
-                    self._frames.reject("it goes on sending")
+                    self._frames.reject("it does not stop sending")
                 else:
                     await self._receive_turn()
                 continue

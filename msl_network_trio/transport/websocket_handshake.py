@@ -216,12 +216,12 @@ def _no_websocket(error: Exception, head: bytes) -> str:
     if head.lstrip().startswith(b"{"):
         return (
             "The server does not speak HTTP. It may be the port of a Manager for TCP: connect to it without "
-            f"transport='websocket', or to its port for WebSocket. It said {head[:80]!r}"
+            f"transport='websocket', or to its port for WebSocket. It sent {head[:80]!r}"
         )
     if head.startswith(b"\x15\x03"):  # an alert
         return "The server speaks TLS, which is disabled here. Use wss:// or disable_tls=False"
     if head:
-        return f"The server does not speak HTTP. It said {head[:80]!r}"
+        return f"The server does not speak HTTP. It sent {head[:80]!r}"
     return f"{error} before it answered; is it a server for WebSocket?"
 
 

@@ -60,7 +60,7 @@ class FrameQueue(SendQueue):
             self.put(self._frames.pack_ping())
 
     def fail(self, error: ConnectionLost) -> None:
-        """Drop all frames that wait or are put later."""
+        """Drop all queued and all later frames."""
         self._note_error(error)
         self.discard()
 

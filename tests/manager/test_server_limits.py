@@ -46,7 +46,9 @@ async def test_who_does_not_say_who_it_is_makes_room_for_those_who_may(autojump_
         clients = [await dial(manager) for _ in range(2)]
         with trio.fail_after(5):
             [told] = await mute[0].lines()
-        assert "Too many connections have not said yet who they are (max_unauthenticated)" in told["message"]
+        assert (
+            "Too many connections have not completed the handshake (max_unauthenticated)" in told["message"]
+        )
         assert told["again"] == 1.0
         for client in clients:
             assert (await client.ask(MANAGER, "unlink", "nobody"))["result"] is True
@@ -443,7 +445,7 @@ async def test_open_requests_are_answered_before_the_end_and_new_ones_refused(
             await manager.wait_closed()
         await wait_all_tasks_blocked()
     assert answers == ["done"]
-    assert "waiting for open requests to be answered, for 30 s at the most" in caplog.text
+    assert "waiting at most 30 s for the replies to open requests" in caplog.text
 
 
 async def test_the_end_does_not_wait_for_requests_longer_than_it_was_told(autojump_clock, nursery):

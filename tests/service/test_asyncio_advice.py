@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import trio
 
-from msl_network_trio import Service
-from msl_network_trio import callbacks as user_code
+from msl_network_trio import Service, callbacks
 from msl_network_trio.asyncio_advice import explain, forget_event_loop
 from msl_network_trio.protocol.incoming_requests import IncomingRequest
 from msl_network_trio.service.error_reply import error_reply
@@ -309,7 +308,7 @@ async def test_a_handler_of_notifications_that_uses_asyncio_is_logged_with_what_
     async def handler(number):
         await asyncio.sleep(number)
 
-    await user_code.call(handler, (1,), {}, "the notification handler")
+    await callbacks.call(handler, (1,), {}, "the notification handler")
     assert "instead of asyncio.sleep use trio.sleep" in caplog.records[0].exc_text
 
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from msl_network_trio.exceptions import ConnectionLost
-from msl_network_trio.manager import peer_loop as conversations
+from msl_network_trio.manager import peer_loop
 from msl_network_trio.manager.opening import open_manager
 from msl_network_trio.transport import liveness
 from msl_network_trio.transport.base import Stream
@@ -175,7 +175,7 @@ async def test_wait_send_extends_the_send_timeout(wire, autojump_clock, monkeypa
 @linux_only
 async def test_a_manager_looks_after_its_peers(monkeypatch):
     looked = trio.Event()
-    monkeypatch.setattr(conversations, "STALL_CHECK_INTERVAL", 0.001)
+    monkeypatch.setattr(peer_loop, "STALL_CHECK_INTERVAL", 0.001)
     monkeypatch.setattr(TcpStream, "extend_send_timeout", lambda self: looked.set())
     async with open_manager(host="127.0.0.1", port=0, disable_tls=True, database=":memory:") as manager:
         sock = socket.create_connection(("127.0.0.1", manager.port))

@@ -515,7 +515,7 @@ async def test_the_wait_for_a_close_frame_ends_after_a_number_of_frames(one_end)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end.receive)
         await trio.testing.wait_all_tasks_blocked()
-        assert end._frames.ending.reason == "it goes on sending"
+        assert end._frames.ending.reason == "it does not stop sending"
         carrier.close()
 
 

@@ -205,7 +205,7 @@ class Admission:
         return True
 
     def resolve(self, peer: Peer, result: Any) -> None:
-        """Go on with a peer after its check.
+        """Continue the handshake or login of a peer after its check.
 
         Args:
             peer: The peer.
@@ -388,7 +388,14 @@ class Admission:
     def _next_request(
         self, peer: Peer, *, refused: bool = False, why: str = NO_ADMIN, again: float | None = None
     ) -> None:
-        """Go on with the first admin request of a peer, perhaps after refusing the one before."""
+        """Make the check, or begin the login, that the first admin request of a peer needs.
+
+        Args:
+            peer: The peer.
+            refused: Whether to refuse the first request, and take the one behind it.
+            why: The reason for the refusal.
+            again: Seconds until the peer may try again.
+        """
         requests = self._states[peer].requests
         if refused:
             self._responder.refuse(peer, requests.popleft().uid, why, again)

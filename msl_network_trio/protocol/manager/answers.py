@@ -29,7 +29,7 @@ def question(attribute: str, args: tuple[str, ...], manager: str) -> bytes:
 
     Args:
         attribute: ``"identity"``, ``"username"`` or ``"password"``.
-        args: Whose attribute, see `handshake.question`.
+        args: The arguments of the question, see `handshake.question`.
         manager: The name of the Manager.
     """
     return line(

@@ -1,4 +1,4 @@
-"""Identities: what peers say about themselves, checked. Pure functions."""
+"""Identities of peers: checks of the fields that they send about themselves. Pure functions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Identity:
 
 
 def read_identity(said: Any, address: str) -> Identity:
-    """Check what a peer says about itself.
+    """Check the identity that a peer has sent.
 
     Args:
         said: Its answer to the question for its identity.

@@ -74,8 +74,8 @@ class Peer:
         info_size: Bytes of `info`, encoded.
         encoded_info: `info`, encoded; empty until it is needed.
         phase: The phase of the connection; see `Phase`.
-        close_reason: Why the connection is to be closed; empty until then.
-        route: Where lines for the peer are put.
+        close_reason: The reason for closing the connection; empty until it is closing.
+        route: The way to the peer, for lines to send.
         lines: The bytes received of a line that is not complete.
         partial_size: Bytes in `lines` that count towards the quota for incomplete lines.
         pending_lines: Lines received and not handled yet.
@@ -188,7 +188,7 @@ class Peer:
         """Accept no more lines for the peer, and close its connection when all that is queued is sent.
 
         Args:
-            reason: Why; the first reason counts.
+            reason: The reason; the first one counts.
         """
         if self.phase is not Phase.CLOSING:
             self.phase = Phase.CLOSING

@@ -42,7 +42,7 @@ class PeerQueue:
     Attributes:
         peer: The peer.
         pieces: Whole lines, or the pieces of large ones, to be sent in this order.
-        writing: What the I/O layer has taken out of `pieces`, until it is sent, in any order; None: nothing.
+        writing: Data that the I/O layer has taken out of `pieces` and not sent yet, in any order; None: none.
         has_large: Whether `pieces` has pieces of large lines.
         backlog: Bytes in `pieces` and `writing` that are not sent yet.
         sent: Bytes sent so far.

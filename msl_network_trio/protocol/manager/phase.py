@@ -1,7 +1,7 @@
 """Phases of a peer's connection to a Manager, as pure state.
 
 The handshake begins in `Phase.GREETING` and leads to `Phase.READY`. An administrator logs in while connected,
-so some of the phases of the handshake occur again later; `Peer.kind` tells whether the peer was admitted.
+so some of the phases of the handshake occur again later; `Peer.kind` is set if the peer was admitted.
 
 ================  =====================================================  =====================================
 phase             the Manager waits for                                  next phases

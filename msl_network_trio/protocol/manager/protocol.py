@@ -1,4 +1,4 @@
-"""The Manager's protocol: what it does with the bytes of its peers. Pure state, used in the Trio thread.
+"""The Manager's protocol: handles the bytes that its peers send. Pure state, used in the Trio thread.
 
 The contract: `ManagerProtocol.connect` a peer, pass what it sends to `ManagerProtocol.receive`, and call
 `ManagerProtocol.disconnect` when its connection has ended. After each of these, flush the routes in
@@ -77,7 +77,7 @@ class ManagerProtocol:
         logins: The login throttle.
         backlog: The limit of what is queued.
         touched: The routes with something to flush since the list was last emptied; always the same list.
-        hits: How often each limit was met, by its name.
+        hits: Number of times that each limit was met, by its name.
     """
 
     def __init__(
@@ -255,7 +255,7 @@ class ManagerProtocol:
         return state.check if state is not None else None
 
     def resolve(self, peer: Peer, result: Any, at_most: int = sys.maxsize) -> None:
-        """Go on with a peer after its check, and handle what it has sent meanwhile.
+        """Continue with a peer after its check, and handle the bytes received meanwhile.
 
         Args:
             peer: The peer.

@@ -45,8 +45,8 @@ class Registry:
         peers: The peers, by network name.
         services: Those of them that are Services, by the name of the Service.
         max_links: See above.
-        links_refused: How often `max_links` was met.
-        peers_refused: How often `max_peers` was met.
+        links_refused: Number of links refused because of `max_links`.
+        peers_refused: Number of peers refused because of `max_peers`.
         most: Maximum number of peers so far.
         changes: Number of peers that were added or removed.
     """

@@ -90,7 +90,7 @@ class Router:
             return
         service = self._directory.services.get(routed.service)
         if routed.attribute == DISCONNECT_REQUEST:
-            peer.close("it said goodbye")
+            peer.close("it requested the disconnection")
         elif service is not None and routed.attribute and not routed.error:
             self._forward(peer, service, routed, line)
         elif not routed.service or not routed.attribute:
@@ -187,7 +187,9 @@ class Router:
                 name = peer.service
                 self._event_log.write(client, logging.INFO, "failed", text, client.name, name, service=name)
         else:
-            logger.debug("%r sent a reply to %.100r that nobody waits for, dropped", peer.name, requester)
+            logger.debug(
+                "%r sent a reply to %.100r, which has no open request, dropped", peer.name, requester
+            )
 
     def _refuse_reply(self, peer: Peer, line: bytes, error: UndecodableLine) -> None:
         """Answer a request with an error, since its reply cannot be decoded."""
