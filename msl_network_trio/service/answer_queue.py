@@ -25,7 +25,7 @@ _MAX_AHEAD: Final = 1_048_576
 """Bytes from which a thread that emits notifications waits, since answers wait behind them."""
 
 
-class Worker(Protocol):
+class RequestWorker(Protocol):
     """A thread or task that carries out requests."""
 
     request: Any
@@ -254,7 +254,7 @@ class AnswerQueue(SharedSendQueue):
                 self._tasks_wait = self.is_watched = True
             await self.wait_progress()
 
-    def done(self, worker: Worker) -> None:
+    def done(self, worker: RequestWorker) -> None:
         """Note that a worker has finished its request without an answer; in any thread."""
         with self._mutex:
             worker.request = None

@@ -21,9 +21,9 @@ from msl_network_trio.callbacks import in_callback
 from msl_network_trio.client.threads import ThreadRequest
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.logger import get_logger
+from msl_network_trio.portal.job_thread import JobThread
 from msl_network_trio.portal.process import is_exiting, park_at_exit
 from msl_network_trio.portal.waiting import Latch, check_may_wait, release_if_held
-from msl_network_trio.portal.worker import Worker
 
 logger = get_logger(__name__)
 
@@ -86,14 +86,14 @@ class Callbacks:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._worker: Worker | None = None
+        self._thread: JobThread | None = None
 
     def prepare(self) -> None:
         """Start the thread, which Python cannot do any more when the interpreter is about to end."""
         try:
             with self._lock:
-                if self._worker is None:
-                    self._worker = Worker("callbacks of msl_network_trio")
+                if self._thread is None:
+                    self._thread = JobThread("callbacks of msl_network_trio")
         except BaseException:
             release_if_held(self._lock)
             raise
@@ -101,8 +101,8 @@ class Callbacks:
     def call(self, function: Callable[[Future], object], future: Future) -> None:
         """Call a function: in the background thread if the calling one settles the Future, else here."""
         if future.is_settling:
-            assert self._worker is not None
-            self._worker.submit(partial(_call, function, future))
+            assert self._thread is not None
+            self._thread.submit(partial(_call, function, future))
         else:
             _call(function, future)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from msl_network_trio.callbacks import in_callback
 from msl_network_trio.client.notifications import BatchHandler, HandlerRunner
-from msl_network_trio.portal.worker import Worker
+from msl_network_trio.portal.job_thread import JobThread
 
 
 class ThreadHandler(BatchHandler):
@@ -23,7 +23,7 @@ class ThreadHandler(BatchHandler):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._worker = Worker(f"{getattr(function, '__name__', 'handler')} of msl_network_trio")
+        self._thread = JobThread(f"{getattr(function, '__name__', 'handler')} of msl_network_trio")
 
     @classmethod
     def of(cls, function: Callable[..., Any] | None) -> Any:
@@ -34,11 +34,11 @@ class ThreadHandler(BatchHandler):
 
     async def __call__(self, /, *args: Any, **kwargs: Any) -> None:
         """Call the function, and wait until it returns."""
-        await self._worker.call(self._function, *args, **kwargs)
+        await self._thread.call(self._function, *args, **kwargs)
 
     async def handle(self, runner: HandlerRunner) -> None:
         """Handle all notifications in the mailbox, with one switch of threads."""
-        await self._worker.call(self._handle, runner)
+        await self._thread.call(self._handle, runner)
 
     def _handle(self, runner: HandlerRunner) -> None:
         token = in_callback.set(True)

@@ -22,7 +22,7 @@ LIMIT = 30.0
 """Seconds after which a test has failed that takes none."""
 
 
-class Worker:
+class RequestWorker:
     request = "a request"
     emitted = 0.0
 
@@ -40,7 +40,7 @@ def test_a_thread_that_fails_to_send_when_trio_has_ended_disturbs_nobody(errors)
         transport = Kernel(ConnectionLost("gone"))
         transport.gate.clear()
         answers = AnswerQueue(transport, 1000, errors.append)
-        thread = threading.Thread(target=answers.send, args=(b"x", Worker()))
+        thread = threading.Thread(target=answers.send, args=(b"x", RequestWorker()))
         thread.start()
         await trio.to_thread.run_sync(transport.is_in_thread.wait)
         return thread
@@ -56,12 +56,12 @@ async def test_what_is_added_while_a_thread_sends_is_sent_by_that_thread(errors)
     transport = Kernel()
     transport.gate.clear()
     answers = AnswerQueue(transport, 1000, errors.append)
-    threads = [threading.Thread(target=answers.send, args=(b"1", Worker()))]
+    threads = [threading.Thread(target=answers.send, args=(b"1", RequestWorker()))]
     threads[0].start()
     await trio.to_thread.run_sync(transport.is_in_thread.wait)
     answers.add(b"2")
     answers.flush()
-    answers.send(b"3", Worker())
+    answers.send(b"3", RequestWorker())
     answers.emit(b"4")
     transport.gate.set()
     await trio.to_thread.run_sync(threads[0].join)
@@ -87,7 +87,7 @@ async def test_what_was_not_taken_is_sent_by_the_task_before_anything_else(error
     nursery.start_soon(answers.run)
     answers.add(b"12345678")
     answers.flush()
-    answers.send(b"9", Worker())
+    answers.send(b"9", RequestWorker())
     answers.add(b"a")
     answers.flush()
     await wait_all_tasks_blocked()
@@ -125,7 +125,7 @@ async def test_an_error_is_passed_on_and_ends_it(errors, nursery, where):
     assert errors == [error]
     answers.add(b"4")
     answers.flush()
-    answers.send(b"5", worker := Worker())
+    answers.send(b"5", worker := RequestWorker())
     assert worker.request is None
     with pytest.raises(ConnectionLost):
         answers.emit(b"6")
@@ -141,7 +141,7 @@ async def test_the_last_lines_are_sent_and_nothing_after_them(errors):
     answers.close(lambda: [b"2", b"3"])
     answers.close(lambda: [b"4"])
     answers.add(b"5")
-    answers.send(b"6", Worker())
+    answers.send(b"6", RequestWorker())
     answers.flush()
     assert transport.taken == b"123"
 

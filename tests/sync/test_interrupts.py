@@ -21,8 +21,8 @@ import pytest
 
 from msl_network_trio import ConnectionLost, RemoteError, ReplyTimeout
 from msl_network_trio.portal.interrupts import uninterrupted
+from msl_network_trio.portal.job_thread import JobThread
 from msl_network_trio.portal.waiting import Latch, release_if_held
-from msl_network_trio.portal.worker import Worker
 from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
 from msl_network_trio.sync import futures as futures_module
 from msl_network_trio.transport import tcp
@@ -608,7 +608,7 @@ def test_an_exception_that_hits_the_thread_of_a_handler_does_not_end_it(client: 
 
 def test_jobs_of_a_worker_run_once_each_at_whatever_step_it_is_interrupted(monkeypatch):
     done: list[int] = []
-    worker = Worker("interrupted")
+    worker = JobThread("interrupted")
     is_over = threading.Event()
     for number in range(100):
         worker.submit(lambda number=number: done.append(number))

@@ -28,10 +28,10 @@ from msl_network_trio.portal import loop_call as call
 from msl_network_trio.portal import process, waiting
 from msl_network_trio.portal.background_thread import current_portal
 from msl_network_trio.portal.interrupts import uninterrupted
+from msl_network_trio.portal.job_thread import JobThread
 from msl_network_trio.portal.loop_call import in_calling_thread
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.portal.waiting import wait
-from msl_network_trio.portal.worker import Worker
 from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
 from tests.patience import PATIENCE
 from tests.sync.manager import NOTHING, FakeManager
@@ -346,7 +346,7 @@ def test_a_handler_of_the_users_is_called_at_the_end():
 
 
 def test_a_worker_ends_with_its_object():
-    worker = Worker("the worker")
+    worker = JobThread("the worker")
     done: list[threading.Thread] = []
     event = threading.Event()
     worker.submit(lambda: done.append(threading.current_thread()))
@@ -364,7 +364,7 @@ def test_a_worker_ends_with_its_object():
 
 def test_a_worker_calls_for_trio_and_is_abandoned_by_cancellation():
     async def main() -> None:
-        worker = Worker("w")
+        worker = JobThread("w")
         assert await worker.call(lambda x, y: x + y, 1, y=2) == 3
         with pytest.raises(ZeroDivisionError):
             await worker.call(lambda: 1 / 0)
@@ -380,7 +380,7 @@ def test_a_worker_calls_for_trio_and_is_abandoned_by_cancellation():
 
 def test_a_worker_does_not_mind_that_the_run_has_ended():
     go_on, done = threading.Event(), threading.Event()
-    worker = Worker("w")
+    worker = JobThread("w")
 
     async def main() -> None:
         with trio.move_on_after(0.01):

@@ -48,7 +48,7 @@ class _Job:
             self._finish()
 
 
-class Worker:
+class JobThread:
     """A background thread that calls functions, one at a time; it ends when this object is deleted.
 
     It is a daemon, so it does not keep the interpreter from ending. An exception that is injected into it
