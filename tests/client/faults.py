@@ -23,7 +23,7 @@ HANDSHAKES = ("at once", "silent", "asks", "asks, then silent")
 class Manager:
     """The Manager at the other end of one connection, with links and locks."""
 
-    lab: Lab
+    lab: NetworkState
     peer: Peer
     links: set[str] = attrs.field(factory=set)
     locks: set[str] = attrs.field(factory=set)
@@ -176,7 +176,7 @@ class Manager:
 
 
 @attrs.define
-class Lab:
+class NetworkState:
     """State shared by all Managers: the Services and their addresses."""
 
     network: Network
@@ -306,7 +306,7 @@ class Scene:
         in_the_nursery: bool = False,
     ) -> None:
         self.network = network
-        self.lab = Lab(network)
+        self.lab = NetworkState(network)
         self.application = Application()
         self.caller = Caller()
         self.timeout = timeout

@@ -15,7 +15,7 @@ _SERVICES = Path(__file__).with_name("services.py")
 
 
 @attrs.define
-class Lab:
+class WebManager:
     """A Manager with a WebSocket port, and its Services."""
 
     home: Path
@@ -23,7 +23,7 @@ class Lab:
     websocket_port: int = attrs.field(factory=free_port)
     manager: Manager | None = None
 
-    def start(self) -> Lab:
+    def start(self) -> WebManager:
         """Start a Manager; after a restart it has the same ports."""
         self.end()
         port = None if self.manager is None else self.manager.port
@@ -55,12 +55,12 @@ class Lab:
 
 
 @pytest.fixture
-def start_lab(tmp_path: Path) -> Iterator[Callable[..., Lab]]:
+def start_lab(tmp_path: Path) -> Iterator[Callable[..., WebManager]]:
     """Start a Manager for one test, which may stop it."""
-    labs: list[Lab] = []
+    labs: list[WebManager] = []
 
-    def start(**options: Any) -> Lab:
-        labs.append(Lab(tmp_path / f"lab-{len(labs)}", options))
+    def start(**options: Any) -> WebManager:
+        labs.append(WebManager(tmp_path / f"lab-{len(labs)}", options))
         return labs[-1].start()
 
     yield start
@@ -81,11 +81,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebManager]:
     """A Manager with a Service whose texts look like markup; shared, so no test may stop it."""
     from tests.web.services import NAME
 
-    lab = Lab(tmp_path_factory.mktemp("web-lab"), {})
+    lab = WebManager(tmp_path_factory.mktemp("web-lab"), {})
     try:
         lab.start().start_service(NAME)
         yield lab

@@ -27,7 +27,7 @@ USERS = {"alice": ("pw-a", True), "bob": ("pw-b", False)}
 NO_ADMIN = "ValueError: You must be an administrator to send this request to the Manager"
 
 
-class Lab(Network):
+class UserNetwork(Network):
     """A network with users, whose database answers when a test says so.
 
     Args:
@@ -91,12 +91,12 @@ def answer(text: Any, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def lab() -> Lab:
-    return Lab()
+def lab() -> UserNetwork:
+    return UserNetwork()
 
 
 @pytest.fixture
-def client(lab: Lab) -> Peer:
+def client(lab: UserNetwork) -> Peer:
     return lab.peer()
 
 
@@ -123,7 +123,7 @@ def test_the_password_is_not_shown():
 
 
 def test_a_host_that_is_trusted_is_asked_who_is_there():
-    lab = Lab(hostname=True)
+    lab = UserNetwork(hostname=True)
     peer = Peer(Host("vm", "10.0.0.5", "lab-5.example.org", "lab-5"), 5)
     lab.protocol.connect(peer)
     assert peer.phase is Phase.CHECK
@@ -137,7 +137,7 @@ def test_a_host_that_is_trusted_is_asked_who_is_there():
 
 
 def test_a_host_that_is_not_trusted_is_told_so_first():
-    lab = Lab(hostname=True)
+    lab = UserNetwork(hostname=True)
     peer = lab.connect()
     lab.resolve(peer, result=False)
     [line] = read(peer)
@@ -149,7 +149,7 @@ def test_a_host_that_is_not_trusted_is_told_so_first():
 
 @pytest.mark.parametrize(("username", "is_admin"), [("alice", True), ("bob", False)])
 def test_a_user_logs_in_and_then_says_who_is_there(username, is_admin):
-    lab = Lab(login=True)
+    lab = UserNetwork(login=True)
     peer = lab.connect()
     lab.log_in(peer, username, USERS[username][0])
     assert [line["attribute"] for line in read(peer)] == ["identity"]
@@ -164,7 +164,7 @@ def test_a_user_logs_in_and_then_says_who_is_there(username, is_admin):
 
 
 def test_the_whole_login_and_the_first_requests_may_come_at_once():
-    lab = Lab(login=True)
+    lab = UserNetwork(login=True)
     peer = lab.connect()
     lines = [
         answer("alice"),
@@ -185,7 +185,7 @@ def test_the_whole_login_and_the_first_requests_may_come_at_once():
 
 @pytest.mark.parametrize("pieces", [1, 7, 100])
 def test_the_whole_login_in_pieces(pieces):
-    lab = Lab(login=True)
+    lab = UserNetwork(login=True)
     peer = lab.connect()
     lines = [answer("alice"), answer("pw-a"), hello(), request("Manager", "port")]
     data = b"".join(encoded(line) + b"\r\n" for line in lines)
@@ -209,7 +209,7 @@ def test_the_whole_login_in_pieces(pieces):
     ],
 )
 def test_who_cannot_log_in_is_told_and_sent_away(username, password, message, record):
-    lab = Lab(login=True)
+    lab = UserNetwork(login=True)
     peer = lab.connect()
     lab.send(peer, answer(username))
     lab.resolve(peer)
@@ -226,7 +226,7 @@ def test_who_cannot_log_in_is_told_and_sent_away(username, password, message, re
 
 @pytest.mark.parametrize("line", [{"nothing": 1}, request("Echo", "e"), b'{"result": "alice"', b"\xff"])
 def test_a_login_that_makes_no_sense_is_told(line):
-    lab = Lab(login=True)
+    lab = UserNetwork(login=True)
     peer = lab.connect()
     lab.send(peer, line)
     assert read(peer)[-1]["message"].startswith("ValueError: The answer to 'username' ")
@@ -236,7 +236,7 @@ def test_a_login_that_makes_no_sense_is_told(line):
 
 @pytest.mark.parametrize("authentication", [{"hostname": True}, {"login": True}])
 def test_if_the_database_cannot_be_used_a_new_peer_is_told(authentication):
-    lab = Lab(**authentication)
+    lab = UserNetwork(**authentication)
     peer = lab.connect()
     if "login" in authentication:
         lab.send(peer, answer("alice"))
@@ -257,7 +257,7 @@ def test_if_the_database_cannot_be_used_a_new_peer_is_told(authentication):
     ],
 )
 def test_who_goes_before_an_answer_is_recorded(authentication, said, record):
-    lab = Lab(**authentication)
+    lab = UserNetwork(**authentication)
     peer = lab.connect()
     for line in said:
         lab.send(peer, line)
@@ -615,7 +615,7 @@ def test_an_administrator_may_send_more(lab):
 GATEWAY = Host("gw", "10.0.0.1", "gw.lab", "gw", is_gateway=True)
 
 
-def behind_gateway(lab: Lab, *lines: Any, host: Host = GATEWAY) -> Peer:
+def behind_gateway(lab: UserNetwork, *lines: Any, host: Host = GATEWAY) -> Peer:
     peer = Peer(host, 1)
     lab.protocol.connect(peer)
     lab.send(peer, *lines)
@@ -636,26 +636,26 @@ def behind_gateway(lab: Lab, *lines: Any, host: Host = GATEWAY) -> Peer:
     ],
 )
 def test_a_gateway_tells_the_address_of_a_peer_and_nothing_else_changes(told, address):
-    peer = behind_gateway(Lab(), b"\r\n", {"result": hello()["result"], "forwarded": told})
+    peer = behind_gateway(UserNetwork(), b"\r\n", {"result": hello()["result"], "forwarded": told})
     assert (peer.host.address, peer.host.gateway) == (address, "" if address == "10.0.0.1" else "10.0.0.1")
     assert (peer.name, peer.host.hostname, peer.host.domain) == ("C[gw:1]", "gw", "gw.lab")
 
 
 def test_another_host_tells_nothing():
     host = Host("vm", "10.0.0.1", "vm", "vm")
-    peer = behind_gateway(Lab(), {"result": hello()["result"], "forwarded": "10.0.0.9"}, host=host)
+    peer = behind_gateway(UserNetwork(), {"result": hello()["result"], "forwarded": "10.0.0.9"}, host=host)
     assert (peer.host.address, peer.kind) == ("10.0.0.1", "client")
     assert peer.host.gateway == "10.0.0.1"  # but that there is a gateway
 
 
 def test_without_the_field_no_gateway_is_known():
-    peer = behind_gateway(Lab(), {"result": {**hello()["result"], "name": "forwarded"}})
+    peer = behind_gateway(UserNetwork(), {"result": {**hello()["result"], "name": "forwarded"}})
     assert (peer.host.address, peer.host.gateway) == ("10.0.0.1", "")
 
 
 @pytest.mark.parametrize("first", [b"secret", b'{"forwarded": "10.0.0.9"', {"result": "secret"}])
 def test_only_the_first_line_tells_it(first):
-    lab = Lab(password="secret")
+    lab = UserNetwork(password="secret")
     peer = behind_gateway(lab, first, {"result": hello()["result"], "forwarded": "10.0.0.9"})
     lab.send(peer, request("Manager", "unlink", "x", forwarded="10.0.0.9"))
     lab.send(
@@ -666,9 +666,9 @@ def test_only_the_first_line_tells_it(first):
 
 def test_the_log_has_both_addresses(caplog):
     caplog.set_level(logging.INFO)
-    behind_gateway(Lab(), {"result": hello()["result"], "forwarded": "10.0.0.9"})
+    behind_gateway(UserNetwork(), {"result": hello()["result"], "forwarded": "10.0.0.9"})
     behind_gateway(
-        Lab(),
+        UserNetwork(),
         {"result": hello()["result"], "forwarded": "10.0.0.9"},
         host=attrs.evolve(GATEWAY, is_gateway=False),
     )
