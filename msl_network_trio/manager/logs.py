@@ -292,7 +292,7 @@ def logging_to(
         level: The lowest level to log, by name or number.
         file: The file, appended to if it exists; None: the default one, named after the time.
         style: ``"text"`` as msl-network, or ``"json"``, see `JsonFormatter`.
-        rotate: When to rotate the file: at a size such as ``"10M"``, or ``"hourly"``, ``"daily"``,
+        rotate: The size or time for a new file: a size such as ``"10M"``, or ``"hourly"``, ``"daily"``,
             ``"weekly"``; None: never.
         keep: Maximum rotated files to keep.
 

@@ -80,7 +80,7 @@ def run_forever(
         log_level: The minimum level to log, by name or number.
         log_file: The log file; None: a new one in the folder that is shared with msl-network.
         log_format: The format of the log: ``"text"``, or ``"json"``, one object per line.
-        log_rotate: When to start a new log file: at a size, such as ``"10M"``, or ``"hourly"``, ``"daily"``,
+        log_rotate: The size or time for a new file: a size such as ``"10M"``, or ``"hourly"``, ``"daily"``,
             ``"weekly"``; None: never.
         log_keep: Number of old log files to keep.
         trusted_gateways: The hosts that are trusted to state the address of the peers behind them; see

@@ -72,7 +72,7 @@ def check_may_wait(what: str, instead: str = "") -> None:
 
     Args:
         what: Name of the function that was called, for the message.
-        instead: What to await in the Trio thread instead; empty: the async function of the same name.
+        instead: The call to await in the Trio thread instead; empty: the async function of the same name.
 
     Raises:
         RuntimeError: This is a Trio thread, and waiting would block its event loop.
