@@ -47,6 +47,7 @@ def test_handlers_have_returned_when_a_call_returns(lab: Manager):
         with LinkedClient("Echo", **lab.arguments()) as linked:
             for each in (link, linked):
                 got: list[int] = []
+                each.notify_many(0)  # its reply follows the notifications that the other link has requested
                 each.notification_handler = got.append
                 for count in (1, 10, 100):
                     got.clear()
