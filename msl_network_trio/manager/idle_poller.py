@@ -33,6 +33,13 @@ logger = get_logger(__name__)
 _MAX_EVENTS: Final = 256
 """Maximum number of readable sockets per poll."""
 
+_POLLS: Final = 2
+"""Maximum number of polls per turn of the event loop that do not block: a reply may already be there.
+
+With one poll, calls of plain methods in one process with Manager, Service and client need 1.05 to 1.1 times
+the CPU time.
+"""
+
 _BLOCK: Final = 0.001
 """Seconds to block in a dedicated event loop until the next line."""
 
@@ -113,16 +120,20 @@ class IdlePoller:
         try:
             while True:
                 await trio.lowlevel.wait_readable(descriptor)
-                seconds, until = 0.0, perf_counter() + _MAX_TURN
+                seconds, polls, until = 0.0, 0, perf_counter() + _MAX_TURN
                 while found := poll(seconds, _MAX_EVENTS):
                     for number, _events in found:
                         connection = connections.get(number)
                         # It may have been woken since, because of lines of another peer.
                         if connection is not None and not receive(connection):
                             self.wake(connection)
-                    if may_block is None or not may_block() or perf_counter() >= until:
+                    polls += 1
+                    if may_block is not None and may_block() and perf_counter() < until:
+                        seconds = _BLOCK
+                    elif polls < _POLLS:
+                        seconds = 0.0
+                    else:
                         break
-                    seconds = _BLOCK
         finally:
             self._poll_set = None
             for connection in [*connections.values()]:

@@ -308,9 +308,9 @@ def looks(monkeypatch):
     ("may_block", "max_turn", "seconds"),
     [
         (True, LIMIT, [0.0, module._BLOCK]),
-        (True, 0.0, [0.0]),
-        (False, LIMIT, [0.0]),
-        (None, LIMIT, [0.0]),
+        (True, 0.0, [0.0, 0.0]),
+        (False, LIMIT, [0.0, 0.0]),
+        (None, LIMIT, [0.0, 0.0]),
     ],
 )
 async def test_it_waits_for_a_moment_where_it_may_and_not_for_long(
