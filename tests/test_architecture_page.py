@@ -54,7 +54,7 @@ def definitions(path: Path) -> frozenset[str]:
 
 def resolve(path: str) -> Path | None:
     """Return the file or folder of a path that is relative to the package or to the repository."""
-    for base in (PACKAGE, ROOT):
+    for base in (PACKAGE, PACKAGE.parent, ROOT):
         if (base / path).exists():
             return base / path
     return None
