@@ -1,7 +1,8 @@
 """An injector that raises an exception at the n-th step of a thread in this package.
 
-Steps are function entries, lines and the instructions after calls. Signal handlers, and other threads with
-``PyThreadState_SetAsyncExc``, raise exceptions between any two steps; an `Injector` tries one step after the other.
+Steps are function entries, lines and the instructions after calls of functions in C: there the interpreter looks for signals, and
+for exceptions from other threads with ``PyThreadState_SetAsyncExc``. It does not when a function in Python returns to another one. An
+`Injector` tries one step after the other.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Injector:
         self._function = function
         self._files = files
         self._counts = counts
+        self._callers: set[FrameType | None] = set()
+        """Frames whose last call is one of a function in Python."""
 
     def __enter__(self) -> Self:
         sys.settrace(self._at_call)
@@ -59,8 +62,11 @@ class Injector:
 
     def __exit__(self, *_: object) -> None:
         sys.settrace(None)
+        self._callers.clear()
 
     def _at_call(self, frame: FrameType, event: str, _: Any) -> Any:
+        if frame.f_code.co_name != "__init__":  # which C calls
+            self._callers.add(frame.f_back)
         if not any(file in frame.f_code.co_filename for file in self._files):
             return None
         frame.f_trace_opcodes = TRACES_OPCODES
@@ -68,8 +74,13 @@ class Injector:
         return self._in_function
 
     def _in_function(self, frame: FrameType, event: str, _: Any) -> Any:
-        if event == "line" or (event == "opcode" and frame.f_lasti in _after_calls(frame.f_code)):
+        if event == "line":
             self._step(frame, event)
+        elif event == "opcode" and frame.f_lasti in _after_calls(frame.f_code):
+            if frame in self._callers:
+                self._callers.discard(frame)
+            else:
+                self._step(frame, event)
         return self._in_function
 
     def _step(self, frame: FrameType, event: str) -> None:

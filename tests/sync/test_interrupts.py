@@ -26,7 +26,7 @@ from msl_network_trio.portal.waiting import Latch, release_if_held
 from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
 from msl_network_trio.sync import futures as futures_module
 from msl_network_trio.transport import tcp
-from tests.injector import EVERY_STEP, Injector, isolated, numbers
+from tests.injector import EVERY_STEP, FOLDER, Injector, isolated, numbers
 from tests.patience import PATIENCE
 from tests.sync.manager import NOTHING, FakeManager, Session
 from tests.sync.waiting import wait_until
@@ -35,6 +35,7 @@ from tests.transport.certificates import ordinary
 pytestmark = pytest.mark.usefixtures("ignored_interrupts")
 
 SAMPLE = 8
+END_OF_PORTAL = "def end(self, function: Callable[[], Awaitable[object]]) -> None:"
 LARGE = "x" * 300_000
 
 
@@ -189,16 +190,18 @@ def test_an_exception_at_any_step_ends_one_call_and_not_the_connection(
         try:
             injector = run(number)
         except INTERRUPTS as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            is_at_the_end |= any(
-                frame.name == "__exit__" and "portal" not in (frame.line or "") for frame in frames
+            frames = [
+                frame for frame in traceback.extract_tb(error.__traceback__) if FOLDER in frame.filename
+            ]
+            is_at_the_end |= bool(frames) and (
+                frames[-1].name == "__exit__" or frames[-1].line in {END_OF_PORTAL, "try:"}
             )
         # It may take fewer steps, if another thread was faster than before.
         assert injector is None or injector.where is None, f"swallowed at step {number}, {injector.where}"
         for value in range(3):
             assert link.add(number, value, timeout=20) == number + value, f"after step {number}"
     assert to_async(client)._session.connection.is_open
-    if not is_at_the_end:  # at which Python calls no trace function any more
+    if not is_at_the_end:  # where nothing has been called yet that releases it
         # The Trio thread may still have to release it.
         wait_until(lambda: requested(session, "acquire_lock") <= requested(session, "release_lock"))
 
