@@ -512,7 +512,7 @@ async def test_a_second_ctrl_c_does_not_wait_for_a_hung_method(start):
 # ---- the examples ----
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("tls", [pytest.param(False, marks=pytest.mark.slow), True])
 async def test_the_examples_run_as_modules(start, tls: bool):
     manager: Manager = start(tls=tls)
     for name, more in (

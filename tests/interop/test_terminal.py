@@ -104,7 +104,11 @@ def meaning(line: dict[str, Any], port: int) -> str:
 
 @pytest.mark.parametrize(
     ("authentication", "tls", "ending"),
-    [("none", False, "\r\n"), ("password", True, "\n"), ("login", False, "\n")],
+    [
+        pytest.param("none", False, "\r\n", marks=pytest.mark.slow),
+        ("password", True, "\n"),
+        ("login", False, "\n"),
+    ],
 )
 def test_a_session_has_the_same_answers(tmp_path, authentication, tls, ending):
     options, handshake = HANDSHAKES[authentication]

@@ -366,7 +366,15 @@ async def test_to_shut_down_while_a_name_is_looked_up_closes_the_connection(open
 # ---- last words ----
 
 
-@pytest.mark.parametrize("size", [0, 1_000, 200_000, 5_000_000])
+@pytest.mark.parametrize(
+    "size",
+    [
+        0,
+        pytest.param(1_000, marks=pytest.mark.slow),
+        pytest.param(200_000, marks=pytest.mark.slow),
+        5_000_000,
+    ],
+)
 async def test_why_a_peer_is_rejected_arrives_although_it_goes_on_sending(open_here, size):
     """To close a connection with unread bytes would reset it, and what was sent last would be lost."""
     async with open_here() as manager, others_are_served(manager):

@@ -149,6 +149,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 def test_mypy_sees_the_real_signatures(tmp_path: Path):
     right, wrong = tmp_path / "right.py", tmp_path / "wrong.py"
     right.write_text(TYPED)
