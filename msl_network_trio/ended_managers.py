@@ -4,18 +4,20 @@ A Service identifies its Manager by the Manager's name, and a Manager identifies
 name, which contains the port of the connection. Both are known in one process only if it ends this connection
 itself.
 
-The record is a dict of the module. Each operation on it is atomic, so that no lock is needed.
+The record is an OrderedDict of the module. Each operation on it is atomic, so that no lock is needed; no code
+iterates over it, since another thread may change it meanwhile.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Final
 
 _REMEMBERED: Final = 10_000
 """Maximum number of recorded connections; a Manager adds only Services that are connected when it ends."""
 
-_ended: Final[dict[tuple[str, str], None]] = {}
+_ended: Final[OrderedDict[tuple[str, str], None]] = OrderedDict()
 """Pairs of Manager and Service, the oldest first."""
 
 _MISSING: Final = object()
@@ -31,7 +33,7 @@ def add(manager: str, services: Iterable[str]) -> None:
     for service in services:
         _ended[manager, service] = None
     while len(_ended) > _REMEMBERED:
-        _ended.pop(next(iter(_ended)), None)
+        _ended.popitem(last=False)
 
 
 def remove(manager: str, service: str) -> bool:

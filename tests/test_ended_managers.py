@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from functools import partial
 
 import pytest
@@ -10,11 +11,12 @@ import trio
 
 from msl_network_trio import ConnectionLost, Service, ended_managers
 from msl_network_trio.manager.opening import open_manager
+from tests.injector import Injector
 
 
 @pytest.fixture(autouse=True)
 def forgotten(monkeypatch):
-    monkeypatch.setattr(ended_managers, "_ended", {})
+    monkeypatch.setattr(ended_managers, "_ended", OrderedDict())
 
 
 def test_an_end_is_ours_once_and_only_for_the_services_that_were_connected():
@@ -29,6 +31,21 @@ def test_what_is_remembered_is_limited(monkeypatch):
     monkeypatch.setattr(ended_managers, "_REMEMBERED", 3)
     ended_managers.add("M", map(str, range(10)))
     assert [name for name in map(str, range(10)) if ended_managers.remove("M", name)] == ["7", "8", "9"]
+
+
+def test_another_thread_may_change_the_record_at_any_step(monkeypatch):
+    monkeypatch.setattr(ended_managers, "_REMEMBERED", 3)
+
+    def attempt(number):
+        ended_managers._ended.clear()
+        ended_managers.add("M", ["1", "2", "3"])
+        with Injector(number, lambda: ended_managers.remove("M", "3"), ("ended_managers.py",)) as injector:
+            ended_managers.add("M", ["4", "5"])
+        assert ended_managers.remove("M", "5"), injector.where
+        return injector.steps
+
+    for number in range(1, attempt(0) + 1):
+        attempt(number)
 
 
 class Noting(Service):
