@@ -53,11 +53,9 @@ async def _open_websocket(target: Target, ask: AskTrust, timer: ConnectTimer) ->
     carrier = await _open_tcp_or_tls(target, ask, timer, open_trusted_as_browsers)
     timer.phase = WEBSOCKET_OPEN
     try:
-        from msl_network_trio.transport.websocket_handshake import open_websocket  # an optional dependency
-    except BaseException:
-        carrier.close()
-        raise
-    try:
+        # Imported when used: clients that connect by TCP start faster without trio-websocket.
+        from msl_network_trio.transport.websocket_handshake import open_websocket
+
         return await open_websocket(
             carrier,
             address.host_header(target.host, target.port, has_tls=not target.disable_tls),
@@ -66,8 +64,11 @@ async def _open_websocket(target: Target, ask: AskTrust, timer: ConnectTimer) ->
             read_limit=target.read_limit,
             ping_interval=target.ping_interval,
         )
-    except ConnectError as error:
-        raise ConnectError(f"{error}\nCannot connect to {target.host}:{target.port} by WebSocket") from error
+    except BaseException as error:
+        carrier.close()
+        if isinstance(error, ConnectError):
+            raise ConnectError(f"{error}\nCannot connect to {target.host}:{target.port} by WebSocket") from error
+        raise
 
 
 async def _open_tcp_or_tls(

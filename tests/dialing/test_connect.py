@@ -30,6 +30,8 @@ from msl_network_trio import (
 from msl_network_trio.dialing import connect as connecting
 from msl_network_trio.dialing import dialers, prompts
 from msl_network_trio.dialing.settings import Settings
+from msl_network_trio.transport.base import Stream
+from msl_network_trio.transport.memory import memory_pair
 from tests.client.peer import MANAGER, Network, Peer
 from tests.client.test_requests import start
 
@@ -371,6 +373,21 @@ async def test_a_cancelled_connect_leaves_nothing_open(network, nursery):
         await trio.testing.wait_all_tasks_blocked()
         inner.cancel_scope.cancel()
     network.assert_all_closed()
+
+
+async def test_a_websocket_that_cannot_be_opened_leaves_its_carrier_closed(monkeypatch):
+    ours, _ = memory_pair()
+
+    async def dial(*_: object) -> Stream:
+        await trio.lowlevel.checkpoint()
+        return ours
+
+    monkeypatch.setattr(dialers, "open_tcp", dial)
+    # Resolvers may know names that are no valid header.
+    with pytest.raises(ConnectError, match="cannot be the name of a host"):
+        await connect(host="x" * 64, transport="websocket", disable_tls=True)
+    with pytest.raises(ConnectionLost):
+        ours.send_nowait(b"x")
 
 
 # ---- servers that are no Manager ----
