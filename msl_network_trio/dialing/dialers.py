@@ -14,12 +14,7 @@ import attrs
 
 from msl_network_trio.dialing import address
 from msl_network_trio.dialing.connect_timer import CERTIFICATE_SHOWN, SECURED, WEBSOCKET_OPEN, ConnectTimer
-from msl_network_trio.dialing.trust import (
-    Certificate,
-    fetch_certificate,
-    open_trusted,
-    open_trusted_as_browsers,
-)
+from msl_network_trio.dialing.trust import Certificate, fetch_certificate, open_trusted
 from msl_network_trio.exceptions import ConnectError
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.tcp_connect import open_tcp
@@ -46,11 +41,11 @@ AskTrust = Callable[[Certificate], Awaitable[bool]]
 
 
 async def _open_tcp(target: Target, ask: AskTrust, timer: ConnectTimer) -> Stream:
-    return await _open_tcp_or_tls(target, ask, timer, open_trusted)
+    return await _open_tcp_or_tls(target, ask, timer)
 
 
 async def _open_websocket(target: Target, ask: AskTrust, timer: ConnectTimer) -> Stream:
-    carrier = await _open_tcp_or_tls(target, ask, timer, open_trusted_as_browsers)
+    carrier = await _open_tcp_or_tls(target, ask, timer, as_browsers=True)
     timer.phase = WEBSOCKET_OPEN
     try:
         # Imported when used: clients that connect by TCP start faster without trio-websocket.
@@ -67,12 +62,14 @@ async def _open_websocket(target: Target, ask: AskTrust, timer: ConnectTimer) ->
     except BaseException as error:
         carrier.close()
         if isinstance(error, ConnectError):
-            raise ConnectError(f"{error}\nCannot connect to {target.host}:{target.port} by WebSocket") from error
+            raise ConnectError(
+                f"{error}\nCannot connect to {target.host}:{target.port} by WebSocket"
+            ) from error
         raise
 
 
 async def _open_tcp_or_tls(
-    target: Target, ask: AskTrust, timer: ConnectTimer, open_secure: Callable[..., Awaitable[Stream]]
+    target: Target, ask: AskTrust, timer: ConnectTimer, *, as_browsers: bool = False
 ) -> Stream:
     if target.disable_tls:
         return await open_tcp(target.host, target.port)
@@ -84,7 +81,7 @@ async def _open_tcp_or_tls(
         return certificate
 
     timer.phase = SECURED
-    return await open_secure(
+    return await open_trusted(
         target.host,
         target.port,
         cert_file=target.cert_file,
@@ -92,6 +89,7 @@ async def _open_tcp_or_tls(
         auto_save=target.auto_save,
         ask=ask,
         fetch=fetch,
+        as_browsers=as_browsers,
     )
 
 

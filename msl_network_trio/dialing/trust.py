@@ -130,61 +130,6 @@ async def fetch_certificate(host: str, port: int) -> Certificate:
     return Certificate(host, port, der)
 
 
-async def open_trusted_as_browsers(
-    host: str,
-    port: int,
-    *,
-    cert_file: str | os.PathLike[str] | None,
-    assert_hostname: bool,
-    auto_save: bool,
-    ask: Callable[[Certificate], Awaitable[bool]],
-    fetch: Callable[[str, int], Awaitable[Certificate]] = fetch_certificate,
-) -> TlsStream:
-    """Connect with TLS to a server that the system's CAs certify, or else as `open_trusted`.
-
-    The CAs are not used with a `cert_file`, the only trusted one then, nor without `assert_hostname`,
-    as every server with a CA certificate would be trusted. A certificate that was saved for the host is tried
-    first, which saves a connection.
-
-    Args and exceptions are those of `open_trusted`.
-    """
-    open_ = partial(
-        open_trusted,
-        host,
-        port,
-        cert_file=cert_file,
-        assert_hostname=assert_hostname,
-        auto_save=auto_save,
-        ask=ask,
-        fetch=fetch,
-    )
-    if cert_file is not None or not assert_hostname:
-        return await open_()
-    refused: CertificateError | None = None
-    if await _read(certificate_file(host)) is not None:
-        try:
-            return await open_()
-        except CertificateError as error:
-            refused = error
-    try:
-        transport, _ = await open_tls(host, port, await trio.to_thread.run_sync(_system_context))
-    except ssl.SSLCertVerificationError:
-        if refused is not None:
-            raise refused from None
-        return await open_()
-    return transport
-
-
-def _system_context() -> ssl.SSLContext:
-    """Return a context that trusts the CAs of the operating system; blocking.
-
-    OpenSSL reads the environment variables SSL_CERT_FILE and SSL_CERT_DIR.
-    """
-    context = _context()
-    context.load_default_certs()
-    return context
-
-
 async def open_trusted(
     host: str,
     port: int,
@@ -194,6 +139,7 @@ async def open_trusted(
     auto_save: bool,
     ask: Callable[[Certificate], Awaitable[bool]],
     fetch: Callable[[str, int], Awaitable[Certificate]] = fetch_certificate,
+    as_browsers: bool = False,
 ) -> TlsStream:
     """Connect with TLS to a Manager that is trusted, or that the user decides to trust.
 
@@ -206,6 +152,9 @@ async def open_trusted(
         auto_save: Whether to trust and save on first use without asking.
         ask: Asks the user whether to trust a certificate.
         fetch: Returns the certificate of a server, as `fetch_certificate`.
+        as_browsers: Whether to trust certificates of the system's CAs as well, if the file of the host does
+            not help. The CAs are not used with a `cert_file`, the only trusted one then, nor without
+            `assert_hostname`, as every server with a CA certificate would be trusted.
 
     A certificate is saved after a handshake that accepts it. If saving fails, a warning is logged and it is
     trusted for this connection only.
@@ -218,11 +167,22 @@ async def open_trusted(
     """
     path = certificate_file(host) if cert_file is None else user_path(cert_file)
     pem = await _read(path)
-    if pem is not None:
-        transport, _ = await _open(host, port, path, pem, assert_hostname, own_file=cert_file is None)
-        return transport
-    if cert_file is not None:
+    if pem is None and cert_file is not None:
         raise CertificateError(f"The cert_file does not exist: {path}")
+    uses_cas = as_browsers and cert_file is None and assert_hostname
+    refused: CertificateError | None = None
+    if pem is not None:
+        try:
+            transport, _ = await _open(host, port, path, pem, assert_hostname, own_file=cert_file is None)
+            return transport
+        except CertificateError as error:
+            if not uses_cas:
+                raise
+            refused = error
+    if uses_cas and (certified := await _open_by_system_cas(host, port)) is not None:
+        return certified
+    if refused is not None:
+        raise refused
     certificate = await fetch(host, port)
     if not auto_save and not await ask(certificate):
         raise CertificateDeclined("SSL certificate required")
@@ -242,6 +202,25 @@ async def open_trusted(
     transport.close()
     transport, _ = await _open(host, port, path, saved, assert_hostname, own_file=True)
     return transport
+
+
+async def _open_by_system_cas(host: str, port: int) -> TlsStream | None:
+    """Connect to a server that the system's CAs certify; return None if they do not."""
+    try:
+        transport, _ = await open_tls(host, port, await trio.to_thread.run_sync(_system_context))
+    except ssl.SSLCertVerificationError:
+        return None
+    return transport
+
+
+def _system_context() -> ssl.SSLContext:
+    """Return a context that trusts the CAs of the operating system; blocking.
+
+    OpenSSL reads the environment variables SSL_CERT_FILE and SSL_CERT_DIR.
+    """
+    context = _context()
+    context.load_default_certs()
+    return context
 
 
 async def _open(

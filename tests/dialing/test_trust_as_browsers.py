@@ -6,7 +6,7 @@ import pytest
 import trio
 import trustme
 
-from msl_network_trio.dialing.trust import certificate_file, open_trusted, open_trusted_as_browsers
+from msl_network_trio.dialing.trust import certificate_file, open_trusted
 from msl_network_trio.exceptions import CertificateDeclined, CertificateError
 from tests.transport.certificates import ordinary, self_signed, signed_by
 from tests.transport.peers import serving
@@ -27,7 +27,7 @@ def save(identity) -> None:
     path.write_text(identity.pem)
 
 
-async def dial(port, open_=open_trusted_as_browsers, *, answer=None, **kwargs):
+async def dial(port, *, answer=None, **kwargs):
     """Connect and return the certificates of the prompts; a prompt without an answer fails the test."""
     asked = []
 
@@ -37,8 +37,8 @@ async def dial(port, open_=open_trusted_as_browsers, *, answer=None, **kwargs):
         assert answer is not None, "somebody was asked"
         return answer
 
-    settings = {"cert_file": None, "assert_hostname": True, "auto_save": False, **kwargs}
-    transport = await open_("localhost", port, ask=ask, **settings)
+    settings = {"cert_file": None, "assert_hostname": True, "auto_save": False, "as_browsers": True, **kwargs}
+    transport = await open_trusted("localhost", port, ask=ask, **settings)
     transport.close()
     return asked
 
@@ -52,7 +52,7 @@ async def test_a_certificate_of_a_ca_of_the_system_is_trusted_and_not_saved(syst
 async def test_by_tcp_it_is_not(system_ca):
     async with serving(context=signed_by(system_ca).server_context()) as server:
         with pytest.raises(CertificateDeclined):
-            await dial(server.port, open_trusted, answer=False)
+            await dial(server.port, as_browsers=False, answer=False)
 
 
 async def test_one_for_another_host_is_not(system_ca):
