@@ -128,6 +128,11 @@ class SharedSendQueue(SendQueue):
         """See `SendQueue.take`."""
         return self._take_batch(TRIO_THREAD)
 
+    def on_sent(self, count: int) -> None:
+        """See `SendQueue.on_sent`; for the task, whose batch no thread changes."""
+        with self._mutex:
+            self._note_sent(count)
+
     def _note_sent(self, count: int) -> None:
         self.unsent -= count
         if self.is_watched:
@@ -137,7 +142,7 @@ class SharedSendQueue(SendQueue):
 
     @trio.lowlevel.enable_ki_protection
     def flush(self) -> None:
-        """See `SendQueue.flush`."""
+        """See `SendQueue.flush`. Batches are taken with the mutex held, since threads send as well."""
         with self._mutex:
             if self._batch is not None or not (data := self._take_batch(TRIO_THREAD)):
                 return
@@ -157,14 +162,6 @@ class SharedSendQueue(SendQueue):
                 self._batch = None
                 if not self._pieces or not (data := self._take_batch(TRIO_THREAD)):
                     return
-
-    def _send_after_wait(self, rest: bytes | memoryview) -> None:
-        sent = self._offer(rest) if rest else 0
-        with self._mutex:
-            self._note_sent(sent)
-            if sent == len(rest):
-                self._batch = None
-        self.flush()
 
     def _fail(self, error: Exception, rest: bytes | memoryview) -> None:
         super()._fail(error, rest)
