@@ -32,6 +32,7 @@ from msl_network_trio.service.service import Service
 from msl_network_trio.transport.tcp_connect import open_tcp
 from msl_network_trio.transport.websocket_handshake import open_websocket
 from tests.manager.wires import Wire
+from tests.patience import PATIENCE
 from tests.protocol.network import request
 
 SECRET = "hunter2"
@@ -96,7 +97,7 @@ def log(request, tmp_path, caplog):
 
 @asynccontextmanager
 async def lab(**settings):
-    with trio.fail_after(60):
+    with trio.fail_after(PATIENCE):
         async with open_manager(in_memory=True, login_attempts=None, login_delay=0, **settings) as manager:
             yield manager
 
@@ -239,7 +240,7 @@ async def test_what_is_sent_by_http(log, tmp_path):
     headers = {"Authorization": f"Bearer {RIGHT}", "Cookie": f"a={RIGHT}"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     settings = {"disable_tls": True, "database": tmp_path / "lab.sqlite3", "auth_password": RIGHT}
-    with trio.fail_after(60):
+    with trio.fail_after(PATIENCE):
         async with open_manager(host="127.0.0.1", port=0, websocket_port=0, **settings) as manager:
             for head in (
                 f"GET /?{RIGHT} HTTP/1.1\r\nHost: x\r\n{lines}\r\n",

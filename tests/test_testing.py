@@ -18,6 +18,7 @@ from msl_network_trio import (
     connect,
 )
 from msl_network_trio.testing import Call, FakeService, open_lab
+from tests.patience import PATIENCE
 
 
 async def test_two_lines_make_a_network():
@@ -130,7 +131,7 @@ async def test_plain_methods_of_a_real_service_work_too():
         assert "Meter" in repr(lab)
         assert await link.shutdown_service() == "bye"
         await trio.testing.wait_all_tasks_blocked(0.01)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             while lab.services:
                 await trio.lowlevel.checkpoint()
         assert "no Services" in repr(lab)

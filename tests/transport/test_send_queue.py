@@ -12,10 +12,8 @@ from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.transport import send_queue
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.send_queue import AT_ONCE, SendQueue, Stalled
+from tests.patience import PATIENCE
 from tests.transport.kernel import Kernel
-
-LIMIT = 30.0
-"""Seconds after which a test has failed that takes none."""
 
 
 class Lines(SendQueue):
@@ -243,7 +241,7 @@ async def test_who_waits_for_progress_is_woken_when_the_task_has_sent_something(
     queue.add(b"123")
     queue.flush()
     nursery.start_soon(_make_room, kernel)
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         await queue.wait_progress()
     assert kernel.taken.startswith(b"12")
     queue.wake_waiting()

@@ -16,11 +16,10 @@ from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.send_queue import AT_ONCE
 from msl_network_trio.transport.shared_send_queue import SharedSendQueue
 from tests.injector import Injector, isolated, numbers
+from tests.patience import PATIENCE
 from tests.transport.kernel import Kernel
 
 SAMPLE = 3
-LIMIT = 30.0
-"""Seconds after which a test has failed that takes none."""
 
 
 class Lines(SharedSendQueue):
@@ -91,7 +90,7 @@ async def test_what_is_added_while_a_thread_sends_is_sent_by_that_thread(nursery
     assert kernel.taken == b""
     assert queue.rest_size == 1
     kernel.gate.set()
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         while queue.unsent:
             await trio.sleep(0)
     assert kernel.taken == b"123"
@@ -135,7 +134,7 @@ async def test_a_queue_that_is_discarded_while_a_thread_sends_stays_so(nursery):
     queue.discard()
     queue.add(b"2")
     kernel.gate.set()
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         while not queue.is_blocked:
             await trio.sleep(0)
     queue.flush()

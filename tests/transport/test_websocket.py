@@ -17,6 +17,7 @@ from msl_network_trio.transport.memory import memory_pair
 from msl_network_trio.transport.websocket import input_quota
 from msl_network_trio.transport.websocket_frames import SHORT, TURN
 from msl_network_trio.transport.websocket_handshake import accept_websocket, open_websocket
+from tests.patience import PATIENCE
 from tests.transport.websockets import (
     KEY,
     accepted,
@@ -456,7 +457,7 @@ async def test_a_large_message_that_the_carrier_takes_at_once_is_sent_whole(webs
     ends = (await websocket_pair(100_000_000))[:2]
     sender, receiver = ends[direction]
     line = b"x" * 5_000_000 + b"\n"
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         await sender.send_all(line + line)
         assert await receive_lines(receiver, 2) == [line[:-1], line[:-1]]
 
@@ -794,7 +795,10 @@ async def test_limit_buffer_drops_a_connection_with_a_larger_incomplete_message(
             await carrier.send_all(frame(TEXT, b"x" * 1_200_000))
 
     nursery.start_soon(send_too_much)
-    with trio.fail_after(10), pytest.raises(ConnectionLost, match="more than 1,000,000 bytes without an end"):
+    with (
+        trio.fail_after(PATIENCE),
+        pytest.raises(ConnectionLost, match="more than 1,000,000 bytes without an end"),
+    ):
         await server.receive()
 
 
