@@ -115,6 +115,8 @@ class _Global:
 
     def running(self) -> BackgroundThread:
         """Return the thread, started if it does not run; it may not be ready yet."""
+        # Before the lock is held and the thread exists: a forked child would wait for both forever.
+        process.hook_forks()
         with self.lock:
             thread = self.thread
             if thread is None or thread.has_failed:

@@ -215,6 +215,35 @@ def test_a_fork_does_not_hang_and_may_connect_by_itself(manager: FakeManager):
     assert_goodbye(manager)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
+def test_a_fork_while_the_background_thread_starts_does_not_hang():
+    program = (
+        "import os, signal, threading, warnings, trio\n"
+        "from msl_network_trio.portal.background_thread import current_portal\n"
+        "warnings.simplefilter('ignore')\n"
+        "run, is_starting, may_start = trio.run, threading.Event(), threading.Event()\n"
+        "def run_later(main):\n"
+        "    is_starting.set()\n"
+        "    may_start.wait()\n"
+        "    run(main)\n"
+        "trio.run = run_later\n"
+        "first = threading.Thread(target=current_portal)\n"
+        "first.start()\n"
+        "is_starting.wait()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        f"    signal.alarm({DEADLINE / 2:.0f})\n"  # ends the child if it hangs
+        "    trio.run = run\n"
+        "    current_portal()\n"
+        "    os._exit(3)\n"
+        "_, status = os.waitpid(child, 0)\n"
+        "may_start.set()\n"
+        "first.join()\n"
+        "print(os.waitstatus_to_exitcode(status))\n"
+    )
+    assert finish(programs.start(program, "")) == ("3\n", "")
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no signal can be sent to one process")
 @pytest.mark.parametrize(
     "call", ["link.hold()", "link.hold(asynchronous=True).result()", "link.hold(timeout=100)"]
