@@ -34,7 +34,7 @@ _MAX_BACKOFF: Final = 1.6
 
 
 class ReadLease(ABC):
-    """The mechanism that the leases of client and Service share.
+    """Read lease of a stream; base class of those of client and Service.
 
     Args:
         lock: The lock of the stream.
@@ -69,7 +69,7 @@ class ReadLease(ABC):
     # ---- for threads, with the lock held ----
 
     def is_free(self) -> bool:
-        """Whether a thread may take the lease; without the lock: whether it is worth to acquire the lock."""
+        """Whether a thread may take the lease; without the lock: whether it is worth acquiring the lock."""
         return self.is_lent and self.holder is None and not self._is_returned
 
     def release(self, holder: object) -> None:
