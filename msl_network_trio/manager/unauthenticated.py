@@ -161,9 +161,11 @@ class UnauthenticatedPool:
                 oldest = self._slots.oldest()
                 share = self._slots.of_host(oldest.host)
                 if self._slots.of_host(entry.host) < share - 1 or trio.current_time() >= oldest.since + GRACE:
-                    self._queue.discard(entry)  # else it might get the slot of another entry
+                    # In this order, so that no other queued entry gets the slot, too.
+                    self._queue.discard(entry)
+                    self._take_slot(entry)
                     self._evict(oldest, "max_unauthenticated")
-                    break
+                    return
                 with trio.move_on_at(oldest.since + GRACE):
                     await entry.slot.wait()
                 if entry.slot.is_set():

@@ -15,7 +15,7 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.manager import hostnames, peer_loop, unauthenticated
 from msl_network_trio.manager.hostnames import Hostnames
 from msl_network_trio.manager.opening import open_manager
-from msl_network_trio.manager.unauthenticated import UnauthenticatedPool
+from msl_network_trio.manager.unauthenticated import GRACE, UnauthenticatedPool
 from msl_network_trio.service.service import Service
 from tests.manager.wires import Wire, dial
 from tests.protocol.network import reply, request
@@ -138,6 +138,18 @@ async def test_a_storm_in_which_everybody_answers_costs_nobody_the_connection(au
         for number in range(600):
             nursery.start_soon(connect, number)
     assert (gone, len(done), len(room)) == ([], 600, 0)
+
+
+async def test_there_are_no_more_slots_when_several_wait_for_the_same_eviction(autojump_clock):
+    gone: list[str] = []
+    pool = UnauthenticatedPool(2)
+    async with trio.open_nursery() as nursery:
+        for number in range(6):
+            nursery.start_soon(owing, pool, "h", f"{number}", gone)
+            await wait_all_tasks_blocked()
+        for evicted in (2, 4):
+            await trio.sleep(GRACE + 0.1)
+            assert (pool._slots.count, len(gone)) == (2, evicted)
 
 
 async def test_a_place_that_is_given_to_one_who_leaves_goes_to_the_next(autojump_clock):
