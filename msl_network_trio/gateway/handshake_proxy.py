@@ -18,8 +18,7 @@ from msl_network_trio.constants import MANAGER
 from msl_network_trio.limits.login_throttle import Attempt, LoginThrottle, Outcome
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.handshake import LOGIN_FAILURES
-from msl_network_trio.protocol.manager import answers
-from msl_network_trio.protocol.manager import typed_lines as terminal
+from msl_network_trio.protocol.manager import answers, typed_lines
 from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
 from msl_network_trio.protocol.manager.peer_answers import FORWARDED
 from msl_network_trio.protocol.manager.pending_check import Throttled
@@ -160,7 +159,7 @@ def _answer_text(line: bytes) -> str:
     try:
         answer: Any = codec.decode(line).result
     except codec.UndecodableLine:
-        answer = terminal.typed(line)
+        answer = typed_lines.typed(line)
     return answer if isinstance(answer, str) else ""
 
 
