@@ -144,6 +144,8 @@ class PeerConnection(PeerQueue):
         """Wait until no more than `limit` bytes are queued, or the connection is closing."""
         while self.backlog > limit and self.peer.phase is not _CLOSING:
             await self._wait_progress()
+            # The task of a peer that is dropped is woken first, and cancelled then.
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     async def _wait_progress(self) -> None:
         assert self._sender is not None  # else nothing would be queued
@@ -173,9 +175,9 @@ class PeerConnection(PeerQueue):
     def close(self) -> None:
         """Close the connection at once; it is reset if something is still queued."""
         cut_off = self.cut_off or self.backlog > 0
+        self.peer.route = NO_ROUTE  # no cycle of references, so that the memory is free at once
         self.peer.close("the connection has ended")
         self._drop_queued()
-        self.peer.route = NO_ROUTE  # no cycle of references, so that the memory is free at once
         if not cut_off:
             self.stream.send_eof()
         self.stream.end(cut_off=cut_off)

@@ -264,7 +264,8 @@ class PeerLoops:
         """Serve a peer until it is disconnected (False) or idle (True)."""
         peer, protocol = connection.peer, self._protocol
         while peer.phase is not Phase.CLOSING:
-            await self._catch_up(connection)
+            if not await self._catch_up(connection):
+                break
             if self._poller.take(connection):
                 return True
             data = await connection.stream.receive()
@@ -274,8 +275,12 @@ class PeerLoops:
             self.flush()
         return False
 
-    async def _catch_up(self, connection: PeerConnection) -> None:
-        """Make checks, handle pending lines and wait for room, until the next line may be received."""
+    async def _catch_up(self, connection: PeerConnection) -> bool:
+        """Make checks, handle pending lines and wait for room, until the next line may be received.
+
+        Returns:
+            Whether it may; if not, the peer is closing.
+        """
         peer = connection.peer
         await self._make_checks(peer)
         while peer.phase is Phase.YIELDING:
@@ -285,6 +290,7 @@ class PeerLoops:
             self.flush()
             await self._make_checks(peer)
         await self._wait_for_room(connection)
+        return peer.phase is not Phase.CLOSING
 
     async def _make_checks(self, peer: Peer) -> None:
         """Make the pending checks of a peer. Nothing is received meanwhile, so that nothing piles up."""

@@ -217,11 +217,31 @@ async def test_who_waits_for_a_peer_goes_on_when_it_is_dropped(connect, nursery,
         far.reset()
     elif how == "closed":
         connection.close()
-    elif how == "overflow":  # see ManagerProtocol._overflow()
+    elif how == "overflow":  # see BacklogLimit._drop()
         connection.peer.close("it does not read")
         connection.flush()
     with trio.fail_after(STALLED_AFTER + 1 if how == "stalled" else 1):
         await going_on.wait()
+
+
+@pytest.mark.parametrize("how", ["stalled", "reset", "overflow"])
+async def test_the_task_of_a_peer_that_is_dropped_does_nothing_more(connect, how, autojump_clock):
+    connection, far = connect(1000)
+    put(connection, b"x" * (3 * CONGESTED))
+
+    async def drop():
+        if how == "reset":
+            far.reset()
+        elif how == "overflow":
+            connection.peer.close("it does not read")
+            connection.flush()
+
+    with trio.fail_after(STALLED_AFTER + 1):
+        async with trio.open_nursery() as nursery:
+            with connection.scope:
+                nursery.start_soon(drop)
+                await connection.wait_drained()
+                pytest.fail("the task goes on")
 
 
 # ---- peers that are gone ----

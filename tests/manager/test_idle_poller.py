@@ -138,6 +138,46 @@ async def test_peers_that_leave_their_connections_half_open_are_forgotten(open_h
             await trio.sleep(0.01)
 
 
+async def test_a_peer_that_closes_behind_many_lines_is_disconnected(open_here):
+    """Its last line is handled in a later turn than it was received."""
+    async with open_here() as manager, others_are_served(manager):
+        client, service = await dial(manager, "C"), await dial(manager, "S", "service")
+        goodbye = request(MANAGER, "__disconnect__")
+        await client.send(*[request(MANAGER, "unlink", "nobody", uid="1")] * 1000, goodbye)
+        assert len(await client.lines()) == 1000
+        await service.send(*[notification("S", 1)] * 1000, goodbye)  # nothing is sent to it
+        await service.rest()
+
+
+async def dial_lazy(manager):
+    """Connect a client that does not read what a Service sends to it, and return it with its peer."""
+    service, lazy = await dial(manager, "Chatty", "service"), await dial(manager, "Lazy")
+    await lazy.ask(MANAGER, "link", "Chatty")
+    peer = manager._protocol.registry.peers[lazy.name]
+    while peer.route.backlog < 2 * CONGESTED:
+        await service.send(notification("Chatty", "x" * 100_000))
+        await trio.sleep(0.001)
+    return lazy, peer
+
+
+async def test_a_peer_that_stalls_while_its_task_waits_for_it_to_read_is_disconnected(open_here):
+    async with open_here(stalled_after=1) as manager, others_are_served(manager):
+        lazy, peer = await dial_lazy(manager)
+        await lazy.send(request(MANAGER, "identity"))  # handled when it has read
+        while peer.name in manager.identity()["clients"]:
+            await trio.sleep(0.01)
+        assert peer.close_reason == "it does not read"
+
+
+async def test_a_peer_that_is_dismissed_while_it_does_not_read_is_disconnected(open_here):
+    async with open_here() as manager, others_are_served(manager), trio.open_nursery() as nursery:
+        lazy, peer = await dial_lazy(manager)
+        nursery.start_soon(manager._peer_loops.dismiss, peer, "the test wants it")
+        while peer.name in manager.identity()["clients"]:
+            await trio.sleep(0.01)
+        assert b"the test wants it" in await lazy.rest()
+
+
 async def test_busy_peers_let_others_have_their_turn(open_here):
     """The poller polls a limited time only before other tasks run."""
     async with open_here() as manager:

@@ -193,6 +193,7 @@ class Peer:
         if self.phase is not Phase.CLOSING:
             self.phase = Phase.CLOSING
             self.close_reason = reason
+            self.route.on_close()
 
     def __repr__(self) -> str:
         return f"<{self.kind or 'peer'} {visible(self.name)}, {self.route.backlog:,} bytes to be written>"

@@ -79,8 +79,13 @@ class PeerQueue:
             self.backlog += len(end)
             self.has_large = True
 
+    def on_close(self) -> None:
+        """See `Route.on_close`."""
+        # `put` does not touch a queue in which pieces wait already.
+        self._limit.touched.append(self)
+
     def flush(self) -> None:
-        """Send what is queued, as far as that needs no waiting; for the I/O layer."""
+        """Send what is queued, as far as that needs no waiting, and stop receiving from a closing peer."""
 
 
 class BacklogLimit:
@@ -96,7 +101,8 @@ class BacklogLimit:
         hits: Counts the peers dropped, as ``max_backlog``.
 
     Attributes:
-        touched: Queues with something to flush since the list was last emptied; always the same list.
+        touched: Queues to flush, with new pieces or of peers that are closing, since the list was last
+            emptied; always the same list.
         heavy_from: Bytes queued for a peer above which `check` has to be called.
     """
 
@@ -141,7 +147,6 @@ class BacklogLimit:
         peer = queue.peer
         if peer.phase is _CLOSING:
             return
-        self.touched.append(queue)
         self._hits["max_backlog"] += 1
         reason = f"BufferError: {queue.backlog:,} bytes wait to be read by {visible(peer.name)}, {excess}"
         text = "%s does not read and is dropped: %s"

@@ -32,6 +32,9 @@ class Route(Protocol):
     def put_large(self, start: memoryview, end: bytes) -> None:
         """Queue a line of at least `LARGE` bytes in two pieces, with nothing between them."""
 
+    def on_close(self) -> None:
+        """Note that the peer is closing, so that nothing more is received from it."""
+
 
 class NoRoute:
     """The route of a peer that is not connected yet, or not any more: drops everything."""
@@ -46,6 +49,9 @@ class NoRoute:
 
     def put_large(self, start: memoryview, end: bytes) -> None:
         """See `Route.put_large`."""
+
+    def on_close(self) -> None:
+        """See `Route.on_close`."""
 
 
 NO_ROUTE: Final = NoRoute()
