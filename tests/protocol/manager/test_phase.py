@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from msl_network_trio.protocol.manager.authentication import Authentication
@@ -12,9 +14,14 @@ from msl_network_trio.protocol.manager.phase import TRANSITIONS, Phase
 from msl_network_trio.protocol.manager.protocol import ManagerProtocol
 from tests.protocol.network import NAME, encoded, request
 
-PASSWORD = Authentication("secret")
-HOSTNAME = Authentication(hostname=True)
-LOGIN = Authentication(login=True)
+AUTHENTICATION = {
+    Phase.PASSWORD: Authentication("secret"),
+    Phase.USERNAME: Authentication(login=True),
+    Phase.CHECK: Authentication(hostname=True),
+    Phase.IDENTITY: None,
+}
+"""The authentication method that asks first for what a phase waits for."""
+
 CLIENT = {"result": {"name": "C", "type": "client"}}
 SERVICE = {"result": {"name": "S", "type": "service", "attributes": {}}}
 ADMIN = request("Manager", "port", uid="a")
@@ -98,39 +105,21 @@ def in_greeting(seen: set[tuple[Phase, Phase]]) -> Network:
     return network
 
 
-def in_password(seen: set[tuple[Phase, Phase]]) -> Network:
-    network = Network(PASSWORD, seen)
-    assert network.peer.phase is Phase.PASSWORD
-    return network
-
-
-def in_username(seen: set[tuple[Phase, Phase]]) -> Network:
-    network = Network(LOGIN, seen)
-    assert network.peer.phase is Phase.USERNAME
+def begin(phase: Phase, seen: set[tuple[Phase, Phase]]) -> Network:
+    network = Network(AUTHENTICATION[phase], seen)
+    assert network.peer.phase is phase
     return network
 
 
 def in_user_password(seen: set[tuple[Phase, Phase]]) -> Network:
-    network = in_username(seen)
+    network = begin(Phase.USERNAME, seen)
     network.send({"result": "alice"})
     assert network.resolve(True) is Phase.USER_PASSWORD
     return network
 
 
-def in_identity(seen: set[tuple[Phase, Phase]]) -> Network:
-    network = Network(None, seen)
-    assert network.peer.phase is Phase.IDENTITY
-    return network
-
-
-def in_check(seen: set[tuple[Phase, Phase]]) -> Network:
-    network = Network(HOSTNAME, seen)
-    assert network.peer.phase is Phase.CHECK
-    return network
-
-
 def in_ready(seen: set[tuple[Phase, Phase]]) -> Network:
-    network = in_identity(seen)
+    network = begin(Phase.IDENTITY, seen)
     assert network.send(CLIENT) is Phase.READY
     return network
 
@@ -143,11 +132,11 @@ def in_yielding(seen: set[tuple[Phase, Phase]]) -> Network:
 
 PHASES = {
     Phase.GREETING: in_greeting,
-    Phase.PASSWORD: in_password,
-    Phase.USERNAME: in_username,
+    Phase.PASSWORD: partial(begin, Phase.PASSWORD),
+    Phase.USERNAME: partial(begin, Phase.USERNAME),
     Phase.USER_PASSWORD: in_user_password,
-    Phase.IDENTITY: in_identity,
-    Phase.CHECK: in_check,
+    Phase.IDENTITY: partial(begin, Phase.IDENTITY),
+    Phase.CHECK: partial(begin, Phase.CHECK),
     Phase.READY: in_ready,
     Phase.YIELDING: in_yielding,
 }
@@ -177,14 +166,14 @@ def test_a_peer_can_be_closed_in_every_phase_and_leaves_it_never(phase):
 def test_the_phases_follow_each_other_as_the_table_says():
     seen: set[tuple[Phase, Phase]] = set()
 
-    network = in_password(seen)
+    network = begin(Phase.PASSWORD, seen)
     assert network.send({"result": "secret"}) is Phase.IDENTITY
     assert network.send(CLIENT) is Phase.READY
 
-    network = in_check(seen)
+    network = begin(Phase.CHECK, seen)
     assert network.resolve(True) is Phase.IDENTITY
 
-    network = in_username(seen)
+    network = begin(Phase.USERNAME, seen)
     assert network.log_in() is Phase.IDENTITY
     assert network.send(CLIENT) is Phase.READY
     assert network.send(ADMIN) is Phase.CHECK  # it has logged in as an administrator already
@@ -208,7 +197,7 @@ def test_the_phases_follow_each_other_as_the_table_says():
     network.protocol.receive_more(network.peer)
     assert network.peer.phase is Phase.READY
 
-    network = in_identity(seen)
+    network = begin(Phase.IDENTITY, seen)
     network.send(SERVICE)
     network.connect()
     assert network.send(SERVICE) is Phase.CHECK  # of whether the first one is dead
