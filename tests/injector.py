@@ -1,17 +1,20 @@
 """An injector that raises an exception at the n-th step of a thread in this package.
 
-Steps are function entries, lines and the instructions after calls of functions in C: there the interpreter looks for signals, and
-for exceptions from other threads with ``PyThreadState_SetAsyncExc``. It does not when a function in Python returns to another one. An
-`Injector` tries one step after the other.
+Steps are function entries, lines and the instructions after calls. The interpreter raises the exceptions of signal handlers, and
+those from other threads (``PyThreadState_SetAsyncExc``), at function entries, at backward jumps and after calls that C carries out.
+When a function in Python returns to the one in Python that called it, it raises none: that is no step. An `Injector` tries one step
+after the other.
 """
 
 from __future__ import annotations
 
 import dis
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import pairwise
 from types import CodeType, FrameType
 from typing import Any, Self, TypeVar
 
@@ -53,8 +56,8 @@ class Injector:
         self._function = function
         self._files = files
         self._counts = counts
-        self._callers: set[FrameType | None] = set()
-        """Frames whose last call is one of a function in Python."""
+        self._calls: dict[FrameType, int] = {}
+        """Offset in each frame of its last call of a function in Python, without C in between."""
 
     def __enter__(self) -> Self:
         sys.settrace(self._at_call)
@@ -62,11 +65,12 @@ class Injector:
 
     def __exit__(self, *_: object) -> None:
         sys.settrace(None)
-        self._callers.clear()
+        self._calls.clear()
 
     def _at_call(self, frame: FrameType, event: str, _: Any) -> Any:
-        if frame.f_code.co_name != "__init__":  # which C calls
-            self._callers.add(frame.f_back)
+        caller = frame.f_back
+        if caller is not None and caller.f_trace_opcodes and not _is_called_by_c(frame.f_code, caller):
+            self._calls[caller] = caller.f_lasti
         if not any(file in frame.f_code.co_filename for file in self._files):
             return None
         frame.f_trace_opcodes = TRACES_OPCODES
@@ -74,14 +78,13 @@ class Injector:
         return self._in_function
 
     def _in_function(self, frame: FrameType, event: str, _: Any) -> Any:
-        if event == "line":
+        if event == "line" or (event == "opcode" and self._is_after_call_by_c(frame)):
             self._step(frame, event)
-        elif event == "opcode" and frame.f_lasti in _after_calls(frame.f_code):
-            if frame in self._callers:
-                self._callers.discard(frame)
-            else:
-                self._step(frame, event)
         return self._in_function
+
+    def _is_after_call_by_c(self, frame: FrameType) -> bool:
+        offset = _calls_before(frame.f_code).get(frame.f_lasti)
+        return offset is not None and not offset <= self._calls.pop(frame, -1) < frame.f_lasti
 
     def _step(self, frame: FrameType, event: str) -> None:
         if self._counts is not None and not self._counts():
@@ -111,16 +114,27 @@ def isolated(function: Callable[..., R]) -> Callable[..., R]:
     return call
 
 
+def _is_called_by_c(code: CodeType, caller: FrameType) -> bool:
+    """Return whether C called a function: a type, a `functools.partial` or a builtin function."""
+    if sys.version_info < (3, 13):
+        # A call without C in between has moved the caller to the cache behind its instruction.
+        return caller.f_lasti in _instructions(caller.f_code)
+    # Nothing shows it here. Functions that C calls mostly have a special name or are generators.
+    is_special = code.co_name.startswith("__") and code.co_name.endswith("__")
+    return is_special or bool(code.co_flags & inspect.CO_GENERATOR)
+
+
 @cache
-def _after_calls(code: CodeType) -> frozenset[int]:
-    """Return the offsets of the instructions after calls, where the interpreter checks for signals."""
-    offsets = set()
-    after_call = False
-    for instruction in dis.get_instructions(code):
-        if after_call:
-            offsets.add(instruction.offset)
-        after_call = instruction.opname.startswith("CALL")
-    return frozenset(offsets)
+def _instructions(code: CodeType) -> dict[int, str]:
+    """Return the names of instructions by their offsets."""
+    return {instruction.offset: instruction.opname for instruction in dis.get_instructions(code)}
+
+
+@cache
+def _calls_before(code: CodeType) -> dict[int, int]:
+    """Return the offsets of calls, by those of the instructions after them."""
+    names = _instructions(code)
+    return {after: offset for offset, after in pairwise(names) if names[offset].startswith("CALL")}
 
 
 def numbers(count: Callable[[], int], sample: int) -> Iterator[int]:
