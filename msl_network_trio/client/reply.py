@@ -47,7 +47,7 @@ class ParkedRequest(Request):
 
 
 class Owner(Protocol):
-    """Maker of requests; see `Connection`."""
+    """Maker of requests; see `TaskRequests`."""
 
     def abandon(self, request: Request) -> None:
         """Abandon a request."""

@@ -1,4 +1,4 @@
-"""The access of threads to a connection; tasks use `Connection`.
+"""The access of threads to a connection; tasks use `TaskRequests`.
 
 A thread that makes a request sends it, if nothing else is being sent, and reads the reply if it can take the
 read lease (see `ReplyLease`). Everything else is left to the Trio thread, in `Threads.flush`: most methods
