@@ -134,9 +134,16 @@ class Lab:
         Raises:
             KeyError: No Service with this name runs.
         """
+        killed = self._entry(name)
         self._transports.pop(self.services.pop(name)).reset()
-        while name in self.manager.identity()["services"]:
+        # Not until the name is free: another Service may take it at once.
+        while killed is not None and self._entry(name) == killed:
             await trio.lowlevel.checkpoint()
+
+    def _entry(self, name: str) -> dict[str, Any] | None:
+        """Return the entry of a Service, with its address, in the identity of the Manager."""
+        entry: dict[str, Any] | None = self.manager.identity()["services"].get(name)
+        return entry
 
     async def _run(self, service: Service, task_status: trio.TaskStatus[None]) -> None:
         async def dial() -> Stream:

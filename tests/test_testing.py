@@ -17,6 +17,8 @@ from msl_network_trio import (
     ServiceLost,
     connect,
 )
+from msl_network_trio.protocol import codec
+from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.testing import Call, FakeService, open_lab
 from tests.patience import PATIENCE
 
@@ -115,6 +117,26 @@ async def test_a_killed_service_fails_its_callers_and_can_be_started_again():
             await lab.kill("Fake")
         await lab.start(FakeService("Fake", {"ping": lambda: "pong"}))
         assert await (await client.link("Fake")).ping() == "pong"
+
+
+async def test_a_kill_ends_though_another_service_takes_the_name_at_once(monkeypatch):
+    async with open_lab(FakeService("Fake")) as lab:
+        protocol = lab.manager._protocol
+        disconnect = protocol.disconnect
+
+        def replace(peer):
+            disconnect(peer)
+            monkeypatch.undo()
+            new_peer = Peer("localhost", 1)
+            protocol.connect(new_peer)
+            protocol.receive(
+                new_peer, codec.encode({"result": {"type": "service", "name": "Fake", "attributes": {}}})
+            )
+
+        monkeypatch.setattr(protocol, "disconnect", replace)
+        with trio.fail_after(PATIENCE):
+            await lab.kill("Fake")
+        assert lab.manager.identity()["services"]["Fake"]["address"] == "localhost:1"
 
 
 async def test_plain_methods_of_a_real_service_work_too():
