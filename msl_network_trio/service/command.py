@@ -33,7 +33,7 @@ def parser_for(service_class: type[Service], module: str) -> argparse.ArgumentPa
     add("--host", default="localhost", help="the host of the Manager (default: %(default)s)")
     add("--port", type=int, default=PORT, help="the port of the Manager (default: %(default)s)")
     add("--name", help=f"the name of the Service (default: {service_class.__name__})")
-    add("--timeout", type=float, default=10, metavar="SECONDS", help="to connect (default: %(default)s)")
+    add("--timeout", type=float, default=10, metavar="SECONDS", help="time to connect (default: %(default)s)")
     add("--disable-tls", action="store_true", help="the Manager does not use TLS")
     add("--cert-file", metavar="FILE", help="the certificate of the Manager")
     add("--auto-save", action="store_true", help="trust and save a new certificate without asking")

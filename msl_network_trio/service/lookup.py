@@ -4,12 +4,10 @@ A client may request the public attributes of a Service, with these exceptions:
 
 - Names that begin with an underscore are refused, as in msl-network.
 - `PROGRAM_ONLY`, the methods that run the Service, are for its program: they are refused, also where a
-subclass
-  overrides them. `NOT_IN_REFERENCE`, names that msl-network does not have, are refused unless a subclass
-  defines them.
+  subclass overrides them. `NOT_IN_REFERENCE`, names that msl-network does not have, are refused unless a
+  subclass defines them.
 - `name`, `max_clients`, `address_manager`, `port`, `loop_thread_id`, `identity` and `set_logging_level` can
-be
-  requested, as in msl-network.
+  be requested, as in msl-network.
 
 Nothing that may take long runs in the Trio thread: a property, or another attribute that has to be computed,
 is looked up in a worker thread of the pool for properties. If it is callable, the call goes to the pool for

@@ -5,8 +5,7 @@ lends the read lease to the worker threads: the thread that has replied reads th
 carries it out, which saves two switches between threads for each request. The thread leaves to the leader
 what it receives besides such requests.
 
-The lease decides who may read, and changes hands with the lock of the transport held. Without reading in
-threads, the Service needs 1.53 to 1.59 times the CPU time for single requests that follow each other.
+`RequestLease` decides which thread may read; its docstring has the figure of what this saves.
 """
 
 from __future__ import annotations

@@ -291,9 +291,8 @@ class WorkerThreads:
         self._send_queue.enter(thread)
         while True:
             if not jobs and not (lease.is_lent and read(thread)):
-                jobs.extend(
-                    map(get, _BLOCKING)
-                )  # in one step, so that no request is lost between two of them
+                # In one step of the interpreter: an exception between two would lose the request.
+                jobs.extend(map(get, _BLOCKING))
             job = jobs[0]
             if job is None:
                 return

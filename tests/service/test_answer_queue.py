@@ -18,9 +18,6 @@ from msl_network_trio.service.method_profile import MethodProfiles
 from tests.patience import PATIENCE
 from tests.transport.kernel import Kernel
 
-LIMIT = 30.0
-"""Seconds after which a test has failed that takes none."""
-
 
 class RequestWorker:
     request = "a request"
@@ -193,7 +190,7 @@ def looked_after(nursery, errors, monkeypatch, profiles):
     async def learn(held_for, nursery=nursery):
         monkeypatch.setattr(queue_module, "MAX_DELAY", held_for)
         # What is prompt on a loaded computer is not for a test to know.
-        monkeypatch.setattr(coalescing_module, "MAX_DELAY", LIMIT)
+        monkeypatch.setattr(coalescing_module, "MAX_DELAY", PATIENCE)
         transport = Kernel()
         answers = AnswerQueue(transport, 1000, errors.append)
         nursery.start_soon(answers.run)
@@ -210,7 +207,7 @@ def looked_after(nursery, errors, monkeypatch, profiles):
 
 
 async def test_a_notification_leaves_with_the_answer_of_a_method_that_has_been_prompt(looked_after, profiles):
-    answers, transport = await looked_after(held_for=LIMIT)
+    answers, transport = await looked_after(held_for=PATIENCE)
     for _ in range(3):
         await trio.to_thread.run_sync(requested, answers, profiles["tick"], b"12", b"3")
     assert transport.sizes == [9, 9, 9]
@@ -219,7 +216,7 @@ async def test_a_notification_leaves_with_the_answer_of_a_method_that_has_been_p
 async def test_a_notification_of_a_method_that_goes_on_waits_for_a_moment_only(looked_after, profiles):
     answers, transport = await looked_after(held_for=0.01)
     await trio.to_thread.run_sync(partial(requested, answers, profiles["tick"], b"going", answer=b""))
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(PATIENCE):
         while transport.taken != b"going":
             await trio.sleep(0.001)
         # Nothing comes any more, so nobody looks any more.
@@ -228,7 +225,7 @@ async def test_a_notification_of_a_method_that_goes_on_waits_for_a_moment_only(l
 
 
 async def test_others_do_not_wait_for_an_answer(looked_after, profiles):
-    answers, transport = await looked_after(held_for=LIMIT)
+    answers, transport = await looked_after(held_for=PATIENCE)
     # A method that is not known to be prompt, a thread that carries out nothing, and the thread of Trio.
     await trio.to_thread.run_sync(partial(requested, answers, profiles["other"], b"1", answer=b""))
     await wait_all_tasks_blocked()
@@ -243,7 +240,7 @@ async def test_others_do_not_wait_for_an_answer(looked_after, profiles):
 
 async def test_what_waits_is_sent_when_nobody_looks_after_it_any_more(looked_after, profiles):
     async with trio.open_nursery() as nursery:
-        answers, transport = await looked_after(LIMIT, nursery)
+        answers, transport = await looked_after(PATIENCE, nursery)
         await trio.to_thread.run_sync(partial(requested, answers, profiles["tick"], b"held", answer=b""))
         await wait_all_tasks_blocked()
         assert transport.taken == b""

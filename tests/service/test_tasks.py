@@ -128,9 +128,8 @@ async def test_a_method_that_waits_does_not_hold_up_those_behind_it(known):
         )
         early = await answers(peer, 3)
         assert early.keys() == {"0", "2", "4"}
-        await (
-            trio.testing.wait_all_tasks_blocked()
-        )  # a method that suspended the last time starts in a task of its own
+        # A method that suspended the last time starts in a task of its own.
+        await trio.testing.wait_all_tasks_blocked()
         assert sorted(service.began) == ["a", "b", "c", "d", "e"]
         service.gate.set()
         late = await answers(peer, 2)
