@@ -129,14 +129,16 @@ def _read(channel: paramiko.Channel, deadline: float) -> tuple[bytes, bytes]:
         selector.register(channel, selectors.EVENT_READ)
         while True:
             has_ended = channel.eof_received or channel.closed  # before the data, which precedes the end
+            if not has_ended and time.monotonic() >= deadline:
+                raise TimeoutError  # also if there is always more to read
             if channel.recv_ready():
                 output += channel.recv(_PIECE)
             elif channel.recv_stderr_ready():
                 errors += channel.recv_stderr(_PIECE)
             elif has_ended:
                 return bytes(output), bytes(errors)
-            elif not selector.select(max(0.0, deadline - time.monotonic())):
-                raise TimeoutError
+            else:
+                selector.select(max(0.0, deadline - time.monotonic()))
 
 
 def _lines(data: bytes) -> list[str]:

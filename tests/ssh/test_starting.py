@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
 
 from msl_network_trio import ConnectTimeout, ssh
+from msl_network_trio.ssh.executing import _read
 from msl_network_trio.ssh.starting import _as_text, _quoted
 from msl_network_trio.sync import LinkedClient, connect
 from tests.interop.reference import free_port
@@ -277,6 +280,26 @@ def test_a_command_that_does_not_end_is_an_error(client):
     with pytest.raises(ssh.RemoteCommandError, match="'sleep' has not ended within 0.2 s"):
         ssh.exec_command(client, "sleep 30", timeout=0.2)
     assert client.get_transport() is None
+
+
+def test_a_command_whose_output_never_pauses_does_not_outlast_the_timeout():
+    class Flood:
+        eof_received = closed = False
+        pieces = iter(range(1000))
+
+        def __init__(self, sock):
+            self.fileno = sock.fileno
+
+        def recv_ready(self):
+            return True
+
+        def recv(self, size):
+            assert next(self.pieces, None) is not None, "it reads on"
+            return b"y"
+
+    one, other = socket.socketpair()
+    with one, other, pytest.raises(TimeoutError):
+        _read(Flood(one), time.monotonic())
 
 
 def test_a_connection_that_is_lost_is_an_error(client):
