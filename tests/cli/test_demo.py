@@ -13,6 +13,7 @@ import pytest
 
 from msl_network_trio import connect
 from msl_network_trio.exceptions import ConnectError
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.interop
 
@@ -29,7 +30,7 @@ def run_demo(home: Path, *options: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PATIENCE,
         env=environment(home),
         check=False,
     )
@@ -70,7 +71,7 @@ async def test_the_kept_demo_can_be_used_until_ctrl_c(tmp_path):
             assert await math.add(1, 2) == 3
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
-        assert process.wait(20) == 0, rest
+        assert process.wait(PATIENCE) == 0, rest
         assert "Done" in rest
         assert "Traceback" not in rest
         with pytest.raises(ConnectError):
@@ -78,7 +79,7 @@ async def test_the_kept_demo_can_be_used_until_ctrl_c(tmp_path):
     finally:
         if process.poll() is None:
             process.kill()
-        process.wait(10)
+        process.wait(PATIENCE)
         process.stdout.close()
 
 

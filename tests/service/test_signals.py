@@ -190,7 +190,7 @@ async def test_a_shutdown_handler_that_hangs_for_another_reason_ends_at_the_seco
         await it.wait_for("OUTPUT OFF")
         it.process.send_signal(signal.SIGTERM)
         # A signal is lost if the one before has not been handled yet, so send more until the program has ended.
-        with trio.move_on_after(30):
+        with trio.move_on_after(PATIENCE):
             while it.process.poll() is None:
                 it.process.send_signal(signal.SIGTERM)
                 await trio.sleep(0.01)

@@ -59,7 +59,7 @@ def script(tmp_path: Path, pids: Path):
     return make
 
 
-def start(sshd: Sshd, path: object, timeout: float = 30, **kwargs):
+def start(sshd: Sshd, path: object, timeout: float = PATIENCE, **kwargs):
     ssh.start_manager(
         f"{sshd.user}@127.0.0.1", str(path), timeout=timeout, paramiko_kwargs=sshd.arguments, **kwargs
     )
@@ -78,7 +78,7 @@ def test_a_manager_with_a_service_runs_when_the_function_returns(sshd, script):
     port = free_port()
     path = script(WITH_SERVICE)
     start(sshd, path, port=port, disable_tls=True)
-    with LinkedClient("Echo", port=port, disable_tls=True, timeout=20) as link:
+    with LinkedClient("Echo", port=port, disable_tls=True, timeout=PATIENCE) as link:
         assert link.echo(1) == [[1], {}]
     assert "Network Manager running on" in Path(f"{path}.log").read_text()
 
@@ -262,7 +262,7 @@ def test_the_lines_of_the_output_are_returned_also_if_the_exit_status_is_not_0(c
 def test_much_output_on_both_streams_is_read(client):
     bulk = "head -c 3000000 /dev/zero | tr '\\0' x"
     with pytest.raises(ssh.RemoteCommandError) as caught:
-        ssh.exec_command(client, f"{bulk}; ({bulk}) >&2", timeout=30)
+        ssh.exec_command(client, f"{bulk}; ({bulk}) >&2", timeout=PATIENCE)
     assert len(caught.value.output[0]) == 3_000_000
     assert client.get_transport() is None
 
@@ -304,4 +304,4 @@ def test_a_command_whose_output_never_pauses_does_not_outlast_the_timeout():
 
 def test_a_connection_that_is_lost_is_an_error(client):
     with pytest.raises(ssh.SSHError, match="was lost while the remote command 'kill' ran"):
-        ssh.exec_command(client, "kill -9 $PPID", timeout=10)
+        ssh.exec_command(client, "kill -9 $PPID", timeout=PATIENCE)
