@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 import msl_network_trio
 
 PACKAGE = Path(msl_network_trio.__file__).parent
@@ -60,11 +58,17 @@ def layer(module: str) -> int:
     return LAYERS.index(folder or LAYERS_OF_MODULES.get(module, "base"))
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the full names of all imports of a file, in functions and for type checkers too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@cache
+def nodes(module: str) -> list[ast.AST]:
+    """Return all nodes of the syntax tree of a module; the first one is the tree."""
+    return list(ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))))
+
+
+def imports(module: str) -> Iterator[str]:
+    """Yield the full names of all imports of a module, in functions and for type checkers too."""
+    for node in nodes(module):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import"
+            assert node.level == 0, f"{module} has a relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -73,7 +77,7 @@ def imports(path: Path) -> Iterator[str]:
 def ours(module: str) -> set[str]:
     """Return the modules of the package that a module imports."""
     found = set()
-    for name in imports(modules()[module]):
+    for name in imports(module):
         package, _, rest = name.partition(".")
         if package == "msl_network_trio":
             while rest not in modules() and rest:
@@ -98,10 +102,9 @@ def circles() -> list[list[str]]:
     return sorted(map(list, groups))
 
 
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_a_module_imports_only_from_its_own_layer_and_those_below(module):
-    above = {name for name in ours(module) if layer(name) > layer(module)}
-    assert not above
+def test_a_module_imports_only_from_its_own_layer_and_those_below():
+    above = {(module, name) for module in modules() for name in ours(module) if layer(name) > layer(module)}
+    assert above == set()
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -112,35 +115,37 @@ TYPES_OF_VIEWS = {"client.client", "client.link", "client.linked_client", "clien
 """The modules that name, by the package, the types of the blocking forms of their classes."""
 
 
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_a_module_imports_the_package_itself_only_to_name_types_of_the_blocking_api(module):
+def test_a_module_imports_the_package_itself_only_to_name_types_of_the_blocking_api():
     # The package may import every layer, so this would be a way around the layers.
-    tree = ast.parse(modules()[module].read_text(encoding="utf-8"))
-    for_types = {
-        id(node)
-        for block in tree.body
-        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
-        for node in ast.walk(block)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import) and "msl_network_trio" in {alias.name for alias in node.names}:
-            assert module in TYPES_OF_VIEWS
-            assert id(node) in for_types
-            used = {ast.unparse(name) for name in ast.walk(tree) if isinstance(name, ast.Attribute)}
-            used = {name for name in used if name.startswith("msl_network_trio.") and name.count(".") == 2}
-            assert all(name.startswith("msl_network_trio.sync.") for name in used)
+    importing = {module for module in modules() if "msl_network_trio" in imports(module)}
+    assert importing <= TYPES_OF_VIEWS
+    for module in importing:
+        tree = nodes(module)[0]
+        for_types = {
+            id(node)
+            for block in tree.body
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+            for node in ast.walk(block)
+        }
+        for node in nodes(module):
+            if isinstance(node, ast.Import) and "msl_network_trio" in {alias.name for alias in node.names}:
+                assert id(node) in for_types, module
+        used = {ast.unparse(name) for name in nodes(module) if isinstance(name, ast.Attribute)}
+        used = {name for name in used if name.startswith("msl_network_trio.") and name.count(".") == 2}
+        assert all(name.startswith("msl_network_trio.sync.") for name in used), module
 
 
-@pytest.mark.parametrize("module", [name for name in sorted(modules()) if LAYERS[layer(name)] in PURE])
-def test_the_protocol_does_no_io(module):
-    roots = {name.partition(".")[0] for name in imports(modules()[module])}
-    assert not roots & {"trio", "socket", "ssl", "asyncio", "threading", "selectors"}
+def test_the_protocol_does_no_io():
+    for module in modules():
+        if LAYERS[layer(module)] in PURE:
+            roots = {name.partition(".")[0] for name in imports(module)}
+            assert not roots & {"trio", "socket", "ssl", "asyncio", "threading", "selectors"}, module
 
 
 def test_no_module_has_a_lock_that_a_fork_would_leave_locked():
     # A fork copies the lock, but not the thread that holds it.
-    for module, path in modules().items():
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for module in modules():
+        for node in nodes(module)[0].body:
             if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
                 assert "Lock" not in ast.unparse(node.value.func), module
 
@@ -149,16 +154,16 @@ CONFIGURE_LOGGING = {"logger", "manager.logs", "cli.demo", "service.logging_leve
 """The modules that may use `logging.getLogger`: the first wraps it, the others configure it."""
 
 
-@pytest.mark.parametrize("module", sorted(modules().keys() - CONFIGURE_LOGGING))
-def test_a_module_logs_only_with_a_logger_that_never_raises(module):
+def test_a_module_logs_only_with_a_logger_that_never_raises():
     # A bare logger raises what a handler of the program raises, which would cost a reply or a connection.
     writing = {"getLogger", "debug", "info", "warning", "warn", "error", "exception", "critical", "log"}
-    for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            names = {alias.name for alias in node.names}
-            assert node.module != "logging" or not names & {*writing, "Logger"}
-        elif isinstance(node, ast.Attribute):
-            assert not (node.attr in writing and ast.unparse(node.value) == "logging"), ast.unparse(node)
+    for module in modules().keys() - CONFIGURE_LOGGING:
+        for node in nodes(module):
+            if isinstance(node, ast.ImportFrom):
+                names = {alias.name for alias in node.names}
+                assert node.module != "logging" or not names & {*writing, "Logger"}, module
+            elif isinstance(node, ast.Attribute) and node.attr in writing:
+                assert ast.unparse(node.value) != "logging", module
 
 
 def test_importing_the_protocol_does_not_bring_trio_in():

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
-
 import msl_network_trio
 
 PACKAGE = Path(msl_network_trio.__file__).parent
@@ -49,18 +47,18 @@ LISTED = table("Modules without a test file of their own name")
 DESCRIBED = table("Test files without a module of their name")
 
 
-@pytest.mark.parametrize("module", sorted(modules() | LISTED.keys()))
-def test_a_module_has_a_test_file_of_its_name_or_is_listed(module):
-    assert module in modules(), "tests/README.md lists a module that does not exist"
-    if own_test(module) in test_files():
-        assert module not in LISTED, f"tests/README.md lists it, and there is {own_test(module)}"
-    else:
-        assert module in LISTED, "add a test file of its name, or a row to tests/README.md"
-        assert LISTED[module] in test_files()
+def test_a_module_has_a_test_file_of_its_name_or_is_listed():
+    files = test_files()
+    without = {module for module in modules() if own_test(module) not in files}
+    assert without - LISTED.keys() == set(), "add a test file of its name, or a row to tests/README.md"
+    assert LISTED.keys() - modules() == set(), "tests/README.md lists a module that does not exist"
+    assert LISTED.keys() - without == set(), "tests/README.md lists a module that has a test file of its name"
+    assert set(LISTED.values()) - files == set(), "tests/README.md names a test file that does not exist"
 
 
-@pytest.mark.parametrize("path", sorted(test_files() | DESCRIBED.keys()))
-def test_a_test_file_has_the_name_of_a_module_or_is_described(path):
-    assert path in test_files(), "tests/README.md describes a test file that does not exist"
-    is_own = path in {own_test(module) for module in modules()}
-    assert is_own != (path in DESCRIBED), "describe it in tests/README.md, unless it has the name of a module"
+def test_a_test_file_has_the_name_of_a_module_or_is_described():
+    files = test_files()
+    own = {own_test(module) for module in modules()}
+    assert DESCRIBED.keys() - files == set(), "tests/README.md describes a file that does not exist"
+    assert files - own - DESCRIBED.keys() == set(), "describe it in tests/README.md"
+    assert DESCRIBED.keys() & own == set(), "tests/README.md describes a file that has the name of a module"
