@@ -14,9 +14,10 @@ from typing import Protocol
 import attrs
 import trio
 
+from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.logger import get_logger
 from msl_network_trio.transport.base import Stream
-from msl_network_trio.transport.tcp import TcpStream
+from msl_network_trio.transport.tcp import TcpStream, error_text
 from msl_network_trio.transport.tcp_connect import detach_socket
 from msl_network_trio.transport.tls_handshake import TlsServer
 
@@ -59,8 +60,8 @@ class Listener(Protocol):
         """Accept connections until cancelled, and then close the listener.
 
         Args:
-            handle: Handles a connection, in a task of its own. It opens or closes the connection, and raises
-                no `Exception`.
+            handle: Handles a connection, in a task of its own. It must call `IncomingConnection.open`, which
+                closes the connection if it fails, and raise no `Exception`.
             nursery: The nursery of these tasks, which may outlive the listener.
         """
 
@@ -103,7 +104,13 @@ async def _accept(handle: ConnectionHandler, stream: trio.SocketStream) -> None:
 
 
 async def _open(sock: socket.socket, tls: TlsServer | None) -> TcpStream:
-    return TcpStream(sock) if tls is None else await tls.accept(sock)
+    if tls is not None:
+        return await tls.accept(sock)
+    try:
+        return TcpStream(sock)
+    except OSError as error:  # as in _accept()
+        sock.close()
+        raise ConnectionLost(error_text(error)) from error
 
 
 async def listen_tcp(host: str | None, port: int) -> TcpListener:

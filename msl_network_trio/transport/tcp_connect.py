@@ -35,20 +35,28 @@ async def open_socket(host: str, port: int, *, purpose: str = "") -> socket.sock
     try:
         if "\0" in host:
             raise ValueError("There is no such host")  # the resolver would use the part before the NUL
-        stream = await trio.open_tcp_stream(strip_brackets(host), port)
+        return detach_socket(await trio.open_tcp_stream(strip_brackets(host), port))
     except BaseExceptionGroup as group:  # of Trio's nursery
         raise plain(group) from None
     except (OSError, ValueError) as error:  # ValueError: an invalid host name
         raise ConnectError(f"{_dial_reason(error)}\n{cannot_connect(host, port, purpose)}") from error
-    return detach_socket(stream)
 
 
 def detach_socket(stream: trio.SocketStream) -> socket.socket:
-    """Return the socket of a Trio stream, non-blocking, with TCP_NODELAY (by Trio) and keepalive."""
+    """Return the socket of a Trio stream, non-blocking, with TCP_NODELAY (by Trio) and keepalive.
+
+    Raises:
+        OSError: The peer has reset the connection already, where options cannot be set then (macOS). The
+            socket is closed.
+    """
     trio_socket = stream.socket
     sock = socket.socket(trio_socket.family, trio_socket.type, trio_socket.proto, fileno=trio_socket.detach())
-    sock.setblocking(False)
-    liveness.detect_dead_peer(sock)
+    try:
+        sock.setblocking(False)
+        liveness.detect_dead_peer(sock)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

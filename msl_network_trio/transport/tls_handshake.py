@@ -126,13 +126,13 @@ async def accept_tls(
         raise ConnectionLost(error_text(error)) from error
     try:
         await _do_handshake(sock, lock, limit)
+        return TlsStream(sock)
     except OSError as error:
         sock.close()
         raise ConnectionLost(error_text(error)) from error
     except BaseException:
         sock.close()
         raise
-    return TlsStream(sock)
 
 
 async def _do_handshake(

@@ -18,7 +18,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from msl_network_trio.dialing.trust import client_context
 from msl_network_trio.exceptions import ConnectError, ConnectionLost
-from msl_network_trio.transport import tcp, tls, tls_handshake
+from msl_network_trio.transport import listening, liveness, tcp, tls, tls_handshake
 from msl_network_trio.transport.tcp import TcpStream
 from msl_network_trio.transport.tcp_connect import cannot_connect, detach_socket, open_socket, open_tcp
 from msl_network_trio.transport.tls import TlsStream
@@ -1258,7 +1258,62 @@ async def test_ctrl_c_between_dialling_and_tls_closes_the_socket():
     assert context.sock.fileno() == -1
 
 
+@pytest.fixture
+def reset_at_once(monkeypatch):
+    """Sockets whose options cannot be set any more, as on macOS after a reset; yields them."""
+    sockets = []
+
+    def fail(sock):
+        sockets.append(sock)
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(liveness, "detect_dead_peer", fail)
+    return sockets
+
+
+async def test_a_connection_that_is_reset_at_once_is_a_connect_error(reset_at_once):
+    async with serving() as server:
+        with pytest.raises(ConnectError, match="Invalid argument"):
+            await open_tcp("127.0.0.1", server.port)
+    assert [sock.fileno() for sock in reset_at_once] == [-1]
+
+
 # ---- accepting ----
+
+
+class ResetSocket(socket.socket):
+    """A socket without a local address, as on macOS after a reset."""
+
+    def getsockname(self):
+        raise OSError(22, "Invalid argument")
+
+
+async def test_a_peer_that_is_gone_when_its_stream_is_made_is_lost():
+    sock = ResetSocket()
+    with pytest.raises(ConnectionLost, match="Invalid argument"):
+        await listening._open(sock, None)
+    assert sock.fileno() == -1
+
+
+async def test_a_peer_that_is_gone_after_the_tls_handshake_is_lost(monkeypatch):
+    monkeypatch.setattr(ssl.SSLSocket, "getsockname", ResetSocket.getsockname, raising=False)
+    with trio.fail_after(LIMIT):
+        async with waiting_to_accept() as (sock, peer), trio.open_nursery() as nursery:
+            client = trio.SSLStream(peer, trust(), server_hostname="localhost")
+            nursery.start_soon(client.do_handshake)
+            with pytest.raises(ConnectionLost, match="Invalid argument"):
+                await accept_tls(sock, ordinary().server_context(ssl.TLSVersion.TLSv1_2))
+
+
+async def test_a_peer_that_is_gone_before_it_is_accepted_is_closed(reset_at_once):
+    listener = await listening.listen_tcp("127.0.0.1", 0)
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listener.serve, pytest.fail, nursery)
+            async with await trio.open_tcp_stream("127.0.0.1", listener.port) as peer:
+                assert await peer.receive_some() == b""
+            nursery.cancel_scope.cancel()
+    assert [sock.fileno() for sock in reset_at_once] == [-1]
 
 
 @contextlib.asynccontextmanager
