@@ -185,7 +185,7 @@ def requested(answers, profile, *lines, answer=b"answer"):
 
 @pytest.fixture
 def looked_after(nursery, errors, monkeypatch, profiles):
-    """Return an answers that has learned that notifications may wait, and what it writes to."""
+    """Return a function that makes a queue that delays notifications, and its stream."""
 
     async def learn(held_for, nursery=nursery):
         monkeypatch.setattr(queue_module, "MAX_DELAY", held_for)

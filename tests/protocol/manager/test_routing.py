@@ -340,7 +340,7 @@ def test_a_service_that_comes_back_is_asked_but_not_linked_and_not_answerable_fo
     assert [line["result"] for line in read(client)] == ["mine"]
 
 
-def test_a_service_that_phase_itself_or_another_is_told_like_a_client(network):
+def test_a_service_that_asks_itself_or_another_is_told_like_a_client(network):
     one, two = network.peer("One", "service"), network.peer("Two", "service")
     network.send(one, request("One", "e", uid="a"), request("Two", "e", uid="b"))
     raw(one)
@@ -482,7 +482,7 @@ def test_who_waits_for_a_reply_that_cannot_be_decoded_is_told(network, name):
     ("requester", "uid"),
     [(b"nobody", b"a"), (b"C[vm:2]", b"x"), (b"C[vm:2]", b"\\ud800"), (b"C[vm:3]", b"a")],
 )
-def test_a_reply_that_cannot_be_decoded_and_nobody_phase_reaches_nobody(network, requester, uid):
+def test_a_reply_that_cannot_be_decoded_and_nobody_awaits_reaches_nobody(network, requester, uid):
     service, client, other = network.peer("Echo", "service"), network.peer(), network.peer("Other", "service")
     network.send(client, request("Echo", "e", uid="a"))
     network.send(
