@@ -428,29 +428,28 @@ async def test_when_cancelled_it_answers_everybody_and_says_goodbye(service):
     assert service.ended == 1
 
 
-async def test_when_cancelled_it_lets_plain_methods_end(service):
+async def answer_after_cancellation(service: Instrument, attribute: str) -> dict[str, Any]:
+    """Return the answer to a request that a thread is handling when the Service is cancelled."""
     async with running(service) as peer:
-        uid = await peer.request("wait", 5)
-        await entered(service)
-        peer.scope.cancel()
-        await wait_all_tasks_blocked()
-        service.gate.set()
-        answer = await peer.answer()
-        assert (answer["uid"], answer["result"]) == (uid, 5)
-        await peer.expect_goodbye()
-
-
-async def test_what_a_thread_hands_over_too_late_is_refused(service):
-    async with running(service) as peer:
-        uid = await peer.request("pass_on", 5)
+        uid = await peer.request(attribute, 5)
         await entered(service)
         peer.scope.cancel()
         await wait_all_tasks_blocked()
         service.gate.set()
         answer = await peer.answer()
         assert answer["uid"] == uid
-        assert "has ended before 'pass_on' did" in answer["message"]
         await peer.expect_goodbye()
+    return answer
+
+
+async def test_when_cancelled_it_lets_plain_methods_end(service):
+    answer = await answer_after_cancellation(service, "wait")
+    assert answer["result"] == 5
+
+
+async def test_what_a_thread_hands_over_too_late_is_refused(service):
+    answer = await answer_after_cancellation(service, "pass_on")
+    assert "has ended before 'pass_on' did" in answer["message"]
 
 
 async def test_a_callable_that_a_thread_finds_too_late_is_refused():
@@ -463,16 +462,8 @@ async def test_a_callable_that_a_thread_finds_too_late_is_refused():
 
     service = Computed()
     service.ignore_attributes("found")  # which would wait in the identity
-    async with running(service) as peer:
-        uid = await peer.request("found", 5)
-        await entered(service)
-        peer.scope.cancel()
-        await wait_all_tasks_blocked()
-        service.gate.set()
-        answer = await peer.answer()
-        assert answer["uid"] == uid
-        assert "has ended before 'found' did" in answer["message"]
-        await peer.expect_goodbye()
+    answer = await answer_after_cancellation(service, "found")
+    assert "has ended before 'found' did" in answer["message"]
 
 
 def test_what_a_thread_hands_over_when_trio_has_ended_is_dropped(service, brief):
