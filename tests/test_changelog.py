@@ -22,7 +22,7 @@ def fault(name: str, text: str) -> str:
     """Return what is wrong with a fragment; empty if it is well-formed."""
     if NAME.fullmatch(name) is None:
         return "the name is not ISSUE.TYPE.md or +SLUG.TYPE.md"  # towncrier would ignore the file
-    if not re.fullmatch(r"[A-Z`]\S.*[.)]\n", text, re.DOTALL):
+    if not re.fullmatch(r"[A-Z`].*[.)]\n", text, re.DOTALL):
         return "the content is not a paragraph of full sentences"
     if "\n\n" in text:
         return "the content has more than one paragraph"
