@@ -1259,7 +1259,7 @@ async def test_ctrl_c_between_dialling_and_tls_closes_the_socket():
 
 
 @pytest.fixture
-def reset_at_once(monkeypatch):
+def sockets_without_options(monkeypatch):
     """Sockets whose options cannot be set any more, as on macOS after a reset; yields them."""
     sockets = []
 
@@ -1271,11 +1271,11 @@ def reset_at_once(monkeypatch):
     return sockets
 
 
-async def test_a_connection_that_is_reset_at_once_is_a_connect_error(reset_at_once):
+async def test_a_connection_that_is_sockets_without_options_is_a_connect_error(sockets_without_options):
     async with serving() as server:
         with pytest.raises(ConnectError, match="Invalid argument"):
             await open_tcp("127.0.0.1", server.port)
-    assert [sock.fileno() for sock in reset_at_once] == [-1]
+    assert [sock.fileno() for sock in sockets_without_options] == [-1]
 
 
 # ---- accepting ----
@@ -1305,7 +1305,7 @@ async def test_a_peer_that_is_gone_after_the_tls_handshake_is_lost(monkeypatch):
                 await accept_tls(sock, ordinary().server_context(ssl.TLSVersion.TLSv1_2))
 
 
-async def test_a_peer_that_is_gone_before_it_is_accepted_is_closed(reset_at_once):
+async def test_a_peer_that_is_gone_before_it_is_accepted_is_closed(sockets_without_options):
     listener = await listening.listen_tcp("127.0.0.1", 0)
     with trio.fail_after(LIMIT):
         async with trio.open_nursery() as nursery:
@@ -1313,7 +1313,7 @@ async def test_a_peer_that_is_gone_before_it_is_accepted_is_closed(reset_at_once
             async with await trio.open_tcp_stream("127.0.0.1", listener.port) as peer:
                 assert await peer.receive_some() == b""
             nursery.cancel_scope.cancel()
-    assert [sock.fileno() for sock in reset_at_once] == [-1]
+    assert [sock.fileno() for sock in sockets_without_options] == [-1]
 
 
 @contextlib.asynccontextmanager
