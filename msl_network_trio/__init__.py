@@ -24,6 +24,7 @@ from msl_network_trio.exceptions import (
     DatabaseError,
     HandshakeError,
     LinkBroken,
+    LockLost,
     ManagerError,
     NetworkError,
     PrivateAttribute,
@@ -32,6 +33,7 @@ from msl_network_trio.exceptions import (
     ReplyTimeout,
     ServiceLost,
     StreamCorrupted,
+    Unanswered,
 )
 from msl_network_trio.protocol.messages import Notification
 
@@ -62,6 +64,7 @@ __all__ = [
     "Link",
     "LinkBroken",
     "LinkedClient",
+    "LockLost",
     "Manager",
     "ManagerError",
     "NetworkError",
@@ -77,6 +80,7 @@ __all__ = [
     "ServiceLost",
     "StreamCorrupted",
     "TerminalPrompts",
+    "Unanswered",
     "connect",
     "dropped",
     "filter_client_connect_kwargs",

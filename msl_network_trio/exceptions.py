@@ -52,12 +52,15 @@ class DatabaseError(NetworkError, OSError):
     """The database of a Manager is locked, damaged or not a database."""
 
 
-class ConnectionLost(NetworkError, ConnectionAbortedError):
-    """The connection ended before the reply, or was closed when the request was made.
+class Unanswered(NetworkError):
+    """A request has no answer: the connection, the Service, the time or the room in the queue was lacking.
+
+    Base class of `ConnectionLost`, `ServiceLost`, `ReplyTimeout` and `BacklogFull`. A measurement loop can
+    catch it and continue, unlike `RemoteError` and `AuthenticationError`, which are not derived from it.
 
     Attributes:
-        may_have_run: False: the request was never written, so it was not executed.
-            True: it was written, and may have been executed.
+        may_have_run: False: the request was certainly not executed, and may be made again. True: it was
+            written to the Manager, and may have been executed, or may still be.
     """
 
     def __init__(self, message: str, *, may_have_run: bool = False) -> None:
@@ -65,7 +68,16 @@ class ConnectionLost(NetworkError, ConnectionAbortedError):
         self.may_have_run = may_have_run
 
 
-class ReplyTimeout(NetworkError, TimeoutError):
+class ConnectionLost(Unanswered, ConnectionAbortedError):
+    """The connection ended before the reply, or was closed when the request was made.
+
+    Attributes:
+        may_have_run: False: the request was never written, so it was not executed.
+            True: it was written, and may have been executed.
+    """
+
+
+class ReplyTimeout(Unanswered, TimeoutError):
     """No reply was received within ``timeout``. The request is abandoned; the connection stays open.
 
     Attributes:
@@ -85,15 +97,18 @@ class ReplyTimeout(NetworkError, TimeoutError):
         seconds: float = 0.0,
         may_have_run: bool = True,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, may_have_run=may_have_run)
         self.service = service
         self.attribute = attribute
         self.seconds = seconds
-        self.may_have_run = may_have_run
 
 
-class BacklogFull(NetworkError, BufferError):
-    """More than ``max_unsent`` bytes are queued, and the request was made with ``asynchronous=True``."""
+class BacklogFull(Unanswered, BufferError):
+    """More than ``max_unsent`` bytes are queued, and the request was made with ``asynchronous=True``.
+
+    Attributes:
+        may_have_run: False.
+    """
 
 
 class RemoteError(NetworkError, RuntimeError):
@@ -169,7 +184,7 @@ class ManagerError(RemoteError):
         return super()._lines(shown, tuple(map(visible, lines)))
 
 
-class ServiceLost(NetworkError, RuntimeError):
+class ServiceLost(Unanswered, RuntimeError):
     """The Service is not, or no longer, connected to the Manager.
 
     Attributes:
@@ -182,10 +197,24 @@ class ServiceLost(NetworkError, RuntimeError):
     def __init__(
         self, message: str, *, service: str = "", attribute: str = "", may_have_run: bool = True
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, may_have_run=may_have_run)
         self.service = service
         self.attribute = attribute
-        self.may_have_run = may_have_run
+
+
+class LockLost(NetworkError, RuntimeError):
+    """A lock was lost together with the connection or the Service; other clients may use the Service.
+
+    It is no `Unanswered`, so that a loop that catches those does not continue without the lock. Nothing was
+    sent.
+
+    Attributes:
+        service: Name of the Service.
+    """
+
+    def __init__(self, message: str, *, service: str = "") -> None:
+        super().__init__(message)
+        self.service = service
 
 
 class LinkBroken(NetworkError, AttributeError):

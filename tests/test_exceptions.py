@@ -29,6 +29,7 @@ ERRORS = [
         (exc.RemoteError, [RuntimeError]),
         (exc.ManagerError, [exc.RemoteError, RuntimeError]),
         (exc.ServiceLost, [RuntimeError]),
+        (exc.LockLost, [RuntimeError]),
         (exc.LinkBroken, [AttributeError]),
         (exc.HandshakeError, [exc.ProtocolError, exc.ConnectError]),
         (exc.StreamCorrupted, [exc.ProtocolError, exc.ConnectionLost]),
@@ -38,6 +39,26 @@ def test_every_error_is_what_the_reference_raises(error, bases):
     assert issubclass(error, exc.NetworkError)
     for base in bases:
         assert issubclass(error, base)
+
+
+def test_unanswered_is_the_base_of_all_errors_with_may_have_run_and_of_no_other():
+    unanswered = {error for error in ERRORS if issubclass(error, exc.Unanswered)}
+    assert unanswered == {
+        exc.Unanswered,
+        exc.ConnectionLost,
+        exc.StreamCorrupted,
+        exc.ServiceLost,
+        exc.ReplyTimeout,
+        exc.BacklogFull,
+    }
+    assert {error for error in ERRORS if hasattr(error("x"), "may_have_run")} == unanswered
+
+
+def test_what_an_error_says_if_it_is_not_told_whether_the_request_may_have_run():
+    assert [
+        error("x").may_have_run
+        for error in (exc.Unanswered, exc.ConnectionLost, exc.BacklogFull, exc.ServiceLost, exc.ReplyTimeout)
+    ] == [False, False, False, True, True]
 
 
 def test_every_error_is_exported():
