@@ -15,6 +15,7 @@ from msl_network_trio.dialing import address
 from msl_network_trio.dialing.dialers import DIALERS, Target
 from msl_network_trio.dialing.local_identity import language, operating_system
 from msl_network_trio.dialing.prompts import Credentials, Prompts, TerminalPrompts
+from msl_network_trio.dialing.reconnect import Reconnect, as_reconnect
 from msl_network_trio.hidden import Hidden, reveal
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.validators import (
@@ -100,6 +101,7 @@ class Settings(Target):
     unresponsive_after: float | None = attrs.field(default=60, validator=optional(arguments.seconds))
     max_unsent: int = attrs.field(default=64 * 1024 * 1024, validator=converted(arguments.size))
     max_unhandled: int = attrs.field(default=MAX_UNHANDLED, validator=converted(arguments.size))
+    reconnect: Reconnect | None = attrs.field(default=None, validator=converted(as_reconnect))
 
     def __attrs_post_init__(self) -> None:
         if address.is_url(self.host):
