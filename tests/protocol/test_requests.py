@@ -155,7 +155,7 @@ def test_the_phases_of_a_request_follow_the_table(peer, before, event, after):
 
 
 def test_the_table_of_phases_is_that_of_the_docstring():
-    rows = re.findall(r"^ +([A-Z, ]+?)  +([A-Z]+)  ", Phase.__doc__, re.MULTILINE)
+    rows = re.findall(r"^ *([A-Z, ]+?)  +([A-Z]+)  ", Phase.__doc__, re.MULTILINE)
     documented = {(Phase[old], Phase[new]) for olds, new in rows for old in olds.split(", ")}
     [table] = [
         mark.args[1]
