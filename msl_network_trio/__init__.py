@@ -35,7 +35,7 @@ from msl_network_trio.exceptions import (
     StreamCorrupted,
     Unanswered,
 )
-from msl_network_trio.protocol.messages import Notification
+from msl_network_trio.protocol.messages import Gap, Notification
 
 if TYPE_CHECKING:
     from msl_network_trio import sync as sync
@@ -59,6 +59,7 @@ __all__ = [
     "ConnectTimeout",
     "ConnectionLost",
     "DatabaseError",
+    "Gap",
     "Gateway",
     "HandshakeError",
     "Link",

@@ -30,7 +30,7 @@ from msl_network_trio.logger import get_logger
 from msl_network_trio.parking import RESUME
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol, Event
-from msl_network_trio.protocol.messages import NotificationBatch
+from msl_network_trio.protocol.messages import ManagerNotice, NotificationBatch
 from msl_network_trio.protocol.requests import Request
 from msl_network_trio.transport.base import Stream
 
@@ -48,6 +48,9 @@ class ConnectionOwner(Protocol):
 
     def take_notifications(self, batch: NotificationBatch) -> None:
         """Take notifications of a Service from the reader; must not wait."""
+
+    def take_notice(self, notice: ManagerNotice) -> None:
+        """Take a notice of the Manager from the reader, in the order of the wire; must not wait."""
 
     def connection_ended(self, reason: ConnectionLost) -> None:
         """Take the reason for the end, after every request is settled; must not wait."""
@@ -236,7 +239,7 @@ class Connection:
                     elif isinstance(event, Request):
                         event.wake()
                     else:
-                        self._dispatch_notifications(event)
+                        self._dispatch_unrequested(event)
                 event = None  # a reply must not be kept alive while nothing is received
             if protocol.outbox.unsent or queue.waiting:
                 queue.schedule_flush()
@@ -267,13 +270,17 @@ class Connection:
                 event.wake()
             elif isinstance(event, NotificationBatch):
                 self._owner.take_notifications(event)
+            elif isinstance(event, ManagerNotice):
+                self._owner.take_notice(event)
         return lend
 
-    def _dispatch_notifications(self, event: Event) -> None:
-        """Number notifications, which on a shared connection happens under the lock, and pass them on."""
+    def _dispatch_unrequested(self, event: Event) -> None:
+        """Number notifications, which on a shared connection happens under the lock, and pass events on."""
         if isinstance(event, NotificationBatch):
             self.mailboxes.number(event)
             self._owner.take_notifications(event)
+        elif isinstance(event, ManagerNotice):
+            self._owner.take_notice(event)
 
     def _end(self) -> None:
         """Settle all requests, close the stream, and notify the owner."""

@@ -38,7 +38,7 @@ from msl_network_trio.exceptions import (
 )
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol
-from msl_network_trio.protocol.messages import NotificationBatch
+from msl_network_trio.protocol.messages import ManagerNotice, NotificationBatch
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.visible import visible
 
@@ -278,6 +278,10 @@ class Session:
                 link.take_notifications(batch, self.callback_tasks.start)
 
     @trio.lowlevel.enable_ki_protection
+    def take_notice(self, notice: ManagerNotice) -> None:
+        """Take a notice of the Manager about Services."""
+
+    @trio.lowlevel.enable_ki_protection
     def connection_ended(self, reason: ConnectionLost) -> None:
         """End all notifications, and start the shutdown handler."""
         for link in self.links:
@@ -374,6 +378,6 @@ def _service_identity(service: str, identity: Any) -> Mapping[str, Any]:
 async def open_session(settings: Settings) -> Session:
     """Connect to a Manager; see `dial` for what it raises."""
     credentials = settings.credentials()
-    protocol = ClientProtocol(settings.identity(), settings.manager, settings.read_limit)
+    protocol = ClientProtocol(settings.handshake_identity(), settings.manager, settings.read_limit)
     dialed = await dial(settings, credentials, protocol)
     return Session(settings, credentials, dialed.transport, protocol, dialed.seconds)

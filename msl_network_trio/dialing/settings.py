@@ -139,5 +139,13 @@ class Settings(Target):
         )
 
     def identity(self) -> dict[str, str]:
-        """Return the identity of the client."""
+        """Return the identity of the client, as the Manager lists it."""
         return {"type": "client", "name": self.name, "language": language(), "os": operating_system()}
+
+    def handshake_identity(self) -> dict[str, Any]:
+        """Return the identity that is sent to the Manager.
+
+        It asks Managers of this package for a `ManagerNotice` when a Service disconnects or connects; other
+        Managers ignore that.
+        """
+        return {**self.identity(), "follows": ["services"]}

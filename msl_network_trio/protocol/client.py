@@ -24,7 +24,7 @@ threads do not use the connection, in the Trio thread.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final, Literal
 
 from msl_network_trio.constants import (
     MANAGER,
@@ -50,6 +50,7 @@ from msl_network_trio.protocol.messages import (
     UNSET,
     Connected,
     EmittedLine,
+    ManagerNotice,
     Notification,
     NotificationBatch,
     Question,
@@ -70,13 +71,16 @@ from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)
 
-Event = Request | Question | Connected | NotificationBatch
+Event = Request | Question | Connected | NotificationBatch | ManagerNotice
 """An event of a client.
 
 - A `Request` is settled, or has a question. Results of requests without a waiter (`NO_WAITER`) are no events.
 - A `Question` of its own belongs to the handshake.
 - A `NotificationBatch` holds consecutive notifications of one Service; long ones are one batch each.
+- A `ManagerNotice` is a notice of a Manager that tells when Services disconnect and connect.
 """
+
+_NOTICES: Final[tuple[Literal["tells", "gone", "came"], ...]] = ("tells", "gone", "came")
 
 
 class ClientProtocol(ClientOutput):
@@ -334,7 +338,7 @@ class ClientProtocol(ClientOutput):
         for batch in batches(lines, block, size):
             if batch[0].service == MANAGER:
                 for notification in batch:
-                    self._take_farewell(notification)
+                    self._take_manager_notification(notification, events)
             else:
                 events.append(batch)
 
@@ -356,7 +360,7 @@ class ClientProtocol(ClientOutput):
         if notification is None:
             return run
         if notification.service == MANAGER:
-            self._take_farewell(notification)
+            self._take_manager_notification(notification, events)
             return run
         if run is None or events[-1] is not run or run[0].service != notification.service:
             run = NotificationBatch.of()
@@ -365,13 +369,18 @@ class ClientProtocol(ClientOutput):
         run.size += size
         return run
 
-    def _take_farewell(self, notification: Notification) -> None:
-        """Keep the reason that a Manager of this package sends before it closes the connection.
+    def _take_manager_notification(self, notification: Notification, events: list[Event]) -> None:
+        """Process a notification of a Manager of this package itself, whose name no Service has.
 
-        No Service has the name of the Manager.
+        A positional argument is the reason for which it is about to close the connection; keyword arguments
+        are notices about Services.
         """
         if notification.args:
             self._rejection = visible(str(notification.args[0]))
+        for kind in _NOTICES if notification.kwargs else ():
+            names = notification.kwargs.get(kind)
+            names = names if isinstance(names, list) else [names]
+            events += [ManagerNotice(kind, name) for name in names if isinstance(name, str)]
 
     # ---- the end ----
 

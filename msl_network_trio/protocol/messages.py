@@ -65,11 +65,56 @@ class Question:
 
 
 @attrs.frozen
+class ManagerNotice:
+    """A notice about Services that a Manager of this package sends to clients that follow them."""
+
+    kind: Literal["tells", "gone", "came"]
+    """Kind of the event.
+
+    ``"tells"``: the Manager sends such notices. ``"gone"``: a Service disconnected. ``"came"``: it connected.
+    """
+
+    name: str
+    """The name of the Service; for ``"tells"`` the subject, ``"services"``."""
+
+
+@attrs.frozen
 class Connected:
     """The handshake is over: the identity is queued, and requests may follow."""
 
     manager: str
     """The Manager's name for itself, ``"Manager[HOST:port]"``."""
+
+
+class Gap(msgspec.Struct, frozen=True, gc=False):
+    """A period in which notifications of a Service may have been lost.
+
+    Its position among the notifications is exact. The times are times of reception by the clock of this
+    computer; a notification emitted up to one latency before `since` may be missing, too.
+    """
+
+    since: float
+    """Time of the last sign that nothing was missing, in seconds since the epoch."""
+
+    until: float
+    """Time at which the link was restored, in seconds since the epoch."""
+
+    reason: str
+    """The reason for the interruption."""
+
+    service: str = ""
+    """The name of the Service."""
+
+    def merged(self, later: Gap) -> Gap:
+        """Return the gap that spans this one and a later one."""
+        reason = self.reason if later.reason in self.reason else f"{self.reason}; {later.reason}"
+        if len(reason) > _LONGEST_REASON:
+            reason = f"{self.reason[:_LONGEST_REASON]}; ..."
+        return Gap(self.since, max(self.until, later.until), reason, self.service)
+
+
+_LONGEST_REASON = 500
+"""Maximum characters of the reason of gaps that are merged."""
 
 
 class Notification(msgspec.Struct, frozen=True, eq=False, gc=False):
@@ -89,9 +134,12 @@ class Notification(msgspec.Struct, frozen=True, eq=False, gc=False):
     received: float = msgspec.field(default_factory=time.time)
     """The time of its reception, in seconds since the epoch, by the clock of this computer."""
 
+    gap: Gap | None = None
+    """The gap immediately before it; None: no notification is missing there, as far as known."""
+
     __hash__ = None  # type: ignore[assignment]  # its arguments are mutable
 
-    # Notifications with the same contents are equal, whenever they were received.
+    # Notifications with the same contents are equal, whenever received and whatever was lost before.
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Notification):
             return NotImplemented

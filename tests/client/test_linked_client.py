@@ -1143,7 +1143,7 @@ async def test_requests_to_the_manager_go_through_its_client(manager: Manager):
             await client.admin_request("port", asynchronous=True)
         identity = client.identity()
         assert (identity["type"], identity["name"]) == ("client", "LinkedClient")
-        assert identity == manager.client_identity()
+        assert {**identity, "follows": ["services"]} == manager.client_identity()
 
 
 async def test_locks_are_those_of_the_link(manager: Manager):

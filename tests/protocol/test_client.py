@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from msl_network_trio import exceptions as exc
 from msl_network_trio.protocol.client import ClientProtocol, Event
 from msl_network_trio.protocol.handshake import HANDSHAKE_LINE_LIMIT
-from msl_network_trio.protocol.messages import Connected, Notification, NotificationBatch, Question
+from msl_network_trio.protocol.messages import (
+    Connected,
+    ManagerNotice,
+    Notification,
+    NotificationBatch,
+    Question,
+)
 from msl_network_trio.protocol.requests import NO_WAITER, Request
 from tests.protocol.lines import MANAGER, ask, line
 
@@ -999,7 +1005,11 @@ def test_notifications_come_in_order_among_the_replies():
     ]
 
 
-@given(st.lists(st.sampled_from(["Echo", "Other", "Manager", "malformed", "reply", "late"]), max_size=8))
+@given(
+    st.lists(
+        st.sampled_from(["Echo", "Other", "Manager", "notice", "malformed", "reply", "late"]), max_size=8
+    )
+)
 def test_what_comes_together_means_what_it_means_line_by_line(kinds):
     def conversation() -> tuple[Peer, list[bytes]]:
         peer = Peer()
@@ -1008,6 +1018,8 @@ def test_what_comes_together_means_what_it_means_line_by_line(kinds):
             fields = {"result": [[number], {}], "service": kind, "uid": "notification"}
             if kind == "malformed":
                 fields["result"] = [number, {}]
+            elif kind == "notice":
+                fields |= {"service": "Manager", "result": [[], {"gone": str(number)}]}
             elif kind in {"reply", "late"}:
                 fields["uid"] = peer.sent("Echo").uid if kind == "reply" else "nobody's"
             lines.append(line(error=False, **fields))
@@ -1017,7 +1029,11 @@ def test_what_comes_together_means_what_it_means_line_by_line(kinds):
         return [
             each
             for event in events
-            for each in (event if isinstance(event, list) else [(event.attribute, event.result)])
+            for each in (
+                event
+                if isinstance(event, list)
+                else [event if isinstance(event, ManagerNotice) else (event.attribute, event.result)]
+            )
         ]
 
     together, lines = conversation()
@@ -1025,6 +1041,40 @@ def test_what_comes_together_means_what_it_means_line_by_line(kinds):
     one_by_one, lines = conversation()
     assert at_once == [each for text in lines for each in meaning(one_by_one.receive(text))]
     assert together.protocol._rejection == one_by_one.protocol._rejection
+
+
+def notice(**kwargs: Any) -> bytes:
+    return line(error=False, result=[[], kwargs], service="Manager", uid="notification")
+
+
+def test_notices_of_the_manager_are_events_in_order_among_replies_and_notifications():
+    peer = Peer()
+    request = peer.sent()
+    emitted = line(error=False, result=[[1], {}], service="Echo", uid="notification")
+    assert peer.receive(
+        notice(tells=["services"]), reply(request.uid, 1), notice(gone="Echo"), emitted, notice(came="Echo")
+    ) == [
+        ManagerNotice("tells", "services"),
+        request,
+        ManagerNotice("gone", "Echo"),
+        [Notification("Echo", [1], {})],
+        ManagerNotice("came", "Echo"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{}, {"gone": 1}, {"came": None}, {"tells": [1, {}]}, {"else": "Echo"}, {"gone": {"a": "b"}}]
+)
+def test_notices_of_other_forms_are_ignored(kwargs):
+    peer = Peer()
+    assert peer.receive(notice(**kwargs)) == []
+    assert peer.protocol.broken is None
+
+
+def test_a_notice_is_no_reason_for_the_end_of_the_connection():
+    peer = Peer()
+    peer.receive(notice(gone="Echo"))
+    assert str(peer.protocol.receive_eof()) == "Manager[localhost:1875] closed the connection"
 
 
 def sizes(events: list[Event]) -> list[tuple[str, int, int]]:

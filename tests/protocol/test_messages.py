@@ -10,6 +10,8 @@ from msl_network_trio.protocol.messages import (
     NO_RESULT,
     UNSET,
     Connected,
+    Gap,
+    ManagerNotice,
     Notification,
     Question,
     ReceivedLine,
@@ -25,6 +27,8 @@ from msl_network_trio.protocol.messages import (
         (Question("username", "M"), "kind"),
         (Connected("M"), "manager"),
         (Notification("Echo", [], {}), "args"),
+        (Gap(1.0, 2.0, "lost", "Echo"), "since"),
+        (ManagerNotice("gone", "Echo"), "name"),
     ],
 )
 def test_events_cannot_be_changed(event, name):
@@ -72,3 +76,24 @@ def test_notifications_are_equal_if_they_say_the_same_whenever_they_came():
     other, thing = Notification("Echo", [2], {}), ("Echo", [1], {})
     assert [first == each for each in (second, other, thing)] == [True, False, False]
     assert [first != each for each in (second, other, thing)] == [False, True, True]
+
+
+def test_notifications_are_equal_whatever_was_lost_before_them():
+    gap = Gap(1.0, 2.0, "lost", "Echo")
+    assert Notification("Echo", [1], {}, gap=gap) == Notification("Echo", [1], {})
+    assert Notification("Echo", [1], {}).gap is None
+
+
+def test_a_merged_gap_spans_both_and_has_both_reasons():
+    first, second = Gap(1.0, 2.0, "one", "Echo"), Gap(3.0, 4.0, "two", "Echo")
+    assert first.merged(second) == Gap(1.0, 4.0, "one; two", "Echo")
+    assert first.merged(Gap(3.0, 4.0, "one")) == Gap(1.0, 4.0, "one", "Echo")
+
+
+def test_the_reason_of_merged_gaps_has_a_limit():
+    gap = Gap(0.0, 1.0, "lost")
+    for number in range(1000):
+        gap = gap.merged(Gap(number, number + 1, f"reason {number}"))
+    assert (gap.since, gap.until) == (0.0, 1000)
+    assert len(gap.reason) < 600
+    assert gap.reason.startswith("lost; reason 0; reason 1;")
