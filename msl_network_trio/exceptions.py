@@ -45,7 +45,16 @@ class CertificateDeclined(CertificateError, ConnectionRefusedError):
 
 
 class AuthenticationError(NetworkError, ValueError):
-    """The Manager rejected the credentials, host name or identity, or credentials are missing."""
+    """The Manager rejected the credentials, host name or identity, or credentials are missing.
+
+    Attributes:
+        retry_after: Seconds after which the Manager asks to try again, since the reason lies not with the
+            credentials; None: it does not say.
+    """
+
+    def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class DatabaseError(NetworkError, OSError):
@@ -74,7 +83,12 @@ class ConnectionLost(Unanswered, ConnectionAbortedError):
     Attributes:
         may_have_run: False: the request was never written, so it was not executed.
             True: it was written, and may have been executed.
+        retry_after: Seconds after which the Manager asks to connect again; None: it does not say.
     """
+
+    def __init__(self, message: str, *, may_have_run: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(message, may_have_run=may_have_run)
+        self.retry_after = retry_after
 
 
 class ReplyTimeout(Unanswered, TimeoutError):

@@ -72,7 +72,15 @@ def test_every_error_is_exported():
 def test_every_error_travels_with_all_it_knows(error_class, travel):
     error = error_class("what happened")
     error.add_note("a note")
-    for name in ("may_have_run", "service", "attribute", "seconds", "type_name", "traceback_lines"):
+    for name in (
+        "may_have_run",
+        "service",
+        "attribute",
+        "seconds",
+        "type_name",
+        "traceback_lines",
+        "retry_after",
+    ):
         if hasattr(error, name):
             setattr(error, name, f"some {name}")
     arrived = travel(error)

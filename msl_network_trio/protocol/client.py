@@ -55,6 +55,7 @@ from msl_network_trio.protocol.messages import (
     NotificationBatch,
     Question,
     ReceivedLine,
+    retry_after,
 )
 from msl_network_trio.protocol.notification_batches import batches, line_sizes, notification_of
 from msl_network_trio.protocol.refusals import Barrier
@@ -106,6 +107,7 @@ class ClientProtocol(ClientOutput):
         )
         self._rejection = ""
         """The Manager's last error or notification, as the reason why it has closed the connection."""
+        self._retry_after: float | None = None
 
     @property
     def has_limit(self) -> bool:
@@ -309,6 +311,7 @@ class ClientProtocol(ClientOutput):
             logger.debug("dropped a refusal that no open request can mean: %r", message.message)
         elif message.requester == self.manager_name:
             self._rejection = visible(message.message)
+            self._retry_after = retry_after(message.again)
         else:  # a line of this client is nested deeper than the Manager can parse, for example
             text = "Manager[%s] could not read a request (one of %d): %s"
             count, failed = self._refusals.fail_unreadable(message, self.manager)
@@ -398,4 +401,4 @@ class ClientProtocol(ClientOutput):
             close_reason: The Manager's reason, if the transport carries one.
         """
         self._stream_has_ended = True
-        return self._handshake.eof(self._lines, self._rejection, close_reason)
+        return self._handshake.eof(self._lines, self._rejection, close_reason, self._retry_after)

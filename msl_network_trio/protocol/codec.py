@@ -256,4 +256,5 @@ def _decode_exactly(line: bytes) -> ReceivedLine:
         attribute=text("attribute"),
         args=fields.get("args"),
         service=text("service"),
+        again=fields.get("again"),
     )

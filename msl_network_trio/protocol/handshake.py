@@ -20,7 +20,7 @@ from msl_network_trio.exceptions import (
 )
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.framing import LineBuffer
-from msl_network_trio.protocol.messages import Connected, Question, ReceivedLine
+from msl_network_trio.protocol.messages import Connected, Question, ReceivedLine, retry_after
 from msl_network_trio.visible import visible
 
 HANDSHAKE_LINE_LIMIT = 65_536
@@ -83,7 +83,10 @@ class Handshake:
         if message.requester:
             self.manager_name = sendable(message.requester)
         if message.error:
-            raise AuthenticationError(visible(message.message) or "The Manager refused to connect")
+            raise AuthenticationError(
+                visible(message.message) or "The Manager refused to connect",
+                retry_after=retry_after(message.again),
+            )
         if message.attribute == "identity":
             self.is_over = True
             return Connected(self.manager_name)
@@ -115,13 +118,20 @@ class Handshake:
         """Return a sentence about what the Manager sent; arguments as in `no_manager`."""
         return f"Manager[{self.manager}] sent {what}, which begins with {quote(start)}"
 
-    def eof(self, lines: LineBuffer, rejection: str = "", close_reason: str = "") -> NetworkError:
+    def eof(
+        self,
+        lines: LineBuffer,
+        rejection: str = "",
+        close_reason: str = "",
+        retry_after: float | None = None,
+    ) -> NetworkError:
         """Return the error that the end of the stream means.
 
         Args:
             lines: The buffer, with the incomplete line.
             rejection: The Manager's reason for closing the connection, if it sent one.
             close_reason: See `Stream.close_reason`.
+            retry_after: Seconds after which the Manager asks to connect again, if it does.
         """
         text = f"Manager[{self.manager}] closed the connection"
         if close_reason:
@@ -130,7 +140,7 @@ class Handshake:
             text += f" in the middle of a line that begins with {quote(lines.start)}"
         if not self.is_over:
             return ConnectError(f"{text} before the handshake was over; is it a Manager?")
-        return ConnectionLost(f"{text}: {rejection}" if rejection else text)
+        return ConnectionLost(f"{text}: {rejection}" if rejection else text, retry_after=retry_after)
 
 
 def question(message: ReceivedLine) -> Question:

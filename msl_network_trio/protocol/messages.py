@@ -15,6 +15,9 @@ import msgspec
 UNSET = msgspec.UNSET
 """The value of a field that is missing, as opposed to ``null``."""
 
+_MAX_RETRY_AFTER = 86_400.0
+"""Maximum seconds in the field ``again`` of an error."""
+
 
 class ReceivedLine(msgspec.Struct, gc=False):
     """The fields of a line from the Manager that a client uses; other fields are skipped.
@@ -33,6 +36,14 @@ class ReceivedLine(msgspec.Struct, gc=False):
     attribute: str | None = None
     args: Any = ()
     service: str | None = None
+    again: Any = None
+    """Of an error: seconds after which to connect again; see `retry_after`."""
+
+
+def retry_after(again: Any) -> float | None:
+    """Return the seconds in the field ``again`` of an error; None: it has no valid one."""
+    is_number = isinstance(again, int | float) and not isinstance(again, bool)
+    return float(again) if is_number and 0 <= again <= _MAX_RETRY_AFTER else None
 
 
 class Emitted(msgspec.Struct, array_like=True, forbid_unknown_fields=True, gc=False):

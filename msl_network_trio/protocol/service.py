@@ -40,7 +40,7 @@ from msl_network_trio.protocol.incoming_requests import (
     has_reserved_uid,
     requester_of,
 )
-from msl_network_trio.protocol.messages import Connected, Question
+from msl_network_trio.protocol.messages import Connected, Question, retry_after
 from msl_network_trio.protocol.requests import encode_request
 from msl_network_trio.protocol.service_lines import encode_error
 from msl_network_trio.visible import visible
@@ -89,6 +89,7 @@ class ServiceProtocol:
         self._barrier_uid = os.urandom(8).hex()
         self._rejection = ""
         """The Manager's last error, as the reason why it has closed the connection."""
+        self._retry_after: float | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -175,7 +176,7 @@ class ServiceProtocol:
         Args:
             close_reason: The Manager's reason, if the transport carries one.
         """
-        return self._handshake.eof(self._lines, self._rejection, close_reason)
+        return self._handshake.eof(self._lines, self._rejection, close_reason, self._retry_after)
 
     def _break(self, what: str, start: bytes) -> None:
         self.broken = self._handshake.no_manager(what, start)
@@ -229,11 +230,13 @@ class ServiceProtocol:
         """Process a line of the Manager: the answer to the request behind the identity, or an error."""
         if fields.get("error"):
             text = str(fields.get("message") or "The Manager refused to connect")
+            again = retry_after(fields.get("again"))
             if self.is_connected:
                 logger.error("Manager[%s] sent an error: %s", self.manager, visible(text))
                 self._rejection = visible(text)
+                self._retry_after = again
             else:
-                self.broken = AuthenticationError(visible(text))
+                self.broken = AuthenticationError(visible(text), retry_after=again)
         elif fields.get("uid") == self._barrier_uid and isinstance(fields.get("requester"), str):
             self.network_name = sendable(fields["requester"])
             events.append(Connected(self._handshake.manager_name))

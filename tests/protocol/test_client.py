@@ -1200,6 +1200,24 @@ def test_a_rejection_after_the_identity_is_the_reason_of_the_end():
     )
 
 
+@pytest.mark.parametrize(
+    ("field", "seconds"), [('"again": 10', 10.0), ('"again": null', None), ('"later": 10', None)]
+)
+@pytest.mark.parametrize("result", ["null", "NaN"])  # NaN: decoded by the exact path
+@pytest.mark.parametrize("is_connected", [False, True])
+def test_an_error_of_the_manager_may_contain_the_seconds_after_which_to_try_again(
+    field, seconds, result, is_connected
+):
+    peer = Peer(connected=is_connected)
+    text = "ValueError: 3 peers are connected, as many as this Manager allows (max_connections)"
+    fields = f'"error": true, "message": "{text}", "requester": "{MANAGER}", "result": {result}, "uid": ""'
+    assert peer.receive(f"{{{fields}, {field}}}\r\n".encode()) == []
+    ended = peer.protocol.broken or peer.protocol.receive_eof()
+    assert isinstance(ended, exc.ConnectionLost if is_connected else exc.AuthenticationError)
+    assert ended.retry_after == seconds
+    assert text in str(ended)
+
+
 def test_the_end_is_the_answer_to_shutdown_manager():
     peer = Peer()
     admin, held = peer.admin("shutdown_manager"), peer.request()

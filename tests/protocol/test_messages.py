@@ -18,6 +18,7 @@ from msl_network_trio.protocol.messages import (
     RoutedLine,
     departure,
     refusal,
+    retry_after,
 )
 
 
@@ -50,6 +51,17 @@ def test_a_notification_knows_when_it_came_and_is_equal_by_what_it_says():
 def test_a_line_without_fields_is_no_reply_question_or_error():
     line = ReceivedLine()
     assert (line.uid, line.error, line.result, line.attribute) == (None, False, UNSET, None)
+
+
+@pytest.mark.parametrize("again", [0, 1, 2.5, 86_400])
+def test_the_seconds_of_an_error_are_a_number(again):
+    assert retry_after(again) == again
+    assert type(retry_after(again)) is float
+
+
+@pytest.mark.parametrize("again", [None, True, "1", [1], -1, 86_401, 10**400, float("inf"), float("nan")])
+def test_anything_else_is_no_number_of_seconds(again):
+    assert retry_after(again) is None
 
 
 def test_a_line_without_fields_goes_nowhere():

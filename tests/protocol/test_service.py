@@ -126,6 +126,20 @@ def test_a_rejection_says_what_the_manager_says(when):
     assert peer.receive(request()) == []
 
 
+@pytest.mark.parametrize(("again", "seconds"), [({"again": 1.5}, 1.5), ({"again": "soon"}, None), ({}, None)])
+@pytest.mark.parametrize("when", ["before the identity", "after the identity", "connected"])
+def test_an_error_of_the_manager_may_contain_the_seconds_after_which_to_try_again(when, again, seconds):
+    peer = Peer(connected=when == "connected")
+    if when == "after the identity":
+        peer.receive(ask("identity"))
+    text = f"ConnectionAbortedError: {MANAGER} is shutting down"
+    peer.receive(line(error=True, message=text, requester=MANAGER, result=None, uid="", **again))
+    ended = peer.protocol.broken or peer.protocol.receive_eof()
+    assert isinstance(ended, exc.ConnectionLost if when == "connected" else exc.AuthenticationError)
+    assert ended.retry_after == seconds
+    assert text in str(ended)
+
+
 def test_a_rejection_without_words_has_some():
     peer = Peer(connected=False)
     peer.receive(ask("identity"))
