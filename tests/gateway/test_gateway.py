@@ -11,12 +11,21 @@ import pytest
 import trio
 from cryptography.hazmat.primitives import serialization
 
-from msl_network_trio import AuthenticationError, ConnectError, ConnectionLost, connect, open_manager
+from msl_network_trio import (
+    AuthenticationError,
+    ConnectError,
+    ConnectionLost,
+    ManagerError,
+    connect,
+    open_manager,
+)
 from msl_network_trio.exceptions import CertificateError
 from msl_network_trio.gateway import running, server
 from msl_network_trio.gateway.server import open_gateway
 from msl_network_trio.gateway.settings import split_address
 from msl_network_trio.manager import running as manager_running
+from msl_network_trio.protocol.client import ClientProtocol
+from msl_network_trio.protocol.messages import ManagerNotice
 from msl_network_trio.testing import FakeService
 from tests.patience import PATIENCE
 from tests.transport.certificates import ordinary, self_signed
@@ -76,6 +85,43 @@ async def test_clients_and_services_work_through_it(open_both):
             async with connect(**manager.connect_kwargs()) as client, client.link("Adder") as adder:
                 assert await adder.add("x" * 3_000_000, "y") == "x" * 3_000_000 + "y"
             nursery.cancel_scope.cancel()
+
+
+async def test_clients_behind_it_get_notices_of_the_manager_about_services(open_both, monkeypatch):
+    told, notices = trio.open_memory_channel(10)
+    receive = ClientProtocol.receive
+
+    def spy(protocol, data):
+        events = receive(protocol, data)
+        for event in events:
+            if isinstance(event, ManagerNotice):
+                told.send_nowait((event.kind, event.name))
+        return events
+
+    monkeypatch.setattr(ClientProtocol, "receive", spy)
+    open_it, gateway_to = open_both
+    with trio.fail_after(PATIENCE):
+        async with (
+            open_it() as manager,
+            gateway_to(manager) as gateway,
+            connect(**reach(gateway)) as client,
+        ):
+            assert await notices.receive() == ("tells", "services")
+            with pytest.raises(ManagerError, match="'Adder' service does not exist"):
+                async with client.link("Adder"):
+                    pass
+            async with trio.open_nursery() as nursery:
+                serving = trio.CancelScope()
+
+                async def serve(task_status=trio.TASK_STATUS_IGNORED):
+                    with serving:
+                        await FakeService("Adder").run(**reach(gateway), task_status=task_status)
+
+                await nursery.start(serve)
+                assert await notices.receive() == ("came", "Adder")
+                async with client.link("Adder"):
+                    serving.cancel()
+                    assert await notices.receive() == ("gone", "Adder")
 
 
 async def test_authentication_is_between_the_ends(open_both):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -11,7 +11,10 @@ from msl_network_trio.protocol import codec
 _MARGIN = 100
 """Maximum levels by which the answers that contain an identity are nested deeper than the identity."""
 
-_MAX_NAME = 1000
+SERVICES: Final = "services"
+"""The element of the field ``follows`` with which a client asks for notices about Services."""
+
+MAX_NAME: Final = 1000
 """Maximum characters of a name, which is a part of every request of its peer."""
 
 _MAX_CLIENT = 65_536
@@ -40,6 +43,9 @@ class Identity:
     size: int
     """Bytes of `info`, encoded."""
 
+    follows: bool
+    """Whether it is a client that asks for notices about Services; see `followers`."""
+
 
 def read_identity(said: Any, address: str) -> Identity:
     """Check the identity that a peer has sent.
@@ -63,8 +69,8 @@ def read_identity(said: Any, address: str) -> Identity:
         raise TypeError(f'Unknown connection type {said["type"]!r}. Must be "client" or "service"')
     if not name:
         raise ValueError('The "name" of an identity is empty')
-    if len(name) > _MAX_NAME:
-        raise ValueError(f'The "name" of an identity has more than {_MAX_NAME:,} characters')
+    if len(name) > MAX_NAME:
+        raise ValueError(f'The "name" of an identity has more than {MAX_NAME:,} characters')
     info = {
         "address": address,
         "language": said.get("language", "unknown"),
@@ -76,7 +82,9 @@ def read_identity(said: Any, address: str) -> Identity:
     largest = _MAX_CLIENT if kind == "client" else _MAX_SERVICE
     if size > largest:
         raise ValueError(f"The identity of a {kind} has more than {largest:,} bytes")
-    return Identity(kind, name, network_name, info, size)
+    follows = said.get("follows")
+    is_follower = kind == "client" and isinstance(follows, list) and SERVICES in follows
+    return Identity(kind, name, network_name, info, size, is_follower)
 
 
 def _service_info(said: dict[str, Any], info: dict[str, Any]) -> dict[str, Any]:

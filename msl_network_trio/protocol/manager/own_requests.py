@@ -7,6 +7,7 @@ from typing import Any
 
 from msl_network_trio.protocol import codec
 from msl_network_trio.protocol.manager.admission import Admission
+from msl_network_trio.protocol.manager.followers import Followers
 from msl_network_trio.protocol.manager.peer import Peer
 from msl_network_trio.protocol.manager.registry import Registry
 from msl_network_trio.protocol.manager.responder import Responder
@@ -24,15 +25,22 @@ class OwnRequests:
         registry: The admitted peers.
         responder: Answers requests.
         admission: Handles the other requests, which need an administrator.
+        followers: The clients that wait for Services.
     """
 
     def __init__(
-        self, identity: dict[str, Any], registry: Registry, responder: Responder, admission: Admission
+        self,
+        identity: dict[str, Any],
+        registry: Registry,
+        responder: Responder,
+        admission: Admission,
+        followers: Followers,
     ) -> None:
         self._identity = identity
         self._registry = registry
         self._responder = responder
         self._admission = admission
+        self._followers = followers
         self._encoded = (-1, b"")
         self._answers: dict[str, Callable[[Peer, bytes], bytes]] = {
             "identity": self._identity_of_all,
@@ -79,11 +87,17 @@ class OwnRequests:
 
     def _link(self, peer: Peer, line: bytes) -> bytes:
         name = _service_argument(line)
-        self._registry.link(peer, name)
+        try:
+            self._registry.link(peer, name)
+        except KeyError:
+            self._followers.wait(peer, name)
+            raise
         return _encoded_info(self._registry.services[name])
 
     def _unlink(self, peer: Peer, line: bytes) -> bytes:
-        return codec.encode_value(self._registry.unlink(peer, _service_argument(line)))
+        name = _service_argument(line)
+        self._followers.unwait(peer, name)
+        return codec.encode_value(self._registry.unlink(peer, name))
 
     def _acquire_lock(self, peer: Peer, line: bytes) -> bytes:
         shared = codec.decode_object(line)["kwargs"]["shared"]

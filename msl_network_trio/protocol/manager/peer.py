@@ -82,6 +82,7 @@ class Peer:
         has_answered: Whether it has answered the first question.
         user: The name of the user that has logged in; empty: none has.
         is_admin: Whether that user is an administrator.
+        follows: Whether it is a client that receives notices about Services.
         links: If it is a Service, the peers linked with it, in the order of linking, and when they linked.
         locks: If it is a Service, the peers that hold a lock, and since when.
         link_count: Number of Services with which it is linked.
@@ -108,6 +109,7 @@ class Peer:
         "congested_service",
         "connected_at",
         "encoded_info",
+        "follows",
         "has_answered",
         "host",
         "info",
@@ -158,6 +160,7 @@ class Peer:
         self.has_answered = False
         self.user = ""
         self.is_admin = False
+        self.follows = False
         self.links: dict[Peer, float] = {}
         self.locks: dict[Peer, float] = {}
         self.link_count = 0

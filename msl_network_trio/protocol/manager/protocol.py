@@ -26,6 +26,7 @@ from msl_network_trio.protocol.manager import answers
 from msl_network_trio.protocol.manager.admission import FULL_RETRY_AFTER, Admission
 from msl_network_trio.protocol.manager.authentication import Authentication
 from msl_network_trio.protocol.manager.event_log import EventLog
+from msl_network_trio.protocol.manager.followers import Followers
 from msl_network_trio.protocol.manager.notification_rate import NotificationRate
 from msl_network_trio.protocol.manager.open_requests import OpenRequests
 from msl_network_trio.protocol.manager.own_requests import OwnRequests
@@ -126,7 +127,10 @@ class ManagerProtocol:
             logins=self.logins,
             replaces=replaces,
         )
-        self._own_requests = OwnRequests(identity, self.registry, self._responder, self._admission)
+        self._followers = Followers()
+        self._own_requests = OwnRequests(
+            identity, self.registry, self._responder, self._admission, self._followers
+        )
         self._router = Router(
             name,
             self.registry,
@@ -298,6 +302,9 @@ class ManagerProtocol:
     def disconnect(self, peer: Peer) -> None:
         """Remove a peer, and answer the requests that it has not answered with an error."""
         self._admission.end(peer)
+        # Before the router answers the open requests of the Service: a client knows the reason of the errors.
+        self._followers.lose(peer)
+        self._followers.forget(peer)
         self.registry.remove(peer)
         self._incomplete.release(peer)
         peer.lines.clear()
@@ -307,6 +314,7 @@ class ManagerProtocol:
             self._check_quiet()
 
     def _admitted(self, peer: Peer) -> None:
+        self._followers.admit(peer)
         self._requests.admit(peer)
         self._notification_rate.admit(peer)
 

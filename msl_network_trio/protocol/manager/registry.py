@@ -91,6 +91,7 @@ class Registry:
             raise AddressTaken(f"A peer with the name {identity.network_name!r} is already connected")
         peer.name, peer.kind = identity.network_name, identity.kind
         peer.info, peer.info_size = identity.info, identity.size
+        peer.follows = identity.follows
         self._size += peer.info_size
         self.peers[peer.name] = peer
         self.most = max(self.most, len(self.peers))
