@@ -176,6 +176,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Inject faults into networks and processes, with both Managers, until 10,000 faults; ``-- SECONDS``."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.chaos", *session.posargs)
+
+
+@nox.session
 def interrupts(session: nox.Session) -> None:
     """Raise exceptions at every step of every operation (the tests take a sample); takes ten minutes."""
     session.install("-e", ".[test]")
