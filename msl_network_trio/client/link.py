@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import trio
 
@@ -25,6 +25,7 @@ from msl_network_trio.client.remote_method import (
 from msl_network_trio.client.session import LinkState
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.logger import get_logger
+from msl_network_trio.protocol.messages import Gap, Notification
 from msl_network_trio.visible import visible
 
 if TYPE_CHECKING:
@@ -149,12 +150,25 @@ class Link(MethodCache):
             the oldest notifications are dropped, which is logged too. A plain function runs in the event
             loop, so it must not block.
 
+            If the handler, or the object whose method it is, has a method ``on_gap``, it is called with a
+            `Gap`, in order, where notifications may have been lost because the client had to reconnect.
+
             Args:
                 *args: Positional arguments that the Service emitted.
                 **kwargs: Keyword arguments that the Service emitted.
             """
 
-    def notifications(self, max_buffer_size: float | None = None) -> NotificationStream:
+    @overload
+    def notifications(
+        self, max_buffer_size: float | None = None, *, gaps: Literal[False] = False
+    ) -> NotificationStream[Notification]: ...
+
+    @overload
+    def notifications(
+        self, max_buffer_size: float | None = None, *, gaps: bool
+    ) -> NotificationStream[Notification | Gap]: ...
+
+    def notifications(self, max_buffer_size: float | None = None, *, gaps: bool = False) -> Any:
         """Iterate over the notifications of the Service.
 
         ``async with link.notifications() as stream:`` subscribes; ``async for notification in stream:``
@@ -164,14 +178,19 @@ class Link(MethodCache):
             max_buffer_size: Maximum number of notifications that wait for the loop. If there are more, the
                 oldest are dropped, and counted in ``stream.dropped``. None: a maximum of bytes instead, the
                 ``max_unhandled`` of `connect`. ``math.inf``: no limit.
+            gaps: Whether to yield a `Gap` where notifications may have been lost, as soon as the link is
+                restored. Otherwise it is the `Notification.gap` of the next notification. Gaps occur only if
+                the client reconnects; else the loss of the connection or of the Service is raised.
 
         Raises:
             ValueError: The size is less than 1.
+            TypeError: `gaps` is no bool.
             LinkBroken: The link is broken.
         """
         state = self._state
         mailboxes = state.require_session("notifications").mailboxes
-        return NotificationStream(state.service_name, state.streams, mailboxes, max_buffer_size)
+        gaps = arguments.flag("gaps", gaps)
+        return NotificationStream(state.service_name, state.streams, mailboxes, max_buffer_size, gaps)
 
     # ---- locks ----
 

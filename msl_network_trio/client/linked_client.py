@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import attrs
 import trio
@@ -22,6 +22,7 @@ from msl_network_trio.client.remote_method import RemoteMethod, check_assignable
 from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.logger import get_logger
+from msl_network_trio.protocol.messages import Gap, Notification
 
 if TYPE_CHECKING:
     import msl_network_trio
@@ -194,9 +195,19 @@ class LinkedClient:
         else:
             self._linked_state.require_link(name).notification_handler = value
 
-    def notifications(self, max_buffer_size: float | None = None) -> NotificationStream:
+    @overload
+    def notifications(
+        self, max_buffer_size: float | None = None, *, gaps: Literal[False] = False
+    ) -> NotificationStream[Notification]: ...
+
+    @overload
+    def notifications(
+        self, max_buffer_size: float | None = None, *, gaps: bool
+    ) -> NotificationStream[Notification | Gap]: ...
+
+    def notifications(self, max_buffer_size: float | None = None, *, gaps: bool = False) -> Any:
         """Iterate over the notifications of the Service; see `Link.notifications`."""
-        return self._linked_state.require_link("notifications").notifications(max_buffer_size)
+        return self._linked_state.require_link("notifications").notifications(max_buffer_size, gaps=gaps)
 
     # ---- the link ----
 

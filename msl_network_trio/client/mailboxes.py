@@ -2,7 +2,8 @@
 
 A `Mailbox` is the queue of one handler or stream. `Mailboxes` limits those of a client together, counts
 dropped notifications, and numbers received ones, so that a thread can wait until the handlers have returned
-for everything that was received before the reply to its call.
+for everything that was received before the reply to its call. Each `Gap` has a position between two
+notifications. Gaps are kept beside the queue, and never dropped.
 
 The reader fills mailboxes in the Trio thread. Streams and handlers empty them there, or in the thread of a
 blocking handler. `Mailbox` has a lock for its counters, used once threads share the connection.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import _thread
 import threading
 from collections import Counter, deque
+from functools import reduce
 from typing import Protocol
 
 import trio
@@ -21,7 +23,7 @@ from msl_network_trio.arguments import number
 from msl_network_trio.constants import MAX_UNHANDLED
 from msl_network_trio.portal.process import is_exiting
 from msl_network_trio.portal.waiting import release_if_held
-from msl_network_trio.protocol.messages import Notification, NotificationBatch
+from msl_network_trio.protocol.messages import Gap, Notification, NotificationBatch
 
 OVERHEAD = 500
 """Bytes that a notification counts in addition to its line: about the size of its Python objects."""
@@ -65,7 +67,9 @@ class Mailbox:
         max_count: Maximum number of notifications; None: the maximum of bytes of the mailboxes.
 
     Attributes:
-        queue: The notifications. Consumers take from its left end.
+        queue: The notifications. Consumers take from its left end, after the gap before it.
+        gaps: The gaps that were not taken yet, each with the number of notifications put before it. Not
+            changed in place, so that the thread of a handler may read it.
         at_work: Whether the last notification taken may not have been handled yet. To be set before it is
             taken.
         dropped: Number of notifications that were dropped.
@@ -82,6 +86,7 @@ class Mailbox:
                 )
         self.service = service
         self.queue: deque[Notification] = deque()
+        self.gaps: tuple[tuple[int, Gap], ...] = ()
         self.at_work = False
         self.dropped = 0
         self.waiters: list[Waiter] = []
@@ -133,6 +138,18 @@ class Mailbox:
         self._received = last = batch.last
         self._runs.append((end, last, count, size))
 
+    @trio.lowlevel.enable_ki_protection
+    def put_gap(self, gap: Gap) -> None:
+        """Add a gap behind the notifications in the queue, merged with the gaps that are due together."""
+        with self._lock:
+            self.gaps = (*self.gaps, (self._put, gap))
+            due = self._due_gaps()
+            if len(due) > 1:  # nothing is left between them, so they do not pile up if nothing is taken
+                self.gaps = ((self.gaps[0][0], reduce(Gap.merged, due)), *self.gaps[len(due) :])
+            elif len(self.gaps) > 1 and self.gaps[-2][0] == self._put:
+                self.gaps = (*self.gaps[:-2], (self._put, self.gaps[-2][1].merged(gap)))
+        self._wanted.unpark_all()
+
     def skip(self, batch: NotificationBatch) -> None:
         """Count notifications as received for which there is no handler."""
         self._received = batch.last
@@ -175,6 +192,7 @@ class Mailbox:
         self.has_ended = True
         if drop:
             self.queue.clear()
+            self.gaps = ()
         self._wanted.unpark_all()
         with self._lock:
             waiters, self.waiters = self.waiters, []
@@ -184,15 +202,31 @@ class Mailbox:
     # ---- for the consumer ----
 
     @trio.lowlevel.enable_ki_protection
-    async def wait(self) -> bool:
-        """Wait until there are notifications; return False at the end."""
-        if self.queue or self.has_ended:
+    async def wait(self, *, for_gaps: bool = False) -> bool:
+        """Wait until there are notifications; return False at the end.
+
+        Args:
+            for_gaps: Whether to return for a gap, too.
+        """
+        if self.queue or self.has_ended or (for_gaps and self.gaps):
             await trio.lowlevel.checkpoint_if_cancelled()
-        while not self.queue:
+        while not self.queue and not (for_gaps and self.gaps):
             if self.has_ended:
                 return False
             await self._wanted.park()
         return True
+
+    @trio.lowlevel.enable_ki_protection
+    def take_gap(self) -> Gap | None:
+        """Return the gap before the first notification in the queue, or at its end; None if there is none."""
+        try:
+            with self._lock:
+                due = self._due_gaps()
+                self.gaps = self.gaps[len(due) :]
+        except BaseException:  # another thread may have injected an exception
+            release_if_held(self._lock)
+            raise
+        return reduce(Gap.merged, due) if due else None
 
     @trio.lowlevel.enable_ki_protection
     def release_waiters(self) -> None:
@@ -240,6 +274,11 @@ class Mailbox:
             raise
 
     # ---- with the lock held ----
+
+    def _due_gaps(self) -> list[Gap]:
+        """Return the gaps that no queued notification precedes."""
+        taken = self._put - len(self.queue)
+        return [gap for position, gap in self.gaps if position <= taken]
 
     def _handled(self) -> int:
         """Return the number of notifications that were put and have been handled or dropped."""

@@ -7,46 +7,63 @@ a lock: see `Mailbox`. If a handler or stream falls behind, the oldest notificat
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+import msgspec
 import trio
 
 from msl_network_trio import callbacks
 from msl_network_trio.client.mailboxes import Mailbox, Mailboxes
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.logger import get_logger
-from msl_network_trio.protocol.messages import Notification, NotificationBatch
+from msl_network_trio.protocol.messages import Gap, Notification, NotificationBatch
 
 logger = get_logger(__name__)
 
 StartTask = Callable[[Callable[[], Awaitable[None]]], None]
 """Starts a callback task; see `CallbackTasks.start`."""
 
+if TYPE_CHECKING:
+    import typing_extensions  # which every type checker knows; `TypeVar` has a default from Python 3.13 on
 
-class NotificationStream:
+    Item_co = typing_extensions.TypeVar(
+        "Item_co", bound=Notification | Gap, covariant=True, default=Notification
+    )
+else:
+    Item_co = TypeVar("Item_co", covariant=True)
+"""An element of a stream: a `Notification`, or with ``gaps=True`` a `Gap`, too."""
+
+
+class NotificationStream(Generic[Item_co]):
     """An async iterator over the notifications of one Service; `Link.notifications` makes it.
 
     Entered with ``async with``, it is subscribed until the end of the block, and yields `Notification`
-    objects. The iteration ends when the link is unlinked; when the connection is lost, it raises.
+    objects. The iteration ends when the link is unlinked; when the connection or the Service is lost, it
+    raises. If the client reconnects, it continues instead, with a `Gap`.
 
     Args:
         service: Name of the Service.
         subscribers: The streams of the link, to which it adds itself.
         mailboxes: The mailboxes of the client.
         max_buffer_size: See `Mailbox`.
+        gaps: Whether to yield gaps, too. Otherwise each is the `Notification.gap` of the one behind it.
     """
 
     def __init__(
         self,
         service: str,
-        subscribers: set[NotificationStream],
+        subscribers: set[NotificationStream[Any]],
         mailboxes: Mailboxes,
         max_buffer_size: float | None,
+        gaps: bool = False,
     ) -> None:
         self._subscribers = subscribers
+        self._yields_gaps = gaps
+        self._subscribed = 0.0
         self._mailboxes = mailboxes
         self._mailbox = Mailbox(service, mailboxes, max_buffer_size)
         self._error: NetworkError | None = None
@@ -59,7 +76,8 @@ class NotificationStream:
         return self._mailbox.dropped
 
     @trio.lowlevel.enable_ki_protection
-    async def __aenter__(self) -> NotificationStream:
+    async def __aenter__(self) -> Self:
+        self._subscribed = time.time()
         self._subscribers.add(self)
         self._mailboxes.add(self._mailbox)
         return self
@@ -75,26 +93,39 @@ class NotificationStream:
         self._mailboxes.remove(self._mailbox)
         self._mailbox.end(drop=True)
 
-    def __aiter__(self) -> NotificationStream:
+    def __aiter__(self) -> Self:
         return self
 
     @trio.lowlevel.enable_ki_protection
-    async def __anext__(self) -> Notification:
-        if self._mailbox.queue:  # what wait() does, without the call: there may be thousands
+    async def __anext__(self) -> Item_co:
+        mailbox = self._mailbox
+        queue = mailbox.queue
+        if queue and not mailbox.gaps:  # what wait() does, without the call: there may be thousands
             await trio.lowlevel.checkpoint_if_cancelled()
-            return self._mailbox.queue.popleft()
-        if await self._mailbox.wait():
-            return self._mailbox.queue.popleft()
+            return queue.popleft()  # type: ignore[return-value]  # every stream yields notifications
+        if await mailbox.wait(for_gaps=self._yields_gaps):
+            gap = mailbox.take_gap() if mailbox.gaps else None
+            if gap is None:
+                return queue.popleft()  # type: ignore[return-value]
+            if self._yields_gaps:
+                return gap  # type: ignore[return-value]  # as its type says
+            return msgspec.structs.replace(queue.popleft(), gap=gap)  # type: ignore[return-value]
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)
         raise StopAsyncIteration
+
+    def put_gap(self, gap: Gap) -> None:
+        """Add a gap; for the reader. It begins with the subscription at the earliest."""
+        if gap.since < self._subscribed:
+            gap = msgspec.structs.replace(gap, since=min(self._subscribed, gap.until))
+        self._mailbox.put_gap(gap)
 
     @trio.lowlevel.enable_ki_protection
     def end(self, error: NetworkError | None) -> None:
         """End the iteration.
 
         Args:
-            error: The error that ended the connection; None: the link was unlinked.
+            error: The loss of the connection or of the Service; None: the link was unlinked.
         """
         self._error = error
         self._mailboxes.remove(self._mailbox)
@@ -107,6 +138,18 @@ class BatchHandler(ABC):
     @abstractmethod
     async def handle(self, runner: HandlerRunner) -> None:
         """Handle what `HandlerRunner.take` returns until it returns None."""
+
+
+def gap_handler(handler: Any) -> Callable[[Gap], Any] | None:
+    """Return the method ``on_gap`` of a handler, or of the object whose method it is; None if it has none.
+
+    For the object of a bound method its class decides: a `Link` has every attribute, as one of the Service.
+    """
+    method: Callable[[Gap], Any] | None = getattr(handler, "on_gap", None)
+    owner = getattr(handler, "__self__", None)
+    if method is None and callable(getattr(type(owner), "on_gap", None)):
+        method = owner.on_gap  # type: ignore[union-attr]  # as its class has it
+    return method if callable(method) else None
 
 
 class HandlerRunner:
@@ -153,9 +196,7 @@ class HandlerRunner:
             return
         mailbox.put(batch)
         if not self._started:
-            self._started = True
-            self._mailboxes.add(mailbox)
-            start(self._run)
+            self._start_once(start)
         if mailbox.dropped > 2 * self._logged:  # at 1, 3, 7, 15, ...
             self._logged = mailbox.dropped
             logger.warning(
@@ -165,11 +206,24 @@ class HandlerRunner:
             )
 
     @trio.lowlevel.enable_ki_protection
+    def put_gap(self, gap: Gap, start: StartTask) -> None:
+        """Add a gap for the handler, if it has a method for that; arguments as in `put`."""
+        if gap_handler(self.attributes.get("notification_handler")) is not None:
+            self._mailbox.put_gap(gap)
+            self._start_once(start)
+
+    @trio.lowlevel.enable_ki_protection
     def end(self, *, drop: bool) -> None:
         """Accept no more notifications; those in the mailbox are still handled unless `drop` is set."""
         self._mailboxes.remove_handler(self._service, self)
         self._mailboxes.remove(self._mailbox)
         self._mailbox.end(drop=drop)
+
+    def _start_once(self, start: StartTask) -> None:
+        if not self._started:
+            self._started = True
+            self._mailboxes.add(self._mailbox)
+            start(self._run)
 
     # ---- for threads that wait for the handler ----
 
@@ -208,10 +262,10 @@ class HandlerRunner:
         callbacks.in_callback.set(True)
         mailbox = self._mailbox
         try:
-            while await mailbox.wait():
+            while await mailbox.wait(for_gaps=True):
                 mailbox.at_work = True
                 try:
-                    result = self._handle()
+                    result = self._handle_one() if mailbox.gaps else self._handle()
                     if result is not None:
                         await callbacks.finish(result)
                 except trio.Cancelled:
@@ -247,6 +301,22 @@ class HandlerRunner:
                     return result
         return None
 
+    @trio.lowlevel.disable_ki_protection
+    def _handle_one(self) -> Any:
+        """Call the handler for what is next, while there is a gap behind it; returns as `_handle`."""
+        mailbox = self._mailbox
+        self._last = handler = self.attributes.get("notification_handler")
+        if isinstance(handler, BatchHandler):
+            return handler.handle(self)
+        gap = mailbox.take_gap()
+        if gap is not None:
+            on_gap = gap_handler(handler)
+            return None if on_gap is None else on_gap(gap)
+        notification = mailbox.queue.popleft()
+        if mailbox.waiters:
+            mailbox.release_waiters()
+        return None if handler is None else handler(*notification.args, **notification.kwargs)
+
     # ---- for handlers that take the notifications themselves, in their thread ----
 
     def take(self, handler: BatchHandler) -> Notification | None:
@@ -258,15 +328,32 @@ class HandlerRunner:
         mailbox = self._mailbox
         if not self._ended and self.attributes.get("notification_handler") is handler:
             mailbox.at_work = True
-            try:
-                notification = mailbox.queue.popleft()
-            except IndexError:
-                self._rest()
-                return None
-            if mailbox.waiters:
-                mailbox.release_waiters()
-            return notification
+            queue = mailbox.queue
+            while True:
+                is_empty = not queue  # before the gaps: a gap is put before the notifications behind it
+                if mailbox.gaps and (gap := mailbox.take_gap()) is not None:
+                    self._handle_gap(gap, handler)
+                elif is_empty:
+                    self._rest()
+                    return None
+                else:
+                    try:
+                        notification = queue.popleft()
+                    except IndexError:  # it was dropped at this moment
+                        continue
+                    if mailbox.waiters:
+                        mailbox.release_waiters()
+                    return notification
         return None
+
+    def _handle_gap(self, gap: Gap, handler: BatchHandler) -> None:
+        """Call the method of a handler for a gap, in its thread."""
+        on_gap = gap_handler(handler)
+        if on_gap is not None:
+            try:
+                on_gap(gap)
+            except BaseException as error:  # noqa: BLE001 - it is logged
+                self.report(error, handler)
 
     def report(self, error: BaseException, handler: Any) -> None:
         """Log an exception that a handler has raised."""

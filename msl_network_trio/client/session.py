@@ -38,7 +38,7 @@ from msl_network_trio.exceptions import (
 )
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol
-from msl_network_trio.protocol.messages import ManagerNotice, NotificationBatch
+from msl_network_trio.protocol.messages import Gap, ManagerNotice, NotificationBatch
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.visible import visible
 
@@ -94,7 +94,7 @@ class LinkState:
         self.service_name = service_name
         self.identity = identity
         self.mailboxes = session.mailboxes
-        self.streams: set[NotificationStream] = set()
+        self.streams: set[NotificationStream[Any]] = set()
         self.handler_runner = HandlerRunner(service_name, session.mailboxes)
         self.on_break: list[Callable[[], object]] = []
 
@@ -128,6 +128,13 @@ class LinkState:
         for stream in self.streams:
             stream.put(batch)
         self.handler_runner.put(batch, start)
+
+    @trio.lowlevel.enable_ki_protection
+    def put_gap(self, gap: Gap, start: StartTask) -> None:
+        """Put a gap into the mailboxes of all streams and of the handler; see `take_notifications`."""
+        for stream in self.streams:
+            stream.put_gap(gap)
+        self.handler_runner.put_gap(gap, start)
 
     @trio.lowlevel.enable_ki_protection
     def end_notifications(self, error: NetworkError | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from msl_network_trio.callbacks import in_callback
-from msl_network_trio.client.notifications import BatchHandler, HandlerRunner
+from msl_network_trio.client.notifications import BatchHandler, HandlerRunner, gap_handler
 from msl_network_trio.portal.job_thread import JobThread
 
 
@@ -19,10 +19,14 @@ class ThreadHandler(BatchHandler):
 
     Args:
         function: The plain function.
+
+    Attributes:
+        on_gap: Function to call for a gap, in the same thread; None: there is none.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
+        self.on_gap = gap_handler(function)
         self._thread = JobThread(f"{getattr(function, '__name__', 'handler')} of msl_network_trio")
 
     @classmethod

@@ -6,14 +6,14 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, Self, overload
 
 from msl_network_trio import arguments
 from msl_network_trio.client.link import Link as AsyncLink
 from msl_network_trio.client.link import link_state
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.client.linked_client import dropped as async_dropped
-from msl_network_trio.client.notifications import NotificationStream
+from msl_network_trio.client.notifications import Item_co, NotificationStream
 from msl_network_trio.client.remote_method import (
     MethodCache,
     RemoteMethod,
@@ -22,7 +22,7 @@ from msl_network_trio.client.remote_method import (
     private_attribute,
 )
 from msl_network_trio.portal.portal import Portal
-from msl_network_trio.protocol.messages import Notification
+from msl_network_trio.protocol.messages import Gap, Notification
 from msl_network_trio.sync.handlers import ThreadHandler
 from msl_network_trio.sync.wrapped import Entering, blocking, named, portal_of, unwrap
 
@@ -153,6 +153,10 @@ class Link(ServiceProperties, MethodCache):
             handler again before it has caught up. What a handler or the callback of a Future calls does not
             wait. A handler that waits for a call of another thread makes that call wait for 5 seconds, once.
 
+            If the handler, or the object whose method it is, has a method ``on_gap``, it is called with a
+            `Gap`, in order and in the same thread, where notifications may have been lost because the client
+            had to reconnect.
+
             Args:
                 *args: Positional arguments that the Service emitted.
                 **kwargs: Keyword arguments that the Service emitted.
@@ -269,7 +273,7 @@ def request(
     return link._request(attribute, checked_args(args), kwargs, timeout)  # noqa: SLF001 - its function
 
 
-class Notifications:
+class Notifications(Generic[Item_co]):
     """An iterator over the notifications of one Service; `notifications` makes it.
 
     Args:
@@ -277,7 +281,7 @@ class Notifications:
         portal: The way into its Trio run.
     """
 
-    def __init__(self, stream: NotificationStream, portal: Portal) -> None:
+    def __init__(self, stream: NotificationStream[Item_co], portal: Portal) -> None:
         self._stream = stream
         self._portal = portal
 
@@ -301,14 +305,14 @@ class Notifications:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Notification:
+    def __next__(self) -> Item_co:
         try:
             return self._portal.call(self._stream.__anext__)
         except StopAsyncIteration:
             raise StopIteration from None
 
 
-async def _leave(stream: NotificationStream) -> None:
+async def _leave(stream: NotificationStream[Item_co]) -> None:
     await stream.__aexit__(None, None, None)
 
 
@@ -321,7 +325,21 @@ def dropped(link: ServiceProperties) -> int:
     return async_dropped(unwrap(link))
 
 
-def notifications(link: ServiceProperties, max_buffer_size: float | None = None) -> Notifications:
+@overload
+def notifications(
+    link: ServiceProperties, max_buffer_size: float | None = None, *, gaps: Literal[False] = False
+) -> Notifications[Notification]: ...
+
+
+@overload
+def notifications(
+    link: ServiceProperties, max_buffer_size: float | None = None, *, gaps: bool
+) -> Notifications[Notification | Gap]: ...
+
+
+def notifications(
+    link: ServiceProperties, max_buffer_size: float | None = None, *, gaps: bool = False
+) -> Any:
     """Iterate over the notifications of a Service.
 
     ``with notifications(link) as stream:`` subscribes; ``for notification in stream:`` yields what was
@@ -331,5 +349,6 @@ def notifications(link: ServiceProperties, max_buffer_size: float | None = None)
     Args:
         link: A link, or a linked client.
         max_buffer_size: See `msl_network_trio.Link.notifications`.
+        gaps: Whether to yield a `Gap` where notifications may have been lost; see there, too.
     """
-    return Notifications(unwrap(link).notifications(max_buffer_size), portal_of(link))
+    return Notifications(unwrap(link).notifications(max_buffer_size, gaps=gaps), portal_of(link))

@@ -6,10 +6,12 @@ import random
 import threading
 
 import pytest
+import trio
+import trio.testing
 
 from msl_network_trio import constants
 from msl_network_trio.client.mailboxes import OVERHEAD, Mailbox, Mailboxes, Waiter
-from msl_network_trio.protocol.messages import Notification, NotificationBatch
+from msl_network_trio.protocol.messages import Gap, Notification, NotificationBatch
 
 
 def batch(*numbers: int, size: int = 100, service: str = "Echo", mailboxes: Mailboxes | None = None):
@@ -272,3 +274,122 @@ def test_the_limits_are_those_that_are_documented():
     assert constants.MAX_UNHANDLED == 64 * 1024**2
     assert Mailboxes().max_total == 256 * 1024**2
     assert OVERHEAD == 500
+
+
+# ---- gaps ----
+
+
+def gap(number: int) -> Gap:
+    return Gap(number, number + 0.5, f"loss {number}", "Echo")
+
+
+def drained(mailbox: Mailbox) -> list[object]:
+    """Take everything: numbers of notifications, and the times of gaps."""
+    taken: list[object] = []
+    while mailbox.queue or mailbox.gaps:
+        found = mailbox.take_gap()
+        taken.append(mailbox.queue.popleft().args[0] if found is None else (found.since, found.until))
+    return taken
+
+
+async def test_gaps_keep_their_positions():
+    mailbox = Mailbox("Echo", Mailboxes())
+    mailbox.put_gap(gap(0))
+    mailbox.put(batch(1, 2))
+    mailbox.put_gap(gap(2))
+    mailbox.put(batch(3))
+    mailbox.put_gap(gap(3))
+    assert drained(mailbox) == [(0, 0.5), 1, 2, (2, 2.5), 3, (3, 3.5)]
+
+
+async def test_a_gap_is_not_due_before_the_notifications_in_front_of_it_are_taken():
+    mailbox = Mailbox("Echo", Mailboxes())
+    mailbox.put(batch(1, 2))
+    mailbox.put_gap(gap(2))
+    assert mailbox.take_gap() is None
+    mailbox.queue.popleft()
+    assert mailbox.take_gap() is None
+    mailbox.queue.popleft()
+    assert mailbox.take_gap() == gap(2)
+    assert mailbox.take_gap() is None
+
+
+async def test_gaps_with_nothing_between_them_are_one():
+    mailbox = Mailbox("Echo", Mailboxes())
+    mailbox.put(batch(1))
+    for number in range(10):
+        mailbox.put_gap(gap(number))
+        assert len(mailbox.gaps) == 1
+    assert drained(mailbox) == [1, (0, 9.5)]
+
+
+@pytest.mark.parametrize("max_count", [None, 2])
+async def test_gaps_are_merged_and_not_dropped_on_overflow(max_count):
+    mailbox = Mailbox("Echo", Mailboxes(2 * (100 + OVERHEAD)), max_count)
+    for number in range(1000):
+        mailbox.put_gap(gap(number))
+        mailbox.put(batch(number))
+        assert len(mailbox.gaps) <= 4
+    assert mailbox.dropped == 998
+    assert drained(mailbox) == [(0, 998.5), 998, (999, 999.5), 999]
+
+
+async def test_a_random_sequence_of_gaps_and_notifications_loses_no_mark():
+    chance = random.Random(16)
+    for _ in range(300):
+        limit = chance.randrange(1, 5)
+        mailbox = Mailbox("Echo", Mailboxes(), limit)
+        taken: list[object] = []
+        put: list[object] = []
+        for number in range(chance.randrange(30)):
+            match chance.randrange(3):
+                case 0:
+                    mailbox.put(batch(number))
+                    put.append(number)
+                case 1:
+                    mailbox.put_gap(gap(number))
+                    put.append((number, number + 0.5))
+                case 2 if mailbox.queue or mailbox.gaps:
+                    found = mailbox.take_gap()
+                    taken.append(
+                        mailbox.queue.popleft().args[0] if found is None else (found.since, found.until)
+                    )
+        taken += drained(mailbox)
+        for position, each in enumerate(put):
+            if isinstance(each, tuple):
+                before = [taken.index(n) for n in put[:position] if isinstance(n, int) and n in taken]
+                behind = [taken.index(n) for n in put[position:] if isinstance(n, int) and n in taken]
+                between = taken[max(before, default=-1) + 1 : min(behind, default=len(taken))]
+                assert any(found[0] <= each[0] and each[1] <= found[1] for found in between)
+
+
+async def test_the_end_drops_gaps_only_together_with_notifications():
+    mailbox = Mailbox("Echo", Mailboxes())
+    mailbox.put(batch(1))
+    mailbox.put_gap(gap(1))
+    mailbox.end(drop=False)
+    assert await mailbox.wait()
+    assert drained(mailbox) == [1, (1, 1.5)]
+    mailbox.put_gap(gap(2))
+    mailbox.end(drop=True)
+    assert not await mailbox.wait(for_gaps=True)
+    assert drained(mailbox) == []
+
+
+async def test_only_those_who_want_gaps_are_woken_by_one(autojump_clock):
+    mailbox = Mailbox("Echo", Mailboxes())
+    woken: list[str] = []
+
+    async def wait(name: str, for_gaps: bool) -> None:
+        await mailbox.wait(for_gaps=for_gaps)
+        woken.append(name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, "gaps", True)
+        nursery.start_soon(wait, "notifications", False)
+        await trio.testing.wait_all_tasks_blocked()
+        mailbox.put_gap(gap(0))
+        await trio.testing.wait_all_tasks_blocked()
+        assert woken == ["gaps"]
+        mailbox.put(batch(1))
+    assert woken == ["gaps", "notifications"]

@@ -12,7 +12,9 @@ import pytest
 import trio
 import trio.testing
 
-from msl_network_trio import ConnectionLost, LinkBroken, Notification, connect, dropped
+from msl_network_trio import ConnectionLost, Gap, LinkBroken, Notification, connect, dropped
+from msl_network_trio.client.client import client_session
+from msl_network_trio.client.link import link_state
 from tests.client.peer import Network
 from tests.client.test_requests import Session, open_session, start
 
@@ -474,3 +476,175 @@ async def test_a_shutdown_handler_has_a_limited_time(network, nursery, autojump_
         async with connect() as client:
             client.shutdown_handler = trio.sleep_forever
         assert trio.current_time() - before == pytest.approx(2)
+
+
+# ---- gaps ----
+
+
+def put_gap(session: Session, gap: Gap) -> None:
+    """Put a gap where a reconnected client would."""
+    link_state(session.link).put_gap(gap, client_session(session.client).callback_tasks.start)
+
+
+def lose(session: Session, number: int) -> Gap:
+    gap = Gap(time.time() + number, time.time() + number, f"loss {number}", "Echo")
+    put_gap(session, gap)
+    return gap
+
+
+async def test_a_stream_yields_gaps_in_order_if_it_is_asked_to(session: Session):
+    async with session.link.notifications(gaps=True) as stream:
+        emit(session, 1)
+        await settle()
+        gap = lose(session, 1)
+        emit(session, 2)
+        await settle()
+        second = lose(session, 2)
+        assert [await anext(stream) for _ in range(4)] == [
+            Notification("Echo", [1], {}),
+            gap,
+            Notification("Echo", [2], {}),
+            second,
+        ]
+
+
+async def test_a_gap_is_yielded_at_once_while_nothing_else_is_received(session: Session, nursery):
+    got: list[object] = []
+
+    async def listen() -> None:
+        async with session.link.notifications(gaps=True) as stream:
+            got.append(await anext(stream))
+
+    nursery.start_soon(listen)
+    await settle()
+    gap = lose(session, 1)
+    await settle()
+    assert got == [gap]
+
+
+async def test_by_default_a_gap_is_an_attribute_of_the_next_notification(session: Session):
+    async with session.link.notifications() as stream:
+        emit(session, 1)
+        await settle()
+        first, second = lose(session, 1), lose(session, 2)
+        emit(session, 2)
+        emit(session, 3)
+        await settle()
+        got = [await anext(stream) for _ in range(3)]
+        assert got == [Notification("Echo", [number], {}) for number in (1, 2, 3)]
+        assert [each.gap for each in got] == [None, first.merged(second), None]
+
+
+async def test_a_gap_begins_with_the_subscription_at_the_earliest(session: Session):
+    before = time.time()
+    async with session.link.notifications(gaps=True) as stream:
+        put_gap(session, Gap(0.0, time.time() + 1, "lost", "Echo"))
+        put_gap(session, Gap(0.0, 1.0, "lost", "Echo"))
+        gap = await anext(stream)
+        assert before <= gap.since <= gap.until
+
+
+async def test_each_stream_gets_the_gap_where_it_is_itself(session: Session):
+    async with session.link.notifications(gaps=True) as one, session.link.notifications(1) as other:
+        emit(session, 1)
+        await settle()
+        gap = lose(session, 1)
+        emit(session, 2)
+        emit(session, 3)
+        await settle()
+        got = [await anext(one) for _ in range(4)]
+        assert got[1] == gap
+        (last,) = [await anext(other)]
+        assert (last.args, last.gap, other.dropped) == ([3], gap, 2)
+
+
+async def test_gaps_must_be_a_flag(session: Session):
+    with pytest.raises(TypeError, match="gaps"):
+        session.link.notifications(gaps="yes")
+
+
+class Recorder:
+    """A handler with a method for gaps; its methods are async if `slow` is set."""
+
+    def __init__(self, slow: bool = False) -> None:
+        self.got: list[object] = []
+        self.slow = slow
+
+    def record(self, number: object) -> object:
+        self.got.append(number)
+        return trio.sleep(1) if self.slow else None
+
+    __call__ = record
+
+    def on_gap(self, gap: Gap) -> object:
+        return self.record(gap)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("is_method", [False, True])
+async def test_a_handler_is_called_with_gaps_in_order(session: Session, slow, is_method, autojump_clock):
+    recorder = Recorder(slow)
+    gaps = [lose(session, 0)]  # before there is a handler: for nobody
+    session.link.notification_handler = recorder.record if is_method else recorder
+    for number in range(3):
+        emit(session, number)
+        emit(session, -number)
+        await settle()
+        gaps.append(lose(session, number))
+    emit(session, 3)
+    await trio.sleep(100)
+    assert recorder.got == [0, 0, gaps[1], 1, -1, gaps[2], 2, -2, gaps[3], 3]
+
+
+async def test_a_gap_starts_the_task_of_a_handler_that_was_not_called_yet(session: Session):
+    recorder = Recorder()
+    session.link.notification_handler = recorder
+    gap = lose(session, 1)
+    await settle()
+    assert recorder.got == [gap]
+
+
+async def test_a_handler_without_a_method_for_gaps_goes_on(session: Session):
+    got: list[int] = []
+    session.link.notification_handler = got.append
+    emit(session, 1)
+    await settle()
+    lose(session, 1)
+    emit(session, 2)
+    await settle()
+    assert got == [1, 2]
+
+
+async def test_a_handler_may_be_replaced_by_one_without_a_method_for_gaps(session: Session):
+    got: list[int] = []
+    session.link.notification_handler = Recorder()
+    lose(session, 1)
+    session.link.notification_handler = got.append
+    emit(session, 2)
+    await settle()
+    assert got == [2]
+
+
+async def test_a_method_of_the_link_is_no_handler_of_gaps(session: Session):
+    got: list[object] = []
+
+    def record(self: object, number: int) -> None:
+        got.append(number)
+
+    # The link has every attribute, as one of the Service: on_gap must not be requested.
+    session.link.notification_handler = types.MethodType(record, session.link)
+    lose(session, 1)
+    emit(session, 1)
+    await settle()
+    assert got == [1]
+
+
+async def test_an_exception_in_the_handler_of_gaps_is_logged(session: Session, caplog):
+    recorder = Recorder()
+    recorder.on_gap = lambda gap: 1 / 0
+    session.link.notification_handler = recorder
+    lose(session, 1)
+    emit(session, 1)
+    await settle()
+    assert recorder.got == [1]
+    assert "ZeroDivisionError" in caplog.text

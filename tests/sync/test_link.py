@@ -8,13 +8,17 @@ import logging
 import pickle
 import queue
 import threading
+import time
 import types
 from typing import Any
 
 import pytest
 
-from msl_network_trio import ConnectionLost, LinkBroken, Notification
+from msl_network_trio import ConnectionLost, Gap, LinkBroken, Notification
+from msl_network_trio.client.client import client_session
+from msl_network_trio.client.link import link_state
 from msl_network_trio.sync import Client, Link, LinkedClient, connect, notifications, to_async
+from msl_network_trio.sync.wrapped import portal_of, unwrap
 from tests.patience import PATIENCE
 from tests.sync.manager import FakeManager
 
@@ -269,6 +273,59 @@ def test_notifications_can_be_iterated(link: Link):
         assert stream.dropped == 0
         link.unlink()
         assert list(stream) == []
+
+
+def put_gap(link: Link, number: int) -> Gap:
+    """Put a gap where a reconnected client would."""
+    gap = Gap(time.time() + number, time.time() + number, f"loss {number}", "Echo")
+    client = unwrap(link._client)
+    start = client_session(client).callback_tasks.start
+    portal_of(link).do(lambda: link_state(unwrap(link)).put_gap(gap, start))
+    return gap
+
+
+class Recorder:
+    """A handler with a method for gaps, which notes the thread."""
+
+    def __init__(self) -> None:
+        self.got: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def handle(self, number: int) -> None:
+        self.got.put((number, threading.current_thread()))
+
+    def on_gap(self, gap: Gap) -> None:
+        self.got.put((gap, threading.current_thread()))
+        if gap.reason == "loss 2":
+            raise ZeroDivisionError("in on_gap")
+
+
+def test_a_handler_is_called_with_gaps_in_order_and_in_its_thread(link: Link, caplog):
+    recorder = Recorder()
+    link.notification_handler = recorder.handle  # type: ignore[method-assign]
+    gaps = [put_gap(link, 0)]
+    link.notify(2)
+    gaps += [put_gap(link, 1)]
+    link.notify(1)
+    gaps += [put_gap(link, 2)]
+    link.notify(1)
+    got = [recorder.got.get(timeout=PATIENCE) for _ in range(7)]
+    assert [each for each, _ in got] == [gaps[0], 0, 1, gaps[1], 0, gaps[2], 0]
+    assert len({thread for _, thread in got}) == 1
+    assert got[0][1] is not threading.current_thread()
+    assert "in on_gap" in caplog.text
+
+
+def test_gaps_are_iterated_if_asked_for(link: Link):
+    with notifications(link, gaps=True) as stream, notifications(link) as plain:
+        link.notify(1)
+        gap = put_gap(link, 1)
+        link.notify(1)
+        assert [next(stream) for _ in range(3)] == [
+            Notification("Echo", [0], {}),
+            gap,
+            Notification("Echo", [0], {}),
+        ]
+        assert [next(plain).gap for _ in range(2)] == [None, gap]
 
 
 def test_a_notification_that_a_thread_has_read_reaches_the_handler(link: Link):
