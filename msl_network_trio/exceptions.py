@@ -29,7 +29,15 @@ class NetworkError(Exception):
 
 
 class ConnectError(NetworkError, ConnectionError):
-    """The connection failed: refused, unknown host, not a Manager, wrong TLS setting."""
+    """The connection failed: refused, unknown host, not a Manager, wrong TLS setting.
+
+    Attributes:
+        http_status: Status with which a server refused to open a WebSocket; None: it did not.
+        retry_after: Seconds after which this server asks to try again; None: it does not say.
+    """
+
+    http_status: int | None = None
+    retry_after: float | None = None
 
 
 class ConnectTimeout(ConnectError, TimeoutError):

@@ -189,7 +189,8 @@ def is_final(error: BaseException, *, first: bool) -> bool:
         is_transient = _TRANSIENT_REJECTION.match(text) or _NAME_TAKEN.search(text)
         return not is_transient and retry_after(error) is None
     if isinstance(error, ConnectError):
-        status = next((each.http_status for each in _chain(error) if hasattr(each, "http_status")), None)
+        statuses = (each.http_status for each in _chain(error) if isinstance(each, ConnectError))
+        status = next(filter(None, statuses), None)
         return status is not None and status not in _TRANSIENT_HTTP_STATUS
     # ConnectionLost (the Manager of a `transport=` function has ended) is final, as is every error of user
     # code that is no OSError.

@@ -54,6 +54,9 @@ _UNAUTHENTICATED_LIMIT = 200
 _CONNECTION_LIMIT = 5_000
 """Maximum connections to the Manager, equal to the default ``max_connections`` of a Manager."""
 
+_FULL_RETRY_AFTER = 10
+"""Seconds after which a peer may try again that exceeded this limit: others have to disconnect first."""
+
 _LOGIN_ATTEMPTS = 10
 """Maximum failed logins per user and host, as in a Manager."""
 
@@ -174,7 +177,7 @@ class Gateway:
             address = Host(address, address, address, address).behind(upgrade.forwarded_for).address
         if self._connected >= _CONNECTION_LIMIT:
             logger.warning("%s:%d cannot be connected: there are %d already", address, port, self._connected)
-            await self._http_server.refuse(carrier, "There are too many connections.")
+            await self._http_server.refuse(carrier, "There are too many connections.", _FULL_RETRY_AFTER)
             return
         self._connected += 1
         try:

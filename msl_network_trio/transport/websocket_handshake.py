@@ -185,8 +185,12 @@ async def open_websocket(
     except BaseException as error:
         carrier.close()
         if isinstance(error, Exception):
+            refusal = ConnectError(_no_websocket(error, stream.head[:_QUOTED]))
+            if isinstance(error, ConnectionRejected):
+                refusal.http_status = error.status_code
+                refusal.retry_after = _retry_after(error)
             # Without the frames of trio-websocket, whose variables contain both as well.
-            raise ConnectError(_no_websocket(error, stream.head[:_QUOTED])) from error.with_traceback(None)
+            raise refusal from error.with_traceback(None)
         raise
     transport = WebSocketStream(
         carrier,
@@ -202,6 +206,12 @@ async def open_websocket(
         carrier.close()
         raise
     return transport
+
+
+def _retry_after(error: ConnectionRejected) -> float | None:
+    """Return the seconds of the header ``Retry-After``; None: it is missing, or a date."""
+    values = [value for name, value in error.headers or () if name.lower() == b"retry-after"]
+    return float(values[0]) if values and re.fullmatch(rb"\d{1,5}", values[0]) else None
 
 
 def _no_websocket(error: Exception, head: bytes) -> str:

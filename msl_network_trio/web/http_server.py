@@ -207,10 +207,20 @@ class HttpServer:
             pass
         return None
 
-    async def refuse(self, carrier: Stream, text: str) -> None:
-        """Reject a valid upgrade with status 502, and close the connection."""
+    async def refuse(self, carrier: Stream, text: str, retry_after: int | None = None) -> None:
+        """Reject a valid upgrade, and close the connection.
+
+        Args:
+            carrier: The connection.
+            text: The reason.
+            retry_after: Seconds after which the peer may try again, with status 503. None: status 502, since
+                the Manager cannot be reached.
+        """
+        response = _text_response(HTTPStatus.BAD_GATEWAY, text)
+        if retry_after is not None:
+            response = _text_response(HTTPStatus.SERVICE_UNAVAILABLE, text, Retry_After=str(retry_after))
         try:
-            await _send_response(carrier, _text_response(HTTPStatus.BAD_GATEWAY, text), "GET")
+            await _send_response(carrier, response, "GET")
         except ConnectionLost:
             pass  # there is no peer to respond to
         finally:

@@ -26,7 +26,7 @@ def smallest(low: float, high: float) -> float:
 def with_status(status: int | None) -> ConnectError:
     """Return the error of a refused WebSocket, as a dialer wraps it."""
     refusal = ConnectError(f"The server answered with HTTP status {status}")
-    refusal.http_status = status  # type: ignore[attr-defined]
+    refusal.http_status = status
     error = ConnectError("Cannot connect")
     error.__cause__ = refusal
     return error

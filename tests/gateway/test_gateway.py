@@ -19,6 +19,7 @@ from msl_network_trio import (
     connect,
     open_manager,
 )
+from msl_network_trio.dialing.reconnect import is_final, retry_after
 from msl_network_trio.exceptions import CertificateError
 from msl_network_trio.gateway import running, server
 from msl_network_trio.gateway.server import open_gateway
@@ -226,8 +227,10 @@ async def test_so_many_connections_and_no_more(open_both, monkeypatch, caplog):
     with trio.fail_after(PATIENCE):
         async with open_it() as manager, gateway_to(manager) as gateway:
             async with connect(**reach(gateway)):
-                with pytest.raises(ConnectError, match="502: 'There are too many connections"):
+                with pytest.raises(ConnectError, match="503: 'There are too many connections") as caught:
                     await connect(**reach(gateway))
+                assert retry_after(caught.value) == 10
+                assert not is_final(caught.value, first=False)
             while True:  # until the gateway has noticed that a connection has ended
                 with contextlib.suppress(ConnectError):
                     async with connect(**reach(gateway)):

@@ -616,6 +616,22 @@ async def test_a_server_that_does_not_open_one_is_quoted(answer, text):
     assert len(str(caught.value)) < 1000
 
 
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (b"Retry-After: 7\r\n", 7.0),
+        (b"retry-after: 7\r\nRetry-After: 8\r\n", 7.0),
+        (b"Retry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n", None),
+        (b"Retry-After: -1\r\n", None),
+        (b"", None),
+    ],
+)
+async def test_a_refusal_contains_the_status_and_when_to_try_again(header, seconds):
+    with pytest.raises(ConnectError) as caught:
+        await answered(b"HTTP/1.1 503 Full\r\n" + header + b"Content-Length: 0\r\n\r\n")
+    assert (caught.value.http_status, caught.value.retry_after) == (503, seconds)
+
+
 async def test_opening_at_a_silent_server_can_be_cancelled():
     before = trio.lowlevel.current_statistics().tasks_living
     ours, _ = memory_pair()

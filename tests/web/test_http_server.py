@@ -358,12 +358,15 @@ async def test_to_be_cancelled_closes_the_connection():
     assert theirs._closed
 
 
-async def test_a_refusal_of_the_owner_is_an_answer():
+@pytest.mark.parametrize(
+    ("retry_after", "head"), [((), rb"HTTP/1.1 502 "), ((7,), rb"HTTP/1.1 503 .*\r\nRetry-After: 7\r\n")]
+)
+async def test_a_refusal_of_the_owner_is_an_answer(retry_after, head):
     ours, theirs = memory_pair()
     ours.send_nowait(upgrade_request())
     upgrade = await SERVER.read_upgrade(theirs)
     assert upgrade is not None
     ours.send_eof()
-    await SERVER.refuse(theirs, "There is no Manager")
-    assert re.match(rb"HTTP/1.1 502 .*\r\n\r\nThere is no Manager\n", await until_end(ours), re.DOTALL)
+    await SERVER.refuse(theirs, "There is no Manager", *retry_after)
+    assert re.match(head + rb".*\r\n\r\nThere is no Manager\n", await until_end(ours), re.DOTALL)
     assert theirs._closed
