@@ -177,7 +177,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def chaos(session: nox.Session) -> None:
-    """Inject faults into networks and processes, with both Managers, until 10,000 faults; ``-- SECONDS``."""
+    """Inject faults into networks and processes, with both Managers, until 10,000 faults; ``-- --help``."""
     session.install("-e", ".[test]")
     session.run("python", "-m", "tests.chaos", *session.posargs)
 

@@ -7,122 +7,118 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
+import attrs
 import trio
 
-from tests.chaos.blocking import BlockingMember
-from tests.chaos.load import AsyncMember, Member
+from tests.chaos.acceptance import Acceptance
 from tests.chaos.oracle import Oracle
-from tests.chaos.records import read_executions
+from tests.chaos.program import SERVICE
+from tests.chaos.proxy import Wire
 from tests.chaos.schedule import Schedule
-from tests.chaos.world import SINGLE, World
+from tests.chaos.storm import run_storms, run_unattended_program
+from tests.chaos.world import SERVICES, Kind, World
 
-KINDS = ("ours", "reference")
-WIRES = ("tcp", "tls", "websocket")
-STORM = 20.0
-"""Seconds of faults between two checks that everything is back."""
-
-BACK = 10.0
-"""Maximum seconds after the last fault until each link has answered and each stream has delivered."""
+KINDS: tuple[Kind, ...] = ("ours", "reference")
+WIRES: tuple[Wire, ...] = ("tcp", "tls", "websocket")
+FAULTS = 10_000
+"""Faults of one run, if neither seconds nor a number is given."""
 
 
-async def storm(world: World, seconds: float) -> None:
-    """Inject faults for some seconds; leave with all processes running."""
-    world.proxy.rage()
-    with trio.move_on_after(seconds):
-        await world.harass_processes()
-    world.proxy.calm()
-    if world.kind == "reference":
-        # It keeps names, links and locks of peers for ever if writing to some peer has raised an exception.
-        await world.kill_manager(0.1)
+@attrs.define
+class Report:
+    """The figures of all worlds."""
+
+    total: Counter[str] = attrs.field(factory=Counter)
+    worlds: int = 0
+    is_well: bool = True
+
+    def add(self, world: World, figures: dict[str, str]) -> None:
+        """Print the figures of a world, and add them."""
+        faults = Counter(world.proxy.counts) + world.counts
+        self.total += faults
+        how = "" if world.clients_reconnect else ", without reconnection"
+        print(f"\n{world.kind} {world.wire}{how}: {sum(faults.values()):,} faults")
+        counts = [*sorted(faults.items()), *world.oracle.report()]
+        for what, figure in [*figures.items(), *((what, f"{count:,}") for what, count in counts)]:
+            print(f"  {what}: {figure}")
+        for text in world.oracle.faults[:20]:
+            print(f"  WRONG: {text}")
+        print(f"  {len(world.oracle.faults)} wrong", flush=True)
+        self.is_well = self.is_well and not world.oracle.faults
+
+    def end(self, seed: int) -> int:
+        """Print the sums, and return the exit status."""
+        print(f"\n{sum(self.total.values()):,} faults, seed {seed}")
+        for what, count in sorted(self.total.items()):
+            print(f"  {what}: {count:,}")
+        return 0 if self.is_well else 1
 
 
-async def wait_back(world: World, members: list[Member]) -> float:
-    """Wait until everything is back, and return the seconds that it took."""
-    since = time.monotonic()
-    with trio.move_on_after(3 * BACK):
-        while not all(member.is_back(since) for member in members):
-            await trio.sleep(0.02)
-    took = time.monotonic() - since
-    if took > BACK:
-        for member in members:
-            for service, progress in member.progress.items():
-                if min(progress.asked, progress.notified) <= since:
-                    world.oracle.wrong(
-                        f"{member.name}: {service} is not back {took:.1f} s after the last fault: "
-                        f"request {since - progress.asked:.1f} s, stream {since - progress.notified:.1f} s "
-                        "before it"
-                    )
-    return took
-
-
-async def run_world(world: World, seconds: float) -> list[float]:
-    """Run one world, and return the seconds after each storm until everything was back."""
-    returns: list[float] = []
-    async with world.running():
-        async with trio.open_nursery() as nursery:
-            blocking = [BlockingMember(world, f"blocking-{number}") for number in range(5)]
-            members = [*(AsyncMember(world, f"async-{number}") for number in range(5)), *blocking]
-            for member in members:
-                nursery.start_soon(member.run)
-            world.proxy.calm()
-            await wait_back(world, members)
-            until = time.monotonic() + seconds
-            while time.monotonic() < until:
-                await storm(world, min(STORM, max(1.0, until - time.monotonic())))
-                returns.append(await wait_back(world, members))
-            nursery.cancel_scope.cancel()
-        for each in blocking:
-            await each.ended()
-        await trio.sleep(1.5)  # until all that was written is executed
-    for request in world.oracle.requests.values():
-        if request.outcome == "open":
-            world.oracle.given_up(request)  # cancelled at the end
-    found = read_executions(world.records, SINGLE)
-    for text in found.overlaps:
-        world.oracle.wrong(text)
-    world.oracle.judge(found.times)
-    return returns
+def is_done(world: World, until: float, faults: float) -> bool:
+    """Return whether a time is over, or there were so many faults."""
+    return time.monotonic() >= until or world.counts.total() + world.proxy.counts.total() >= faults
 
 
 def main() -> int:
     """Run all worlds, print the report and return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument(
-        "seconds", type=float, nargs="?", default=600, help="seconds of faults (default: 600)"
+        "what",
+        nargs="?",
+        choices=("storms", "acceptance", "program"),
+        default="storms",
+        help="storms: faults everywhere, under load. acceptance: outages, and when everything is back. "
+        "program: storms around the unattended program of the documentation",
     )
-    parser.add_argument("--seed", type=int, default=None, help="seed of the faults (default: random)")
+    parser.add_argument("--seconds", type=float, help="maximum seconds of all storms")
+    parser.add_argument("--faults", type=int, help=f"number of faults (default: {FAULTS:,}, or no limit)")
+    parser.add_argument("--rounds", type=int, default=20, help="kills of each kind in the acceptance")
+    parser.add_argument("--seed", type=int, help="seed of the faults (default: random)")
     parser.add_argument("--manager", choices=KINDS, action="append", help="whose Manager (default: both)")
     parser.add_argument("--wire", choices=WIRES, action="append", help="the transport (default: all)")
-    parser.add_argument("--reconnect", action="store_true", help="only worlds in which peers reconnect")
+    parser.add_argument("--without-reconnect", action="store_true", help="with peers that do not reconnect")
     parser.add_argument("--logs", type=Path, help="folder for the output of all processes")
     arguments = parser.parse_args()
-    seed = arguments.seed if arguments.seed is not None else time.time_ns() % 1_000_000
+    seed = time.time_ns() % 1_000_000 if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
     worlds = [(kind, wire) for wire in arguments.wire or WIRES for kind in arguments.manager or KINDS]
-    total: Counter[str] = Counter()
-    is_well = True
+    faults = arguments.faults or (None if arguments.seconds else FAULTS)
+    report = Report()
     for kind, wire in worlds:
         with tempfile.TemporaryDirectory() as folder:
-            oracle = Oracle()
-            reconnect = arguments.reconnect
-            world = World(kind, wire, Path(folder), oracle, Schedule(seed), reconnect, reconnect)
-            returns = trio.run(run_world, world, arguments.seconds / len(worlds))
-        if arguments.logs is not None:
-            world.save_logs(arguments.logs / f"{kind}-{wire}")
-        faults = Counter(world.proxy.counts) + world.counts
-        total += faults
-        print(f"\n{kind} {wire}: {sum(faults.values()):,} faults")
-        print(f"  back after {', '.join(f'{each:.1f}' for each in returns)} s")
-        for what, count in [*sorted(faults.items()), *oracle.report()]:
-            print(f"  {what}: {count:,}")
-        for text in oracle.faults[:20]:
-            print(f"  WRONG: {text}")
-        print(f"  {len(oracle.faults)} wrong", flush=True)
-        is_well = is_well and not oracle.faults
-    print(f"\n{sum(total.values()):,} faults, seed {seed}")
-    return 0 if is_well else 1
+            reconnect = not arguments.without_reconnect
+            world = World(
+                kind,
+                wire,
+                Path(folder),
+                Oracle(),
+                Schedule(seed),
+                names=(SERVICE,) if arguments.what == "program" else SERVICES,
+                direct=arguments.what == "acceptance",
+                services_reconnect=reconnect,
+                clients_reconnect=reconnect,
+            )
+            seconds = arguments.seconds / len(worlds) if arguments.seconds else float("inf")
+            end = partial(
+                is_done, world, time.monotonic() + seconds, faults / len(worlds) if faults else float("inf")
+            )
+            figures: dict[str, str] = {}
+            try:
+                if arguments.what == "acceptance":
+                    acceptance = Acceptance(world, arguments.rounds, figures)
+                    trio.run(acceptance.run)
+                else:
+                    run = run_storms if arguments.what == "storms" else run_unattended_program
+                    returns = trio.run(run, world, end)
+                    figures["seconds until all was back"] = ", ".join(f"{each:.1f}" for each in returns)
+            finally:
+                if arguments.logs is not None:
+                    world.save_logs(arguments.logs / f"{kind}-{wire}")
+            report.add(world, figures)
+    return report.end(seed)
 
 
 if __name__ == "__main__":

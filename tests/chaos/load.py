@@ -37,7 +37,7 @@ LINK_TIMEOUT = 3.0
 def arguments(world: World, name: str) -> dict[str, Any]:
     """Return the arguments with which the clients of a world connect."""
     found = world.arguments(
-        name=name, timeout=5, probe_after=0.5, probe_every=2, unresponsive_after=2, request_timeout=20
+        name=name, timeout=5, probe_after=0.5, probe_every=2, unresponsive_after=2, request_timeout=30
     )
     return found | ({"reconnect": True} if world.clients_reconnect else {})
 
@@ -87,6 +87,8 @@ class Member:
         attribute = self.draw.choice(("work", "work_in_task", "work_in_task", "read", "fail"))
         request = self.oracle.made(service, attribute, is_idempotent=attribute == "read")
         timeout = self.draw.choice((None, 20.0, 5.0, 0.5, 0.02))
+        if self.world.direct and request.is_idempotent and self.world.clients_reconnect:
+            request.must_answer = timeout is None or timeout >= 20
         patience = self.draw.choice((30.0, 30.0, 30.0, self.draw.uniform(0, 0.1)))
         return request, timeout, patience
 

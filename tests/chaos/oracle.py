@@ -45,6 +45,9 @@ class Request:
     service: str
     attribute: str
     is_idempotent: bool
+    must_answer: bool = False
+    """Whether the request is to be answered whatever happens: idempotent, and with a long timeout."""
+
     outcome: Outcome = "open"
 
 
@@ -187,6 +190,8 @@ class Oracle:
             self.wrong(f"{said} has no outcome")
         if request.outcome in ("may have run", "given up") and times:
             self.counts[f"requests: {request.outcome}, and executed"] += 1
+        if request.must_answer and request.outcome not in ("ok", "given up"):
+            self.wrong(f"{said} is idempotent and was not answered: {request.outcome}")
         if request.is_idempotent:
             self.counts["idempotent requests repeated"] += times > 1 + copies
         elif times > 1 + copies:

@@ -6,6 +6,7 @@ The methods belong to the Trio thread; waiting for processes is left to worker t
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -37,6 +38,8 @@ class ServiceProcess:
     starts: int = 0
     process: Process | None = None
     was_killed: bool = False
+    is_last: bool = False
+    """Whether it is not started again."""
 
 
 @attrs.define
@@ -49,6 +52,8 @@ class World:
         folder: An empty folder.
         oracle: The oracle.
         schedule: The faults.
+        names: The names of the Services.
+        direct: Whether clients and Services connect without the proxy.
         services_reconnect: Whether the Services reconnect; else they are started again.
         clients_reconnect: Whether the clients reconnect; else they connect again themselves.
     """
@@ -58,6 +63,8 @@ class World:
     folder: Path
     oracle: Oracle
     schedule: Schedule
+    names: tuple[str, ...] = SERVICES
+    direct: bool = False
     services_reconnect: bool = False
     clients_reconnect: bool = False
     manager: Manager = attrs.field(init=False)
@@ -73,7 +80,7 @@ class World:
     _options: dict[str, Any] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        self.services = {name: ServiceProcess(name) for name in SERVICES}
+        self.services = {name: ServiceProcess(name) for name in self.names}
 
     # ---- life ----
 
@@ -122,6 +129,16 @@ class World:
         self.manager.services.extend(services)
         self.manager_since = time.monotonic()
 
+    async def terminate_services(self) -> list[int]:
+        """End all Services with SIGTERM and return their exit statuses."""
+        popens = []
+        for service in self.services.values():
+            assert service.process is not None
+            service.was_killed = service.is_last = True
+            service.process.popen.terminate()
+            popens.append(service.process.popen)
+        return [await trio.to_thread.run_sync(popen.wait) for popen in popens]
+
     def end(self) -> None:
         """End all processes."""
         for service in self.services.values():
@@ -143,14 +160,9 @@ class World:
         """The folder with the records of the Services."""
         return self.folder / "records"
 
-    def arguments(self, *, direct: bool = False, **more: Any) -> dict[str, Any]:
-        """Return the arguments with which clients and Services connect.
-
-        Args:
-            direct: Whether to connect without the proxy.
-            more: Further arguments.
-        """
-        port = (self._websocket_port or self.manager.port) if direct else self.proxy.address
+    def arguments(self, **more: Any) -> dict[str, Any]:
+        """Return the arguments with which clients and Services connect, with some more."""
+        port = (self._websocket_port or self.manager.port) if self.direct else self.proxy.address
         if self.wire == "websocket":
             return {"host": f"ws://localhost:{port}/msl", **more}
         return {**self.manager.arguments(), "port": port, **more}
@@ -159,7 +171,7 @@ class World:
 
     async def _supervise(self, service: ServiceProcess) -> None:
         """Start a Service again and again, as a supervisor of programs does."""
-        while True:
+        while not service.is_last:
             await trio.to_thread.run_sync(self._start_service, service)
             assert service.process is not None
             popen = service.process.popen
@@ -195,6 +207,7 @@ class World:
             down: Seconds until it is started again.
         """
         self.counts["Manager killed"] += 1
+        self.manager_since = math.inf
         await trio.to_thread.run_sync(self.manager.process.kill)
         self.manager.process.end()
         await trio.sleep(down)
@@ -235,7 +248,7 @@ class World:
         draw = self.schedule.processes()
         while True:
             await trio.sleep(draw.uniform(0.5, 3.0))
-            name = draw.choice(SERVICES)
+            name = draw.choice(self.names)
             seconds = draw.uniform(0.1, 2.0)
             match draw.choices(("kill M", "stop M", "kill S", "stop S", "reset"), (2, 1, 3, 2, 1))[0]:
                 case "kill M":
