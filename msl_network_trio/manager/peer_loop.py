@@ -21,7 +21,7 @@ from msl_network_trio.manager.settings import ManagerSettings
 from msl_network_trio.manager.status import Status
 from msl_network_trio.manager.unauthenticated import PoolEntry, UnauthenticatedPool
 from msl_network_trio.protocol.manager.peer import Host, Peer
-from msl_network_trio.protocol.manager.pending_check import PendingCheck
+from msl_network_trio.protocol.manager.pending_check import PendingCheck, ReplaceCheck
 from msl_network_trio.protocol.manager.phase import Phase
 from msl_network_trio.protocol.manager.protocol import MAX_LINES, ManagerProtocol
 from msl_network_trio.protocol.manager.route import CONGESTED
@@ -233,7 +233,7 @@ class PeerLoops:
                     unauthenticated.release_slot(entry)
                     left = handshake.deadline - trio.current_time()
                     handshake.deadline = math.inf  # the time that the Manager takes does not count
-                    await self._make_checks(peer)
+                    await self._make_checks(connection)
                     handshake.deadline = trio.current_time() + left
                 if peer.kind:
                     break  # its answers were received before the check was made
@@ -282,23 +282,54 @@ class PeerLoops:
             Whether it may; if not, the peer is closing.
         """
         peer = connection.peer
-        await self._make_checks(peer)
+        await self._make_checks(connection)
         while peer.phase is Phase.YIELDING:
             await self._wait_for_room(connection)
             await trio.lowlevel.checkpoint()
             self._protocol.receive_more(peer, MAX_LINES)
             self.flush()
-            await self._make_checks(peer)
+            await self._make_checks(connection)
         await self._wait_for_room(connection)
         return peer.phase is not Phase.CLOSING
 
-    async def _make_checks(self, peer: Peer) -> None:
+    async def _make_checks(self, connection: PeerConnection) -> None:
         """Make the pending checks of a peer. Nothing is received meanwhile, so that nothing piles up."""
+        peer = connection.peer
         while peer.phase is Phase.CHECK:
             check = self._protocol.pending_check(peer)
             assert check is not None
-            self._protocol.resolve(peer, await self._run_check(peer, check), MAX_LINES)
+            if isinstance(check, ReplaceCheck):
+                await self._replace(connection, check)
+            else:
+                self._protocol.resolve(peer, await self._run_check(peer, check), MAX_LINES)
             self.flush()
+
+    async def _replace(self, connection: PeerConnection, check: ReplaceCheck) -> None:
+        """Check whether the holder of a name is dead, and admit the new peer if it still waits then.
+
+        The check may take longer than the new peer waits. It is made to its end, so that the name is free for
+        its next connection; but a Service that has left must not be announced to clients.
+        """
+        peer, has_left = connection.peer, False
+
+        @trio.lowlevel.enable_ki_protection
+        async def watch() -> None:
+            nonlocal has_left
+            try:
+                data = await connection.stream.receive()
+            except ConnectionLost:
+                data = b""
+            has_left = not data
+            self._protocol.receive(peer, data)  # kept until the check is made
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            result = await self._run_check(peer, check)
+            nursery.cancel_scope.cancel()
+        if has_left:
+            peer.close("it closed the connection while its name was taken")
+        else:
+            self._protocol.resolve(peer, result, MAX_LINES)
 
     async def _wait_for_room(self, connection: PeerConnection) -> None:
         """Wait until the Service reads what this peer has sent, and a client what is queued for itself.

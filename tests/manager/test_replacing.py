@@ -66,14 +66,26 @@ def cable(monkeypatch):
     return cable
 
 
-async def come_back(manager) -> tuple[Wire | None, float]:
-    """Start the Service S once more. Returns it, or None if the name is taken, and how many seconds that took."""
+async def come_back(manager, leave: str = "end") -> tuple[Wire | None, float]:
+    """Start the Service S once more.
+
+    Args:
+        manager: The Manager.
+        leave: How the connection ends when this is cancelled: ``"end"`` or ``"reset"``.
+
+    Returns:
+        The Service, or None if the name is taken, and how many seconds that took.
+    """
     began = trio.current_time()
     wire = Wire(await manager.dial())
     await wire.line()
     await wire.send({"result": {"name": "S", "type": "service", "attributes": {}}})
     await wire.send(request(MANAGER, "unlink", "nobody", uid="hello"))
-    answer = await wire.line()
+    try:
+        answer = await wire.line()
+    except trio.Cancelled:
+        wire.transport.close() if leave == "end" else wire.transport.reset()
+        raise
     assert answer.get("message") in {None, TAKEN}
     return None if answer["error"] else wire, trio.current_time() - began
 
@@ -167,6 +179,38 @@ async def test_one_that_goes_meanwhile_has_made_room(cable, caplog, autojump_clo
         assert new is not None
         assert 1 <= seconds < 1.5
         assert "is replaced" not in caplog.text
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+async def test_one_that_waits_no_longer_frees_the_name_and_is_not_announced(
+    cable, caplog, autojump_clock, how
+):
+    caplog.set_level(logging.INFO)
+    async with open_manager(in_memory=True) as manager:
+        await dial(manager, "S", "service")
+        with trio.move_on_after(AFTER - 1):
+            await come_back(manager, how)
+            pytest.fail("it was admitted")
+        await trio.sleep(2)
+        assert manager.identity()["services"] == {}
+        assert "while its name was taken" in caplog.text
+        new, seconds = await come_back(manager)
+        assert (new is not None, seconds) == (True, 0)
+        records = [getattr(record, "event_fields", {}) for record in caplog.records]
+        assert [each["event"] for each in records].count("connected") == 2
+        assert manager.status()["limits"]["replace_after"]["hits"] == 1
+
+
+async def test_what_one_sends_while_its_name_is_taken_is_handled_later(cable, autojump_clock):
+    async with open_manager(in_memory=True) as manager:
+        await dial(manager, "S", "service")
+        wire = Wire(await manager.dial())
+        await wire.line()
+        await wire.send({"result": {"name": "S", "type": "service", "attributes": {}}})
+        for uid in ("1", "2", "3"):
+            await trio.sleep(1)
+            await wire.send(request(MANAGER, "unlink", "nobody", uid=uid))
+        assert [(await wire.line())["uid"] for _ in range(3)] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("answers", [True, False])
