@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 from msl_network_trio.client.client import Client, connect
 from msl_network_trio.client.connect_arguments import filter_client_connect_kwargs
 from msl_network_trio.client.link import Link
-from msl_network_trio.client.linked_client import LinkedClient, dropped
+from msl_network_trio.client.linked_client import LinkedClient, dropped, statistics
 from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.client.reply import Reply
+from msl_network_trio.client.statistics import Statistics
 from msl_network_trio.client.views import Views as _Views
 from msl_network_trio.client.views import register as _register_views
 from msl_network_trio.dialing.prompts import Prompts, TerminalPrompts
@@ -35,6 +36,7 @@ from msl_network_trio.exceptions import (
     StreamCorrupted,
     Unanswered,
 )
+from msl_network_trio.protocol.late_replies import LateReply
 from msl_network_trio.protocol.messages import Gap, Notification
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ __all__ = [
     "Gap",
     "Gateway",
     "HandshakeError",
+    "LateReply",
     "Link",
     "LinkBroken",
     "LinkedClient",
@@ -79,6 +82,7 @@ __all__ = [
     "ReplyTimeout",
     "Service",
     "ServiceLost",
+    "Statistics",
     "StreamCorrupted",
     "TerminalPrompts",
     "Unanswered",
@@ -90,6 +94,7 @@ __all__ = [
     "open_gateway",
     "open_manager",
     "run_services",
+    "statistics",
 ]
 
 _IMPORTED_WHEN_USED: Final = {

@@ -16,6 +16,7 @@ from msl_network_trio.client.awaitable_context import AwaitableContext
 from msl_network_trio.client.identities import describe
 from msl_network_trio.client.link import Link, link_state
 from msl_network_trio.client.session import Session, open_session
+from msl_network_trio.client.statistics import Statistics
 from msl_network_trio.client.task_requests import GOODBYE_TIMEOUT
 from msl_network_trio.constants import MANAGER, MAX_UNHANDLED, PORT
 from msl_network_trio.dialing.local_identity import own_hostname
@@ -25,6 +26,7 @@ from msl_network_trio.exception_groups import leave_nursery
 from msl_network_trio.exceptions import ManagerError
 from msl_network_trio.hidden import hide
 from msl_network_trio.protocol.handshake import LOGIN_REFUSALS
+from msl_network_trio.protocol.late_replies import LateReply
 from msl_network_trio.visible import visible
 
 if TYPE_CHECKING:
@@ -184,6 +186,10 @@ class Client(trio.abc.AsyncResource):
         """
         return self._session.mailboxes.dropped[service]
 
+    def statistics(self) -> Statistics:
+        """Return what this client has done since it was connected: requests, errors, bytes, latencies."""
+        return self._session.statistics()
+
     def spawn(self, name: str = "Client") -> AwaitableContext[Client]:
         """Make another connection with the same arguments; await or enter it.
 
@@ -328,6 +334,7 @@ def connect(
     unresponsive_after: float | None = 60,
     max_unsent: int = 64 * 1024 * 1024,
     max_unhandled: int = MAX_UNHANDLED,
+    on_late_reply: Callable[[LateReply], object] | None = None,
 ) -> AwaitableContext[Client]:
     """Connect to a Manager.
 
@@ -377,6 +384,11 @@ def connect(
         max_unhandled: Maximum bytes of the notifications of one Service that wait for handlers and streams
             (`Link.notifications`); each counts its line and 500 bytes. If there are more, the oldest are
             dropped, and counted by `Client.dropped`. The maximum for all Services together is 256 MiB.
+        on_late_reply: A plain or async function that is called with a `LateReply` when the reply arrives to a
+            call of a Service whose caller waits no longer: its timeout has expired, it was cancelled, or it
+            got an error with ``may_have_run=True``. It is called in the order of the replies, one at a time,
+            and an exception in it is logged. Of calls that are not answered, the last 1000 are remembered,
+            with their arguments. When the connection is lost, their replies are lost as well.
 
     Returns:
         An object to be awaited or entered.

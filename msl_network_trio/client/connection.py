@@ -23,6 +23,7 @@ from msl_network_trio.client.idle_probe import IdleProbe
 from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.reply import ParkedRequest, Reply
 from msl_network_trio.client.request_queue import RequestQueue
+from msl_network_trio.client.statistics import ErrorCounts
 from msl_network_trio.client.task_requests import TaskRequests
 from msl_network_trio.client.threads import Threads
 from msl_network_trio.exceptions import ConnectionLost
@@ -30,6 +31,7 @@ from msl_network_trio.logger import get_logger
 from msl_network_trio.parking import RESUME
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol, Event
+from msl_network_trio.protocol.late_replies import LateReply
 from msl_network_trio.protocol.messages import ManagerNotice, NotificationBatch
 from msl_network_trio.protocol.requests import Request
 from msl_network_trio.transport.base import Stream
@@ -45,9 +47,13 @@ class ConnectionOwner(Protocol):
 
     mailboxes: Mailboxes
     callback_tasks: CallbackTasks
+    errors: ErrorCounts
 
     def take_notifications(self, batch: NotificationBatch) -> None:
         """Take notifications of a Service from the reader; must not wait."""
+
+    def take_late_reply(self, reply: LateReply) -> None:
+        """Take the reply to a request whose caller waits no longer; must not wait."""
 
     def take_notice(self, notice: ManagerNotice) -> None:
         """Take a notice of the Manager from the reader, in the order of the wire; must not wait."""
@@ -138,6 +144,7 @@ class Connection:
             self._idle_probe,
             mailboxes=self.mailboxes,
             deliver=self._deliver,
+            take_late_reply=owner.take_late_reply,
         )
         self.requests = TaskRequests(
             protocol,
@@ -146,6 +153,8 @@ class Connection:
             idle_probe=self._idle_probe,
             lease=self.threads.lease,
             timeout=request_timeout,
+            errors=owner.errors,
+            take_late_reply=owner.take_late_reply,
         )
 
     @property
@@ -272,6 +281,8 @@ class Connection:
                 self._owner.take_notifications(event)
             elif isinstance(event, ManagerNotice):
                 self._owner.take_notice(event)
+            elif isinstance(event, LateReply):
+                self._owner.take_late_reply(event)
         return lend
 
     def _dispatch_unrequested(self, event: Event) -> None:
@@ -281,6 +292,8 @@ class Connection:
             self._owner.take_notifications(event)
         elif isinstance(event, ManagerNotice):
             self._owner.take_notice(event)
+        elif isinstance(event, LateReply):
+            self._owner.take_late_reply(event)
 
     def _end(self) -> None:
         """Settle all requests, close the stream, and notify the owner."""

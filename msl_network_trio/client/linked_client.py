@@ -19,6 +19,7 @@ from msl_network_trio.client.linked_opening import GuardedMethod, LinkedClientCo
 from msl_network_trio.client.linked_state import LinkedState
 from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.client.remote_method import RemoteMethod, check_assignable, private_attribute
+from msl_network_trio.client.statistics import Statistics
 from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.logger import get_logger
@@ -355,6 +356,22 @@ class LinkedClient:
 def linked_state(client: LinkedClient) -> LinkedState:
     """Return the state of a LinkedClient, for the other classes of the client and of the blocking API."""
     return client._linked_state  # noqa: SLF001 - the one way in
+
+
+def statistics(link: Link | LinkedClient) -> Statistics:
+    """Return what the client of a link has done since it was connected; see `Client.statistics`.
+
+    This is a function, since a method would hide one of the Service.
+
+    Args:
+        link: A link, or a linked client, which may be disconnected.
+
+    Raises:
+        LinkBroken: The link is broken, or the linked client is not open yet.
+    """
+    if isinstance(link, Link):
+        return link_state(link).require_session("statistics").statistics()
+    return linked_state(link).require_opened_client().statistics()
 
 
 def dropped(link: Link | LinkedClient) -> int:

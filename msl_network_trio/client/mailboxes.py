@@ -340,6 +340,7 @@ class Mailboxes:
         caught_up: Number of a notification, by Service, up to which threads need not wait for handlers.
         handlers: Callers of the handlers, by Service.
         dropped: Number of notifications of each Service that handlers and streams have lost in total.
+        gaps: Number of gaps in the notifications of each Service.
         size: Upper bound of the bytes that wait: handled notifications are not subtracted before the maximum
             is reached, and a notification counts for each of the mailboxes that share it.
         max_total: See above.
@@ -353,6 +354,7 @@ class Mailboxes:
         self.caught_up: dict[str, int] = {}
         self.handlers: dict[str, tuple[Handler, ...]] = {}
         self.dropped: Counter[str] = Counter()
+        self.gaps: dict[str, int] = {}
         self.max_total = max_total
         self.size = 0
         self.is_shared = False

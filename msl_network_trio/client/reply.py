@@ -13,6 +13,7 @@ import outcome
 import trio
 from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
 
+from msl_network_trio.client.statistics import ErrorCounts
 from msl_network_trio.exceptions import NetworkError, ReplyTimeout
 from msl_network_trio.logger import get_logger
 from msl_network_trio.parking import RESUME
@@ -49,6 +50,8 @@ class ParkedRequest(Request):
 class Owner(Protocol):
     """Maker of requests; see `TaskRequests`."""
 
+    errors: ErrorCounts
+
     def abandon(self, request: Request) -> None:
         """Abandon a request."""
 
@@ -69,6 +72,9 @@ class Reply(Request):
 
     owner: Owner
     """The maker of the request, which abandons it; to be set by it."""
+
+    counts_errors = True
+    """Whether an error of it counts in the statistics of the client."""
 
     _deadline: float
     _timeout: float
@@ -112,6 +118,8 @@ class Reply(Request):
         if self.error is not None:
             if hasattr(self, "_unseen"):
                 self._unseen.forget()
+            elif self.counts_errors:
+                self.owner.errors.count(self.error)
             # It may be awaited again: each time the error has a traceback of its own.
             raise self.error.with_traceback(None)
         return self.result
@@ -139,6 +147,7 @@ class Reply(Request):
             self.waiter.set()
         elif self.error is not None:
             self._unseen = _UnseenError(self, self.error)
+            self.owner.errors.count(self.error)
 
     def __dir__(self) -> list[str]:
         # Without the attributes of a request, which are for the connection.
@@ -154,7 +163,19 @@ class Reply(Request):
         return f"<Reply to {self.service}.{self.attribute} {state}>"
 
 
-_REQUEST_NAMES = {name for name in dir(Request) if not name.startswith("_")} | {"limit", "owner"}
+_REQUEST_NAMES = {name for name in dir(Request) if not name.startswith("_")} | {
+    "counts_errors",
+    "limit",
+    "owner",
+}
+
+
+class PostedReply(Reply):
+    """The reply to a request that the client makes for itself, whose errors no caller gets."""
+
+    __slots__ = ()
+
+    counts_errors = False
 
 
 class _UnseenError:

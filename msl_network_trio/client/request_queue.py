@@ -66,6 +66,7 @@ class RequestQueue(SendQueue):
         self.waiting = 0
         self._protocol = protocol
         self._outbox = protocol.outbox
+        self._traffic = protocol.traffic
         self._lock = stream.lock
         self._flush_threshold = stream.flush_threshold
         self._io = stream.thread_io
@@ -289,6 +290,7 @@ class RequestQueue(SendQueue):
         data = leaving[0].data if len(leaving) == 1 else b"".join([request.data for request in leaving])
         sent: list[int] = []
         self._batch = (_THREAD, data, sent)  # `finish` can complete everything that follows
+        self._traffic.bytes_sent += len(data)
         self._mark_leaving_written()
         assert self._io is not None  # see `_is_clear`
         self._io.send_in_thread(data, sent)

@@ -19,10 +19,12 @@ import trio
 
 from msl_network_trio import callbacks
 from msl_network_trio.callbacks import CallbackTasks
+from msl_network_trio.client.callback_queue import CallbackQueue
 from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.locks import Locks
 from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.notifications import HandlerRunner, NotificationStream, StartTask
+from msl_network_trio.client.statistics import ErrorCounts, Statistics, collect
 from msl_network_trio.client.task_requests import GOODBYE_TIMEOUT
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.dialing.connect import dial
@@ -38,7 +40,9 @@ from msl_network_trio.exceptions import (
 )
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol
+from msl_network_trio.protocol.late_replies import LateReply
 from msl_network_trio.protocol.messages import Gap, ManagerNotice, NotificationBatch
+from msl_network_trio.protocol.traffic import Traffic
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.visible import visible
 
@@ -176,11 +180,13 @@ class Session:
         locks: The locks of the client.
         mailboxes: The notifications that are not handled yet.
         callback_tasks: Runs notification handlers and the shutdown handler.
+        errors: Counts the errors that callers get.
         client: The `Client`, which sets this. Its attribute ``shutdown_handler`` is called at the end.
     """
 
     __slots__ = (
         "__weakref__",
+        "_late_replies",
         "_unlinking",
         "callback_tasks",
         "calls",
@@ -188,6 +194,7 @@ class Session:
         "connect_seconds",
         "connection",
         "credentials",
+        "errors",
         "linked",
         "links",
         "locks",
@@ -214,6 +221,12 @@ class Session:
         """Number of tasks that are unlinking each link."""
         self.mailboxes = Mailboxes(settings.max_unhandled)
         self.callback_tasks = CallbackTasks()
+        self.errors = ErrorCounts()
+        self._late_replies = (
+            None
+            if settings.on_late_reply is None
+            else CallbackQueue(self.callback_tasks, settings.on_late_reply, "the handler of late replies")
+        )
         self.client: Any = None
         self.locks = Locks(self)
         self.connection = Connection(
@@ -283,6 +296,16 @@ class Session:
         for link in self.links:
             if link.service_name == service:
                 link.take_notifications(batch, self.callback_tasks.start)
+
+    @trio.lowlevel.enable_ki_protection
+    def take_late_reply(self, reply: LateReply) -> None:
+        """Pass a late reply to the function of the user."""
+        if self._late_replies is not None:
+            self._late_replies.put(reply)
+
+    def statistics(self) -> Statistics:
+        """Return what the client has done so far; in any thread."""
+        return collect(self.connection.protocol, self.errors, self.mailboxes, 0)
 
     @trio.lowlevel.enable_ki_protection
     def take_notice(self, notice: ManagerNotice) -> None:
@@ -381,10 +404,26 @@ def _service_identity(service: str, identity: Any) -> Mapping[str, Any]:
     raise ProtocolError(f"The Manager sent no identity of the {service!r} Service: {identity!r:.80}")
 
 
+def new_protocol(settings: Settings, traffic: Traffic | None = None) -> ClientProtocol:
+    """Return the protocol of a new connection.
+
+    Args:
+        settings: The arguments of `connect`.
+        traffic: The counters of the client; None: it is its first connection.
+    """
+    return ClientProtocol(
+        settings.handshake_identity(),
+        settings.manager,
+        settings.read_limit,
+        traffic=traffic,
+        keep_calls=settings.on_late_reply is not None,
+    )
+
+
 @trio.lowlevel.enable_ki_protection
 async def open_session(settings: Settings) -> Session:
     """Connect to a Manager; see `dial` for what it raises."""
     credentials = settings.credentials()
-    protocol = ClientProtocol(settings.handshake_identity(), settings.manager, settings.read_limit)
+    protocol = new_protocol(settings)
     dialed = await dial(settings, credentials, protocol)
     return Session(settings, credentials, dialed.transport, protocol, dialed.seconds)

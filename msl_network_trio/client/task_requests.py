@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import trio
@@ -18,14 +18,16 @@ from trio.lowlevel import checkpoint_if_cancelled, current_task, wait_task_resch
 
 from msl_network_trio import arguments
 from msl_network_trio.client.idle_probe import IdleProbe
-from msl_network_trio.client.reply import ParkedRequest, Reply, timed_out
+from msl_network_trio.client.reply import ParkedRequest, PostedReply, Reply, timed_out
 from msl_network_trio.client.reply_lease import ReplyLease
 from msl_network_trio.client.request_queue import RequestQueue
+from msl_network_trio.client.statistics import ErrorCounts
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import BacklogFull, ConnectionLost, NetworkError
 from msl_network_trio.hidden import Hidden
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.client import ClientProtocol
+from msl_network_trio.protocol.late_replies import LateReply, undelivered_reply
 from msl_network_trio.protocol.requests import ABANDONED, NO_WAITER, Request
 
 logger = get_logger(__name__)
@@ -44,6 +46,11 @@ class TaskRequests:
         idle_probe: Probes the Manager while requests are open.
         lease: The read lease of threads.
         timeout: Default for the seconds to wait for a reply; None: no limit.
+        errors: Counts the errors that callers get.
+        take_late_reply: Takes replies that their callers cannot get any more.
+
+    Attributes:
+        errors: See above.
     """
 
     def __init__(
@@ -55,7 +62,11 @@ class TaskRequests:
         idle_probe: IdleProbe,
         lease: ReplyLease,
         timeout: float | None,
+        errors: ErrorCounts,
+        take_late_reply: Callable[[LateReply], object],
     ) -> None:
+        self.errors = errors
+        self._take_late_reply = take_late_reply
         self._protocol = protocol
         self._queue = queue
         self._lock = lock
@@ -109,14 +120,20 @@ class TaskRequests:
                     await self.exchange(request)
                 if not request.settled:
                     raise timed_out(request, seconds)
-        except ConnectionLost:
+        except ConnectionLost as error:
+            self.errors.count(error)
             # A loop that retries must not starve other tasks.
             await trio.lowlevel.checkpoint()
             raise
-        except BaseException:
+        except BaseException as error:
             self.abandon(request)
+            if isinstance(error, NetworkError):
+                self.errors.count(error)
             raise
-        return request.result if request.error is None else request.outcome()
+        if request.error is None:
+            return request.result
+        self.errors.count(request.error)
+        return request.outcome()
 
     @trio.lowlevel.enable_ki_protection
     async def exchange(self, request: ParkedRequest) -> None:
@@ -157,8 +174,12 @@ class TaskRequests:
             # too, but finding it takes the longer the more scopes the task is in.)
             request.phase = ABANDONED  # the request of a cancelled task must not be executed
             return request
-        if not self._queue.put(request):
-            raise self.backlog_full(request)
+        try:
+            if not self._queue.put(request):
+                raise self.backlog_full(request)
+        except ConnectionLost as error:
+            self.errors.count(error)
+            raise
         self._look_after_requests()
         return request
 
@@ -168,7 +189,7 @@ class TaskRequests:
 
         The reply need not be awaited. If the connection has ended, nothing is sent.
         """
-        request = self._protocol.make(Reply, MANAGER, attribute, args, None)
+        request = self._protocol.make(PostedReply, MANAGER, attribute, args, None)
         request.owner = self
         request.waiter = trio.Event()  # as if a task waited, so that an error is not logged as unseen
         try:
@@ -210,6 +231,9 @@ class TaskRequests:
         with self._lock:
             self._protocol.abandon(request)
             self._queue.schedule_flush()
+        late = undelivered_reply(request)
+        if late is not None:
+            self._take_late_reply(late)
 
     def seconds(self, timeout: float | None) -> float:
         """Return the timeout of a call in seconds, with the default filled in.
@@ -224,10 +248,12 @@ class TaskRequests:
 
     def backlog_full(self, request: Request) -> BacklogFull:
         """Return the error of a request for which there is no room, and that cannot wait for room."""
-        return BacklogFull(
-            f"{self._queue.unsent:,} bytes wait to be written (max_unsent is "
-            f"{self._queue.max_unsent:,}), so {request.service}.{request.attribute} was not sent; await "
-            "replies before making more requests"
+        return self.errors.count(
+            BacklogFull(
+                f"{self._queue.unsent:,} bytes wait to be written (max_unsent is "
+                f"{self._queue.max_unsent:,}), so {request.service}.{request.attribute} was not sent; await "
+                "replies before making more requests"
+            )
         )
 
     def _look_after_requests(self) -> None:

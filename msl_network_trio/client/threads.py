@@ -18,6 +18,7 @@ from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.reply_lease import MAX_LEASE, ReplyLease
 from msl_network_trio.client.request_queue import RequestQueue
 from msl_network_trio.protocol.client import ClientProtocol, Event
+from msl_network_trio.protocol.late_replies import LateReply, undelivered_reply
 from msl_network_trio.protocol.messages import NotificationBatch
 from msl_network_trio.protocol.requests import SETTLED, Request
 from msl_network_trio.transport.base import Stream
@@ -57,6 +58,7 @@ class Threads:
         idle_probe: The probe that is to run while requests are open.
         mailboxes: Number the notifications.
         deliver: Processes received data in the Trio thread.
+        take_late_reply: Takes replies that their callers cannot get any more, in the Trio thread.
 
     Attributes:
         is_shared: Whether threads use the connection.
@@ -72,6 +74,7 @@ class Threads:
         *,
         mailboxes: Mailboxes,
         deliver: Callable[[bytes], object],
+        take_late_reply: Callable[[LateReply], object],
     ) -> None:
         self.is_shared = False
         self._stream = stream
@@ -80,6 +83,7 @@ class Threads:
         self._idle_probe = idle_probe
         self._mailboxes = mailboxes
         self._deliver = deliver
+        self._take_late_reply = take_late_reply
         self._io = io = stream.thread_io
         self.lease = ReplyLease(stream.lock, threads_may_receive=io is not None and io.threads_may_receive)
         self._received: list[bytes] = []
@@ -243,6 +247,12 @@ class Threads:
         """Abandon a request, and release the read lease if its thread holds it."""
         self.lease.release(request)
         self._protocol.abandon(request)
+
+    def give_up_reply(self, request: Request) -> None:
+        """Take the reply to a request that was settled at the moment in which its caller was interrupted."""
+        late = undelivered_reply(request)
+        if late is not None:
+            self._take_late_reply(late)
 
     def queue_gathered(self) -> None:
         """Queue the requests of `put`; see `RequestQueue.queue_gathered`."""

@@ -17,6 +17,7 @@ from msl_network_trio.dialing.local_identity import language, operating_system
 from msl_network_trio.dialing.prompts import Credentials, Prompts, TerminalPrompts
 from msl_network_trio.dialing.reconnect import Reconnect, as_reconnect
 from msl_network_trio.hidden import Hidden, reveal
+from msl_network_trio.protocol.late_replies import LateReply
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.validators import (
     converted,
@@ -49,6 +50,11 @@ def _is_transport(settings: Settings, attribute: attrs.Attribute[Any], value: ob
         raise ValueError(
             f"transport must be 'tcp', 'websocket' or an async function that connects, not {value!r}"
         )
+
+
+def _is_function_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: object) -> None:
+    if value is not None and not callable(value):
+        raise TypeError(f"{attribute.name} must be a function or None, not {type(value).__name__}")
 
 
 def _is_path_or_none(settings: Settings, attribute: attrs.Attribute[Any], value: str | None) -> None:
@@ -101,6 +107,9 @@ class Settings(Target):
     unresponsive_after: float | None = attrs.field(default=60, validator=optional(arguments.seconds))
     max_unsent: int = attrs.field(default=64 * 1024 * 1024, validator=converted(arguments.size))
     max_unhandled: int = attrs.field(default=MAX_UNHANDLED, validator=converted(arguments.size))
+    on_late_reply: Callable[[LateReply], object] | None = attrs.field(
+        default=None, validator=_is_function_or_none
+    )
     reconnect: Reconnect | None = attrs.field(default=None, validator=converted(as_reconnect))
 
     def __attrs_post_init__(self) -> None:

@@ -35,6 +35,7 @@ from msl_network_trio.exceptions import (
     HandshakeError,
     NetworkError,
     StreamCorrupted,
+    Unanswered,
 )
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol import codec
@@ -46,6 +47,7 @@ from msl_network_trio.protocol.handshake import (
     question,
     sendable,
 )
+from msl_network_trio.protocol.late_replies import LateReply
 from msl_network_trio.protocol.messages import (
     UNSET,
     Connected,
@@ -68,17 +70,19 @@ from msl_network_trio.protocol.requests import (
     Line,
     Request,
 )
+from msl_network_trio.protocol.traffic import Traffic
 from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)
 
-Event = Request | Question | Connected | NotificationBatch | ManagerNotice
+Event = Request | Question | Connected | NotificationBatch | ManagerNotice | LateReply
 """An event of a client.
 
 - A `Request` is settled, or has a question. Results of requests without a waiter (`NO_WAITER`) are no events.
 - A `Question` of its own belongs to the handshake.
 - A `NotificationBatch` holds consecutive notifications of one Service; long ones are one batch each.
 - A `ManagerNotice` is a notice of a Manager that tells when Services disconnect and connect.
+- A `LateReply` answers a request that was abandoned.
 """
 
 _NOTICES: Final[tuple[Literal["tells", "gone", "came"], ...]] = ("tells", "gone", "came")
@@ -91,15 +95,26 @@ class ClientProtocol(ClientOutput):
         identity: See `ClientOutput`.
         manager: See `ClientOutput`.
         read_limit: Maximum bytes of a received line; None: no limit.
+        traffic: See `ClientOutput`.
+        keep_calls: See `ClientOutput`.
 
     Attributes:
         broken: The error because of which no further input is accepted; None: there is none.
         replies: Settles requests; threads use it to settle replies themselves.
     """
 
-    def __init__(self, identity: dict[str, Any], manager: str, read_limit: int | None = None) -> None:
-        super().__init__(identity, manager)
+    def __init__(
+        self,
+        identity: dict[str, Any],
+        manager: str,
+        read_limit: int | None = None,
+        *,
+        traffic: Traffic | None = None,
+        keep_calls: bool = False,
+    ) -> None:
+        super().__init__(identity, manager, traffic=traffic, keep_calls=keep_calls)
         self.broken: NetworkError | None = None
+        self._latencies = self.traffic.latencies
         self.replies = Replies(self.open, self._acknowledged, manager)
         self._read_limit = read_limit
         self._lines = BlockBuffer(
@@ -148,6 +163,9 @@ class ClientProtocol(ClientOutput):
                     events.append(request)
         if acknowledged.abandoned:
             acknowledged.prune()
+        self.traffic.bytes_received += len(data)
+        if self._latencies.open:
+            self._latencies.end()
         return events
 
     def settle_replies(self, data: bytes) -> list[Request] | None:
@@ -167,7 +185,12 @@ class ClientProtocol(ClientOutput):
         if self.is_inside_a_line or self.broken is not None or (limit is not None and len(data) > limit):
             return None
         messages = decode_lines(data)
-        return self.replies.settle_all(messages) if messages else None
+        replies = self.replies.settle_all(messages) if messages else None
+        if replies is not None:
+            self.traffic.bytes_received += len(data)
+            if self._latencies.open:
+                self._latencies.end()
+        return replies
 
     def _decode(self, data: bytes, events: list[Event]) -> tuple[Sequence[ReceivedLine], bytes]:
         """Decode received bytes, and process those that `receive` cannot attribute as a block.
@@ -223,6 +246,7 @@ class ClientProtocol(ClientOutput):
         self.replies.manager_name = self.manager_name
         if self._handshake.is_over:
             self.outbox.add(Line(self._handshake.identity_line))
+            self._other_lines += 1
             self._lines.limit = self._read_limit
 
     def _take(self, message: ReceivedLine, size: int, events: list[Event]) -> None:
@@ -243,7 +267,15 @@ class ClientProtocol(ClientOutput):
         events.append(request)
         if request.service == MANAGER:
             self._after_manager_answer(request)
-            events += self._services.fail_requests(request, self.manager_name)
+            events += self._expect_late_replies(self._services.fail_requests(request, self.manager_name))
+
+    def _expect_late_replies(self, failed: list[Request]) -> list[Request]:
+        """Remember failed requests that may be answered yet, and return all of them."""
+        if self.late is not None:
+            for request in failed:
+                if isinstance(request.error, Unanswered) and request.error.may_have_run:
+                    self.late.remember(request)
+        return failed
 
     def _after_manager_answer(self, request: Request) -> None:
         """Open the gate, or remove the barrier, that a settled request to the Manager was."""
@@ -287,7 +319,12 @@ class ClientProtocol(ClientOutput):
         uid = message.uid
         admin = self._admin
         if uid:
-            if not self._acknowledge_abandoned(uid):
+            is_known = self._acknowledge_abandoned(uid)
+            self.traffic.late_replies += 1
+            late = None if self.late is None else self.late.take(message, self.manager_name)
+            if late is not None:
+                events.append(late)
+            elif not is_known:
                 logger.debug("dropped a reply, since no request with uid %r is open", uid)
         elif uid is None:
             logger.warning("Manager[%s] sent a line without uid, dropped", self.manager)
@@ -304,7 +341,7 @@ class ClientProtocol(ClientOutput):
         service = self._refusals.refused_service(message.message, self.manager_name)
         admin = self._admin
         if service is not None:
-            events += self._refusals.refuse(service, self.manager_name)
+            events += self._expect_late_replies(self._refusals.refuse(service, self.manager_name))
         elif admin is not None and admin.may_have_run:
             self._take_admin_answer(admin, message, events)
         elif is_refusal(message.message):

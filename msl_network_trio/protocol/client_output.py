@@ -11,6 +11,7 @@ from msl_network_trio.constants import DISCONNECT_REQUEST, SHUTDOWN_MANAGER
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.protocol.acknowledged import Acknowledged
 from msl_network_trio.protocol.handshake import Handshake
+from msl_network_trio.protocol.late_replies import LateReplies, RecordingFactory
 from msl_network_trio.protocol.outbox import Outbox
 from msl_network_trio.protocol.refusals import Refusals
 from msl_network_trio.protocol.requests import (
@@ -23,6 +24,7 @@ from msl_network_trio.protocol.requests import (
     encode_request,
 )
 from msl_network_trio.protocol.service_addresses import ServiceAddresses
+from msl_network_trio.protocol.traffic import Traffic
 
 
 class ClientOutput:
@@ -31,6 +33,8 @@ class ClientOutput:
     Args:
         identity: The identity of the client: ``type``, ``name``, ``language``, ``os``.
         manager: The ``host:port`` that the user gave, for messages.
+        traffic: Counts what is sent and received; None: a new one.
+        keep_calls: Whether requests keep their arguments, since late replies are wanted.
 
     Attributes:
         make: Makes a request, see `RequestFactory.make`.
@@ -39,22 +43,35 @@ class ClientOutput:
         is_over: Whether requests are refused, since the connection has ended or the goodbye is queued.
         outbox: The lines to be written; read-only for others.
         open: See `Outbox.open`; read-only for others.
+        traffic: Counts what is sent and received.
+        late: The abandoned requests whose replies may still arrive; None: late replies are not wanted.
     """
 
-    def __init__(self, identity: dict[str, Any], manager: str) -> None:
-        factory = RequestFactory()
+    def __init__(
+        self,
+        identity: dict[str, Any],
+        manager: str,
+        *,
+        traffic: Traffic | None = None,
+        keep_calls: bool = False,
+    ) -> None:
+        factory = RecordingFactory() if keep_calls else RequestFactory()
         self.make = factory.make
+        self.late = LateReplies(manager) if keep_calls else None
+        self.traffic = Traffic() if traffic is None else traffic
         self.manager = manager
         self.network_name = ""
         self.lost: ConnectionLost | None = None
         self.is_over = False
-        self.outbox = Outbox()
+        self.outbox = Outbox(self.traffic)
         self.open = self.outbox.open
         self._handshake = Handshake(identity, manager)
         self._acknowledged = Acknowledged(self.open)
         self._refusals = Refusals(self.outbox, self._acknowledged, factory)
         self._services = ServiceAddresses(self.open)
         self._stream_has_ended = False
+        self._other_lines = 0
+        """Number of lines that are no requests."""
 
     @property
     def manager_name(self) -> str:
@@ -75,6 +92,11 @@ class ClientOutput:
     def in_flight(self) -> int:
         """Number of requests that were written and have no reply."""
         return len(self.open)
+
+    @property
+    def requests_written(self) -> int:
+        """Number of requests that were written, including those of the client itself; 0 after the end."""
+        return 0 if self.lost is not None else max(0, self.outbox.last_sequence - self._other_lines)
 
     @property
     def _admin(self) -> Request | None:
@@ -140,6 +162,8 @@ class ClientOutput:
             if request.question is not None:
                 self.answer("")
         elif self.open.pop(request.uid, None) is not None:
+            if self.late is not None:
+                self.late.remember(request)
             self._acknowledged.abandon(request)
             if self._acknowledged.needs_ping:
                 self._refusals.ping()
@@ -152,6 +176,7 @@ class ClientOutput:
             ValueError: The text is not Unicode (a lone surrogate).
         """
         line = Line(self._handshake.answer(text))
+        self._other_lines += 1
         if self._admin is not None:
             self._admin.question = None
         self.outbox.add_first(line)
@@ -166,6 +191,7 @@ class ClientOutput:
         if self._admin is not None or not self._handshake.is_over:
             return False
         name = self.network_name or "Client"
+        self._other_lines += 1
         self.outbox.add(Line(encode_request(name, DISCONNECT_REQUEST, (), None, "goodbye")))
         return True
 
@@ -181,6 +207,8 @@ class ClientOutput:
             reason: The reason for the end of the connection.
             cut_off: Whether the last line that was taken was written only in part.
         """
+        self.traffic.requests += self.requests_written
+        self.traffic.latencies.open.clear()
         self.lost = reason
         self.is_over = True
         queued = [line for line in self.outbox if isinstance(line, Request)]
@@ -194,6 +222,8 @@ class ClientOutput:
             request.fail(type(reason)(f"{reason}; {what} {fate}", may_have_run=request.may_have_run))
         for state in (self.outbox, self.open, self._acknowledged, self._refusals, self._services.linking):
             state.clear()
+        if self.late is not None:
+            self.late.clear()
         return requests
 
     def _is_answered_by_end(self, request: Request) -> bool:

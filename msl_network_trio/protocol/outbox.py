@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
+from random import randrange
 
 from msl_network_trio.protocol.requests import ABANDONED, MADE, QUEUED, SETTLED, WRITTEN, Line, Request
+from msl_network_trio.protocol.traffic import Traffic
 
 _CHUNK = 262_144
 """Maximum bytes that `Outbox.take` joins. A longer line is returned alone, so that it is not copied."""
@@ -20,19 +22,35 @@ class Outbox:
 
     An admin request shuts the gate: lines behind it are held back until `open_gate`.
 
+    Args:
+        traffic: Counts the bytes and measures latencies.
+
     Attributes:
         open: The written requests without a reply, by uid; their replies remove them.
         unsent: Bytes in the queue, including lines that are held back.
         last_sequence: The `Line.sequence` of the last line that was written.
+        next_measured: The `Line.sequence` from which the latency of another line is measured.
         gate: The admin request behind which lines are held back; None: the gate is open.
     """
 
-    __slots__ = ("_batch", "_held", "_waiting", "gate", "last_sequence", "open", "unsent")
+    __slots__ = (
+        "_batch",
+        "_held",
+        "_traffic",
+        "_waiting",
+        "gate",
+        "last_sequence",
+        "next_measured",
+        "open",
+        "unsent",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, traffic: Traffic | None = None) -> None:
+        self._traffic = Traffic() if traffic is None else traffic
         self.open: dict[str | None, Request] = {}
         self.unsent = 0
         self.last_sequence = 0
+        self.next_measured = 1
         self.gate: Line | None = None
         # A dictionary without values is an ordered set. Its lines move to a deque before they are taken in
         # part, since removing many items from the front of a dictionary is slow. The other containers are
@@ -112,6 +130,8 @@ class Outbox:
                 if request.phase is MADE:
                     request.phase = WRITTEN
                 self.open[request.uid] = request
+        if sequence >= self.next_measured:
+            self._measure(requests, sequence)
         self.last_sequence = sequence
 
     def take(self) -> bytes:
@@ -131,10 +151,22 @@ class Outbox:
             line.sequence = sequence
             if isinstance(line, Request):
                 open_requests[line.uid] = line
+        if sequence >= self.next_measured:
+            self._measure(lines, sequence)
         self.last_sequence = sequence
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         self.unsent -= len(data)
+        self._traffic.bytes_sent += len(data)
         return data
+
+    def _measure(self, lines: Sequence[Line], last: int) -> None:
+        """Begin to measure the latency of one of the lines that are being written.
+
+        Args:
+            lines: The lines.
+            last: The `Line.sequence` of the last one.
+        """
+        self.next_measured = last + self._traffic.latencies.begin(lines[randrange(len(lines))])
 
     def _next_chunk(self) -> list[Line]:
         """Remove the next lines: up to `_CHUNK` bytes, or a single longer line."""

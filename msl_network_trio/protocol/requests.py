@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 
@@ -66,6 +66,14 @@ NO_WAITER: Final = object()
 """The `Request.waiter` of a request whose result is kept without an event."""
 
 
+class Call(NamedTuple):
+    """The arguments of a request, and the time at which it was made, in seconds since the epoch."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    made: float
+
+
 class Line:
     """An outgoing line.
 
@@ -99,9 +107,12 @@ class Request(Line):
         error: The error, if it is settled with one.
         question: The Manager's unanswered login question about this admin request; None: there is none.
         waiter: The state that `wake` needs, such as a task; or `NO_WAITER`.
+        call: The arguments; set only if late replies are wanted, see `RecordingFactory`.
     """
 
-    __slots__ = ("attribute", "error", "question", "result", "service", "uid", "waiter")
+    __slots__ = ("attribute", "call", "error", "question", "result", "service", "uid", "waiter")
+
+    call: Call
 
     def __init__(self, service: str, attribute: str, uid: str, data: bytes = b"") -> None:
         self.data = data

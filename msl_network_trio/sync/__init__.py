@@ -17,7 +17,7 @@ from msl_network_trio.client.link import Link as AsyncLink
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.sync.client import Client, connect
 from msl_network_trio.sync.futures import Future
-from msl_network_trio.sync.link import Link, Lock, Notifications, dropped, notifications, request
+from msl_network_trio.sync.link import Link, Lock, Notifications, dropped, notifications, request, statistics
 from msl_network_trio.sync.linked_client import LinkedClient
 from msl_network_trio.sync.wrapped import unwrap
 
@@ -33,6 +33,7 @@ __all__ = [
     "filter_client_connect_kwargs",
     "notifications",
     "request",
+    "statistics",
     "to_async",
 ]
 

@@ -90,6 +90,7 @@ class Calls:
         self._portal = connection.portal
         self._lock = connection.lock
         self.callbacks = Callbacks()
+        self.errors = connection.requests.errors
         self._flush_is_posted = False
         self._flush_is_scheduled = False
         self._flush_delay = _MIN_FLUSH_DELAY
@@ -126,12 +127,15 @@ class Calls:
                 self.abandon(request)
                 if not request.settled:  # else the reply arrived at the same moment
                     raise timed_out(request, seconds)
-        except BaseException:
+        except BaseException as error:
             self.clean_up_soon(request, abandon=True)
+            if isinstance(error, NetworkError):
+                self.errors.count(error)
             raise
         if request.preceding:
             self.wait_for_handlers(service, request.preceding, deadline - monotonic())
         if request.error is not None:
+            self.errors.count(request.error)
             park_at_exit()
         return request.outcome()
 
@@ -183,6 +187,7 @@ class Calls:
         except BaseException as error:
             self.clean_up_soon(request, abandon=True)
             if isinstance(error, NetworkError):
+                self.errors.count(error)
                 park_at_exit()
             raise
         return future
@@ -258,7 +263,10 @@ class Calls:
             uninterrupted(handler.remove_waiter, waiter)
 
     def abandon(self, request: Request) -> None:
-        """Abandon a request, and wait until that is done; see `TaskRequests.abandon`."""
+        """Abandon a request, and wait until that is done; see `TaskRequests.abandon`.
+
+        The caller returns the reply if it has arrived at the same moment.
+        """
         if request.phase >= SETTLED or self._portal.is_inherited:
             return
         try:
@@ -269,10 +277,10 @@ class Calls:
         except BaseException:
             release_if_held(self._lock)
             raise
-        if threading.get_ident() == self._portal.thread_id:
-            self._clean_up(request, abandon=True)
-            return
         is_done = Latch()
+        if threading.get_ident() == self._portal.thread_id:
+            self._clean_up(request, True, is_done)
+            return
         try:
             self._portal.post(self._clean_up, request, True, is_done)
         except ConnectionLost:
@@ -340,6 +348,8 @@ class Calls:
                 self._flush_is_posted = self._flush_is_scheduled = False
                 if abandon:
                     self._threads.abandon(request)
+                    if is_done is None:  # else the caller looks whether the reply has arrived
+                        self._threads.give_up_reply(request)
                 else:
                     self._threads.stop_reading(request)
                 self._threads.flush()

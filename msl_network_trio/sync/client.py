@@ -11,12 +11,13 @@ from msl_network_trio.client.client import Client as AsyncClient
 from msl_network_trio.client.client import client_session
 from msl_network_trio.client.client import connect as async_connect
 from msl_network_trio.client.link import link_state
+from msl_network_trio.client.statistics import Statistics
 from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.portal.background_thread import current_portal
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.portal.waiting import check_may_wait
 from msl_network_trio.sync.calls import Calls
-from msl_network_trio.sync.handlers import ThreadHandler
+from msl_network_trio.sync.handlers import ThreadHandler, call_in_threads
 from msl_network_trio.sync.link import Link
 from msl_network_trio.sync.prompts import prompts_for_threads
 from msl_network_trio.sync.wrapped import Entering, blocking, like, named, unwrap
@@ -135,6 +136,10 @@ class Client:
         """Return the number of notifications that were dropped; see `msl_network_trio.Client.dropped`."""
         return self._wrapped_async.dropped(service)
 
+    def statistics(self) -> Statistics:
+        """Return what this client has done so far; see `msl_network_trio.Client.statistics`."""
+        return self._wrapped_async.statistics()
+
     def spawn(self, name: str = "Client") -> Client:
         """Make another connection with the same arguments; see `msl_network_trio.Client.spawn`."""
         check_may_wait("Client.spawn")
@@ -185,6 +190,7 @@ def connect(**kwargs: Any) -> Client:  # noqa: D103 - it has that of the async A
     check_may_wait("connect")
     hide_secrets(kwargs)
     kwargs["prompts"] = prompts_for_threads(kwargs.get("prompts"))
+    call_in_threads(kwargs)
     return current_portal().open(_opened, _disconnect, partial(async_connect, **kwargs))
 
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from msl_network_trio.arguments import number
 from msl_network_trio.callbacks import in_callback
+from msl_network_trio.client.statistics import ErrorCounts
 from msl_network_trio.client.threads import ThreadRequest
 from msl_network_trio.exceptions import NetworkError
 from msl_network_trio.logger import get_logger
@@ -44,6 +45,10 @@ class Requester(Protocol):
 
     def abandon(self, request: FutureRequest) -> None:
         """See `Calls.abandon`."""
+
+    @property
+    def errors(self) -> ErrorCounts:
+        """The counter of errors."""
 
     def clean_up_soon(self, request: FutureRequest, *, abandon: bool) -> None:
         """See `Calls.clean_up_soon`."""
@@ -209,6 +214,8 @@ class Future(concurrent.futures.Future[Any]):
             self.set_running_or_notify_cancel()  # for wait() and as_completed()
             self._is_over.set()
             self._calls.abandon(self._request)
+            if self._request.settled:  # at the same moment, and its result was not taken
+                self._calls.clean_up_soon(self._request, abandon=True)
         return True
 
     def result(self, timeout: float | None = None) -> Any:
@@ -270,6 +277,7 @@ class Future(concurrent.futures.Future[Any]):
                 self.set_result(self._request.result)
                 self._has_result = True
             else:
+                self._calls.errors.count(error)
                 self.set_exception(error)
         except concurrent.futures.InvalidStateError:
             pass  # it was cancelled at the same moment
@@ -293,6 +301,8 @@ class Future(concurrent.futures.Future[Any]):
                     self._result, self._exception = self._request.result, error
                     self._has_result = error is None
                     self._state = FINISHED
+            if error is not None:
+                self._calls.errors.count(error)
         except BaseException:
             release_if_held(self._condition)
             raise

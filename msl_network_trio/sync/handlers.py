@@ -57,3 +57,10 @@ class ThreadHandler(BatchHandler):
 
     def __repr__(self) -> str:
         return repr(self._function)
+
+
+def call_in_threads(kwargs: dict[str, Any]) -> None:
+    """Replace plain functions among the arguments of `connect` by ones that are called in threads."""
+    for name in ("on_late_reply",):
+        if callable(kwargs.get(name)):
+            kwargs[name] = ThreadHandler.of(kwargs[name])

@@ -13,6 +13,7 @@ from msl_network_trio.client.link import Link as AsyncLink
 from msl_network_trio.client.link import link_state
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.client.linked_client import dropped as async_dropped
+from msl_network_trio.client.linked_client import statistics as async_statistics
 from msl_network_trio.client.notifications import Item_co, NotificationStream
 from msl_network_trio.client.remote_method import (
     MethodCache,
@@ -21,6 +22,7 @@ from msl_network_trio.client.remote_method import (
     checked_args,
     private_attribute,
 )
+from msl_network_trio.client.statistics import Statistics
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.messages import Gap, Notification
 from msl_network_trio.sync.handlers import ThreadHandler
@@ -314,6 +316,15 @@ class Notifications(Generic[Item_co]):
 
 async def _leave(stream: NotificationStream[Item_co]) -> None:
     await stream.__aexit__(None, None, None)
+
+
+def statistics(link: ServiceProperties) -> Statistics:
+    """Return what the client of a link has done so far; see `msl_network_trio.statistics`.
+
+    Args:
+        link: A link, or a linked client.
+    """
+    return async_statistics(unwrap(link))
 
 
 def dropped(link: ServiceProperties) -> int:

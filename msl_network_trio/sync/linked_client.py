@@ -21,7 +21,7 @@ from msl_network_trio.portal.interrupts import uninterrupted
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.portal.waiting import check_may_wait
 from msl_network_trio.sync.client import REMOVED, Client, missing_attribute
-from msl_network_trio.sync.handlers import ThreadHandler
+from msl_network_trio.sync.handlers import ThreadHandler, call_in_threads
 from msl_network_trio.sync.link import BlockingMethod, Link, Lock, ServiceProperties, request
 from msl_network_trio.sync.prompts import prompts_for_threads
 from msl_network_trio.sync.wrapped import Entering, blocking, portal_of, unwrap
@@ -73,6 +73,7 @@ class LinkedClient(ServiceProperties):
         kwargs.setdefault("name", type(self).__name__)
         hide_secrets(kwargs)
         kwargs["prompts"] = prompts_for_threads(kwargs.get("prompts"))
+        call_in_threads(kwargs)
         self._portal = current_portal()
         self._wrapped_async = AsyncLinkedClient(service_name, **kwargs)
         handler = self.notification_handler

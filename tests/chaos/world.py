@@ -63,7 +63,7 @@ class World:
     folder: Path
     oracle: Oracle
     schedule: Schedule
-    names: tuple[str, ...] = (*SERVICES, "Bench")
+    names: tuple[str, ...] = SERVICES
     direct: bool = False
     services_reconnect: bool = False
     clients_reconnect: bool = False

@@ -86,13 +86,18 @@ class Peer:
         self.reply(await self.expect("link"), identity)
 
     async def serve(self) -> None:
-        """Serve like a Manager with one Service: link, unlink, add, echo; close on __disconnect__."""
+        """Serve like a Manager with one Service: link, unlink, identity, add; close on __disconnect__."""
         while (line := await self.line()) is not None:
             match line["attribute"]:
                 case "link":
                     self.reply(line["uid"], ECHO)
                 case "unlink":
                     self.reply(line["uid"], True)
+                case "identity":
+                    self.reply(
+                        line["uid"],
+                        {"hostname": "vm", "port": 1875, "clients": {}, "services": {"Echo": ECHO}},
+                    )
                 case "add":
                     self.reply(line["uid"], sum(line["args"]))
                 case "size":
