@@ -58,6 +58,9 @@ class ConnectionOwner(Protocol):
     def take_notice(self, notice: ManagerNotice) -> None:
         """Take a notice of the Manager from the reader, in the order of the wire; must not wait."""
 
+    def connection_ending(self, reason: ConnectionLost) -> None:
+        """Take the reason for the end, before the callers of open requests are woken; must not wait."""
+
     def connection_ended(self, reason: ConnectionLost) -> None:
         """Take the reason for the end, after every request is settled; must not wait."""
 
@@ -303,6 +306,7 @@ class Connection:
             requests = self.protocol.connection_lost(reason, cut_off=cut_off)
             self._queue.discard()
             self.threads.queue_gathered()  # it finds the connection ended, and fails what threads have queued
+        self._owner.connection_ending(reason)
         for request in requests:
             request.wake()
         self._transport.end(cut_off=cut_off)

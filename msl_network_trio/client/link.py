@@ -14,6 +14,7 @@ import trio
 from msl_network_trio import arguments
 from msl_network_trio.client import views
 from msl_network_trio.client.awaitable_context import AwaitableContext
+from msl_network_trio.client.lock_context import LockContext
 from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.client.remote_method import (
     MethodCache,
@@ -200,7 +201,11 @@ class Link(MethodCache):
         """Acquire a lock on the Service: no other client can link with it until all locks are released.
 
         Await it, and release it yourself; or enter it with ``async with``, which releases it at the end of
-        the block. A Manager keeps one lock for a client and a Service: it excludes other clients, not other
+        the block. If the lock is lost meanwhile, with the connection or with the Service, the block is
+        cancelled and raises `LockLost`. If a lock that was awaited is lost, requests to the Service raise
+        that instead, unsent, until the lock is released or acquired again.
+
+        A Manager keeps one lock for a client and a Service: it excludes other clients, not other
         tasks of this one, and only the last scope of this client that holds it sends the release.
 
         Args:
@@ -216,6 +221,7 @@ class Link(MethodCache):
         Raises:
             ManagerError: The lock is refused.
             ReplyTimeout: No reply, or with `wait` no lock, in time.
+            LockLost: At the end of the block: the lock was lost, and the block raised nothing else.
         """
         return LockContext(self._state, f"{type(self).__name__}.acquire_lock", shared, timeout, wait)
 
@@ -311,29 +317,3 @@ _OWN_NAMES = {name for name in vars(Link) if not name.startswith("_")} - {SHUTDO
 def link_state(link: Link) -> LinkState:
     """Return the state of a link, for the other classes of the client and of the blocking API."""
     return link._state  # noqa: SLF001 - the one way in
-
-
-class LockContext(AwaitableContext[list[str]]):
-    """Awaitable and context manager that acquires a lock; `Link.acquire_lock` returns it."""
-
-    def __init__(self, link: LinkState, name: str, shared: bool, timeout: float | None, wait: bool) -> None:
-        self._link = link
-        self._shared = arguments.flag("shared", shared)
-        self._timeout = timeout
-        self._wait = arguments.flag("wait", wait)
-        super().__init__(name)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _open(self) -> list[str]:
-        locks = self._link.require_session("acquire_lock").locks
-        return await locks.acquire(self._link.service_name, self._shared, self._timeout, self._wait)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _enter(self) -> list[str]:
-        # Kept for the end of the scope, when the link may be broken.
-        self._locks = self._link.require_session("acquire_lock").locks
-        return await self._open()
-
-    @trio.lowlevel.enable_ki_protection
-    async def _exit(self) -> None:
-        await self._locks.leave(self._link.service_name)

@@ -37,6 +37,7 @@ from msl_network_trio.exceptions import (
     NetworkError,
     ProtocolError,
     ReplyTimeout,
+    ServiceLost,
 )
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol
@@ -282,6 +283,7 @@ class Session:
         The calling task is not cancelled, should it be a callback task.
         """
         seconds = GOODBYE_TIMEOUT if timeout is None else self.connection.requests.seconds(timeout)
+        self.locks.forget_all()
         try:
             await self.connection.disconnect(seconds)
         finally:
@@ -312,6 +314,11 @@ class Session:
         """Take a notice of the Manager about Services."""
 
     @trio.lowlevel.enable_ki_protection
+    def connection_ending(self, reason: ConnectionLost) -> None:
+        """Cancel the bodies that hold locks, before a request in them raises."""
+        self.locks.lose_all(reason, is_final=True)
+
+    @trio.lowlevel.enable_ki_protection
     def connection_ended(self, reason: ConnectionLost) -> None:
         """End all notifications, and start the shutdown handler."""
         for link in self.links:
@@ -323,6 +330,10 @@ class Session:
                 await callbacks.call(handler, (), {}, "the shutdown handler")
 
             self.callback_tasks.start_final(call_handler, GOODBYE_TIMEOUT)
+
+    @trio.lowlevel.enable_ki_protection
+    def lock_changed(self, service: str) -> None:
+        """See `HasConnection.lock_changed`."""
 
     # ---- links ----
 
@@ -344,7 +355,8 @@ class Session:
             other.service_name == service and other.service_address != link.service_address
             for other in self.links
         ):
-            self.locks.forget(service)  # it was a lock on the Service that had the name before
+            text = f"The {visible(service)!r} Service was restarted"
+            self.locks.lose(service, ServiceLost(text, service=service, may_have_run=False))
         self.links.append(link)
         return link
 

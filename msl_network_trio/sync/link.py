@@ -14,6 +14,8 @@ from msl_network_trio.client.link import link_state
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.client.linked_client import dropped as async_dropped
 from msl_network_trio.client.linked_client import statistics as async_statistics
+from msl_network_trio.client.lock_context import note_lost
+from msl_network_trio.client.locks import Grant, Locks
 from msl_network_trio.client.notifications import Item_co, NotificationStream
 from msl_network_trio.client.remote_method import (
     MethodCache,
@@ -182,8 +184,14 @@ class Link(ServiceProperties, MethodCache):
         """
         self._link.require_session("acquire_lock")
 
+        shared = arguments.flag("shared", shared)
+        wait = arguments.flag("wait", wait)
+
         async def acquire() -> Lock:
-            return Lock(await self._wrapped_async.acquire_lock(shared, timeout, wait=wait), self)
+            session = self._link.require_session("acquire_lock")
+            return Lock(
+                await session.locks.acquire(self.service_name, shared, timeout, wait), session.locks, self
+            )
 
         return self._portal.open(named("Link.acquire_lock", acquire), Lock.leave)
 
@@ -221,27 +229,36 @@ class Lock(list[str]):
     """The names of the clients that are linked while a lock is held; ``with`` releases it at the end.
 
     Args:
-        names: The names.
+        grant: The lock.
+        locks: The locks of the client.
         link: The link with the Service that is locked, not broken.
     """
 
-    def __init__(self, names: list[str], link: Link) -> None:
-        super().__init__(names)
+    def __init__(self, grant: Grant, locks: Locks, link: Link) -> None:
+        super().__init__(grant.names)
         self._portal = portal_of(link)
-        self._service_name = link.service_name
-        # Kept for the end of the block, when the link may be broken.
-        self._session = link_state(unwrap(link)).session
+        self._held = grant.held
+        self._locks: Locks | None = locks
 
     __enter__ = Entering(weakref.ref)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self._portal.end(self.leave)
+        if self._held.is_lost:
+            if exception is None:
+                raise self._held.error()
+            note_lost(exception, self._held.error())
 
     async def leave(self) -> None:
         """Release the lock, unless that was done or other scopes hold it; in the Trio thread."""
-        session, self._session = self._session, None
-        if session is not None and session.connection.is_open:
-            await session.locks.leave(self._service_name)
+        locks, self._locks = self._locks, None
+        if locks is not None:
+            await locks.leave(self._held)
 
 
 class HasRequest(Protocol):

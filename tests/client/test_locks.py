@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 
 import pytest
 import trio
 import trio.testing
 
-from msl_network_trio import LinkBroken, ManagerError, ReplyTimeout
+from msl_network_trio import (
+    ConnectionLost,
+    LinkBroken,
+    LockLost,
+    ManagerError,
+    ReplyTimeout,
+    ServiceLost,
+    Unanswered,
+)
+from msl_network_trio.client.locks import Locks, LockScope
 from tests.client.peer import ECHO, Network
 from tests.client.test_requests import Session, open_session, start
 
@@ -216,19 +227,270 @@ async def test_a_refusal_that_time_will_not_change_is_raised_at_once(session: Se
     assert isinstance(call.error, ManagerError)
 
 
-async def test_the_end_of_the_connection_in_a_scope_is_no_error_of_the_scope(network, nursery):
+def lose_connection(session: Session) -> None:
+    session.peer.transport.close()
+
+
+async def sleep_in_scope(session: Session) -> None:
+    async with session.link.acquire_lock():
+        await trio.sleep_forever()
+
+
+async def compute_in_scope(session: Session) -> None:
+    """Notice the loss only at the end of the block."""
+    async with session.link.acquire_lock():
+        with trio.CancelScope(shield=True):
+            await session.client._session.connection.closed.wait()
+
+
+async def call_in_scope(session: Session) -> None:
+    async with session.link.acquire_lock():
+        await session.link.slow()
+
+
+async def catch_in_scope(session: Session) -> None:
+    """Catch what the call raises, as a measurement loop does; the cancellation must come through."""
+    async with session.link.acquire_lock():
+        while True:
+            with contextlib.suppress(Unanswered):
+                await session.link.slow()
+
+
+async def open_nursery_in_scope(session: Session) -> None:
+    async with session.link.acquire_lock(), trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        nursery.start_soon(trio.sleep_forever)
+
+
+@pytest.mark.parametrize(
+    "body", [sleep_in_scope, compute_in_scope, call_in_scope, catch_in_scope, open_nursery_in_scope]
+)
+async def test_a_lost_connection_cancels_the_scope_of_a_lock(network, nursery, body, caplog):
     async for session in open_session(network, nursery):
         async with trio.open_nursery() as inner:
+            scoped = await start(inner, body, session)
+            await grant(session)
+            await trio.testing.wait_all_tasks_blocked()
+            lose_connection(session)
+        assert isinstance(scoped.error, LockLost)
+        assert scoped.error.service == "Echo"
+        assert isinstance(scoped.error.__cause__, ConnectionLost)
+        assert not isinstance(scoped.error, Unanswered)
+        assert "the lock on 'Echo' is lost: Manager[localhost:1875] closed the connection" in caplog.text
 
-            async def scope() -> str:
-                async with session.link.acquire_lock():
-                    session.peer.transport.close()
-                    await session.client._session.connection.closed.wait()
-                return "left"
 
+async def test_a_body_that_raises_something_else_has_the_lost_lock_as_a_note(network, nursery):
+    async for session in open_session(network, nursery):
+
+        async def scope() -> None:
+            async with session.link.acquire_lock():
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise KeyError("measured")
+
+        async with trio.open_nursery() as inner:
             scoped = await start(inner, scope)
             await grant(session)
+            await trio.testing.wait_all_tasks_blocked()
+            lose_connection(session)
+        assert isinstance(scoped.error, KeyError)
+        (note,) = scoped.error.__notes__
+        assert note.startswith("The lock on the 'Echo' Service was lost: ")
+
+
+async def test_a_group_keeps_its_exceptions_when_the_lock_is_lost(network, nursery):
+    async for session in open_session(network, nursery):
+
+        async def fail_when_cancelled() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise KeyError("measured")
+
+        async def scope() -> None:
+            async with session.link.acquire_lock(), trio.open_nursery() as bodies:
+                bodies.start_soon(fail_when_cancelled)
+                bodies.start_soon(trio.sleep_forever)
+
+        async with trio.open_nursery() as inner:
+            scoped = await start(inner, scope)
+            await grant(session)
+            await trio.testing.wait_all_tasks_blocked()
+            lose_connection(session)
+        assert isinstance(scoped.error, ExceptionGroup)
+        assert [type(error) for error in scoped.error.exceptions] == [KeyError]
+        assert "was lost" in scoped.error.__notes__[0]
+
+
+async def test_all_scopes_of_a_lost_lock_are_cancelled(network, nursery):
+    async for session in open_session(network, nursery):
+        async with trio.open_nursery() as inner:
+            scopes = []
+            for _ in range(3):
+                scopes.append(await start(inner, sleep_in_scope, session))
+                await grant(session)
+                await trio.testing.wait_all_tasks_blocked()
+            lose_connection(session)
+        assert [type(scoped.error) for scoped in scopes] == [LockLost] * 3
+
+
+async def test_a_cancelled_body_whose_lock_is_lost_is_a_cancelled_one(network, nursery):
+    async for session in open_session(network, nursery):
+        async with trio.open_nursery() as inner:
+            scoped = await start(inner, sleep_in_scope, session)
+            await grant(session)
+            await trio.testing.wait_all_tasks_blocked()
+            lose_connection(session)
+            scoped.scope.cancel()
+        assert scoped.error is None
+
+
+@pytest.mark.parametrize("end", ["release", "unlink", "disconnect"])
+async def test_a_lock_that_was_let_go_is_not_lost(network, nursery, end, caplog):
+    async for session in open_session(network, nursery):
+
+        async def scope() -> str:
+            async with session.link.acquire_lock():
+                if end == "release":
+                    await session.link.release_lock()
+                elif end == "unlink":
+                    await session.link.unlink()
+                else:
+                    await session.client.disconnect()
+                await session.client._session.connection.closed.wait()
+            return "left"
+
+        async with trio.open_nursery() as inner:
+            scoped = await start(inner, scope)
+            await grant(session)
+            line = await session.peer.line()
+            session.peer.reply(line["uid"], [])
+            await trio.testing.wait_all_tasks_blocked()
+            lose_connection(session)
+        assert scoped.error is None
         assert scoped.value == "left"
+        assert "lost" not in caplog.text
+
+
+class Owner:
+    """Owner of locks whose connection grants every lock, after a function that it is given."""
+
+    def __init__(self, before_return) -> None:
+        self.connection = self.requests = self
+        self.before_return = before_return
+        self.posted: list[tuple[str, ...]] = []
+        self.changed: list[str] = []
+
+    def seconds(self, timeout: float | None) -> float:
+        return math.inf
+
+    async def request(self, *_: object, **__: object) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        self.before_return()
+        return ["Client[vm:1]"]
+
+    def post(self, *request: str) -> None:
+        self.posted.append(request)
+
+    def lock_changed(self, service: str) -> None:
+        self.changed.append(service)
+
+
+async def test_a_lock_that_is_lost_behind_its_grant_is_not_given_out():
+    """The reader takes the grant and the loss in one read, before the caller continues."""
+    owner = Owner(lambda: locks.lose("Echo", ServiceLost("gone")))
+    locks = Locks(owner)
+    with pytest.raises(LockLost, match="was lost: gone"):
+        await locks.acquire("Echo", False, None, False)
+    assert not locks.is_held("Echo")
+    assert owner.posted == [("release_lock", "Echo")]
+
+
+async def test_a_loss_of_an_earlier_connection_does_not_concern_a_lock_that_is_granted_over_a_later_one():
+    def lose_and_reconnect() -> None:
+        locks.lose_all(ConnectionLost("gone"))
+        owner.connection = copy.copy(owner)
+
+    owner = Owner(lose_and_reconnect)
+    locks = Locks(owner)
+    await locks.acquire("Echo", False, None, False)
+    assert locks.is_held("Echo")
+    assert owner.posted == []
+
+
+async def test_requests_are_refused_until_the_holders_without_a_scope_have_let_go():
+    owner = Owner(lambda: None)
+    locks = Locks(owner)
+    grants = [await locks.acquire("Echo", False, None, False) for _ in range(3)]
+    scope = LockScope()
+    grants[2].held.scopes.add(scope)
+    locks.lose("Echo", ServiceLost("gone"))
+    assert scope.lost is grants[0].held
+    for _ in range(2):
+        requests = locks.without_lock("Echo")
+        for refused in (requests, requests.in_threads):
+            with pytest.raises(LockLost, match="was lost: gone"):
+                refused.start("Echo", "add", (1, 2))
+        with pytest.raises(LockLost, match="was lost: gone"):
+            await requests.request("Echo", "add", (1, 2))
+        assert not locks.remove(grants.pop(0).held)
+    assert locks.without_lock("Echo") is None
+    assert not locks.remove(grants[0].held, scope)
+    assert owner.changed == ["Echo", "Echo"]
+
+
+@pytest.mark.parametrize("let_go", ["acquire", "release", "forget"])
+async def test_a_lost_lock_is_let_go_of_when_it_is_acquired_or_released(let_go):
+    owner = Owner(lambda: None)
+    locks = Locks(owner)
+    lost = await locks.acquire("Echo", False, None, False)
+    locks.lose("Echo", ServiceLost("gone"))
+    assert locks.without_lock("Echo") is not None
+    if let_go == "acquire":
+        await locks.acquire("Echo", False, None, False)
+        # The end of a block that had the lock before releases no other lock.
+        assert not locks.remove(lost.held)
+        assert locks.is_held("Echo")
+    elif let_go == "release":
+        await locks.release("Echo", None)
+    else:
+        locks.forget_all()
+    assert locks.without_lock("Echo") is None
+    assert owner.changed == ["Echo", "Echo"]
+
+
+async def test_after_the_final_end_of_the_connection_no_request_is_refused_for_a_lock():
+    owner = Owner(lambda: None)
+    locks = Locks(owner)
+    await locks.acquire("Echo", False, None, False)
+    locks.lose_all(ConnectionLost("away"))
+    await locks.acquire("Other", False, None, False)
+    assert locks.without_lock("Echo") is not None
+    locks.lose_all(ConnectionLost("closed"), is_final=True)
+    assert locks.without_lock("Echo") is None
+    assert locks.without_lock("Other") is None
+
+
+async def test_a_release_waits_for_a_request_of_another_task(session: Session):
+    """The last scope ends while another task acquires the lock, which is then refused."""
+    async with trio.open_nursery() as nursery:
+        leave = trio.Event()
+
+        async def scope() -> None:
+            async with session.link.acquire_lock(shared=True):
+                await leave.wait()
+
+        await start(nursery, scope)
+        await grant(session)
+        call = await start(nursery, acquire, session)
+        uid = await session.peer.expect("acquire_lock")
+        leave.set()
+        await trio.testing.wait_all_tasks_blocked()
+        session.peer.fail(uid, REFUSAL)
+        session.peer.reply(await session.peer.expect("release_lock"), [])
+    assert isinstance(call.error, ManagerError)
+    await nothing_more(session)
 
 
 async def test_a_release_that_is_given_up_counts_as_one(session: Session):

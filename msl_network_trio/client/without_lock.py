@@ -1,0 +1,94 @@
+"""Stand-in for the requests to a Service whose lock was lost: it refuses them all.
+
+It takes the place of `TaskRequests` in tasks and of `Calls` in threads. It has no state, and may be
+used in any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import trio
+
+from msl_network_trio.exceptions import LockLost
+
+
+class WithoutLock:
+    """Refuses the requests to a Service whose lock was lost.
+
+    Otherwise a program that catches the loss, and goes on, would use the Service without the lock that it
+    believes to hold.
+
+    Args:
+        error: Makes the error to raise.
+    """
+
+    __slots__ = ("_error", "in_threads")
+
+    def __init__(self, error: Callable[[], LockLost]) -> None:
+        self._error = error
+        self.in_threads = WithoutLockInThreads(error)
+        """The same for requests of threads."""
+
+    async def request(
+        self,
+        service: str,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Refuse a request; see `TaskRequests.request`.
+
+        Raises:
+            LockLost: Always.
+        """
+        # A loop that retries must not starve other tasks.
+        await trio.lowlevel.checkpoint()
+        raise self._error()
+
+    def start(
+        self,
+        service: str,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Refuse a request; see `TaskRequests.start`.
+
+        Raises:
+            LockLost: Always.
+        """
+        raise self._error()
+
+
+class WithoutLockInThreads:
+    """The same as `WithoutLock`, for requests of threads.
+
+    Args:
+        error: Makes the error to raise.
+    """
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: Callable[[], LockLost]) -> None:
+        self._error = error
+
+    def request(
+        self,
+        service: str,
+        attribute: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Refuse a request; see `ThreadCalls.request`.
+
+        Raises:
+            LockLost: Always.
+        """
+        raise self._error()
+
+    start = request
