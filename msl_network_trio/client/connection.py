@@ -125,7 +125,7 @@ class Connection:
         self._idle_probe = IdleProbe(
             protocol,
             transport.lock,
-            self._start_task,
+            self.start_task,
             self._probe,
             self._give_up,
             first=math.inf if probe_after is None else probe_after,
@@ -136,7 +136,7 @@ class Connection:
             protocol,
             transport,
             max_unsent,
-            start=self._start_task,
+            start=self.start_task,
             on_error=self._cannot_send,
             on_accepted=self._idle_probe.note_activity,
         )
@@ -165,6 +165,11 @@ class Connection:
         """Whether requests can be made."""
         reason = self._reason
         return reason.error is None and reason.write_error is None and self.protocol.lost is None
+
+    @property
+    def is_disconnected(self) -> bool:
+        """Whether the user has disconnected, and nothing else has ended the connection."""
+        return self._reason.is_disconnected
 
     @trio.lowlevel.enable_ki_protection
     async def disconnect(self, seconds: float) -> None:
@@ -213,7 +218,7 @@ class Connection:
                 nursery.cancel_scope.shield = True
                 nursery.cancel_scope.deadline = self._deadline
                 for function in self._to_start:
-                    self._start_task(function)
+                    self.start_task(function)
                 self._to_start.clear()
                 try:
                     await self._read()
@@ -315,7 +320,7 @@ class Connection:
 
     # ---- further tasks, which are started when they are first needed ----
 
-    def _start_task(self, function: Callable[[], Awaitable[None]]) -> None:
+    def start_task(self, function: Callable[[], Awaitable[None]]) -> None:
         """Start a task that ends with the connection.
 
         A thread may ask for one after the end, when the nursery is closed; that has no effect.

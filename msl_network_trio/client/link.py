@@ -108,6 +108,8 @@ class Link(MethodCache):
         if not name.startswith("_"):
             check_assignable(self, self, name, value)
         object.__setattr__(self, name, value)
+        if name == "notification_handler":
+            self._state.handler_changed()
 
     def __getattr__(self, name: str) -> RemoteMethod:
         # Only for names without an underscore. Those of Python's own protocols, and private ones on a
@@ -191,7 +193,14 @@ class Link(MethodCache):
         state = self._state
         mailboxes = state.require_session("notifications").mailboxes
         gaps = arguments.flag("gaps", gaps)
-        return NotificationStream(state.service_name, state.streams, mailboxes, max_buffer_size, gaps)
+        return NotificationStream(
+            state.service_name,
+            state.streams,
+            mailboxes,
+            max_buffer_size,
+            gaps=gaps,
+            on_enter=state.subscribed,
+        )
 
     # ---- locks ----
 

@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 import trio
 
 from msl_network_trio.client.connection import Connection
+from msl_network_trio.client.presence import Presence
 from msl_network_trio.client.without_lock import WithoutLock
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import LockLost, ManagerError, NetworkError, ReplyTimeout
@@ -28,10 +29,11 @@ _RETRY_DELAY = 0.05
 """Seconds before the first retry for a lock. The delay doubles, up to one second."""
 
 
-class HasConnection(Protocol):
+class LockOwner(Protocol):
     """Owner of the locks; see `Session`."""
 
     connection: Connection
+    presence: Presence
 
     def lock_changed(self, service: str) -> None:
         """Set what requests to a Service go to anew, since `Locks.without_lock` has changed."""
@@ -125,7 +127,7 @@ class Locks:
 
     __slots__ = ("_attempts", "_held", "_lost", "_owner")
 
-    def __init__(self, owner: HasConnection) -> None:
+    def __init__(self, owner: LockOwner) -> None:
         self._owner = owner
         self._held: dict[str, HeldLock] = {}
         self._attempts: list[_Attempt] = []
@@ -146,6 +148,10 @@ class Locks:
         return None if held is None else WithoutLock(held.error)
 
     # ---- acquiring and releasing ----
+
+    def holds(self, service: str) -> bool:
+        """Return whether a Service is locked, or a lock on it is being acquired."""
+        return service in self._held
 
     @trio.lowlevel.enable_ki_protection
     async def acquire(self, service: str, shared: bool, timeout: float | None, wait: bool) -> Grant:
@@ -304,6 +310,7 @@ class Locks:
         held = self._held.setdefault(service, HeldLock(service))
         held.holders += 1
         self._forget_lost(service)
+        self._owner.presence.look_after()
         return Grant(names, held)
 
     def _is_used(self, service: str) -> bool:

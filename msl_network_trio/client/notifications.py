@@ -51,6 +51,7 @@ class NotificationStream(Generic[Item_co]):
         mailboxes: The mailboxes of the client.
         max_buffer_size: See `Mailbox`.
         gaps: Whether to yield gaps, too. Otherwise each is the `Notification.gap` of the one behind it.
+        on_enter: Called with the stream when it is entered.
     """
 
     def __init__(
@@ -59,9 +60,12 @@ class NotificationStream(Generic[Item_co]):
         subscribers: set[NotificationStream[Any]],
         mailboxes: Mailboxes,
         max_buffer_size: float | None,
+        *,
         gaps: bool = False,
+        on_enter: Callable[[NotificationStream[Any]], object] | None = None,
     ) -> None:
         self._subscribers = subscribers
+        self._on_enter = on_enter
         self._yields_gaps = gaps
         self._subscribed = 0.0
         self._mailboxes = mailboxes
@@ -80,6 +84,8 @@ class NotificationStream(Generic[Item_co]):
         self._subscribed = time.time()
         self._subscribers.add(self)
         self._mailboxes.add(self._mailbox)
+        if self._on_enter is not None:
+            self._on_enter(self)
         return self
 
     @trio.lowlevel.enable_ki_protection
@@ -212,12 +218,27 @@ class HandlerRunner:
             self._mailbox.put_gap(gap)
             self._start_once(start)
 
+    @property
+    def has_handler(self) -> bool:
+        """Whether there is a handler."""
+        return self.attributes.get("notification_handler") is not None
+
     @trio.lowlevel.enable_ki_protection
-    def end(self, *, drop: bool) -> None:
-        """Accept no more notifications; those in the mailbox are still handled unless `drop` is set."""
+    def end(self, error: NetworkError | None, *, log: bool = True) -> None:
+        """Accept no more notifications.
+
+        Args:
+            error: The loss of the connection or of the Service; what is in the mailbox is still handled.
+                None: the link was unlinked, and it is not.
+            log: Whether to log the loss if there is a handler.
+        """
+        if error is not None and log and self.has_handler and not self._mailbox.has_ended:
+            logger.warning(
+                "the notification handler for %r will not be called any more: %s", self._service, error
+            )
         self._mailboxes.remove_handler(self._service, self)
         self._mailboxes.remove(self._mailbox)
-        self._mailbox.end(drop=drop)
+        self._mailbox.end(drop=error is None)
 
     def _start_once(self, start: StartTask) -> None:
         if not self._started:

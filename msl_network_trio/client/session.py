@@ -11,8 +11,11 @@ of a `LinkState`, each in one step, and need no lock for that.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import trio
@@ -24,6 +27,7 @@ from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.locks import Locks
 from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.notifications import HandlerRunner, NotificationStream, StartTask
+from msl_network_trio.client.presence import Presence, is_service_identity, link_request
 from msl_network_trio.client.statistics import ErrorCounts, Statistics, collect
 from msl_network_trio.client.task_requests import GOODBYE_TIMEOUT
 from msl_network_trio.constants import MANAGER
@@ -37,8 +41,8 @@ from msl_network_trio.exceptions import (
     NetworkError,
     ProtocolError,
     ReplyTimeout,
-    ServiceLost,
 )
+from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.late_replies import LateReply
@@ -46,6 +50,8 @@ from msl_network_trio.protocol.messages import Gap, ManagerNotice, NotificationB
 from msl_network_trio.protocol.traffic import Traffic
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.visible import visible
+
+logger = get_logger(__name__)
 
 
 class ThreadCalls(Protocol):
@@ -90,9 +96,21 @@ class LinkState:
         streams: The open notification streams.
         handler_runner: Calls the notification handler.
         on_break: Functions to call when the link is broken, in the Trio thread.
+        lost: The reason why the client is not linked with the Service any more; None: it is, as far as known.
+        sure: Time of the last sign that it is linked, in seconds since the epoch.
     """
 
-    __slots__ = ("handler_runner", "identity", "mailboxes", "on_break", "service_name", "session", "streams")
+    __slots__ = (
+        "handler_runner",
+        "identity",
+        "lost",
+        "mailboxes",
+        "on_break",
+        "service_name",
+        "session",
+        "streams",
+        "sure",
+    )
 
     def __init__(self, session: Session, service_name: str, identity: Mapping[str, Any]) -> None:
         self.session: Session | None = session
@@ -102,6 +120,8 @@ class LinkState:
         self.streams: set[NotificationStream[Any]] = set()
         self.handler_runner = HandlerRunner(service_name, session.mailboxes)
         self.on_break: list[Callable[[], object]] = []
+        self.lost: NetworkError | None = None
+        self.sure = time.time()
 
     def require_session(self, name: str) -> Session:
         """Return the session.
@@ -130,6 +150,7 @@ class LinkState:
     @trio.lowlevel.enable_ki_protection
     def take_notifications(self, batch: NotificationBatch, start: StartTask) -> None:
         """Put notifications into the mailboxes of all streams and of the handler."""
+        self.sure = batch[-1].received
         for stream in self.streams:
             stream.put(batch)
         self.handler_runner.put(batch, start)
@@ -141,16 +162,75 @@ class LinkState:
             stream.put_gap(gap)
         self.handler_runner.put_gap(gap, start)
 
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether there is a notification handler or an open stream."""
+        return bool(self.streams) or self.handler_runner.has_handler
+
     @trio.lowlevel.enable_ki_protection
-    def end_notifications(self, error: NetworkError | None) -> None:
+    def subscribed(self, stream: NotificationStream[Any]) -> None:
+        """Note that a stream was entered."""
+        session = self.session
+        if session is None:
+            stream.end(None)
+        elif self.lost is not None and not session.is_reconnecting:
+            self.streams.discard(stream)
+            stream.end(self.lost)
+        elif session.end_error is not None:
+            stream.end(session.end_error)
+        else:
+            session.presence.look_after()
+
+    def handler_changed(self) -> None:
+        """Note that the notification handler was set; in any thread."""
+        session = self.session
+        if session is None or session.is_over:
+            return
+        if threading.get_ident() == session.portal.thread_id:
+            self._handler_was_set()
+            return
+        with suppress(ConnectionLost):  # the Trio run has ended
+            session.portal.post(self._handler_was_set)
+
+    @trio.lowlevel.enable_ki_protection
+    def _handler_was_set(self) -> None:
+        if self.session is None:
+            return
+        if self.lost is None or self.session.is_reconnecting:
+            self.session.presence.look_after()
+        elif self.handler_runner.has_handler:
+            text = "the notification handler for %r will not be called, since the link must be made again: %s"
+            logger.warning(text, self.service_name, self.lost)
+
+    @trio.lowlevel.enable_ki_protection
+    def lose(self, reason: NetworkError) -> None:
+        """Note that the client is not linked any more; ends the notifications unless it reconnects."""
+        self.lost = reason
+        if self.session is None or not self.session.is_reconnecting:
+            self.end_notifications(reason)
+            self.streams.clear()  # those of another link with the next instance are not for them
+
+    @trio.lowlevel.enable_ki_protection
+    def restore(self, identity: Mapping[str, Any]) -> None:
+        """Note that the client is linked again; marks the gap in the notifications."""
+        reason, self.lost = self.lost, None
+        since, self.sure = self.sure, time.time()
+        self.identity = identity
+        if self.session is not None:
+            gap = Gap(min(since, self.sure), self.sure, str(reason), self.service_name)
+            self.put_gap(gap, self.session.callback_tasks.start)
+
+    @trio.lowlevel.enable_ki_protection
+    def end_notifications(self, error: NetworkError | None, *, log: bool = True) -> None:
         """End all streams and the handler.
 
         Args:
-            error: The error that ended the connection; None: the link was broken.
+            error: The loss of the connection or of the Service; None: the link was broken.
+            log: Whether to log the loss if there is a handler.
         """
         for stream in self.streams:
             stream.end(error)
-        self.handler_runner.end(drop=error is None)
+        self.handler_runner.end(error, log=log)
 
     def break_link(self) -> None:
         """Refuse further requests, and notify the forms of the link."""
@@ -179,6 +259,7 @@ class Session:
         links: The links that are not broken.
         linked: Number of links with each Service, including those that are being made.
         locks: The locks of the client.
+        presence: Watches the Services of the links.
         mailboxes: The notifications that are not handled yet.
         callback_tasks: Runs notification handlers and the shutdown handler.
         errors: Counts the errors that callers get.
@@ -200,6 +281,7 @@ class Session:
         "links",
         "locks",
         "mailboxes",
+        "presence",
         "settings",
     )
 
@@ -230,6 +312,7 @@ class Session:
         )
         self.client: Any = None
         self.locks = Locks(self)
+        self.presence = Presence(self)
         self.connection = Connection(
             stream,
             protocol,
@@ -259,6 +342,12 @@ class Session:
     def is_over(self) -> bool:
         """Whether the connection has ended, or belongs to the parent of this forked process."""
         return self.portal.is_inherited or self.connection.closed.is_set()
+
+    @property
+    def end_error(self) -> ConnectionLost | None:
+        """A new error with the reason for which the client has ended; None: it has not."""
+        reason = self.connection.protocol.lost
+        return None if reason is None else ConnectionLost(str(reason))
 
     # ---- from the beginning to the end ----
 
@@ -296,7 +385,7 @@ class Session:
         """Pass the notifications of a Service to the links with it."""
         service = batch[0].service
         for link in self.links:
-            if link.service_name == service:
+            if link.service_name == service and (link.lost is None or self.is_reconnecting):
                 link.take_notifications(batch, self.callback_tasks.start)
 
     @trio.lowlevel.enable_ki_protection
@@ -312,6 +401,23 @@ class Session:
     @trio.lowlevel.enable_ki_protection
     def take_notice(self, notice: ManagerNotice) -> None:
         """Take a notice of the Manager about Services."""
+        self.presence.take_notice(notice)
+
+    # ---- for the presence of Services ----
+
+    @property
+    def is_reconnecting(self) -> bool:
+        """Whether lost links are restored."""
+        return False
+
+    def holds_lock(self, service: str) -> bool:
+        """Return whether the client holds a lock on a Service."""
+        return self.locks.is_held(service)
+
+    @trio.lowlevel.enable_ki_protection
+    def service_lost(self, service: str, reason: NetworkError) -> None:
+        """Take the loss of a Service, before the links with it are lost."""
+        self.locks.lose(service, reason)
 
     @trio.lowlevel.enable_ki_protection
     def connection_ending(self, reason: ConnectionLost) -> None:
@@ -322,7 +428,8 @@ class Session:
     def connection_ended(self, reason: ConnectionLost) -> None:
         """End all notifications, and start the shutdown handler."""
         for link in self.links:
-            link.end_notifications(ConnectionLost(str(reason)))
+            if link.lost is None:
+                link.end_notifications(ConnectionLost(str(reason)), log=not self.connection.is_disconnected)
         handler = None if self.client is None else vars(self.client).get("shutdown_handler")
         if handler is not None:
 
@@ -343,7 +450,12 @@ class Session:
         self.linked[service] += 1
         try:
             answer = await self.connection.requests.request(
-                MANAGER, "link", (service,), timeout=timeout, linking=service
+                MANAGER,
+                "link",
+                (service,),
+                timeout=timeout,
+                linking=service,
+                kind=link_request(service, self.presence),
             )
             link = LinkState(self, service, _service_identity(service, answer))
         except BaseException as error:
@@ -351,12 +463,6 @@ class Session:
                 # The Manager may have made the link all the same, and would keep the place occupied.
                 self.connection.requests.post("unlink", service)
             raise
-        if any(
-            other.service_name == service and other.service_address != link.service_address
-            for other in self.links
-        ):
-            text = f"The {visible(service)!r} Service was restarted"
-            self.locks.lose(service, ServiceLost(text, service=service, may_have_run=False))
         self.links.append(link)
         return link
 
@@ -410,9 +516,8 @@ def _service_identity(service: str, identity: Any) -> Mapping[str, Any]:
     Raises:
         ProtocolError: It is not the identity of a Service.
     """
-    match identity:
-        case {"address": str(), "attributes": dict()}:
-            return identity  # type: ignore[no-any-return]
+    if is_service_identity(identity):
+        return identity  # type: ignore[no-any-return]
     raise ProtocolError(f"The Manager sent no identity of the {service!r} Service: {identity!r:.80}")
 
 

@@ -84,6 +84,7 @@ class TaskRequests:
         timeout: float | None = None,
         *,
         linking: str = "",
+        kind: Callable[[str, str, str], ParkedRequest] = ParkedRequest,
     ) -> Any:
         """Make a request and wait for its reply.
 
@@ -94,6 +95,7 @@ class TaskRequests:
             kwargs: Keyword arguments.
             timeout: Seconds to wait for the reply; None: the connection's default; ``math.inf``: no limit.
             linking: Name of the Service that a link request is for.
+            kind: See `RequestFactory.make`.
 
         Raises:
             TypeError: An argument has no JSON form; nothing was written.
@@ -104,7 +106,7 @@ class TaskRequests:
             ConnectionLost: The connection has ended.
         """
         seconds = self._request_timeout if timeout is None else self.seconds(timeout)
-        request = self._protocol.make(ParkedRequest, service, attribute, args, kwargs)
+        request = self._protocol.make(kind, service, attribute, args, kwargs)
         # Before anything is queued: a call in a cancelled scope must not be executed.
         await checkpoint_if_cancelled()
         try:
@@ -184,14 +186,28 @@ class TaskRequests:
         return request
 
     @trio.lowlevel.enable_ki_protection
-    def post(self, attribute: str, *args: Any) -> Reply:
+    def post(
+        self,
+        attribute: str,
+        *args: Any,
+        linking: str = "",
+        kind: Callable[[str, str, str], PostedReply] = PostedReply,
+    ) -> Reply:
         """Send a small request to the Manager, regardless of the backlog and of cancellation.
 
         The reply need not be awaited. If the connection has ended, nothing is sent.
+
+        Args:
+            attribute: Name of the requested attribute.
+            *args: Positional arguments.
+            linking: Name of the Service, if it is a link request.
+            kind: See `RequestFactory.make`.
         """
-        request = self._protocol.make(PostedReply, MANAGER, attribute, args, None)
+        request = self._protocol.make(kind, MANAGER, attribute, args, None)
         request.owner = self
         request.waiter = trio.Event()  # as if a task waited, so that an error is not logged as unseen
+        if linking:
+            self._protocol.note_link(request, linking)
         try:
             self._queue.put_in_any_case(request)
             self._look_after_requests()

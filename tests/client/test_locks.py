@@ -377,10 +377,13 @@ class Owner:
     """Owner of locks whose connection grants every lock, after a function that it is given."""
 
     def __init__(self, before_return) -> None:
-        self.connection = self.requests = self
+        self.connection = self.requests = self.presence = self
         self.before_return = before_return
         self.posted: list[tuple[str, ...]] = []
         self.changed: list[str] = []
+
+    def look_after(self) -> None:
+        pass
 
     def seconds(self, timeout: float | None) -> float:
         return math.inf
