@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -14,6 +15,7 @@ import attrs
 import trio
 
 from tests.chaos.acceptance import Acceptance
+from tests.chaos.locks import BENCH
 from tests.chaos.oracle import Oracle
 from tests.chaos.program import SERVICE
 from tests.chaos.proxy import Wire
@@ -82,6 +84,8 @@ def main() -> int:
     parser.add_argument("--without-reconnect", action="store_true", help="with peers that do not reconnect")
     parser.add_argument("--logs", type=Path, help="folder for the output of all processes")
     arguments = parser.parse_args()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job; the processes would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = time.time_ns() % 1_000_000 if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
     worlds = [(kind, wire) for wire in arguments.wire or WIRES for kind in arguments.manager or KINDS]
@@ -96,7 +100,9 @@ def main() -> int:
                 Path(folder),
                 Oracle(),
                 Schedule(seed),
-                names=(SERVICE,) if arguments.what == "program" else SERVICES,
+                names={"storms": (*SERVICES, BENCH), "acceptance": SERVICES, "program": (SERVICE,)}[
+                    arguments.what
+                ],
                 direct=arguments.what == "acceptance",
                 services_reconnect=reconnect,
                 clients_reconnect=reconnect,

@@ -5,7 +5,9 @@ Without the proxy: all clients and Services are connected to the Manager directl
 
 from __future__ import annotations
 
+import json
 import random
+import signal
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,6 +21,7 @@ from tests.chaos.blocking import BlockingMember
 from tests.chaos.load import AsyncMember, Member, arguments
 from tests.chaos.storm import judge
 from tests.chaos.world import SERVICES, World
+from tests.interop.reference import Process
 
 LIMIT, MEDIAN = 5.0, 2.0
 """Maximum seconds, and maximum median, from the start of the Manager until everything is back."""
@@ -28,6 +31,35 @@ LONG_LIMIT = 10.0
 
 END_LIMIT = 0.5
 """Maximum seconds to end a client that is away."""
+
+INTERRUPT_LIMIT = 2.0
+"""Maximum seconds from Ctrl-C to the end of a process whose call waits."""
+
+INTERRUPTED = {
+    "async": """
+import json, sys, trio
+from msl_network_trio import connect
+async def main():
+    async with connect(**json.loads(sys.argv[1])) as client:
+        print("connected", flush=True)
+        while client.state == "connected":
+            await trio.sleep(0.01)
+        print(client.state, flush=True)
+        await client.link("Alpha")
+trio.run(main)
+""",
+    "blocking": """
+import json, sys, time
+from msl_network_trio.sync import connect
+with connect(**json.loads(sys.argv[1])) as client:
+    print("connected", flush=True)
+    while client.state == "connected":
+        time.sleep(0.01)
+    print(client.state, flush=True)
+    client.link("Alpha")
+""",
+}
+"""Programs that are interrupted while they wait."""
 
 GROWTH = 8 * 2**20
 """Maximum bytes by which this process grows in all rounds, with the records of the tests."""
@@ -184,6 +216,11 @@ class Acceptance:
         for way in ways:
             times.append(await way())
             await world.start_manager(port)
+        for name, program in INTERRUPTED.items():
+            seconds = await self._interrupt(name, program)
+            await world.start_manager(port)
+            self.figures[f"seconds to end a program by Ctrl-C while away, {name}"] = f"{seconds:.2f}"
+            self._expect(seconds <= INTERRUPT_LIMIT, f"Ctrl-C took {seconds:.1f} s, {name}")
         self.figures["seconds to end a client while away"] = ", ".join(f"{each:.2f}" for each in times)
         self._expect(max(times) <= END_LIMIT, f"ends of clients while away took {times} s")
 
@@ -219,6 +256,28 @@ class Acceptance:
             began = time.monotonic()
             nursery.cancel_scope.cancel()
         return time.monotonic() - began
+
+    async def _interrupt(self, name: str, program: str) -> float:
+        """Interrupt a program while its call waits for the connection; return the seconds until it ended."""
+        world = self.world
+        given = json.dumps(arguments(world, "interrupted") | {"reconnect": True})
+        process = await trio.to_thread.run_sync(
+            Process.start, ["-c", program, given], world.folder, "connected"
+        )
+        try:
+            await self._lose()
+            await trio.to_thread.run_sync(process.wait_for, "away")
+            await trio.sleep(0.5)
+            began = time.monotonic()
+            process.popen.send_signal(signal.SIGINT)
+            with trio.move_on_after(30):
+                while process.popen.poll() is None:
+                    await trio.sleep(0.01)
+            seconds = time.monotonic() - began
+        finally:
+            await trio.to_thread.run_sync(process.end)
+        self._expect("KeyboardInterrupt" in process.log(), f"no KeyboardInterrupt, {name}:\n{process.log()}")
+        return seconds
 
     async def _wait_for_services(self) -> None:
         """Wait until the Services are connected to the Manager that runs now."""

@@ -9,6 +9,7 @@ import trio
 
 from tests.chaos.blocking import BlockingMember
 from tests.chaos.load import AsyncMember, Member
+from tests.chaos.locks import AsyncLocker, BlockingLocker, check_holders
 from tests.chaos.program import SERVICE, TABLE, check_table, run_program, wait_for_row
 from tests.chaos.records import read_executions
 from tests.chaos.world import SINGLE, World
@@ -42,6 +43,8 @@ async def wait_back(world: World, members: Sequence[Member]) -> float:
     took = time.monotonic() - since
     if took > BACK:
         for member in members:
+            if member.is_back(since):
+                continue
             for service, progress in member.progress.items():
                 if min(progress.asked, progress.notified) <= since:
                     world.oracle.wrong(
@@ -57,8 +60,15 @@ async def run_storms(world: World, is_done: IsDone) -> list[float]:
     returns: list[float] = []
     async with world.running():
         async with trio.open_nursery() as nursery:
-            blocking = [BlockingMember(world, f"blocking-{number}") for number in range(5)]
-            members = [*(AsyncMember(world, f"async-{number}") for number in range(5)), *blocking]
+            blocking = [
+                *(BlockingMember(world, f"blocking-{number}") for number in range(5)),
+                BlockingLocker(world, "blocking-lock"),
+            ]
+            members = [
+                *(AsyncMember(world, f"async-{number}") for number in range(5)),
+                *(AsyncLocker(world, f"lock-{number}") for number in range(2)),
+                *blocking,
+            ]
             for member in members:
                 nursery.start_soon(member.run)
             await wait_back(world, members)
@@ -81,6 +91,7 @@ def judge(world: World) -> None:
     found = read_executions(world.records, SINGLE)
     for text in found.overlaps:
         world.oracle.wrong(text)
+    check_holders(world.oracle, found.holders, spans_starts=world.kind == "reference")
     world.oracle.judge(found.times)
 
 

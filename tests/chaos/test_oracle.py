@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.chaos.locks import check_holders
 from tests.chaos.oracle import Oracle
 from tests.chaos.records import read_executions
 
@@ -150,3 +151,20 @@ def test_plain_methods_that_overlap_are_found(tmp_path):
         (tmp_path / f"{name}-1").write_text(text)
     [overlap] = read_executions(tmp_path, frozenset({"Alpha"})).overlaps
     assert overlap == "Alpha-1: t2# began while t1# ran"
+
+
+# ---- locks ----
+
+
+def test_holders_of_a_lock_that_alternate_are_found(oracle):
+    check_holders(oracle, {"Bench-1": ["A", "A", "B", "B"], "Bench-2": ["C"]}, spans_starts=False)
+    assert oracle.faults == []
+    check_holders(oracle, {"Bench-1": ["A", "B", "A"]}, spans_starts=False)
+    [fault] = oracle.faults
+    assert "A was held by B, too" in fault
+
+
+@pytest.mark.parametrize("spans_starts", [True, False])
+def test_a_holder_that_goes_on_after_a_restart_is_found(oracle, spans_starts):
+    check_holders(oracle, {"Bench-1": ["A"], "Bench-2": ["A"]}, spans_starts=spans_starts)
+    assert len(oracle.faults) == (not spans_starts)

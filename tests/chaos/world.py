@@ -63,7 +63,7 @@ class World:
     folder: Path
     oracle: Oracle
     schedule: Schedule
-    names: tuple[str, ...] = SERVICES
+    names: tuple[str, ...] = (*SERVICES, "Bench")
     direct: bool = False
     services_reconnect: bool = False
     clients_reconnect: bool = False
