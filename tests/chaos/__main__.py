@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 import tempfile
@@ -86,6 +87,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job; the processes would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    logging.getLogger("msl_network_trio").addHandler(logging.NullHandler())  # thousands of warnings
     seed = time.time_ns() % 1_000_000 if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
     worlds = [(kind, wire) for wire in arguments.wire or WIRES for kind in arguments.manager or KINDS]

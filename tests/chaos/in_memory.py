@@ -149,7 +149,7 @@ class Play:
         received = self.stream.received if self.stream is not None else 0
         self.service.emit()
         await self.settle()
-        if self.reconnect and (self.stream is None or self.stream.received == received):
+        if self.stream is None or self.stream.received == received:
             self.oracle.wrong("the stream is not back")
         request = await self._ask("work", 30.0)
         if request is None or request.outcome != "ok":

@@ -91,7 +91,7 @@ def judge(world: World) -> None:
     found = read_executions(world.records, SINGLE)
     for text in found.overlaps:
         world.oracle.wrong(text)
-    check_holders(world.oracle, found.holders, spans_starts=world.kind == "reference")
+    check_holders(world.oracle, found.holders, is_told=world.kind == "ours")
     world.oracle.judge(found.times)
 
 
