@@ -9,6 +9,7 @@ from msl_network_trio.client.link import Link
 from msl_network_trio.client.linked_client import LinkedClient, dropped, statistics
 from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.client.reply import Reply
+from msl_network_trio.client.safe_state import safe_state
 from msl_network_trio.client.statistics import Statistics
 from msl_network_trio.client.views import Views as _Views
 from msl_network_trio.client.views import register as _register_views
@@ -94,6 +95,7 @@ __all__ = [
     "open_gateway",
     "open_manager",
     "run_services",
+    "safe_state",
     "statistics",
 ]
 

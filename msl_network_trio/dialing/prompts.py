@@ -91,6 +91,29 @@ class TerminalPrompts:
         return await trio.to_thread.run_sync(function, prompt, abandon_on_cancel=True)
 
 
+class NoPrompts:
+    """Prompts of a program that reconnects: no person is asked, so each question raises an error."""
+
+    async def username(self, manager: str) -> str:
+        """Raise the error for a user name that is not known."""
+        raise AuthenticationError(_unanswered(f"{visible(manager)} asks for a username", "username="))
+
+    async def password(self, name: str) -> str:
+        """Raise the error for a password that is not known."""
+        argument = "password_manager=" if name.startswith("Manager[") else "password="
+        raise AuthenticationError(_unanswered(f"The password of {visible(name)} is needed", argument))
+
+    async def trust(self, certificate: Certificate) -> bool:
+        """Raise the error for a certificate that is not trusted."""
+        where = f"{visible(certificate.host)}:{certificate.port}"
+        need = f"The certificate of {where} (SHA-256 {certificate.fingerprint}) is not trusted"
+        raise CertificateError(_unanswered(need, "auto_save=True or cert_file="))
+
+
+def _unanswered(need: str, argument: str) -> str:
+    return f"{need}, and nobody is asked when a connection is restored. Pass {argument}"
+
+
 @contextlib.contextmanager
 def _terminal(error: type[Exception], need: str, argument: str) -> Generator[None]:
     """Raise an error that states the alternative if there is no terminal or no input."""
@@ -149,6 +172,10 @@ class Credentials:
     prompts: Prompts = attrs.field(factory=TerminalPrompts)
     _prompted: set[str] = attrs.field(factory=set, init=False)
     """The names of the attributes that prompts have answered."""
+
+    def unattended(self) -> Credentials:
+        """Return credentials with the answers so far, which ask no person."""
+        return Credentials(self.username, self.password, self.password_manager, NoPrompts())
 
     def refuse(self) -> None:
         """Forget the answers of prompts after the Manager has refused username or password."""

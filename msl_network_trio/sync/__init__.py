@@ -19,6 +19,7 @@ from msl_network_trio.sync.client import Client, connect
 from msl_network_trio.sync.futures import Future
 from msl_network_trio.sync.link import Link, Lock, Notifications, dropped, notifications, request, statistics
 from msl_network_trio.sync.linked_client import LinkedClient
+from msl_network_trio.sync.safe_state import safe_state
 from msl_network_trio.sync.wrapped import unwrap
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "filter_client_connect_kwargs",
     "notifications",
     "request",
+    "safe_state",
     "statistics",
     "to_async",
 ]
