@@ -22,6 +22,7 @@ from msl_network_trio import (
     ConnectError,
     ConnectionLost,
     ConnectTimeout,
+    Gap,
     LinkBroken,
     LinkedClient,
     ManagerError,
@@ -30,6 +31,7 @@ from msl_network_trio import (
     RemoteError,
     ReplyTimeout,
 )
+from msl_network_trio.client.link import link_state
 from msl_network_trio.dialing import connect as connecting
 from tests.client.peer import ECHO, Network, Peer
 from tests.client.test_requests import start
@@ -777,6 +779,27 @@ async def test_notifications_can_be_iterated_over(manager: Manager):
         await client.unlink()
         with pytest.raises(LinkBroken, match=BROKEN.format("notifications")):
             client.notifications()
+
+
+async def test_gaps_reach_streams_and_the_methods_of_a_subclass(manager: Manager):
+    got: list[object] = []
+
+    class Recording(LinkedClient):
+        def notification_handler(self, number: int) -> None:
+            got.append(number)
+
+        def on_gap(self, gap: Gap) -> None:
+            got.append(gap)
+
+    gap = Gap(1.0, 4e9, "lost", "Echo")
+    async with Recording("Echo") as client, client.notifications(gaps=True) as stream:
+        link = link_state(client.link)
+        link.put_gap(gap, link.session.callback_tasks.start)
+        manager.notify(1)
+        await client.add(1, 2)
+        assert [(await anext(stream)).until, (await anext(stream)).args] == [4e9, [1]]
+        await trio.testing.wait_all_tasks_blocked()
+        assert got == [gap, 1]
 
 
 # ---- waiting for the Service ----

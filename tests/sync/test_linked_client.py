@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import trio
 
-from msl_network_trio import ConnectionLost, ConnectTimeout, LinkBroken, RemoteError
+from msl_network_trio import ConnectionLost, ConnectTimeout, Gap, LinkBroken, RemoteError
 from msl_network_trio import LinkedClient as AsyncLinkedClient
+from msl_network_trio.client.link import link_state
 from msl_network_trio.sync import Client, Link, LinkedClient, notifications, request, to_async
+from msl_network_trio.sync.wrapped import portal_of, unwrap
 from tests.patience import PATIENCE
 from tests.sync.manager import NOTHING, FakeManager
 
@@ -289,6 +291,25 @@ def test_notifications_reach_every_kind_of_handler(manager: FakeManager, way: st
             linked.notification_handler = types.MethodType(handle, linked)
         linked.notify(2)
         assert [received.get(timeout=PATIENCE) for _ in range(2)] == [("Echo", 0, 10), ("Echo", 1, 11)]
+
+
+def test_gaps_reach_iterations_and_the_methods_of_a_subclass(manager: FakeManager):
+    received: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    class Recording(LinkedClient):
+        def notification_handler(self, number: int) -> None:
+            received.put(number)
+
+        def on_gap(self, gap: Gap) -> None:
+            received.put((gap, self.add(1, 2)))
+
+    gap = Gap(1.0, 4e9, "lost", "Echo")
+    with Recording("Echo", **manager.arguments()) as linked, notifications(linked, gaps=True) as stream:
+        link = link_state(unwrap(linked).link)
+        portal_of(linked).do(lambda: link.put_gap(gap, link.session.callback_tasks.start))
+        linked.notify(1)
+        assert [next(stream).until, next(stream).args] == [4e9, [0]]
+        assert [received.get(timeout=PATIENCE) for _ in range(2)] == [(gap, 3), 0]
 
 
 @pytest.mark.parametrize("name", ["manager", "wait", "send_pending_requests", "raise_latest_error"])
