@@ -131,9 +131,15 @@ class Link(MethodCache):
         Returns:
             What the Service's ``shutdown_service`` returns.
         """
-        session = self._state.require_session(SHUTDOWN_SERVICE)
-        result = await self.request(SHUTDOWN_SERVICE, args, kwargs, timeout=timeout)
-        session.forget(self._state)
+        state = self._state
+        session = state.require_session(SHUTDOWN_SERVICE)
+        state.ends_service = True
+        try:
+            result = await self.request(SHUTDOWN_SERVICE, args, kwargs, timeout=timeout)
+        except BaseException:
+            state.ends_service = False
+            raise
+        session.forget(state)
         return result
 
     # ---- notifications ----

@@ -96,11 +96,13 @@ class LinkState:
         streams: The open notification streams.
         handler_runner: Calls the notification handler.
         on_break: Functions to call when the link is broken, in the Trio thread.
+        ends_service: Whether the user has requested the Service to shut down, so that its loss is no error.
         lost: The reason why the client is not linked with the Service any more; None: it is, as far as known.
         sure: Time of the last sign that it is linked, in seconds since the epoch.
     """
 
     __slots__ = (
+        "ends_service",
         "handler_runner",
         "identity",
         "lost",
@@ -120,6 +122,7 @@ class LinkState:
         self.streams: set[NotificationStream[Any]] = set()
         self.handler_runner = HandlerRunner(service_name, session.mailboxes)
         self.on_break: list[Callable[[], object]] = []
+        self.ends_service = False
         self.lost: NetworkError | None = None
         self.sure = time.time()
 
@@ -207,7 +210,7 @@ class LinkState:
         """Note that the client is not linked any more; ends the notifications unless it reconnects."""
         self.lost = reason
         if self.session is None or not self.session.is_reconnecting:
-            self.end_notifications(reason)
+            self.end_notifications(None if self.ends_service else reason)
             self.streams.clear()  # those of another link with the next instance are not for them
 
     @trio.lowlevel.enable_ki_protection

@@ -130,8 +130,13 @@ class Link(ServiceProperties, MethodCache):
     def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """Request the Service to shut down; see `msl_network_trio.Link.shutdown_service`."""
         session = self._link.require_session("shutdown_service")
-        # In this thread, which waits until handlers have returned for what the Service has emitted.
-        result = self._request("shutdown_service", args, kwargs, timeout)
+        self._link.ends_service = True
+        try:
+            # In this thread, which waits until handlers have returned for what the Service has emitted.
+            result = self._request("shutdown_service", args, kwargs, timeout)
+        except BaseException:
+            self._link.ends_service = False
+            raise
         self._portal.do(partial(session.forget, self._link))
         return result
 

@@ -72,6 +72,9 @@ class Manager:
                         self.peer.reply(uid, {"services": {}})
                 case "add":
                     self.peer.reply(uid, sum(line["args"]))
+                case "shutdown_service":
+                    self.notice(gone="Echo")
+                    self.peer.reply(uid, True)
                 case "__disconnect__":
                     break
         self.peer.transport.close()
@@ -213,6 +216,15 @@ async def test_disconnecting_is_not_logged_for_a_handler(net: Net, autojump_cloc
     net.link.notification_handler = print
     await net.client.disconnect()
     await settle()
+    assert not caplog.records
+
+
+async def test_the_end_of_a_service_that_was_shut_down_is_no_loss(net: Net, autojump_clock, nursery, caplog):
+    net.link.notification_handler = print
+    listener = await listen(nursery, net.link)
+    await net.link.shutdown_service()
+    await listener.ended.wait()
+    assert listener.error is None
     assert not caplog.records
 
 
