@@ -170,6 +170,8 @@ class Credentials:
     password: str | Hidden | None = attrs.field(default=None, converter=hide, repr=False)
     password_manager: str | Hidden | None = attrs.field(default=None, converter=hide, repr=False)
     prompts: Prompts = attrs.field(factory=TerminalPrompts)
+    seconds_asked: float = attrs.field(default=0.0, init=False)
+    """The seconds in which a person was asked."""
     _prompted: set[str] = attrs.field(factory=set, init=False)
     """The names of the attributes that prompts have answered."""
 
@@ -209,18 +211,25 @@ class Credentials:
         Raises:
             CertificateError: The prompt returned neither True nor False.
         """
-        answer = await call(self.prompts.trust, certificate)
+        answer = await self._call(self.prompts.trust, certificate)
         if not isinstance(answer, bool):
             raise CertificateError(f"The prompt for trust answered {answer!r}; it must return True or False")
         return answer
 
     async def _ask(self, prompt: Callable[[str], Any], question: Question) -> str:
-        answer = await call(prompt, question.about)
+        answer = await self._call(prompt, question.about)
         if not isinstance(answer, str):
             kind = type(answer).__name__  # the value itself is secret
             prompted = f"the {question.kind} of {visible(question.about)}"
             raise AuthenticationError(f"The prompt for {prompted} must return text, not {kind}")
         return answer
+
+    async def _call(self, prompt: Callable[[T], Any], argument: T) -> Any:
+        began = trio.current_time()
+        try:
+            return await call(prompt, argument)
+        finally:
+            self.seconds_asked += trio.current_time() - began
 
 
 @trio.lowlevel.disable_ki_protection  # Ctrl-C may interrupt user code
