@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
+from msl_network_trio.client.acquire_locks import acquire_locks
 from msl_network_trio.client.client import Client, connect
 from msl_network_trio.client.connect_arguments import filter_client_connect_kwargs
 from msl_network_trio.client.link import Link
@@ -87,6 +88,7 @@ __all__ = [
     "StreamCorrupted",
     "TerminalPrompts",
     "Unanswered",
+    "acquire_locks",
     "connect",
     "dropped",
     "filter_client_connect_kwargs",

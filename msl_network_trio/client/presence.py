@@ -66,6 +66,9 @@ class WatchedLink(Protocol):
     def lose(self, reason: NetworkError) -> None:
         """Note that the client is not linked any more."""
 
+    def suspend(self, reason: NetworkError) -> None:
+        """Note that the client is not linked for a while."""
+
     def restore(self, identity: Mapping[str, Any]) -> None:
         """Note that the client is linked again."""
 
@@ -155,12 +158,14 @@ class Presence:
         owner: Owner of the links.
     """
 
-    __slots__ = ("_changed", "_has_notices", "_owner", "_watched_connection", "_watches")
+    __slots__ = ("_changed", "_has_notices", "_owner", "_suspended", "_watched_connection", "_watches")
 
     def __init__(self, owner: PresenceOwner) -> None:
         self._owner = owner
         self._has_notices = False
         """Whether the Manager of the current connection sends notices."""
+        self._suspended: set[str] = set()
+        """Services with which the client is not linked for a while; see `suspend`."""
         self._watches: dict[str, _Watch] = {}
         self._watched_connection: Connection | None = None
         """The connection in whose nursery the task runs; None: it does not run."""
@@ -181,7 +186,8 @@ class Presence:
         """Request all links again over a new connection of the session."""
         self._forget_connection()
         for service in self._services():
-            self._ask(service)
+            if service not in self._suspended:
+                self._ask(service)
         self.look_after()
 
     def _forget_connection(self) -> None:
@@ -212,6 +218,30 @@ class Presence:
         watch.due = -math.inf
         watch.delay = _FIRST_RETRY
         self.look_after()
+
+    @trio.lowlevel.enable_ki_protection
+    def suspend(self, service: str) -> None:
+        """Let the links with a Service wait, since the client unlinks from it until `resume`.
+
+        The answer to any link request restores them, with a gap in the notifications.
+        """
+        self._suspended.add(service)
+        text = f"The link with the {visible(service)!r} Service was given up while locks were acquired"
+        for link in self._links_with(service):
+            if link.lost is None:
+                link.suspend(_service_lost(service, text))
+
+    @trio.lowlevel.enable_ki_protection
+    def resume(self, service: str) -> None:
+        """Restore the links with a Service that still wait, or lose them if the client does not reconnect."""
+        self._suspended.discard(service)
+        waiting = [link for link in self._links_with(service) if link.lost is not None]
+        if waiting and self._owner.is_reconnecting:
+            self.ask_soon(service)
+            return
+        for link in waiting:
+            assert link.lost is not None
+            link.lose(link.lost)
 
     # ---- for the reader ----
 
@@ -265,7 +295,7 @@ class Presence:
         links = self._links_with(service)
         if any(link.lost is None and link.service_address != identity["address"] for link in links):
             self._lose(service, _service_lost(service, f"The {visible(service)!r} Service was restarted"))
-        is_reconnecting = self._owner.is_reconnecting
+        is_reconnecting = self._owner.is_reconnecting or service in self._suspended
         is_gap = False
         for link in links:
             if link.lost is None:
@@ -317,7 +347,11 @@ class Presence:
             for link in owner.links
             if (owner.is_reconnecting if link.lost is not None else link.has_subscribers)
         }
-        return [service for service in self._services() if service in services or owner.holds_lock(service)]
+        return [
+            service
+            for service in self._services()
+            if service not in self._suspended and (service in services or owner.holds_lock(service))
+        ]
 
     def _ask(self, service: str) -> None:
         """Request a link, unless a request for it is unanswered."""

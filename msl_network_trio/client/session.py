@@ -214,6 +214,11 @@ class LinkState:
             self.streams.clear()  # those of another link with the next instance are not for them
 
     @trio.lowlevel.enable_ki_protection
+    def suspend(self, reason: NetworkError) -> None:
+        """Note that the client is not linked for a while; notifications go on after `restore`."""
+        self.lost = reason
+
+    @trio.lowlevel.enable_ki_protection
     def restore(self, identity: Mapping[str, Any]) -> None:
         """Note that the client is linked again; marks the gap in the notifications."""
         reason, self.lost = self.lost, None

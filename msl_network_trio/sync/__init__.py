@@ -15,6 +15,7 @@ from msl_network_trio.client.client import Client as AsyncClient
 from msl_network_trio.client.connect_arguments import filter_client_connect_kwargs
 from msl_network_trio.client.link import Link as AsyncLink
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
+from msl_network_trio.sync.acquire_locks import Locks, acquire_locks
 from msl_network_trio.sync.client import Client, connect
 from msl_network_trio.sync.futures import Future
 from msl_network_trio.sync.link import Link, Lock, Notifications, dropped, notifications, request, statistics
@@ -28,7 +29,9 @@ __all__ = [
     "Link",
     "LinkedClient",
     "Lock",
+    "Locks",
     "Notifications",
+    "acquire_locks",
     "connect",
     "dropped",
     "filter_client_connect_kwargs",

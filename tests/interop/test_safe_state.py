@@ -8,7 +8,7 @@ import math
 import pytest
 import trio
 
-from msl_network_trio import LockLost, connect, safe_state, sync
+from msl_network_trio import Client, Link, LockLost, ManagerError, connect, safe_state, sync
 from msl_network_trio.client.client import client_session
 from tests.interop.reference import Manager
 from tests.patience import PATIENCE
@@ -27,6 +27,15 @@ async def cut(client) -> None:
     await connection.closed.wait()
 
 
+async def link_with_one(client: Client) -> Link:
+    """Link with the Service One, as soon as the Manager knows that its only client is gone."""
+    while True:
+        try:
+            return await client.link("One")
+        except ManagerError:
+            await trio.sleep(0.01)
+
+
 @pytest.mark.parametrize("is_cut", [False, True])
 async def test_actions_reach_a_service_that_another_client_has_locked(lab: Manager, is_cut, caplog):
     caplog.set_level(logging.INFO)
@@ -39,7 +48,7 @@ async def test_actions_reach_a_service_that_another_client_has_locked(lab: Manag
                         await cut(client)
                     else:
                         await client._session.connection.requests.request("Manager", "unlink", ("One",))
-                    theirs = await other.link("One")  # whose only place is taken by this
+                    theirs = await link_with_one(other)  # which takes its only place
                     await theirs.acquire_lock()
                     raise Broken
             await theirs.unlink()
