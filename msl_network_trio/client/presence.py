@@ -40,6 +40,12 @@ _FIRST_RETRY: Final = 0.1
 """Seconds before a refused link is requested again, at most; the delay doubles up to the interval."""
 
 
+_FIRST_PATIENCE: Final = 5.0
+"""Seconds without an answer after which a link is requested again. They double up to `_LONGEST_PATIENCE`."""
+
+_LONGEST_PATIENCE: Final = 60.0
+
+
 class WatchedLink(Protocol):
     """A link whose Service may be lost; implemented by `LinkState`.
 
@@ -146,6 +152,12 @@ class _Watch:
 
     is_asked: bool = False
     """Whether a request is unanswered."""
+
+    patience: float = _FIRST_PATIENCE
+    """Seconds to wait for the answer to the next request."""
+
+    overdue: float = math.inf
+    """Time at which the answer is overdue; then the link is requested again."""
 
     sure: float = 0.0
     """The `WatchedLink.sure` that `due` takes into account."""
@@ -273,6 +285,7 @@ class Presence:
         watch = self._watches.get(service)
         if watch is not None and isinstance(answered, LinkProbe):
             watch.is_asked = False
+            watch.patience = _FIRST_PATIENCE
         if answered.error is None:
             if is_service_identity(answered.result):
                 self._linked(service, answered.result)
@@ -354,10 +367,13 @@ class Presence:
         ]
 
     def _ask(self, service: str) -> None:
-        """Request a link, unless a request for it is unanswered."""
+        """Request a link, unless a request for it is unanswered and not overdue."""
         watch = self._watches.setdefault(service, _Watch())
-        if not watch.is_asked:
+        now = trio.current_time()
+        if not watch.is_asked or now >= watch.overdue:
             watch.is_asked = True
+            watch.overdue = now + watch.patience
+            watch.patience = min(2 * watch.patience, _LONGEST_PATIENCE)
             kind = _kind(LinkProbe, service, self)
             self._owner.connection.requests.post("link", service, kind=kind, linking=service)
 
@@ -370,7 +386,7 @@ class Presence:
             watch.sure = max(sure)
             age = min(max(time.time() - watch.sure, 0.0), self._interval)
             watch.due = max(watch.due, trio.current_time() + self._interval - age)
-        return math.inf if watch.is_asked else watch.due
+        return watch.overdue if watch.is_asked else watch.due
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:

@@ -427,6 +427,23 @@ async def test_a_manager_that_says_nothing_is_noticed_by_those_who_only_listen(
     assert "has sent nothing for 60 seconds" in str(listener.error)
 
 
+async def test_a_request_for_the_link_that_is_not_answered_is_repeated(net: Net, autojump_clock, nursery):
+    listener = await listen(nursery, net.link)
+    net.manager.identity = None
+    with trio.move_on_after(1000):
+        while not listener.ended.is_set():
+            await trio.sleep(1)
+            net.manager.notice(came="Other")  # so the Manager is not dead
+    assert not listener.ended.is_set()
+    times = [at for name, at in net.manager.requests if name == "link"]
+    waits = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert waits[:5] == [5, 10, 20, 40, 60]
+    assert set(waits[5:]) == {60}
+    net.manager.identity = OTHER
+    with trio.fail_after(61):
+        await listener.ended.wait()
+
+
 async def test_disconnecting_while_a_request_for_the_link_is_unanswered_takes_no_time(
     net: Net, autojump_clock, nursery
 ):
