@@ -34,6 +34,20 @@ def leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
     return found
 
 
+def single(group: BaseExceptionGroup[Any]) -> BaseException:
+    """Return the only exception of a group, or else the result of `plain`."""
+    return group.exceptions[0] if len(group.exceptions) == 1 else plain(group)
+
+
+def raise_failure(failure: BaseException | None) -> None:
+    """Raise an exception, without a reference to it in this frame; no effect if it is None."""
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            del failure
+
+
 @trio.lowlevel.enable_ki_protection
 async def leave_nursery(manager: AbstractAsyncContextManager[trio.Nursery, Any]) -> None:
     """Leave a nursery that was entered without ``async with``.

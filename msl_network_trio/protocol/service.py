@@ -122,6 +122,14 @@ class ServiceProtocol:
         self._output.clear()
         return data
 
+    def ping(self) -> bytes:
+        """Return a request without effect, which a Manager answers."""
+        return self._barrier()
+
+    def _barrier(self) -> bytes:
+        nobody = (f"nobody is called {self._barrier_uid}",)
+        return encode_request(MANAGER, "unlink", nobody, {}, self._barrier_uid)
+
     def goodbye(self) -> bytes:
         """Return the line that makes the Manager close the connection."""
         return encode_request(self.network_name, DISCONNECT_REQUEST, (), {}, "goodbye")
@@ -200,9 +208,8 @@ class ServiceProtocol:
         """Queue the identity, and the request whose answer acknowledges it."""
         self._lines.limit = self._read_limit
         self._lines.skips = True
-        barrier = (f"nobody is called {self._barrier_uid}",)
         self._output.append(self._handshake.identity_line)
-        self._output.append(encode_request(MANAGER, "unlink", barrier, {}, self._barrier_uid))
+        self._output.append(self._barrier())
 
     def _receive_unusual(self, line: bytes, events: list[Event]) -> None:
         """Process a line that `_decode_usual` refuses: an unusual request, or a line of the Manager."""
@@ -238,6 +245,8 @@ class ServiceProtocol:
             else:
                 self.broken = AuthenticationError(visible(text), retry_after=again)
         elif fields.get("uid") == self._barrier_uid and isinstance(fields.get("requester"), str):
+            if self.is_connected:
+                return  # the answer to `ping`
             self.network_name = sendable(fields["requester"])
             events.append(Connected(self._handshake.manager_name))
         else:

@@ -59,6 +59,7 @@ class AnswerQueue(SharedSendQueue):
         self._coalescing = Coalescing()
         self._timer_task: trio.lowlevel.Task | None = None
         """The task `flush_delayed`, while it is parked."""
+        self._on_late: Callable[[], object] | None = None
 
     @property
     def is_full(self) -> bool:
@@ -272,9 +273,32 @@ class AnswerQueue(SharedSendQueue):
         if self._tasks_wait:
             self._tasks_wait = False
             self.call_soon(self.wake_waiting)
-        self.is_watched = self._threads_waiting > 0
+        if self._on_late is not None:
+            try:
+                self._token.run_sync_soon(self._note_late)
+            except trio.RunFinishedError:
+                pass  # nothing waits any more
+        self.is_watched = self._threads_waiting > 0 or self._on_late is not None
+
+    def _note_late(self) -> None:
+        with self._mutex:
+            pass  # the thread that has woken this marks its request as finished before it releases the mutex
+        assert self._on_late is not None
+        self._on_late()
 
     # ---- the end ----
+
+    def abandon(self, on_late: Callable[[], object]) -> None:
+        """Drop what waits, and accept nothing more, since the connection is lost.
+
+        Args:
+            on_late: Called in the Trio thread whenever a request has been finished from now on.
+        """
+        with self._mutex:
+            self._on_late = on_late
+            self.is_watched = True
+        self.close()
+        self.discard()
 
     def close(self, last: Callable[[], Sequence[OutgoingLine]] = tuple) -> None:
         """Accept nothing more; what was accepted is still sent. Idempotent.

@@ -26,7 +26,8 @@ def parser_for(service_class: type[Service], module: str) -> argparse.ArgumentPa
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}",
         description=inspect.getdoc(service_class),
-        epilog="It runs until Ctrl-C, SIGTERM or SIGHUP. If the Manager disconnects, the exit status is 1.",
+        epilog="It runs until Ctrl-C, SIGTERM or SIGHUP, and connects again if the Manager is restarted. "
+        "With --no-reconnect the exit status is 1 if the Manager disconnects.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
@@ -41,6 +42,11 @@ def parser_for(service_class: type[Service], module: str) -> argparse.ArgumentPa
     add("--username", help="the name of a user, if the Manager requires one")
     add("--password", help="the password of that user")
     add("--password-manager", metavar="PASSWORD", help="the password of the Manager, if it requires one")
+    add(
+        "--no-reconnect",
+        action="store_true",
+        help="end if the Manager is not there or disconnects, instead of connecting again",
+    )
     add(
         "--log-level",
         type=str.upper,
@@ -72,6 +78,7 @@ def start_from_command_line(service: Service, options: argparse.Namespace) -> No
             cert_file=options.cert_file,
             assert_hostname=not options.disable_hostname_check,
             auto_save=options.auto_save,
+            reconnect=False if options.no_reconnect else None,
         )
     except (NetworkError, ValueError) as error:
         sys.exit(visible_lines(f"{type(error).__name__}: {error}"))

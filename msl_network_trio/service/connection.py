@@ -1,24 +1,25 @@
 """One connection of a Service, from its first request to its end.
 
 Owns the tasks of the connection, the send queue, the dispatcher, and the order of the steps at the end.
-Everything runs in the Trio thread, but for `ServiceConnection.emit`.
+What carries out requests, `Workers`, may outlive it. Everything runs in the Trio thread, but for
+`ServiceConnection.emit`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import trio
 
-from msl_network_trio.asyncio_advice import explain
-from msl_network_trio.exception_groups import plain
+from msl_network_trio.exception_groups import raise_failure, single
 from msl_network_trio.exceptions import ConnectionLost, NetworkError
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.service import Event, ServiceProtocol
 from msl_network_trio.protocol.service_lines import OutgoingLine, encode_notification, notification_end
 from msl_network_trio.service.answer_queue import AnswerQueue
 from msl_network_trio.service.dispatcher import Dispatcher
+from msl_network_trio.service.workers import Workers
 from msl_network_trio.transport.base import Stream
 
 logger = get_logger(__name__)
@@ -32,7 +33,8 @@ GOODBYE = 2.0
 _DRAIN = 1.0
 """Maximum seconds for reading on after sending has failed: the reason may be on its way."""
 
-Task = Callable[[], Awaitable[Any]]
+_HEARTBEAT_CHECKS = 3
+"""Number of checks for received data in each interval of the heartbeat."""
 
 
 class ServiceConnection:
@@ -43,14 +45,16 @@ class ServiceConnection:
         name: The name of the Service.
         transport: The connection to the Manager, which is closed at the end.
         protocol: The protocol, after the handshake.
-        max_workers: Maximum number of worker threads for methods, and again for properties.
+        workers: What carries out the requests.
         max_unsent: Maximum bytes of queued replies, and of requests in progress, before reading pauses.
+        heartbeat: Seconds without received data until the Manager is asked, and again until the connection
+            counts as lost; None: it is not asked.
+        on_dropped: Called, in any thread, for each notification that is dropped since the connection is lost;
+            None: its emission raises an exception.
 
     Attributes:
-        nursery: The nursery of the worker tasks and of the tasks of the user.
+        is_stopping: Whether `stop` was called.
     """
-
-    nursery: trio.Nursery
 
     def __init__(
         self,
@@ -58,18 +62,32 @@ class ServiceConnection:
         name: str,
         transport: Stream,
         protocol: ServiceProtocol,
+        workers: Workers,
         *,
-        max_workers: int,
         max_unsent: int,
+        heartbeat: float | None = None,
+        on_dropped: Callable[[], object] | None = None,
     ) -> None:
         self._service = service
         self._name = name
         self._transport = transport
         self._protocol = protocol
-        self._max_workers = max_workers
+        self.is_stopping = False
+        self._workers = workers
+        self._heartbeat_interval = heartbeat
+        self._on_dropped = on_dropped
         self._send_queue = AnswerQueue(transport, max_unsent, self._sending_failed)
         self._notification_end = notification_end(name)
-        self._dispatcher: Dispatcher
+        self._dispatcher = Dispatcher(
+            service,
+            name,
+            transport,
+            protocol,
+            self._send_queue,
+            workers=workers,
+            on_shutdown=self.stop,
+            on_end=self._reading_ended,
+        )
         self._reason: ConnectionLost | None = None
         """The reason why the connection has ended; None: it has not, or the Service ends it."""
         self._over = trio.Event()
@@ -81,98 +99,96 @@ class ServiceConnection:
         self._reading = trio.CancelScope(shield=True)
         self._writing = trio.CancelScope(shield=True)
         self._flushing_delayed = trio.CancelScope(shield=True)
+        self._checking = trio.CancelScope(shield=True)
 
     def emit(self, args: Any, kwargs: Any) -> None:
         """Emit a notification, from any thread. Raises as `encode_notification` and `AnswerQueue.emit` do."""
-        self._send_queue.emit(encode_notification(args, kwargs, self._notification_end))
+        try:
+            self._send_queue.emit(encode_notification(args, kwargs, self._notification_end))
+        except ConnectionLost:
+            if self._on_dropped is None or self._sent_goodbye:
+                raise
+            self._on_dropped()
 
     def stop(self) -> None:
         """Start an orderly shutdown: accept no more requests, give methods `GRACE` seconds to finish."""
+        self.is_stopping = True
         self._over.set()
 
     # ---- from the beginning to the end ----
 
     @trio.lowlevel.enable_ki_protection
-    async def run(self, early: Sequence[Event], tasks: Sequence[Task], started: Callable[[], object]) -> None:
+    async def run(self, early: Sequence[Event], started: Callable[[], object], *, may_return: bool) -> None:
         """Serve until the connection ends, the Service is shut down, or this is cancelled.
+
+        It cancels the nursery of `Workers`, unless the connection is lost and `may_return` is True.
 
         Args:
             early: The events that were received with the end of the handshake.
-            tasks: Async functions of the user to run beside.
             started: Called when everything is running.
-
-        Raises:
-            ConnectionLost: The connection has ended, and the Service has not ended it.
-            Exception: The exception of a task of the user.
+            may_return: Whether the Service connects again when the connection is lost. Then requests in
+                progress go on.
         """
+        self._workers.attach(self._send_queue)
         failure: BaseException | None = None
         try:
-            async with trio.open_nursery() as connection:
-                connection.start_soon(self._write)
-                connection.start_soon(self._flush_delayed)
+            async with trio.open_nursery() as tasks:
+                tasks.start_soon(self._write)
+                tasks.start_soon(self._flush_delayed)
+                tasks.start_soon(self._heartbeat)
                 try:
-                    await self._serve(connection, early, tasks, started)
+                    await self._serve(tasks, early, started, may_return=may_return)
                 finally:
-                    self._writing.cancel()
-                    self._flushing_delayed.cancel()
-                    self._reading.cancel()
+                    for scope in (self._writing, self._flushing_delayed, self._checking, self._reading):
+                        scope.cancel()
         except BaseExceptionGroup as group:
-            failure = _single(group)
-            explain(failure)
+            failure = single(group)
         finally:
             self._send_queue.close()
             self._transport.end(cut_off=self._send_queue.unsent > 0)
-        _raise(failure)
-        if self._reason is not None and not self._sent_goodbye:
-            raise self._reason
+        raise_failure(failure)
+
+    @property
+    def reason(self) -> ConnectionLost | None:
+        """The reason why the connection has ended; None: it has not, or the Service has ended it."""
+        return None if self._sent_goodbye else self._reason
 
     async def _serve(
         self,
-        connection: trio.Nursery,
+        tasks: trio.Nursery,
         early: Sequence[Event],
-        tasks: Sequence[Task],
         started: Callable[[], object],
+        *,
+        may_return: bool,
     ) -> None:
         """Serve until the end, then finish within the time limits `GRACE` and `GOODBYE`.
 
         Args:
-            connection: The nursery that outlives that of the user.
+            tasks: The nursery of the tasks of the connection.
             early: See `run`.
-            tasks: See `run`.
             started: See `run`.
+            may_return: See `run`.
         """
-        failure: BaseException | None = None
+        deadline = None
+        is_abandoned = False
         try:
-            async with trio.open_nursery() as self.nursery:
-                self._dispatcher = Dispatcher(
-                    self._service,
-                    self._name,
-                    self._transport,
-                    self._protocol,
-                    self._send_queue,
-                    nursery=self.nursery,
-                    max_workers=self._max_workers,
-                    on_shutdown=self._over.set,
-                    on_end=self._reading_ended,
-                )
-                deadline = None
-                try:
-                    self._dispatcher.dispatch(early)
-                    connection.start_soon(self._read)
-                    for task in tasks:
-                        self.nursery.start_soon(task)
-                    started()
-                    await self._over.wait()
-                    if self._reason is None:
-                        deadline = trio.current_time() + GRACE
-                        await self._settle(deadline)
-                finally:
-                    self.nursery.cancel_scope.cancel()
-                    with trio.CancelScope(shield=True):
-                        await self._finish(deadline or trio.current_time() + GRACE)
-        except BaseExceptionGroup as group:
-            failure = _single(group)
-        _raise(failure)
+            self._dispatcher.dispatch(early)
+            tasks.start_soon(self._read)
+            started()
+            await self._over.wait()
+            if self._reason is None:
+                deadline = trio.current_time() + GRACE
+                await self._settle(deadline)
+            is_abandoned = may_return and not self.is_stopping
+        finally:
+            if is_abandoned:
+                # First the queue, so that what waits for its turn to emit is not counted as a request.
+                self._send_queue.abandon(self._workers.on_late)
+                self._dispatcher.abandon()
+            else:
+                self._workers.nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    await self._finish(deadline or trio.current_time() + GRACE)
 
     async def _settle(self, deadline: float) -> None:
         """Refuse further requests, and wait until those in progress are finished."""
@@ -226,6 +242,33 @@ class ServiceConnection:
             self._over.set()
             self._read_to_end.set()
 
+    @trio.lowlevel.enable_ki_protection
+    async def _heartbeat(self) -> None:
+        """Ask a Manager that is silent for an answer; without one, the connection is lost.
+
+        A Manager that is stopped, or a proxy whose Manager is gone, keeps the connection open.
+        """
+        interval, reader = self._heartbeat_interval, self._dispatcher.reader
+        if interval is None:
+            return
+        with self._checking:
+            silent, credit = 0, reader.credit
+            while True:
+                await trio.sleep(interval / _HEARTBEAT_CHECKS)
+                # Whatever is received changes it; a counter would cost something for each request.
+                silent, credit = (silent + 1 if reader.credit == credit else 0), reader.credit
+                if silent == _HEARTBEAT_CHECKS:
+                    self._send_queue.add(self._protocol.ping())
+                    self._send_queue.flush()
+                elif silent >= 2 * _HEARTBEAT_CHECKS:
+                    self._fail(
+                        ConnectionLost(
+                            f"Manager[{self._protocol.manager}] has sent nothing for {2 * interval:g} seconds"
+                        )
+                    )
+                    self._over.set()
+                    return
+
     # ---- failures ----
 
     def _sending_failed(self, error: ConnectionLost) -> None:
@@ -252,16 +295,3 @@ class ServiceConnection:
     def _lost(self, error: ConnectionLost) -> ConnectionLost:
         """Return the error of a transport with the Manager's address, which the transport does not know."""
         return ConnectionLost(f"The connection to Manager[{self._protocol.manager}] was lost: {error}")
-
-
-def _raise(failure: BaseException | None) -> None:
-    if failure is not None:
-        try:
-            raise failure
-        finally:
-            del failure  # which refers to this frame
-
-
-def _single(group: BaseExceptionGroup[Any]) -> BaseException:
-    """Return the only exception of a group, or the group without those of nurseries in it."""
-    return group.exceptions[0] if len(group.exceptions) == 1 else plain(group)

@@ -1,8 +1,9 @@
 """Dispatcher: carries out each request by a value, in a task, or in a worker thread.
 
-Owns the profiles of the attributes, the request reader, the worker tasks, and two pools of worker threads:
-one for plain methods, one for properties, which are read beside methods as attributes are, so that a client
-can ask how far a method is. Everything runs in the Trio thread, so there is no lock.
+Owns the profiles of the attributes, the request reader and the worker tasks of one connection. The two pools
+of worker threads belong to `Workers`: one for plain methods, one for properties, which are read beside
+methods as attributes are, so that a client can ask how far a method is. Everything runs in the Trio thread,
+so there is no lock.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from msl_network_trio.service.lookup import How, is_async, look_up
 from msl_network_trio.service.method_profile import MethodProfiles
 from msl_network_trio.service.request_reader import RequestReader, log_request
 from msl_network_trio.service.tasks import WorkerTasks
-from msl_network_trio.service.threads import Handoff, WorkerThreads
+from msl_network_trio.service.threads import RequestSource
+from msl_network_trio.service.workers import Workers
 from msl_network_trio.transport.base import Stream
 
 logger = get_logger(__name__)
@@ -41,8 +43,7 @@ class Dispatcher:
         transport: The connection to the Manager.
         protocol: The protocol of the connection.
         send_queue: Sends the replies.
-        nursery: The nursery of the worker tasks.
-        max_workers: Maximum number of worker threads in each pool.
+        workers: The nursery of the worker tasks, and the worker threads.
         on_shutdown: Called when a client has shut the Service down.
         on_end: See `RequestReader`.
 
@@ -59,8 +60,7 @@ class Dispatcher:
         protocol: ServiceProtocol,
         send_queue: AnswerQueue,
         *,
-        nursery: trio.Nursery,
-        max_workers: int,
+        workers: Workers,
         on_shutdown: Callable[[], object],
         on_end: Callable[[Exception | None], object],
     ) -> None:
@@ -69,7 +69,8 @@ class Dispatcher:
         self._send_queue = send_queue
         self._on_shutdown = on_shutdown
         self._refuses = False
-        self._token = trio.lowlevel.current_trio_token()
+        self._workers = workers
+        self._methods, self._properties = workers.methods, workers.properties
         self._profiles = MethodProfiles()
         self.reader = RequestReader(
             service,
@@ -82,19 +83,10 @@ class Dispatcher:
             is_idle=lambda: self._methods.is_idle and self._properties.is_idle,
             on_end=on_end,
         )
-        self.tasks = WorkerTasks(service, nursery, send_queue, self.reader, self.dispatch)
-        pool = partial(
-            WorkerThreads,
-            service,
-            max_workers=max_workers,
-            send_queue=send_queue,
-            call_soon=self._call_soon,
-            on_awaitable=self._await,
-            lease=self.reader.lease,
-            read=self.reader.read_in_thread,
+        self.tasks = WorkerTasks(service, workers.nursery, send_queue, self.reader, self.dispatch)
+        self._source = RequestSource(
+            send_queue, self.reader.lease, self.reader.read_in_thread, self._await, self._call_found
         )
-        self._methods = pool(name)
-        self._properties = pool(f"{name}-property", on_callable=self._call_found)
 
     # ---- requests ----
 
@@ -146,17 +138,10 @@ class Dispatcher:
             is_property = how is How.UNKNOWN and not profile.is_callable
             pool = self._properties if is_property else self._methods
             if may_lend and profile.is_prompt and self.reader.may_lend():
-                self.reader.lend(partial(pool.submit, request, found, profile))
+                self.reader.lend(partial(pool.submit, request, found, profile, self._source))
             else:
-                pool.submit(request, found, profile)
+                pool.submit(request, found, profile, self._source)
         return None
-
-    def _call_soon(self, handoff: Handoff) -> None:
-        """Schedule a handoff in the Trio thread; called in worker threads."""
-        try:
-            self._token.run_sync_soon(handoff)
-        except trio.RunFinishedError:
-            handoff.drop()  # the connection has ended, and so has the client's wait
 
     def _call_found(self, request: IncomingRequest, function: Callable[..., Any]) -> None:
         """Submit a request whose attribute has turned out to be callable."""
@@ -165,7 +150,7 @@ class Dispatcher:
         if self._refuses:
             self._refuse(request)
         else:
-            self._methods.submit(request, function, profile)
+            self._methods.submit(request, function, profile, self._source)
 
     def _await(self, request: IncomingRequest, awaitable: Awaitable[Any]) -> None:
         """Start a task that awaits what a plain method has returned, and replies."""
@@ -199,23 +184,30 @@ class Dispatcher:
         """Refuse the requests that have not been started, and all further ones."""
         self._refuses = True
         self.reader.stop_lending()
-        for request in [*self._properties.stop(), *self._methods.stop()]:
+        for request in self._workers.stop():
             self._send_queue.add(self._refusal(request))
         self._send_queue.flush()
 
+    def abandon(self) -> None:
+        """Drop the requests that have not been started, since the connection is lost."""
+        self._refuses = True
+        self.reader.stop_lending()
+        self._workers.abandon(self.tasks)
+
     @property
     def is_quiet(self) -> bool:
-        """Whether no request is queued or in progress."""
-        return self._methods.is_quiet and self._properties.is_quiet and self.tasks.is_quiet
+        """Whether no request is queued or in progress, also none of a lost connection."""
+        return self._workers.is_quiet and self.tasks.is_quiet
 
     @property
     def running_in_threads(self) -> list[IncomingRequest]:
-        """The requests that worker threads carry out."""
+        """The requests that worker threads carry out, also those of lost connections."""
         return [*self._methods.running, *self._properties.running]
 
     def final_refusals(self) -> list[bytes]:
-        """Return the replies to all requests that are still in progress or were cancelled."""
-        return [*map(self._refusal, [*self.running_in_threads, *self.tasks.unanswered])]
+        """Return the replies to all requests of the connection that are in progress or were cancelled."""
+        running = [*self._methods.running_of(self._source), *self._properties.running_of(self._source)]
+        return [*map(self._refusal, [*running, *self.tasks.unanswered])]
 
     def _refuse(self, request: IncomingRequest) -> None:
         self._send_queue.add(self._refusal(request))

@@ -220,7 +220,8 @@ class RequestReader:
             return None  # for another pool: properties must not wait for methods
         if logger.isEnabledFor(logging.DEBUG):
             log_request(request)
-        return request, function, profile
+        assert thread.source is not None  # else it would not read
+        return request, function, profile, thread.source
 
     def _call_soon(self, function: Callable[[], object]) -> None:
         try:

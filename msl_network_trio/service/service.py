@@ -11,17 +11,19 @@ from typing import Any, Literal
 
 import trio
 
-from msl_network_trio.arguments import whole
+from msl_network_trio.arguments import interval, whole
 from msl_network_trio.asyncio_advice import check_task
 from msl_network_trio.constants import PORT
 from msl_network_trio.dialing.prompts import Prompts
+from msl_network_trio.dialing.reconnect import Reconnect, as_reconnect
 from msl_network_trio.dialing.settings import Dial, Settings
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.hidden import hide
 from msl_network_trio.service.current_request import ServedRequest, current_request
 from msl_network_trio.service.logging_level import set_logging_level
 from msl_network_trio.service.private_names import add_private_names
-from msl_network_trio.service.running import connect_and_serve, make_identity, run_program
+from msl_network_trio.service.running import make_identity, run_program
+from msl_network_trio.service.session import ServiceSession
 from msl_network_trio.service.state import ServiceState, has_state, set_state, state_of
 from msl_network_trio.service.threads import default_max_workers
 from msl_network_trio.visible import visible
@@ -156,22 +158,25 @@ class Service:
 
     @property
     def nursery(self) -> trio.Nursery:
-        """The nursery for tasks that run beside the Service, as long as it is connected.
+        """The nursery for tasks that run beside the Service, from its first connection to its end.
 
-        An exception in one of them ends the Service, and is raised by `run`.
+        They go on while the Service reconnects. An exception in one of them ends the Service, and is raised
+        by `run`.
 
         Raises:
-            RuntimeError: The Service is not connected.
+            RuntimeError: The Service is not connected, and has not been in this run.
         """
         state = state_of(self)
-        if state.connection is None:
+        nursery = None if state.session is None else state.session.nursery
+        if nursery is None:
             raise RuntimeError(f"The {state.name!r} Service is not connected, so it has no nursery")
-        return state.connection.nursery
+        return nursery
 
     def emit_notification(self, /, *args: Any, **kwargs: Any) -> None:
         """Emit a notification to all clients that are linked with the Service; from any thread or task.
 
-        It blocks while the send queue is full, but raises `BacklogFull` in the thread of Trio.
+        It blocks while the send queue is full, but raises `BacklogFull` in the thread of Trio. While the
+        Service reconnects, notifications are dropped and counted; clients are told of the gap.
 
         Args:
             args: The positional arguments for the handlers of the clients.
@@ -181,27 +186,28 @@ class Service:
             TypeError: An argument has no JSON form.
             ValueError: An argument cannot be sent.
             BacklogFull: The send queue is full, and this is the thread of Trio.
-            ConnectionLost: The Service is not connected.
+            ConnectionLost: The Service is not connected, and does not reconnect.
         """
         state = state_of(self)
-        serving = state.connection
-        if serving is None:
+        sink = state.connection or state.session
+        if sink is None:
             raise ConnectionLost(
                 f"The {state.name!r} Service is not connected, it cannot emit a notification"
             )
-        serving.emit(args, kwargs)
+        sink.emit(args, kwargs)
 
     def emit_notification_threadsafe(self, /, *args: Any, **kwargs: Any) -> None:
         """Emit a notification, as `emit_notification` does, which is thread-safe here anyway."""
         Service.emit_notification(self, *args, **kwargs)
 
     def add_tasks(self, *tasks: Callable[[], Awaitable[Any]] | Coroutine[Any, Any, Any]) -> None:
-        """Add tasks that run beside the Service while it is connected.
+        """Add tasks that run beside the Service, from its first connection to its end.
 
-        An exception in one of them ends the Service, and is raised by `run`.
+        They go on while the Service reconnects. An exception in one of them ends the Service, and is raised
+        by `run`.
 
         Args:
-            tasks: Async functions without arguments, which are called each time the Service has connected; or
+            tasks: Async functions without arguments, which are called each time the Service runs; or
                 coroutines (an async function that was called), which can run only once.
 
         Raises:
@@ -216,9 +222,10 @@ class Service:
         state.tasks.extend(tasks)
 
     def shutdown_handler(self) -> Any:
-        """Clean up after the connection to the Manager has ended. A subclass overrides it; may be async.
+        """Clean up after the Service has ended. A subclass overrides it; may be async.
 
-        It is called once for each connection, whatever the reason of the end. Its exceptions are logged.
+        It is called once for each run in which the Service was connected, whatever the reason of the end; not
+        each time a connection is lost if the Service reconnects. Its exceptions are logged.
         """
 
     # ---- running ----
@@ -245,6 +252,8 @@ class Service:
         ping_interval: float | None = 20,
         prompts: Prompts | None = None,
         max_unsent: int = 64 * 1024 * 1024,
+        reconnect: bool | Reconnect = False,
+        heartbeat: float | None = 30,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Run the Service until a client shuts it down, it is cancelled, or the connection ends.
@@ -274,6 +283,11 @@ class Service:
             ping_interval: Seconds between pings of a WebSocket.
             prompts: Answers questions.
             max_unsent: Maximum bytes of queued replies, and of requests in progress, before reading pauses.
+            reconnect: Whether to connect again when the connection is lost, and how. The first connection is
+                then tried repeatedly within `timeout`. Requests in progress at a loss go on, and their
+                replies are dropped; tasks go on, too.
+            heartbeat: Seconds without a word of the Manager after which it is asked for an answer; if none is
+                received in as many seconds more, the connection counts as lost. None: it is not asked.
             task_status: For ``nursery.start``.
 
         Raises:
@@ -282,7 +296,7 @@ class Service:
             ConnectError: There is no connection, or its other end is no Manager.
             AuthenticationError: The Manager does not accept the Service; its name may be in use.
             ConnectionLost: The connection has ended, and this program has closed neither the Service nor the
-                Manager.
+                Manager. With `reconnect`, the Service has given up connecting again, because of the cause.
             Exception: The exception of a task of `add_tasks` or of the `nursery`.
         """
         state = state_of(self)
@@ -313,15 +327,20 @@ class Service:
             ping_interval=ping_interval,
             prompts=prompts,
             max_unsent=max_unsent,
+            reconnect=as_reconnect("reconnect", reconnect),
         )
+        heartbeat = None if heartbeat is None else interval("heartbeat", heartbeat)
         state.is_running = True
         try:
             state.name = settings.name
             state.address_manager = settings.manager
             state.username = username
             state.loop_thread_id = threading.get_ident()
-            await connect_and_serve(self, state, settings, task_status)
+            state.identity = make_identity(self, state)
+            state.session = ServiceSession(self, state, settings, heartbeat)
+            await state.session.run(task_status.started)
         finally:
+            state.session = None
             state.is_running = False
             state.is_stopped = False
             state.loop_thread_id = None
@@ -341,8 +360,13 @@ class Service:
         cert_file: str | os.PathLike[str] | None = None,
         assert_hostname: bool = True,
         auto_save: bool = False,
+        reconnect: bool | Reconnect | None = None,
+        heartbeat: float | None = 30,
     ) -> None:
         """Run the Service in a program that does not use Trio itself; returns when the Service has ended.
+
+        In the main thread of a program the Service reconnects by default: it waits for a Manager that is not
+        there yet or is restarted.
 
         It returns when a client has shut the Service down, and after a signal that ends programs: Ctrl-C
         (SIGINT), SIGTERM, SIGHUP or, on Windows, CTRL_BREAK. Then no more requests are accepted, running
@@ -366,16 +390,20 @@ class Service:
             cert_file: See `run`.
             assert_hostname: See `run`.
             auto_save: See `run`.
+            reconnect: See `run`. None: True in the main thread, and False in other threads.
+            heartbeat: See `run`.
 
         Raises:
-            ConnectionLost: The Manager has gone, so that the exit status of the program is not 0 and a
-                supervisor starts it again.
+            ConnectionLost: The Manager has gone, and the Service does not reconnect or has given up. So the
+                exit status of the program is not 0, and a supervisor starts it again.
             Exception: See `run`.
         """
         state = state_of(self)
         if trio.lowlevel.in_trio_run():
             raise RuntimeError("start() blocks; in a Trio program use: await service.run()")
         password, password_manager = hide(password), hide(password_manager)
+        if reconnect is None:
+            reconnect = threading.current_thread() is threading.main_thread()
         run = partial(
             Service.run,  # a subclass may have a method of that name for something else
             self,
@@ -391,6 +419,8 @@ class Service:
             cert_file=cert_file,
             assert_hostname=assert_hostname,
             auto_save=auto_save,
+            reconnect=reconnect,
+            heartbeat=heartbeat,
         )
         run_program(run, state)
 

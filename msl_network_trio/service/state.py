@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-import trio
 
 if TYPE_CHECKING:
     from msl_network_trio.service.connection import ServiceConnection
+    from msl_network_trio.service.session import ServiceSession
 
 _KEY: Final = "_msl_network_trio.service"
 
@@ -36,8 +36,8 @@ class ServiceState:
         username: The name of the user that the Service was started with.
         port: See `Service.port`.
         loop_thread_id: See `Service.loop_thread_id`.
+        session: What outlives the connections of the present run; None while the Service does not run.
         connection: The connection; None while there is none.
-        dialing: The cancel scope of connecting; None while the Service does not connect.
         is_running: Whether the Service runs.
         is_stopped: Whether the Service is to end, or not to begin.
     """
@@ -53,8 +53,8 @@ class ServiceState:
     username: str | None = None
     port: int | None = None
     loop_thread_id: int | None = None
+    session: ServiceSession | None = None
     connection: ServiceConnection | None = None
-    dialing: trio.CancelScope | None = None
     is_running: bool = False
     is_stopped: bool = False
 
@@ -66,10 +66,8 @@ class ServiceState:
     def stop(self) -> None:
         """Start an orderly shutdown; methods that are running have some seconds to finish."""
         self.is_stopped = True
-        if self.connection is not None:
-            self.connection.stop()
-        elif self.dialing is not None:
-            self.dialing.cancel()
+        if self.session is not None:
+            self.session.stop()
 
 
 def state_of(service: object) -> ServiceState:

@@ -102,6 +102,7 @@ class WorkerTasks:
         self._idle: list[_WorkerTask] = []
         self._busy: set[_WorkerTask] = set()
         self._cancelled: list[IncomingRequest] = []
+        self._max_idle = _MAX_IDLE
         self._reads = False
         self._has_stopped_reading = trio.Event()
         self._submitted_bytes = self._finished_bytes = 0
@@ -125,6 +126,15 @@ class WorkerTasks:
         worker.job = (request, function, profile)
         worker.request = request
         self._busy.add(worker)
+
+    def abandon(self) -> None:
+        """Drop the requests that have not been started, and end idle tasks, since the connection is lost."""
+        self._queue.clear()
+        self._max_idle = 0
+        for worker in self._idle:
+            assert worker.task is not None
+            trio.lowlevel.reschedule(worker.task, RESUME)
+        self._idle.clear()
 
     async def read(self) -> None:
         """Let the leader read requests, and wait until it stops: at their end, or if it is cancelled."""
@@ -162,7 +172,7 @@ class WorkerTasks:
                 if self._leader is worker:
                     await self._lead(worker)
                 self._flush()
-                if len(self._idle) >= _MAX_IDLE:
+                if len(self._idle) >= self._max_idle:
                     return
                 self._idle.append(worker)
                 await trio.lowlevel.wait_task_rescheduled(worker.abort)

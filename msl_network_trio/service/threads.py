@@ -4,6 +4,10 @@ Requests enter a pool in the Trio thread (`WorkerThreads.submit`). The replies l
 through the send queue. A worker thread writes only its own `WorkerThread`; the Trio thread reads it without a
 lock, so each item of information in it is a single reference.
 
+A pool outlives connections: a method that runs when a connection is lost counts towards the maximum until it
+has returned, and objects that belong to one thread (of SQLite or COM) stay usable. A request refers to the
+`RequestSource` of its connection, and a thread changes to another one when it gets a request of it.
+
 **Exceptions in threads.** Another thread may inject an exception into a worker thread between any two steps
 of the interpreter: tools that limit the time of a method do, and may be late. So a thread records its
 progress in `WorkerThread`, and `WorkerThreads._recover` continues from there: each request is carried out at
@@ -22,6 +26,8 @@ from copy import copy
 from time import perf_counter
 from typing import Any, Final
 
+import attrs
+
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.incoming_requests import IncomingRequest
 from msl_network_trio.protocol.service_lines import OutgoingLine, encode_result
@@ -36,8 +42,8 @@ logger = get_logger(__name__)
 _NOT_AWAITABLE: Final = frozenset({type(None), bool, int, float, str, list, tuple, dict})
 """The types that most methods return; no look-up of ``__await__`` is needed for them."""
 
-Job = tuple[IncomingRequest, Callable[..., Any] | None, MethodProfile]
-"""A request, the function to call (None: the attribute has to be looked up), and its profile."""
+Job = tuple[IncomingRequest, Callable[..., Any] | None, MethodProfile, "RequestSource"]
+"""A request, the function to call (None: the attribute has to be looked up), its profile and its source."""
 
 _BLOCKING: Final = (True,)
 """The argument of `queue.SimpleQueue.get`."""
@@ -46,6 +52,32 @@ _BLOCKING: Final = (True,)
 def default_max_workers() -> int:
     """Return the default for the maximum number of threads, that of `ThreadPoolExecutor`."""
     return min(32, (os.cpu_count() or 1) + 4)
+
+
+@attrs.frozen(eq=False)
+class RequestSource:
+    """A connection from which the threads of a pool get requests, and to which their replies go."""
+
+    send_queue: AnswerQueue
+    """Sends the replies."""
+
+    lease: RequestLease
+    """The read lease, which lets a worker thread read requests."""
+
+    read: Callable[[WorkerThread], bool]
+    """Reads the next request in an idle worker thread and makes it the job of that thread.
+
+    Returns False if another thread or task has to read it.
+    """
+
+    on_awaitable: Callable[[IncomingRequest, Awaitable[Any]], None]
+    """Called in the Trio thread with an awaitable that a function has returned; has to see to the reply."""
+
+    on_callable: Callable[[IncomingRequest, Callable[..., Any]], None]
+    """Called in the Trio thread with an attribute that was looked up and is callable.
+
+    It has to see to the reply. Only threads that look attributes up call it.
+    """
 
 
 class WorkerThread:
@@ -63,6 +95,7 @@ class WorkerThread:
 
     Attributes:
         looks_up: Whether it looks attributes up and calls nothing.
+        source: The source of the present or of the last request; None: there was none.
         job: The present job, at most one; None in it: end the thread. It stays until it is finished.
         own_request: The present request if the thread has read it itself, so that it was never submitted.
         started: The job, from the moment at which it is about to be carried out.
@@ -86,12 +119,14 @@ class WorkerThread:
         "profile",
         "reply",
         "request",
+        "source",
         "started",
         "started_at",
     )
 
     def __init__(self, *, looks_up: bool = False) -> None:
         self.looks_up = looks_up
+        self.source: RequestSource | None = None
         self.job: deque[Job | None] = deque()
         self.own_request: IncomingRequest | None = None
         self.started: Job | None = None
@@ -142,15 +177,8 @@ class WorkerThreads:
         service: The object whose attributes are requested.
         name: The prefix of the names of the threads.
         max_workers: Maximum number of threads.
-        send_queue: Sends the replies.
         call_soon: Schedules a handoff in the Trio thread.
-        on_awaitable: Called in the Trio thread with an awaitable that a function has returned; it has to see
-            to the reply.
-        lease: The read lease, which lets a worker thread read requests.
-        read: Reads the next request in an idle worker thread and makes it the job of that thread; returns
-            False if another thread or task has to read it.
-        on_callable: Called in the Trio thread with an attribute that was looked up and is callable; it has to
-            see to the reply. None: the attribute is called at once.
+        looks_up: Whether the threads only look attributes up, and do not call what they find.
     """
 
     def __init__(
@@ -158,23 +186,15 @@ class WorkerThreads:
         service: object,
         name: str,
         max_workers: int,
-        send_queue: AnswerQueue,
         *,
         call_soon: Callable[[Handoff], object],
-        on_awaitable: Callable[[IncomingRequest, Awaitable[Any]], None],
-        lease: RequestLease,
-        read: Callable[[WorkerThread], bool],
-        on_callable: Callable[[IncomingRequest, Callable[..., Any]], None] | None = None,
+        looks_up: bool = False,
     ) -> None:
         self._service = service
         self._name = name
         self._max_workers = max_workers
-        self._send_queue = send_queue
         self._call_soon = call_soon
-        self._on_awaitable = on_awaitable
-        self._lease = lease
-        self._read = read
-        self._on_callable = on_callable
+        self._looks_up = looks_up
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[WorkerThread] = []
         self._submitted = self._submitted_bytes = 0
@@ -182,7 +202,11 @@ class WorkerThreads:
     # ---- in the Trio thread ----
 
     def submit(
-        self, request: IncomingRequest, function: Callable[..., Any] | None, profile: MethodProfile
+        self,
+        request: IncomingRequest,
+        function: Callable[..., Any] | None,
+        profile: MethodProfile,
+        source: RequestSource,
     ) -> None:
         """Queue a request; start another thread if all of them are busy and there may be more.
 
@@ -190,13 +214,14 @@ class WorkerThreads:
             request: The request.
             function: The function to call; None: the attribute has to be looked up.
             profile: The profile of the attribute.
+            source: The connection of the request.
 
         Raises:
             RuntimeError: There is no thread, and none can be started.
         """
         self._submitted += 1
         self._submitted_bytes += request.size
-        self._jobs.put((request, function, profile))
+        self._jobs.put((request, function, profile, source))
         if len(self._threads) < self._max_workers and self._unfinished() > len(self._threads):
             try:
                 self._start()
@@ -222,7 +247,7 @@ class WorkerThreads:
         return self._submitted - finished
 
     def _start(self) -> None:
-        thread = WorkerThread(looks_up=self._on_callable is not None)
+        thread = WorkerThread(looks_up=self._looks_up)
         name = f"{self._name}-{len(self._threads) + 1}"
         threading.Thread(target=self._work, args=(thread,), name=name, daemon=True).start()
         self._threads.append(thread)
@@ -242,6 +267,11 @@ class WorkerThreads:
         """The requests that are being carried out."""
         return [request for request in (thread.request for thread in self._threads) if request is not None]
 
+    def running_of(self, source: RequestSource) -> list[IncomingRequest]:
+        """Return the requests of a source that are being carried out."""
+        threads = (thread for thread in self._threads if thread.source is source)
+        return [request for request in (thread.request for thread in threads) if request is not None]
+
     @property
     def is_idle(self) -> bool:
         """Whether no request is queued."""
@@ -254,6 +284,13 @@ class WorkerThreads:
 
     def stop(self) -> list[IncomingRequest]:
         """End each thread after its request in progress; return the requests that have not been started."""
+        requests = self.withdraw()
+        for _ in self._threads:
+            self._jobs.put(None)
+        return requests
+
+    def withdraw(self) -> list[IncomingRequest]:
+        """Remove the requests that have not been started, and return them."""
         requests = []
         try:
             while (job := self._jobs.get_nowait()) is not None:
@@ -262,8 +299,6 @@ class WorkerThreads:
             pass
         self._submitted -= len(requests)
         self._submitted_bytes -= sum(request.size for request in requests)
-        for _ in self._threads:
-            self._jobs.put(None)
         return requests
 
     # ---- in the worker threads ----
@@ -276,39 +311,55 @@ class WorkerThreads:
                 if interruption is not None:
                     self._recover(thread, interruption)
                     interruption = None
-                self._work_on(thread)
+                while self._work_on(thread):
+                    pass
                 break
             except BaseException as error:  # noqa: BLE001 - it was injected
                 # The second time it may be its own text that raises.
                 text = f"{type(error).__name__} has interrupted the thread"
                 interruption = error if interruption is None else RuntimeError(text)
-        self._send_queue.leave()
+        if thread.source is not None:
+            thread.source.send_queue.leave()
 
-    def _work_on(self, thread: WorkerThread) -> None:
-        """Carry out requests, each to its end before the next one is started."""
-        get, send, service = self._jobs.get, self._send_queue.send, self._service
-        lease, read, jobs = self._lease, self._read, thread.job
-        self._send_queue.enter(thread)
+    def _work_on(self, thread: WorkerThread) -> bool:
+        """Carry out requests of one source, each to its end before the next one is started.
+
+        Returns:
+            Whether the next job has another source; False: the pool has stopped.
+        """
+        get, service, jobs = self._jobs.get, self._service, thread.job
+        if not jobs and thread.source is None:
+            jobs.extend(map(get, _BLOCKING))
+        if jobs and jobs[0] is not None:
+            thread.source = jobs[0][3]
+        source = thread.source
+        if source is None:
+            return False
+        send, lease, read = source.send_queue.send, source.lease, source.read
+        source.send_queue.enter(thread)
         while True:
             if not jobs and not (lease.is_lent and read(thread)):
                 # In one step of the interpreter: an exception between two would lose the request.
                 jobs.extend(map(get, _BLOCKING))
             job = jobs[0]
             if job is None:
-                return
-            request, function, profile = job
+                return False
+            request, function, profile, wanted = job
+            if wanted is not source:
+                source.send_queue.leave()
+                return True
             thread.reply = thread.handoff = None
             thread.profile = profile
             thread.request = request
             current.set((service, request))
             started_at = thread.started_at = perf_counter()
             thread.started = job
-            reply = thread.reply = self._carry_out(thread, request, function)
+            reply = thread.reply = self._carry_out(thread, source, request, function)
             if (perf_counter() - started_at <= PROMPT) is not profile.is_prompt:
                 profile.is_prompt = not profile.is_prompt
             self._count(thread, job)
             if reply is None:
-                self._hand_off(thread)
+                self._hand_off(thread, source)
             else:
                 send(reply, thread)
             request.forget()
@@ -317,15 +368,19 @@ class WorkerThreads:
             del job, request, function, reply  # so that they are freed while the thread waits
 
     def _carry_out(
-        self, thread: WorkerThread, request: IncomingRequest, function: Callable[..., Any] | None
+        self,
+        thread: WorkerThread,
+        source: RequestSource,
+        request: IncomingRequest,
+        function: Callable[..., Any] | None,
     ) -> OutgoingLine | None:
         """Carry out a request and return the reply; None if `WorkerThread.handoff` completes it."""
         try:
             if function is None:
                 result = getattr(self._service, request.attribute)
                 if callable(result):
-                    if self._on_callable is not None:
-                        thread.handoff = Handoff(self._on_callable, request, result)
+                    if self._looks_up:
+                        thread.handoff = Handoff(source.on_callable, request, result)
                         return None
                     result = result(*request.args, **request.kwargs)
             else:
@@ -335,7 +390,7 @@ class WorkerThreads:
                 return encode_result(request, result)
         except BaseException as error:  # noqa: BLE001 - the client must get a reply, whatever it is
             return error_reply(request, error)
-        thread.handoff = Handoff(self._on_awaitable, request, result)
+        thread.handoff = Handoff(source.on_awaitable, request, result)
         return None
 
     def _count(self, thread: WorkerThread, job: Job) -> None:
@@ -348,32 +403,36 @@ class WorkerThreads:
         elif (before := thread.finished)[2] is not job:
             thread.finished = (before[0] + 1, before[1] + request.size, job)
 
-    def _hand_off(self, thread: WorkerThread) -> None:
+    def _hand_off(self, thread: WorkerThread, source: RequestSource) -> None:
         thread.emitted = 0.0
         assert thread.handoff is not None
         self._call_soon(thread.handoff)
-        self._send_queue.done(thread)
+        source.send_queue.done(thread)
 
     def _recover(self, thread: WorkerThread, error: BaseException) -> None:
         """Finish the request that an injected exception interrupted; may be interrupted itself."""
-        self._send_queue.mend(thread)
+        source = thread.source
+        if source is not None:
+            source.send_queue.mend(thread)
         job = thread.job[0] if thread.job else None
         if job is None:
             thread.own_request = None
-            self._lease.give_back(thread)  # the leader task handles what was read
+            if source is not None:
+                source.lease.give_back(thread)  # the leader task handles what was read
             logger.warning("%r interrupted the thread %r", error, threading.current_thread().name)
             return
         if thread.started is not job:
             return  # nothing has happened yet
+        assert source is not None  # that of the job
         request = job[0]
         self._count(thread, job)
         if thread.request is not None:
             if thread.handoff is not None:
-                self._hand_off(thread)
+                self._hand_off(thread, source)
             else:
                 if thread.reply is None:
                     thread.reply = error_reply(request, error)
-                self._send_queue.send(thread.reply, thread)
+                source.send_queue.send(thread.reply, thread)
         request.forget()
         thread.job.clear()
         thread.started = thread.reply = thread.handoff = None

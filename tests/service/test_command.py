@@ -33,7 +33,7 @@ def test_without_arguments_the_defaults_are_those_of_start(started):
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(_original_start).parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "read_limit"
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in {"read_limit", "heartbeat"}
     }
     command.main(Thing, "things", [])
     ((service, kwargs),) = started
@@ -61,6 +61,7 @@ def test_every_argument_reaches_the_service(started):
             "--password=p",
             "--password-manager=m",
             "--log-level=debug",
+            "--no-reconnect",
         ],
         max_clients=3,
     )
@@ -78,6 +79,7 @@ def test_every_argument_reaches_the_service(started):
         "username": "u",
         "password": "p",
         "password_manager": "m",
+        "reconnect": False,
     }
 
 

@@ -57,7 +57,7 @@ class S(Service):
         print("OUTPUT OFF", flush=True)
 
 def start():
-    S().start(host="127.0.0.1", port=int(sys.argv[1]), disable_tls=True)
+    S().start(host="127.0.0.1", port=int(sys.argv[1]), disable_tls=True, reconnect=False)
 """
 
 HANGS = """
