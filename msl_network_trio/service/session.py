@@ -85,7 +85,7 @@ class ServiceSession:
         Raises:
             ConnectionLost: There will be no further connection.
         """
-        if self._policy is None or self._workers is None or self._state.is_stopped:
+        if self._policy is None or self._workers is None:
             raise ConnectionLost(
                 f"The {self._state.name!r} Service is not connected, it cannot emit a notification"
             )

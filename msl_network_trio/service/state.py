@@ -9,13 +9,28 @@ private attributes of msl-network readable that no subclass uses.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
+import trio
 
 if TYPE_CHECKING:
     from msl_network_trio.service.connection import ServiceConnection
-    from msl_network_trio.service.session import ServiceSession
+
+
+class RunningSession(Protocol):
+    """One run of a Service: a `ServiceSession`."""
+
+    @property
+    def nursery(self) -> trio.Nursery | None:
+        """See `ServiceSession.nursery`."""
+
+    def emit(self, args: Any, kwargs: Any) -> None:
+        """See `ServiceSession.emit`."""
+
+    def stop(self) -> None:
+        """See `ServiceSession.stop`."""
+
 
 _KEY: Final = "_msl_network_trio.service"
 
@@ -53,7 +68,7 @@ class ServiceState:
     username: str | None = None
     port: int | None = None
     loop_thread_id: int | None = None
-    session: ServiceSession | None = None
+    session: RunningSession | None = None
     connection: ServiceConnection | None = None
     is_running: bool = False
     is_stopped: bool = False

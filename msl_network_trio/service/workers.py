@@ -1,7 +1,7 @@
-"""What carries out the requests of a Service: the tasks of its methods, and its worker threads.
+"""Workers of a Service: the tasks of its methods, and its worker threads.
 
-It outlives the connections of the Service. When one is lost, the requests in progress go on to their end, and
-count towards ``max_workers`` until then: one instrument must never be used by two methods at the same time.
+They outlive the connections of the Service. When one is lost, the requests in progress go on to their end,
+and count towards ``max_workers`` until then: one instrument must never be used by two methods at once.
 Their replies are dropped, since the requester has been answered by the Manager. Requests that have not been
 started are dropped as well.
 

@@ -58,9 +58,9 @@ client.disconnect()
 """
 
 
-def start_ours(manager: Manager, **kwargs: Any) -> Process:
+def start_ours(manager: Manager, start: dict[str, Any] | None = None, **kwargs: Any) -> Process:
     """Start our Service in a process, and wait until the Manager has accepted it."""
-    arguments = [str(_OURS), json.dumps(manager.arguments()), json.dumps(kwargs)]
+    arguments = [str(_OURS), json.dumps(manager.arguments(**(start or {}))), json.dumps(kwargs)]
     process = Process.start(arguments, manager.home, "is connected to Manager")
     manager.services.append(process)
     return process
@@ -449,7 +449,7 @@ async def test_a_manager_that_is_killed_is_a_lost_connection(start, tls: bool):
 
 def test_start_raises_when_the_manager_is_killed(start):
     manager: Manager = start()
-    process = start_ours(manager)
+    process = start_ours(manager, {"reconnect": False})
     manager.process.kill()
     process.wait_for("shutdown_handler was called")
     assert process.popen.wait(PATIENCE) == 1

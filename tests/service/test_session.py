@@ -330,11 +330,23 @@ async def test_a_thread_that_waits_for_room_at_the_loss_goes_on(network, caplog)
 
 
 async def test_stopping_while_away_is_immediate(network):
-    service = Instrument()
+    service, errors = Instrument(), []
+
+    async def emit_at_the_end() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            try:
+                service.emit_notification("last")
+            except ConnectionLost as error:
+                errors.append(error)
+
+    service.add_tasks(emit_at_the_end)
     async with running(network, service, reconnect=True):
         await network.kill()
         await trio.sleep(0.01)
     assert service.ended == 1
+    assert errors == []
 
 
 async def test_an_exception_in_a_task_ends_it_while_away(network):
@@ -379,7 +391,7 @@ async def test_a_manager_that_does_not_accept_it_any_more_ends_it(network):
     [error] = caught.value.exceptions
     assert isinstance(error, ConnectionLost)
     assert isinstance(error.__cause__, AuthenticationError)
-    assert "nobody is asked again" in str(error)
+    assert "reconnecting is impossible" in str(error)
 
 
 async def test_manager_and_service_start_in_any_order(network, autojump_clock, caplog):
