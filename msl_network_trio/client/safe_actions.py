@@ -221,6 +221,7 @@ class SafeActions:
         with trio.CancelScope(shield=True):  # noqa: ASYNC100 - start() sends nothing for a cancelled task
             for action in self._unsent:
                 try:
-                    connection.requests.start(self._service, action.attribute, action.args)
+                    reply = connection.requests.start(self._service, action.attribute, action.args)
                 except NetworkError:
                     return
+                reply.waiter = trio.Event()  # as if a task waited, so that an error is not logged as unseen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 
 import pytest
 import trio
@@ -13,9 +14,11 @@ from msl_network_trio import (
     LinkBroken,
     LockLost,
     PrivateAttribute,
+    connect,
     safe_state,
 )
 from msl_network_trio.client.safe_actions import ACTIONS_TIMEOUT
+from msl_network_trio.dialing import connect as connecting
 from tests.client.peer import MANAGER, Network, Peer
 from tests.client.test_locks import grant
 from tests.client.test_requests import Session, open_session, start
@@ -125,6 +128,47 @@ async def test_a_second_ctrl_c_stops_waiting_and_sends_the_rest(session: Session
         session.peer.reply(await expect_action(session.peer, "off"), None)
         await expect_action(session.peer, "set_voltage", 0)
     assert raised == [True]
+
+
+def test_ctrl_c_in_the_main_task_executes_the_actions_and_another_one_ends_the_wait(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    executed = []
+
+    async def manager() -> None:
+        peer = await network.accept()
+        await peer.shake_hands()
+        await peer.link()
+        await trio.testing.wait_all_tasks_blocked()
+        signal.raise_signal(signal.SIGINT)
+        await expect_action(peer, "off")
+        signal.raise_signal(signal.SIGINT)
+        await expect_action(peer, "set_voltage", 0)
+        executed.append(True)
+        peer.reply(await peer.expect("unlink"), True)
+        await peer.expect_end()
+
+    async def main() -> None:
+        nonlocal network
+        network = Network()
+        monkeypatch.setattr(connecting, "_open_stream", network.dial)
+        trio.lowlevel.spawn_system_task(manager)
+        async with (
+            connect() as client,
+            client.link("Echo") as link,
+            safe_state(link, "off", ("set_voltage", 0)),
+        ):
+            await trio.sleep_forever()
+
+    network = None
+    # The tests may have been started with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trio.run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert executed == [True]
 
 
 # ---- locks ----
