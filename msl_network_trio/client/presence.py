@@ -189,23 +189,18 @@ class Presence:
     @trio.lowlevel.enable_ki_protection
     def connection_lost(self, reason: NetworkError) -> None:
         """Note that all links are lost, until `connection_restored`; in the reader."""
-        self._forget_connection()
+        self._has_notices = False
         for service in self._services():
             self._lose(service, reason)
 
     @trio.lowlevel.enable_ki_protection
     def connection_restored(self) -> None:
-        """Request all links again over a new connection of the session."""
-        self._forget_connection()
+        """Request all links again over a new connection of the session, whose notices may precede this."""
+        self._watches.clear()
         for service in self._services():
             if service not in self._suspended:
                 self._ask(service)
         self.look_after()
-
-    def _forget_connection(self) -> None:
-        self._has_notices = False
-        self._watches.clear()
-        self._watched_connection = None
 
     # ---- for those who depend on a link ----
 

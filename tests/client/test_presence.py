@@ -40,6 +40,9 @@ class Manager:
         self.behind: list[dict[str, Any]] = []
         """Lines to be sent behind it."""
 
+        self.tells = False
+        """Whether it sends notices, and says so after the admission."""
+
         self.requests: list[tuple[str, float]] = []
 
     def count(self, attribute: str) -> int:
@@ -57,6 +60,8 @@ class Manager:
 
     async def _serve(self) -> None:
         await self.peer.shake_hands()
+        if self.tells:
+            self.notice(tells=["services"])
         while (line := await self.peer.line()) is not None:
             uid = line["uid"]
             self.requests.append((line["attribute"], trio.current_time()))
