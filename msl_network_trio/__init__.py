@@ -11,10 +11,12 @@ from msl_network_trio.client.linked_client import LinkedClient, dropped, statist
 from msl_network_trio.client.notifications import NotificationStream
 from msl_network_trio.client.reply import Reply
 from msl_network_trio.client.safe_state import safe_state
+from msl_network_trio.client.states import StateStream
 from msl_network_trio.client.statistics import Statistics
 from msl_network_trio.client.views import Views as _Views
 from msl_network_trio.client.views import register as _register_views
 from msl_network_trio.dialing.prompts import Prompts, TerminalPrompts
+from msl_network_trio.dialing.reconnect import Reconnect, StateChange
 from msl_network_trio.dialing.trust import Certificate
 from msl_network_trio.exceptions import (
     AuthenticationError,
@@ -79,11 +81,14 @@ __all__ = [
     "PrivateAttribute",
     "Prompts",
     "ProtocolError",
+    "Reconnect",
     "RemoteError",
     "Reply",
     "ReplyTimeout",
     "Service",
     "ServiceLost",
+    "StateChange",
+    "StateStream",
     "Statistics",
     "StreamCorrupted",
     "TerminalPrompts",

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Collection
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
@@ -153,3 +154,22 @@ def file(name: str, value: Any) -> str | os.PathLike[str] | None:
     if value is not None and not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name} must be the path of a file, not {value!r} ({type(value).__name__})")
     return value
+
+
+def names(name: str, value: Any) -> frozenset[str]:
+    """Return a collection of names as a set.
+
+    Args:
+        name: Name of the argument.
+        value: Its value.
+
+    Raises:
+        TypeError: The value is no collection of texts. A single text would count as its letters.
+    """
+    if (
+        isinstance(value, str)
+        or not isinstance(value, Collection)
+        or not all(isinstance(x, str) for x in value)
+    ):
+        raise TypeError(f"{name} must be a set or list of names, not {value!r}")
+    return frozenset(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
@@ -16,11 +16,13 @@ from msl_network_trio.client.awaitable_context import AwaitableContext
 from msl_network_trio.client.identities import describe
 from msl_network_trio.client.link import Link, link_state
 from msl_network_trio.client.session import Session, open_session
+from msl_network_trio.client.states import StateStream
 from msl_network_trio.client.statistics import Statistics
 from msl_network_trio.client.task_requests import GOODBYE_TIMEOUT
 from msl_network_trio.constants import MANAGER, MAX_UNHANDLED, PORT
 from msl_network_trio.dialing.local_identity import own_hostname
 from msl_network_trio.dialing.prompts import Prompts
+from msl_network_trio.dialing.reconnect import Reconnect, State
 from msl_network_trio.dialing.settings import Dial, Settings
 from msl_network_trio.exception_groups import leave_nursery
 from msl_network_trio.exceptions import ManagerError
@@ -83,13 +85,27 @@ class Client(trio.abc.AsyncResource):
         """Return the identity of this client, as the Manager has received it."""
         return self._session.settings.identity()
 
+    @property
+    def state(self) -> State:
+        """The state: ``"connected"``, ``"away"`` while the client reconnects, and ``"closed"`` at the end."""
+        return self._session.states.state
+
+    def states(self) -> StateStream:
+        """Return an async iterator over the changes of the state from now on, each a `StateChange`.
+
+        It ends after the change to ``"closed"``.
+        """
+        return StateStream(self._session.states)
+
     def is_connected(self) -> bool:
         """Return whether requests can be made: neither the Manager nor the client has disconnected."""
         return self._session.connection.is_open
 
     # ---- requests to the Manager ----
 
-    def link(self, service: str, *, timeout: float | None = None) -> AwaitableContext[Link]:
+    def link(
+        self, service: str, *, timeout: float | None = None, idempotent: Collection[str] = ()
+    ) -> AwaitableContext[Link]:
         """Link with a Service.
 
         Await it, and unlink yourself; or enter it with ``async with``, which unlinks at the end of the
@@ -99,11 +115,15 @@ class Client(trio.abc.AsyncResource):
         Args:
             service: Name of the Service.
             timeout: Seconds to wait for the Manager's reply.
+            idempotent: Names of attributes of the Service whose requests may be executed several times. If
+                the client reconnects, they are repeated until there is a reply, also if a request may have
+                been executed, within its timeout.
 
         Raises:
             ManagerError: There is no such Service, it is locked, or has its maximum of clients.
         """
-        return LinkContext(self._session, f"{type(self).__name__}.link", service, timeout)
+        names = arguments.names("idempotent", idempotent)
+        return LinkContext(self._session, f"{type(self).__name__}.link", service, timeout, names)
 
     @trio.lowlevel.enable_ki_protection
     async def unlink(self, link: Link, *, timeout: float | None = None) -> None:
@@ -140,7 +160,7 @@ class Client(trio.abc.AsyncResource):
             The identities of the Manager, its clients and its Services.
         """
         is_text = arguments.flag("as_string", as_string)
-        identity = await self._session.connection.requests.request(MANAGER, "identity", timeout=timeout)
+        identity = await self._session.requests.request(MANAGER, "identity", timeout=timeout)
         return describe(identity, indent) if is_text else identity
 
     @trio.lowlevel.enable_ki_protection
@@ -166,10 +186,9 @@ class Client(trio.abc.AsyncResource):
             raise ValueError("Cannot make asynchronous requests to a Manager")
         timeout = kwargs.pop("timeout", None)
         credentials = self._session.credentials
+        requests, left = await self._session.connected(attrib, timeout)
         try:
-            return await admin_request(
-                self._session.connection.requests, attrib, args, kwargs, timeout, answer=credentials.answer
-            )
+            return await admin_request(requests, attrib, args, kwargs, left, answer=credentials.answer)
         except ManagerError as error:
             if error.message.startswith(LOGIN_REFUSALS):
                 credentials.refuse()
@@ -239,15 +258,18 @@ def client_session(client: Client) -> Session:
 class LinkContext(AwaitableContext[Link]):
     """Awaitable and context manager that links with a Service; `Client.link` returns it."""
 
-    def __init__(self, session: Session, name: str, service: str, timeout: float | None) -> None:
+    def __init__(
+        self, session: Session, name: str, service: str, timeout: float | None, idempotent: frozenset[str]
+    ) -> None:
         self._session = session
+        self._idempotent = idempotent
         self._service = service
         self._timeout = timeout
         super().__init__(name)
 
     @trio.lowlevel.enable_ki_protection
     async def _open(self) -> Link:
-        return Link(await self._session.link(self._service, self._timeout))
+        return Link(await self._session.link(self._service, self._timeout, self._idempotent))
 
     @trio.lowlevel.enable_ki_protection
     async def _enter(self) -> Link:
@@ -275,11 +297,11 @@ class ClientContext(AwaitableContext[Client]):
         name = f"<connection of {client}>"
         try:
             if self._settings.nursery is None:
-                trio.lowlevel.spawn_system_task(session.run, name=name)
+                trio.lowlevel.spawn_system_task(session.run_in_background, name=name)
             else:
-                self._settings.nursery.start_soon(session.run, name=name)
+                self._settings.nursery.start_soon(session.run_in_background, name=name)
         except BaseException:  # the nursery is closed, or the run is ending
-            session.connection.close()
+            session.close()
             raise
         self._session = session
         return client
@@ -294,7 +316,7 @@ class ClientContext(AwaitableContext[Client]):
         # left with no exception, once it has no task any more.
         self._nursery_manager = trio.open_nursery()
         nursery = await self._nursery_manager.__aenter__()
-        nursery.start_soon(session.connection.run, name=f"<connection of {client}>")
+        nursery.start_soon(session.run, name=f"<connection of {client}>")
         return client
 
     @trio.lowlevel.enable_ki_protection
@@ -335,6 +357,7 @@ def connect(
     max_unsent: int = 64 * 1024 * 1024,
     max_unhandled: int = MAX_UNHANDLED,
     on_late_reply: Callable[[LateReply], object] | None = None,
+    reconnect: bool | Reconnect = False,
 ) -> AwaitableContext[Client]:
     """Connect to a Manager.
 
@@ -389,6 +412,8 @@ def connect(
             got an error with ``may_have_run=True``. It is called in the order of the replies, one at a time,
             and an exception in it is logged. Of calls that are not answered, the last 1000 are remembered,
             with their arguments. When the connection is lost, their replies are lost as well.
+        reconnect: Whether to connect and link again when the connection is lost, and how (`Reconnect`). Then
+            the first connection is tried within `timeout`, too, until it succeeds.
 
     Returns:
         An object to be awaited or entered.

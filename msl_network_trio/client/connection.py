@@ -17,7 +17,6 @@ from typing import Protocol
 import trio
 from trio.lowlevel import reschedule
 
-from msl_network_trio.callbacks import CallbackTasks
 from msl_network_trio.client.end_reason import EndReason
 from msl_network_trio.client.idle_probe import IdleProbe
 from msl_network_trio.client.mailboxes import Mailboxes
@@ -46,7 +45,6 @@ class ConnectionOwner(Protocol):
     """Owner of a connection; see `Session`."""
 
     mailboxes: Mailboxes
-    callback_tasks: CallbackTasks
     errors: ErrorCounts
 
     def take_notifications(self, batch: NotificationBatch) -> None:
@@ -82,7 +80,6 @@ class Connection:
 
     Attributes:
         closed: Set when the connection has ended and every request is settled.
-        finished: Set when `run` has returned, if there is an event here; to be made by what waits for it.
         port: Port number on this computer.
         signals_lose_bytes: See `ThreadIO.signals_lose_bytes`.
         lock: Held around every change of the protocol, once threads share the connection.
@@ -107,7 +104,6 @@ class Connection:
     ) -> None:
         self.protocol = protocol
         self.closed = trio.Event()
-        self.finished: trio.Event | None = None
         self.port = transport.port
         self.lock = transport.lock
         io = transport.thread_io
@@ -207,14 +203,10 @@ class Connection:
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Run the connection until it ends, shielded from cancellation; `disconnect` ends it.
-
-        It returns when the callback tasks have ended as well: handlers still get what was received.
-        """
-        callback_tasks = self._owner.callback_tasks
+        """Run the connection until it ends, shielded from cancellation; `disconnect` ends it."""
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = callback_tasks.nursery = nursery
+                self._nursery = nursery
                 nursery.cancel_scope.shield = True
                 nursery.cancel_scope.deadline = self._deadline
                 for function in self._to_start:
@@ -230,9 +222,7 @@ class Connection:
                     self._end()
                 nursery.cancel_scope.cancel()
         finally:
-            self._nursery = callback_tasks.nursery = None
-            if self.finished is not None:
-                self.finished.set()
+            self._nursery = None
 
     async def _read(self) -> None:
         """Read until the connection ends, and dispatch what is received.

@@ -101,8 +101,8 @@ class Link(MethodCache):
             ValueError: An argument cannot be sent; nothing was sent.
         """
         state = self._state
-        requests = state.require_session(attribute).connection.requests
-        return await requests.request(state.service_name, attribute, checked_args(args), kwargs, timeout)
+        route = state.require_route(attribute)
+        return await route.request(state.service_name, attribute, checked_args(args), kwargs, timeout)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import attrs
 import trio
 
-from msl_network_trio import callbacks
+from msl_network_trio import arguments, callbacks
 from msl_network_trio.client import views
 from msl_network_trio.client.awaitable_context import AwaitableContext
 from msl_network_trio.client.client import Client
@@ -62,16 +62,22 @@ class LinkedClient:
 
     Args:
         service_name: Name of the Service.
+        idempotent: Names of attributes of the Service whose requests may be executed several times; see
+            `Client.link`.
         **kwargs: Arguments of `connect`; others are ignored, as by `filter_client_connect_kwargs`, which is
             logged as a warning. The name is that of the class if none is given, and the timeout includes
             waiting for the Service.
     """
 
-    def __init__(self, service_name: str, **kwargs: Any) -> None:
+    def __init__(self, service_name: str, *, idempotent: Collection[str] = (), **kwargs: Any) -> None:
         kwargs.setdefault("name", type(self).__name__)
         hide_secrets(kwargs)
         warn_of_ignored(type(self).__name__, kwargs)
-        self._linked_state = LinkedState(service_name, Settings(**filter_client_connect_kwargs(**kwargs)))
+        self._linked_state = LinkedState(
+            service_name,
+            Settings(**filter_client_connect_kwargs(**kwargs)),
+            arguments.names("idempotent", idempotent),
+        )
         self._early_notification_handler: Callable[..., Any] | None = None
         """The notification handler that was assigned before there was a link."""
         self._sync: msl_network_trio.sync.LinkedClient | None = None
@@ -259,7 +265,8 @@ class LinkedClient:
         Args:
             name: Name of the new client, which is to be awaited or entered.
         """
-        client = LinkedClient(self._linked_state.service_name, name=name)
+        state = self._linked_state
+        client = LinkedClient(state.service_name, name=name, idempotent=state.idempotent)
         linked_state(client).settings = attrs.evolve(self._linked_state.settings, name=name)
         return client
 

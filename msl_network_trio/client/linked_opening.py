@@ -11,18 +11,20 @@ import trio
 from msl_network_trio import callbacks
 from msl_network_trio.client.awaitable_context import AwaitableContext
 from msl_network_trio.client.client import Client, ClientContext, client_session
-from msl_network_trio.client.identities import checked_registry
 from msl_network_trio.client.link import Link
 from msl_network_trio.client.linked_state import LinkedState
 from msl_network_trio.client.remote_method import RemoteMethod
 from msl_network_trio.client.session import LinkState
 from msl_network_trio.exceptions import ConnectTimeout, ManagerError
 
-_POLL_INTERVAL = 0.1
-"""Seconds between requests for the identity of the Manager, while the Service is not there."""
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 1.0
+"""Seconds between requests for the link while the Service is not there: the first, doubled up to the last."""
 
 _DISCONNECT_TIMEOUT = 10.0
 """Maximum seconds that an overridden `LinkedClient.disconnect` may take at the end of a scope."""
+
+_LAST_REQUEST = 0.1
+"""Seconds before the deadline of the last request for the link."""
 
 Guard = Callable[
     [Callable[..., Awaitable[Any]], tuple[Any, ...], dict[str, Any]],
@@ -119,19 +121,19 @@ class LinkedClientContext(AwaitableContext[Any]):
         session = client_session(client)
         timeout = session.settings.timeout
         seconds = math.inf if timeout is None else timeout - session.connect_seconds
-        with trio.move_on_after(max(0, seconds)):
-            return await self._wait_for_link(client)
+        with trio.move_on_after(max(0, seconds)) as scope:
+            return await self._wait_for_link(client, scope.deadline)
         raise ConnectTimeout(f"The {self._state.service_name!r} service is not available")
 
-    async def _wait_for_link(self, client: Client) -> Link:
-        """Wait until the Service is there, and link with it."""
-        service_name = self._state.service_name
+    async def _wait_for_link(self, client: Client, deadline: float) -> Link:
+        """Wait until the Service is there, and link with it; the last request is just before the deadline."""
+        state, delay = self._state, _FIRST_DELAY
         while True:
-            registry = checked_registry(await client.identities(timeout=math.inf))
-            if service_name in registry["services"]:
-                try:
-                    return await client.link(service_name, timeout=math.inf)
-                except ManagerError as error:
-                    if error.type_name != "KeyError":  # else the Service has disconnected again
-                        raise
-            await trio.sleep(_POLL_INTERVAL)
+            try:
+                return await client.link(state.service_name, timeout=math.inf, idempotent=state.idempotent)
+            except ManagerError as error:
+                if error.type_name != "KeyError":  # else the Service is not there yet
+                    raise
+            left = deadline - trio.current_time() - _LAST_REQUEST
+            await trio.sleep(min(delay, left) if left > _FIRST_DELAY / 2 else delay)
+            delay = min(2 * delay, _LONGEST_DELAY)

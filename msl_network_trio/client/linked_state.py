@@ -23,9 +23,11 @@ class LinkedState:
     Args:
         service_name: Name of the Service.
         settings: The arguments of `connect`.
+        idempotent: See `Client.link`.
 
     Attributes:
         service_name: Name of the Service.
+        idempotent: See above.
         settings: The arguments of `connect`.
         client: The client; None before it is open and after it was disconnected.
         link: The link; None before it is open and after it was broken.
@@ -33,10 +35,11 @@ class LinkedState:
         last_link: The link, also after it was broken.
     """
 
-    __slots__ = ("client", "last_client", "last_link", "link", "service_name", "settings")
+    __slots__ = ("client", "idempotent", "last_client", "last_link", "link", "service_name", "settings")
 
-    def __init__(self, service_name: str, settings: Settings) -> None:
+    def __init__(self, service_name: str, settings: Settings, idempotent: frozenset[str]) -> None:
         self.service_name = service_name
+        self.idempotent = idempotent
         self.settings = settings
         self.client: Client | None = None
         self.link: Link | None = None

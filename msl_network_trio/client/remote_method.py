@@ -51,11 +51,11 @@ class RemoteMethod:
             way already.
         """
         link = self._link
-        session = link.session or link.require_session(self._name)
+        route = link.route or link.require_route(self._name)
         if asynchronous:
             arguments.flag("asynchronous", asynchronous)
-            return session.connection.requests.start(link.service_name, self._name, args, kwargs, timeout)
-        return session.connection.requests.request(link.service_name, self._name, args, kwargs, timeout)
+            return route.start(link.service_name, self._name, args, kwargs, timeout)
+        return route.request(link.service_name, self._name, args, kwargs, timeout)
 
     @property
     def __signature__(self) -> inspect.Signature:

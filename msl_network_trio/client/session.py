@@ -2,8 +2,8 @@
 
 A `Session` owns the settings, the credentials, the links, the locks, the notification mailboxes, the callback
 tasks and the current connection. `Client`, `Link`, their blocking forms and their methods hold no connection:
-they ask the session for the current one at each call. Today a session has one connection; `Session.run` is
-the place for a loop that replaces it.
+they ask the session for the current one at each call. `Session.run` is a loop over connections: with a policy
+of reconnection (`Reconnect`) it replaces one that is lost.
 
 All of it runs in the Trio thread. Other threads read `Session.connection`, `Session.calls` and the attributes
 of a `LinkState`, each in one step, and need no lock for that.
@@ -11,11 +11,13 @@ of a `LinkState`, each in one step, and need no lock for that.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 import trio
@@ -27,12 +29,17 @@ from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.locks import Locks
 from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.notifications import HandlerRunner, NotificationStream, StartTask
+from msl_network_trio.client.persistent_requests import Owner as RequestsOwner
+from msl_network_trio.client.persistent_requests import PersistentRequests, Requests
 from msl_network_trio.client.presence import Presence, is_service_identity, link_request
+from msl_network_trio.client.states import States
 from msl_network_trio.client.statistics import ErrorCounts, Statistics, collect
-from msl_network_trio.client.task_requests import GOODBYE_TIMEOUT
+from msl_network_trio.client.task_requests import GOODBYE_TIMEOUT, TaskRequests
 from msl_network_trio.constants import MANAGER
-from msl_network_trio.dialing.connect import dial
+from msl_network_trio.dialing.connect import DialedConnection, dial
 from msl_network_trio.dialing.prompts import Credentials
+from msl_network_trio.dialing.reconnect import Reconnect
+from msl_network_trio.dialing.retrying import Outage, dial_again, dial_first
 from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.exceptions import (
     ConnectionLost,
@@ -41,6 +48,8 @@ from msl_network_trio.exceptions import (
     NetworkError,
     ProtocolError,
     ReplyTimeout,
+    ServiceLost,
+    Unanswered,
 )
 from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.portal import Portal
@@ -48,7 +57,6 @@ from msl_network_trio.protocol.client import ClientProtocol
 from msl_network_trio.protocol.late_replies import LateReply
 from msl_network_trio.protocol.messages import Gap, ManagerNotice, NotificationBatch
 from msl_network_trio.protocol.traffic import Traffic
-from msl_network_trio.transport.base import Stream
 from msl_network_trio.visible import visible
 
 logger = get_logger(__name__)
@@ -87,9 +95,12 @@ class LinkState:
         session: The session that the link belongs to.
         service_name: Name of the Service.
         identity: Identity of the Service, as the Manager has sent it.
+        idempotent: Names of attributes of the Service whose requests may be executed several times.
 
     Attributes:
         session: The session; None once the link is broken.
+        route: Makes the requests of tasks to the Service; None once the link is broken.
+        persistent: The route of a client that reconnects; None: it does not.
         service_name: Name of the Service.
         identity: Identity of the Service.
         mailboxes: The notifications of the client that are not handled yet.
@@ -108,14 +119,24 @@ class LinkState:
         "lost",
         "mailboxes",
         "on_break",
+        "persistent",
+        "route",
         "service_name",
         "session",
         "streams",
         "sure",
     )
 
-    def __init__(self, session: Session, service_name: str, identity: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        service_name: str,
+        identity: Mapping[str, Any],
+        idempotent: Collection[str] = (),
+    ) -> None:
         self.session: Session | None = session
+        self.persistent = session.persistent_requests(self, idempotent)
+        self.route: Requests | None = self.persistent or session.connection.requests
         self.service_name = service_name
         self.identity = identity
         self.mailboxes = session.mailboxes
@@ -125,6 +146,10 @@ class LinkState:
         self.ends_service = False
         self.lost: NetworkError | None = None
         self.sure = time.time()
+
+    def __getstate__(self) -> tuple[None, dict[str, Any]]:
+        # The session first, whose error says best why a link cannot be pickled.
+        return None, {"session": self.session, **{name: getattr(self, name) for name in self.__slots__}}
 
     def require_session(self, name: str) -> Session:
         """Return the session.
@@ -138,6 +163,20 @@ class LinkState:
         if self.session is None:
             raise LinkBroken(f"Cannot access {name!r} since the link has been broken")
         return self.session
+
+    def require_route(self, name: str) -> Requests:
+        """Return the `route`.
+
+        Args:
+            name: The attribute that is accessed, for the message.
+
+        Raises:
+            LinkBroken: The link is broken.
+        """
+        if self.route is None:
+            self.require_session(name)
+        assert self.route is not None
+        return self.route
 
     @property
     def service_attributes(self) -> dict[str, Any]:
@@ -209,6 +248,8 @@ class LinkState:
     def lose(self, reason: NetworkError) -> None:
         """Note that the client is not linked any more; ends the notifications unless it reconnects."""
         self.lost = reason
+        if self.persistent is not None and isinstance(reason, Unanswered):
+            self.persistent.pause(reason)
         if self.session is None or not self.session.is_reconnecting:
             self.end_notifications(None if self.ends_service else reason)
             self.streams.clear()  # those of another link with the next instance are not for them
@@ -217,6 +258,8 @@ class LinkState:
     def suspend(self, reason: NetworkError) -> None:
         """Note that the client is not linked for a while; notifications go on after `restore`."""
         self.lost = reason
+        if self.persistent is not None and isinstance(reason, Unanswered):
+            self.persistent.pause(reason)
 
     @trio.lowlevel.enable_ki_protection
     def restore(self, identity: Mapping[str, Any]) -> None:
@@ -225,8 +268,18 @@ class LinkState:
         since, self.sure = self.sure, time.time()
         self.identity = identity
         if self.session is not None:
+            if self.persistent is not None:
+                self.persistent.resume(self.session.connection.requests)
             gap = Gap(min(since, self.sure), self.sure, str(reason), self.service_name)
             self.put_gap(gap, self.session.callback_tasks.start)
+
+    @trio.lowlevel.enable_ki_protection
+    def service_refused(self, error: ServiceLost) -> None:
+        """Take note that the Manager has refused a request, since the Service is not connected."""
+        if self.session is not None:
+            if self.lost is None:
+                self.lose(error)
+            self.session.presence.ask_soon(self.service_name)
 
     @trio.lowlevel.enable_ki_protection
     def end_notifications(self, error: NetworkError | None, *, log: bool = True) -> None:
@@ -242,7 +295,9 @@ class LinkState:
 
     def break_link(self) -> None:
         """Refuse further requests, and notify the forms of the link."""
-        self.session = None
+        self.session = self.route = None
+        if self.persistent is not None:
+            self.persistent.end(ConnectionLost("The link was broken"))
         for notify in self.on_break:
             notify()
         self.end_notifications(None)
@@ -251,18 +306,21 @@ class LinkState:
 class Session:
     """A client's settings, links, locks, callback tasks and its current connection.
 
+    `open` makes the first connection. Then `run` runs until the end.
+
     Args:
         settings: The arguments of `connect`.
-        credentials: Answers the Manager's questions.
-        stream: The stream to the Manager.
-        protocol: The protocol, after the handshake.
-        connect_seconds: Seconds that connecting took, without those in which a person was asked.
 
     Attributes:
         settings: The arguments of `connect`.
         credentials: Answers the Manager's questions.
-        connect_seconds: See above.
-        connection: The current connection.
+        connect_seconds: Seconds that connecting took, without those in which a person was asked.
+        connection: The current connection, or the last one.
+        requests: Makes requests of tasks to the Manager.
+        states: The state of the client.
+        closed: Set at the end, when every request is settled and there will be no further connection.
+        finished: Set when `run` has returned.
+        reconnections: Number of connections that have replaced a lost one.
         calls: Requests of threads over the current connection. Set by the blocking API before it uses them.
         links: The links that are not broken.
         linked: Number of links with each Service, including those that are being made.
@@ -276,36 +334,58 @@ class Session:
 
     __slots__ = (
         "__weakref__",
+        "_connected_at",
+        "_dialing",
+        "_end_reason",
+        "_is_closing",
         "_late_replies",
+        "_loss",
+        "_outage",
+        "_persistent",
+        "_traffic",
         "_unlinking",
         "callback_tasks",
         "calls",
         "client",
+        "closed",
         "connect_seconds",
         "connection",
         "credentials",
         "errors",
+        "finished",
         "linked",
         "links",
         "locks",
         "mailboxes",
         "presence",
+        "reconnections",
+        "requests",
         "settings",
+        "states",
     )
 
     calls: ThreadCalls
+    connection: Connection
 
-    def __init__(
-        self,
-        settings: Settings,
-        credentials: Credentials,
-        stream: Stream,
-        protocol: ClientProtocol,
-        connect_seconds: float,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.credentials = credentials
-        self.connect_seconds = connect_seconds
+        self.credentials = settings.credentials()
+        self.connect_seconds = 0.0
+        self.closed = trio.Event()
+        self.finished = trio.Event()
+        self.reconnections = 0
+        self._is_closing = False
+        self._dialing: trio.CancelScope | None = None
+        """Scope of the tries to connect; None: there are none at the moment."""
+        self._loss: ConnectionLost | None = None
+        """The reason for the end of a connection that is to be replaced; None: there is none."""
+        self._connected_at = 0.0
+        """Time of the last connection, by Trio's clock."""
+        self._outage = Outage()
+        self._end_reason: ConnectionLost | None = None
+        self._traffic: Traffic | None = None
+        """The counters of all connections; None: there was none."""
+        self._persistent = self.persistent_requests(self, {"identity", "link"})
         self.links: list[LinkState] = []
         self.linked: Counter[str] = Counter()
         self._unlinking: Counter[LinkState] = Counter()
@@ -318,19 +398,10 @@ class Session:
             if settings.on_late_reply is None
             else CallbackQueue(self.callback_tasks, settings.on_late_reply, "the handler of late replies")
         )
+        self.states = States(settings.reconnect, self.callback_tasks)
         self.client: Any = None
         self.locks = Locks(self)
         self.presence = Presence(self)
-        self.connection = Connection(
-            stream,
-            protocol,
-            self,
-            request_timeout=settings.request_timeout,
-            max_unsent=settings.max_unsent,
-            probe_after=settings.probe_after,
-            probe_every=settings.probe_every,
-            unresponsive_after=settings.unresponsive_after,
-        )
 
     def __repr__(self) -> str:
         name = self.settings.name
@@ -349,25 +420,60 @@ class Session:
     @property
     def is_over(self) -> bool:
         """Whether the connection has ended, or belongs to the parent of this forked process."""
-        return self.portal.is_inherited or self.connection.closed.is_set()
+        return self.portal.is_inherited or self.closed.is_set()
 
     @property
     def end_error(self) -> ConnectionLost | None:
-        """A new error with the reason for which the client has ended; None: it has not."""
-        reason = self.connection.protocol.lost
-        return None if reason is None else ConnectionLost(str(reason))
+        """A new error with the reason for the end of the session; None: it has not ended."""
+        return None if self._end_reason is None else copied(self._end_reason)
 
     # ---- from the beginning to the end ----
 
     @trio.lowlevel.enable_ki_protection
+    async def open(self) -> None:
+        """Make the first connection; see `dial` and, for a client that reconnects, `dial_first`."""
+        settings, policy, credentials = self.settings, self.settings.reconnect, self.credentials
+        if policy is None:
+            dialed = await dial(settings, credentials, self._new_protocol())
+            self.connect_seconds = dialed.seconds
+        else:
+            began = trio.current_time()
+            attempt = partial(self._dial, credentials)
+            dialed = await dial_first(settings, policy, credentials, attempt, on_failure=self._log_failure)
+            self.connect_seconds = trio.current_time() - began - credentials.seconds_asked
+        self._adopt(dialed)
+
+    def close(self) -> None:
+        """Close a session whose `run` was never started."""
+        self._is_closing = True
+        self.connection.close()
+
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Run the connection until it ends; when cancelled, disconnect first."""
-        connection = self.connection
-        connection.finished = trio.Event()
+        """Run connections until the session ends, shielded from cancellation; `disconnect` ends it.
+
+        It returns when the callback tasks have ended as well: handlers still get what was received.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.cancel_scope.shield = True
+                self.callback_tasks.nursery = nursery
+                await self.connection.run()
+                while self._loss is not None:
+                    assert self.settings.reconnect is not None
+                    await self._replace(self.settings.reconnect, self._loss)
+                nursery.cancel_scope.cancel()
+        finally:
+            self.callback_tasks.nursery = None
+            self.finished.set()
+
+    @trio.lowlevel.enable_ki_protection
+    async def run_in_background(self) -> None:
+        """Do what `run` does; when cancelled, disconnect first."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.run)
+            nursery.start_soon(self.run)
             try:
-                await connection.finished.wait()
+                await self.finished.wait()
             finally:
                 with trio.CancelScope(shield=True):
                     await self.disconnect(GOODBYE_TIMEOUT)
@@ -382,9 +488,89 @@ class Session:
         seconds = GOODBYE_TIMEOUT if timeout is None else self.connection.requests.seconds(timeout)
         self.locks.forget_all()
         try:
+            self._is_closing = True
+            if self._dialing is not None:
+                self._dialing.cancel()
             await self.connection.disconnect(seconds)
         finally:
+            with trio.CancelScope(shield=True):
+                await self.closed.wait()
             self.callback_tasks.cancel(but=trio.lowlevel.current_task())
+
+    # ---- connections ----
+
+    def _new_protocol(self) -> ClientProtocol:
+        """Return the protocol for a further connection."""
+        protocol = new_protocol(self.settings, self._traffic)
+        self._traffic = protocol.traffic
+        return protocol
+
+    def _adopt(self, dialed: DialedConnection[ClientProtocol]) -> None:
+        """Make a connection of what was dialed the current one."""
+        settings = self.settings
+        self.connection = Connection(
+            dialed.transport,
+            dialed.protocol,
+            self,
+            request_timeout=settings.request_timeout,
+            max_unsent=settings.max_unsent,
+            probe_after=settings.probe_after,
+            probe_every=settings.probe_every,
+            unresponsive_after=settings.unresponsive_after,
+        )
+        self._connected_at = trio.current_time()
+        for event in dialed.early:
+            if isinstance(event, ManagerNotice):
+                self.take_notice(event)
+        if self._persistent is not None:
+            self._persistent.resume(self.connection.requests)
+        self.requests: PersistentRequests | TaskRequests = self._persistent or self.connection.requests
+
+    async def _dial(self, credentials: Credentials, settings: Settings) -> DialedConnection[ClientProtocol]:
+        """Try to connect, until the Manager has answered a request."""
+        protocol = self._new_protocol()
+        return await dial(settings, credentials, protocol, confirm=protocol)
+
+    def _log_failure(self, error: Exception) -> None:
+        logger.info("%s cannot connect yet: %s", self.settings.name, error)
+
+    @trio.lowlevel.enable_ki_protection
+    async def _replace(self, policy: Reconnect, reason: ConnectionLost) -> None:
+        """Replace the connection, and run the new one until it ends.
+
+        Args:
+            policy: The policy of reconnection.
+            reason: The reason for the end of the last connection.
+        """
+        attempt = partial(self._dial, self.credentials.unattended())
+        self._outage.begin(self._connected_at)
+        error: ConnectionLost | None = None
+        with trio.CancelScope() as self._dialing:
+            if self._is_closing:
+                self._dialing.cancel()
+            try:
+                dialed = await dial_again(
+                    self.settings,
+                    policy,
+                    attempt,
+                    self._outage,
+                    reason=reason,
+                    on_failure=self._log_failure,
+                )
+            except ConnectionLost as failure:
+                error = failure
+        if self._dialing.cancelled_caught:
+            error = ConnectionLost(f"Disconnected from Manager[{self.settings.manager}]")
+        self._dialing = self._loss = None
+        if error is not None:
+            self._end(error)
+            return
+        self._adopt(dialed)
+        self.reconnections += 1
+        logger.warning("%s is connected again", self)
+        self.states.change("connected")
+        self.presence.connection_restored()
+        await self.connection.run()
 
     # ---- for the connection ----
 
@@ -404,7 +590,7 @@ class Session:
 
     def statistics(self) -> Statistics:
         """Return what the client has done so far; in any thread."""
-        return collect(self.connection.protocol, self.errors, self.mailboxes, 0)
+        return collect(self.connection.protocol, self.errors, self.mailboxes, self.reconnections)
 
     @trio.lowlevel.enable_ki_protection
     def take_notice(self, notice: ManagerNotice) -> None:
@@ -415,8 +601,8 @@ class Session:
 
     @property
     def is_reconnecting(self) -> bool:
-        """Whether lost links are restored."""
-        return False
+        """Whether lost connections and links are restored."""
+        return self.settings.reconnect is not None and not self.closed.is_set()
 
     def holds_lock(self, service: str) -> bool:
         """Return whether the client holds a lock on a Service."""
@@ -427,17 +613,41 @@ class Session:
         """Take the loss of a Service, before the links with it are lost."""
         self.locks.lose(service, reason)
 
+    @property
+    def _will_reconnect(self) -> bool:
+        """Whether a connection that ends is replaced."""
+        return self.settings.reconnect is not None and not self._is_closing and not self.portal.is_inherited
+
     @trio.lowlevel.enable_ki_protection
     def connection_ending(self, reason: ConnectionLost) -> None:
         """Cancel the bodies that hold locks, before a request in them raises."""
-        self.locks.lose_all(reason, is_final=True)
+        self.locks.lose_all(reason, is_final=not self._will_reconnect)
 
     @trio.lowlevel.enable_ki_protection
     def connection_ended(self, reason: ConnectionLost) -> None:
-        """End all notifications, and start the shutdown handler."""
+        """Prepare for a further connection, or end the session."""
+        if not self._will_reconnect:
+            self._end(reason)
+            return
+        logger.warning("%s; reconnecting", reason)
+        self._loss = reason
+        self.states.change("away", reason)
+        if self._persistent is not None:
+            self._persistent.pause(reason)
+        self.presence.connection_lost(reason)
+
+    def _end(self, reason: ConnectionLost) -> None:
+        """End everything: requests, notifications and callback tasks, after the shutdown handler."""
+        self.locks.lose_all(reason, is_final=True)
+        if self._persistent is not None:
+            self._persistent.end(reason)
         for link in self.links:
-            if link.lost is None:
-                link.end_notifications(ConnectionLost(str(reason)), log=not self.connection.is_disconnected)
+            if link.persistent is not None:
+                link.persistent.end(reason)
+            if link.lost is None or self.is_reconnecting:
+                link.end_notifications(copied(reason), log=not self._is_closing)
+        self._end_reason = reason
+        self.closed.set()
         handler = None if self.client is None else vars(self.client).get("shutdown_handler")
         if handler is not None:
 
@@ -445,19 +655,54 @@ class Session:
                 await callbacks.call(handler, (), {}, "the shutdown handler")
 
             self.callback_tasks.start_final(call_handler, GOODBYE_TIMEOUT)
+        self.states.change("closed", None if self._is_closing else reason, final_seconds=GOODBYE_TIMEOUT)
+
+    def persistent_requests(
+        self, owner: RequestsOwner, idempotent: Collection[str] = ()
+    ) -> PersistentRequests | None:
+        """Return the requests of a link or of the session that outlive connections; None: these do not."""
+        policy, timeout = self.settings.reconnect, self.settings.request_timeout
+        if policy is None:
+            return None
+        seconds = math.inf if timeout is None else timeout
+        return PersistentRequests(owner, seconds, idempotent=idempotent, waits=policy.while_away == "wait")
+
+    async def connected(self, attribute: str, timeout: float | None) -> tuple[TaskRequests, float | None]:
+        """Wait for a connection if the client reconnects.
+
+        Args:
+            attribute: Name of the attribute that is to be requested from the Manager, for errors.
+            timeout: Seconds to wait; None: the default.
+
+        Returns:
+            The requests over it, and the seconds that are left of the timeout.
+        """
+        if self._persistent is None:
+            return self.connection.requests, timeout
+        seconds = self.connection.requests.seconds(timeout)
+        deadline = math.inf if seconds == math.inf else trio.current_time() + seconds
+        requests = await self._persistent.wait(MANAGER, attribute, deadline, seconds)
+        return requests, seconds if seconds == math.inf else max(0.0, deadline - trio.current_time())
+
+    def service_refused(self, error: ServiceLost) -> None:
+        """Do nothing: the Manager refuses no requests to itself like those to a Service."""
 
     @trio.lowlevel.enable_ki_protection
     def lock_changed(self, service: str) -> None:
-        """See `HasConnection.lock_changed`."""
+        """Let requests to a Service raise while a lost lock on it has not been let go; see `Locks.lose`."""
+        for link in self.links:
+            if link.service_name == service:
+                link.route = self.locks.without_lock(service) or link.persistent or self.connection.requests
 
     # ---- links ----
 
     @trio.lowlevel.enable_ki_protection
-    async def link(self, service: str, timeout: float | None) -> LinkState:
+    async def link(self, service: str, timeout: float | None, idempotent: Collection[str] = ()) -> LinkState:
         """Link with a Service; see `Client.link`."""
         self.linked[service] += 1
+        connection = self.connection
         try:
-            answer = await self.connection.requests.request(
+            answer = await self.requests.request(
                 MANAGER,
                 "link",
                 (service,),
@@ -465,24 +710,38 @@ class Session:
                 linking=service,
                 kind=link_request(service, self.presence),
             )
-            link = LinkState(self, service, _service_identity(service, answer))
+            link = LinkState(self, service, _service_identity(service, answer), idempotent)
         except BaseException as error:
             if not self._release(service) and not isinstance(error, ManagerError):
                 # The Manager may have made the link all the same, and would keep the place occupied.
                 self.connection.requests.post("unlink", service)
             raise
         self.links.append(link)
+        if link.persistent is not None:
+            if self.connection is connection and connection.is_open:
+                link.persistent.resume(connection.requests)
+            else:  # the connection that has the link may have been replaced before this task was scheduled
+                link.lose(self._loss or ConnectionLost("The connection was lost"))
+                self.presence.ask_soon(service)
         return link
 
     @trio.lowlevel.enable_ki_protection
     async def unlink(self, link: LinkState, timeout: float | None) -> None:
         """Unlink from a Service; see `Client.unlink`."""
+        if link.persistent is not None and link.persistent.is_away:
+            self.forget(link)  # it is not made again
+            return
+        connection = self.connection
         self._unlinking[link] += 1
         try:
-            await self.connection.requests.request(MANAGER, "unlink", (link.service_name,), timeout=timeout)
+            await connection.requests.request(MANAGER, "unlink", (link.service_name,), timeout=timeout)
         except ManagerError:
-            if self._unlinking[link] == 1 and link in self.links:
+            is_restored = link.persistent is not None and link.lost is not None
+            if self._unlinking[link] == 1 and link in self.links and not is_restored:
                 raise  # else another task is unlinking it, or has done so
+        except ConnectionLost:
+            if link.persistent is None:
+                raise  # else the link has ended with the connection, and is not made again
         except (trio.Cancelled, KeyboardInterrupt, ReplyTimeout) as error:
             # The Manager may have unlinked, so the link is broken. In case it has not, ask it again.
             if getattr(error, "may_have_run", True) and not self.forget(link):
@@ -490,7 +749,8 @@ class Session:
             raise
         finally:
             self._unlinking -= Counter([link])
-        self.forget(link)
+        if not self.forget(link) and self.connection is not connection:
+            self.connection.requests.post("unlink", link.service_name)  # it may have been made again
 
     @trio.lowlevel.enable_ki_protection
     def forget(self, link: LinkState) -> bool:
@@ -545,10 +805,16 @@ def new_protocol(settings: Settings, traffic: Traffic | None = None) -> ClientPr
     )
 
 
+def copied(reason: ConnectionLost) -> ConnectionLost:
+    """Return an error of the same text and cause, to be raised elsewhere."""
+    error = ConnectionLost(str(reason))
+    error.__cause__ = reason.__cause__
+    return error
+
+
 @trio.lowlevel.enable_ki_protection
 async def open_session(settings: Settings) -> Session:
-    """Connect to a Manager; see `dial` for what it raises."""
-    credentials = settings.credentials()
-    protocol = new_protocol(settings)
-    dialed = await dial(settings, credentials, protocol)
-    return Session(settings, credentials, dialed.transport, protocol, dialed.seconds)
+    """Connect to a Manager; see `dial_first` for what it raises."""
+    session = Session(settings)
+    await session.open()
+    return session

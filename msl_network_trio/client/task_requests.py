@@ -138,6 +138,36 @@ class TaskRequests:
         return request.outcome()
 
     @trio.lowlevel.enable_ki_protection
+    async def send(
+        self, request: ParkedRequest, deadline: float, seconds: float, *, linking: str = ""
+    ) -> Any:
+        """Send a request and wait for its reply; see `request`.
+
+        Args:
+            request: The request.
+            deadline: Deadline by Trio's clock.
+            seconds: The timeout in seconds that the deadline was calculated from, for the error.
+            linking: See `request`.
+        """
+        try:
+            if linking:
+                self._protocol.note_link(request, linking)
+            if deadline == math.inf:
+                await self.exchange(request)
+            else:
+                with trio.move_on_at(deadline):
+                    await self.exchange(request)
+                if not request.settled:
+                    raise timed_out(request, seconds)
+        except ConnectionLost:
+            await trio.lowlevel.checkpoint()  # as in request()
+            raise
+        except BaseException:
+            self.abandon(request)
+            raise
+        return request.outcome()
+
+    @trio.lowlevel.enable_ki_protection
     async def exchange(self, request: ParkedRequest) -> None:
         """Queue a request when there is room for it, and park until it is settled or has a question."""
         await checkpoint_if_cancelled()  # also if its timeout is 0

@@ -5,23 +5,30 @@ Runs in the Trio thread.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import attrs
 import trio
 
-from msl_network_trio.dialing.connect_timer import ConnectTimer
+from msl_network_trio.dialing.connect_timer import ADMITTED, ConnectTimer
 from msl_network_trio.dialing.dialers import DIALERS
-from msl_network_trio.dialing.handshake import HandshakeProtocol, shake_hands
+from msl_network_trio.dialing.handshake import (
+    HandshakeProtocol,
+    PingProtocol,
+    confirm_admission,
+    shake_hands,
+)
 from msl_network_trio.dialing.prompts import Credentials
 from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.dialing.trust import Certificate
 from msl_network_trio.exceptions import ConnectTimeout
 from msl_network_trio.transport.base import Stream
 
+P = TypeVar("P", bound=HandshakeProtocol)
+
 
 @attrs.frozen
-class DialedConnection:
+class DialedConnection(Generic[P]):
     """A connection whose handshake is complete."""
 
     transport: Stream
@@ -32,10 +39,25 @@ class DialedConnection:
     early: list[Any]
     """The events received after the end of the handshake."""
 
+    protocol: P
+    """The protocol."""
+
 
 @trio.lowlevel.enable_ki_protection
-async def dial(settings: Settings, credentials: Credentials, protocol: HandshakeProtocol) -> DialedConnection:
+async def dial(
+    settings: Settings,
+    credentials: Credentials,
+    protocol: P,
+    *,
+    confirm: PingProtocol | None = None,
+) -> DialedConnection[P]:
     """Open a stream to the Manager and do the handshake.
+
+    Args:
+        settings: The arguments of `connect`.
+        credentials: Answers the Manager's questions.
+        protocol: A new protocol.
+        confirm: The protocol again, to wait for the answer to a request as well; see `confirm_admission`.
 
     Raises:
         ConnectTimeout: Not complete within the time limit.
@@ -50,7 +72,10 @@ async def dial(settings: Settings, credentials: Credentials, protocol: Handshake
             stream = await _open_stream(settings, credentials, timer)
             timer.phase = protocol.awaits
             early = await shake_hands(stream, protocol, credentials, timer)
-            return DialedConnection(stream, timer.seconds, early)
+            if confirm is not None:
+                timer.phase = ADMITTED
+                early += await confirm_admission(stream, confirm)
+            return DialedConnection(stream, timer.seconds, early, protocol)
     except BaseException:
         if stream is not None:
             stream.close()

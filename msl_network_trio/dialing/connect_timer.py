@@ -16,6 +16,7 @@ CONNECTED: Final = "the connection was made"
 CERTIFICATE_SHOWN: Final = "the Manager had shown its certificate"
 SECURED: Final = "the connection was made secure"
 WEBSOCKET_OPEN: Final = "the WebSocket was open"
+ADMITTED: Final = "the Manager had answered a request"
 
 
 class ConnectTimer:

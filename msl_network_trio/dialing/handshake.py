@@ -44,6 +44,17 @@ class HandshakeProtocol(Protocol):
         """Return the data to be sent."""
 
 
+class PingProtocol(HandshakeProtocol, Protocol):
+    """The part of a protocol that `confirm_admission` needs."""
+
+    def ping(self) -> None:
+        """Queue a request that every Manager answers and that changes nothing."""
+
+    @property
+    def has_open_ping(self) -> bool:
+        """Whether a ping has no answer yet."""
+
+
 async def shake_hands(
     stream: Stream, protocol: HandshakeProtocol, credentials: Credentials, timer: ConnectTimer
 ) -> list[Any]:
@@ -80,3 +91,35 @@ async def shake_hands(
             f"The connection to Manager[{protocol.manager}] was lost in the handshake: {error}"
         ) from error
     return early
+
+
+async def confirm_admission(stream: Stream, protocol: PingProtocol) -> list[Any]:
+    """Make a request after the handshake, and wait for its answer.
+
+    The protocol of MSL-Network does not acknowledge the identity: a Manager that refuses it, because of its
+    maximum of connections or since the name is taken, sends an error later and closes the connection.
+
+    Returns:
+        The events received until then.
+
+    Raises:
+        ConnectError: The Manager refused the peer, or the connection was lost.
+    """
+    early: list[Any] = []
+    protocol.ping()
+    try:
+        while True:
+            output = protocol.take()
+            if output:
+                await stream.send_all(output)
+            elif not protocol.has_open_ping:
+                return early
+            else:
+                data = await stream.receive()
+                if not data:
+                    raise protocol.receive_eof(stream.close_reason)
+                early += protocol.receive(data)
+                if protocol.broken is not None:
+                    raise protocol.broken
+    except ConnectionLost as error:
+        raise ConnectError(f"Manager[{protocol.manager}] did not admit this peer: {error}") from error

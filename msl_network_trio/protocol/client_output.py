@@ -135,6 +135,15 @@ class ClientOutput:
             self.check_open(request.service)
         self.outbox.add(request)
 
+    def ping(self) -> None:
+        """Queue a request that every Manager answers and that changes nothing, unless one is open."""
+        self._refusals.ping()
+
+    @property
+    def has_open_ping(self) -> bool:
+        """Whether a ping has no answer yet."""
+        return None in self._refusals.barriers
+
     def take(self) -> bytes:
         """Remove and return the next lines, see `Outbox.take`."""
         return self.outbox.take()

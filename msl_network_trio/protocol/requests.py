@@ -255,3 +255,20 @@ class RequestFactory:
         request = kind(service, attribute, uid)
         request.data = encode_request(service, attribute, args, kwargs, uid)
         return request
+
+    def renewed(self, kind: Callable[[str, str, str], R], request: Request, line: bytes) -> R:
+        """Make a request with a uid of its own for the line of another one.
+
+        Args:
+            kind: See `make`.
+            request: The request.
+            line: The `Line.data` that it was made with.
+        """
+        try:
+            uid = self._uids.take()
+        except IndexError:
+            uid = self._uids.more()
+        renewed = kind(request.service, request.attribute, uid)
+        end = len(request.uid) + len(b'"}\n')
+        renewed.data = line[:-end] + uid.encode() + b'"}\n'
+        return renewed

@@ -149,7 +149,9 @@ class ServiceSession:
             raise reason
         logger.info("%s", reason)
 
-    async def _serve(self, dialed: DialedConnection, started: Callable[[], object], workers: Workers) -> None:
+    async def _serve(
+        self, dialed: DialedConnection[ServiceProtocol], started: Callable[[], object], workers: Workers
+    ) -> None:
         """Serve over one connection after the other.
 
         Args:
@@ -164,7 +166,7 @@ class ServiceSession:
                 workers.nursery.start_soon(task)
             started()
 
-        following: DialedConnection | None = dialed
+        following: DialedConnection[ServiceProtocol] | None = dialed
         while following is not None:
             connection = self._connect(following, workers)
             await connection.run(
@@ -177,7 +179,7 @@ class ServiceSession:
                 return
             following = await self._dial_again(connection.reason)
 
-    def _connect(self, dialed: DialedConnection, workers: Workers) -> ServiceConnection:
+    def _connect(self, dialed: DialedConnection[ServiceProtocol], workers: Workers) -> ServiceConnection:
         """Make a connection the current one."""
         state, settings, protocol = self._state, self._settings, self._protocol
         assert protocol is not None
@@ -210,7 +212,7 @@ class ServiceSession:
 
     # ---- connecting ----
 
-    async def _dial_first(self) -> DialedConnection | None:
+    async def _dial_first(self) -> DialedConnection[ServiceProtocol] | None:
         """Make the first connection; return None if the Service was stopped.
 
         With reconnection it is tried repeatedly, within ``timeout``, so that Manager and Service can be
@@ -233,7 +235,7 @@ class ServiceSession:
             )
         return None
 
-    async def _dial_again(self, reason: ConnectionLost) -> DialedConnection | None:
+    async def _dial_again(self, reason: ConnectionLost) -> DialedConnection[ServiceProtocol] | None:
         """Make the next connection; return None if the Service was stopped, or has to end.
 
         Args:
@@ -260,7 +262,7 @@ class ServiceSession:
                 self._error = error
         return None
 
-    async def _dial(self, settings: Settings) -> DialedConnection:
+    async def _dial(self, settings: Settings) -> DialedConnection[ServiceProtocol]:
         """Make one try to connect.
 
         Args:

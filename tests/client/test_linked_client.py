@@ -27,7 +27,6 @@ from msl_network_trio import (
     LinkedClient,
     ManagerError,
     NetworkError,
-    ProtocolError,
     RemoteError,
     ReplyTimeout,
 )
@@ -52,7 +51,6 @@ class Manager:
         self.mute: set[str] = set()
         """Attributes whose requests are not answered."""
         self.asks_password = False
-        self.identity: object = "its own"
         self.peers: list[Peer] = []
 
     @property
@@ -96,8 +94,6 @@ class Manager:
     def answer(self, peer: Peer, attribute: str, line: dict[str, Any]) -> None:
         uid, args, kwargs = line["uid"], line["args"], line["kwargs"]
         match line["service"], attribute:
-            case "Manager", "identity" if self.identity != "its own":
-                peer.reply(uid, self.identity)
             case "Manager", "identity":
                 here = {"clients": {}, "services": self.services, "language": "Python 3.11.7", "os": "Linux"}
                 peer.reply(uid, {"hostname": "vm", "port": 1875, "attributes": {}, **here})
@@ -147,7 +143,7 @@ async def test_awaited_it_is_open_until_it_is_disconnected(manager: Manager):
     assert client.is_connected()
     await client.disconnect()
     assert not client.is_connected()
-    assert manager.requests() == ["identity", "link", "add", "__disconnect__"]
+    assert manager.requests() == ["link", "add", "__disconnect__"]
 
 
 async def test_entered_it_disconnects_at_the_end_of_the_scope(manager: Manager):
@@ -157,7 +153,7 @@ async def test_entered_it_disconnects_at_the_end_of_the_scope(manager: Manager):
     assert not client.is_connected()
     assert repr(client) == UNLINKED.format("LinkedClient")
     assert (client.client, client.link) == (None, None)
-    assert manager.requests() == ["identity", "link", "add", "__disconnect__"]
+    assert manager.requests() == ["link", "add", "__disconnect__"]
 
 
 async def test_entering_and_awaiting_give_the_object_that_was_made(manager: Manager):
@@ -200,7 +196,7 @@ async def test_a_nursery_can_start_it(network: Network, manager: Manager):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(LinkedClient, "Echo")
         nursery.start_soon(partial(LinkedClient, "Echo", name="Second"))
-    assert [manager.requests(number) for number in (0, 1)] == [["identity", "link"]] * 2
+    assert [manager.requests(number) for number in (0, 1)] == [["link"]] * 2
     assert {manager.client_identity(number)["name"] for number in (0, 1)} == {"LinkedClient", "Second"}
     for ours, _ in network.opened:
         ours.close()
@@ -224,7 +220,7 @@ def test_it_is_what_trio_can_run(monkeypatch: pytest.MonkeyPatch):
     client = trio.run(LinkedClient, "Echo")
     assert isinstance(client, LinkedClient)
     assert not client.is_connected()
-    assert manager.requests() == ["identity", "link", "__disconnect__"]
+    assert manager.requests() == ["link", "__disconnect__"]
 
 
 def test_it_is_a_coroutine_that_can_be_given_up():
@@ -359,7 +355,7 @@ async def test_a_subclass_has_attributes_properties_and_methods_of_its_own(manag
     assert (one.history, ten.history) == ([2], [11, 21])
     with pytest.raises(LinkBroken, match=BROKEN.format("add")):
         await one.add_offset(1)
-    assert manager.requests() == ["identity", "link", "add", "__disconnect__"]
+    assert manager.requests() == ["link", "add", "__disconnect__"]
 
 
 async def test_an_attrs_class_can_derive_from_it(manager: Manager):
@@ -423,7 +419,7 @@ async def test_probing_and_copying_does_not_call_the_service(manager: Manager):
     half_built = LinkedClient.__new__(LinkedClient)
     assert not hasattr(half_built, "anything")
     assert not hasattr(half_built, "send")
-    assert manager.requests() == ["identity", "link", "__disconnect__"]
+    assert manager.requests() == ["link", "__disconnect__"]
 
 
 # ---- an overridden disconnect ----
@@ -470,7 +466,7 @@ async def test_an_overridden_disconnect_can_be_called_after_awaiting(manager: Ma
     await client.disconnect()
     assert client.calls == 1
     assert not client.is_connected()
-    assert manager.requests() == ["identity", "link", "last_words", "__disconnect__"]
+    assert manager.requests() == ["link", "last_words", "__disconnect__"]
 
 
 async def test_an_overridden_disconnect_has_its_last_words_also_if_the_body_is_cancelled(
@@ -832,8 +828,8 @@ async def test_it_waits_for_its_service(manager: Manager, nursery, autojump_cloc
 
     nursery.start_soon(appear)
     _, took = await opened(way, "Late", timeout=timeout)
-    assert took == pytest.approx(after, abs=0.2)
-    assert manager.requests().count("link") == 1
+    assert after <= took < after + 1.01  # the longest delay between two requests
+    assert manager.requests().count("link") <= after + 5
 
 
 @WAYS
@@ -848,7 +844,6 @@ async def test_a_service_that_does_not_come_in_time_is_a_timeout(
     assert isinstance(caught.value, ConnectTimeout)
     assert isinstance(caught.value, NetworkError)
     network.assert_all_closed()
-    assert "link" not in manager.requests()
     assert manager.requests()[-1] == "__disconnect__"
 
 
@@ -877,11 +872,11 @@ async def test_the_time_in_which_a_person_is_asked_does_not_count(
     manager.asks_password = True
     nursery.start_soon(appear)
     _, took = await opened(way, "Late", timeout=10, prompts=SlowPerson())
-    assert took == pytest.approx(33, abs=0.2)
+    assert 33 <= took < 34.01
 
 
 @WAYS
-@pytest.mark.parametrize("attribute", ["identity", "link"])
+@pytest.mark.parametrize("attribute", ["link"])
 async def test_a_manager_that_does_not_answer_is_a_timeout_too(
     network, manager: Manager, autojump_clock, way, attribute
 ):
@@ -894,22 +889,11 @@ async def test_a_manager_that_does_not_answer_is_a_timeout_too(
 
 
 @WAYS
-@pytest.mark.parametrize("answer", [None, [], {}, {"services": None}], ids=repr)
-async def test_an_answer_that_is_no_identity_of_a_manager_is_a_protocol_error(
-    network, manager: Manager, autojump_clock, way, answer
-):
-    manager.identity = answer
-    with pytest.raises(ProtocolError):
-        await opened(way, "Echo")
-    network.assert_all_closed()
-
-
-@WAYS
 async def test_a_service_that_goes_between_two_questions_is_waited_for(manager: Manager, autojump_clock, way):
     manager.refusals = ["KeyError: \"the 'Echo' service does not exist\""]
     _, took = await opened(way, "Echo")
     assert 0 < took < 1
-    assert manager.requests()[:4] == ["identity", "link", "identity", "link"]
+    assert manager.requests()[:2] == ["link", "link"]
 
 
 @WAYS
@@ -924,7 +908,7 @@ async def test_a_link_that_is_refused_raises_at_once_and_disconnects(
     assert caught.value.type_name == "PermissionError"
     assert trio.current_time() == before
     network.assert_all_closed()
-    assert manager.requests() == ["identity", "link", "__disconnect__"]
+    assert manager.requests() == ["link", "__disconnect__"]
 
 
 @WAYS
@@ -942,7 +926,7 @@ async def test_a_connection_that_is_lost_while_waiting_says_so(
 
 
 @WAYS
-@pytest.mark.parametrize("mute", [set(), {"identity"}, {"link"}], ids=["waiting", "identity", "link"])
+@pytest.mark.parametrize("mute", [set(), {"link"}], ids=["waiting", "link"])
 async def test_cancelled_while_waiting_it_leaves_nothing_open(
     network, manager, autojump_clock, way, mute: set[str]
 ):
@@ -1091,7 +1075,7 @@ async def test_a_broken_link_says_what_cannot_be_accessed(manager: Manager):
             with pytest.raises(LinkBroken, match=BROKEN.format(name)):
                 await call()
         assert (await client.identities())["port"] == 1875
-    assert manager.requests() == ["identity", "link", "unlink", "identity", "__disconnect__"]
+    assert manager.requests() == ["link", "unlink", "identity", "__disconnect__"]
 
 
 async def test_after_disconnecting_the_client_says_so(manager: Manager):
@@ -1203,7 +1187,7 @@ async def test_a_call_is_a_real_coroutine_that_can_be_given_up(manager: Manager)
         call = client.request("add", (1, 2))
         assert inspect.iscoroutine(call)
         call.close()
-    assert manager.requests() == ["identity", "link", "__disconnect__"]
+    assert manager.requests() == ["link", "__disconnect__"]
 
 
 async def test_shutdown_service_breaks_the_link_and_gives_what_the_service_says(manager: Manager):
@@ -1214,7 +1198,7 @@ async def test_shutdown_service_breaks_the_link_and_gives_what_the_service_says(
         assert repr(client) == UNLINKED.format("LinkedClient")
         with pytest.raises(LinkBroken, match=BROKEN.format("add")):
             client.add
-    assert manager.requests() == ["identity", "link", "shutdown_service", "__disconnect__"]
+    assert manager.requests() == ["link", "shutdown_service", "__disconnect__"]
 
 
 async def test_a_shutdown_service_that_fails_keeps_the_link(manager: Manager, autojump_clock):

@@ -11,6 +11,7 @@ import trio
 
 from msl_network_trio import ConnectionLost, LinkBroken, connect
 from msl_network_trio.client.end_reason import EndReason
+from msl_network_trio.client.link import link_state
 from tests.client.peer import Network, served
 
 
@@ -29,18 +30,18 @@ class Requests:
         return "started"
 
 
-async def test_methods_ask_the_session_for_the_current_connection_at_each_call(network: Network):
+async def test_methods_ask_the_link_for_its_route_at_each_call(network: Network):
     async with served(network), connect() as client, client.link("Echo") as link:
-        session, add = client._session, link.add
+        state, add = link_state(link), link.add
         assert await add(1, 2) == 3
-        other, first = Requests(), session.connection
-        session.connection = SimpleNamespace(requests=other)
+        other, first = Requests(), state.route
+        state.route = other
         try:
             assert await add(3, 4) == "of the other connection"
             assert add(5, 6, asynchronous=True) == "started"
             assert await link.request("add", (7, 8)) == "of the other connection"
         finally:
-            session.connection = first
+            state.route = first
         assert other.made == [("Echo", "add", (3, 4)), ("Echo", "add", (5, 6)), ("Echo", "add", (7, 8))]
         assert await add(1, 2) == 3
 

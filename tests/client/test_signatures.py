@@ -328,7 +328,12 @@ IDENTITY = {
 
 @pytest.fixture
 def link() -> Link:
-    session = SimpleNamespace(mailboxes=Mailboxes(), settings=SimpleNamespace(manager="localhost:1875"))
+    session = SimpleNamespace(
+        connection=SimpleNamespace(requests=None),
+        mailboxes=Mailboxes(),
+        persistent_requests=lambda *_: None,
+        settings=SimpleNamespace(manager="localhost:1875"),
+    )
     return Link(LinkState(session, "Echo", IDENTITY))  # type: ignore[arg-type]
 
 

@@ -659,6 +659,7 @@ def test_a_port_may_be_text_as_in_a_configuration_file():
 def test_connect_and_its_settings_have_the_same_arguments_and_defaults():
     parameters = inspect.signature(connect).parameters
     fields = {field.name: field.default for field in attrs.fields(Settings)}
+    fields["reconnect"] = bool(fields["reconnect"])  # the argument may be a bool, which becomes a policy
     assert {name: parameter.default for name, parameter in parameters.items()} == fields
 
 

@@ -125,7 +125,7 @@ class FakeManager:
         """Questions to ask before that for the identity: (kind, about)."""
         self.answers: dict[str, Callable[[Session, dict[str, Any]], Any]] = {
             "identity": lambda session, line: self.registry(),
-            "link": lambda session, line: ECHO,
+            "link": self._link,
             "unlink": lambda session, line: True,
             "acquire_lock": lambda session, line: ["Client[vm:1]"],
             "release_lock": lambda session, line: [],
@@ -141,6 +141,13 @@ class FakeManager:
         self.port = self._listener.getsockname()[1]
         self._all: list[Session] = []
         threading.Thread(target=self._accept, daemon=True).start()
+
+    @staticmethod
+    def _link(session: Session, line: dict[str, Any]) -> Any:
+        if line["args"] != ["Nope"]:
+            return ECHO
+        session.fail(line, "KeyError: \"the 'Nope' service does not exist\"")
+        return NOTHING
 
     def registry(self) -> dict[str, Any]:
         services = {"Echo": ECHO}
