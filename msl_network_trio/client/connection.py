@@ -162,11 +162,6 @@ class Connection:
         reason = self._reason
         return reason.error is None and reason.write_error is None and self.protocol.lost is None
 
-    @property
-    def is_disconnected(self) -> bool:
-        """Whether the user has disconnected, and nothing else has ended the connection."""
-        return self._reason.is_disconnected
-
     @trio.lowlevel.enable_ki_protection
     async def disconnect(self, seconds: float) -> None:
         """Send the goodbye, wait until the Manager closes the connection, and close it in any case.

@@ -16,16 +16,14 @@ class EndReason:
 
     Attributes:
         error: The reason; None while there is none.
-        is_disconnected: Whether the user has disconnected before there was another reason.
         write_error: Error of the first failure to write; None while there is none.
     """
 
-    __slots__ = ("_manager", "error", "is_disconnected", "write_error")
+    __slots__ = ("_manager", "error", "write_error")
 
     def __init__(self, manager: str) -> None:
         self._manager = manager
         self.error: ConnectionLost | None = None
-        self.is_disconnected = False
         self.write_error: ConnectionLost | None = None
 
     def set(self, error: NetworkError) -> None:
@@ -51,7 +49,6 @@ class EndReason:
 
     def set_disconnected(self) -> None:
         """Set the disconnection by the user as the reason."""
-        self.is_disconnected = self.error is None
         self.set(self._disconnected())
 
     def final(self) -> ConnectionLost:
