@@ -297,8 +297,9 @@ class _Direction:
             await self._send(unit.data)
             return
         fault = self._fault
-        if fault.kind in ("drop", "duplicate") and not unit.text:
-            self._left = 1  # the next line
+        if fault.kind in ("drop", "duplicate") and not (unit.tokens or unit.numbers):
+            # The next line: what is right after the loss of an answer to `link`, say, cannot be told.
+            self._left = 1
             await self._send(unit.data)
             return
         self._advance()

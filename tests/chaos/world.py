@@ -189,7 +189,7 @@ class World:
         service.starts += 1
         start = self.arguments(timeout=None if self.services_reconnect else 5)
         if self.services_reconnect:
-            start |= {"reconnect": True}
+            start |= {"reconnect": True, "heartbeat": 2}
         settings = {
             "service": {"name": service.name, **({"max_workers": 1} if service.name in SINGLE else {})},
             "start": start,
