@@ -13,7 +13,7 @@ from typing import Any
 
 import trio
 
-from msl_network_trio import Client, Link, LockLost, NetworkError, RemoteError, connect
+from msl_network_trio import Client, Link, LockLost, NetworkError, RemoteError, acquire_locks, connect
 from msl_network_trio.sync import connect as connect_blocking
 from tests.chaos.load import LINK_TIMEOUT, Member, arguments
 from tests.chaos.oracle import Oracle, Request
@@ -73,17 +73,27 @@ class AsyncLocker(Locker):
 
     async def _use(self, client: Client) -> None:
         try:
-            async with client.link(BENCH, timeout=LINK_TIMEOUT) as link:
-                async with link.acquire_lock(timeout=LINK_TIMEOUT):
-                    holder = self.new_holder()
-                    for _ in range(REQUESTS):
-                        await trio.sleep(self.draw.uniform(0, 0.05))
-                        await self._ask(link, holder)
-                self.oracle.counts["scopes of locks that were complete"] += 1
+            if self.draw.random() < 0.5:
+                async with acquire_locks((client, BENCH), timeout=3 * LINK_TIMEOUT) as (link,):
+                    await self._hold(link)
+            else:
+                async with (
+                    client.link(BENCH, timeout=LINK_TIMEOUT) as link,
+                    link.acquire_lock(timeout=LINK_TIMEOUT),
+                ):
+                    await self._hold(link)
+            self.oracle.counts["scopes of locks that were complete"] += 1
         except RemoteError:
             self.oracle.counts["locks refused"] += 1
         except NetworkError as error:
             self.count(error)
+
+    async def _hold(self, link: Link) -> None:
+        """Make some requests while the lock is held."""
+        holder = self.new_holder()
+        for _ in range(REQUESTS):
+            await trio.sleep(self.draw.uniform(0, 0.05))
+            await self._ask(link, holder)
 
     async def _ask(self, link: Link, holder: str) -> None:
         request = self.new_guarded()
