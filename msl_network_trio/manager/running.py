@@ -128,7 +128,8 @@ def run_services(*services: Service, **kwargs: Any) -> None:
     Args:
         services: The Services, not started.
         kwargs: Keyword arguments of `run_forever` and of `Service.start`; others are ignored.
-            ``auth_password`` and ``password_manager`` are the same.
+            ``auth_password`` and ``password_manager`` are the same. ``reconnect`` is always False: the
+            Manager of this program does not return.
 
     Raises:
         TypeError: One of the services is no Service.
@@ -209,8 +210,14 @@ async def _main(
             nursery.start_soon(_end_with_manager, manager, nursery.cancel_scope)
             signals.on_stop(partial(_stop, services, nursery.cancel_scope))
             if services:
-                # Only the Manager's own certificate is trusted; its names do not matter.
-                kwargs = {"assert_hostname": False, **service_kwargs, **manager.connect_kwargs()}
+                # Only the Manager's own certificate is trusted; its names do not matter. The Manager of this
+                # program does not return, so Services that wait for it would never end.
+                kwargs = {
+                    "assert_hostname": False,
+                    **service_kwargs,
+                    **manager.connect_kwargs(),
+                    "reconnect": False,
+                }
                 hide_secrets(kwargs)
                 failure = await _run_services(services, kwargs)
                 nursery.cancel_scope.cancel()

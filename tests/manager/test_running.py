@@ -45,6 +45,12 @@ def runs(monkeypatch):
     return noted
 
 
+def test_services_do_not_wait_for_the_manager_of_their_program(runs):
+    run_services(Adder(), port=0, disable_tls=True, reconnect=True)
+    [(_, kwargs)] = runs
+    assert kwargs["reconnect"] is False
+
+
 @pytest.mark.parametrize("thing", [Adder, "Adder", None])
 def test_what_is_no_service_is_refused(thing):
     with pytest.raises(TypeError, match="All services must be of type"):
@@ -93,6 +99,7 @@ def test_services_get_their_arguments_and_the_way_to_the_manager(runs):
         "password_manager": Hidden("abc"),
         "timeout": 3,
         "assert_hostname": False,
+        "reconnect": False,
     }
 
 
