@@ -252,11 +252,13 @@ class ServiceConnection:
         if interval is None:
             return
         with self._checking:
-            silent, credit = 0, reader.credit
+            silent, seen = 0, (reader.credit, reader.progress)
             while True:
                 await trio.sleep(interval / _HEARTBEAT_CHECKS)
-                # Whatever is received changes it; a counter would cost something for each request.
-                silent, credit = (silent + 1 if reader.credit == credit else 0), reader.credit
+                # Whatever is received changes the credit; a counter would cost something for each request.
+                before, seen = seen, (reader.credit, reader.progress)
+                # An answer to the heartbeat would not be read while methods are waited for.
+                silent = 0 if seen != before or reader.waits_for_methods else silent + 1
                 if silent == _HEARTBEAT_CHECKS:
                     self._send_queue.add(self._protocol.ping())
                     self._send_queue.flush()

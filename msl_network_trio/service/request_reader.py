@@ -53,6 +53,9 @@ class RequestReader:
         protocol: The protocol of the connection.
         lease: The read lease.
         credit: Bytes that may be received before `wait_for_room` has to count again what is held.
+        is_paused: Whether reading is paused in `wait_for_room`.
+        progress: Number of times that `wait_for_room` has found less data in the send queue: while reading
+            is paused, the sign that the Manager accepts data.
     """
 
     def __init__(
@@ -71,6 +74,9 @@ class RequestReader:
         self.transport = transport
         self.protocol = protocol
         self.credit = 0
+        self.is_paused = False
+        self.progress = 0
+        self._unsent_before = 0
         self._service = service
         self._send_queue = send_queue
         self._profiles = profiles
@@ -112,7 +118,25 @@ class RequestReader:
     async def wait_for_room(self) -> None:
         """Wait while the requests and replies that are held exceed the limit."""
         if self._is_congested():
-            await self._send_queue.wait_until(lambda: not self._is_congested())
+            self.is_paused = True
+            self._unsent_before = self._send_queue.unsent
+            try:
+                await self._send_queue.wait_until(self._has_room)
+            finally:
+                self.is_paused = False
+
+    def _has_room(self) -> bool:
+        unsent = self._send_queue.unsent
+        if unsent < self._unsent_before:
+            self.progress += 1
+        self._unsent_before = unsent
+        # A queue that is closed makes no room any more, as when the connection is lost.
+        return self._send_queue.closed or not self._is_congested()
+
+    @property
+    def waits_for_methods(self) -> bool:
+        """Whether reading is paused until requests in progress are finished, and not by the Manager."""
+        return self.is_paused and not self._send_queue.is_full
 
     def _is_congested(self) -> bool:
         if self._send_queue.is_full:

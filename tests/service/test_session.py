@@ -500,3 +500,60 @@ async def test_requests_are_a_sign_of_life(autojump_clock):
 async def test_a_heartbeat_is_a_positive_number(value):
     with pytest.raises((TypeError, ValueError), match="heartbeat"):
         await Instrument().run(heartbeat=value)
+
+
+async def test_a_manager_that_is_not_read_while_methods_run_is_not_silent(autojump_clock, caplog):
+    service, peer = Instrument(), Peer.over("memory")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(service.run, transport=peer.dial, max_unsent=100))
+        await peer.shake_hands()
+        for _ in range(3):
+            await peer.request("wait")
+        await trio.sleep(1000)
+        connection = state_of(service).connection
+        assert connection is not None
+        assert connection._dispatcher.reader.is_paused
+        service.open.set()
+        for _ in range(3):
+            assert (await peer.answer())["result"] == "waited"
+        peer.transport.close()
+        nursery.cancel_scope.cancel()
+    assert caplog.text == ""
+
+
+async def test_a_manager_that_accepts_nothing_is_silent(autojump_clock):
+    class Echo(Instrument):
+        async def echo(self, x: str) -> str:
+            return x
+
+    peer = Peer.over("memory", 100)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(Echo().run, transport=peer.dial, max_unsent=100))
+            await peer.shake_hands()
+            await peer.request("echo", "x" * 1000)
+            await trio.sleep(1000)
+    assert caught.group_contains(ConnectionLost, match="has sent nothing")
+    peer.transport.close()
+
+
+async def test_a_reader_that_waits_for_room_ends_with_its_connection(network):
+    service = Instrument()
+    async with running(network, service, max_unsent=1000):
+        for _ in range(2):
+            connection = state_of(service).connection
+            assert connection is not None
+            reader = connection._dispatcher.reader
+            with connection._send_queue._mutex:
+                connection._send_queue.unsent += 100_000  # as if the Manager read nothing
+            async with connect(transport=network.dial) as client:
+                link = await client.link("Instrument")
+                link.plain("x" * 500, asynchronous=True)
+                while not reader.is_paused:
+                    await trio.sleep(0.001)
+                connection._fail(ConnectionLost("given up, as by the heartbeat"))
+                connection._over.set()
+                while reader.is_paused:
+                    await trio.sleep(0.001)
+            while state_of(service).connection in (None, connection):
+                await trio.sleep(0.001)
