@@ -11,7 +11,7 @@ import trio
 
 from msl_network_trio import arguments
 from msl_network_trio.client.awaitable_context import AwaitableContext
-from msl_network_trio.client.locks import LockScope
+from msl_network_trio.client.locks import Grant, LockScope
 from msl_network_trio.client.session import LinkState
 from msl_network_trio.exceptions import LockLost
 
@@ -28,20 +28,24 @@ class LockContext(AwaitableContext[list[str]]):
 
     @trio.lowlevel.enable_ki_protection
     async def _open(self) -> list[str]:
-        locks = self._link.require_session("acquire_lock").locks
-        grant = await locks.acquire(self._link.service_name, self._shared, self._timeout, self._wait)
-        return grant.names
+        return (await self._acquire()).names
 
     @trio.lowlevel.enable_ki_protection
     async def _enter(self) -> list[str]:
-        # Kept for the end of the scope, when the link may be broken.
-        self._locks = self._link.require_session("acquire_lock").locks
-        grant = await self._locks.acquire(self._link.service_name, self._shared, self._timeout, self._wait)
+        grant = await self._acquire()
         self._held = grant.held
         self._scope = scope = LockScope()
         grant.held.scopes.add(scope)  # no checkpoint since the grant
         scope.cancel_scope.__enter__()
         return grant.names
+
+    async def _acquire(self) -> Grant:
+        link = self._link
+        session = link.require_session("acquire_lock")
+        self._locks = session.locks  # kept for the end of the scope, when the link may be broken
+        return await self._locks.acquire(
+            link.service_name, self._shared, self._timeout, self._wait, link.lock_requests(session)
+        )
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(

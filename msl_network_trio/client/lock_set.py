@@ -116,8 +116,10 @@ class LockSet:
         """Acquire everything once; return the reason why it has failed for now, None if it has not."""
         try:
             for session, service in self._wanted:
-                self.links.append(await session.link(service, None))
-                self._grants.append(await session.locks.acquire(service, self._shared, None, False))
+                link = await session.link(service, None)
+                self.links.append(link)
+                requests = link.lock_requests(session)
+                self._grants.append(await session.locks.acquire(service, self._shared, None, False, requests))
             if (lost := self.lost) is not None:
                 raise lost.error()
         except ManagerError as error:

@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 import trio
 
 from msl_network_trio.client.connection import Connection
+from msl_network_trio.client.persistent_requests import Requests
 from msl_network_trio.client.presence import Presence
 from msl_network_trio.client.without_lock import WithoutLock
 from msl_network_trio.constants import MANAGER
@@ -34,6 +35,10 @@ class LockOwner(Protocol):
 
     connection: Connection
     presence: Presence
+
+    @property
+    def requests(self) -> Requests:
+        """Makes the requests to the Manager."""
 
     def lock_changed(self, service: str) -> None:
         """Set what requests to a Service go to anew, since `Locks.without_lock` has changed."""
@@ -154,11 +159,20 @@ class Locks:
         return service in self._held
 
     @trio.lowlevel.enable_ki_protection
-    async def acquire(self, service: str, shared: bool, timeout: float | None, wait: bool) -> Grant:
+    async def acquire(
+        self, service: str, shared: bool, timeout: float | None, wait: bool, requests: Requests
+    ) -> Grant:
         """Acquire a lock; see `Link.acquire_lock`.
 
         There is no checkpoint between the grant and the return, so a caller that adds its scope at once
         cannot miss a loss.
+
+        Args:
+            service: Name of the Service.
+            shared: Whether to acquire a shared lock.
+            timeout: Seconds to wait.
+            wait: Whether to try again after a refusal.
+            requests: Makes the request, once the client is linked.
 
         Raises:
             LockLost: It was granted, and lost directly afterwards.
@@ -171,7 +185,7 @@ class Locks:
             while True:
                 is_asked = True
                 try:
-                    return await self._request(service, shared, timeout)
+                    return await self._request(service, shared, timeout, requests)
                 except ManagerError as error:
                     if not wait or "cannot acquire an exclusive lock" not in error.message:
                         raise
@@ -190,9 +204,11 @@ class Locks:
     @trio.lowlevel.enable_ki_protection
     async def release(self, service: str, timeout: float | None) -> list[str]:
         """Release a lock at once, also for scopes that hold it; see `Link.release_lock`."""
-        self._forget_lost(service)
+        if self._forget_lost(service) and not self._owner.connection.is_open:
+            await trio.lowlevel.checkpoint()
+            return []  # the Manager has released it
         try:
-            names: list[str] = await self._owner.connection.requests.request(
+            names: list[str] = await self._owner.requests.request(
                 MANAGER, "release_lock", (service,), timeout=timeout
             )
         except (trio.Cancelled, KeyboardInterrupt, ReplyTimeout) as error:
@@ -289,11 +305,11 @@ class Locks:
     # ---- inside ----
 
     @trio.lowlevel.enable_ki_protection
-    async def _request(self, service: str, shared: bool, timeout: float | None) -> Grant:
+    async def _request(self, service: str, shared: bool, timeout: float | None, requests: Requests) -> Grant:
         attempt = _Attempt(service)
         self._attempts.append(attempt)
         try:
-            names: list[str] = await self._owner.connection.requests.request(
+            names: list[str] = await requests.request(
                 MANAGER, "acquire_lock", (service,), {"shared": shared}, timeout
             )
             if attempt.lost is not None and attempt.lost_connection is self._owner.connection:
@@ -317,7 +333,9 @@ class Locks:
         """Return whether the client holds a lock on a Service, or requests one."""
         return service in self._held or any(attempt.service == service for attempt in self._attempts)
 
-    def _forget_lost(self, service: str) -> None:
-        """Accept requests to a Service again whose lock was lost."""
-        if self._lost.pop(service, None) is not None:
-            self._owner.lock_changed(service)
+    def _forget_lost(self, service: str) -> bool:
+        """Accept requests to a Service again if its lock was lost, and return whether it was."""
+        if self._lost.pop(service, None) is None:
+            return False
+        self._owner.lock_changed(service)
+        return True

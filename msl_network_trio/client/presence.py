@@ -72,7 +72,7 @@ class WatchedLink(Protocol):
     def lose(self, reason: NetworkError) -> None:
         """Note that the client is not linked any more."""
 
-    def suspend(self, reason: NetworkError) -> None:
+    def suspend(self, reason: ServiceLost) -> None:
         """Note that the client is not linked for a while."""
 
     def restore(self, identity: Mapping[str, Any]) -> None:

@@ -255,11 +255,15 @@ class LinkState:
             self.streams.clear()  # those of another link with the next instance are not for them
 
     @trio.lowlevel.enable_ki_protection
-    def suspend(self, reason: NetworkError) -> None:
+    def suspend(self, reason: ServiceLost) -> None:
         """Note that the client is not linked for a while; notifications go on after `restore`."""
         self.lost = reason
-        if self.persistent is not None and isinstance(reason, Unanswered):
+        if self.persistent is not None:
             self.persistent.pause(reason)
+
+    def lock_requests(self, session: Session) -> Requests:
+        """Return what makes requests for a lock: a client that reconnects waits until it is linked."""
+        return self.persistent or session.connection.requests
 
     @trio.lowlevel.enable_ki_protection
     def restore(self, identity: Mapping[str, Any]) -> None:
@@ -717,6 +721,7 @@ class Session:
                 self.connection.requests.post("unlink", service)
             raise
         self.links.append(link)
+        self.lock_changed(service)  # a lock on it may have been lost over another link
         if link.persistent is not None:
             if self.connection is connection and connection.is_open:
                 link.persistent.resume(connection.requests)

@@ -194,9 +194,9 @@ class Link(ServiceProperties, MethodCache):
 
         async def acquire() -> Lock:
             session = self._link.require_session("acquire_lock")
-            return Lock(
-                await session.locks.acquire(self.service_name, shared, timeout, wait), session.locks, self
-            )
+            requests = self._link.lock_requests(session)
+            grant = await session.locks.acquire(self.service_name, shared, timeout, wait, requests)
+            return Lock(grant, session.locks, self)
 
         return self._portal.open(named("Link.acquire_lock", acquire), Lock.leave)
 

@@ -378,6 +378,7 @@ class Owner:
 
     def __init__(self, before_return) -> None:
         self.connection = self.requests = self.presence = self
+        self.is_open = True
         self.before_return = before_return
         self.posted: list[tuple[str, ...]] = []
         self.changed: list[str] = []
@@ -405,7 +406,7 @@ async def test_a_lock_that_is_lost_behind_its_grant_is_not_given_out():
     owner = Owner(lambda: locks.lose("Echo", ServiceLost("gone")))
     locks = Locks(owner)
     with pytest.raises(LockLost, match="was lost: gone"):
-        await locks.acquire("Echo", False, None, False)
+        await locks.acquire("Echo", False, None, False, owner)
     assert not locks.is_held("Echo")
     assert owner.posted == [("release_lock", "Echo")]
 
@@ -417,7 +418,7 @@ async def test_a_loss_of_an_earlier_connection_does_not_concern_a_lock_that_is_g
 
     owner = Owner(lose_and_reconnect)
     locks = Locks(owner)
-    await locks.acquire("Echo", False, None, False)
+    await locks.acquire("Echo", False, None, False, owner)
     assert locks.is_held("Echo")
     assert owner.posted == []
 
@@ -425,7 +426,7 @@ async def test_a_loss_of_an_earlier_connection_does_not_concern_a_lock_that_is_g
 async def test_requests_are_refused_until_the_holders_without_a_scope_have_let_go():
     owner = Owner(lambda: None)
     locks = Locks(owner)
-    grants = [await locks.acquire("Echo", False, None, False) for _ in range(3)]
+    grants = [await locks.acquire("Echo", False, None, False, owner) for _ in range(3)]
     scope = LockScope()
     grants[2].held.scopes.add(scope)
     locks.lose("Echo", ServiceLost("gone"))
@@ -447,11 +448,11 @@ async def test_requests_are_refused_until_the_holders_without_a_scope_have_let_g
 async def test_a_lost_lock_is_let_go_of_when_it_is_acquired_or_released(let_go):
     owner = Owner(lambda: None)
     locks = Locks(owner)
-    lost = await locks.acquire("Echo", False, None, False)
+    lost = await locks.acquire("Echo", False, None, False, owner)
     locks.lose("Echo", ServiceLost("gone"))
     assert locks.without_lock("Echo") is not None
     if let_go == "acquire":
-        await locks.acquire("Echo", False, None, False)
+        await locks.acquire("Echo", False, None, False, owner)
         # The end of a block that had the lock before releases no other lock.
         assert not locks.remove(lost.held)
         assert locks.is_held("Echo")
@@ -466,9 +467,9 @@ async def test_a_lost_lock_is_let_go_of_when_it_is_acquired_or_released(let_go):
 async def test_after_the_final_end_of_the_connection_no_request_is_refused_for_a_lock():
     owner = Owner(lambda: None)
     locks = Locks(owner)
-    await locks.acquire("Echo", False, None, False)
+    await locks.acquire("Echo", False, None, False, owner)
     locks.lose_all(ConnectionLost("away"))
-    await locks.acquire("Other", False, None, False)
+    await locks.acquire("Other", False, None, False, owner)
     assert locks.without_lock("Echo") is not None
     locks.lose_all(ConnectionLost("closed"), is_final=True)
     assert locks.without_lock("Echo") is None
