@@ -103,6 +103,7 @@ class Storm:
                 await self._all_back()
                 for _ in range(rounds):
                     self._manager.process.kill()
+                    await trio.to_thread.run_sync(self._manager.process.end)
                     await trio.sleep(seconds)
                     self._round += 1
                     await self._start_manager()
