@@ -37,7 +37,12 @@ LINK_TIMEOUT = 3.0
 def arguments(world: World, name: str) -> dict[str, Any]:
     """Return the arguments with which the clients of a world connect."""
     found = world.arguments(
-        name=name, timeout=5, probe_after=0.5, probe_every=2, unresponsive_after=2, request_timeout=30
+        name=name,
+        timeout=5,
+        probe_after=0.5,
+        probe_every=2,
+        unresponsive_after=2,
+        request_timeout=30 if world.direct else 5,  # the proxy drops some replies
     )
     return found | ({"reconnect": True} if world.clients_reconnect else {})
 
@@ -80,15 +85,23 @@ class Member:
         """Return whether each link has answered and each stream has delivered something since a time."""
         return all(each.asked > since and each.notified > since for each in self.progress.values())
 
+    def missing(self, since: float) -> list[str]:
+        """Return what has not worked since a time, with the seconds before it when it worked last."""
+        return [
+            f"{self.name} {service}, request {since - each.asked:.1f} s, stream {since - each.notified:.1f} s"
+            for service, each in self.progress.items()
+            if not self.is_back(since) and min(each.asked, each.notified) <= since
+        ]
+
     # ---- what both APIs record ----
 
     def new_request(self, service: str) -> tuple[Request, float | None, float]:
         """Return a new request, its timeout, and the seconds until it is cancelled."""
         attribute = self.draw.choice(("work", "work_in_task", "work_in_task", "read", "fail"))
         request = self.oracle.made(service, attribute, is_idempotent=attribute == "read")
-        timeout = self.draw.choice((None, 20.0, 5.0, 0.5, 0.02))
+        timeout = self.draw.choice((None, 30.0 if self.world.direct else 4.0, 3.0, 0.5, 0.02))
         if self.world.direct and request.is_idempotent and self.world.clients_reconnect:
-            request.must_answer = timeout is None or timeout >= 20
+            request.must_answer = timeout is None or timeout >= 30
         patience = self.draw.choice((30.0, 30.0, 30.0, self.draw.uniform(0, 0.1)))
         return request, timeout, patience
 
