@@ -6,7 +6,6 @@ and their arguments. Everything is deterministic, but for the order in which Tri
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -255,9 +254,8 @@ class Play:
 
     async def _use_link(self, client: Any) -> None:
         """Link, and listen until the stream ends."""
-        more = {"idempotent": {"read"}} if "idempotent" in inspect.signature(client.link).parameters else {}
         try:
-            async with client.link(SERVICE, timeout=10, **more) as self.link:
+            async with client.link(SERVICE, timeout=10, idempotent={"read"}) as self.link:
                 self.stream = record = self.oracle.stream("client", SERVICE)
                 async with self.link.notifications() as stream:
                     async for each in stream:

@@ -6,17 +6,12 @@ a Trio run of its own with a clock that jumps.
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from msl_network_trio import connect
 from tests.chaos.in_memory import Step, play
-
-HAS_RECONNECTION = "reconnect" in inspect.signature(connect).parameters
 
 
 class Programs(RuleBasedStateMachine):
@@ -97,15 +92,11 @@ def test_without_reconnection():
     run(WithoutReconnection)
 
 
-@pytest.mark.skipif(not HAS_RECONNECTION, reason="not there yet")
 def test_with_reconnection():
     run(WithReconnection)
 
 
-@pytest.mark.parametrize(
-    "reconnect",
-    [False, pytest.param(True, marks=pytest.mark.skipif(not HAS_RECONNECTION, reason="not there yet"))],
-)
+@pytest.mark.parametrize("reconnect", [False, True])
 @pytest.mark.parametrize(
     "steps",
     [
