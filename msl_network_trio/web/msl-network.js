@@ -6,51 +6,24 @@
  *   await math.request("add", [1], { y: 2 }, { timeout: 5 }); // keyword arguments and a timeout
  *   math.onNotification(({ args, kwargs }) => console.log(args, kwargs));
  */
+import { ConnectError, ConnectionLost, AuthenticationError, LockLost, ManagerError, NetworkError } from "./errors.js";
+import { RemoteError, ReplyTimeout, ServiceLost, delay, isFinal, isRefusal, lossOf } from "./errors.js";
 import { parse, stringify } from "./exact-json.js";
+import { LinkState } from "./link.js";
+import { Presence } from "./presence.js";
 
-const [MANAGER, NEWS] = ["Manager", Symbol("notifications")];
+export * from "./errors.js";
+
+const MANAGER = "Manager";
 const ANSWERED_WITH_UID = new Set(["identity", "link", "unlink", "acquire_lock", "release_lock"]);
-const [FIRST_DELAY, LONGEST_DELAY] = [0.5, 30]; // before a reconnection
+const ONE_TRY = 5; // seconds
 const random = () => [...crypto.getRandomValues(new Uint32Array(3))].map((n) => n.toString(36)).join("");
 const after = (seconds, callback) => (seconds ? setTimeout(callback, Math.min(seconds * 1000, 2 ** 31 - 1)) : null);
 const ignore = () => {};
-const BARRIER = [MANAGER, "unlink", [`nobody is called ${random()}`], {}, { timeout: 0 }]; // changes nothing
-
-/** The base class of all errors; `mayHaveRun` is false if the request was certainly not executed. */
-export class NetworkError extends Error {
-  constructor(message, details) {
-    super(message);
-    Object.assign(this, { name: new.target.name, mayHaveRun: false }, details);
-  }
-}
-export class ConnectError extends NetworkError {} // no connection was made
-export class AuthenticationError extends ConnectError {} // the Manager has rejected the client
-export class ConnectionLost extends NetworkError {} // the connection has ended
-export class ReplyTimeout extends NetworkError {} // no reply came in time
-export class ServiceLost extends NetworkError {} // the Service is not connected
-export class RemoteError extends NetworkError {} // the Service raised `typeName`; `traceback` is a list of lines
-export class ManagerError extends RemoteError {} // the Manager has rejected the request
-
-/** Return true if an error says that the Manager does not know this Service (quoted twice, as by Python). */
-function isRefusal(message, service) {
-  const quoted = /^KeyError: .the \\?['"](.+?)\\?['"] Service is not connected to /s.exec(message)?.[1];
-  return quoted?.replaceAll("\\", "") === service.replaceAll("\\", "");
-}
-
-/** A link with a Service. Any other attribute is a method of the Service. */
-function makeLink(client, service) {
-  const handlers = new Set();
-  const link = {
-    service,
-    address: null, // the address of the Service; null while it is not connected
-    request: (attribute, args, kwargs, options) => client.request(service, attribute, args, kwargs, options),
-    unlink: (options) => client.unlink(service, options),
-    onNotification: (handler) => handlers.add(handler) && (() => handlers.delete(handler)), // returns unsubscribe
-    [NEWS]: (news) => handlers.forEach((handler) => Promise.resolve(news).then(handler).catch(console.error)),
-  };
-  const isOurs = (name) => typeof name === "symbol" || name in link || /^_|^then$|^toJSON$/.test(name);
-  return new Proxy(link, { get: (_, name) => (isOurs(name) ? link[name] : (...args) => link.request(name, args)) });
-}
+const since = (time) => Math.max(0, Date.now() / 1000 - time);
+const HEARTBEAT = {}; // the options of periodic identity requests
+const NOBODY = `nobody is called ${random()}`;
+const BARRIER = { attribute: "unlink", args: [NOBODY], timeout: 0, isOwn: true, isBarrier: true }; // changes nothing
 
 /**
  * A client that reconnects and relinks after its connection was lost. Its events: "state" (see `state`, `error`,
@@ -63,86 +36,218 @@ export class Client extends EventTarget {
   manager = ""; // "Manager[HOST:port]", as the Manager calls itself
   name = ""; // "name[HOST:port]", as the Manager calls this client
   retry = ignore; // reconnect at once, instead of after `retryIn`
-  #links = new Map();
-  #delay = FIRST_DELAY;
+  #presence = new Presence({
+    start: (request) => this.#start(request),
+    fail: (...failure) => this.#fail(...failure),
+    flush: () => this.#flush(),
+  });
+  #links = this.#presence.links;
+  #waiting = new Set(); // requests that wait for the connection or for their link
+  #epoch = 0; // the number of calls of `open` and `close`
+  #since = 0; // the time of the loss, or of `open`
   #wire; // the state of one WebSocket
 
   constructor(url, options) {
     super();
     this.url = String(url);
-    this.options = { name: "Browser", timeout: 10, requestTimeout: 0, heartbeat: 10, reconnect: true, ...options };
+    const defaults = { name: "Browser", timeout: 10, requestTimeout: 0, heartbeat: 10, reconnect: true };
+    this.options = { ...defaults, whileAway: "wait", giveUpAfter: 0, ...options };
   }
 
   async open() {
+    this.#epoch += 1;
     this.#change("connecting");
-    const error = await this.#dial().catch((failure) => failure);
+    this.#since = Date.now() / 1000;
+    const { timeout, giveUpAfter } = this.options;
+    const error = await this.#connect(null, timeout || giveUpAfter);
     if (!error) return this;
     this.#change("closed", error);
     throw error;
   }
 
   close() {
+    this.#epoch += 1;
     this.#change("closed");
     this.retry();
+    this.#presence.close();
     if (this.#wire) this.#end(this.#wire, ConnectError, "closed by this client");
   }
 
   /** Request the connected peers from the Manager, and relink with Services that have restarted. */
-  async identity(options) {
-    const [wire, earlier] = [this.#wire, [...(this.#wire?.open.values() ?? [])]];
-    const identity = await this.request(MANAGER, "identity", [], {}, options);
-    const whereIs = (service) => identity.services?.[service]?.address ?? null;
-    const hasMoved = ({ service, address }) => !whereIs(service) || (address && address !== whereIs(service));
-    const hasGone = (request) => request.service !== MANAGER && wire.open.has(request.uid) && hasMoved(request);
-    for (const request of earlier.filter(hasGone)) this.#fail(wire, request, ServiceLost, "The Service has gone");
-    for (const link of this.#links.values())
-      if (!whereIs(link.service)) link.address = null;
-      else if (whereIs(link.service) !== link.address) await this.link(link.service, options, true).catch(ignore);
-    this.dispatchEvent(new CustomEvent("identity", { detail: identity }));
-    return identity;
+  identity(options) {
+    const onAnswer = (identity, request) => {
+      this.#presence.seen(identity, request);
+      this.dispatchEvent(new CustomEvent("identity", { detail: identity }));
+    };
+    return this.#start({ attribute: "identity", timeout: options?.timeout, onAnswer, isOwn: options === HEARTBEAT });
   }
 
-  async link(service, options, isAgain = false) {
-    const identity = await this.request(MANAGER, "link", [service], {}, options);
-    if (isAgain && !this.#links.has(service)) return this.unlink(service, options); // unlinked meanwhile
-    const link = this.#links.get(service) ?? makeLink(this, service);
-    this.#links.set(service, Object.assign(link, { identity, address: identity.address }));
-    return link;
+  /** Link with a Service. Calls of the methods in `idempotent` are sent again if they may not have been executed. */
+  async link(service, { timeout, idempotent } = {}) {
+    const onAnswer = (identity, request) => {
+      const link = this.#links.get(service) ?? new LinkState(service, idempotent, this.#methods(service));
+      this.#links.set(service, link);
+      this.#presence.linked(link, identity, request);
+    };
+    await this.#start({ attribute: "link", args: [String(service)], timeout, onAnswer });
+    return this.#links.get(service)?.proxy;
   }
 
-  async unlink(service, options) {
-    this.#links.delete(service);
-    return this.request(MANAGER, "unlink", [service], {}, options);
+  async unlink(service, { timeout } = {}) {
+    this.#presence.forget(service);
+    this.#flush();
+    if (this.#isUp || this.state === "closed") return this.#start({ attribute: "unlink", args: [service], timeout });
   }
 
-  async request(service, attribute, args = [], kwargs = {}, { timeout = this.options.requestTimeout } = {}) {
-    const [wire, isBarrier] = [this.#wire, args === BARRIER[2]];
+  async request(service, attribute, args = [], kwargs = {}, { timeout, idempotent } = {}) {
     [service, attribute] = [String(service), String(attribute)];
     if (attribute === "__disconnect__") throw new TypeError("Use close() to end the connection");
-    if (this.state !== "connected" && !isBarrier) throw new ConnectionLost(`Not connected; ${attribute} was not sent`);
+    const isIdempotent = idempotent ?? this.#links.get(service)?.idempotent.has(attribute) ?? false;
+    return this.#start({ service, attribute, args, kwargs, timeout, isIdempotent });
+  }
+
+  #methods(service) {
+    const onAnswer = (isLocked) => () => Object.assign(this.#links.get(service) ?? {}, { isLocked, lockLost: null });
+    const lock = { attribute: "acquire_lock", args: [service], onAnswer: onAnswer(true) };
+    const release = { attribute: "release_lock", args: [service], onAnswer: onAnswer(false) };
+    return {
+      request: (attribute, args, kwargs, options) => this.request(service, attribute, args, kwargs, options),
+      unlink: (options) => this.unlink(service, options),
+      acquireLock: async ({ shared = false, timeout } = {}) => {
+        return this.#start({ ...lock, kwargs: { shared }, timeout }).catch((error) => {
+          const isUnclear = error.mayHaveRun && !(error instanceof ManagerError) && this.#isUp;
+          if (isUnclear && !this.#links.get(service)?.isLocked) this.#start({ ...release, isOwn: true }).catch(ignore);
+          throw error;
+        });
+      },
+      releaseLock: async ({ timeout } = {}) => {
+        const link = this.#links.get(service);
+        if (!link?.lockLost) return this.#start({ ...release, timeout });
+        link.lockLost = null; // the Manager has released it
+        return [];
+      },
+    };
+  }
+
+  // ---- requests ----
+
+  get #isUp() {
+    return Boolean(this.#wire?.isOpen && !this.#wire.hasEnded);
+  }
+
+  get #canWait() {
+    return this.options.reconnect && this.options.whileAway !== "raise";
+  }
+
+  #start({ service = MANAGER, attribute, args = [], kwargs = {}, timeout = this.options.requestTimeout, ...more }) {
     return new Promise((resolve, reject) => {
       const uid = random(); // not predictable: Managers of msl-network would pass on forged replies of other Services
       const text = stringify({ args, attribute, error: false, kwargs, service, uid });
-      const request = { service, attribute, uid, text, resolve, reject, isSent: false };
-      request.timer = after(timeout, () => this.#fail(wire, request, ReplyTimeout, `No reply in ${timeout} s`));
-      if (!wire.admin) this.#send(wire, request);
-      else wire.held[isBarrier ? "unshift" : "push"](request);
+      const request = { service, attribute, uid, text, resolve, reject, isSent: false, mayHaveRun: false, ...more };
+      request.timer = after(timeout, () => this.#fail(request, ReplyTimeout, `No reply in ${timeout} s`));
+      this.#dispatch(request);
     });
   }
+
+  /** Send a request, or let it wait, or reject it, depending on the connection and the link. */
+  #dispatch(request) {
+    const [wire, link] = [this.#wire, this.#links.get(request.service)];
+    const reason = this.error ? `: ${this.error.message}` : "";
+    if (request.isOwn ? !wire.hasEnded : this.#isUp && !link?.lockLost && !(link?.isAway && this.#canWait))
+      return this.#queue(wire, request);
+    if (this.state !== "closed" && link?.lockLost) this.#fail(request, LockLost, `The lock was lost: ${link.lockLost}`);
+    else if (this.state === "closed" || this.state === "connecting" || request.isOwn || !this.#canWait)
+      this.#fail(request, ConnectionLost, `Not connected${reason}`);
+    else this.#waiting.add(request);
+  }
+
+  #flush() {
+    for (const request of [...this.#waiting]) this.#waiting.delete(request) && this.#dispatch(request);
+  }
+
+  #queue(wire, request) {
+    request.wire = wire;
+    if (!wire.admin) this.#send(wire, request);
+    else wire.held[request.isBarrier ? "unshift" : "push"](request);
+  }
+
+  #send(wire, request) {
+    if (request.service === MANAGER && !ANSWERED_WITH_UID.has(request.attribute)) wire.admin = request;
+    wire.open.set(request.uid, request);
+    wire.socket.send(request.text);
+    Object.assign(request, { isSent: true, address: this.#links.get(request.service)?.facade.address });
+    if (!request.isIdempotent) request.text = "";
+  }
+
+  #settle(request, error, result) {
+    clearTimeout(request.timer);
+    if (!error && !request.isSettled) request.onAnswer?.(result, request);
+    request.isSettled = true;
+    error ? request.reject(error) : request.resolve(result);
+  }
+
+  /** Settle a request without a reply; after a timeout it stays open, since its reply may still come. */
+  #fail(request, Failure, why, mayHaveRun = request.isSent) {
+    const { wire, service, attribute, uid } = request;
+    this.#waiting.delete(request);
+    if (wire) wire.held = wire.held.filter((held) => held !== request);
+    if (Failure !== ReplyTimeout) wire?.open.delete(uid);
+    request.mayHaveRun ||= mayHaveRun;
+    const isTransient = Failure === ConnectionLost || (Failure === ServiceLost && this.#links.get(service)?.isAway);
+    const isWaiting = isTransient && this.#canWait && !request.isOwn && !/^c(losed|onnecting)$/.test(this.state);
+    if (isWaiting && !request.isSettled && (request.isIdempotent || !mayHaveRun)) {
+      Object.assign(request, { isSent: false, wire: null });
+      return void (Failure === ConnectionLost ? this.#waiting.add(request) : this.#dispatch(request));
+    }
+    const text = `${why}; ${service}.${attribute} ${request.mayHaveRun ? "may have been" : "was not"} executed`;
+    const details = { mayHaveRun: request.mayHaveRun, service, attribute };
+    if (this.state === "closed" && this.error) details.cause = this.error;
+    this.#settle(request, new Failure(text, details));
+  }
+
+  // ---- connection ----
 
   #change(state, error = null, retryIn = 0) {
     if (this.state === "closed" && state !== "connecting") return;
     Object.assign(this, { state, error, retryIn });
     this.dispatchEvent(new Event("state"));
+    if (state === "closed") this.#flush(); // rejects what waits
   }
 
-  #dial() {
+  /** Try to connect until this succeeds, or return the error after which no further try is made. */
+  async #connect(error, limit) {
+    const [epoch, isFirst] = [this.#epoch, error === null];
+    do {
+      if (error) {
+        const seconds = delay(since(this.#since), error.retryAfter);
+        if (!this.options.reconnect || error.isFinal || !(error instanceof NetworkError)) return error;
+        if (limit && since(this.#since) + seconds >= limit) return error;
+        if (!isFirst) this.#change("lost", error, seconds);
+        await new Promise((resolve) => setTimeout((this.retry = resolve), seconds * 1000));
+        if (epoch !== this.#epoch) return error;
+        if (!isFirst) this.#change("reconnecting", error);
+      }
+      const left = limit && Math.max(limit - since(this.#since), 0.001);
+      const longest = isFirst ? left : Math.min(this.options.timeout || ONE_TRY, ONE_TRY);
+      error = await this.#dial(longest, isFirst).then(ignore, (failure) => failure);
+    } while (error && epoch === this.#epoch);
+    return error;
+  }
+
+  async #reconnect(wire, error) {
+    const epoch = this.#epoch;
+    this.#since = Date.now() / 1000 - (since(wire.openedAt) < 1 ? 2 : 0); // slower if it is lost again and again
+    const failure = await this.#connect(error, this.options.giveUpAfter);
+    if (failure && epoch === this.#epoch) this.#change("closed", failure);
+  }
+
+  #dial(longest, isFirst) {
     return new Promise((resolve, reject) => {
       const socket = new WebSocket(this.url, "msl-network.v1");
       const wire = (this.#wire = { socket, resolve, reject, open: new Map(), held: [], refusing: new Set() });
-      Object.assign(wire, { isGreeting: true, answers: {} });
+      Object.assign(wire, { isGreeting: true, answers: {}, isFirst });
       const late = () => wire.isOpen || this.#end(wire, ConnectError, "it does not answer in time");
-      wire.startClock = () => (wire.clock = after(this.options.timeout, late));
+      wire.startClock = () => (wire.clock = after(longest, late));
       wire.reply = (result) => socket.send(stringify({ error: false, requester: this.manager, result, uid: "" }));
       wire.startClock();
       socket.onclose = ({ reason, code }) => this.#end(wire, ConnectError, reason || `no connection (code ${code})`);
@@ -151,6 +256,7 @@ export class Client extends EventTarget {
         try {
           this.#receive(wire, parse(data));
         } catch (error) {
+          wire.isFinal = isFirst;
           this.#end(wire, ConnectError, `${error.message}; no Manager sends ${String(data).slice(0, 80)}`);
         }
       };
@@ -159,10 +265,10 @@ export class Client extends EventTarget {
 
   /** Request the peers periodically; drop the connection if nothing at all comes from the Manager. */
   async #watch(wire) {
-    for (let beat = 0; !wire.hasEnded; beat++) {
-      if (beat > 0) this.#delay = FIRST_DELAY;
+    while (!wire.hasEnded) {
       wire.isHeard = false;
-      const error = await this.identity({ timeout: 3 * this.options.heartbeat }).catch((failure) => failure);
+      HEARTBEAT.timeout = 3 * this.options.heartbeat;
+      const error = await this.identity(HEARTBEAT).catch((failure) => failure);
       const isLate = error instanceof ReplyTimeout;
       if (isLate && !wire.isHeard && !wire.isAsking) this.#end(wire, ConnectError, "it says nothing any more");
       await new Promise((resolve) => after(this.options.heartbeat, resolve));
@@ -174,45 +280,15 @@ export class Client extends EventTarget {
     wire.hasEnded = true;
     wire.socket.close();
     const Class = wire.isOpen ? ConnectionLost : wire.rejection ? AuthenticationError : Failure;
-    const error = new Class(`${wire.isOpen ? "Lost" : "Cannot connect to"} ${this.url}: ${wire.rejection ?? why}`);
-    const unanswered = [...wire.open.values(), ...wire.held];
-    for (const request of unanswered) this.#fail(wire, request, ConnectionLost, error.message);
-    wire.isOpen ? this.#reconnect(error) : wire.reject(error);
-  }
-
-  async #reconnect(error) {
-    for (const link of this.#links.values()) link.address = null;
-    while (error && this.options.reconnect && this.state !== "closed" && !(error instanceof AuthenticationError)) {
-      const seconds = this.#delay * (0.5 + Math.random() / 2);
-      this.#delay = Math.min(this.#delay * 2, LONGEST_DELAY);
-      this.#change("lost", error, seconds);
-      await new Promise((resolve) => after(seconds, (this.retry = resolve)));
-      this.#change("reconnecting", error);
-      if (this.state !== "closed") error = await this.#dial().catch((failure) => failure);
-    }
-    if (error) this.#change("closed", error);
-  }
-
-  #send(wire, request) {
-    if (request.service === MANAGER && !ANSWERED_WITH_UID.has(request.attribute)) wire.admin = request;
-    wire.open.set(request.uid, request);
-    wire.socket.send(request.text);
-    Object.assign(request, { isSent: true, text: "", address: this.#links.get(request.service)?.address });
-  }
-
-  #settle(request, error, result) {
-    clearTimeout(request.timer);
-    request.isSettled = true;
-    error ? request.reject(error) : request.resolve(result);
-  }
-
-  /** Settle a request without a reply; after a timeout it stays open, since its reply may still come. */
-  #fail(wire, request, Failure, why, mayHaveRun = request.isSent) {
-    const { service, attribute, uid } = request;
-    wire.held = wire.held.filter((held) => held !== request);
-    if (Failure !== ReplyTimeout) wire.open.delete(uid);
-    const text = `${why}; ${service}.${attribute} ${mayHaveRun ? "may have been" : "was not"} executed`;
-    this.#settle(request, new Failure(text, { mayHaveRun, service, attribute }));
+    const { rejection, retryAfter, isFirst } = wire;
+    const isVerdict = Class === AuthenticationError && isFinal(rejection ?? "", retryAfter, isFirst);
+    const text = `${wire.isOpen ? "Lost" : "Cannot connect to"} ${this.url}: ${rejection ?? why}`;
+    const error = new Class(text, { retryAfter, isFinal: Boolean(isVerdict || wire.isFinal) });
+    for (const service of this.#links.keys()) this.#presence.lose(service, error.message);
+    for (const request of [...wire.open.values(), ...wire.held]) this.#fail(request, ConnectionLost, error.message);
+    this.#flush(); // rejects what waits for a link whose lock was lost
+    if (!wire.isOpen) wire.reject(error);
+    else if (this.state !== "closed") this.#reconnect(wire, error);
   }
 
   #receive(wire, message) {
@@ -222,7 +298,8 @@ export class Client extends EventTarget {
     if (typeof message.message !== "string") message.message = "an error without a text";
     if (wire.isGreeting) this.manager = String(requester);
     if (request) this.#answered(wire, request, message);
-    else if (isNews) this.#links.get(service)?.[NEWS]({ service, args: result[0], kwargs: result[1] });
+    else if (isNews && service === MANAGER) this.#presence.notice(result[1]);
+    else if (isNews) this.#links.get(service)?.notify(...result);
     else if (uid !== "") console.debug("Nobody waits for this", message);
     else if (error) this.#unaddressedError(wire, message);
     else if (wire.admin && "result" in message) this.#answered(wire, wire.admin, message);
@@ -230,16 +307,18 @@ export class Client extends EventTarget {
     else if (!wire.isGreeting || attribute !== "identity") console.warn("No Manager sends this", message);
     else {
       const os = globalThis.navigator?.platform || "unknown";
-      wire.reply({ type: "client", name: this.options.name, language: "JavaScript", os });
+      wire.reply({ type: "client", name: this.options.name, language: "JavaScript", os, follows: ["services"] });
       wire.isGreeting = false;
-      this.request(...BARRIER).then(() => this.#connected(wire), ignore);
+      this.#start(BARRIER).then(() => this.#connected(wire), ignore);
     }
   }
 
   #connected(wire) {
-    wire.isOpen = true;
+    Object.assign(wire, { isOpen: true, openedAt: Date.now() / 1000 });
     Object.assign(this.options, wire.answers);
     this.#change("connected");
+    this.#presence.connected(wire, 3 * this.options.heartbeat);
+    this.#flush();
     wire.resolve();
     this.#watch(wire);
   }
@@ -255,6 +334,7 @@ export class Client extends EventTarget {
       answer = await asked.catch(console.error);
       wire.answers[key] = answer;
       wire.isAsking = false;
+      if (wire.isFirst) this.#since = Date.now() / 1000;
       if (wire.isGreeting) wire.startClock();
     }
     if (wire.hasEnded || wire.admin !== admin) return;
@@ -264,17 +344,20 @@ export class Client extends EventTarget {
 
   #answered(wire, request, { error, message, traceback, requester, result }) {
     const { service, attribute } = request, isOwn = service === MANAGER;
-    const hasGone = /^ConnectionError: the .+ Service has gone from /s.test(message); // text of our Manager
-    const lost = /^ConnectionAborted.+, the request may /s.test(message) ? ConnectionLost : hasGone && ServiceLost;
+    const lost = lossOf(message);
     if (isOwn && !error) this.name = String(requester);
-    for (const [uid, { isSettled }] of isOwn ? wire.open : []) {
+    request.earlier = [];
+    for (const [uid, earlier] of isOwn ? wire.open : []) {
       if (uid === request.uid) break;
-      if (isSettled && uid !== wire.admin?.uid) wire.open.delete(uid); // no refusal can follow
+      if (earlier.isSettled && uid !== wire.admin?.uid) wire.open.delete(uid); // no refusal can follow
+      else request.earlier.push(earlier);
     }
     wire.open.delete(request.uid);
     if (!error) this.#settle(request, null, result);
-    else if (isRefusal(message, service) || lost) this.#fail(wire, request, lost || ServiceLost, message, !!lost);
-    else {
+    else if (isRefusal(message, service) || lost) {
+      if (lost !== ConnectionLost) this.#presence.lose(service, message);
+      this.#fail(request, lost || ServiceLost, message, !!lost);
+    } else {
       const [typeName, Failure] = [/^[A-Za-z_][\w.]*(?=: )|^/.exec(message)[0], isOwn ? ManagerError : RemoteError];
       this.#settle(request, new Failure(message, { mayHaveRun: true, service, attribute, typeName, traceback }));
     }
@@ -282,16 +365,18 @@ export class Client extends EventTarget {
     while (wire.held.length && !wire.admin) this.#send(wire, wire.held.shift());
   }
 
-  #unaddressedError(wire, { message, requester, traceback }) {
+  #unaddressedError(wire, { message, requester, traceback, again }) {
     const requests = [...wire.open.values()].filter(({ service }) => service !== MANAGER);
     const refused = requests.filter(({ service }) => isRefusal(message, service));
     if ([...wire.refusing].some((service) => isRefusal(message, service))) return; // its request has failed
-    for (const request of refused) this.#fail(wire, request, ServiceLost, message, refused.length > 1);
+    if (refused.length) this.#presence.lose(refused[0].service, message);
+    for (const request of refused) this.#fail(request, ServiceLost, message, refused.length > 1);
     if (refused.length) {
       wire.refusing.add(refused[0].service); // more refusals may follow, but none after the reply to this barrier:
-      this.request(...BARRIER).then(() => wire.refusing.delete(refused[0].service), ignore);
+      this.#start(BARRIER).then(() => wire.refusing.delete(refused[0].service), ignore);
     } else if (wire.admin) this.#answered(wire, wire.admin, { error: true, message, traceback });
-    else if (wire.isGreeting || requester === this.manager) wire.rejection = message;
+    else if (wire.isGreeting || requester === this.manager)
+      Object.assign(wire, { rejection: message, retryAfter: typeof again === "number" ? again : undefined });
     else for (const request of requests) this.#settle(request, new RemoteError(`Perhaps not read: ${message}`));
   }
 }

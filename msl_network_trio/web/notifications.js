@@ -1,7 +1,7 @@
 /** The notifications of a Service: a bounded list of the newest ones. */
 
 import { h, say } from "./dom.js";
-import { formatArguments } from "./format.js";
+import { formatArguments, visible } from "./format.js";
 
 const KEPT = 200;
 const LONGEST = 2000;
@@ -37,6 +37,7 @@ export class Notifications {
       if (this.#link === null) {
         this.#link = await link();
         this.#link.onNotification((notification) => this.#add(notification));
+        this.#link.onGap((gap) => this.#mark(gap));
       } else {
         const { unlink } = this.#link;
         this.#link = null;
@@ -54,7 +55,18 @@ export class Notifications {
   #add({ args, kwargs }) {
     if (this.#link === null) return;
     this.received += 1;
-    this.#waiting.push({ args, kwargs, time: new Date() });
+    this.#put({ text: formatArguments(args, kwargs), time: new Date() });
+  }
+
+  /** Show that notifications may be missing. */
+  #mark({ since, until, reason }) {
+    if (this.#link === null) return;
+    const seconds = Math.max(1, Math.ceil(until - since));
+    this.#put({ gap: `${seconds} s without notifications: ${visible(reason)}`, time: new Date(until * 1000) });
+  }
+
+  #put(news) {
+    this.#waiting.push(news);
     if (this.#waiting.length > KEPT) this.#waiting.shift();
     // Batched: the list is updated a few times per second, at any rate of notifications.
     if (this.#waiting.length === 1 || !this.timer) this.timer = setTimeout(() => this.#show(), 200);
@@ -86,10 +98,10 @@ export class Notifications {
   }
 }
 
-function item({ args, kwargs, time }) {
-  const text = formatArguments(args, kwargs);
+function item({ text, gap, time }) {
   const shown =
-    text.length > LONGEST ? `${text.slice(0, LONGEST)}… (${text.length.toLocaleString()} characters)` : text;
+    text?.length > LONGEST ? `${text.slice(0, LONGEST)}… (${text.length.toLocaleString()} characters)` : text;
   const clock = `${time.toTimeString().slice(0, 8)}.${String(time.getMilliseconds()).padStart(3, "0")}`;
-  return h("li", {}, h("time", { datetime: time.toISOString() }, clock), h("code", {}, shown || "(no arguments)"));
+  const content = gap ? h("em", { class: "gap" }, gap) : h("code", {}, shown || "(no arguments)");
+  return h("li", {}, h("time", { datetime: time.toISOString() }, clock), content);
 }

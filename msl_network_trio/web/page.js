@@ -18,7 +18,7 @@ const address = new URL("msl", location.href);
 address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 address.search = address.hash = "";
 
-const client = new Client(address, { name: "Web page", heartbeat: 5, ask });
+const client = new Client(address, { name: "Web page", heartbeat: 5, ask, whileAway: "raise" });
 const services = new Map(); // name -> its view
 let identity = { services: {}, clients: {} };
 let clientsShown = "";

@@ -38,19 +38,22 @@ _TYPES: Final = {
     **dict.fromkeys(
         (
             "dom.js",
+            "errors.js",
             "exact-json.js",
             "format.js",
+            "link.js",
             "literals.js",
             "method.js",
             "msl-network.js",
             "notifications.js",
             "page.js",
+            "presence.js",
         ),
         "text/javascript; charset=utf-8",
     ),
 }
 
-_FOR_ANY_PAGE: Final = {"exact-json.js", "msl-network.js"}
+_FOR_ANY_PAGE: Final = {"errors.js", "exact-json.js", "link.js", "msl-network.js", "presence.js"}
 """The files that pages of other origins may load; `HttpServer` checks the origins of those that connect."""
 
 

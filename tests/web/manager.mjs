@@ -33,12 +33,21 @@ export class FakeSocket {
     return this.sent.at(-1);
   }
 
+  /** The last request for an attribute. */
+  find(attribute) {
+    return this.sent.findLast((request) => request.attribute === attribute);
+  }
+
   async answer(result, request = this.request) {
     await this.say({ error: false, requester: "C[lab:2]", result, uid: request.uid });
   }
 
   async fail(message, { uid = "", requester = "C[lab:2]", traceback = [] } = {}) {
     await this.say({ error: true, message, requester, result: null, traceback, uid });
+  }
+
+  async notify(service, args, kwargs = {}) {
+    await this.say({ error: false, result: [args, kwargs], service, uid: "notification" });
   }
 
   async ask(attribute, ...args) {
@@ -49,7 +58,7 @@ export class FakeSocket {
   async welcome(services = {}) {
     await this.ask("identity");
     await this.answer(true); // to the barrier
-    await this.answer({ hostname: "lab", services, clients: {} }); // to the first look
+    await this.answer({ hostname: "lab", services, clients: {} }, this.find("identity")); // to the first look
   }
 }
 

@@ -15,7 +15,7 @@ let clients;
 beforeEach(() => {
   FakeSocket.all.length = 0;
   clients = [];
-  mock.timers.enable({ apis: ["setTimeout"] });
+  mock.timers.enable({ apis: ["setTimeout", "Date"] });
 });
 
 afterEach(async () => {
@@ -57,6 +57,13 @@ async function connected(options, services) {
   const client = await opening;
   clients.push(client);
   return [expecting(client), socket];
+}
+
+/** Return a link with a Service. */
+async function linked(client, socket, service = "Echo", options = {}) {
+  const linking = client.link(service, options);
+  await socket.answer({ attributes: {}, address: "lab:9" }, socket.find("link"));
+  return linking;
 }
 
 /** What became of a promise: ["ok", result], ["error", error], or ["pending"]. */
@@ -306,7 +313,10 @@ test("a link can be awaited, printed and turned to JSON without calling the Serv
   assert.match(String(echo), /object/);
   JSON.stringify({ echo: { ...echo, client: 0 } });
   assert.equal(echo._private, undefined);
-  assert.deepEqual(Object.keys(echo), ["service", "address", "request", "unlink", "onNotification", "identity"]);
+  assert.deepEqual(Object.keys(echo), [
+    ...["service", "address", "request", "unlink", "acquireLock", "releaseLock", "onNotification", "onGap"],
+    "identity",
+  ]);
   assert.equal(socket.sent.length, before);
 });
 
@@ -563,7 +573,7 @@ test("a link that is given up while it is made again stays given up", async () =
 // ---- the end of a connection, and the next one ----
 
 test("when the connection is lost every open request is rejected, and told whether it may have run", async () => {
-  const [client, socket] = await connected();
+  const [client, socket] = await connected({ reconnect: false });
   const [sent, admin] = [client.request("Echo", "x"), client.request("Manager", "port")];
   const held = client.request("Echo", "y");
   await settled();
@@ -572,11 +582,250 @@ test("when the connection is lost every open request is rejected, and told wheth
   await failure(sent, network.ConnectionLost, /no connection .code 1006.; Echo.x may have been executed/, true);
   await failure(admin, network.ConnectionLost, /port may have been executed/, true);
   await failure(held, network.ConnectionLost, /Echo.y was not executed/, false);
-  assert.equal(client.state, "lost");
+  assert.equal(client.state, "closed");
   await failure(client.request("Echo", "z"), network.ConnectionLost, /Not connected/, false);
 });
 
-test("it connects again, later and later, and links again, so that notifications go on", async () => {
+test("what was not sent when the connection was lost is sent over the next one, in order and within its time", async () => {
+  const [client, socket] = await connected();
+  const admin = client.request("Manager", "port");
+  const held = client.request("Echo", "held");
+  socket.close(1006);
+  await settled();
+  await failure(admin, network.ConnectionLost, /port may have been executed/, true);
+  const late = client.request("Echo", "late", [], {}, { timeout: 1e-3 });
+  const waiting = client.request("Echo", "waiting");
+  await pass(1);
+  await failure(late, network.ReplyTimeout, /Echo.late was not executed/, false);
+  await FakeSocket.last.welcome({ Echo: { address: "lab:9" } });
+  const sent = FakeSocket.last.sent.filter(({ service }) => service === "Echo");
+  assert.deepEqual(
+    sent.map(({ attribute }) => attribute),
+    ["held", "waiting"],
+  );
+  for (const request of sent) await FakeSocket.last.answer(request.attribute, request);
+  assert.deepEqual([await held, await waiting], ["held", "waiting"]);
+});
+
+test("an idempotent request is sent again after every loss, and nothing else that may have been executed", async () => {
+  const [client, socket] = await connected();
+  const echo = await linked(client, socket, "Echo", { idempotent: ["read"] });
+  const [read, set] = [expected(echo.read()), expected(echo.set(1))];
+  const once = echo.request("set", [2], {}, { idempotent: true });
+  socket.close(1006);
+  await settled();
+  await failure(set, network.ConnectionLost, /set may have been executed/, true);
+  await pass(1);
+  const next = FakeSocket.last;
+  await next.welcome({ Echo: { address: "lab:10" } });
+  assert.equal(next.find("read"), undefined, "it waits for the link");
+  await next.answer({ attributes: {}, address: "lab:10" }, next.find("link"));
+  assert.deepEqual(next.sent.filter(({ attribute }) => attribute === "set").map(({ args }) => args), [[2]]);
+  await next.fail("ConnectionError: the 'Echo' Service has gone from Manager[lab:1], the request may have been executed", {
+    uid: next.find("read").uid,
+  });
+  await next.answer(2, next.find("set"));
+  assert.equal(await once, 2);
+  assert.deepEqual([await fate(read), echo.address], [["pending"], null]);
+  await pass(0.1);
+  await next.answer({ attributes: {}, address: "lab:11" }, next.find("link"));
+  assert.equal(next.sent.filter(({ attribute }) => attribute === "read").length, 2);
+  await next.answer("value", next.find("read"));
+  assert.equal(await read, "value");
+});
+
+test("a gap is marked in order, also for the next notification", async () => {
+  const [client, socket] = await connected();
+  const echo = await linked(client, socket);
+  const got = [];
+  echo.onNotification(({ args, gap }) => got.push([args[0], gap?.reason ?? null]));
+  echo.onGap(({ reason, since, until }) => got.push([reason, until - since]));
+  await socket.notify("Echo", [1]);
+  await pass(1);
+  socket.close(1006, "gone");
+  await settled();
+  await pass(1);
+  const next = FakeSocket.last;
+  await next.welcome({ Echo: { address: "lab:10" } });
+  next.answer({ attributes: {}, address: "lab:10" }, next.find("link")); // both lines in one turn
+  await next.notify("Echo", [2]);
+  await next.notify("Echo", [3]);
+  const reason = "Lost ws://lab/msl: gone";
+  assert.deepEqual(got, [[1, null], [reason, 2], [2, reason], [3, null]]);
+});
+
+test("gaps without a notification between them are one for the next notification", async () => {
+  const [client, socket] = await connected();
+  const echo = await linked(client, socket);
+  const gaps = [];
+  let news;
+  echo.onGap((gap) => gaps.push(gap));
+  echo.onNotification((each) => (news = each));
+  for (const address of ["lab:10", "lab:11"]) {
+    await socket.notify("Manager", [], { gone: "Echo" });
+    await pass(1);
+    await socket.answer({ attributes: {}, address }, socket.find("link"));
+  }
+  await socket.notify("Echo", [1]);
+  assert.equal(gaps.length, 2);
+  assert.deepEqual([news.gap.since, news.gap.until], [gaps[0].since, gaps[1].until]);
+});
+
+test("a Manager that tells is believed at once, and links are made again when a Service has come", async () => {
+  const [client, socket] = await connected();
+  assert.deepEqual(socket.sent[0].result.follows, ["services"]);
+  await socket.notify("Manager", [], { tells: ["services"] });
+  const echo = await linked(client, socket);
+  await socket.notify("Manager", [], { gone: "Echo" });
+  assert.equal(echo.address, null);
+  const waiting = expected(echo.x());
+  await pass(0.1);
+  await socket.fail(GONE.replace("Gone", "Echo"), { uid: socket.find("link").uid });
+  await pass(5);
+  const count = socket.sent.length;
+  await socket.notify("Manager", [], { came: "Echo" });
+  assert.deepEqual([socket.sent.length - count, socket.request.attribute], [1, "link"]);
+  await socket.answer({ attributes: {}, address: "lab:10" });
+  assert.equal(socket.request.attribute, "x");
+  await socket.answer(5);
+  assert.equal(await waiting, 5);
+});
+
+test("at a Manager that does not tell, the link that somebody uses is requested again", async () => {
+  const [client, socket] = await connected();
+  const echo = await linked(client, socket);
+  const count = socket.sent.length;
+  await pass(2);
+  assert.equal(socket.sent.length, count, "nobody uses it");
+  const gaps = [];
+  echo.onGap(({ reason }) => gaps.push(reason));
+  const open = expected(echo.x());
+  await pass(2);
+  await socket.answer({ attributes: {}, address: "lab:9" }, socket.find("link"));
+  assert.deepEqual([gaps, await fate(open)], [[], ["pending"]]);
+  await pass(2);
+  await socket.answer({ attributes: {}, address: "lab:10" }, socket.find("link"));
+  await failure(open, network.ServiceLost, /Echo.x may have been executed/, true);
+  assert.deepEqual(gaps, ["the Service has restarted"]);
+});
+
+test("a lost lock is reported by each request until it is released or acquired again", async () => {
+  const [client, socket] = await connected();
+  const echo = await linked(client, socket, "Echo", { idempotent: ["read"] });
+  const locking = echo.acquireLock({ shared: true });
+  assert.deepEqual([socket.request.attribute, socket.request.args], ["acquire_lock", ["Echo"]]);
+  assert.deepEqual(socket.request.kwargs, { shared: true });
+  await socket.answer(["C"]);
+  assert.deepEqual(await locking, ["C"]);
+  const read = expected(echo.read());
+  socket.close(1006);
+  await settled();
+  await failure(read, network.LockLost, /The lock was lost: Lost .*; Echo.read may have been executed/, true);
+  await failure(expected(echo.read()), network.LockLost, /Echo.read was not executed/, false);
+  await pass(1);
+  const next = FakeSocket.last;
+  await next.welcome({ Echo: { address: "lab:9" } });
+  await next.answer({ attributes: {}, address: "lab:9" }, next.find("link"));
+  await failure(client.request("Echo", "x"), network.LockLost, /not executed/, false);
+  const sent = next.sent.length;
+  assert.deepEqual(await echo.releaseLock(), []);
+  assert.equal(next.sent.length, sent, "the Manager has released it already");
+  expected(echo.x());
+  assert.equal(next.request.attribute, "x");
+  echo.acquireLock().catch(() => {});
+  await next.answer(["C"], next.find("acquire_lock"));
+  await next.notify("Manager", [], { gone: "Echo" });
+  await failure(expected(echo.x()), network.LockLost, /has gone/, false);
+  echo.acquireLock().catch(() => {});
+  await next.answer(["C"], next.find("acquire_lock"));
+  await next.answer({ attributes: {}, address: "lab:10" }, next.find("link"));
+  expected(echo.y());
+  assert.deepEqual(await fate(expected(echo.z())), ["pending"]);
+});
+
+test("an acquired lock whose answer does not come in time is released", async () => {
+  const [client, socket] = await connected();
+  const echo = await linked(client, socket);
+  const locking = expected(echo.acquireLock({ timeout: 1 }));
+  await pass(1);
+  await failure(locking, network.ReplyTimeout, /acquire_lock may have been/, true);
+  assert.equal(socket.request.attribute, "release_lock");
+});
+
+test("the first connection is tried again within the timeout, and the last real error is raised", async () => {
+  const opening = connect("ws://lab/msl", { timeout: 5 });
+  FakeSocket.last.close(1006);
+  await settled();
+  await pass(1);
+  assert.equal(FakeSocket.all.length, 2);
+  await FakeSocket.last.welcome();
+  clients.push(await opening);
+  const failing = connect("ws://lab/msl", { timeout: 5 });
+  for (let tries = 0; tries < 1000 && (await fate(failing))[0] === "pending"; tries++) {
+    FakeSocket.last.close(1006);
+    await settled();
+    await pass(0.5);
+  }
+  await failure(failing, network.ConnectError, /code 1006/, false);
+  const once = connect("ws://lab/msl", { reconnect: false });
+  FakeSocket.last.close(1006);
+  await settled();
+  await failure(once, network.ConnectError, /code 1006/, false);
+});
+
+test("a rejection that is no verdict is followed by further tries, after the time that the Manager asks for", async () => {
+  const [client, socket] = await connected();
+  socket.close(1006);
+  await settled();
+  await pass(1);
+  const message = "ValueError: Too many logins have failed";
+  await FakeSocket.last.say({ error: true, message, requester: "Manager[lab:1]", uid: "", again: 30 });
+  FakeSocket.last.close();
+  await settled();
+  assert.equal(client.state, "lost");
+  assert.ok(client.retryIn >= 30);
+  assert.equal(client.error.retryAfter, 30);
+});
+
+test("after giveUpAfter the client is closed, and what waits is rejected with the cause", async () => {
+  const [client, socket] = await connected({ giveUpAfter: 20 });
+  const echo = await linked(client, socket);
+  socket.close(1006);
+  await settled();
+  const waiting = expected(echo.x());
+  for (let tries = 0; tries < 1000 && client.state !== "closed"; tries++) {
+    await pass(0.5);
+    FakeSocket.last.close(1006);
+    await settled();
+  }
+  const error = await failure(waiting, network.ConnectionLost, /Echo.x was not executed/, false);
+  assert.equal(error.cause, client.error);
+  await failure(client.request("Echo", "y"), network.ConnectionLost, /not executed/, false);
+});
+
+test("with whileAway raise, requests are rejected while the connection is lost", async () => {
+  const [client, socket] = await connected({ whileAway: "raise" });
+  const admin = client.request("Manager", "port");
+  const held = client.request("Echo", "y");
+  socket.close(1006);
+  await settled();
+  await failure(admin, network.ConnectionLost, /port may/, true);
+  await failure(held, network.ConnectionLost, /Echo.y was not executed/, false);
+  await failure(client.request("Echo", "z"), network.ConnectionLost, /Not connected/, false);
+});
+
+test("unlink while the connection is lost is immediate, and the link is not made again", async () => {
+  const [client, socket] = await connected();
+  const echo = await linked(client, socket);
+  socket.close(1006);
+  await settled();
+  assert.deepEqual(await fate(echo.unlink()), ["ok", undefined]);
+  await pass(1);
+  await FakeSocket.last.welcome({ Echo: { address: "lab:9" } });
+  assert.equal(FakeSocket.last.find("link"), undefined);
+});
+
+test("it connects again, later and later with a limit, and links again, so that notifications go on", async () => {
   const [client, socket] = await connected();
   const linking = client.link("Echo");
   await socket.answer({ attributes: {}, address: "lab:9" });
@@ -585,25 +834,31 @@ test("it connects again, later and later, and links again, so that notifications
   echo.onNotification(({ args }) => got.push(args));
   const states = [];
   client.addEventListener("state", () => states.push(client.state));
+  await pass(1); // of a connection that is lost at once, the client is careful
+  mock.method(Math, "random", () => 1); // the longest delay
   socket.close();
-  await settled();
   const delays = [];
+  await settled();
   for (let attempt = 0; attempt < 9; attempt++) {
     delays.push(client.retryIn);
     await pass(client.retryIn);
     FakeSocket.last.close(1006);
     await settled();
   }
-  assert.ok(delays[0] <= 0.5, `${delays}`);
-  assert.ok(delays[8] >= 15 && delays[8] <= 30, `${delays}`);
+  mock.restoreAll();
+  assert.deepEqual(
+    delays.slice(0, 4).map((seconds) => seconds.toFixed(2)),
+    ["0.10", "0.10", "0.10", "0.15"],
+  );
+  assert.ok(delays[8] > 1 && delays[8] <= 10, `${delays}`);
   assert.equal(FakeSocket.all.length, 10);
   client.retry();
   await settled();
   const next = FakeSocket.last;
   assert.equal(FakeSocket.all.length, 11);
   await next.welcome({ Echo: { address: "lab:10" } });
-  assert.deepEqual([next.request.attribute, next.request.args], ["link", ["Echo"]]);
-  await next.answer({ attributes: { new: "()" }, address: "lab:10" });
+  assert.deepEqual(next.find("link").args, ["Echo"]);
+  await next.answer({ attributes: { new: "()" }, address: "lab:10" }, next.find("link"));
   assert.equal(client.state, "connected");
   assert.deepEqual([...new Set(states)], ["lost", "reconnecting", "connected"]);
   assert.deepEqual(echo.identity.attributes, { new: "()" });
@@ -613,19 +868,17 @@ test("it connects again, later and later, and links again, so that notifications
 
 test("a Service that is not back yet is linked again when it is", async () => {
   const [client, socket] = await connected();
-  const linking = client.link("Echo");
-  await socket.answer({ attributes: {}, address: "lab:9" });
-  const echo = await linking;
+  const echo = await linked(client, socket);
   await pass(10);
-  await socket.answer({ services: {}, clients: {} });
+  await socket.answer({ services: {}, clients: {} }, socket.find("identity"));
   assert.equal(echo.address, null);
-  await pass(10);
-  await socket.answer({ services: { Echo: { address: "lab:11" } }, clients: {} });
-  assert.equal(socket.request.attribute, "link");
-  await socket.fail("KeyError: locked", { uid: socket.request.uid });
-  await pass(10);
-  await socket.answer({ services: { Echo: { address: "lab:11" } }, clients: {} });
-  await socket.answer({ attributes: {}, address: "lab:11" });
+  for (let tries = 0; tries < 3; tries++) {
+    await pass(2);
+    assert.equal(socket.request.attribute, "link");
+    await socket.fail("KeyError: locked", { uid: socket.request.uid });
+  }
+  await pass(2);
+  await socket.answer({ attributes: {}, address: "lab:11" }, socket.find("link"));
   assert.equal(echo.address, "lab:11");
 });
 

@@ -47,7 +47,7 @@ def test_a_page_connects_links_calls_and_is_notified(page, lab):
     )
     assert result["results"] == [3, 6, "volt"]
     assert result["big"] == ["1180591620717411303424", "NaN", "-Infinity", "18446744073709552000"]
-    assert result["news"] == {"service": NAME, "args": [0, "now", None], "kwargs": {}}
+    assert result["news"] == {"service": NAME, "args": [0, "now", None], "kwargs": {}, "gap": None}
     assert result["before"].startswith("Test[")
     assert result["client"]
     assert result["attributes"]
@@ -105,6 +105,48 @@ def test_every_failure_reaches_the_call_that_it_concerns(page, lab):
     }
 
 
+def test_a_client_survives_a_manager_and_a_service_that_are_killed(page, start_lab):
+    lab = start_lab()
+    lab.start_service("Mortal")
+    page.open(lab.url)
+    page.run_async(
+        IMPORT
+        + """
+        const client = (window.client = await network.connect(url, { requestTimeout: 60 }));
+        const mortal = (window.mortal = await client.link("Mortal", { idempotent: ["add"] }));
+        window.gaps = [];
+        window.news = [];
+        mortal.onGap(({ reason }) => window.gaps.push(reason));
+        mortal.onNotification(({ args }) => window.news.push(args[0]));
+        await mortal.acquireLock();
+        """,
+        lab.url,
+        lab.websocket_url,
+        NAME,
+    )
+    told = "const told = (promise) => promise.then((x) => x, (error) => [error.name, error.mayHaveRun]);"
+    page.run(told + "window.open = told(window.mortal.hang());")
+    lab.manager.process.kill()
+    lab.manager.process.wait()
+    page.wait_for("window.client.state !== 'connected'")
+    page.run(told + "window.locked = told(window.mortal.add(1, 2));")
+    assert page.run_async("return window.open") == ["ConnectionLost", True]
+    assert page.run_async("return window.locked") == ["LockLost", False]
+    page.run_async("await window.mortal.releaseLock()")
+    page.run("window.waiting = window.mortal.add(1, 2);")
+    lab.start()
+    lab.start_service("Mortal")
+    assert page.run_async("return window.waiting") == 3
+    page.wait_for("window.gaps.length === 1")
+    page.run("window.mortal.notify(1).catch(() => {}); window.open = window.mortal.die().catch(({ name }) => name)")
+    assert page.run_async("return window.open") == "ServiceLost"
+    page.run("window.waiting = window.mortal.add(2, 2);")
+    lab.start_service("Mortal")
+    assert page.run_async("return window.waiting") == 4
+    assert page.run("return [window.gaps.length, window.news]") == [2, [0]]
+    page.run("window.client.close()")
+
+
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
@@ -142,7 +184,7 @@ def test_a_page_of_another_origin_gets_the_module_and_no_connection(page, lab, t
     (tmp_path / "elsewhere.html").write_text("<title>elsewhere</title>", encoding="utf-8")
     with pages_of(tmp_path) as origin:
         page.open(f"{origin}/elsewhere.html")
-        script = IMPORT + "return network.connect(url).then(String, (error) => [error.name, error.message])"
+        script = IMPORT + "return network.connect(url, { reconnect: false }).then(String, (error) => [error.name, error.message])"
         name, message = page.run_async(script, lab.url, lab.websocket_url, NAME)
         assert name == "ConnectError"
         assert message.startswith(f"Cannot connect to {lab.websocket_url}: ")

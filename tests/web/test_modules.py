@@ -38,7 +38,7 @@ def test_module(name):
 @pytest.mark.parametrize("path", sorted(MODULES.glob("*.js")), ids=lambda path: path.name)
 def test_modules_are_short_and_load_nothing_from_elsewhere(path):
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 300
+    assert len(text.splitlines()) <= 400
     assert max(map(len, text.splitlines())) <= 120
     assert all(
         source.startswith("./")

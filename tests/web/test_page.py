@@ -255,6 +255,7 @@ def test_it_comes_back_when_the_manager_does_and_goes_on_watching(page, start_la
     while page.text("#services .badge") == "0" and time.monotonic() < deadline:
         page.call("notify", "1")
     assert page.text("#services .badge") != "0"
+    assert "s without notifications: Lost ws" in page.text("#content .notifications")
 
 
 def test_the_password_of_the_manager_is_asked_for_also_over_tls(page, start_lab):
