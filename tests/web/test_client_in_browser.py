@@ -127,7 +127,6 @@ def test_a_client_survives_a_manager_and_a_service_that_are_killed(page, start_l
     told = "const told = (promise) => promise.then((x) => x, (error) => [error.name, error.mayHaveRun]);"
     page.run(told + "window.open = told(window.mortal.hang());")
     lab.manager.process.kill()
-    lab.manager.process.wait()
     page.wait_for("window.client.state !== 'connected'")
     page.run(told + "window.locked = told(window.mortal.add(1, 2));")
     assert page.run_async("return window.open") == ["ConnectionLost", True]
