@@ -8,6 +8,7 @@ const LONGEST = 2000;
 
 export class Notifications {
   received = 0;
+  #gaps = 0;
   #list = h("ol", { class: "notifications card", tabindex: 0, "aria-label": "Notifications, the newest first" });
   #hint = h("li", { class: "hint" });
   #summary = h("p", { class: "hint", role: "status" });
@@ -61,6 +62,7 @@ export class Notifications {
   /** Show that notifications may be missing. */
   #mark({ since, until, reason }) {
     if (this.#link === null) return;
+    this.#gaps += 1;
     const seconds = Math.max(1, Math.ceil(until - since));
     this.#put({ gap: `${seconds} s without notifications: ${visible(reason)}`, time: new Date(until * 1000) });
   }
@@ -77,7 +79,7 @@ export class Notifications {
     const items = this.#waiting.splice(0).reverse().map(item);
     this.#list.prepend(...items);
     while (this.#list.childElementCount > KEPT) this.#list.lastChild.remove();
-    const [isEmpty, isWatching] = [this.received === 0, this.isWatching];
+    const [isEmpty, isWatching] = [this.received + this.#gaps === 0, this.isWatching];
     this.#hint.textContent = isWatching ? "None yet." : "Watch to see the notifications of the Service.";
     if (isEmpty) this.#list.replaceChildren(this.#hint);
     else this.#hint.remove();
@@ -90,7 +92,7 @@ export class Notifications {
   }
 
   #empty() {
-    this.received = 0;
+    this.received = this.#gaps = 0;
     this.#waiting.length = 0;
     this.#list.replaceChildren();
     this.#summary.textContent = "";

@@ -137,7 +137,9 @@ def test_a_client_survives_a_manager_and_a_service_that_are_killed(page, start_l
     lab.start_service("Mortal")
     assert page.run_async("return window.waiting") == 3
     page.wait_for("window.gaps.length === 1")
-    page.run("window.mortal.notify(1).catch(() => {}); window.open = window.mortal.die().catch(({ name }) => name)")
+    page.run(
+        "window.mortal.notify(1).catch(() => {}); window.open = window.mortal.die().catch(({ name }) => name)"
+    )
     assert page.run_async("return window.open") == "ServiceLost"
     page.run("window.waiting = window.mortal.add(2, 2);")
     lab.start_service("Mortal")
@@ -183,7 +185,10 @@ def test_a_page_of_another_origin_gets_the_module_and_no_connection(page, lab, t
     (tmp_path / "elsewhere.html").write_text("<title>elsewhere</title>", encoding="utf-8")
     with pages_of(tmp_path) as origin:
         page.open(f"{origin}/elsewhere.html")
-        script = IMPORT + "return network.connect(url, { reconnect: false }).then(String, (error) => [error.name, error.message])"
+        script = (
+            IMPORT
+            + "return network.connect(url, { reconnect: false }).then(String, (error) => [error.name, error.message])"
+        )
         name, message = page.run_async(script, lab.url, lab.websocket_url, NAME)
         assert name == "ConnectError"
         assert message.startswith(f"Cannot connect to {lab.websocket_url}: ")

@@ -41,7 +41,11 @@ def test_every_file_of_the_package_is_served(name):
 def test_pages_of_other_origins_may_load_the_client_and_nothing_else():
     for name in FILES:
         allowed = find_page(f"/{name}").headers.get("Access-Control-Allow-Origin")
-        assert allowed == ("*" if name in {"msl-network.js", "exact-json.js", "errors.js", "link.js", "presence.js"} else None)
+        assert allowed == (
+            "*"
+            if name in {"msl-network.js", "exact-json.js", "errors.js", "link.js", "presence.js"}
+            else None
+        )
 
 
 @pytest.mark.parametrize(
