@@ -16,6 +16,7 @@ from msl_network_trio import arguments
 from msl_network_trio.client.reply import ParkedRequest, Reply, timed_out
 from msl_network_trio.client.task_requests import TaskRequests
 from msl_network_trio.exceptions import ConnectionLost, ReplyTimeout, ServiceLost, Unanswered
+from msl_network_trio.protocol.late_replies import RecordingFactory
 from msl_network_trio.protocol.requests import RequestFactory
 
 
@@ -62,6 +63,7 @@ class PersistentRequests:
         timeout: Default for the seconds to wait for a reply; infinity: no limit.
         idempotent: Names of attributes whose requests may be executed several times.
         waits: Whether requests wait while there is no connection; otherwise they raise.
+        keep_calls: See `ClientOutput`.
 
     Attributes:
         idempotent: See above.
@@ -80,7 +82,13 @@ class PersistentRequests:
     )
 
     def __init__(
-        self, owner: Owner, timeout: float, *, idempotent: Collection[str] = (), waits: bool
+        self,
+        owner: Owner,
+        timeout: float,
+        *,
+        idempotent: Collection[str] = (),
+        waits: bool,
+        keep_calls: bool = False,
     ) -> None:
         self.idempotent = idempotent
         self._owner = owner
@@ -90,9 +98,24 @@ class PersistentRequests:
         self._reason: Unanswered = ConnectionLost("There was no connection yet")
         self._ended = False
         self._changes = trio.lowlevel.ParkingLot()
-        self._make = RequestFactory()
+        self._make = RecordingFactory() if keep_calls else RequestFactory()
 
     # ---- for the session, in the reader and in the order of the wire ----
+
+    @property
+    def live(self) -> TaskRequests | None:
+        """The requests over the current connection; None while there is none. In any thread."""
+        return self._live
+
+    def may_repeat(self, error: Unanswered, attribute: str) -> bool:
+        """Return whether a request that failed with this error is made again. In any thread."""
+        if not self._waits or self._ended:
+            return False
+        return not error.may_have_run or attribute in self.idempotent
+
+    def note_refusal(self, error: ServiceLost) -> None:
+        """Take note that the Manager has refused a request; in the Trio thread."""
+        self._owner.service_refused(error)
 
     @property
     def is_away(self) -> bool:
@@ -131,10 +154,14 @@ class PersistentRequests:
         *,
         linking: str = "",
         kind: Callable[[str, str, str], ParkedRequest] = ParkedRequest,
+        elapsed: float = 0.0,
+        may_have_run: bool = False,
     ) -> Any:
         """Make a request and wait for its reply; see `TaskRequests.request`.
 
-        The timeout includes the time without a connection and repetitions.
+        The timeout includes the time without a connection and repetitions. If a thread has tried before:
+        `elapsed` is the number of seconds since it began, and `may_have_run` tells whether the request may
+        have been executed.
 
         Raises:
             ReplyTimeout: Also if there was no connection in time; then ``may_have_run`` is False.
@@ -146,8 +173,7 @@ class PersistentRequests:
         # Kept, since later the arguments may have other values.
         line = request.data
         await trio.lowlevel.checkpoint_if_cancelled()
-        deadline = math.inf if seconds == math.inf else trio.current_time() + seconds
-        may_have_run = False
+        deadline = math.inf if seconds == math.inf else trio.current_time() + seconds - elapsed
         while True:
             live = self._live
             if live is None:
@@ -162,7 +188,8 @@ class PersistentRequests:
                 raise
             except (ConnectionLost, ServiceLost) as error:
                 may_have_run |= error.may_have_run
-                if not self._waits or self._ended or (may_have_run and attribute not in self.idempotent):
+                error.may_have_run = may_have_run
+                if not self.may_repeat(error, attribute):
                     raise
                 if isinstance(error, ServiceLost):
                     self._owner.service_refused(error)

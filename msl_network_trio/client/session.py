@@ -86,6 +86,21 @@ class ThreadCalls(Protocol):
         """Make a request without waiting for its reply; see `TaskRequests.start`."""
 
 
+class ThreadForms(Protocol):
+    """Maker of the requests of threads; implemented by the blocking API."""
+
+    def over(self, connection: Connection, before: ThreadCalls | None) -> ThreadCalls:
+        """Return the requests over a connection.
+
+        Args:
+            connection: The connection.
+            before: The requests over the connection that it replaces; None: it is the first one.
+        """
+
+    def persistent(self, persistent: PersistentRequests) -> ThreadCalls:
+        """Return the requests that outlive connections, for those of tasks."""
+
+
 class LinkState:
     """State of a link with a Service, shared by `Link`, its blocking form and their methods.
 
@@ -100,6 +115,8 @@ class LinkState:
     Attributes:
         session: The session; None once the link is broken.
         route: Makes the requests of tasks to the Service; None once the link is broken.
+        thread_route: Makes the requests of threads to the Service; None until they are first needed, and once
+            the link is broken.
         persistent: The route of a client that reconnects; None: it does not.
         service_name: Name of the Service.
         identity: Identity of the Service.
@@ -125,6 +142,7 @@ class LinkState:
         "session",
         "streams",
         "sure",
+        "thread_route",
     )
 
     def __init__(
@@ -136,7 +154,8 @@ class LinkState:
     ) -> None:
         self.session: Session | None = session
         self.persistent = session.persistent_requests(self, idempotent)
-        self.route: Requests | None = self.persistent or session.connection.requests
+        self.route: Requests | None = None
+        self.thread_route: ThreadCalls | None = None
         self.service_name = service_name
         self.identity = identity
         self.mailboxes = session.mailboxes
@@ -146,6 +165,7 @@ class LinkState:
         self.ends_service = False
         self.lost: NetworkError | None = None
         self.sure = time.time()
+        self.choose_routes()
 
     def __getstate__(self) -> tuple[None, dict[str, Any]]:
         # The session first, whose error says best why a link cannot be pickled.
@@ -177,6 +197,29 @@ class LinkState:
             self.require_session(name)
         assert self.route is not None
         return self.route
+
+    def require_thread_route(self, name: str) -> ThreadCalls:
+        """Return the `thread_route`; in any thread. See `require_route`."""
+        if self.thread_route is None:
+            self.require_session(name).portal.do(partial(self.choose_routes, share=True))
+        if self.thread_route is None:  # it has been broken meanwhile
+            self.require_session(name)
+        assert self.thread_route is not None
+        return self.thread_route
+
+    @trio.lowlevel.enable_ki_protection
+    def choose_routes(self, *, share: bool = False) -> None:
+        """Choose what requests go to; `share`: also those of threads, from now on."""
+        session = self.session
+        if session is None:
+            self.route = self.thread_route = None
+            return
+        without = session.locks.without_lock(self.service_name)
+        self.route = without or self.persistent or session.connection.requests
+        if share or self.thread_route is not None:
+            self.thread_route = (
+                session.thread_calls(self.persistent) if without is None else without.in_threads
+            )
 
     @property
     def service_attributes(self) -> dict[str, Any]:
@@ -299,7 +342,8 @@ class LinkState:
 
     def break_link(self) -> None:
         """Refuse further requests, and notify the forms of the link."""
-        self.session = self.route = None
+        self.session = None
+        self.choose_routes()
         if self.persistent is not None:
             self.persistent.end(ConnectionLost("The link was broken"))
         for notify in self.on_break:
@@ -325,7 +369,7 @@ class Session:
         closed: Set at the end, when every request is settled and there will be no further connection.
         finished: Set when `run` has returned.
         reconnections: Number of connections that have replaced a lost one.
-        calls: Requests of threads over the current connection. Set by the blocking API before it uses them.
+        calls: Requests of threads over the current connection; see `share`.
         links: The links that are not broken.
         linked: Number of links with each Service, including those that are being made.
         locks: The locks of the client.
@@ -346,6 +390,7 @@ class Session:
         "_loss",
         "_outage",
         "_persistent",
+        "_thread_forms",
         "_traffic",
         "_unlinking",
         "callback_tasks",
@@ -389,6 +434,8 @@ class Session:
         self._end_reason: ConnectionLost | None = None
         self._traffic: Traffic | None = None
         """The counters of all connections; None: there was none."""
+        self._thread_forms: ThreadForms | None = None
+        """Makes the requests of threads; None: no thread uses the client."""
         self._persistent = self.persistent_requests(self, {"identity", "link"})
         self.links: list[LinkState] = []
         self.linked: Counter[str] = Counter()
@@ -526,6 +573,8 @@ class Session:
         for event in dialed.early:
             if isinstance(event, ManagerNotice):
                 self.take_notice(event)
+        if self._thread_forms is not None:
+            self.calls = self._thread_forms.over(self.connection, self.calls)
         if self._persistent is not None:
             self._persistent.resume(self.connection.requests)
         self.requests: PersistentRequests | TaskRequests = self._persistent or self.connection.requests
@@ -575,6 +624,19 @@ class Session:
         self.states.change("connected")
         self.presence.connection_restored()
         await self.connection.run()
+
+    # ---- threads ----
+
+    def share(self, forms: ThreadForms) -> None:
+        """Let threads use the client from now on; in the Trio thread."""
+        if self._thread_forms is None:
+            self.calls = forms.over(self.connection, None)
+            self._thread_forms = forms
+
+    def thread_calls(self, persistent: PersistentRequests | None) -> ThreadCalls:
+        """Return the requests of threads for those of tasks; None: over the only connection."""
+        assert self._thread_forms is not None  # there is a blocking form of the client
+        return self.calls if persistent is None else self._thread_forms.persistent(persistent)
 
     # ---- for the connection ----
 
@@ -669,7 +731,13 @@ class Session:
         if policy is None:
             return None
         seconds = math.inf if timeout is None else timeout
-        return PersistentRequests(owner, seconds, idempotent=idempotent, waits=policy.while_away == "wait")
+        return PersistentRequests(
+            owner,
+            seconds,
+            idempotent=idempotent,
+            waits=policy.while_away == "wait",
+            keep_calls=self.settings.on_late_reply is not None,
+        )
 
     async def connected(self, attribute: str, timeout: float | None) -> tuple[TaskRequests, float | None]:
         """Wait for a connection if the client reconnects.
@@ -696,7 +764,7 @@ class Session:
         """Let requests to a Service raise while a lost lock on it has not been let go; see `Locks.lose`."""
         for link in self.links:
             if link.service_name == service:
-                link.route = self.locks.without_lock(service) or link.persistent or self.connection.requests
+                link.choose_routes()
 
     # ---- links ----
 

@@ -55,7 +55,7 @@ class Statistics:
     not exceed, by share (0.5 to 1.0), within 7 %; 60 means 60 or more. Empty without replies."""
 
     latency_samples: int
-    """Number of requests in `latencies`: a random sample of one in eight."""
+    """Number of requests in `latencies`: a random sample of one in 16."""
 
     notifications: dict[str, int]
     """Number of notifications received from linked Services, by the name of the Service."""

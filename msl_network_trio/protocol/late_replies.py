@@ -72,6 +72,13 @@ class RecordingFactory(RequestFactory):
             request.call = Call(tuple(args), dict(kwargs or {}), time.time())
         return request
 
+    def renewed(self, kind: Callable[[str, str, str], R], request: Request, line: bytes) -> R:
+        """Make a request for the line of another one; see `RequestFactory.renewed`."""
+        renewed = super().renewed(kind, request, line)
+        if hasattr(request, "call"):
+            renewed.call = request.call
+        return renewed
+
 
 class LateReplies:
     """The abandoned requests of a connection whose replies may still arrive.
@@ -88,7 +95,7 @@ class LateReplies:
 
     def remember(self, request: Request) -> None:
         """Remember a request to a Service that was written, and whose caller waits no longer."""
-        if request.service != MANAGER:
+        if hasattr(request, "call"):
             self._abandoned[request.uid] = request
             if len(self._abandoned) > _MAX_REMEMBERED:
                 del self._abandoned[next(iter(self._abandoned))]

@@ -1,6 +1,6 @@
 """Latencies of a client: a histogram of the seconds between requests and their replies, from a sample.
 
-Measuring every request would cost several percent of a call. One request in eight is measured on average,
+Measuring every request would cost several percent of a call. One request in 16 is measured on average,
 chosen at random, which costs less than 1 %.
 
 Used with the connection's lock held or, as long as threads do not use the connection, in the Trio thread.
@@ -23,8 +23,8 @@ LONGEST: Final = 60.0
 _MAX_OPEN: Final = 8
 """Maximum number of requests that are measured at the same time."""
 
-_BITS: Final = 4
-"""Bits of the random number of lines between two measured ones: 1 to 16, so 8.5 on average."""
+_BITS: Final = 5
+"""Bits of the random number of lines between two measured ones: 1 to 32, so 16.5 on average."""
 
 _STEPS: Final = 16
 """Buckets per factor of two, of which the upper half is used: each is 6 to 12 % wide."""

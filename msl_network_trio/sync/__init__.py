@@ -16,7 +16,7 @@ from msl_network_trio.client.connect_arguments import filter_client_connect_kwar
 from msl_network_trio.client.link import Link as AsyncLink
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.sync.acquire_locks import Locks, acquire_locks
-from msl_network_trio.sync.client import Client, connect
+from msl_network_trio.sync.client import Client, StateStream, connect
 from msl_network_trio.sync.futures import Future
 from msl_network_trio.sync.link import Link, Lock, Notifications, dropped, notifications, request, statistics
 from msl_network_trio.sync.linked_client import LinkedClient
@@ -31,6 +31,7 @@ __all__ = [
     "Lock",
     "Locks",
     "Notifications",
+    "StateStream",
     "acquire_locks",
     "connect",
     "dropped",

@@ -13,7 +13,7 @@ from __future__ import annotations
 import _thread
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -83,13 +83,21 @@ class Calls:
 
     Args:
         connection: The connection.
+        before: The requests over the connection that this one replaces; None: there was none.
+
+    Attributes:
+        connection: See above.
+        requests: The requests of tasks over the same connection.
+        callbacks: Calls functions that were added to Futures.
+        errors: Counts the errors that callers get.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, before: Calls | None = None) -> None:
         self.connection = connection
         self._portal = connection.portal
         self._lock = connection.lock
-        self.callbacks = Callbacks()
+        self.requests = connection.requests
+        self.callbacks: Callbacks = Callbacks() if before is None else before.callbacks
         self.errors = connection.requests.errors
         self._flush_is_posted = False
         self._flush_is_scheduled = False
@@ -122,7 +130,9 @@ class Calls:
         deadline = math.inf if seconds == math.inf else monotonic() + seconds
         try:
             if not self._do(self._threads.queue, request):
-                return self._request_in_trio(deadline, service, attribute, args, kwargs, timeout)
+                return self.request_in_trio(
+                    self.requests.request, service, attribute, args, kwargs, timeout, deadline=deadline
+                )
             if not self.wait(request, request.timed_wait, seconds):
                 self.abandon(request)
                 if not request.settled:  # else the reply arrived at the same moment
@@ -139,11 +149,26 @@ class Calls:
             park_at_exit()
         return request.outcome()
 
-    def _request_in_trio(self, deadline: float, service: str, *arguments: Any) -> Any:
-        """Make a request that has to wait for room, in a task."""
+    def request_in_trio(
+        self,
+        function: Callable[..., Awaitable[Any]],
+        service: str,
+        *args: Any,
+        deadline: float,
+        **kwargs: Any,
+    ) -> Any:
+        """Make a request that has to wait before it can be sent, in a task.
+
+        Args:
+            function: Makes the request; see `TaskRequests.request`.
+            service: Name of the Service, its first argument.
+            *args: Its further arguments.
+            deadline: Time until which to wait for notification handlers, by `time.monotonic`.
+            **kwargs: Its keyword arguments.
+        """
         received = self.connection.mailboxes.numbers
         try:
-            result = self._portal.call(self.connection.requests.request, service, *arguments)
+            result = self._portal.call(function, service, *args, **kwargs)
         except NetworkError:
             self.wait_for_handlers(service, received.get(service, 0), deadline - monotonic())
             raise

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from msl_network_trio.client.client import Client as AsyncClient
 from msl_network_trio.client.client import client_session
 from msl_network_trio.client.client import connect as async_connect
 from msl_network_trio.client.link import link_state
+from msl_network_trio.client.states import StateStream as AsyncStateStream
 from msl_network_trio.client.statistics import Statistics
+from msl_network_trio.dialing.reconnect import State, StateChange
 from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.portal.background_thread import current_portal
 from msl_network_trio.portal.portal import Portal
 from msl_network_trio.portal.waiting import check_may_wait
-from msl_network_trio.sync.calls import Calls
 from msl_network_trio.sync.handlers import ThreadHandler, call_in_threads
 from msl_network_trio.sync.link import Link
+from msl_network_trio.sync.persistent_calls import BlockingRequests
 from msl_network_trio.sync.prompts import prompts_for_threads
 from msl_network_trio.sync.wrapped import Entering, blocking, like, named, unwrap
 from msl_network_trio.visible import visible
@@ -60,7 +62,7 @@ class Client:
         self._wrapped_async = wrapped
         self._session = session = client_session(wrapped)
         self._portal: Portal = session.portal
-        session.calls = Calls(session.connection)
+        self._portal.do(partial(session.share, BlockingRequests(session)))
 
     # ---- properties ----
 
@@ -110,16 +112,25 @@ class Client:
         """Return whether requests can be made: neither the Manager nor the client has disconnected."""
         return self._wrapped_async.is_connected() and not self._portal.is_inherited
 
+    @property
+    def state(self) -> State:
+        """The state; see `msl_network_trio.Client.state`."""
+        return "closed" if self._portal.is_inherited else self._wrapped_async.state
+
+    def states(self) -> StateStream:
+        """Return an iterator over the changes of the state; see `msl_network_trio.Client.states`."""
+        return StateStream(self._wrapped_async, self._portal)
+
     # ---- requests to the Manager ----
 
     identities = blocking(AsyncClient.identities)
     admin_request = blocking(AsyncClient.admin_request)
 
-    def link(self, service: str, *, timeout: float | None = None) -> Link:
+    def link(self, service: str, *, timeout: float | None = None, idempotent: Collection[str] = ()) -> Link:
         """Link with a Service; see `msl_network_trio.Client.link`."""
 
         async def link() -> Link:
-            return (await self._wrapped_async.link(service, timeout=timeout)).sync
+            return (await self._wrapped_async.link(service, timeout=timeout, idempotent=idempotent)).sync
 
         async def leave(link: Link) -> None:
             await self._session.leave(link_state(unwrap(link)))
@@ -175,6 +186,35 @@ class Client:
     def __exit__(self, *_: object) -> None:
         if not self._session.is_over:
             self._portal.end(self._wrapped_async.disconnect)
+
+
+class StateStream:
+    """An iterator over the changes of the state of a client; `Client.states` makes it.
+
+    It yields each `StateChange` since it was made, and ends after the change to ``"closed"``.
+
+    Args:
+        client: The client of the async API.
+        portal: The way into its Trio run.
+    """
+
+    def __init__(self, client: AsyncClient, portal: Portal) -> None:
+        self._portal = portal
+        self._stream: AsyncStateStream | None = None
+        portal.do(partial(self._open, client))
+
+    def _open(self, client: AsyncClient) -> None:
+        self._stream = client.states()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> StateChange:
+        assert self._stream is not None
+        try:
+            return self._portal.call(self._stream.__anext__)
+        except StopAsyncIteration:
+            raise StopIteration from None
 
 
 def missing_attribute(owner: type, name: str) -> str:

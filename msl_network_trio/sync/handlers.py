@@ -6,8 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+
 from msl_network_trio.callbacks import in_callback
 from msl_network_trio.client.notifications import BatchHandler, HandlerRunner, gap_handler
+from msl_network_trio.dialing.reconnect import Reconnect
 from msl_network_trio.portal.job_thread import JobThread
 
 
@@ -61,6 +64,8 @@ class ThreadHandler(BatchHandler):
 
 def call_in_threads(kwargs: dict[str, Any]) -> None:
     """Replace plain functions among the arguments of `connect` by ones that are called in threads."""
-    for name in ("on_late_reply",):
-        if callable(kwargs.get(name)):
-            kwargs[name] = ThreadHandler.of(kwargs[name])
+    function, policy = kwargs.get("on_late_reply"), kwargs.get("reconnect")
+    if callable(function):
+        kwargs["on_late_reply"] = ThreadHandler.of(function)
+    if isinstance(policy, Reconnect) and policy.on_change is not None:
+        kwargs["reconnect"] = attrs.evolve(policy, on_change=ThreadHandler.of(policy.on_change))

@@ -45,11 +45,11 @@ class BlockingMethod(RemoteMethod):
             The result; with ``asynchronous=True`` a `concurrent.futures.Future`.
         """
         link = self._link
-        session = link.session or link.require_session(self._name)
+        route = link.thread_route or link.require_thread_route(self._name)
         if asynchronous:
             arguments.flag("asynchronous", asynchronous)
-            return session.calls.start(link.service_name, self._name, args, kwargs, timeout)
-        return session.calls.request(link.service_name, self._name, args, kwargs, timeout)
+            return route.start(link.service_name, self._name, args, kwargs, timeout)
+        return route.request(link.service_name, self._name, args, kwargs, timeout)
 
 
 class ServiceProperties:
@@ -124,8 +124,8 @@ class Link(ServiceProperties, MethodCache):
     def _request(
         self, attribute: str, args: Sequence[Any], kwargs: Mapping[str, Any] | None, timeout: float | None
     ) -> Any:
-        calls = self._link.require_session(attribute).calls
-        return calls.request(self._link.service_name, attribute, args, kwargs, timeout)
+        route = self._link.require_thread_route(attribute)
+        return route.request(self._link.service_name, attribute, args, kwargs, timeout)
 
     def shutdown_service(self, /, *args: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         """Request the Service to shut down; see `msl_network_trio.Link.shutdown_service`."""
@@ -220,7 +220,7 @@ class Link(ServiceProperties, MethodCache):
 
     async def _leave(self) -> None:
         session = self._link.session
-        if session is not None and session.connection.is_open:
+        if session is not None and not session.is_over:
             await session.leave(self._link)
 
     def __dir__(self) -> list[str]:

@@ -46,17 +46,17 @@ async def test_methods_ask_the_link_for_its_route_at_each_call(network: Network)
         assert await add(1, 2) == 3
 
 
-async def test_blocking_methods_ask_the_session_for_its_calls_at_each_call(network: Network):
+async def test_blocking_methods_ask_the_link_for_its_route_at_each_call(network: Network):
     async with served(network), connect() as client, client.link("Echo") as link:
-        add, session = link.sync.add, client._session
+        add, state = link.sync.add, link_state(link)
         assert await trio.to_thread.run_sync(add, 1, 2) == 3
         made: list[Any] = []
-        first = session.calls
-        session.calls = SimpleNamespace(request=lambda *arguments: made.append(arguments[:3]))
+        first = state.thread_route
+        state.thread_route = SimpleNamespace(request=lambda *arguments: made.append(arguments[:3]))
         try:
             await trio.to_thread.run_sync(add, 3, 4)
         finally:
-            session.calls = first
+            state.thread_route = first
         assert made == [("Echo", "add", (3, 4))]
 
 

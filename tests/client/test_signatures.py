@@ -330,6 +330,7 @@ IDENTITY = {
 def link() -> Link:
     session = SimpleNamespace(
         connection=SimpleNamespace(requests=None),
+        locks=SimpleNamespace(without_lock=lambda _: None),
         mailboxes=Mailboxes(),
         persistent_requests=lambda *_: None,
         settings=SimpleNamespace(manager="localhost:1875"),

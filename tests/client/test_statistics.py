@@ -62,7 +62,7 @@ async def test_latencies_are_measured_for_a_sample(network: Network):
         for _ in range(200):
             await link.add(1, 2)
         found = client.statistics()
-    assert 10 < found.latency_samples < 100  # 24 on average
+    assert 2 < found.latency_samples < 60  # 12 on average
     assert [*found.latencies] == [0.5, 0.9, 0.99, 1.0]
     assert 0 < found.latencies[0.5] <= found.latencies[1.0]
 

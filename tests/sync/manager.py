@@ -140,7 +140,8 @@ class FakeManager:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._all: list[Session] = []
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     @staticmethod
     def _link(session: Session, line: dict[str, Any]) -> Any:
@@ -165,6 +166,12 @@ class FakeManager:
         """Return the next request for ``hold``, which the test answers."""
         return self.held.get(timeout=PATIENCE)
 
+    def _link(self, session: Session, line: dict[str, Any]) -> Any:
+        if line["args"][0] != "Nope":
+            return ECHO
+        session.fail(line, f'KeyError: "the {line["args"][0]!r} service does not exist"')
+        return NOTHING
+
     def _hold(self, session: Session, line: dict[str, Any]) -> Any:
         self.held.put((session, line))
         return NOTHING
@@ -174,15 +181,21 @@ class FakeManager:
             session.notify(number)
         return "notified"
 
-    def _accept(self) -> None:
+    def restart(self) -> None:
+        """Accept connections again after `close`."""
+        self._listener = socket.create_server(("127.0.0.1", self.port))
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def _accept(self, listener: socket.socket) -> None:
         while True:
             try:
-                sock, _ = self._listener.accept()
+                sock, _ = listener.accept()
             except OSError:
                 return
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-            session = Session(self, sock)
-            self._all.append(session)
+            with self._lock:  # `close` must not miss a session that serves already
+                session = Session(self, sock)
+                self._all.append(session)
             self.sessions.put(session)
 
     def close(self) -> None:
@@ -191,6 +204,8 @@ class FakeManager:
         except OSError:
             pass  # not on every platform
         self._listener.close()
-        for session in self._all:
+        with self._lock:
+            sessions = [*self._all]
+        for session in sessions:
             session.close()
             session.ended.wait(PATIENCE)
