@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 import builtins
+import csv
 import functools
 import re
+import signal
 import subprocess
 import symtable
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,8 @@ import attrs
 import pytest
 
 from msl_network_trio.sync import LinkedClient, connect, notifications
-from tests.interop.reference import Manager, Process
+from tests.interop.reference import Manager, Process, free_port
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.interop
 
@@ -171,3 +175,88 @@ def test_a_program_that_starts_a_manager_by_ssh_names_what_is_there():
     page = (DOCS / starts.page).read_text(encoding="utf-8")
     assert f"`{path}`" in page
     assert f"`{path}.log`" in page
+
+
+COUNTING = """
+import sys
+import trio
+from msl_network_trio import Service
+
+class Thermometer(Service):
+    def __init__(self):
+        super().__init__()
+        self.add_tasks(self._count)
+        self.reads = 0
+
+    def set_range(self, value):
+        pass
+
+    def read(self):
+        self.reads += 1
+        return self.reads
+
+    async def _count(self):
+        for number in range(10**9):
+            self.emit_notification(number)
+            await trio.sleep(0.01)
+
+print("starting", flush=True)
+Thermometer().start(port=int(sys.argv[1]), disable_tls=True)
+"""
+
+
+def unattended(name: str) -> str:
+    """Return the program of docs/reconnection.md that uses this name."""
+    [program] = [each.source for each in BLOCKS if each.page == "reconnection.md" and name in each.source]
+    return program.replace("auto_save=True", 'host="localhost", port=int(sys.argv[1]), disable_tls=True')
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="it sends signals that Windows does not have")
+def test_the_program_that_records_starts_first_and_survives_what_is_killed(start_either, tmp_path):
+    table = tmp_path / "temperature.csv"
+    port = free_port()
+    source = unattended("temperature.csv").replace('"temperature.csv"', "sys.argv[2]")
+    program = Process.start(
+        ["-c", "import sys; print('starting', flush=True)\n" + source, str(port), str(table)],
+        tmp_path,
+        "starting",
+    )
+    processes = [program]
+
+    def rows() -> list[list[str]]:
+        return list(csv.reader(table.read_text().splitlines())) if table.exists() else []
+
+    def wait_for_values(gaps: int) -> None:
+        """Wait for a value after a number of gaps."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and program.popen.poll() is None:
+            kinds = [row[0] for row in rows()]
+            if kinds.count("gap") == gaps and kinds and kinds[-1] == "value":
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"{rows()[-5:]}\n{program.log()}")
+
+    try:
+        processes.append(Process.start(["-c", COUNTING, str(port)], tmp_path, "starting"))
+        manager: Manager = start_either(port=port)
+        wait_for_values(gaps=0)
+        manager.process.kill()
+        start_either(port=port)
+        wait_for_values(gaps=1)
+        processes[-1].kill()
+        processes.append(Process.start(["-c", COUNTING, str(port)], tmp_path, "starting"))
+        wait_for_values(gaps=2)
+        program.popen.send_signal(signal.SIGINT)
+        program.popen.wait(PATIENCE)
+        processes[-1].popen.send_signal(signal.SIGTERM)
+        assert processes[-1].popen.wait(PATIENCE) == 0, processes[-1].log()
+    finally:
+        for process in processes:
+            process.end()
+    assert program.log().rstrip().endswith("KeyboardInterrupt")
+    last = None
+    for kind, *values in rows():
+        number = int(values[1]) if kind == "value" else None
+        assert number is None or last is None or number == last + 1, "a row is missing without a gap"
+        last = number
