@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import Any, Final, Literal
 
 import attrs
@@ -175,8 +176,9 @@ def is_final(error: BaseException, *, first: bool) -> bool:
     Args:
         error: The error of a try.
         first: Whether there was no connection yet. Then a name that is taken is final: it is not a lost
-            connection of our own that has the name. A peer that is no Manager is final then, too; later it
-            may be a Manager with a broken line in between.
+            connection of our own that has the name. A peer that is no Manager, or that does not understand
+            the request for a WebSocket, is final then, too; later it may be a Manager with a broken line in
+            between.
     """
     text = str(error)
     if first and _NAME_TAKEN.search(text):
@@ -191,6 +193,8 @@ def is_final(error: BaseException, *, first: bool) -> bool:
     if isinstance(error, ConnectError):
         statuses = (each.http_status for each in _chain(error) if isinstance(each, ConnectError))
         status = next(filter(None, statuses), None)
+        if status == HTTPStatus.BAD_REQUEST:
+            return first
         return status is not None and status not in _TRANSIENT_HTTP_STATUS
     # ConnectionLost (the Manager of a `transport=` function has ended) is final, as is every error of user
     # code that is no OSError.

@@ -290,9 +290,10 @@ async def _read_request(carrier: Stream) -> HttpRequest:
             if isinstance(event, h11.Request):
                 connection.next_event()  # the end of a request; sets trailing_data
                 return HttpRequest(event, is_last=not connection.trailing_data[0])
-            if event is not h11.NEED_DATA:
-                raise ConnectionLost("The connection ended before a request")
-            connection.receive_data(await carrier.receive())
+            data = await carrier.receive() if event is h11.NEED_DATA else b""
+            if not data:  # not answered: a client would take the answer for a verdict on its request
+                raise ConnectionLost("The connection ended before the end of a request")
+            connection.receive_data(data)
     except h11.RemoteProtocolError as error:
         status = HTTPStatus(error.error_status_hint)
         raise _text_response(status, f"This port understands HTTP and WebSocket: {error}.") from None

@@ -109,11 +109,12 @@ FINAL = [
     CertificateError("another one"),
     ConnectionLost("the Manager of a transport= function has ended"),
     TypeError("in a prompt"),
-    *map(with_status, (301, 400, 401, 403, 404)),
+    *map(with_status, (301, 401, 403, 404)),
 ]
 
 FINAL_AT_FIRST = [
     HandshakeError("is it a Manager?"),
+    with_status(400),  # the request was cut in the network, for example
     AuthenticationError("NameError: A 'x' service is already running on the Manager"),
     AuthenticationError("ValueError: A peer with the name 'x' is already connected"),
     ConnectError("closed the connection: NameError: A 'x' service is already running on the Manager"),

@@ -351,6 +351,15 @@ async def test_who_is_gone_again_harms_nobody(beginning, how):
     assert theirs._closed
 
 
+@pytest.mark.parametrize("beginning", [b"GET / HT", upgrade_request()[:-2]])
+async def test_a_request_that_was_cut_in_the_network_is_not_answered(beginning):
+    ours, theirs = memory_pair()
+    ours.send_nowait(beginning)
+    ours.send_eof()
+    assert await SERVER.read_upgrade(theirs) is None
+    assert await until_end(ours) == b""
+
+
 async def test_to_be_cancelled_closes_the_connection():
     _, theirs = memory_pair()
     with trio.move_on_after(0.01):
