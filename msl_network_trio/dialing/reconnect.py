@@ -193,9 +193,8 @@ def is_final(error: BaseException, *, first: bool) -> bool:
     if isinstance(error, ConnectError):
         statuses = (each.http_status for each in _chain(error) if isinstance(each, ConnectError))
         status = next(filter(None, statuses), None)
-        if status == HTTPStatus.BAD_REQUEST:
-            return first
-        return status is not None and status not in _TRANSIENT_HTTP_STATUS
+        may_pass = status in _TRANSIENT_HTTP_STATUS or (status == HTTPStatus.BAD_REQUEST and not first)
+        return status is not None and not may_pass
     # ConnectionLost (the Manager of a `transport=` function has ended) is final, as is every error of user
     # code that is no OSError.
     return isinstance(error, NetworkError) or not isinstance(error, OSError)
