@@ -49,6 +49,8 @@ class ServiceConnection:
         max_unsent: Maximum bytes of queued replies, and of requests in progress, before reading pauses.
         heartbeat: Seconds without received data until the Manager is asked, and again until the connection
             counts as lost; None: it is not asked.
+        on_shutdown: Called when a client has shut the Service down; it has to call `stop` of the connection
+            that is current then.
         on_dropped: Called, in any thread, for each notification that is dropped since the connection is lost;
             None: its emission raises an exception.
 
@@ -65,6 +67,7 @@ class ServiceConnection:
         workers: Workers,
         *,
         max_unsent: int,
+        on_shutdown: Callable[[], object],
         heartbeat: float | None = None,
         on_dropped: Callable[[], object] | None = None,
     ) -> None:
@@ -85,7 +88,7 @@ class ServiceConnection:
             protocol,
             self._send_queue,
             workers=workers,
-            on_shutdown=self.stop,
+            on_shutdown=on_shutdown,
             on_end=self._reading_ended,
         )
         self._reason: ConnectionLost | None = None

@@ -158,7 +158,8 @@ class Dispatcher:
         async def wait(*_: Any, **__: Any) -> Any:
             return await awaitable
 
-        if not self._refuses:
+        # A method that runs since before a loss goes on to its end, and the awaitable is a part of it.
+        if not self._refuses or self._workers.may_go_on(self.tasks):
             self.tasks.submit_apart(request, wait, self._profiles[request.attribute])
             return
         if isinstance(awaitable, Coroutine):

@@ -194,6 +194,7 @@ class ServiceSession:
             protocol,
             workers,
             max_unsent=settings.max_unsent,
+            on_shutdown=state.stop,
             heartbeat=self._heartbeat,
             on_dropped=None if self._policy is None else self._drop,
         )

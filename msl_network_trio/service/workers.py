@@ -62,6 +62,18 @@ class Workers:
         tasks.abandon()
         self._lost = [each for each in (*self._lost, tasks) if not each.is_quiet]
 
+    def may_go_on(self, tasks: WorkerTasks) -> bool:
+        """Return whether a request of a lost connection may start a task now, which the end waits for.
+
+        Args:
+            tasks: The tasks of the connection.
+        """
+        if self._has_stopped:
+            return False
+        if tasks not in self._lost:
+            self._lost.append(tasks)
+        return True
+
     def on_late(self) -> None:
         """Note that a request of a lost connection has ended."""
         self._has_changed.set()

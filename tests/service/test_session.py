@@ -256,6 +256,62 @@ async def test_async_methods_go_on_and_their_replies_are_dropped(network):
         assert service.calls == ["waited", 1]
 
 
+@pytest.mark.parametrize("is_back", [False, True])
+async def test_a_client_shuts_it_down_although_the_connection_is_lost_meanwhile(network, is_back):
+    class Stopping(Instrument):
+        async def shutdown_service(self) -> None:
+            await self.wait()
+
+    service = Stopping()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(network.run)
+        run = partial(service.run, transport=network.dial, reconnect=SOON)
+        await nursery.start(run)
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as callers:
+
+                async def lose() -> None:
+                    with pytest.raises(ConnectionLost):
+                        await call(network, "shutdown_service")
+
+                callers.start_soon(lose)
+                while not service.entered.is_set():
+                    await trio.sleep(0.001)
+                await network.kill()
+            if is_back:
+                await back(network, service, nursery)
+            service.open.set()
+            while state_of(service).is_running:
+                await trio.sleep(0.001)
+        nursery.cancel_scope.cancel()
+    assert service.ended == 1
+
+
+async def test_what_a_method_returns_after_the_loss_is_awaited(network):
+    class Passing(Instrument):
+        def pass_on(self) -> Any:
+            self.block()
+            return self.wait()
+
+    service = Passing()
+    async with running(network, service) as nursery:
+        async with trio.open_nursery() as callers:
+
+            async def lose() -> None:
+                with pytest.raises(ConnectionLost):
+                    await call(network, "pass_on")
+
+            callers.start_soon(lose)
+            await trio.to_thread.run_sync(service.entered.wait, PATIENCE)
+            await network.kill()
+        await back(network, service, nursery)
+        service.entered.clear()
+        service.gate.set()
+        await trio.to_thread.run_sync(service.entered.wait, PATIENCE)
+        service.open.set()
+    assert service.calls == ["waited"], "the end waits for it"
+
+
 @pytest.mark.parametrize("method", ["block", "wait"])
 async def test_what_runs_since_before_the_loss_is_waited_for_at_the_end(network, method):
     service = Instrument()
