@@ -47,9 +47,13 @@ _NAME_TAKEN: Final = re.compile(r" is already (running|connected)\b")
 
 _TRANSIENT_REJECTION: Final = re.compile(
     r"(ConnectionAbortedError|TimeoutError|RuntimeError|BufferError|OSError):|ValueError: Too many logins"
-    r"|.*\(max_\w+\)"
+    r"|.*\(max_\w+\)|KeyError: .* Service is not connected to "
 )
 """Rejections by a Manager that are no verdict on us."""
+
+_BROKEN_LINE: Final = re.compile(r"(KeyError|TypeError|AttributeError|\w*DecodeError):")
+"""Rejections by a Manager that does not understand our identity. Once another connection was accepted with
+it, the reason is a line that was cut in the network: Managers of msl-network execute half lines, too."""
 
 _RETRY_IN: Final = re.compile(r"\bin (\d{1,5}) s\b")
 """The time to wait in the text of a Manager that counts failed logins."""
@@ -177,8 +181,8 @@ def is_final(error: BaseException, *, first: bool) -> bool:
         error: The error of a try.
         first: Whether there was no connection yet. Then a name that is taken is final: it is not a lost
             connection of our own that has the name. A peer that is no Manager, or that does not understand
-            the request for a WebSocket, is final then, too; later it may be a Manager with a broken line in
-            between.
+            our identity or the request for a WebSocket, is final then, too; later it may be a Manager with a
+            broken line in between.
     """
     text = str(error)
     if first and _NAME_TAKEN.search(text):
@@ -189,7 +193,8 @@ def is_final(error: BaseException, *, first: bool) -> bool:
         return first
     if isinstance(error, AuthenticationError):
         is_transient = _TRANSIENT_REJECTION.match(text) or _NAME_TAKEN.search(text)
-        return not is_transient and retry_after(error) is None
+        is_broken = not first and _BROKEN_LINE.match(text)
+        return not (is_transient or is_broken) and retry_after(error) is None
     if isinstance(error, ConnectError):
         statuses = (each.http_status for each in _chain(error) if isinstance(each, ConnectError))
         status = next(filter(None, statuses), None)

@@ -94,6 +94,7 @@ AGAIN = [
     ),
     AuthenticationError("ConnectionAbortedError: the Manager is shutting down"),
     AuthenticationError("TimeoutError: no answer"),
+    AuthenticationError("KeyError: \"the '{args:[nobody' Service is not connected to Manager[vm:1875]\""),
     AuthenticationError("RuntimeError: the Manager could not check it"),
     AuthenticationError("BufferError: full"),
     asking(AuthenticationError("anything"), 1),
@@ -114,6 +115,8 @@ FINAL = [
 
 FINAL_AT_FIRST = [
     HandshakeError("is it a Manager?"),
+    AuthenticationError("KeyError: 'name'"),
+    AuthenticationError("TypeError: Unknown connection type 'servic'"),
     with_status(400),  # the request was cut in the network, for example
     AuthenticationError("NameError: A 'x' service is already running on the Manager"),
     AuthenticationError("ValueError: A peer with the name 'x' is already connected"),
