@@ -109,7 +109,7 @@ async def test_a_network_whose_log_raises_works_all_the_same(handler):
             "msl_network_trio.manager",
             "msl_network_trio.callbacks",
             "msl_network_trio.service.identity",
-            "msl_network_trio.service.running",
+            "msl_network_trio.service.session",
             "msl_network_trio.service.error_reply",
         }
         <= handler.loggers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -62,14 +62,13 @@ class LinkedClient:
 
     Args:
         service_name: Name of the Service.
-        idempotent: Names of attributes of the Service whose requests may be executed several times; see
-            `Client.link`.
-        **kwargs: Arguments of `connect`; others are ignored, as by `filter_client_connect_kwargs`, which is
-            logged as a warning. The name is that of the class if none is given, and the timeout includes
+        **kwargs: ``idempotent`` of `Client.link`, and arguments of `connect`. Others are ignored, as by
+            `filter_client_connect_kwargs`, which is logged as a warning. The name is that of the class if none is given, and the timeout includes
             waiting for the Service.
     """
 
-    def __init__(self, service_name: str, *, idempotent: Collection[str] = (), **kwargs: Any) -> None:
+    def __init__(self, service_name: str, **kwargs: Any) -> None:
+        idempotent = kwargs.pop("idempotent", ())
         kwargs.setdefault("name", type(self).__name__)
         hide_secrets(kwargs)
         warn_of_ignored(type(self).__name__, kwargs)

@@ -14,6 +14,7 @@ import trio
 
 from msl_network_trio import arguments
 from msl_network_trio.client.reply import ParkedRequest, Reply, timed_out
+from msl_network_trio.client.statistics import ErrorCounts
 from msl_network_trio.client.task_requests import TaskRequests
 from msl_network_trio.exceptions import ConnectionLost, ReplyTimeout, ServiceLost, Unanswered
 from msl_network_trio.protocol.late_replies import RecordingFactory
@@ -61,6 +62,7 @@ class PersistentRequests:
     Args:
         owner: The owner.
         timeout: Default for the seconds to wait for a reply; infinity: no limit.
+        errors: Counts the errors that callers get.
         idempotent: Names of attributes whose requests may be executed several times.
         waits: Whether requests wait while there is no connection; otherwise they raise.
         keep_calls: See `ClientOutput`.
@@ -72,6 +74,7 @@ class PersistentRequests:
     __slots__ = (
         "_changes",
         "_ended",
+        "_errors",
         "_live",
         "_make",
         "_owner",
@@ -85,12 +88,14 @@ class PersistentRequests:
         self,
         owner: Owner,
         timeout: float,
+        errors: ErrorCounts,
         *,
         idempotent: Collection[str] = (),
         waits: bool,
         keep_calls: bool = False,
     ) -> None:
         self.idempotent = idempotent
+        self._errors = errors
         self._owner = owner
         self._timeout = timeout
         self._waits = waits
@@ -139,7 +144,7 @@ class PersistentRequests:
 
     def away_error(self, service: str, attribute: str) -> Unanswered:
         """Return the error of a request that was not sent, since there is no connection or no Service."""
-        return _not_sent(self._reason, service, attribute)
+        return self._errors.count(_not_sent(self._reason, service, attribute))
 
     # ---- for callers ----
 
@@ -180,7 +185,7 @@ class PersistentRequests:
                 with trio.move_on_at(deadline):
                     live = await self._wait(request)
                 if live is None:
-                    raise _timed_out(request, seconds, may_have_run)
+                    raise self._errors.count(_timed_out(request, seconds, may_have_run)) from self._reason
             try:
                 return await live.send(request, deadline, seconds, linking=linking)
             except ReplyTimeout as error:
@@ -236,7 +241,7 @@ class PersistentRequests:
         request = ParkedRequest(service, attribute, "")
         with trio.move_on_at(deadline):
             return await self._wait(request)
-        raise timed_out(request, seconds)
+        raise self._errors.count(timed_out(request, seconds)) from self._reason
 
     async def _wait(self, request: ParkedRequest) -> TaskRequests:
         while self._live is None:

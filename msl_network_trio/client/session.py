@@ -436,6 +436,7 @@ class Session:
         """The counters of all connections; None: there was none."""
         self._thread_forms: ThreadForms | None = None
         """Makes the requests of threads; None: no thread uses the client."""
+        self.errors = ErrorCounts()
         self._persistent = self.persistent_requests(self, {"identity", "link"})
         self.links: list[LinkState] = []
         self.linked: Counter[str] = Counter()
@@ -443,7 +444,6 @@ class Session:
         """Number of tasks that are unlinking each link."""
         self.mailboxes = Mailboxes(settings.max_unhandled)
         self.callback_tasks = CallbackTasks()
-        self.errors = ErrorCounts()
         self._late_replies = (
             None
             if settings.on_late_reply is None
@@ -455,9 +455,14 @@ class Session:
         self.presence = Presence(self)
 
     def __repr__(self) -> str:
-        name = self.settings.name
-        if self.connection.is_open:
-            return visible(f"<{name} manager={self.settings.manager} port={self.connection.port}>")
+        name, manager = self.settings.name, self.settings.manager
+        connection: Connection | None = getattr(self, "connection", None)
+        if connection is None:
+            return visible(f"<{name} manager={manager} connecting>")
+        if connection.is_open:
+            return visible(f"<{name} manager={manager} port={connection.port}>")
+        if self.states.state == "away":
+            return visible(f"<{name} manager={manager} reconnecting>")
         return visible(f"<{name} disconnected>")
 
     def __getstate__(self) -> object:
@@ -597,6 +602,7 @@ class Session:
         """
         attempt = partial(self._dial, self.credentials.unattended())
         self._outage.begin(self._connected_at)
+        dialed: DialedConnection[ClientProtocol] | None = None
         error: ConnectionLost | None = None
         with trio.CancelScope() as self._dialing:
             if self._is_closing:
@@ -612,10 +618,15 @@ class Session:
                 )
             except ConnectionLost as failure:
                 error = failure
-        if self._dialing.cancelled_caught:
-            error = ConnectionLost(f"Disconnected from Manager[{self.settings.manager}]")
         self._dialing = self._loss = None
-        if error is not None:
+        if self._is_closing:  # perhaps since a moment ago, when there was a connection already
+            if dialed is not None:
+                dialed.transport.close()
+            self._end(ConnectionLost(f"Disconnected from Manager[{self.settings.manager}]"))
+            return
+        if dialed is None:
+            assert error is not None
+            logger.error("%s", error)
             self._end(error)
             return
         self._adopt(dialed)
@@ -734,6 +745,7 @@ class Session:
         return PersistentRequests(
             owner,
             seconds,
+            self.errors,
             idempotent=idempotent,
             waits=policy.while_away == "wait",
             keep_calls=self.settings.on_late_reply is not None,

@@ -26,6 +26,7 @@ from msl_network_trio import (
     Unanswered,
     connect,
 )
+from msl_network_trio.client import session as session_module
 from msl_network_trio.dialing import connect as connecting
 from msl_network_trio.protocol.messages import refusal
 from tests.client.peer import ECHO, Network, Peer
@@ -246,6 +247,8 @@ async def test_a_request_waits_no_longer_than_its_timeout_and_is_not_sent_later(
             await link.add(1, 2, timeout=7)
         assert trio.current_time() - before == pytest.approx(7)
         assert not raised.value.may_have_run
+        assert isinstance(raised.value.__cause__, ConnectionLost)
+        assert client.statistics().errors == {"ReplyTimeout": 1}
         manager.start()
         await trio.sleep(3)
         assert await link.add(3, 4) == 7
@@ -494,7 +497,7 @@ async def test_an_error_that_no_try_can_mend_is_raised_at_once(manager, autojump
 # ---- the end ----
 
 
-async def test_after_a_final_error_everything_raises_it(manager, nursery, autojump_clock):
+async def test_after_a_final_error_everything_raises_it(manager, nursery, autojump_clock, caplog):
     async with linked() as (client, link):
         ended: list[str] = []
         client.shutdown_handler = lambda: ended.append(client.state)
@@ -511,6 +514,8 @@ async def test_after_a_final_error_everything_raises_it(manager, nursery, autoju
         await trio.sleep(5)
         assert client.state == "closed"
         assert ended == ["closed"]
+        [logged] = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert "not trusted any more" in logged.message
         for error in (*results, await outcome(lambda: link.add(1, 2))):
             assert isinstance(error, ConnectionLost)
             assert not error.may_have_run
@@ -549,6 +554,26 @@ async def test_disconnecting_while_away_ends_everything_at_once(manager, nursery
     [error] = results
     assert isinstance(error, ConnectionLost)
     assert not error.may_have_run
+
+
+async def test_disconnecting_at_the_moment_of_the_new_connection_closes_it(
+    manager, nursery, autojump_clock, monkeypatch
+):
+    client = await connect(reconnect=POLICY)
+
+    async def dial(*arguments: Any, **more: Any) -> Any:
+        dialed = await connecting.dial(*arguments, **more)
+        nursery.start_soon(client.disconnect)
+        with trio.CancelScope(shield=True):
+            await trio.testing.wait_all_tasks_blocked()  # it has cancelled the tries, too late
+        return dialed
+
+    monkeypatch.setattr(session_module, "dial", dial)
+    await lose(manager, client)
+    manager.start()
+    with trio.fail_after(10):
+        while client.state != "closed":
+            await trio.sleep(0.1)
 
 
 @pytest.mark.parametrize("in_a_try", [False, True])
