@@ -63,8 +63,8 @@ class LinkedClient:
     Args:
         service_name: Name of the Service.
         **kwargs: ``idempotent`` of `Client.link`, and arguments of `connect`. Others are ignored, as by
-            `filter_client_connect_kwargs`, which is logged as a warning. The name is that of the class if none is given, and the timeout includes
-            waiting for the Service.
+            `filter_client_connect_kwargs`, which is logged as a warning. The name is that of the class if
+            none is given, and the timeout includes waiting for the Service.
     """
 
     def __init__(self, service_name: str, **kwargs: Any) -> None:
