@@ -35,13 +35,14 @@ class Report:
     """The figures of all worlds."""
 
     total: Counter[str] = attrs.field(factory=Counter)
-    worlds: int = 0
+    outcomes: Counter[str] = attrs.field(factory=Counter)
     is_well: bool = True
 
     def add(self, world: World, figures: dict[str, str]) -> None:
         """Print the figures of a world, and add them."""
         faults = Counter(world.proxy.counts) + world.counts
         self.total += faults
+        self.outcomes += Counter(dict(world.oracle.report()))
         how = "" if world.clients_reconnect else ", without reconnection"
         print(f"\n{world.kind} {world.wire}{how}: {sum(faults.values()):,} faults")
         counts = [*sorted(faults.items()), *world.oracle.report()]
@@ -55,7 +56,7 @@ class Report:
     def end(self, seed: int) -> int:
         """Print the sums, and return the exit status."""
         print(f"\n{sum(self.total.values()):,} faults, seed {seed}")
-        for what, count in sorted(self.total.items()):
+        for what, count in [*sorted(self.total.items()), *sorted(self.outcomes.items())]:
             print(f"  {what}: {count:,}")
         return 0 if self.is_well else 1
 

@@ -178,10 +178,10 @@ class World:
             while popen.poll() is None:
                 await trio.sleep(0.02)
             if not service.was_killed:
-                self.counts["Services that ended by themselves"] += 1
+                self.oracle.counts["Services that ended by themselves"] += 1
                 if "is already running" in service.process.log():
                     # A new process is not told from another Service of the name. The supervisor tries again.
-                    self.counts["Services refused since their name was taken"] += 1
+                    self.oracle.counts["Services refused since their name was taken"] += 1
                 elif self.services_reconnect:
                     end = service.process.log()[-1500:]
                     self.oracle.wrong(f"{service.name} ended with status {popen.returncode}:\n{end}")
