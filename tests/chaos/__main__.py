@@ -102,7 +102,7 @@ def main() -> int:
                 wire,
                 Path(folder),
                 Oracle(),
-                Schedule(seed),
+                Schedule(len(KINDS) * len(WIRES) * seed + KINDS.index(kind) + len(KINDS) * WIRES.index(wire)),
                 names={"storms": (*SERVICES, BENCH), "acceptance": SERVICES, "program": (SERVICE,)}[
                     arguments.what
                 ],
