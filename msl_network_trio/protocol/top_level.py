@@ -14,10 +14,11 @@ import re
 from typing import Any, Final
 
 _STRUCTURE: Final = re.compile(rb'"|[\[{]++|[\]}]++').search
-_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL).match
-_FLAT: Final = rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+'
+# Atomic groups, since possessive ones with alternatives match wrongly in Python before 3.11.5.
+_STRING: Final = re.compile(rb'(?>(?:[^"\\]++|\\.)*)', re.DOTALL).match
+_FLAT: Final = rb'(?>(?:[^"\[\]{}]++|"(?>(?:[^"\\]++|\\.)*)")*)'
 _NESTED: Final = re.compile(
-    rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+"|\[%b\]|\{%b\})*+' % (_FLAT, _FLAT), re.DOTALL
+    rb'(?>(?:[^"\[\]{}]++|"(?>(?:[^"\\]++|\\.)*)"|\[%b\]|\{%b\})*)' % (_FLAT, _FLAT), re.DOTALL
 ).match
 """Matches nested values with at most one further level, which are skipped in one step."""
 

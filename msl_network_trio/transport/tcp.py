@@ -341,6 +341,7 @@ def reraise_if_injected(error: OSError) -> None:
 
 def error_text(error: OSError | ValueError) -> str:
     """Return the text of an error of the operating system, without its number."""
-    if isinstance(error, ssl.SSLEOFError):
-        return "The peer closed the connection"  # OpenSSL: "EOF occurred in violation of protocol"
+    # OpenSSL says "EOF occurred in violation of protocol"; Python 3.11.2 takes that for an end of TLS.
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return "The peer closed the connection"
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
