@@ -31,7 +31,10 @@ WhileAway = Literal["wait", "raise"]
 """Treatment of requests that are made while a client is reconnecting."""
 
 TRY_TIMEOUT: Final = 5.0
-"""Maximum seconds of one try to connect."""
+"""Maximum seconds of one try to connect; doubled after each try whose time was over."""
+
+LONGEST_TRY_TIMEOUT: Final = 60.0
+"""Limit of that doubling in seconds."""
 
 STABLE_AFTER: Final = 1.0
 """Seconds that a connection must have lasted for the next loss to count as a new outage."""

@@ -14,6 +14,7 @@ import trio
 
 from msl_network_trio.dialing.prompts import Credentials
 from msl_network_trio.dialing.reconnect import (
+    LONGEST_TRY_TIMEOUT,
     STABLE_AFTER,
     TRY_TIMEOUT,
     UNSTABLE_ELAPSED,
@@ -59,18 +60,20 @@ async def dial_first(
     limit = _limit(settings.timeout, policy.give_up_after)
     reason: Exception | None = None
     tries = 0
+    of_a_try = TRY_TIMEOUT
     while True:
         left = began + limit + credentials.seconds_asked - trio.current_time()
-        seconds = min(TRY_TIMEOUT, left)
+        seconds = min(of_a_try, left)
         try:
             return await attempt(attrs.evolve(settings, timeout=seconds))
         except Exception as error:
             tries += 1
             if is_final(error, first=True):
                 raise
-            is_cut_short = isinstance(error, ConnectTimeout) and seconds < min(TRY_TIMEOUT, limit)
+            is_cut_short = isinstance(error, ConnectTimeout) and seconds < min(of_a_try, limit)
             if reason is None or not is_cut_short:
                 reason = error
+            of_a_try = _next_try_timeout(of_a_try, error)
         elapsed = trio.current_time() - began - credentials.seconds_asked
         pause = delay(policy, elapsed, reason)
         if elapsed + pause < limit:
@@ -81,6 +84,11 @@ async def dial_first(
             if tries > 1:
                 reason.add_note(f"{tries} tries to connect failed within {limit:g} s.")
             raise reason
+
+
+def _next_try_timeout(seconds: float, error: Exception) -> float:
+    """Return the time limit of the next try: a Manager that is slow to answer needs a longer one."""
+    return min(2 * seconds, LONGEST_TRY_TIMEOUT) if isinstance(error, ConnectTimeout) else seconds
 
 
 def _limit(timeout: float | None, give_up_after: float | None) -> float:
@@ -144,9 +152,9 @@ async def dial_again(
     Raises:
         ConnectionLost: There will be no connection; its cause is the last error, unless no try was made.
     """
-    timeout = TRY_TIMEOUT if settings.timeout is None else min(TRY_TIMEOUT, settings.timeout)
+    longest = math.inf if settings.timeout is None else settings.timeout
     limit = _limit(None, policy.give_up_after)
-    attempted = attrs.evolve(settings, timeout=timeout)
+    of_a_try = TRY_TIMEOUT
     last = reason
     while True:
         left = limit - outage.seconds
@@ -155,9 +163,10 @@ async def dial_again(
             text = f"{reason}; gave up reconnecting after {limit:g} s"
             raise ConnectionLost(text) from (None if last is reason else last)
         try:
-            return await attempt(attempted)
+            return await attempt(attrs.evolve(settings, timeout=min(of_a_try, longest)))
         except Exception as error:
             if is_final(error, first=False):
                 raise ConnectionLost(f"{reason}; reconnecting is impossible: {error}") from error
             last = error
+            of_a_try = _next_try_timeout(of_a_try, error)
             on_failure(error)

@@ -87,7 +87,7 @@ async def test_a_timeout_of_a_try_that_was_cut_short_replaces_no_other_error(aut
 
 
 async def test_one_try_is_given_5_seconds_and_no_more_than_is_left(autojump_clock):
-    manager = Manager(math.inf, 4.0)
+    manager = Manager(refused(), 4.0)
     assert await first(manager, timeout=30) == "connected"
     assert [timeout for _, timeout in manager.tries] == [5, 5]
     manager = Manager(then=math.inf)
@@ -180,6 +180,19 @@ async def test_a_try_after_a_loss_has_at_most_5_seconds(timeout, of_a_try, autoj
     manager = Manager()
     await again(manager, timeout=timeout)
     assert manager.tries[0][1] == of_a_try
+
+
+async def test_a_manager_that_is_slow_to_answer_gets_more_time_with_each_try(autojump_clock):
+    manager = Manager(then=6.0)
+    assert await first(manager, timeout=20) == "connected"
+    assert [timeout for _, timeout in manager.tries] == [5, 10]
+    manager = Manager(then=6.0)
+    assert await again(manager) == "connected"
+    assert [timeout for _, timeout in manager.tries] == [5, 10]
+    manager = Manager(then=math.inf)
+    with pytest.raises(ConnectionLost):
+        await again(manager, Reconnect(give_up_after=1000), timeout=None)
+    assert [timeout for _, timeout in manager.tries[:6]] == [5, 10, 20, 40, 60, 60]
 
 
 async def test_connections_that_are_lost_at_once_are_one_outage(autojump_clock):
