@@ -143,7 +143,7 @@ class Client(trio.abc.AsyncResource):
         state = link_state(link)
         if state not in self._session.links:
             raise ValueError(f"{link!r} is not a link of {self}")
-        await self._session.unlink(state, timeout)
+        await self._session.links.unlink(state, timeout)
 
     @trio.lowlevel.enable_ki_protection
     async def identities(
@@ -269,7 +269,7 @@ class LinkContext(AwaitableContext[Link]):
 
     @trio.lowlevel.enable_ki_protection
     async def _open(self) -> Link:
-        return Link(await self._session.link(self._service, self._timeout, self._idempotent))
+        return Link(await self._session.links.make(self._service, self._timeout, self._idempotent))
 
     @trio.lowlevel.enable_ki_protection
     async def _enter(self) -> Link:
@@ -279,7 +279,7 @@ class LinkContext(AwaitableContext[Link]):
 
     @trio.lowlevel.enable_ki_protection
     async def _exit(self) -> None:
-        await self._session.leave(self._link)
+        await self._session.links.leave(self._link)
 
 
 class ClientContext(AwaitableContext[Client]):

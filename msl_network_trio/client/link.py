@@ -1,6 +1,6 @@
 """Link of a client with a Service, whose attributes it has as methods.
 
-A `Link` belongs to the Trio thread. Its state is in a `LinkState`, since its public names are the Service's.
+A `Link` belongs to the Trio thread. Its state is a `LinkState`, since its public names are the Service's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from msl_network_trio.client.remote_method import (
     checked_args,
     private_attribute,
 )
-from msl_network_trio.client.session import LinkState
+from msl_network_trio.client.session import SessionLink
 from msl_network_trio.constants import SHUTDOWN_SERVICE
 from msl_network_trio.logger import get_logger
 from msl_network_trio.protocol.messages import Gap, Notification
@@ -43,7 +43,7 @@ class Link(MethodCache):
     refuses them.
     """
 
-    def __init__(self, state: LinkState) -> None:
+    def __init__(self, state: SessionLink) -> None:
         self._state = state
         self._sync: msl_network_trio.sync.Link | None = None
         state.handler_runner.attributes = self.__dict__
@@ -139,7 +139,7 @@ class Link(MethodCache):
         except BaseException:
             state.ends_service = False
             raise
-        session.forget(state)
+        session.links.forget(state)
         return result
 
     # ---- notifications ----
@@ -267,7 +267,7 @@ class Link(MethodCache):
         """
         session = self._state.session
         if session is not None:
-            await session.unlink(self._state, timeout)
+            await session.links.unlink(self._state, timeout)
 
     @trio.lowlevel.enable_ki_protection
     async def disconnect(self, timeout: float | None = None) -> None:
@@ -329,6 +329,6 @@ _OWN_NAMES = {name for name in vars(Link) if not name.startswith("_")} - {SHUTDO
 """Names that hide attributes of a Service. ``shutdown_service`` calls that of the Service."""
 
 
-def link_state(link: Link) -> LinkState:
+def link_state(link: Link) -> SessionLink:
     """Return the state of a link, for the other classes of the client and of the blocking API."""
     return link._state  # noqa: SLF001 - the one way in

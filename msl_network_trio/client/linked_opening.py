@@ -14,7 +14,7 @@ from msl_network_trio.client.client import Client, ClientContext, client_session
 from msl_network_trio.client.link import Link
 from msl_network_trio.client.linked_state import LinkedState
 from msl_network_trio.client.remote_method import RemoteMethod
-from msl_network_trio.client.session import LinkState
+from msl_network_trio.client.session import SessionLink
 from msl_network_trio.exceptions import ConnectTimeout, ManagerError
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 1.0
@@ -38,7 +38,7 @@ class GuardedMethod(RemoteMethod):
 
     __slots__ = ("_guard",)
 
-    def __init__(self, guard: Guard, link: LinkState, name: str) -> None:
+    def __init__(self, guard: Guard, link: SessionLink, name: str) -> None:
         super().__init__(link, name)
         self._guard = guard
 

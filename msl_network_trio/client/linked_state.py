@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from msl_network_trio.client.client import Client
 from msl_network_trio.client.link import Link, link_state
-from msl_network_trio.client.session import LinkState
+from msl_network_trio.client.session import SessionLink
 from msl_network_trio.dialing.settings import Settings
 from msl_network_trio.exceptions import ConnectionLost, LinkBroken
 from msl_network_trio.visible import visible
@@ -91,7 +91,7 @@ class LinkedState:
             raise LinkBroken(f"Cannot access {name!r} since the link has been broken")
         return link
 
-    def require_link_state(self, name: str) -> LinkState:
+    def require_link_state(self, name: str) -> SessionLink:
         """Return the state of the link; see `require_link`."""
         return link_state(self.require_link(name))
 

@@ -12,14 +12,14 @@ import trio
 from msl_network_trio import arguments
 from msl_network_trio.client.awaitable_context import AwaitableContext
 from msl_network_trio.client.locks import Grant, LockScope
-from msl_network_trio.client.session import LinkState
+from msl_network_trio.client.session import SessionLink
 from msl_network_trio.exceptions import LockLost
 
 
 class LockContext(AwaitableContext[list[str]]):
     """Awaitable and context manager that acquires a lock; `Link.acquire_lock` returns it."""
 
-    def __init__(self, link: LinkState, name: str, shared: bool, timeout: float | None, wait: bool) -> None:
+    def __init__(self, link: SessionLink, name: str, shared: bool, timeout: float | None, wait: bool) -> None:
         self._link = link
         self._shared = arguments.flag("shared", shared)
         self._timeout = timeout

@@ -15,7 +15,7 @@ import trio
 
 from msl_network_trio.client.locks import Grant, HeldLock, LockScope
 from msl_network_trio.client.reply import Reply
-from msl_network_trio.client.session import LinkState, Session
+from msl_network_trio.client.session import Session, SessionLink
 from msl_network_trio.client.task_requests import GOODBYE_TIMEOUT
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import LockLost, ManagerError, NetworkError, ReplyTimeout, Unanswered
@@ -45,7 +45,7 @@ class LockSet:
     def __init__(self, wanted: Sequence[tuple[Session, str]], shared: bool) -> None:
         self._wanted = wanted
         self._shared = shared
-        self.links: list[LinkState] = []
+        self.links: list[SessionLink] = []
         self._grants: list[Grant] = []
         self._suspended: list[tuple[Session, str]] = []
         """Services whose other links of the client are not linked meanwhile."""
@@ -106,7 +106,7 @@ class LockSet:
             session, service = self._wanted[len(links)]
             must_release = len(grants) > len(links) and session.locks.remove(grants.pop().held, scope)
             post = session.connection.requests.post
-            if not session.forget(link):
+            if not session.links.forget(link):
                 requests.append(post("unlink", service))  # which releases the lock as well
             elif must_release:
                 requests.append(post("release_lock", service))
@@ -116,7 +116,7 @@ class LockSet:
         """Acquire everything once; return the reason why it has failed for now, None if it has not."""
         try:
             for session, service in self._wanted:
-                link = await session.link(service, None)
+                link = await session.links.make(service, None)
                 self.links.append(link)
                 requests = link.lock_requests(session)
                 self._grants.append(await session.locks.acquire(service, self._shared, None, False, requests))
@@ -142,7 +142,7 @@ class LockSet:
         await self.leave()
         requests: list[Reply] = []
         for session, service in tried:
-            if session.linked[service] > 0 and not session.locks.is_held(service):
+            if session.links.count(service) > 0 and not session.locks.is_held(service):
                 session.presence.suspend(service)
                 self._suspended.append((session, service))
                 requests.append(session.connection.requests.post("unlink", service))
@@ -155,7 +155,7 @@ class LockSet:
             if not session.is_reconnecting:
                 with trio.move_on_after(GOODBYE_TIMEOUT, shield=True):
                     try:
-                        session.forget(await session.link(service, None))
+                        session.links.forget(await session.links.make(service, None))
                     except NetworkError as error:
                         logger.debug("the link with %r is not restored: %s", service, error)
         self._resume()

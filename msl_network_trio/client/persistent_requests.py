@@ -21,30 +21,6 @@ from msl_network_trio.protocol.late_replies import RecordingFactory
 from msl_network_trio.protocol.requests import RequestFactory
 
 
-class Requests(Protocol):
-    """The requests of tasks to a Service: `TaskRequests`, `PersistentRequests` or `WithoutLock`."""
-
-    async def request(
-        self,
-        service: str,
-        attribute: str,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """See `TaskRequests.request`."""
-
-    def start(
-        self,
-        service: str,
-        attribute: str,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-    ) -> Reply:
-        """See `TaskRequests.start`."""
-
-
 class Owner(Protocol):
     """Owner of persistent requests: a link, or a session for the requests to the Manager."""
 

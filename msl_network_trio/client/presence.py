@@ -15,8 +15,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import attrs
@@ -79,15 +78,24 @@ class WatchedLink(Protocol):
         """Note that the client is linked again."""
 
 
+class WatchedLinks(Protocol):
+    """The links of a client; implemented by `Links`."""
+
+    def __iter__(self) -> Iterator[WatchedLink]:
+        """Iterate over the links that are not broken."""
+
+    def count(self, service: str) -> int:
+        """Return the number of links with a Service, including those that are being made."""
+
+
 class PresenceOwner(Protocol):
     """Owner of the links; see `Session`."""
 
     connection: Connection
-    linked: Counter[str]
     mailboxes: Mailboxes
 
     @property
-    def links(self) -> Sequence[WatchedLink]:
+    def links(self) -> WatchedLinks:
         """The links that are not broken."""
 
     @property
@@ -109,17 +117,20 @@ class LinkAnswers(Protocol):
 
 
 class LinkRequest(ParkedRequest):
-    """A request for a link whose answer is also taken in the reader."""
+    """A request for a link, which is made in the reader: a notice that follows the answer may concern it."""
 
-    __slots__ = ("answers", "name")
+    __slots__ = ("answers", "make", "name")
 
     answers: LinkAnswers
+    make: Callable[[Mapping[str, Any]], None]
     name: str
 
     def wake(self) -> None:
-        """Pass the answer on, and wake the caller."""
+        """Pass the answer on, make the link, and wake the caller."""
         if self.settled:
             self.answers.take_answer(self.name, self)
+            if self.error is None and is_service_identity(self.result):
+                self.make(self.result)
         super().wake()
 
 
@@ -314,7 +325,7 @@ class Presence:
         if is_gap:
             gaps = self._owner.mailboxes.gaps
             gaps[service] = gaps.get(service, 0) + 1
-        is_used = any(link.lost is None for link in links) or self._owner.linked[service] > len(links)
+        is_used = any(link.lost is None for link in links) or self._owner.links.count(service) > len(links)
         if not is_used:  # only this request has made the link, which would occupy a place
             self._owner.connection.requests.post("unlink", service)
 
@@ -407,19 +418,31 @@ def is_service_identity(identity: Any) -> bool:
     return False
 
 
-def link_request(service: str, presence: Presence) -> Callable[[str, str, str], LinkRequest]:
-    """Return the kind of request for a link that a task awaits; see `RequestFactory.make`."""
-    return _kind(LinkRequest, service, presence)
+def link_request(
+    service: str, presence: Presence, make: Callable[[Mapping[str, Any]], None]
+) -> Callable[[str, str, str], LinkRequest]:
+    """Return the kind of request for a link that a task awaits; see `RequestFactory.make`.
+
+    Args:
+        service: Name of the Service.
+        presence: Takes the answer.
+        make: Makes the link, with the identity of the Service.
+    """
+    return _kind(LinkRequest, service, presence, make=make)
 
 
-def _kind(cls: type[Any], service: str, presence: LinkAnswers) -> Callable[[str, str, str], Any]:
-    def make(receiver: str, attribute: str, uid: str) -> Any:
+def _kind(
+    cls: type[Any], service: str, presence: LinkAnswers, **attributes: Any
+) -> Callable[[str, str, str], Any]:
+    def new(receiver: str, attribute: str, uid: str) -> Any:
         request = cls(receiver, attribute, uid)
         request.name = service
         request.answers = presence
+        for name, value in attributes.items():
+            setattr(request, name, value)
         return request
 
-    return make
+    return new
 
 
 def _service_lost(service: str, text: str) -> ServiceLost:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import trio
 
 from msl_network_trio import arguments
-from msl_network_trio.client.session import LinkState
+from msl_network_trio.client.session import SessionLink
 from msl_network_trio.client.signatures import parse_signature
 from msl_network_trio.exceptions import PrivateAttribute
 from msl_network_trio.visible import visible
@@ -29,7 +29,7 @@ class RemoteMethod:
         # The docstring of a subclass would hide the property of the instances.
         cls.__doc__ = RemoteMethod.__doc__  # type: ignore[method-assign]
 
-    def __init__(self, link: LinkState, name: str) -> None:
+    def __init__(self, link: SessionLink, name: str) -> None:
         self._link = link
         self._name = name
 

@@ -9,9 +9,10 @@ import attrs
 import trio
 
 from msl_network_trio.callbacks import CallbackTasks
+from msl_network_trio.client.connecting import new_protocol
 from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.mailboxes import Mailboxes
-from msl_network_trio.client.session import Session, new_protocol
+from msl_network_trio.client.session import Session
 from msl_network_trio.client.statistics import ErrorCounts
 from msl_network_trio.dialing.connect import dial
 from msl_network_trio.exceptions import ConnectionLost

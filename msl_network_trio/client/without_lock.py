@@ -6,8 +6,8 @@ used in any thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import trio
 
@@ -31,15 +31,8 @@ class WithoutLock:
         self.in_threads = WithoutLockInThreads(error)
         """The same for requests of threads."""
 
-    async def request(
-        self,
-        service: str,
-        attribute: str,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """Refuse a request; see `TaskRequests.request`.
+    async def request(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse a request; see `Route.request`.
 
         Raises:
             LockLost: Always.
@@ -48,15 +41,8 @@ class WithoutLock:
         await trio.lowlevel.checkpoint()
         raise self._error()
 
-    def start(
-        self,
-        service: str,
-        attribute: str,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """Refuse a request; see `TaskRequests.start`.
+    def start(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse a request; see `Route.start`.
 
         Raises:
             LockLost: Always.
@@ -76,15 +62,8 @@ class WithoutLockInThreads:
     def __init__(self, error: Callable[[], LockLost]) -> None:
         self._error = error
 
-    def request(
-        self,
-        service: str,
-        attribute: str,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-    ) -> Any:
-        """Refuse a request; see `ThreadCalls.request`.
+    def request(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse a request; see `Route.request`.
 
         Raises:
             LockLost: Always.

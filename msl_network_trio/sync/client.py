@@ -133,7 +133,7 @@ class Client:
             return (await self._wrapped_async.link(service, timeout=timeout, idempotent=idempotent)).sync
 
         async def leave(link: Link) -> None:
-            await self._session.leave(link_state(unwrap(link)))
+            await self._session.links.leave(link_state(unwrap(link)))
 
         return self._portal.open(named("Client.link", link), leave)
 

@@ -137,7 +137,7 @@ class Link(ServiceProperties, MethodCache):
         except BaseException:
             self._link.ends_service = False
             raise
-        self._portal.do(partial(session.forget, self._link))
+        self._portal.do(partial(session.links.forget, self._link))
         return result
 
     # ---- notifications ----
@@ -221,7 +221,7 @@ class Link(ServiceProperties, MethodCache):
     async def _leave(self) -> None:
         session = self._link.session
         if session is not None and not session.is_over:
-            await session.leave(self._link)
+            await session.links.leave(self._link)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *filter(str.isidentifier, self.service_attributes)})

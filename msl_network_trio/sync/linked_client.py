@@ -13,7 +13,7 @@ from msl_network_trio.client.client import client_session
 from msl_network_trio.client.linked_client import LinkedClient as AsyncLinkedClient
 from msl_network_trio.client.linked_client import linked_state
 from msl_network_trio.client.remote_method import check_assignable, private_attribute
-from msl_network_trio.client.session import LinkState
+from msl_network_trio.client.session import SessionLink
 from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.hidden import hide_secrets
 from msl_network_trio.portal.background_thread import current_portal
@@ -32,7 +32,7 @@ class _GuardedMethod(BlockingMethod):
 
     __slots__ = ("_owner",)
 
-    def __init__(self, owner: LinkedClient, link: LinkState, name: str) -> None:
+    def __init__(self, owner: LinkedClient, link: SessionLink, name: str) -> None:
         super().__init__(link, name)
         self._owner = owner
 

@@ -708,7 +708,7 @@ async def check_that_it_is_of_use(scene: Scene) -> None:
     manager.go_on()
     scene.lab.services.setdefault("Echo", "vm:77")
     with trio.fail_after(1):
-        if "Echo" not in client._session.linked:
+        if "Echo" not in client._session.links.services:
             scene.link = await client.link("Echo")
         assert await scene.link.add(1, 2) == 3
     await trio.testing.wait_all_tasks_blocked()
@@ -716,7 +716,7 @@ async def check_that_it_is_of_use(scene: Scene) -> None:
     # No link or lock that would never be released, and none that only the client believes to have, except
     # those that ended with a Service.
     for held, known in (
-        (manager.links, set(client._session.linked)),
+        (manager.links, set(client._session.links.services)),
         (manager.locks, set(client._session.locks._held)),
     ):
         assert held <= known

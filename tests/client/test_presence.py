@@ -181,6 +181,20 @@ async def test_a_stream_raises_as_soon_as_the_manager_tells_that_the_service_is_
     assert await net.link.add(1, 2) == 3  # requests go to the Service of that name
 
 
+async def test_a_loss_that_follows_the_answer_to_the_link_request_at_once_is_noticed(
+    net: Net, autojump_clock, nursery
+):
+    net.manager.behind = [
+        {"error": False, "result": [[], {"gone": "Echo"}], "service": "Manager", "uid": "notification"}
+    ]
+    link = await net.client.link("Echo")
+    began = trio.current_time()
+    listener = await listen(nursery, link)
+    await listener.ended.wait()
+    assert trio.current_time() == began
+    assert isinstance(listener.error, ServiceLost)
+
+
 async def test_a_notice_about_another_service_changes_nothing(net: Net, autojump_clock, nursery):
     listener = await listen(nursery, net.link)
     net.manager.notice(gone="Other")

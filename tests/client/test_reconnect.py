@@ -26,7 +26,7 @@ from msl_network_trio import (
     Unanswered,
     connect,
 )
-from msl_network_trio.client import session as session_module
+from msl_network_trio.client import connecting as client_connecting
 from msl_network_trio.dialing import connect as connecting
 from msl_network_trio.protocol.messages import refusal
 from tests.client.peer import ECHO, Network, Peer
@@ -568,7 +568,7 @@ async def test_disconnecting_at_the_moment_of_the_new_connection_closes_it(
             await trio.testing.wait_all_tasks_blocked()  # it has cancelled the tries, too late
         return dialed
 
-    monkeypatch.setattr(session_module, "dial", dial)
+    monkeypatch.setattr(client_connecting, "dial", dial)
     await lose(manager, client)
     manager.start()
     with trio.fail_after(10):
@@ -650,3 +650,22 @@ async def test_a_question_that_is_new_after_a_loss_is_final(manager, autojump_cl
 async def test_an_error_of_a_lost_service_is_one_that_a_loop_can_catch():
     assert issubclass(ServiceLost, Unanswered)
     assert issubclass(ReplyTimeout, Unanswered)
+
+
+async def test_an_internal_error_ends_the_client_and_leaves_nobody_waiting(
+    manager, nursery, autojump_clock, monkeypatch, caplog
+):
+    async def fail(*_: Any, **__: Any) -> None:
+        await trio.sleep(1)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(client_connecting, "dial_again", fail)
+    client = await connect(reconnect=POLICY)
+    link = await client.link("Echo")
+    await lose(manager, client)
+    with trio.fail_after(10):
+        with pytest.raises(ConnectionLost, match="failed: ZeroDivisionError"):
+            await link.add(1, 2)
+        await client.disconnect()
+    assert client.state == "closed"
+    assert any(record.exc_info for record in caplog.records)

@@ -16,9 +16,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from msl_network_trio.client.link import Link
+from msl_network_trio.client.link_state import LinkState
 from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.remote_method import RemoteMethod
-from msl_network_trio.client.session import LinkState
 from msl_network_trio.client.signatures import parse_signature
 
 # ---- signatures of Services written in Python ----
