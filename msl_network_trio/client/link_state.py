@@ -22,7 +22,7 @@ from msl_network_trio.client.notifications import HandlerRunner, NotificationStr
 from msl_network_trio.client.persistent_requests import Owner as RequestsOwner
 from msl_network_trio.client.persistent_requests import PersistentRequests
 from msl_network_trio.client.presence import Presence
-from msl_network_trio.client.route import Route
+from msl_network_trio.client.request_route import RequestRoute
 from msl_network_trio.exceptions import ConnectionLost, LinkBroken, NetworkError, ServiceLost, Unanswered
 from msl_network_trio.logger import get_logger
 from msl_network_trio.portal.portal import Portal
@@ -61,7 +61,7 @@ class LinkOwner(Protocol):
     ) -> PersistentRequests | None:
         """See `Session.persistent_requests`."""
 
-    def thread_calls(self, persistent: PersistentRequests | None) -> Route:
+    def thread_calls(self, persistent: PersistentRequests | None) -> RequestRoute:
         """See `Session.thread_calls`."""
 
 
@@ -121,8 +121,8 @@ class LinkState(Generic[S]):
     ) -> None:
         self.session: S | None = session
         self.persistent = session.persistent_requests(self, idempotent)
-        self.route: Route | None = None
-        self.thread_route: Route | None = None
+        self.route: RequestRoute | None = None
+        self.thread_route: RequestRoute | None = None
         self.service_name = service_name
         self.identity = identity
         self.mailboxes = session.mailboxes
@@ -151,7 +151,7 @@ class LinkState(Generic[S]):
             raise LinkBroken(f"Cannot access {name!r} since the link has been broken")
         return self.session
 
-    def require_route(self, name: str) -> Route:
+    def require_route(self, name: str) -> RequestRoute:
         """Return the `route`.
 
         Args:
@@ -165,7 +165,7 @@ class LinkState(Generic[S]):
         assert self.route is not None
         return self.route
 
-    def require_thread_route(self, name: str) -> Route:
+    def require_thread_route(self, name: str) -> RequestRoute:
         """Return the `thread_route`; in any thread. See `require_route`."""
         if self.thread_route is None:
             self.require_session(name).portal.do(partial(self.choose_routes, share=True))
@@ -271,7 +271,7 @@ class LinkState(Generic[S]):
         if self.persistent is not None:
             self.persistent.pause(reason)
 
-    def lock_requests(self, session: S) -> Route:
+    def lock_requests(self, session: S) -> RequestRoute:
         """Return what makes requests for a lock: a client that reconnects waits until it is linked."""
         return self.persistent or session.connection.requests
 

@@ -12,9 +12,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import trio
 
+from msl_network_trio.client.link_requests import link_request
 from msl_network_trio.client.link_state import LinkOwner, LinkState
 from msl_network_trio.client.persistent_requests import PersistentRequests
-from msl_network_trio.client.presence import link_request
 from msl_network_trio.client.task_requests import TaskRequests
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import ConnectionLost, ManagerError, ProtocolError, ReplyTimeout

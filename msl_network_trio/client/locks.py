@@ -17,7 +17,7 @@ import trio
 
 from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.presence import Presence
-from msl_network_trio.client.route import Route
+from msl_network_trio.client.request_route import RequestRoute
 from msl_network_trio.client.without_lock import WithoutLock
 from msl_network_trio.constants import MANAGER
 from msl_network_trio.exceptions import LockLost, ManagerError, NetworkError, ReplyTimeout
@@ -37,7 +37,7 @@ class LockOwner(Protocol):
     presence: Presence
 
     @property
-    def requests(self) -> Route:
+    def requests(self) -> RequestRoute:
         """Makes the requests to the Manager."""
 
     def lock_changed(self, service: str) -> None:
@@ -160,7 +160,7 @@ class Locks:
 
     @trio.lowlevel.enable_ki_protection
     async def acquire(
-        self, service: str, shared: bool, timeout: float | None, wait: bool, requests: Route
+        self, service: str, shared: bool, timeout: float | None, wait: bool, requests: RequestRoute
     ) -> Grant:
         """Acquire a lock; see `Link.acquire_lock`.
 
@@ -305,7 +305,9 @@ class Locks:
     # ---- inside ----
 
     @trio.lowlevel.enable_ki_protection
-    async def _request(self, service: str, shared: bool, timeout: float | None, requests: Route) -> Grant:
+    async def _request(
+        self, service: str, shared: bool, timeout: float | None, requests: RequestRoute
+    ) -> Grant:
         attempt = _Attempt(service)
         self._attempts.append(attempt)
         try:

@@ -15,15 +15,15 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 import attrs
 import trio
 
 from msl_network_trio.client.connection import Connection
+from msl_network_trio.client.link_requests import LinkProbe, is_service_identity, link_probe
 from msl_network_trio.client.mailboxes import Mailboxes
-from msl_network_trio.client.reply import ParkedRequest, PostedReply
 from msl_network_trio.exceptions import ManagerError, NetworkError, ServiceLost
 from msl_network_trio.protocol.messages import ManagerNotice
 from msl_network_trio.protocol.requests import Request
@@ -107,45 +107,6 @@ class PresenceOwner(Protocol):
 
     def service_lost(self, service: str, reason: NetworkError) -> None:
         """Take the loss of a Service, before the links with it are lost."""
-
-
-class LinkAnswers(Protocol):
-    """Takes the answers to link requests; see `Presence`."""
-
-    def take_answer(self, service: str, answered: Request) -> None:
-        """Take an answer in the reader."""
-
-
-class LinkRequest(ParkedRequest):
-    """A request for a link, which is made in the reader: a notice that follows the answer may concern it."""
-
-    __slots__ = ("answers", "make", "name")
-
-    answers: LinkAnswers
-    make: Callable[[Mapping[str, Any]], None]
-    name: str
-
-    def wake(self) -> None:
-        """Pass the answer on, make the link, and wake the caller."""
-        if self.settled:
-            self.answers.take_answer(self.name, self)
-            if self.error is None and is_service_identity(self.result):
-                self.make(self.result)
-        super().wake()
-
-
-class LinkProbe(PostedReply):
-    """A request for a link that exists or is to be restored; nobody awaits it."""
-
-    __slots__ = ("answers", "name")
-
-    answers: LinkAnswers
-    name: str
-
-    def wake(self) -> None:
-        """Pass the answer on."""
-        if self.settled:
-            self.answers.take_answer(self.name, self)
 
 
 @attrs.define
@@ -380,7 +341,7 @@ class Presence:
             watch.is_asked = True
             watch.overdue = now + watch.patience
             watch.patience = min(2 * watch.patience, _LONGEST_PATIENCE)
-            kind = _kind(LinkProbe, service, self)
+            kind = link_probe(service, self)
             self._owner.connection.requests.post("link", service, kind=kind, linking=service)
 
     def _due(self, service: str) -> float:
@@ -408,41 +369,6 @@ class Presence:
         if self._watched_connection is connection:
             self._watched_connection = None
             self._watches.clear()
-
-
-def is_service_identity(identity: Any) -> bool:
-    """Return whether the answer to a link request is the identity of a Service."""
-    match identity:
-        case {"address": str(), "attributes": dict()}:
-            return True
-    return False
-
-
-def link_request(
-    service: str, presence: Presence, make: Callable[[Mapping[str, Any]], None]
-) -> Callable[[str, str, str], LinkRequest]:
-    """Return the kind of request for a link that a task awaits; see `RequestFactory.make`.
-
-    Args:
-        service: Name of the Service.
-        presence: Takes the answer.
-        make: Makes the link, with the identity of the Service.
-    """
-    return _kind(LinkRequest, service, presence, make=make)
-
-
-def _kind(
-    cls: type[Any], service: str, presence: LinkAnswers, **attributes: Any
-) -> Callable[[str, str, str], Any]:
-    def new(receiver: str, attribute: str, uid: str) -> Any:
-        request = cls(receiver, attribute, uid)
-        request.name = service
-        request.answers = presence
-        for name, value in attributes.items():
-            setattr(request, name, value)
-        return request
-
-    return new
 
 
 def _service_lost(service: str, text: str) -> ServiceLost:

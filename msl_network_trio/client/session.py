@@ -29,7 +29,7 @@ from msl_network_trio.client.mailboxes import Mailboxes
 from msl_network_trio.client.persistent_requests import Owner as RequestsOwner
 from msl_network_trio.client.persistent_requests import PersistentRequests
 from msl_network_trio.client.presence import Presence
-from msl_network_trio.client.route import Route
+from msl_network_trio.client.request_route import RequestRoute
 from msl_network_trio.client.states import States
 from msl_network_trio.client.statistics import ErrorCounts, Statistics, collect
 from msl_network_trio.client.task_requests import GOODBYE_TIMEOUT, TaskRequests
@@ -53,7 +53,7 @@ logger = get_logger(__name__)
 class ThreadForms(Protocol):
     """Maker of the requests of threads; implemented by the blocking API."""
 
-    def over(self, connection: Connection, before: Route | None) -> Route:
+    def over(self, connection: Connection, before: RequestRoute | None) -> RequestRoute:
         """Return the requests over a connection.
 
         Args:
@@ -61,7 +61,7 @@ class ThreadForms(Protocol):
             before: The requests over the connection that it replaces; None: it is the first one.
         """
 
-    def persistent(self, persistent: PersistentRequests) -> Route:
+    def persistent(self, persistent: PersistentRequests) -> RequestRoute:
         """Return the requests that outlive connections, for those of tasks."""
 
 
@@ -119,7 +119,7 @@ class Session:
         "states",
     )
 
-    calls: Route
+    calls: RequestRoute
     connection: Connection
 
     def __init__(self, settings: Settings) -> None:
@@ -305,7 +305,7 @@ class Session:
             self.calls = forms.over(self.connection, None)
             self._thread_forms = forms
 
-    def thread_calls(self, persistent: PersistentRequests | None) -> Route:
+    def thread_calls(self, persistent: PersistentRequests | None) -> RequestRoute:
         """Return the requests of threads for those of tasks; None: over the only connection."""
         assert self._thread_forms is not None  # there is a blocking form of the client
         return self.calls if persistent is None else self._thread_forms.persistent(persistent)

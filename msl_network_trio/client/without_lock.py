@@ -32,7 +32,7 @@ class WithoutLock:
         """The same for requests of threads."""
 
     async def request(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse a request; see `Route.request`.
+        """Refuse a request; see `RequestRoute.request`.
 
         Raises:
             LockLost: Always.
@@ -42,7 +42,7 @@ class WithoutLock:
         raise self._error()
 
     def start(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse a request; see `Route.start`.
+        """Refuse a request; see `RequestRoute.start`.
 
         Raises:
             LockLost: Always.
@@ -63,7 +63,7 @@ class WithoutLockInThreads:
         self._error = error
 
     def request(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse a request; see `Route.request`.
+        """Refuse a request; see `RequestRoute.request`.
 
         Raises:
             LockLost: Always.

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from msl_network_trio.client.connection import Connection
 from msl_network_trio.client.persistent_requests import PersistentRequests
-from msl_network_trio.client.route import Route
+from msl_network_trio.client.request_route import RequestRoute
 from msl_network_trio.exceptions import ConnectionLost, ServiceLost
 from msl_network_trio.portal.waiting import check_may_wait
 from msl_network_trio.sync.calls import Calls
@@ -110,7 +110,7 @@ class BlockingRequests:
     def __init__(self, session: HasCalls) -> None:
         self._session = session
 
-    def over(self, connection: Connection, before: Route | None) -> Calls:
+    def over(self, connection: Connection, before: RequestRoute | None) -> Calls:
         """Return the requests over a connection; in the Trio thread.
 
         Args:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 
-class Route(Protocol):
+class RequestRoute(Protocol):
     """The requests of tasks or of threads to a Service.
 
     For tasks it is `TaskRequests`, over one connection; `PersistentRequests`, over all connections of a
