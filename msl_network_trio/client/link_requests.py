@@ -1,4 +1,4 @@
-"""Requests for links, whose answers are taken in the reader: what follows on the wire may concern the link."""
+"""Requests for links; their answers are taken in the reader, as what follows may concern the link."""
 
 from __future__ import annotations
 

@@ -118,9 +118,15 @@ class PersistentRequests:
         self._ended = True
         self.pause(reason)
 
-    def away_error(self, service: str, attribute: str) -> Unanswered:
-        """Return the error of a request that was not sent, since there is no connection or no Service."""
-        return self._errors.count(_not_sent(self._reason, service, attribute))
+    def away_error(self, service: str, attribute: str, *, may_have_run: bool = False) -> Unanswered:
+        """Return the error of a request that cannot be sent, since there is no connection or no Service.
+
+        Args:
+            service: Name of the Service.
+            attribute: Name of the attribute.
+            may_have_run: Whether it was sent before, over another connection.
+        """
+        return self._errors.count(_not_sent(self._reason, service, attribute, may_have_run))
 
     # ---- for callers ----
 
@@ -159,7 +165,7 @@ class PersistentRequests:
             live = self._live
             if live is None:
                 with trio.move_on_at(deadline):
-                    live = await self._wait(request)
+                    live = await self._wait(request, may_have_run)
                 if live is None:
                     raise self._errors.count(_timed_out(request, seconds, may_have_run)) from self._reason
             try:
@@ -216,14 +222,14 @@ class PersistentRequests:
             return self._live
         request = ParkedRequest(service, attribute, "")
         with trio.move_on_at(deadline):
-            return await self._wait(request)
+            return await self._wait(request, may_have_run=False)
         raise self._errors.count(timed_out(request, seconds)) from self._reason
 
-    async def _wait(self, request: ParkedRequest) -> TaskRequests:
+    async def _wait(self, request: ParkedRequest, may_have_run: bool) -> TaskRequests:
         while self._live is None:
             if self._ended or not self._waits:
                 await trio.lowlevel.checkpoint()  # a loop that retries must not starve other tasks
-                raise self.away_error(request.service, request.attribute)
+                raise self.away_error(request.service, request.attribute, may_have_run=may_have_run)
             await self._changes.park()
         return self._live
 
@@ -234,12 +240,13 @@ def _timed_out(request: ParkedRequest, seconds: float, may_have_run: bool) -> Re
     return error
 
 
-def _not_sent(reason: Unanswered, service: str, attribute: str) -> Unanswered:
+def _not_sent(reason: Unanswered, service: str, attribute: str, may_have_run: bool) -> Unanswered:
     """Return the error of a request that was not sent because of the loss of the connection or Service."""
     error: Unanswered
     if isinstance(reason, ServiceLost):
-        error = ServiceLost(str(reason), service=service, attribute=attribute, may_have_run=False)
+        error = ServiceLost(str(reason), service=service, attribute=attribute, may_have_run=may_have_run)
     else:
-        error = ConnectionLost(f"{reason}; {service}.{attribute} was not sent")
+        fate = "may have been executed" if may_have_run else "was not sent"
+        error = ConnectionLost(f"{reason}; {service}.{attribute} {fate}", may_have_run=may_have_run)
     error.__cause__ = reason.__cause__
     return error

@@ -328,6 +328,27 @@ async def test_an_idempotent_request_that_times_out_may_have_been_executed(manag
     assert error.may_have_run
 
 
+async def test_an_idempotent_request_of_a_client_that_gives_up_may_have_been_executed(
+    manager, nursery, autojump_clock
+):
+    policy = Reconnect(give_up_after=5)
+    async with linked(policy, idempotent=("add",)) as (client, link):
+        manager.is_mute = True
+        results: list[Any] = []
+
+        async def call() -> None:
+            results.append(await outcome(lambda: link.add(1, 2)))
+
+        nursery.start_soon(call)
+        await trio.testing.wait_all_tasks_blocked()
+        await lose(manager, client)
+        await trio.sleep(6)
+    [error] = results
+    assert isinstance(error, ConnectionLost)
+    assert error.may_have_run
+    assert "Echo.add may have been executed" in str(error)
+
+
 async def test_a_request_that_was_not_written_is_sent_later(network, manager, nursery, autojump_clock):
     network.capacity = 1000
     async with linked() as (client, link):
