@@ -63,15 +63,14 @@ async def dial_first(
     of_a_try = TRY_TIMEOUT
     while True:
         left = began + limit + credentials.seconds_asked - trio.current_time()
-        seconds = min(of_a_try, left)
+        seconds = _seconds_for_try(of_a_try, left)
         try:
             return await attempt(attrs.evolve(settings, timeout=seconds))
         except Exception as error:
             tries += 1
             if is_final(error, first=True):
                 raise
-            is_cut_short = isinstance(error, ConnectTimeout) and seconds < min(of_a_try, limit)
-            if reason is None or not is_cut_short:
+            if reason is None or not _is_cut_short(error, seconds, min(of_a_try, limit)):
                 reason = error
             of_a_try = _next_try_timeout(of_a_try, error)
         elapsed = trio.current_time() - began - credentials.seconds_asked
@@ -84,6 +83,22 @@ async def dial_first(
             if tries > 1:
                 reason.add_note(f"{tries} tries to connect failed within {limit:g} s.")
             raise reason
+
+
+def _seconds_for_try(most: float, left: float) -> float:
+    """Return the time limit of a try; the time that is left may be over, since a task may wake late."""
+    return max(0.0, min(most, left))
+
+
+def _is_cut_short(error: Exception, seconds: float, most: float) -> bool:
+    """Return whether an error is the timeout of a try that had less time than others.
+
+    Args:
+        error: The error of the try.
+        seconds: The time limit of the try.
+        most: The time limit that it would have had with more time left.
+    """
+    return isinstance(error, ConnectTimeout) and seconds < most
 
 
 def _next_try_timeout(seconds: float, error: Exception) -> float:
@@ -150,7 +165,8 @@ async def dial_again(
         on_failure: See `OnFailure`.
 
     Raises:
-        ConnectionLost: There will be no connection; its cause is the last error, unless no try was made.
+        ConnectionLost: There will be no connection; its cause is the last error that tells why, as of
+            `dial_first`, unless no try was made.
     """
     longest = math.inf if settings.timeout is None else settings.timeout
     limit = _limit(None, policy.give_up_after)
@@ -162,11 +178,14 @@ async def dial_again(
         if outage.seconds >= limit:
             text = f"{reason}; gave up reconnecting after {limit:g} s"
             raise ConnectionLost(text) from (None if last is reason else last)
+        most = min(of_a_try, longest)
+        seconds = _seconds_for_try(most, limit - outage.seconds)
         try:
-            return await attempt(attrs.evolve(settings, timeout=min(of_a_try, longest)))
+            return await attempt(attrs.evolve(settings, timeout=seconds))
         except Exception as error:
             if is_final(error, first=False):
                 raise ConnectionLost(f"{reason}; reconnecting is impossible: {error}") from error
-            last = error
+            if last is reason or not _is_cut_short(error, seconds, most):
+                last = error
             of_a_try = _next_try_timeout(of_a_try, error)
             on_failure(error)

@@ -96,6 +96,17 @@ async def test_one_try_is_given_5_seconds_and_no_more_than_is_left(autojump_cloc
     assert manager.tries[0][1] == 2
 
 
+async def test_a_task_that_wakes_when_the_time_is_over_raises_the_last_error(monkeypatch, autojump_clock):
+    def draw(policy: Reconnect, elapsed: float, error: Exception) -> float:
+        autojump_clock.jump(0.75)  # more than is left, as on a busy computer
+        return 0.5
+
+    monkeypatch.setattr(retrying, "delay", draw)
+    with pytest.raises(ConnectError, match="refused") as caught:
+        await first(Manager(refused(), then=math.inf), timeout=1)
+    assert caught.value.__notes__ == ["2 tries to connect failed within 1 s."]
+
+
 async def test_without_a_timeout_the_policy_limits_the_first_connection(autojump_clock):
     began = trio.current_time()
     with pytest.raises(ConnectError, match="refused"):
@@ -160,6 +171,16 @@ async def test_giving_up_raises_why_the_connection_was_lost_and_what_the_last_er
     with pytest.raises(ConnectionLost) as caught:
         await again(manager, Reconnect(give_up_after=0))
     assert caught.value.__cause__ is None, "there was no try"
+
+
+@pytest.mark.parametrize("errors", [(), (refused(),)])
+async def test_a_try_does_not_outlast_the_time_after_which_it_gives_up(errors, autojump_clock):
+    manager = Manager(*errors, then=math.inf)
+    began = trio.current_time()
+    with pytest.raises(ConnectionLost, match="gave up reconnecting after 4 s") as caught:
+        await again(manager, Reconnect(give_up_after=4))
+    assert trio.current_time() - began == pytest.approx(4)
+    assert str(caught.value.__cause__).startswith("refused" if errors else "silent for")
 
 
 async def test_a_final_error_ends_the_tries(autojump_clock):
