@@ -96,12 +96,14 @@ class Reconnect:
     Args:
         first_delay: Minimum of the maximum delay, in seconds.
         longest_delay: Maximum delay in seconds.
-        give_up_after: Seconds after a loss until the client is closed; None: no limit. It is also the time
-            limit for the first connection if the ``timeout`` of `connect` is None.
+        give_up_after: Seconds after a loss until the client or the Service ends; None: no limit. It is also
+            the time limit for the first connection if the ``timeout`` of `connect` is None.
         while_away: ``"wait"``: requests that are made while the client is reconnecting wait, within their
             timeouts. ``"raise"``: they raise `ConnectionLost`.
         on_change: A plain or async function to be called with each `StateChange`; an exception in it is
             logged.
+
+    Services ignore `while_away` and `on_change`.
 
     Raises:
         TypeError: An argument is of the wrong type.

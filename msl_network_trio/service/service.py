@@ -17,7 +17,6 @@ from msl_network_trio.constants import PORT
 from msl_network_trio.dialing.prompts import Prompts
 from msl_network_trio.dialing.reconnect import Reconnect, as_reconnect
 from msl_network_trio.dialing.settings import Dial, Settings
-from msl_network_trio.exceptions import ConnectionLost
 from msl_network_trio.hidden import hide
 from msl_network_trio.service.current_request import ServedRequest, current_request
 from msl_network_trio.service.logging_level import set_logging_level
@@ -191,9 +190,7 @@ class Service:
         state = state_of(self)
         sink = state.connection or state.session
         if sink is None:
-            raise ConnectionLost(
-                f"The {state.name!r} Service is not connected, it cannot emit a notification"
-            )
+            raise state.cannot_emit()
         sink.emit(args, kwargs)
 
     def emit_notification_threadsafe(self, /, *args: Any, **kwargs: Any) -> None:
@@ -366,7 +363,7 @@ class Service:
         """Run the Service in a program that does not use Trio itself; returns when the Service has ended.
 
         In the main thread of a program the Service reconnects by default: it waits for a Manager that is not
-        there yet or is restarted.
+        there yet, up to `timeout`, and for one that is restarted, without a limit.
 
         It returns when a client has shut the Service down, and after a signal that ends programs: Ctrl-C
         (SIGINT), SIGTERM, SIGHUP or, on Windows, CTRL_BREAK. Then no more requests are accepted, running

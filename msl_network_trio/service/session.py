@@ -80,15 +80,14 @@ class ServiceSession:
         return None if self._workers is None else self._workers.nursery
 
     def emit(self, args: Any, kwargs: Any) -> None:
-        """Drop a notification, since there is no connection now; raises as `encode_notification` does.
+        """Count a notification that is dropped while the Service reconnects; see `Service.emit_notification`.
 
         Raises:
-            ConnectionLost: There will be no further connection.
+            TypeError, ValueError: See `encode_notification`.
+            ConnectionLost: There was no connection yet, or the Service does not reconnect.
         """
         if self._policy is None or self._workers is None:
-            raise ConnectionLost(
-                f"The {self._state.name!r} Service is not connected, it cannot emit a notification"
-            )
+            raise self._state.cannot_emit()
         encode_notification(args, kwargs, notification_end(self._state.name))
         self._drop()
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import attrs
 import trio
 
+from msl_network_trio.exceptions import ConnectionLost
+
 if TYPE_CHECKING:
     from msl_network_trio.service.connection import ServiceConnection
 
@@ -77,6 +79,10 @@ class ServiceState:
         if self.connection is None:
             return f"<{self.name} Service, not connected>"
         return f"<{self.name} Service manager={self.address_manager} port={self.port}>"
+
+    def cannot_emit(self) -> ConnectionLost:
+        """Return the error for a notification of a Service that is not connected."""
+        return ConnectionLost(f"The {self.name!r} Service is not connected, it cannot emit a notification")
 
     def stop(self) -> None:
         """Start an orderly shutdown; methods that are running have some seconds to finish."""
