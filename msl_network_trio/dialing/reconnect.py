@@ -52,7 +52,7 @@ _TRANSIENT_REJECTION: Final = re.compile(
     r"(ConnectionAbortedError|TimeoutError|RuntimeError|BufferError|OSError):|ValueError: Too many logins"
     r"|.*\(max_\w+\)|KeyError: .* Service is not connected to "
 )
-"""Rejections by a Manager that are no verdict on us."""
+"""Temporary rejections, as by a Manager that is overloaded or ends."""
 
 _BROKEN_LINE: Final = re.compile(r"(KeyError|TypeError|AttributeError|\w*DecodeError):")
 """Rejections by a Manager that does not understand our identity. Once another connection was accepted with

@@ -1,7 +1,7 @@
 """One connection of a Service, from its first request to its end.
 
 Owns the tasks of the connection, the send queue, the dispatcher, and the order of the steps at the end.
-What carries out requests, `Workers`, may outlive it. Everything runs in the Trio thread, but for
+The worker tasks and threads (`Workers`) may outlive it. Everything runs in the Trio thread, but for
 `ServiceConnection.emit`.
 """
 
@@ -45,10 +45,10 @@ class ServiceConnection:
         name: The name of the Service.
         transport: The connection to the Manager, which is closed at the end.
         protocol: The protocol, after the handshake.
-        workers: What carries out the requests.
+        workers: The worker tasks and threads.
         max_unsent: Maximum bytes of queued replies, and of requests in progress, before reading pauses.
-        heartbeat: Seconds without received data until the Manager is asked, and again until the connection
-            counts as lost; None: it is not asked.
+        heartbeat: Seconds without received data until a probe is sent, and again until the connection counts
+            as lost; None: no probes.
         on_shutdown: Called when a client has shut the Service down; it has to call `stop` of the connection
             that is current then.
         on_dropped: Called, in any thread, for each notification that is dropped since the connection is lost;
@@ -247,7 +247,7 @@ class ServiceConnection:
 
     @trio.lowlevel.enable_ki_protection
     async def _heartbeat(self) -> None:
-        """Ask a Manager that is silent for an answer; without one, the connection is lost.
+        """Send a probe to a silent Manager; without an answer, the connection is lost.
 
         A Manager that is stopped, or a proxy whose Manager is gone, keeps the connection open.
         """

@@ -175,7 +175,7 @@ class Service:
         """Emit a notification to all clients that are linked with the Service; from any thread or task.
 
         It blocks while the send queue is full, but raises `BacklogFull` in the thread of Trio. While the
-        Service reconnects, notifications are dropped and counted; clients are told of the gap.
+        Service reconnects, notifications are dropped and counted; linked clients get a `Gap`.
 
         Args:
             args: The positional arguments for the handlers of the clients.
@@ -283,8 +283,8 @@ class Service:
             reconnect: Whether to connect again when the connection is lost, and how. The first connection is
                 then tried repeatedly within `timeout`. Requests in progress at a loss go on, and their
                 replies are dropped; tasks go on, too.
-            heartbeat: Seconds without a word of the Manager after which it is asked for an answer; if none is
-                received in as many seconds more, the connection counts as lost. None: it is not asked.
+            heartbeat: Seconds without received data after which a probe is sent to the Manager; without an
+                answer in as many seconds more, the connection counts as lost. None: no probes.
             task_status: For ``nursery.start``.
 
         Raises:

@@ -156,7 +156,7 @@ class ServiceSession:
         Args:
             dialed: The first connection.
             started: See `run`.
-            workers: What carries out requests.
+            workers: The worker tasks and threads.
         """
         tasks = _take_tasks(self._state)
 
