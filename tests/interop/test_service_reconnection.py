@@ -343,6 +343,13 @@ def test_start_in_another_thread_raises_at_a_loss(world):
         process.end()
 
 
+def _name_of_thread(folder: Path) -> str:
+    try:
+        return (folder / "comm").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return "Trio thread that has just ended"
+
+
 @pytest.mark.slow
 def test_nothing_is_lost_or_left_in_20_kills(tmp_path):
     """Kill the Manager of a Service in a process 20 times, and compare its threads and descriptors."""
@@ -368,7 +375,10 @@ def test_nothing_is_lost_or_left_in_20_kills(tmp_path):
         )
         assert done.stdout == "3\n"
         folder = Path("/proc") / str(process.popen.pid)
-        return len([*(folder / "fd").iterdir()]), len([*(folder / "task").iterdir()])
+        names = [_name_of_thread(each) for each in (folder / "task").iterdir()]
+        # Trio ends its cached threads after 10 s without work, so their number depends on the computer.
+        threads = [name for name in names if not name.startswith("Trio thread ")]
+        return len([*(folder / "fd").iterdir()]), len(threads)
 
     counts = []
     try:
