@@ -211,14 +211,26 @@ class Session:
                     while self._loss is not None:
                         assert self.settings.reconnect is not None
                         await self._replace(self.settings.reconnect, self._loss)
-                except Exception as error:  # an internal error must not leave callers waiting
-                    text = f"The client of Manager[{self.settings.manager}] failed: {error!r}"
-                    logger.exception("%s", text)
-                    self._end(ConnectionLost(text))
+                except BaseException as error:
+                    self._fail(error)
+                    if not isinstance(error, Exception):
+                        raise
                 nursery.cancel_scope.cancel()
         finally:
             self.callback_tasks.nursery = None
             self.finished.set()
+
+    def _fail(self, error: BaseException) -> None:
+        """End the session because of an internal error or an interrupt: no caller may wait forever."""
+        is_internal = isinstance(error, Exception)
+        what = "failed" if is_internal else "was interrupted"
+        text = f"The client of Manager[{self.settings.manager}] {what}: {error!r}"
+        if is_internal:
+            logger.error("%s", text, exc_info=error)
+        if not self.closed.is_set():
+            self._end(ConnectionLost(text))
+        if not self.connection.closed.is_set():
+            self.connection.close()  # its task was not started
 
     @trio.lowlevel.enable_ki_protection
     async def run_in_background(self) -> None:
@@ -354,7 +366,7 @@ class Session:
     @property
     def _will_reconnect(self) -> bool:
         """Whether a connection that ends is replaced."""
-        return self.settings.reconnect is not None and not self._is_closing and not self.portal.is_inherited
+        return self.is_reconnecting and not self._is_closing and not self.portal.is_inherited
 
     @trio.lowlevel.enable_ki_protection
     def connection_ending(self, reason: ConnectionLost) -> None:
@@ -363,7 +375,9 @@ class Session:
 
     @trio.lowlevel.enable_ki_protection
     def connection_ended(self, reason: ConnectionLost) -> None:
-        """Prepare for a further connection, or end the session."""
+        """Prepare for a further connection, or end the session, unless it has ended."""
+        if self.closed.is_set():
+            return
         if not self._will_reconnect:
             self._end(reason)
             return

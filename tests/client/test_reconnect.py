@@ -27,6 +27,7 @@ from msl_network_trio import (
     connect,
 )
 from msl_network_trio.client import connecting as client_connecting
+from msl_network_trio.client.presence import Presence
 from msl_network_trio.dialing import connect as connecting
 from msl_network_trio.protocol.messages import refusal
 from tests.client.peer import ECHO, Network, Peer
@@ -690,3 +691,42 @@ async def test_an_internal_error_ends_the_client_and_leaves_nobody_waiting(
         await client.disconnect()
     assert client.state == "closed"
     assert any(record.exc_info for record in caplog.records)
+
+
+async def test_an_internal_error_beside_a_new_connection_closes_it(
+    manager, nursery, autojump_clock, monkeypatch
+):
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    client = await connect(reconnect=POLICY)
+    link = await client.link("Echo")
+    await lose(manager, client)
+    monkeypatch.setattr(Presence, "connection_restored", fail)
+    manager.start()
+    with trio.fail_after(100):
+        with pytest.raises(ConnectionLost, match="failed: ZeroDivisionError"):
+            await link.add(1, 2)
+        await client.disconnect()
+    assert client.state == "closed"
+    assert not client.is_connected()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+async def test_an_interrupt_in_a_try_to_connect_leaves_nobody_waiting(
+    manager, autojump_clock, monkeypatch, error
+):
+    async def fail(*_: Any, **__: Any) -> None:
+        await trio.sleep(1)
+        raise error
+
+    monkeypatch.setattr(client_connecting, "dial_again", fail)
+    with trio.fail_after(100), pytest.raises(BaseException) as caught:  # noqa: PT011 - perhaps in a group
+        async with connect(reconnect=POLICY) as client:
+            link = await client.link("Echo")
+            await lose(manager, client)
+            with pytest.raises(ConnectionLost, match=f"was interrupted: {error.__name__}"):
+                await link.add(1, 2)
+            await trio.sleep_forever()
+    assert isinstance(caught.value, error)
+    assert client.state == "closed"
