@@ -55,13 +55,13 @@ export class Client extends EventTarget {
   }
 
   async open() {
-    this.#epoch += 1;
+    const epoch = (this.#epoch += 1);
     this.#change("connecting");
     this.#since = Date.now() / 1000;
     const { timeout, giveUpAfter } = this.options;
     const error = await this.#connect(null, timeout || giveUpAfter);
     if (!error) return this;
-    this.#change("closed", error);
+    if (epoch === this.#epoch) this.#change("closed", error);
     throw error;
   }
 

@@ -953,6 +953,19 @@ test("close ends everything, in every state, and open begins anew", async () => 
   await failure(abandoned, network.ConnectError, /closed by this client/);
 });
 
+test("open again directly after close is not closed by the end of the attempt before", async () => {
+  const client = new Client("ws://lab/msl");
+  clients.push(client);
+  const first = expected(client.open());
+  client.close();
+  const second = expected(client.open());
+  await failure(first, network.ConnectError, /closed by this client/);
+  assert.equal(client.state, "connecting");
+  await FakeSocket.last.welcome();
+  assert.equal(await second, client);
+  assert.equal(client.state, "connected");
+});
+
 test("what another connection said late does not concern this one", async () => {
   const [client, first] = await connected();
   first.close();
