@@ -8,7 +8,9 @@ Used with the connection's lock held or, as long as threads do not use the conne
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
+from itertools import accumulate
 from math import ceil, frexp, ldexp
 from random import getrandbits
 from time import perf_counter
@@ -96,16 +98,11 @@ def quantiles(buckets: dict[int, int], shares: tuple[float, ...]) -> dict[float,
     Returns:
         For each share, the latency that is not exceeded by this share of the requests; empty without any.
     """
-    count = sum(buckets.values())
-    if not count:
-        return {}
+    ordered = sorted(buckets)
+    ranks = [*accumulate(buckets[bucket] for bucket in ordered)]
     found = {}
-    for share in shares:
-        rank = max(1, ceil(share * count))
-        for bucket in sorted(buckets):
-            rank -= buckets[bucket]
-            if rank <= 0:
-                exponent, step = divmod(bucket, _STEPS)
-                found[share] = min(LONGEST, ldexp((step + 0.5) / _STEPS, exponent))
-                break
+    for share in shares if ranks else ():
+        bucket = ordered[bisect_left(ranks, max(1, ceil(share * ranks[-1])))]
+        exponent, step = divmod(bucket, _STEPS)
+        found[share] = min(LONGEST, ldexp((step + 0.5) / _STEPS, exponent))
     return found

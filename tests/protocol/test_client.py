@@ -587,6 +587,18 @@ def test_when_many_are_abandoned_the_manager_is_asked_how_far_it_has_read():
     assert len(peer.written()) == 1
 
 
+def test_a_ping_is_open_until_its_answer_and_is_not_repeated_meanwhile():
+    peer = Peer()
+    assert not peer.protocol.has_open_ping
+    peer.protocol.ping()
+    peer.protocol.ping()
+    (ping,) = peer.written()
+    assert (ping["service"], ping["attribute"]) == ("Manager", "unlink")
+    assert peer.protocol.has_open_ping
+    peer.receive(reply(ping["uid"], False))
+    assert not peer.protocol.has_open_ping
+
+
 def test_abandoning_what_was_never_queued_changes_nothing():
     peer = Peer()
     request = peer.protocol.make(Request, "Echo", "add", (), None)

@@ -8,7 +8,7 @@ import pytest
 
 from msl_network_trio import ConnectionLost, LateReply, ManagerError, RemoteError, ServiceLost
 from msl_network_trio.protocol.client import ClientProtocol
-from msl_network_trio.protocol.late_replies import undelivered_reply
+from msl_network_trio.protocol.late_replies import RecordingFactory, undelivered_reply
 from msl_network_trio.protocol.messages import departure
 from msl_network_trio.protocol.requests import Request
 from tests.protocol.lines import MANAGER, ask
@@ -149,3 +149,13 @@ def test_an_undelivered_error_counts_if_the_service_has_sent_it(peer):
     assert not isinstance(late.error, ManagerError)
     peer.protocol.connection_lost(ConnectionLost("gone"))
     assert undelivered_reply(lost) is None
+
+
+def test_a_renewed_request_keeps_the_arguments():
+    factory = RecordingFactory()
+    for service, kept in [("Echo", True), ("Manager", False)]:
+        first = factory.make(Request, service, "add", (1,), {"y": 2})
+        renewed = factory.renewed(Request, first, first.data)
+        assert hasattr(renewed, "call") == kept
+        if kept:
+            assert renewed.call is first.call

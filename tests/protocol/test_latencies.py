@@ -97,6 +97,28 @@ def test_the_protocol_measures_one_request_in_16_on_average():
     assert not peer.protocol.traffic.latencies.open
 
 
+def test_requests_that_threads_send_are_measured_as_well():
+    peer = Peer()
+    outbox, latencies = peer.protocol.outbox, peer.protocol.traffic.latencies
+    outbox.next_measured = outbox.last_sequence + 2
+    requests = [peer.protocol.make(Request, "Echo", "add", (), None) for _ in range(2)]
+    for request, is_measured in zip(requests, [False, True], strict=True):
+        outbox.mark_written([request], outbox.last_sequence)
+        assert (request.uid in latencies.open) == is_measured
+    assert outbox.next_measured > outbox.last_sequence
+
+
+def test_replies_that_threads_settle_are_measured_as_well():
+    peer = Peer()
+    latencies = peer.protocol.traffic.latencies
+    peer.protocol.outbox.next_measured = 0
+    request = peer.sent()
+    assert [*latencies.open] == [request.uid]
+    assert peer.protocol.settle_replies(reply(request.uid, 3)) == [request]
+    assert not latencies.open
+    assert sum(latencies.buckets.values()) == 1
+
+
 def test_each_request_of_a_batch_is_as_likely_to_be_measured(monkeypatch):
     peer = Peer()
     measured = set()

@@ -20,6 +20,7 @@ from msl_network_trio.protocol.requests import (
     WRITTEN,
     Phase,
     Request,
+    RequestFactory,
     encode_request,
 )
 from tests.protocol.json_values import same, standard, values
@@ -173,6 +174,17 @@ def test_a_request_that_is_abandoned_while_a_thread_sends_it_counts_as_written(p
     assert request.may_have_run
     answer(peer, request)
     assert request.phase is SETTLED
+
+
+def test_a_renewed_request_has_the_line_of_the_first_with_a_uid_of_its_own():
+    factory = RequestFactory()
+    first = factory.make(Request, "Echo", "add", ("é",), {"y": [2]})
+    for _ in range(3_000):  # more than the uids that are made at a time
+        renewed = factory.renewed(Request, first, first.data)
+        assert (renewed.service, renewed.attribute) == ("Echo", "add")
+        assert renewed.uid != first.uid
+        assert renewed.data.endswith(b"}\n")
+        assert json.loads(renewed.data) == {**json.loads(first.data), "uid": renewed.uid}
 
 
 # ---- lines ----

@@ -140,6 +140,13 @@ def test_an_error_of_the_manager_may_contain_the_seconds_after_which_to_try_agai
     assert text in str(ended)
 
 
+def test_the_answer_to_a_ping_is_no_event(peer):
+    ping = json.loads(peer.protocol.ping())
+    assert (ping["service"], ping["attribute"]) == ("Manager", "unlink")
+    assert peer.receive(line(error=False, requester="X[vm:1]", result=False, uid=ping["uid"])) == []
+    assert peer.protocol.network_name == US
+
+
 def test_a_rejection_without_words_has_some():
     peer = Peer(connected=False)
     peer.receive(ask("identity"))
