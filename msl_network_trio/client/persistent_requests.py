@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import trio
 
@@ -18,7 +18,7 @@ from msl_network_trio.client.statistics import ErrorCounts
 from msl_network_trio.client.task_requests import TaskRequests
 from msl_network_trio.exceptions import ConnectionLost, ReplyTimeout, ServiceLost, Unanswered
 from msl_network_trio.protocol.late_replies import RecordingFactory
-from msl_network_trio.protocol.requests import RequestFactory
+from msl_network_trio.protocol.requests import Request, RequestFactory
 
 
 class Owner(Protocol):
@@ -26,6 +26,22 @@ class Owner(Protocol):
 
     def service_refused(self, error: ServiceLost) -> None:
         """Take note that the Manager has refused a request, since the Service is not connected."""
+
+
+class FirstTry(NamedTuple):
+    """The first try of a request, by a thread."""
+
+    request: Request
+    """The request; `PersistentRequests.make` has made it."""
+
+    line: bytes
+    """Its line. Repetitions send it, since meanwhile another thread may have changed the arguments."""
+
+    elapsed: float
+    """Seconds since the call of the thread."""
+
+    may_have_run: bool
+    """Whether it may have been executed."""
 
 
 class PersistentRequests:
@@ -45,19 +61,21 @@ class PersistentRequests:
 
     Attributes:
         idempotent: See above.
+        make: Makes a request, see `RequestFactory.make`. In any thread.
     """
 
     __slots__ = (
         "_changes",
         "_ended",
         "_errors",
+        "_factory",
         "_live",
-        "_make",
         "_owner",
         "_reason",
         "_timeout",
         "_waits",
         "idempotent",
+        "make",
     )
 
     def __init__(
@@ -79,7 +97,8 @@ class PersistentRequests:
         self._reason: Unanswered = ConnectionLost("There was no connection yet")
         self._ended = False
         self._changes = trio.lowlevel.ParkingLot()
-        self._make = RecordingFactory() if keep_calls else RequestFactory()
+        self._factory = RecordingFactory() if keep_calls else RequestFactory()
+        self.make = self._factory.make
 
     # ---- for the session, in the reader and in the order of the wire ----
 
@@ -141,14 +160,11 @@ class PersistentRequests:
         *,
         linking: str = "",
         kind: Callable[[str, str, str], ParkedRequest] = ParkedRequest,
-        elapsed: float = 0.0,
-        may_have_run: bool = False,
+        first_try: FirstTry | None = None,
     ) -> Any:
         """Make a request and wait for its reply; see `TaskRequests.request`.
 
-        The timeout includes the time without a connection and repetitions. If a thread has tried before:
-        `elapsed` is the number of seconds since it began, and `may_have_run` tells whether the request may
-        have been executed.
+        The timeout includes the time without a connection, repetitions, and the first try of a thread.
 
         Raises:
             ReplyTimeout: Also if there was no connection in time; then ``may_have_run`` is False.
@@ -156,9 +172,14 @@ class PersistentRequests:
                 does not reconnect any more, or its policy is to raise while it reconnects.
         """
         seconds = self._timeout if timeout is None else arguments.seconds("timeout", timeout)
-        request = self._make.make(kind, service, attribute, args, kwargs)
-        # Kept, since later the arguments may have other values.
-        line = request.data
+        elapsed, may_have_run = 0.0, False
+        if first_try is None:
+            request = self.make(kind, service, attribute, args, kwargs)
+            # Kept, since later the arguments may have other values.
+            line = request.data
+        else:
+            line, elapsed, may_have_run = first_try.line, first_try.elapsed, first_try.may_have_run
+            request = self._factory.renewed(kind, first_try.request, line)
         await trio.lowlevel.checkpoint_if_cancelled()
         deadline = math.inf if seconds == math.inf else trio.current_time() + seconds - elapsed
         while True:
@@ -183,7 +204,7 @@ class PersistentRequests:
             with trio.move_on_at(deadline):
                 while self._live is live:  # it has ended, which the reader has yet to find out
                     await self._changes.park()
-            request = self._make.renewed(kind, request, line)
+            request = self._factory.renewed(kind, request, line)
 
     def start(
         self,

@@ -114,8 +114,18 @@ class Calls:
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         timeout: float | None = None,
+        *,
+        request: BlockingRequest | None = None,
     ) -> Any:
         """Make a request and wait for its reply, and for notification handlers; see `TaskRequests.request`.
+
+        Args:
+            service: Name of the Service, or ``"Manager"``.
+            attribute: Name of the method to call or of the property to read.
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+            timeout: Seconds to wait for the reply; None: the connection's default; ``math.inf``: no limit.
+            request: The request that was made of these arguments; None: it is made here.
 
         Raises:
             RuntimeError: This is a Trio thread.
@@ -126,7 +136,8 @@ class Calls:
         check_may_wait(f"Link.{attribute}")
         connection = self.connection
         seconds = connection.requests.seconds(timeout)
-        request = connection.protocol.make(BlockingRequest, service, attribute, args, kwargs)
+        if request is None:
+            request = connection.protocol.make(BlockingRequest, service, attribute, args, kwargs)
         deadline = math.inf if seconds == math.inf else monotonic() + seconds
         try:
             if not self._do(self._threads.queue, request):

@@ -12,11 +12,11 @@ from time import monotonic
 from typing import Any, Protocol
 
 from msl_network_trio.client.connection import Connection
-from msl_network_trio.client.persistent_requests import PersistentRequests
+from msl_network_trio.client.persistent_requests import FirstTry, PersistentRequests
 from msl_network_trio.client.request_route import RequestRoute
 from msl_network_trio.exceptions import ConnectionLost, ServiceLost
 from msl_network_trio.portal.waiting import check_may_wait
-from msl_network_trio.sync.calls import Calls
+from msl_network_trio.sync.calls import BlockingRequest, Calls
 from msl_network_trio.sync.futures import Future
 
 
@@ -55,10 +55,12 @@ class PersistentCalls:
         """Make a request and wait for its reply; see `PersistentRequests.request` and `Calls.request`."""
         persistent, calls = self._persistent, self._session.calls
         began = monotonic()
+        request = persistent.make(BlockingRequest, service, attribute, args, kwargs)
+        line = request.data
         may_have_run = False
         if persistent.live is calls.requests:
             try:
-                return calls.request(service, attribute, args, kwargs, timeout)
+                return calls.request(service, attribute, args, kwargs, timeout, request=request)
             except (ConnectionLost, ServiceLost) as error:
                 if not persistent.may_repeat(error, attribute):
                     raise
@@ -74,8 +76,7 @@ class PersistentCalls:
             args,
             kwargs,
             timeout,
-            elapsed=monotonic() - began,
-            may_have_run=may_have_run,
+            first_try=FirstTry(request, line, monotonic() - began, may_have_run),
             deadline=began + seconds,
         )
 

@@ -120,6 +120,20 @@ def test_a_call_that_is_declared_idempotent_is_repeated(client: Client, manager:
     assert call.outcome() == "done"
 
 
+def test_a_call_is_repeated_with_the_arguments_that_it_was_made_with(client: Client, manager: FakeManager):
+    link = client.link("Echo", idempotent={"hold"})
+    values = [1]
+    call = Call(link.hold, values)
+    manager.next_held()
+    values.append(2)
+    manager.close()
+    manager.restart()
+    session, line = manager.next_held()
+    assert line["args"] == [[1]]
+    session.reply(line, "done")
+    assert call.outcome() == "done"
+
+
 def test_a_repeated_call_that_times_out_may_have_run(client: Client, manager: FakeManager):
     link = client.link("Echo", idempotent={"hold"})
     call = Call(link.hold, timeout=0.2)
