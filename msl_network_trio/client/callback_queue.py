@@ -47,6 +47,25 @@ class CallbackQueue:
         """Schedule a call with these arguments. After the end of the client it has no effect."""
         if self._tasks.nursery is None:
             return
+        self._append(args)
+        if not self._is_running:
+            self._is_running = True
+            self._tasks.start(self._run)
+
+    @trio.lowlevel.enable_ki_protection
+    def put_last(self, *args: Any, seconds: float) -> None:
+        """Schedule the last call, and make it and those that wait although the other callback tasks end.
+
+        It does not wait for a call that runs, which may be waiting for the end of the client.
+
+        Args:
+            *args: The arguments.
+            seconds: Maximum seconds that the calls may take.
+        """
+        self._append(args)
+        self._tasks.start_final(self._run, seconds)
+
+    def _append(self, args: tuple[Any, ...]) -> None:
         self._queue.append(args)
         if len(self._queue) > _MAX_QUEUED:
             self._queue.popleft()
@@ -54,9 +73,6 @@ class CallbackQueue:
             if self._dropped > 2 * self._logged:  # at 1, 3, 7, 15, ...
                 self._logged = self._dropped
                 logger.warning("%s falls behind: %d calls dropped so far", self._what, self._dropped)
-        if not self._is_running:
-            self._is_running = True
-            self._tasks.start(self._run)
 
     @trio.lowlevel.enable_ki_protection
     async def _run(self) -> None:

@@ -9,8 +9,8 @@ from weakref import WeakSet
 
 import trio
 
-from msl_network_trio import callbacks
 from msl_network_trio.callbacks import CallbackTasks
+from msl_network_trio.client.callback_queue import CallbackQueue
 from msl_network_trio.dialing.reconnect import Reconnect, State, StateChange
 from msl_network_trio.exceptions import NetworkError
 
@@ -67,15 +67,13 @@ class States:
         streams: The streams that get the changes.
     """
 
-    __slots__ = ("_changes", "_function", "_is_running", "_tasks", "state", "streams")
+    __slots__ = ("_calls", "state", "streams")
 
     def __init__(self, policy: Reconnect | None, tasks: CallbackTasks) -> None:
         self.state: State = "connected"
         self.streams: WeakSet[StateStream] = WeakSet()
-        self._function = None if policy is None else policy.on_change
-        self._tasks = tasks
-        self._changes: deque[StateChange] = deque()
-        self._is_running = False
+        function = None if policy is None else policy.on_change
+        self._calls = None if function is None else CallbackQueue(tasks, function, "the function on_change")
 
     @trio.lowlevel.enable_ki_protection
     def change(self, state: State, reason: NetworkError | None = None, *, final_seconds: float = 0) -> None:
@@ -90,22 +88,9 @@ class States:
         change = StateChange(state, time.time(), reason)
         for stream in [*self.streams]:
             stream.put(change)
-        if self._function is not None:
-            self._changes.append(change)
-            if final_seconds:
-                # It must not be cancelled with the other callback tasks, which end now.
-                self._tasks.start_final(self._call, final_seconds)
-            elif not self._is_running:
-                self._is_running = True
-                self._tasks.start(self._call)
-
-    @trio.lowlevel.enable_ki_protection
-    async def _call(self) -> None:
-        """Call the function for the changes that it has not been called with."""
-        function = self._function
-        assert function is not None
-        try:
-            while self._changes:
-                await callbacks.call(function, (self._changes.popleft(),), {}, "the function on_change")
-        finally:
-            self._is_running = False
+        if self._calls is None:
+            return
+        if final_seconds:
+            self._calls.put_last(change, seconds=final_seconds)
+        else:
+            self._calls.put(change)

@@ -82,3 +82,39 @@ async def test_after_the_end_of_the_client_nothing_is_called(nursery: trio.Nurse
     queue.put(2)
     await trio.testing.wait_all_tasks_blocked()
     assert calls == []
+
+
+async def test_the_last_call_is_made_although_the_tasks_are_cancelled(nursery: trio.Nursery):
+    tasks = CallbackTasks()
+    tasks.nursery = nursery
+    calls: list[int] = []
+
+    async def slow(value: int) -> None:
+        calls.append(value)
+        if value == 1:
+            await trio.sleep_forever()
+
+    queue = CallbackQueue(tasks, slow, "slow")
+    queue.put(1)
+    await trio.testing.wait_all_tasks_blocked()
+    queue.put(2)
+    queue.put_last(3, seconds=1)
+    tasks.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    assert calls == [1, 2, 3]
+    assert not nursery.child_tasks
+
+
+async def test_the_last_call_has_a_time_limit(nursery: trio.Nursery, autojump_clock):
+    tasks = CallbackTasks()
+    queue = CallbackQueue(tasks, trio.sleep, "slow")
+    queue.put_last(1000, seconds=1)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not nursery.child_tasks  # the client has ended, or not begun
+    tasks.nursery = nursery
+    queue.put_last(1000, seconds=1)
+    began = trio.current_time()
+    await trio.testing.wait_all_tasks_blocked()
+    while nursery.child_tasks:
+        await trio.sleep(0.1)
+    assert trio.current_time() - began < 2
