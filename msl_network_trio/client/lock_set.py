@@ -47,7 +47,7 @@ class LockSet:
         self._shared = shared
         self.links: list[SessionLink] = []
         self._grants: list[Grant] = []
-        self._suspended: set[tuple[Session, str]] = set()
+        self._suspended: list[tuple[Session, str]] = []
         """Services whose other links of the client are not linked meanwhile."""
 
     @trio.lowlevel.enable_ki_protection
@@ -144,14 +144,14 @@ class LockSet:
         for session, service in tried:
             if session.links.count(service) > 0 and not session.locks.is_held(service):
                 session.presence.suspend(service)
-                self._suspended.add((session, service))
+                self._suspended.append((session, service))
                 requests.append(session.connection.requests.post("unlink", service))
         await _answered(requests)
 
     async def _give_up(self) -> None:
         """Undo everything, and link again where links wait for that."""
         await self.leave()
-        for session, service in self._suspended:
+        for session, service in set(self._suspended):
             if not session.is_reconnecting:
                 with trio.move_on_after(GOODBYE_TIMEOUT, shield=True):
                     try:

@@ -139,6 +139,10 @@ class Locks:
         self._lost: dict[str, HeldLock] = {}
         """Lost locks with holders that have no scope, and have not let go of it."""
 
+    def is_held(self, service: str) -> bool:
+        """Return whether the client holds a lock on a Service."""
+        return service in self._held
+
     def current(self, service: str) -> HeldLock | None:
         """Return the lock on a Service, also if it is lost; None: there is none."""
         return self._held.get(service) or self._lost.get(service)
@@ -150,8 +154,8 @@ class Locks:
 
     # ---- acquiring and releasing ----
 
-    def is_held(self, service: str) -> bool:
-        """Return whether the client holds a lock on a Service."""
+    def holds(self, service: str) -> bool:
+        """Return whether a Service is locked, or a lock on it is being acquired."""
         return service in self._held
 
     @trio.lowlevel.enable_ki_protection

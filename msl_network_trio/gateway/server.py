@@ -29,7 +29,7 @@ from msl_network_trio.logger import get_logger
 from msl_network_trio.manager.certificates import server_context
 from msl_network_trio.manager.gateways import addresses_of, plain
 from msl_network_trio.manager.unauthenticated import UnauthenticatedPool
-from msl_network_trio.protocol.manager.admission import IDENTITY_LIMIT
+from msl_network_trio.protocol.manager.admission import FULL_RETRY_AFTER, IDENTITY_LIMIT
 from msl_network_trio.protocol.manager.peer import Host
 from msl_network_trio.transport.base import Stream
 from msl_network_trio.transport.listening import IncomingConnection, Listener, listen_tcp
@@ -53,9 +53,6 @@ _UNAUTHENTICATED_LIMIT = 200
 
 _CONNECTION_LIMIT = 5_000
 """Maximum connections to the Manager, equal to the default ``max_connections`` of a Manager."""
-
-_FULL_RETRY_AFTER = 10
-"""Seconds after which a peer may try again that exceeded this limit: others have to disconnect first."""
 
 _LOGIN_ATTEMPTS = 10
 """Maximum failed logins per user and host, as in a Manager."""
@@ -177,7 +174,7 @@ class Gateway:
             address = Host(address, address, address, address).behind(upgrade.forwarded_for).address
         if self._connected >= _CONNECTION_LIMIT:
             logger.warning("%s:%d cannot be connected: there are %d already", address, port, self._connected)
-            await self._http_server.refuse(carrier, "There are too many connections.", _FULL_RETRY_AFTER)
+            await self._http_server.refuse(carrier, "There are too many connections.", int(FULL_RETRY_AFTER))
             return
         self._connected += 1
         try:

@@ -84,7 +84,7 @@ class Client:
     @property
     def loop_thread_id(self) -> int | None:
         """Identifier of the thread that runs the event loop; None if the client is disconnected."""
-        return None if self.state == "closed" else self._portal.thread_id
+        return self._portal.thread_id if self.is_connected() else None
 
     # These two are private in msl-network 1.0.0, too, but its own tests use them.
 
@@ -102,9 +102,7 @@ class Client:
         return str(self._wrapped_async)
 
     def __repr__(self) -> str:
-        if self._portal.is_inherited:
-            return visible(f"<{self.name} disconnected>")
-        return repr(self._wrapped_async)
+        return repr(self._wrapped_async) if self.is_connected() else visible(f"<{self.name} disconnected>")
 
     def identity(self) -> dict[str, str]:
         """Return the identity of this client, as the Manager has received it."""
