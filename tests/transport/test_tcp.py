@@ -1271,7 +1271,7 @@ def sockets_without_options(monkeypatch):
     return sockets
 
 
-async def test_a_connection_that_is_sockets_without_options_is_a_connect_error(sockets_without_options):
+async def test_a_connection_that_is_reset_at_once_is_a_connect_error(sockets_without_options):
     async with serving() as server:
         with pytest.raises(ConnectError, match="Invalid argument"):
             await open_tcp("127.0.0.1", server.port)
