@@ -1,9 +1,8 @@
 """Locks on several Services at once, also of several Managers; belongs to the Trio thread.
 
 A Manager grants an exclusive lock only to the sole client that is linked, and a client cannot link while
-another one holds a lock. So two clients that acquire the same locks would wait for each other for ever. A
-`LockSet` waits with nothing in its hands instead: after a refusal it releases and unlinks everything, waits
-for a random time, and starts again.
+another one holds a lock. So two clients that acquire the same locks would deadlock. A `LockSet` prevents that
+by a random backoff: after a refusal it releases and unlinks everything, waits, and starts again.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _LONGEST_WAIT = 1.0
 """Bounds of the seconds to wait after a refusal."""
 
 _TEMPORARY = ("cannot acquire an exclusive lock", "service is locked", "The maximum number of Clients")
-"""Parts of the refusals that other clients are the reason for."""
+"""Parts of the messages of refusals that other clients cause."""
 
 
 class LockSet:

@@ -40,7 +40,7 @@ _RETRY_DELAY: Final = 0.1
 """Seconds between two tries of an action."""
 
 _CHECK_AFTER: Final = 0.5
-"""Seconds without an answer after which the Manager is asked for a sign of life, for which it has as long."""
+"""Seconds without an answer before the Manager is probed, and timeout of the probe."""
 
 _GOODBYE_TIMEOUT: Final = 1.0
 """Seconds to wait for the Manager at the end of a spare connection."""

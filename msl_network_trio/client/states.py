@@ -77,7 +77,7 @@ class States:
 
     @trio.lowlevel.enable_ki_protection
     def change(self, state: State, reason: NetworkError | None = None, *, final_seconds: float = 0) -> None:
-        """Change the state, and tell the streams and the function of the policy.
+        """Change the state, and notify the streams and the function of the policy.
 
         Args:
             state: The new state.

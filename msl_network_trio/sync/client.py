@@ -148,7 +148,7 @@ class Client:
         return self._wrapped_async.dropped(service)
 
     def statistics(self) -> Statistics:
-        """Return what this client has done so far; see `msl_network_trio.Client.statistics`."""
+        """Return the counters and latencies of this client; see `msl_network_trio.Client.statistics`."""
         return self._wrapped_async.statistics()
 
     def spawn(self, name: str = "Client") -> Client:

@@ -341,7 +341,7 @@ async def _leave(stream: NotificationStream[Item_co]) -> None:
 
 
 def statistics(link: ServiceProperties) -> Statistics:
-    """Return what the client of a link has done so far; see `msl_network_trio.statistics`.
+    """Return the counters and latencies of the client of a link; see `msl_network_trio.statistics`.
 
     Args:
         link: A link, or a linked client.
