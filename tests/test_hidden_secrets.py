@@ -101,7 +101,9 @@ def test_an_argument_that_is_wrong(form):
 
 
 def test_a_service_that_blocks(dead_port):
-    start = partial(Vault().start, host="127.0.0.1", port=dead_port, disable_tls=True, password=PASSWORD)
+    start = partial(
+        Vault().start, host="127.0.0.1", port=dead_port, disable_tls=True, password=PASSWORD, timeout=0.5
+    )
     check(raised_by(start), after="Service.start: ")
 
 

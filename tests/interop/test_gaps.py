@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from msl_network_trio import Gap, Notification, connect
+from msl_network_trio import Gap, Notification, Reconnect, connect
 from msl_network_trio.client import presence
 from msl_network_trio.sync import connect as blocking_connect
 from msl_network_trio.sync import notifications
@@ -23,6 +23,8 @@ pytestmark = [
     pytest.mark.interop,
     pytest.mark.skipif(sys.platform == "win32", reason="it sends signals that Windows does not have"),
 ]
+
+SOON = Reconnect(first_delay=0.05, longest_delay=0.05)
 
 WHAT = pytest.mark.parametrize("what", ["service", "manager"])
 
@@ -65,7 +67,7 @@ async def test_streams_and_handlers_go_on_with_one_gap(start_either, what: str):
     manager.start_service()
     recorder = Recorder()
     began = time.time()
-    async with connect(**manager.arguments(), reconnect=True) as client:
+    async with connect(**manager.arguments(), reconnect=SOON) as client:
         link = await client.link("Echo")
         link.notification_handler = recorder.handle
         async with link.notifications(gaps=True) as stream, link.notifications() as plain:

@@ -18,7 +18,7 @@ import attrs
 import pytest
 import trio
 
-from msl_network_trio import AuthenticationError, Client, ConnectionLost, Service, connect
+from msl_network_trio import AuthenticationError, Client, ConnectionLost, Reconnect, Service, connect
 from msl_network_trio.service.state import state_of
 from tests.interop.reference import Manager, Process, free_port, start_manager
 from tests.patience import PATIENCE
@@ -27,6 +27,8 @@ pytestmark = [
     pytest.mark.interop,
     pytest.mark.skipif(sys.platform == "win32", reason="it sends signals that Windows does not have"),
 ]
+
+SOON = Reconnect(first_delay=0.05, longest_delay=0.05)
 
 _OURS = Path(__file__).with_name("our_services.py")
 
@@ -104,7 +106,7 @@ def managers(*names: str) -> pytest.MarkDecorator:
 async def serving(world: World, service: Instrument, **kwargs: Any) -> AsyncIterator[trio.Nursery]:
     """Run a Service in this process, and end it in an orderly way."""
     async with trio.open_nursery() as nursery:
-        run = partial(service.run, reconnect=True, **world.manager.arguments(), **kwargs)
+        run = partial(service.run, reconnect=SOON, **world.manager.arguments(), **kwargs)
         with trio.fail_after(PATIENCE):
             await nursery.start(run)
             yield nursery

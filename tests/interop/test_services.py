@@ -540,8 +540,9 @@ async def test_the_examples_run_as_modules(start, tls: bool):
 
 def test_a_module_that_cannot_connect_says_why_in_a_line(start):
     manager: Manager = start()
+    arguments = ["--port", str(manager.port), "--auto-save", "--timeout", "2"]
     done = subprocess.run(
-        [sys.executable, "-m", "msl_network_trio.examples.echo", "--port", str(manager.port), "--auto-save"],
+        [sys.executable, "-m", "msl_network_trio.examples.echo", *arguments],
         capture_output=True,
         text=True,
         timeout=PATIENCE,

@@ -755,7 +755,7 @@ def test_start_raises_if_the_manager_has_gone_so_that_the_exit_status_is_not_0(m
 
 def test_start_raises_what_keeps_it_from_connecting():
     with pytest.raises(ConnectError):
-        Service().start(port=1, disable_tls=True)
+        Service().start(port=1, disable_tls=True, timeout=0.5)
 
 
 def test_start_works_if_a_subclass_has_a_method_called_run():
@@ -764,4 +764,4 @@ def test_start_works_if_a_subclass_has_a_method_called_run():
             return distance
 
     with pytest.raises(ConnectError):
-        Runner().start(port=1, disable_tls=True)
+        Runner().start(port=1, disable_tls=True, reconnect=False)
