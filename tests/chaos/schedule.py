@@ -116,6 +116,8 @@ class Schedule:
 
     def __init__(self, seed: int, spacing: float = 8000) -> None:
         self.seed = seed
+        self.processes = random.Random(f"{seed}/processes")
+        """Source of random numbers for faults of processes; each storm goes on where the last one ended."""
         self._spacing = spacing
 
     def connection(self, number: int) -> tuple[DirectionSchedule, DirectionSchedule]:
@@ -127,7 +129,3 @@ class Schedule:
             DirectionSchedule(random.Random(draw.random()), by_line, spacing),
             DirectionSchedule(random.Random(draw.random()), by_line, spacing),
         )
-
-    def processes(self) -> random.Random:
-        """Return the source of random numbers for faults of processes."""
-        return random.Random(f"{self.seed}/processes")

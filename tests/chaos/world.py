@@ -248,7 +248,7 @@ class World:
 
     async def harass_processes(self) -> None:
         """Kill, restart and stop processes, as the schedule says, until cancelled."""
-        draw = self.schedule.processes()
+        draw = self.schedule.processes
         while True:
             await trio.sleep(draw.uniform(0.5, 3.0))
             name = draw.choice(self.names)
