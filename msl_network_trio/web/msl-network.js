@@ -222,7 +222,7 @@ export class Client extends EventTarget {
         const seconds = delay(since(this.#since), error.retryAfter);
         if (!this.options.reconnect || error.isFinal || !(error instanceof NetworkError)) return error;
         if (limit && since(this.#since) + seconds >= limit) return error;
-        if (!isFirst) this.#change("lost", error, seconds);
+        this.#change(isFirst ? "connecting" : "lost", error, seconds);
         await new Promise((resolve) => setTimeout((this.retry = resolve), seconds * 1000));
         if (epoch !== this.#epoch) return error;
         if (!isFirst) this.#change("reconnecting", error);

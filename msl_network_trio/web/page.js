@@ -48,7 +48,7 @@ function showState() {
   if (manager) document.title = `${visible(manager)} – MSL-Network`;
   const isTrouble = ["lost", "closed", "reconnecting"].includes(state) && error !== null;
   byId("trouble").hidden = !isTrouble;
-  if (state === "lost" || state === "closed") byId("login").close("lost");
+  byId("login").close("lost"); // its question belongs to a connection that has ended
   if (!isTrouble) return;
   const text = hasDeclined ? "The Manager requires an answer to its question" : error.message;
   const next = state === "lost" ? ` Trying again in ${Math.ceil(retryIn)} s.` : "";

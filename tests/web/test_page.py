@@ -287,6 +287,10 @@ def test_a_question_goes_with_the_connection(page, start_lab):
     page.open(lab.url)
     page.wait_for("document.getElementById('login').open")
     lab.manager.process.kill()
-    page.wait_for_state("closed")
     page.wait_for("!document.getElementById('login').open")
+    lab.options = {}
+    lab.start()
+    page.wait_for_state("connected")
+    lab.manager.process.kill()
+    page.wait_for_state("lost")
     assert "question" not in page.text("#trouble")
