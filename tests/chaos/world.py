@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -28,6 +29,9 @@ Kind = Literal["ours", "reference"]
 SERVICES = ("Alpha", "Beta", "Gamma")
 SINGLE = frozenset({"Alpha"})
 """Services with ``max_workers=1``."""
+
+_CUT_IDENTITY = re.compile(r"AuthenticationError: (KeyError|TypeError|AttributeError|\w*DecodeError): ")
+"""Rejection of half an identity by a Manager of msl-network, which executes half lines."""
 
 
 @attrs.define
@@ -179,12 +183,16 @@ class World:
                 await trio.sleep(0.02)
             if not service.was_killed:
                 self.oracle.counts["Services that ended by themselves"] += 1
-                if "is already running" in service.process.log():
+                log = service.process.log()
+                is_new = "is connected to Manager" not in log
+                if is_new and "is already running" in log:
                     # A new process is not told from another Service of the name. The supervisor tries again.
                     self.oracle.counts["Services refused since their name was taken"] += 1
+                elif self.kind == "reference" and is_new and _CUT_IDENTITY.search(log):
+                    # At its first connection a Service cannot know that its identity was cut on the way.
+                    self.oracle.counts["Services refused since their identity was cut"] += 1
                 elif self.services_reconnect:
-                    end = service.process.log()[-1500:]
-                    self.oracle.wrong(f"{service.name} ended with status {popen.returncode}:\n{end}")
+                    self.oracle.wrong(f"{service.name} ended with status {popen.returncode}:\n{log[-1500:]}")
             service.process.end()
             service.was_killed = False
 
