@@ -183,6 +183,8 @@ class LinkState(Generic[S]):
             return
         without = session.locks.without_lock(self.service_name)
         self.route = without or self.persistent or session.connection.requests
+        if self.persistent is not None:  # requests that it has taken already must not be sent, either
+            self.persistent.lock_error = None if without is None else without.error
         if share or self.thread_route is not None:
             self.thread_route = (
                 session.thread_calls(self.persistent) if without is None else without.in_threads

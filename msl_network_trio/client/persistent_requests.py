@@ -16,7 +16,8 @@ from msl_network_trio import arguments
 from msl_network_trio.client.reply import ParkedRequest, Reply, timed_out
 from msl_network_trio.client.statistics import ErrorCounts
 from msl_network_trio.client.task_requests import TaskRequests
-from msl_network_trio.exceptions import ConnectionLost, ReplyTimeout, ServiceLost, Unanswered
+from msl_network_trio.constants import MANAGER
+from msl_network_trio.exceptions import ConnectionLost, LockLost, ReplyTimeout, ServiceLost, Unanswered
 from msl_network_trio.protocol.late_replies import RecordingFactory
 from msl_network_trio.protocol.requests import Request, RequestFactory
 
@@ -61,6 +62,7 @@ class PersistentRequests:
 
     Attributes:
         idempotent: See above.
+        lock_error: Makes the error of requests to the Service, since a lock on it was lost; None: it was not.
         make: Makes a request, see `RequestFactory.make`. In any thread.
     """
 
@@ -75,6 +77,7 @@ class PersistentRequests:
         "_timeout",
         "_waits",
         "idempotent",
+        "lock_error",
         "make",
     )
 
@@ -89,6 +92,7 @@ class PersistentRequests:
         keep_calls: bool = False,
     ) -> None:
         self.idempotent = idempotent
+        self.lock_error: Callable[[], LockLost] | None = None
         self._errors = errors
         self._owner = owner
         self._timeout = timeout
@@ -111,6 +115,8 @@ class PersistentRequests:
         """Return whether a request that failed with this error is made again. In any thread."""
         if not self._waits or self._ended:
             return False
+        if self.lock_error is not None and error.may_have_run:
+            return False  # LockLost would not tell that
         return not error.may_have_run or attribute in self.idempotent
 
     def note_refusal(self, error: ServiceLost) -> None:
@@ -170,6 +176,7 @@ class PersistentRequests:
             ReplyTimeout: Also if there was no connection in time; then ``may_have_run`` is False.
             ConnectionLost: The connection was lost, and the request may have been executed. Or the client
                 does not reconnect any more, or its policy is to raise while it reconnects.
+            LockLost: A lock on the Service was lost before the request was sent, and was not let go.
         """
         seconds = self._timeout if timeout is None else arguments.seconds("timeout", timeout)
         elapsed, may_have_run = 0.0, False
@@ -183,6 +190,9 @@ class PersistentRequests:
         await trio.lowlevel.checkpoint_if_cancelled()
         deadline = math.inf if seconds == math.inf else trio.current_time() + seconds - elapsed
         while True:
+            if self.lock_error is not None and service != MANAGER:
+                await trio.lowlevel.checkpoint()  # a loop that retries must not starve other tasks
+                raise self._errors.count(self.lock_error())
             live = self._live
             if live is None:
                 with trio.move_on_at(deadline):

@@ -22,12 +22,15 @@ class WithoutLock:
 
     Args:
         error: Makes the error to raise.
+
+    Attributes:
+        error: See above.
     """
 
-    __slots__ = ("_error", "in_threads")
+    __slots__ = ("error", "in_threads")
 
     def __init__(self, error: Callable[[], LockLost]) -> None:
-        self._error = error
+        self.error = error
         self.in_threads = WithoutLockInThreads(error)
         """The same for requests of threads."""
 
@@ -39,7 +42,7 @@ class WithoutLock:
         """
         # A loop that retries must not starve other tasks.
         await trio.lowlevel.checkpoint()
-        raise self._error()
+        raise self.error()
 
     def start(self, *_: Any, **__: Any) -> NoReturn:
         """Refuse a request; see `RequestRoute.start`.
@@ -47,7 +50,7 @@ class WithoutLock:
         Raises:
             LockLost: Always.
         """
-        raise self._error()
+        raise self.error()
 
 
 class WithoutLockInThreads:

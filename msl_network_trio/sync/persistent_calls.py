@@ -58,7 +58,8 @@ class PersistentCalls:
         request = persistent.make(BlockingRequest, service, attribute, args, kwargs)
         line = request.data
         may_have_run = False
-        if persistent.live is calls.requests:
+        # In this order: if a lock is lost in between, `calls` are those over the lost connection.
+        if persistent.live is calls.requests and persistent.lock_error is None:
             try:
                 return calls.request(service, attribute, args, kwargs, timeout, request=request)
             except (ConnectionLost, ServiceLost) as error:
@@ -93,11 +94,14 @@ class PersistentCalls:
         Raises:
             ConnectionLost: There is no connection.
             ServiceLost: The Service is not connected.
+            LockLost: A lock on the Service was lost, and was not let go.
         """
         persistent = self._persistent
         calls: Calls = self._session.calls
         if persistent.live is not calls.requests:
             raise persistent.away_error(service, attribute)
+        if persistent.lock_error is not None:
+            raise persistent.lock_error()
         return calls.start(service, attribute, args, kwargs, timeout)
 
 

@@ -19,6 +19,7 @@ from msl_network_trio import (
     Link,
     LinkBroken,
     LinkedClient,
+    LockLost,
     Reconnect,
     ReplyTimeout,
     ServiceLost,
@@ -106,6 +107,8 @@ class Manager:
                     self.added.append(line["args"])
                     if not self.is_mute:
                         peer.reply(uid, sum(line["args"]))
+                case "acquire_lock" | "release_lock":
+                    peer.reply(uid, [])
                 case "__disconnect__":
                     return
                 case _:
@@ -373,6 +376,41 @@ async def test_a_request_that_was_not_written_is_sent_later(network, manager, nu
     assert isinstance(results["long"], ConnectionLost)
     assert results["long"].may_have_run
     assert manager.added.count([3, 4]) == 1
+
+
+async def test_a_request_that_was_not_written_is_not_sent_later_without_the_lock(
+    network, manager, nursery, autojump_clock
+):
+    network.capacity = 1000
+    async with linked(idempotent=("add",)) as (client, link):
+        await link.acquire_lock()
+        results: dict[str, Any] = {}
+        manager.reads = trio.Event()
+
+        async def call(name: str, *arguments: Any) -> None:
+            results[name] = await outcome(lambda: link.add(*arguments))
+
+        made = link.add(5, 6)  # before the loss, and awaited behind it
+        nursery.start_soon(call, "first", 1)  # after which the Manager does not read any more
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(call, "long", *([1] * 2000))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(call, "queued", 3, 4)
+        await trio.testing.wait_all_tasks_blocked()
+        manager.reads.set()
+        await lose(manager, client)
+        with pytest.raises(LockLost):
+            await made
+        manager.start()
+        await trio.sleep(3)
+        assert client.state == "connected"
+        assert isinstance(results["queued"], LockLost)
+        # Repeated, although idempotent, it would be executed without the lock.
+        assert isinstance(results["long"], ConnectionLost)
+        assert results["long"].may_have_run
+        assert [3, 4] not in manager.added
+        await link.release_lock()
+        assert await link.add(7, 8) == 15
 
 
 async def test_a_request_that_the_manager_refuses_is_sent_when_the_service_is_back(
