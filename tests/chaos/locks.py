@@ -17,6 +17,7 @@ from msl_network_trio import Client, Link, LockLost, NetworkError, RemoteError, 
 from msl_network_trio.sync import connect as connect_blocking
 from tests.chaos.load import LINK_TIMEOUT, Member, arguments
 from tests.chaos.oracle import Oracle, Request
+from tests.chaos.schedule import LONGEST_HOLD
 
 BENCH = "Bench"
 """The Service that is locked."""
@@ -172,12 +173,24 @@ class BlockingLocker(Locker):
             self.oracle.ok(request, result)
 
 
-def check_holders(oracle: Oracle, holders: Mapping[str, Sequence[str]], *, is_told: bool) -> None:
-    """Check that the requests of each holder were executed in one block.
+IN_FLIGHT = 2 * LONGEST_HOLD + 1
+"""Seconds after the return of a Service within which a former holder may still use it.
+
+The network may hold the notice that the Service has gone, and then the request of the holder, as long as each
+of its faults lasts. Another client may lock the Service meanwhile: a Manager delivers requests of clients that
+are not linked.
+"""
+
+
+def check_holders(
+    oracle: Oracle, holders: Mapping[str, Sequence[tuple[str, float]]], *, is_told: bool
+) -> None:
+    """Check that the requests of each holder were executed in one block, over one connection of the Service.
 
     Args:
         oracle: The oracle.
-        holders: The holders in the order of their executed requests, by Service and start.
+        holders: The holders in the order of their executed requests, with the seconds since the Service has
+            connected, by connection of the Service.
         is_told: Whether the Manager tells clients that a Service has gone. Else they notice it at the next
             probe, up to 2 s later, while another client may lock the Service that has returned; such cases
             are counted.
@@ -189,16 +202,23 @@ def check_holders(oracle: Oracle, holders: Mapping[str, Sequence[str]], *, is_to
         else:
             oracle.counts["locks that were lost without a word of the Manager"] += 1
 
-    starts: dict[str, str] = {}
-    for start, each in holders.items():
+    connections: dict[str, str] = {}
+    for connection, each in holders.items():
+        current = [
+            (holder, after) for holder, after in each if connections.get(holder, connection) == connection
+        ]
+        for holder, after in each:
+            if connections.setdefault(holder, connection) == connection:
+                continue
+            if is_told and after <= IN_FLIGHT:
+                oracle.counts["requests that were in flight when the locked Service went"] += 1
+            else:
+                report(f"{holder} went on with its lock after {connections[holder]}, in {connection}")
         ended: set[str] = set()
         previous = ""
-        for holder in each:
+        for holder, _ in current:
             if holder != previous:
                 ended.add(previous)
                 if holder in ended:
-                    report(f"{start}: the lock of {holder} was held by {previous}, too")
+                    report(f"{connection}: the lock of {holder} was held by {previous}, too")
             previous = holder
-        for holder in dict.fromkeys(each):
-            if starts.setdefault(holder, start) != start:
-                report(f"{holder} went on with its lock after {starts[holder]}, in {start}")

@@ -18,8 +18,11 @@ class Executions:
     overlaps: list[str] = attrs.field(factory=list)
     """Methods that ran beside another one although ``max_workers`` is 1."""
 
-    holders: dict[str, list[str]] = attrs.field(factory=dict)
-    """The holders of the lock in the order of their requests, by Service and start."""
+    holders: dict[str, list[tuple[str, float]]] = attrs.field(factory=dict)
+    """The holders of the lock in the order of their requests, by Service, start and connection of the Service.
+
+    With each the seconds since that connection was made.
+    """
 
 
 def read_executions(folder: Path, single: frozenset[str] = frozenset()) -> Executions:
@@ -31,13 +34,17 @@ def read_executions(folder: Path, single: frozenset[str] = frozenset()) -> Execu
     """
     found = Executions()
     for path in sorted(folder.glob("*-*")):
-        running = ""
+        running, connections, connected = "", 0, 0.0
         for line in path.read_text(encoding="utf-8").splitlines():
             word, _, text = line.partition(" ")
             if word in ("begin", "task"):
                 found.times[int(text.strip("t#"))] += 1
+            if word == "connected":
+                connections, connected = connections + 1, float(text)
             if word == "holder":
-                found.holders.setdefault(path.name, []).append(text)
+                holder, _, when = text.partition(" ")
+                held = found.holders.setdefault(f"{path.name}.{connections}", [])
+                held.append((holder, float(when) - connected))
             if path.name.rpartition("-")[0] in single and word in ("begin", "end"):
                 if word == "begin" and running:
                     found.overlaps.append(f"{path.name}: {text} began while {running} ran")

@@ -55,6 +55,10 @@ HANDSHAKE_UNITS: Final = 2
 """Beginning of a connection without faults of its content: a Manager rejects an invalid identity for good."""
 
 
+LONGEST_HOLD = 8.0
+"""Maximum seconds for which a fault holds or swallows what is sent in one direction."""
+
+
 @attrs.frozen
 class Fault:
     """A fault in one direction of a connection."""
@@ -102,7 +106,7 @@ class DirectionSchedule:
             case "half dead":
                 return self.draw.uniform(0.1, 3.0)
             case "black hole":
-                return self.draw.uniform(2.0, 8.0)
+                return self.draw.uniform(2.0, LONGEST_HOLD)
         return 0.0
 
 

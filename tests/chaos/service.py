@@ -32,12 +32,16 @@ class Instrument(Service):
     """
 
     def __init__(self, record: Path, start_number: int, **kwargs: Any) -> None:
-        super().__init__(ignore_attributes="record", **kwargs)
+        super().__init__(ignore_attributes=["record", "connected"], **kwargs)
         # The system keeps what was written when the process is killed.
         self._record = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._start_number = start_number
         self._number = 0
         self.add_tasks(self._emit)
+
+    def connected(self) -> None:
+        """Record a new connection, before anything that is executed over it."""
+        self._write(f"connected {time.time():.3f}")
 
     def _write(self, line: str) -> None:
         os.write(self._record, f"{line}\n".encode())
@@ -75,8 +79,21 @@ class Instrument(Service):
     async def guarded(self, token: str, holder: str) -> list[str]:
         """Execute a request of a client that holds the lock."""
         self._write(f"task {token}")
-        self._write(f"holder {holder}")
+        self._write(f"holder {holder} {time.time():.3f}")
         return [token, self.name]
+
+
+class ConnectionRecorder(logging.Handler):
+    """Records each connection of an `Instrument`, of which a log message tells."""
+
+    def __init__(self, instrument: Instrument) -> None:
+        super().__init__()
+        self._instrument = instrument
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a log message."""
+        if "is connected to Manager" in record.getMessage():
+            self._instrument.connected()
 
 
 def main() -> None:
@@ -87,6 +104,7 @@ def main() -> None:
     service = Instrument(
         folder / f"{settings['service']['name']}-{start_number}", start_number, **settings["service"]
     )
+    logging.getLogger("msl_network_trio").addHandler(ConnectionRecorder(service))
     service.start(**settings["start"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.locks import check_holders
+from tests.chaos.locks import IN_FLIGHT, check_holders
 from tests.chaos.oracle import Oracle
 from tests.chaos.records import read_executions
 
@@ -138,11 +138,12 @@ def test_notifications_that_the_network_has_changed_are_excused(oracle):
 
 def test_executions_are_read_from_the_files_of_all_starts(tmp_path):
     (tmp_path / "Alpha-1").write_text("begin t1#\nend t1#\nbegin t2#\n")
-    (tmp_path / "Alpha-2").write_text("begin t2#\nend t2#\ntask t3#\nholder A\nholder B\n")
+    later = "connected 10.0\nholder A 10.5\nconnected 12.0\nholder A 12.5\nholder B 13.0\n"
+    (tmp_path / "Alpha-2").write_text(f"begin t2#\nend t2#\ntask t3#\n{later}")
     found = read_executions(tmp_path, frozenset({"Alpha"}))
     assert found.times == {1: 1, 2: 2, 3: 1}
     assert found.overlaps == []
-    assert found.holders == {"Alpha-2": ["A", "B"]}
+    assert found.holders == {"Alpha-2.1": [("A", 0.5)], "Alpha-2.2": [("A", 0.5), ("B", 1.0)]}
 
 
 def test_plain_methods_that_overlap_are_found(tmp_path):
@@ -155,13 +156,21 @@ def test_plain_methods_that_overlap_are_found(tmp_path):
 
 # ---- locks ----
 
-ALTERNATE = {"Bench-1": ["A", "B", "A"]}
-GOES_ON = {"Bench-1": ["A"], "Bench-2": ["A"]}
+ALTERNATE = {"Bench-1.1": [("A", 1.0), ("B", 2.0), ("A", 3.0)]}
+GOES_ON = {"Bench-1.1": [("A", 1.0)], "Bench-1.2": [("B", 1.0), ("A", IN_FLIGHT + 1)]}
 
 
 def test_holders_of_a_lock_in_turn_are_right(oracle):
-    check_holders(oracle, {"Bench-1": ["A", "A", "B", "B"], "Bench-2": ["C"]}, is_told=True)
+    holders = {"Bench-1.1": [("A", 1.0), ("A", 2.0), ("B", 3.0), ("B", 4.0)], "Bench-2.1": [("C", 1.0)]}
+    check_holders(oracle, holders, is_told=True)
     assert oracle.faults == []
+
+
+def test_a_request_that_was_in_flight_when_the_service_went_is_counted(oracle):
+    first, second = [("A", 1.0)], [("B", 1.0), ("A", 2.0), ("B", 3.0)]
+    check_holders(oracle, {"Bench-1.1": first, "Bench-1.2": second}, is_told=True)
+    assert oracle.faults == []
+    assert oracle.counts["requests that were in flight when the locked Service went"] == 1
 
 
 @pytest.mark.parametrize(
